@@ -1,0 +1,49 @@
+"""logfan: every message of a RabbitMQ fanout exchange to every sink, acknowledged only then.
+
+These are the names a sink plugin may import; nothing else of the host is promised. They are
+loaded at first use, so that `logfan --help` need not wait for them.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from logfan.api import (
+        Properties,
+        Record,
+        RecordsRejected,
+        Sink,
+        SinkConfig,
+        SinkUnavailable,
+    )
+    from logfan.hookspecs import hookimpl
+    from logfan.units import Duration, Size
+
+__all__ = [
+    "Duration",
+    "Properties",
+    "Record",
+    "RecordsRejected",
+    "Sink",
+    "SinkConfig",
+    "SinkUnavailable",
+    "Size",
+    "hookimpl",
+]
+
+_HOMES = {
+    "Duration": "logfan.units",
+    "Size": "logfan.units",
+    "hookimpl": "logfan.hookspecs",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'logfan' has no public name {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES.get(name, "logfan.api")), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

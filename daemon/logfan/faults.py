@@ -1,0 +1,27 @@
+"""A fault in what people wrote: where it is, what is wrong, what would be right. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault. `place` is a key path (`sinks.archive.path`), a file or a distribution."""
+
+    place: str
+    problem: str
+    value: str | None = None
+    """The offending value as it would be written in TOML; None where there is none to show
+    or where it is a secret."""
+
+    def __str__(self) -> str:
+        shown = "" if self.value is None else f" = {self.value}"
+        return f"{self.place}{shown}: {self.problem}"
+
+
+class Faults(Exception):
+    """Every fault that was found, in the order of the places. The command line exits 78."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(str(fault) for fault in self.faults))

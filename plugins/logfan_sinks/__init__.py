@@ -1,0 +1,1 @@
+"""The sinks that come with logfan: one file each, written like anyone's plugin."""
