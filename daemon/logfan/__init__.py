@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from logfan.hookspecs import hookimpl
     from logfan.units import Duration, Size
 
+__version__: str
+"""The version of the installed distribution."""
+
 __all__ = [
     "Duration",
     "Properties",
@@ -38,6 +41,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("logfan")
     if name not in __all__:
         raise AttributeError(f"module 'logfan' has no public name {name!r}")
     from importlib import import_module

@@ -1,0 +1,153 @@
+"""The broker's address into pika's parameters, and pika's troubles into words. Pure but for TLS files."""
+
+import socket
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from urllib.parse import urlsplit
+
+import pika
+from pika import exceptions
+
+from logfan import __version__
+from logfan.config import TlsSettings
+
+_CONNECT_SECONDS = 10.0
+_HANDSHAKE_SECONDS = 15.0
+
+
+class Kind(Enum):
+    """What a trouble means for the next attempt, and for a start with `startup = "fail"`."""
+
+    UNREACHABLE = "nothing answered at the address"
+    REFUSED = "the broker said no: credentials, permission or a declaration"
+    LOST = "it worked and then stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why there is no subscription (any more), in words for the operator."""
+
+    kind: Kind
+    why: str
+    at_declaration: bool = False
+    """True where trying again cannot help until somebody changes something: exit 77 at start."""
+
+
+def address_of(url: str) -> str:
+    """`host:port/vhost` of an AMQP URL, without user and password, for people to read."""
+    parts = urlsplit(url)
+    port = parts.port or (5671 if parts.scheme == "amqps" else 5672)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    vhost = parts.path.removeprefix("/")
+    return f"{host}:{port}/{vhost}" if vhost not in ("", "%2F", "%2f") else f"{host}:{port}"
+
+
+def parameters(
+    url: str, *, heartbeat: float, tls: TlsSettings, instance: str
+) -> pika.connection.Parameters:
+    """pika's parameters for one URL. `heartbeat` in seconds.
+
+    Raises OSError or ssl.SSLError where a TLS file cannot be used.
+    """
+    result = pika.URLParameters(url)
+    result.heartbeat = max(1, round(heartbeat))
+    result.connection_attempts = 1
+    result.socket_timeout = _CONNECT_SECONDS
+    result.stack_timeout = _HANDSHAKE_SECONDS
+    result.client_properties = {
+        "product": "logfan",
+        "version": __version__,
+        "connection_name": f"logfan {instance}@{socket.gethostname()}".replace(" @", "@"),
+    }
+    parts = urlsplit(url)
+    if parts.scheme == "amqps":
+        result.ssl_options = pika.SSLOptions(_tls_context(tls), parts.hostname)
+        if tls.cert_file is not None and parts.username is None:
+            result.credentials = pika.credentials.ExternalCredentials()
+    return result
+
+
+def _tls_context(tls: TlsSettings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=tls.ca_file)
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if tls.cert_file is not None:
+        context.load_cert_chain(tls.cert_file, tls.key_file)
+    return context
+
+
+def trouble_of(error: BaseException | None, address: str, *, was_open: bool) -> Trouble:
+    """Why a connection could not be opened, or was lost. `address` as `address_of` gives it."""
+    causes = list(_causes(error))
+    for cause in causes:
+        said = _said_no(cause, address)
+        if said is not None:
+            return Trouble(Kind.LOST if was_open and said.kind is not Kind.REFUSED else said.kind, said.why)
+    for cause in causes:
+        if isinstance(cause, exceptions.AMQPHeartbeatTimeout):
+            return Trouble(Kind.LOST, f"{address} sent no heartbeat in time; the connection was half-open")
+        if isinstance(cause, OSError | TimeoutError):
+            kind = Kind.LOST if was_open else Kind.UNREACHABLE
+            return Trouble(kind, f"{address}: {_os_words(cause)}")
+    last = causes[-1] if causes else None
+    words = f"{type(last).__name__}: {last}" if last is not None else "closed without a reason"
+    if was_open:
+        return Trouble(Kind.LOST, f"connection to {address} lost ({words})")
+    return Trouble(Kind.UNREACHABLE, f"{address} did not finish the handshake ({words})")
+
+
+def _said_no(cause: BaseException, address: str) -> Trouble | None:
+    if isinstance(cause, exceptions.ConnectionClosedByBroker):
+        code, text = cause.reply_code, cause.reply_text
+        if code == 403:
+            return Trouble(
+                Kind.REFUSED,
+                f"{address} refused the credentials ({text}); check user and password in rabbitmq.urls "
+                "or rabbitmq.url_file",
+            )
+        if code == 530:
+            return Trouble(
+                Kind.REFUSED, f"{address} refused the virtual host ({text}); it must exist and the user "
+                "needs permissions on it",
+            )  # fmt: skip
+        return Trouble(Kind.UNREACHABLE, f"{address} closed the connection: {text} ({code})")
+    if isinstance(cause, exceptions.ProbableAuthenticationError):
+        return Trouble(Kind.REFUSED, f"{address} refused the credentials; check user and password")
+    if isinstance(cause, exceptions.ProbableAccessDeniedError):
+        return Trouble(Kind.REFUSED, f"{address} refused access to the virtual host")
+    if isinstance(cause, exceptions.AuthenticationError):
+        return Trouble(Kind.REFUSED, f"{address} offers none of our ways to log in ({cause})")
+    if isinstance(cause, exceptions.IncompatibleProtocolError | exceptions.ProtocolSyntaxError):
+        return Trouble(Kind.UNREACHABLE, f"{address} does not speak AMQP 0-9-1; is the port right?")
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what pika wrapped into it, outermost first."""
+    waiting = [error]
+    seen: set[int] = set()
+    while waiting:
+        current = waiting.pop(0)
+        if not isinstance(current, BaseException) or id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        waiting += [*current.args, getattr(current, "exception", None), current.__cause__]
+        waiting += getattr(current, "exceptions", ())
+
+
+def _os_words(error: OSError) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused; is the broker running there?"
+    if isinstance(error, socket.gaierror):
+        return f"the host's name was not found ({error.strerror})"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate was not accepted: {error.verify_message}; see rabbitmq.tls.ca_file"
+    if isinstance(error, ssl.SSLError):
+        return f"the TLS handshake failed ({error.reason or error}); does that port speak TLS?"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return error.strerror or str(error) or type(error).__name__

@@ -1,0 +1,56 @@
+"""The command `logfan`: each subcommand lives in a file of its own, loaded when it is called."""
+
+from importlib import import_module
+
+import click
+
+from logfan import __version__
+
+# Loading a command costs its imports, so `--help` reads the summaries from here.
+_COMMANDS = {
+    "run": ("logfan.cli.run:run", "Run the daemon in the foreground."),
+    "check": ("logfan.cli.check:check", "Validate config and plugins, offline."),
+    "demo": ("logfan.cli.demo:demo", "Show it at work, on a private RabbitMQ if none answers."),
+    "emit": ("logfan.cli.emit:emit", "Publish messages, with publisher confirms."),
+    "sinks": ("logfan.cli.sinks:sinks", "List the sink kinds, or one kind's options."),
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+        command = getattr(import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{module}:{attribute} is no command")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from difflib import get_close_matches
+
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            near = get_close_matches(args[0], _COMMANDS, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="logfan")
+def main() -> None:
+    """RabbitMQ log fan-out: every message to every sink, acknowledged only then.
+
+    Every command takes --config FILE; without it the first of $LOGFAN_CONFIG, ./config.toml and
+    /etc/logfan/config.toml is read. Exit codes: 0 done, 2 usage, 69 broker unavailable, 70 internal
+    fault, 75 stopped with messages handed back, 77 refused by the broker, 78 config or plugin fault.
+    """

@@ -1,0 +1,37 @@
+"""Time, handed in: the one place where the daemon asks for it or waits for it."""
+
+import threading
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What the daemon needs of time. Tests hand in one that they move by hand."""
+
+    def monotonic(self) -> float:
+        """Seconds that never step back."""
+        ...
+
+    def time(self) -> float:
+        """Seconds since 1970 (UTC)."""
+        ...
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        """Wait until `event` is set, for so long at most; True where it is set."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def time(self) -> float:
+        return time.time()
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        return event.wait(seconds)
+
+
+SYSTEM_CLOCK = SystemClock()

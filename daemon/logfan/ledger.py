@@ -1,0 +1,107 @@
+"""Open batches to the highest contiguous tag: what may be acknowledged, and no more. Pure.
+
+The consumer's I/O thread alone calls the ledger; the workers only look at a batch's records and
+at its `abandoned` mark.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from logfan.api import Record
+
+
+class Batch:
+    """What one read of the socket delivered: the unit that sinks settle and the ledger counts."""
+
+    __slots__ = (
+        "abandoned", "generation", "last_tag", "opened_at", "owed", "records", "size"
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        records: tuple[Record, ...],
+        last_tag: int,
+        generation: int,
+        size: int,
+        opened_at: float,
+        owed: int,
+    ) -> None:
+        self.records = records
+        self.last_tag = last_tag
+        """The delivery tag of the last record; the ack of this tag covers them all."""
+        self.generation = generation
+        """Which subscription delivered it: tags mean nothing outside their channel."""
+        self.size = size
+        """Bytes of all bodies."""
+        self.opened_at = opened_at
+        """When it was received, on the monotonic clock, in seconds."""
+        self.owed = owed
+        """A bit for each required sink that has not settled it yet."""
+        self.abandoned = False
+        """True once its channel is gone: the broker delivers it again, so nobody needs it now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """One cumulative acknowledgement: the tag, and the batches it newly covers, in order."""
+
+    tag: int
+    batches: Sequence[Batch]
+
+    @property
+    def messages(self) -> int:
+        """How many messages it newly covers."""
+        return sum(len(batch.records) for batch in self.batches)
+
+
+class Ledger:
+    """The open batches of the live subscription, in the order of their tags."""
+
+    def __init__(self, required_sinks: int) -> None:
+        """`required_sinks`: how many sinks must settle a batch; they are numbered from 0."""
+        self._everyone = (1 << required_sinks) - 1
+        self._open: deque[Batch] = deque()
+        self.generation = 0
+        self.messages = 0
+        """Messages received and not yet acknowledged."""
+        self.size = 0
+        """Bytes of their bodies."""
+
+    def open(self, records: tuple[Record, ...], last_tag: int, size: int, now: float) -> Batch:
+        """Enter what was just delivered. Tags rise; a tag out of order is a ValueError."""
+        if self._open and last_tag <= self._open[-1].last_tag:
+            raise ValueError(f"delivery tag {last_tag} after {self._open[-1].last_tag}")
+        batch = Batch(records, last_tag, self.generation, size, now, self._everyone)
+        self._open.append(batch)
+        self.messages += len(records)
+        self.size += size
+        return batch
+
+    def settle(self, batch: Batch, sink: int) -> None:
+        """Required sink number `sink` has the batch durably. An earlier generation's is dropped."""
+        if batch.generation == self.generation:
+            batch.owed &= ~(1 << sink)
+
+    def advance(self) -> Ack | None:
+        """Take the settled batches off the front; None where the front is still owed."""
+        done: list[Batch] = []
+        while self._open and not self._open[0].owed:
+            batch = self._open.popleft()
+            self.messages -= len(batch.records)
+            self.size -= batch.size
+            done.append(batch)
+        return Ack(done[-1].last_tag, done) if done else None
+
+    def abandon(self) -> int:
+        """The channel is gone: forget what is open and begin a new generation.
+
+        Returns how many messages were unacknowledged; the broker delivers them again.
+        """
+        for batch in self._open:
+            batch.abandoned = True
+        abandoned = self.messages
+        self._open.clear()
+        self.messages = self.size = 0
+        self.generation += 1
+        return abandoned

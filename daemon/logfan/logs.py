@@ -1,0 +1,94 @@
+"""The daemon's own log: standard error, as text for people or as JSON for machines."""
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import orjson
+
+TEXT, JSON = "text", "json"
+
+_SYSLOG_LEVELS = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
+# Others' libraries speak of their inside; what an operator needs of it our own lines say.
+_QUIET = ("pika",)
+
+
+def configure(level: str, form: str, *, environ: Mapping[str, str] = os.environ) -> None:
+    """Send all logging to standard error. `level` as in `log.level`, `form` as in `log.format`."""
+    handler = logging.StreamHandler(sys.stderr)
+    if form == JSON:
+        handler.setFormatter(_JsonFormatter())
+    else:
+        handler.setFormatter(_TextFormatter(journal=_stderr_is_journal(environ)))
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(
+            logging.DEBUG if level.lower() == "debug" else logging.CRITICAL + 1
+        )
+
+
+def one_line(text: str) -> str:
+    """The text without control characters: a log line cannot be forged or redraw a terminal."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+    )
+
+
+class _TextFormatter(logging.Formatter):
+    """`2026-11-24T10:00:00.123Z warning sink archive: …`; under journald with a level prefix."""
+
+    def __init__(self, *, journal: bool) -> None:
+        super().__init__()
+        self._journal = journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        lines = [one_line(record.getMessage())]
+        if record.exc_info and record.exc_info[0] is not None:
+            lines += [
+                f"    {one_line(line)}" for line in self.formatException(record.exc_info).splitlines()
+            ]
+        if self._journal:
+            number = next(n for level, n in _SYSLOG_LEVELS if record.levelno >= level)
+            return "\n".join(f"<{number}>{line}" for line in lines)
+        lines[0] = f"{_timestamp(record)} {record.levelname.lower():<7} {lines[0]}"
+        return "\n".join(lines)
+
+
+class _JsonFormatter(logging.Formatter):
+    """One object a line: time, level, logger, message, and traceback where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": _timestamp(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info and record.exc_info[0] is not None:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return orjson.dumps({key: _encodable(value) for key, value in entry.items()}).decode()
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _timestamp(record: logging.LogRecord) -> str:
+    when = datetime.fromtimestamp(record.created, UTC)
+    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _stderr_is_journal(environ: Mapping[str, str]) -> bool:
+    """journald names the device and inode of the stream it reads, as systemd documents."""
+    device, _, inode = environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        status = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return False
+    return (device, inode) == (str(status.st_dev), str(status.st_ino))

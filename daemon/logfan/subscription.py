@@ -1,0 +1,263 @@
+"""One connection's life: connect, declare, subscribe, acknowledge, close.
+
+It lives on the consumer's I/O thread and ends in exactly one call of `on_trouble`, or of the
+`close` that was asked for. It decides nothing about what comes after.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import pika
+from pika import exceptions
+from pika.adapters.select_connection import IOLoop
+
+from logfan import topology, wire
+from logfan.broker import Kind, Trouble, address_of, trouble_of
+from logfan.config import ExchangeSettings, QueueSettings
+
+log = logging.getLogger(__name__)
+
+_READY_COUNT_SECONDS = 5.0
+_CLOSE_SECONDS = 3.0
+
+Deliver = Callable[[Any, Any, Any, bytes], None]
+"""pika's message callback: channel, method, properties, body."""
+
+
+class Events(Protocol):
+    """What a subscription tells its consumer, on the I/O thread."""
+
+    def on_connected(self, subscription: "Subscription") -> None:
+        """The connection is open; nothing is declared yet."""
+
+    def on_subscribed(self, subscription: "Subscription", declared: topology.Declared) -> None:
+        """Deliveries follow."""
+
+    def on_ready_count(self, messages: int) -> None:
+        """How many messages wait in the queue, not counting those in flight."""
+
+    def on_trouble(self, subscription: "Subscription", trouble: Trouble) -> None:
+        """It is over, for this reason. Called once, and never after `close`."""
+
+
+class Subscription:
+    """A connection, its channel and its consumer."""
+
+    def __init__(
+        self,
+        *,
+        ioloop: IOLoop,
+        url: str,
+        parameters: pika.connection.Parameters,
+        exchange: ExchangeSettings,
+        queue: QueueSettings,
+        prefetch: int,
+        compare: bool,
+        events: Events,
+        deliver: Deliver,
+    ) -> None:
+        """Begins to connect. `compare`: see `topology.declare`."""
+        self.address = address_of(url)
+        self.channel: Any = None
+        """The channel of the live consumer; None before it is subscribed."""
+        self._ioloop = ioloop
+        self._events = events
+        self._deliver = deliver
+        self._prefetch = prefetch
+        self._steps = topology.declare(exchange, queue, compare=compare)
+        self._declaring: Any = None
+        self._declared = topology.Declared("")
+        self._consumer_tag = ""
+        self._asked_for_consumer = False
+        self._was_open = False
+        self._over = False
+        self._on_closed: Callable[[], None] | None = None
+        self._counter: Any = None
+        self._count_timer: Any = None
+        self._connection = pika.SelectConnection(
+            parameters,
+            on_open_callback=self._on_open,
+            on_open_error_callback=self._on_connection_end,
+            on_close_callback=self._on_connection_end,
+            custom_ioloop=ioloop,
+        )
+
+    # What the consumer calls
+
+    def ack(self, tag: int) -> None:
+        """Acknowledge everything up to `tag`."""
+        self.channel.basic_ack(tag, multiple=True)
+
+    def requeue(self, tag: int) -> None:
+        """Hand everything up to `tag` back to the broker."""
+        self.channel.basic_nack(tag, multiple=True, requeue=True)
+
+    def cancel(self, on_cancelled: Callable[[], None]) -> None:
+        """Stop the deliveries; those under way still come before `on_cancelled`."""
+        if self.channel is None or not self.channel.is_open:
+            on_cancelled()
+            return
+        wire.cancel(self.channel, self._consumer_tag, on_cancelled)
+
+    def close(self, on_closed: Callable[[], None]) -> None:
+        """Close the connection. A broker that does not answer is waited for 3 s, no longer."""
+        self._over = True
+        self._stop_counting()
+        if self._connection.is_closed:
+            on_closed()
+            return
+        self._on_closed = on_closed
+        self._ioloop.call_later(_CLOSE_SECONDS, self._closed)
+        if not self._connection.is_closing:
+            self._connection.close()
+
+    # Connecting
+
+    def _on_open(self, _connection: Any) -> None:
+        self._was_open = True
+        if self._over:
+            return
+        self._events.on_connected(self)
+        self._step(None)
+
+    def _on_connection_end(self, _connection: Any, error: BaseException | None) -> None:
+        if self._over:
+            self._closed()
+            return
+        self._end(trouble_of(error, self.address, was_open=self._was_open))
+
+    def _closed(self) -> None:
+        on_closed, self._on_closed = self._on_closed, None
+        if on_closed is not None:
+            on_closed()
+
+    def _end(self, trouble: Trouble) -> None:
+        """One way out: tell it once, and leave no connection behind."""
+        if self._over:
+            return
+        self._over = True
+        self._stop_counting()
+        self._events.on_trouble(self, trouble)
+        if not (self._connection.is_closed or self._connection.is_closing):
+            self._connection.close()
+
+    # Declaring: the steps of `topology`, each done on a channel that the last refusal left open
+
+    def _step(self, answer: topology.Answer | None) -> None:
+        try:
+            step = next(self._steps) if answer is None else self._steps.send(answer)
+        except StopIteration as end:
+            self._declared = end.value
+            self._with_channel(self._subscribe)
+        except topology.Unfit as unfit:
+            self._end(Trouble(Kind.REFUSED, str(unfit), at_declaration=True))
+        else:
+            self._with_channel(lambda: self._do(step))
+
+    def _with_channel(self, then: Callable[[], None]) -> None:
+        if self._declaring is not None:
+            then()
+            return
+
+        def opened(channel: Any) -> None:
+            if self._over:
+                return
+            self._declaring = channel
+            channel.add_on_close_callback(self._on_channel_end)
+            then()
+
+        self._connection.channel(on_open_callback=opened)
+
+    def _do(self, step: topology.Step) -> None:
+        channel = self._declaring
+        if isinstance(step, topology.DeclareExchange):
+            channel.exchange_declare(
+                step.name, step.type, passive=step.passive, durable=step.durable,
+                callback=self._on_yes,
+            )  # fmt: skip
+        elif isinstance(step, topology.DeclareQueue):
+            channel.queue_declare(
+                step.name, passive=step.passive, durable=step.durable, exclusive=step.exclusive,
+                arguments=dict(step.arguments), callback=self._on_yes,
+            )  # fmt: skip
+        else:
+            channel.queue_bind(step.queue, step.exchange, step.routing_key, callback=self._on_yes)
+
+    def _on_yes(self, frame: Any) -> None:
+        if not self._over:
+            self._step(topology.Answer(queue=getattr(frame.method, "queue", None) or ""))
+
+    def _on_channel_end(self, channel: Any, error: BaseException) -> None:
+        if self._over or channel is not self._declaring:
+            return
+        if not isinstance(error, exceptions.ChannelClosedByBroker):
+            return  # it went with its connection, whose end tells why
+        self._declaring = None
+        code, text = error.reply_code, error.reply_text
+        if not self._asked_for_consumer:
+            self._step(topology.Answer(code, text))
+        elif self.channel is None:
+            queue = self._declared.queue
+            why = f"queue {queue!r} may not be consumed: {text} ({code})"
+            self._end(Trouble(Kind.REFUSED, why, at_declaration=True))
+        else:
+            self._end(Trouble(Kind.LOST, f"the broker closed the channel: {text} ({code})"))
+
+    # Subscribing
+
+    def _subscribe(self) -> None:
+        channel = self._declaring
+        self._asked_for_consumer = True
+        channel.add_on_cancel_callback(self._on_cancelled_by_broker)
+        channel.basic_qos(prefetch_count=self._prefetch)
+        self._consumer_tag = channel.basic_consume(
+            self._declared.queue, self._deliver, callback=self._on_consuming
+        )
+
+    def _on_consuming(self, _frame: Any) -> None:
+        if self._over:
+            return
+        self.channel = self._declaring
+        self._events.on_subscribed(self, self._declared)
+        self._count()
+
+    def _on_cancelled_by_broker(self, _frame: Any) -> None:
+        queue = self._declared.queue
+        self._end(
+            Trouble(Kind.LOST, f"the broker cancelled the consumer; was queue {queue!r} deleted?")
+        )
+
+    # The ready count, on a channel of its own: asking for a queue that is gone closes the channel
+
+    def _count(self) -> None:
+        if self._over or not self._connection.is_open:
+            return
+        self._count_timer = self._ioloop.call_later(_READY_COUNT_SECONDS, self._count)
+        if self._counter is None:
+            self._connection.channel(on_open_callback=self._on_counter)
+        else:
+            self._ask_count()
+
+    def _on_counter(self, channel: Any) -> None:
+        self._counter = channel
+        channel.add_on_close_callback(self._on_counter_end)
+        self._ask_count()
+
+    def _on_counter_end(self, _channel: Any, _error: BaseException) -> None:
+        self._counter = None
+
+    def _ask_count(self) -> None:
+        if self._counter.is_open:
+            self._counter.queue_declare(
+                self._declared.queue, passive=True, callback=self._on_counted
+            )
+
+    def _on_counted(self, frame: Any) -> None:
+        if not self._over:
+            self._events.on_ready_count(frame.method.message_count)
+
+    def _stop_counting(self) -> None:
+        if self._count_timer is not None:
+            self._ioloop.remove_timeout(self._count_timer)
+            self._count_timer = None
