@@ -86,7 +86,9 @@ class Daemon:
             self._http = self._serve(self._prepared)
             with _Signals(self._events):
                 self._pipeline.start()
-                log.info("metrics at http://%s:%d/metrics", settings.http.listen.host, self._http.port)
+                log.info(
+                    "metrics at http://%s:%d/metrics", settings.http.listen.host, self._http.port
+                )
                 if settings.rabbitmq.startup == "retry":
                     self._tell_ready()
                 if self._on_started is not None:
@@ -298,7 +300,9 @@ class _Signals:
     def _on_stop(self, number: int, _frame: FrameType | None) -> None:
         self._stops += 1
         if self._stops > 1:
-            os.write(2, b"second signal: exiting at once; the broker has what was not acknowledged\n")
+            os.write(
+                2, b"second signal: exiting at once; the broker has what was not acknowledged\n"
+            )
             os._exit(EXIT_HANDED_BACK)
         self._events.put(_Signal.STOP)
 

@@ -85,10 +85,14 @@ def trouble_of(error: BaseException | None, address: str, *, was_open: bool) -> 
     for cause in causes:
         said = _said_no(cause, address)
         if said is not None:
-            return Trouble(Kind.LOST if was_open and said.kind is not Kind.REFUSED else said.kind, said.why)
+            return Trouble(
+                Kind.LOST if was_open and said.kind is not Kind.REFUSED else said.kind, said.why
+            )
     for cause in causes:
         if isinstance(cause, exceptions.AMQPHeartbeatTimeout):
-            return Trouble(Kind.LOST, f"{address} sent no heartbeat in time; the connection was half-open")
+            return Trouble(
+                Kind.LOST, f"{address} sent no heartbeat in time; the connection was half-open"
+            )
         if isinstance(cause, OSError | TimeoutError):
             kind = Kind.LOST if was_open else Kind.UNREACHABLE
             return Trouble(kind, f"{address}: {_os_words(cause)}")

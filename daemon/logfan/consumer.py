@@ -135,7 +135,11 @@ class Consumer:
     # The road: deliveries in, acknowledgements out
 
     def _on_delivery(
-        self, _channel: Any, method: spec.Basic.Deliver, properties: spec.BasicProperties, body: bytes
+        self,
+        _channel: Any,
+        method: spec.Basic.Deliver,
+        properties: spec.BasicProperties,
+        body: bytes,
     ) -> None:
         if not self._arrived:
             self._arrived_at = self._clock.time()
@@ -196,7 +200,10 @@ class Consumer:
         self._attempts += 1
         try:
             wanted = parameters(
-                url, heartbeat=rabbitmq.heartbeat, tls=rabbitmq.tls, instance=self._settings.instance
+                url,
+                heartbeat=rabbitmq.heartbeat,
+                tls=rabbitmq.tls,
+                instance=self._settings.instance,
             )
         except (OSError, ValueError) as error:
             self._numbers.connections_failed += 1

@@ -36,7 +36,8 @@ def configure(level: str, form: str, *, environ: Mapping[str, str] = os.environ)
 def one_line(text: str) -> str:
     """The text without control characters: a log line cannot be forged or redraw a terminal."""
     return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in text
     )
 
 
@@ -51,7 +52,8 @@ class _TextFormatter(logging.Formatter):
         lines = [one_line(record.getMessage())]
         if record.exc_info and record.exc_info[0] is not None:
             lines += [
-                f"    {one_line(line)}" for line in self.formatException(record.exc_info).splitlines()
+                f"    {one_line(line)}"
+                for line in self.formatException(record.exc_info).splitlines()
             ]
         if self._journal:
             number = next(n for level, n in _SYSLOG_LEVELS if record.levelno >= level)

@@ -50,7 +50,11 @@ class Pipeline:
     def _worker(
         self, spec: SinkSpec, sink_number: int | None, prepared: Prepared, numbers: Numbers
     ) -> SinkWorker:
-        rabbitmq, batch, retry = prepared.settings.rabbitmq, spec.settings.batch, spec.settings.retry
+        rabbitmq, batch, retry = (
+            prepared.settings.rabbitmq,
+            spec.settings.batch,
+            spec.settings.retry,
+        )
         optional = sink_number is None
         return SinkWorker(
             sink=spec.kind.cls(spec.config, name=spec.name, instance=prepared.settings.instance),

@@ -1,0 +1,19 @@
+"""Wait for a condition with a deadline, never for an amount of time."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def wait_until(condition: Callable[[], T], what: str, seconds: float = 20.0) -> T:
+    """Call `condition` until it gives something true, and return that. Fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        result = condition()
+        if result:
+            return result
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:.0f} s: {what} (last: {result!r})")
+        time.sleep(0.01)
