@@ -208,7 +208,7 @@ class Daemon:
     # What is built from what
 
     def _build(self, prepared: Prepared) -> Pipeline:
-        self.numbers.configure({spec.name: spec.settings.required for spec in prepared.sinks})
+        self.numbers.configure([spec.name for spec in prepared.sinks])
         return Pipeline(
             prepared,
             self.numbers,

@@ -1,0 +1,325 @@
+"""TOML, environment and secret files into typed settings, with every fault at once.
+
+Attributes are named like the keys of config.toml. Durations are seconds, sizes are bytes.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from pydantic_settings.sources import PydanticBaseSettingsSource
+
+from logfan.explain import did_you_mean
+from logfan.faults import Fault, Faults
+from logfan.units import Duration, Size
+
+ENV_PREFIX = "LOGFAN_"
+_NOT_SETTINGS = ("LOGFAN_CONFIG",)
+_URL_HELP = "write amqp://USER:PASSWORD@HOST:PORT/VHOST"
+
+PositiveDuration = Annotated[Duration, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(min_length=1, max_length=255)]
+
+
+class Table(BaseModel):
+    """A table of config.toml: unknown keys are faults, and nothing changes after loading."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True
+    )
+
+
+def check_url(secret: SecretStr) -> SecretStr:
+    """Raise ValueError, without the password, where it is no usable AMQP URL."""
+    url = secret.get_secret_value()
+    parts = urlsplit(url)
+    if parts.scheme not in ("amqp", "amqps"):
+        raise ValueError(f"must begin with amqp:// or amqps://; {_URL_HELP}")
+    if re.search(r"\s", url):
+        raise ValueError("must not hold spaces; percent-encode them as %20")
+    encode = (
+        "; percent-encode what is special in user or password (/ as %2F, @ as %40, : as %3A, "
+        "# as %23, ? as %3F)"
+    )
+    if parts.fragment:
+        raise ValueError(f"must not hold #{encode}")
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"has a port that is no number from 1 to 65535{encode}") from None
+    if not parts.hostname or port == 0 or "@" in parts.path or parts.netloc.count("@") > 1:
+        raise ValueError(f"names no usable host and port{encode}; {_URL_HELP}")
+    if "/" in parts.path[1:]:
+        raise ValueError("has more than one / after the host; write a / in the vhost as %2F")
+    if "%" in url and "\ufffd" in unquote(url):
+        raise ValueError("holds a percent sequence that is not UTF-8")
+    return secret
+
+
+BrokerUrl = Annotated[SecretStr, AfterValidator(check_url)]
+
+
+class TlsSettings(Table):
+    """`rabbitmq.tls`"""
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    verify: bool = True
+
+
+class ReconnectSettings(Table):
+    """`rabbitmq.reconnect`"""
+
+    initial: PositiveDuration = Field(default="500ms", validate_default=True)
+    max: PositiveDuration = Field(default="30s", validate_default=True)
+
+
+class RabbitmqSettings(Table):
+    """`rabbitmq`"""
+
+    urls: Annotated[tuple[BrokerUrl, ...], Field(min_length=1)] = (
+        SecretStr("amqp://guest:guest@localhost:5672/%2F"),
+    )
+    url_file: Path | None = None
+    tls: TlsSettings = TlsSettings()
+    prefetch: Annotated[int, Field(ge=1, le=65535)] = 1000
+    max_in_flight_bytes: Annotated[Size, Field(ge=1)] = Field(default="64MiB")
+    heartbeat: Annotated[Duration, Field(ge=1, le=65535)] = Field(default="30s")
+    startup: Literal["retry", "fail"] = "retry"
+    reconnect: ReconnectSettings = ReconnectSettings()
+
+    def read_urls(self) -> list[str]:
+        """The URLs to try in turn; `url_file` is read anew at each call. Raises Faults."""
+        if self.url_file is None:
+            return [url.get_secret_value() for url in self.urls]
+        try:
+            text = self.url_file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            problem = f"cannot be read ({why}); it holds the broker's URL, a line each"
+            raise Faults([Fault("rabbitmq.url_file", problem, f'"{self.url_file}"')]) from None
+        lines = [line.strip() for line in text.splitlines()]
+        urls = [line for line in lines if line and not line.startswith("#")]
+        faults = [] if urls else [Fault("rabbitmq.url_file", f"{self.url_file} holds no URL")]
+        for number, url in enumerate(urls, 1):
+            try:
+                check_url(SecretStr(url))
+            except ValueError as error:
+                faults.append(Fault("rabbitmq.url_file", f"URL {number}: {error}"))
+        if faults:
+            raise Faults(faults)
+        return urls
+
+
+class ExchangeSettings(Table):
+    """`exchange`"""
+
+    name: Name = "logs"
+    type: Literal["fanout", "direct", "topic", "headers", "x-consistent-hash"] = "fanout"
+    durable: bool = False
+    declare: Literal["auto", "passive", "never"] = "auto"
+
+
+class QueueSettings(Table):
+    """`queue`"""
+
+    name: Name = "logfan"
+    type: Literal["classic", "quorum", "exclusive"] = "classic"
+    declare: Literal["auto", "passive", "never"] = "auto"
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    routing_keys: tuple[str, ...] | None = None
+    """Binding keys; without them "" is bound, and "#" on a topic exchange."""
+
+
+class DeadLetterSettings(Table):
+    """`dead_letter`"""
+
+    queue: Name | None = None
+    """Empty means `<queue.name>.dead`."""
+    enabled: bool = True
+    max_ratio: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """A host and a port; port 0 takes any free one."""
+
+    host: str
+    port: int
+
+
+def parse_listen(value: object) -> object:
+    """`"127.0.0.1:9464"` or `"[::1]:9464"` into a Listen. Raises ValueError."""
+    if isinstance(value, Listen):
+        return value
+    help_text = 'write HOST:PORT, such as "127.0.0.1:9464" or "[::1]:9464"'
+    if not isinstance(value, str):
+        raise ValueError(help_text)  # noqa: TRY004 - pydantic reports ValueError as a fault
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:\[\]/@]+)):(\d{1,5})", value.strip())
+    if match is None:
+        raise ValueError(help_text)
+    port = int(match[3])
+    if port > 65535:
+        raise ValueError(f"the port must be from 1 to 65535 (0 takes any free one); {help_text}")
+    return Listen(match[1] or match[2], port)
+
+
+class HttpTlsSettings(Table):
+    """`http.tls`"""
+
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+
+class HttpSettings(Table):
+    """`http`"""
+
+    listen: Annotated[Listen, BeforeValidator(parse_listen)] = Field(default="127.0.0.1:9464")
+    tls: HttpTlsSettings = HttpTlsSettings()
+
+
+class PluginSettings(Table):
+    """`plugins`"""
+
+    directories: tuple[Path, ...] = (Path("/etc/logfan/plugins"),)
+    disabled: tuple[str, ...] = ()
+
+
+class LogSettings(Table):
+    """`log`"""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+class BatchSettings(Table):
+    """`sinks.<name>.batch`"""
+
+    max_records: Count = 5000
+    max_bytes: Annotated[Size, Field(ge=1)] = Field(default="8MiB")
+    linger: Duration = Field(default="0ms")
+
+
+class RetrySettings(Table):
+    """`sinks.<name>.retry`"""
+
+    initial: PositiveDuration = Field(default="200ms")
+    max: PositiveDuration = Field(default="30s")
+    jitter: bool = True
+
+
+class SinkSettings(Table):
+    """`sinks.<name>`: the host's keys; all others are the sink's own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: Name
+    required: bool = True
+    batch: BatchSettings = BatchSettings()
+    retry: RetrySettings = RetrySettings()
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The sink's own keys, not validated here."""
+        return self.model_extra or {}
+
+
+class Settings(BaseSettings):
+    """All of config.toml."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix=ENV_PREFIX, env_nested_delimiter="__",
+        use_attribute_docstrings=True, validate_default=True,
+    )  # fmt: skip
+
+    instance: Annotated[str, Field(pattern=r"^[A-Za-z0-9._@-]*$", max_length=64)] = ""
+    shutdown_timeout: Duration = Field(default="30s")
+    rabbitmq: RabbitmqSettings = RabbitmqSettings()
+    exchange: ExchangeSettings = ExchangeSettings()
+    queue: QueueSettings = QueueSettings()
+    dead_letter: DeadLetterSettings = DeadLetterSettings()
+    http: HttpSettings = HttpSettings()
+    plugins: PluginSettings = PluginSettings()
+    log: LogSettings = LogSettings()
+    sinks: Annotated[dict[str, SinkSettings], Field(min_length=1)]
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """`merged` has read the environment already, so that faults can be told for all of it."""
+        return (init_settings,)
+
+    @property
+    def dead_letter_queue(self) -> str:
+        """`dead_letter.queue`, or what stands for it."""
+        return self.dead_letter.queue or f"{self.queue.name}.dead"
+
+
+HOMES = {
+    key: f"{table}.{key}"
+    for table, model in (
+        ("rabbitmq", RabbitmqSettings), ("exchange", ExchangeSettings), ("queue", QueueSettings),
+        ("dead_letter", DeadLetterSettings), ("http", HttpSettings), ("plugins", PluginSettings),
+        ("log", LogSettings),
+    )
+    for key in model.model_fields
+    if key not in ("name", "type", "declare", "queue", "format")
+} | {"url": "rabbitmq.urls", "host": "rabbitmq.urls", "port": "http.listen"}  # fmt: skip
+"""Where a key lives that people write into the wrong table."""
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """The TOML file as a table. Raises Faults that name the file, and the line where there is one."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        why = f"cannot be read: {(error.strerror or str(error)).lower()}"
+        raise Faults([Fault(str(path), why)]) from None
+    try:
+        return tomllib.loads(raw.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise Faults([Fault(str(path), f"is not UTF-8 (line {line}); save it as UTF-8")]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise Faults([Fault(str(path), f"is not valid TOML: {error}{_toml_hint(raw)}")]) from None
+    except RecursionError:
+        raise Faults([Fault(str(path), "is nested too deeply")]) from None
+
+
+def _toml_hint(raw: bytes) -> str:
+    if re.search(rb"^\s*[\w.]+\s*:\s", raw, re.MULTILINE):
+        return "; in TOML it is key = value, not key: value"
+    if re.search(rb"=\s*(True|False|None)\b", raw):
+        return "; TOML writes true and false in lower case"
+    return ""
+
+
+def environment_table(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[Fault]]:
+    """What `LOGFAN_…` variables say, as a table, and the faults of those that name no key."""
+    faults = []
+    for name in environ:
+        upper = name.upper()
+        if not upper.startswith(ENV_PREFIX) or upper in _NOT_SETTINGS:
+            continue
+        top = upper.removeprefix(ENV_PREFIX).partition("__")[0].lower()
+        if top not in Settings.model_fields:
+            names = [ENV_PREFIX + key.upper() for key in Settings.model_fields]
+            near = did_you_mean(ENV_PREFIX + top.upper(), names)
+            hint = near or "; a key is written as LOGFAN_TABLE__KEY"
+            faults.append(Fault(f"environment variable {name}", f"names no key{hint}"))
+    source = EnvSettingsSource(Settings)
+    source.env_vars = {name.lower(): value for name, value in environ.items()}
+    try:
+        return source(), faults
+    except ValueError as error:  # SettingsError: a list or a table that is not JSON
+        problem = f'{error}; write lists and tables as JSON, such as ["a", "b"]'
+        return {}, [*faults, Fault("environment", problem)]

@@ -1,0 +1,125 @@
+"""pydantic's errors into faults in words: the place, the value where it is no secret, what is right. Pure."""
+
+import re
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from logfan.faults import Fault
+
+_SECRET_NAME = re.compile(r"pass|secret|token|credential|api_?key|dsn", re.IGNORECASE)
+_USER_INFO = re.compile(r"(?<=://)[^/\s]*@")
+_SHOWN_LENGTH = 60
+
+_WORDS = {
+    "missing": "is missing",
+    "string_type": 'must be a string, in quotes: "…"',
+    "int_type": "must be a whole number, without quotes",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number, without quotes",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false, without quotes",
+    "bool_parsing": "must be true or false",
+    "list_type": "must be a list: [ … ]",
+    "tuple_type": "must be a list: [ … ]",
+    "dict_type": "must be a table: { … }",
+    "model_type": "must be a table: { … }",
+    "model_attributes_type": "must be a table: { … }",
+    "path_type": 'must be a path, in quotes: "…"',
+    "too_short": "must not be empty",
+    "string_too_short": "must not be empty",
+}
+
+
+def did_you_mean(wrong: str, right: Iterable[str]) -> str:
+    """` Did you mean …?` for a near miss, else an empty string."""
+    near = get_close_matches(wrong, list(right), 1, 0.6)
+    return f'; did you mean "{near[0]}"?' if near else ""
+
+
+def mask(text: str) -> str:
+    """The text with user and password of every URL in it hidden."""
+    return _USER_INFO.sub("***@", text)
+
+
+def shown(name: str, value: object) -> str | None:
+    """The value as in TOML, for an error; None where its name or kind says that it is a secret."""
+    if _SECRET_NAME.search(name) or isinstance(value, Mapping | list | tuple) or value is None:
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = mask(value) if isinstance(value, str) else str(value)
+    text = text if len(text) <= _SHOWN_LENGTH else text[: _SHOWN_LENGTH - 1] + "…"
+    return f'"{text}"' if isinstance(value, str) else text
+
+
+def faults_of(
+    error: ValidationError,
+    model: type[BaseModel],
+    prefix: str = "",
+    homes: Mapping[str, str] | None = None,
+) -> list[Fault]:
+    """Every error of a validation as a fault. `prefix` begins each place; `homes` maps the names of
+    keys that live elsewhere to where that is."""
+    faults = []
+    for entry in error.errors(include_url=False, include_context=True):
+        location = [str(part) for part in entry["loc"]]
+        place = ".".join([prefix, *location] if prefix else location)
+        name = location[-1] if location else prefix
+        if entry["type"] == "extra_forbidden":
+            faults.append(Fault(place, _unknown(name, location[:-1], model, homes or {})))
+            continue
+        value = None if entry["type"] == "missing" else shown(name, entry["input"])
+        faults.append(Fault(place or "config", mask(_problem(entry)), value))
+    return faults
+
+
+def _problem(entry: Mapping[str, Any]) -> str:
+    kind, context = entry["type"], entry.get("ctx", {})
+    if kind in _WORDS:
+        return _WORDS[kind]
+    if kind == "value_error":
+        return str(context.get("error", entry["msg"]))
+    if kind == "literal_error":
+        allowed = re.findall(r"'([^']*)'", str(context["expected"]))
+        near = did_you_mean(str(entry["input"]), allowed)
+        return "must be " + " or ".join(f'"{word}"' for word in allowed) + near
+    limits = {
+        "greater_than_equal": ("at least", "ge"), "greater_than": ("more than", "gt"),
+        "less_than_equal": ("at most", "le"), "less_than": ("less than", "lt"),
+    }  # fmt: skip
+    if kind in limits:
+        words, key = limits[kind]
+        return f"must be {words} {context[key]}"
+    return str(entry["msg"]).removeprefix("Value error, ")
+
+
+def _unknown(
+    name: str, parents: list[str], model: type[BaseModel], homes: Mapping[str, str]
+) -> str:
+    keys = _keys_at(model, parents)
+    near = did_you_mean(name, keys)
+    if not near and name in homes:
+        return f"unknown key; did you mean {homes[name]}?"
+    known = f"; known keys: {', '.join(keys)}" if keys and not near else ""
+    return f"unknown key{near or known}"
+
+
+def _keys_at(model: type[BaseModel], parents: list[str]) -> list[str]:
+    """The keys of the table at this path below the model."""
+    for parent in parents:
+        field = model.model_fields.get(parent)
+        annotation = field.annotation if field is not None else None
+        nested = [a for a in (annotation, *getattr(annotation, "__args__", ())) if _is_model(a)]
+        if nested:
+            model = nested[0]
+        elif not parent.isdigit():
+            return []
+    return list(model.model_fields)
+
+
+def _is_model(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

@@ -1,0 +1,236 @@
+"""All that can be checked offline, in one place: what `check`, `run` and `demo` do first."""
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from logfan.api import SinkConfig
+from logfan.config import (
+    ENV_PREFIX,
+    HOMES,
+    PluginSettings,
+    Settings,
+    SinkSettings,
+    environment_table,
+    read_table,
+)
+from logfan.explain import did_you_mean, faults_of
+from logfan.faults import Fault, Faults
+from logfan.plugins import SinkKind, discover
+
+SYSTEM_CONFIG = Path("/etc/logfan/config.toml")
+
+
+@dataclass(frozen=True, slots=True)
+class SinkSpec:
+    """One configured sink, ready to be built."""
+
+    name: str
+    kind: SinkKind
+    settings: SinkSettings
+    config: SinkConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A config without faults."""
+
+    settings: Settings
+    sinks: tuple[SinkSpec, ...]
+    path: Path | None
+    """The file it came from; None where there was none."""
+    warnings: tuple[str, ...]
+
+
+def find_config(path: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """`--config`, else `$LOGFAN_CONFIG`, else ./config.toml, else the system's; None without any."""
+    if path is not None:
+        return path
+    if environ.get("LOGFAN_CONFIG"):
+        return Path(environ["LOGFAN_CONFIG"])
+    return next((p for p in (Path("config.toml"), SYSTEM_CONFIG) if p.exists()), None)
+
+
+def prepare(
+    path: Path | None,
+    *,
+    instance: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+    overrides: Mapping[str, Any] | None = None,
+) -> Prepared:
+    """Config, plugins and every sink's own options, checked. Raises Faults with all there are.
+
+    `overrides` is a table laid over the file and the environment.
+    """
+    path = find_config(path, environ)
+    table = read_table(path) if path is not None else {}
+    from_environment, faults = environment_table(environ)
+    table = _laid_over(_laid_over(table, from_environment), overrides or {})
+    if instance is not None:
+        table["instance"] = instance
+    if not table.get("sinks"):
+        where = path or "no config file was found (./config.toml, /etc/logfan/config.toml)"
+        table.pop("sinks", None)
+        faults.append(
+            Fault("sinks", f'at least one sink is needed, as [sinks.NAME] with kind = "…"; {where}')
+        )
+    settings, settings_faults = _settings(table)
+    faults += [_with_variable(fault, environ) for fault in settings_faults]
+    kinds, plugin_faults = _kinds(table)
+    faults += plugin_faults
+    sinks, sink_faults = _sinks(table, kinds)
+    faults += [_with_variable(fault, environ) for fault in sink_faults]
+    if faults or settings is None:
+        raise Faults(faults)
+    return Prepared(settings, sinks, path, tuple(_warnings(settings, path)))
+
+
+def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        result[key] = _laid_over(old, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def _settings(table: Mapping[str, Any]) -> tuple[Settings | None, list[Fault]]:
+    try:
+        settings = Settings(**table)
+    except ValidationError as error:
+        faults = faults_of(error, Settings, homes=HOMES)
+        return None, [fault for fault in faults if fault.place != "sinks" or "sinks" in table]
+    return settings, _cross_faults(settings, table)
+
+
+def _cross_faults(settings: Settings, table: Mapping[str, Any]) -> list[Fault]:
+    """What is wrong between keys that are each right."""
+    faults = []
+    rabbitmq = settings.rabbitmq
+    pairs: list[tuple[str, Any]] = [("rabbitmq.reconnect", rabbitmq.reconnect)]
+    pairs += [(f"sinks.{name}.retry", sink.retry) for name, sink in settings.sinks.items()]
+    for place, pair in pairs:
+        if pair.initial > pair.max:
+            faults.append(Fault(f"{place}.initial", f"must not be longer than {place}.max"))
+    if rabbitmq.url_file is not None and "urls" in table.get("rabbitmq", {}):
+        faults.append(Fault("rabbitmq.url_file", "is set beside rabbitmq.urls; keep one of them"))
+    elif rabbitmq.url_file is not None:
+        try:
+            rabbitmq.read_urls()
+        except Faults as error:
+            faults += error.faults
+    for place, tls in (("rabbitmq.tls", rabbitmq.tls), ("http.tls", settings.http.tls)):
+        if tls.key_file is not None and tls.cert_file is None:
+            faults.append(Fault(f"{place}.key_file", f"needs {place}.cert_file beside it"))
+        for key, file in tls:
+            if isinstance(file, Path) and not os.access(file, os.R_OK):
+                why = "cannot be read" if file.exists() else "does not exist"
+                faults.append(Fault(f"{place}.{key}", why, f'"{file}"'))
+    if settings.dead_letter_queue == settings.queue.name:
+        faults.append(Fault("dead_letter.queue", "must not be the queue that is consumed"))
+    return faults
+
+
+def _kinds(table: Mapping[str, Any]) -> tuple[Mapping[str, SinkKind], list[Fault]]:
+    """The kinds of all plugins, whatever else in the config is wrong."""
+    try:
+        plugins = PluginSettings.model_validate(table.get("plugins", {}))
+    except ValidationError:
+        plugins = PluginSettings()  # the fault itself is told with the others of the config
+    discovered = discover(plugins.directories, plugins.disabled)
+    return discovered.kinds, list(discovered.faults)
+
+
+def _sinks(
+    table: Mapping[str, Any], kinds: Mapping[str, SinkKind]
+) -> tuple[tuple[SinkSpec, ...], list[Fault]]:
+    specs: list[SinkSpec] = []
+    faults: list[Fault] = []
+    sinks = table.get("sinks", {})
+    for name, options in sinks.items() if isinstance(sinks, Mapping) else ():
+        place = f"sinks.{name}"
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", str(name)):
+            faults.append(Fault(place, "the name may hold letters, digits, - and _, 64 at most"))
+        if not isinstance(options, Mapping) or not isinstance(options.get("kind"), str):
+            continue  # told with the others of the config
+        kind = kinds.get(options["kind"])
+        if kind is None:
+            near = did_you_mean(options["kind"], kinds) or f"; kinds: {', '.join(sorted(kinds))}"
+            faults.append(
+                Fault(f"{place}.kind", f"no such kind of sink{near}", f'"{options["kind"]}"')
+            )
+            continue
+        host_keys = set(SinkSettings.model_fields)
+        own = {key: value for key, value in options.items() if key not in host_keys}
+        try:
+            config = kind.cls.Config.model_validate(own)
+        except ValidationError as error:
+            homes = {key: f"{place}.{home}" for key, home in _SINK_HOMES.items()}
+            faults += faults_of(error, kind.cls.Config, place, homes)
+            continue
+        try:
+            specs.append(SinkSpec(name, kind, SinkSettings.model_validate(options), config))
+        except ValidationError:
+            continue  # told with the others of the config
+    return tuple(specs), [*faults, *_conflicts(specs)]
+
+
+_SINK_HOMES = {
+    "max_records": "batch.max_records", "max_bytes": "batch.max_bytes", "linger": "batch.linger",
+    "jitter": "retry.jitter", "type": "kind", "sink": "kind", "optional": "required",
+    "requred": "required", "require": "required", "batches": "batch", "retries": "retry",
+}  # fmt: skip
+
+
+def _conflicts(specs: list[SinkSpec]) -> list[Fault]:
+    """What sinks of one kind say about each other, as two files with one path."""
+    faults = []
+    for cls in {spec.kind.cls for spec in specs}:
+        configs = {spec.name: spec.config for spec in specs if spec.kind.cls is cls}
+        try:
+            conflicts = cls.conflicts(configs)
+        except Exception as error:  # noqa: BLE001 - a plugin's code must not end in our traceback
+            conflicts = {name: f"conflicts() failed: {error!r}" for name in configs}
+        faults += [Fault(f"sinks.{name}", why) for name, why in conflicts.items()]
+    return faults
+
+
+def _with_variable(fault: Fault, environ: Mapping[str, str]) -> Fault:
+    """Name the environment variable where the value came from there."""
+    variable = ENV_PREFIX + fault.place.upper().replace(".", "__")
+    if variable not in environ:
+        return fault
+    return Fault(f"{fault.place} (from {variable})", fault.problem, fault.value)
+
+
+def _warnings(settings: Settings, path: Path | None) -> list[str]:
+    warnings = []
+    secret = settings.rabbitmq.url_file
+    if secret is not None and _others_may_read(secret):
+        warnings.append(f"{secret} may be read by others; chmod 600 {secret}")
+    if path is not None and _others_may_read(path) and _holds_password(settings):
+        warnings.append(
+            f"{path} holds a password and may be read by others; chmod 640 {path}, or put the URL "
+            "into rabbitmq.url_file"
+        )
+    if not any(sink.required for sink in settings.sinks.values()):
+        warnings.append("no sink is required: messages are acknowledged as soon as they arrive")
+    return warnings
+
+
+def _others_may_read(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False
+
+
+def _holds_password(settings: Settings) -> bool:
+    urls = [url.get_secret_value() for url in settings.rabbitmq.urls]
+    return any("@" in url and "://guest:guest@" not in url for url in urls)
