@@ -1,0 +1,316 @@
+"""The sink `metrics`: counters, gauges and histograms from the fields of JSON records."""
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Self
+
+from prometheus_client import REGISTRY
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+
+import logfan
+from logfan_sinks.paths import dotted
+
+OTHER = "other"
+_LABEL_LENGTH = 200
+_RESERVED = ("logfan_", "process_", "python_", "scrape_")
+_DEFAULT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+def _name(name: str) -> str:
+    if name.startswith(_RESERVED):
+        raise ValueError(f"begins with {name.partition('_')[0]}_, which others use; choose another")
+    return name
+
+
+def _label(name: str) -> str:
+    if name.startswith("__") or name in ("le", "quantile"):
+        raise ValueError("is a label name that Prometheus keeps for itself")
+    return name
+
+
+def _dotted(path: str) -> str:
+    if not all(path.split(".")):
+        raise ValueError('must be names with dots between them, such as "request.duration"')
+    return path
+
+
+def _rising(bounds: tuple[float, ...]) -> tuple[float, ...]:
+    finite = all(math.isfinite(bound) for bound in bounds)
+    if not bounds or not finite or any(a >= b for a, b in zip(bounds, bounds[1:], strict=False)):
+        raise ValueError("must be finite numbers, each larger than the one before")
+    return bounds
+
+
+DottedPath = Annotated[str, AfterValidator(_dotted)]
+MetricName = Annotated[
+    str, StringConstraints(pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*$"), AfterValidator(_name)
+]
+LabelName = Annotated[
+    str, StringConstraints(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$"), AfterValidator(_label)
+]
+
+
+class Counter(logfan.SinkConfig):
+    """One of `counters`."""
+
+    name: MetricName
+    """The metric's name; `_total` is appended where it is missing."""
+    help: str = ""
+    """What it counts, for people."""
+    labels: dict[LabelName, DottedPath] = Field(default_factory=dict)
+    """{ LABEL = "dotted.path" }"""
+    value: DottedPath | None = None
+    """The number to add; without it records are counted."""
+
+
+class Gauge(logfan.SinkConfig):
+    """One of `gauges`: the last value seen."""
+
+    name: MetricName
+    """The metric's name."""
+    help: str = ""
+    """What it shows, for people."""
+    labels: dict[LabelName, DottedPath] = Field(default_factory=dict)
+    """{ LABEL = "dotted.path" }"""
+    value: DottedPath
+    """The number to show."""
+
+
+class Histogram(logfan.SinkConfig):
+    """One of `histograms`."""
+
+    name: MetricName
+    """The metric's name."""
+    help: str = ""
+    """What it measures, for people."""
+    labels: dict[LabelName, DottedPath] = Field(default_factory=dict)
+    """{ LABEL = "dotted.path" }"""
+    value: DottedPath
+    """The number to observe."""
+    buckets: Annotated[tuple[float, ...], AfterValidator(_rising)] = _DEFAULT_BUCKETS
+    """Upper bounds, rising, without infinity."""
+
+
+Definition = Counter | Gauge | Histogram
+Labels = tuple[str, ...]
+
+
+class MetricsSink(logfan.Sink):
+    """Count and measure the fields of JSON records; shown at logfan's own /metrics."""
+
+    class Config(logfan.SinkConfig):
+        counters: tuple[Counter, ...] = ()
+        """[[sinks.NAME.counters]]: name, help, labels, value."""
+        gauges: tuple[Gauge, ...] = ()
+        """[[sinks.NAME.gauges]]: name, help, labels, value."""
+        histograms: tuple[Histogram, ...] = ()
+        """[[sinks.NAME.histograms]]: name, help, labels, value, buckets."""
+        max_series: Annotated[int, Field(ge=1, le=1_000_000)] = 500
+        """Most combinations of labels for each metric; what comes beyond is counted under `other`."""
+
+        @model_validator(mode="after")
+        def _distinct(self) -> Self:
+            names = [_family(definition) for definition in self.definitions()]
+            if not names:
+                raise ValueError("defines no metric; add [[sinks.NAME.counters]] or the like")
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(f"defines the metric {name!r} twice")
+            return self
+
+        def definitions(self) -> tuple[Definition, ...]:
+            """All metrics."""
+            return (*self.counters, *self.gauges, *self.histograms)
+
+    def open(self) -> None:
+        """Show the metrics; what was counted before stays."""
+        if not hasattr(self, "_metrics"):
+            maximum = self.config.max_series
+            self._metrics = [_Series(d, maximum) for d in self.config.definitions()]
+            self._not_json = 0
+            self._collector = _SinkCollector(self.name, self._metrics, lambda: self._not_json)
+            REGISTRY.register(self._collector)
+
+    def write(self, records: Sequence[logfan.Record]) -> None:
+        """Count them. Nothing in here can fail half way: what is odd is counted as skipped."""
+        for record in records:
+            try:
+                body = record.json()
+            except ValueError:
+                self._not_json += 1
+                body = None
+            for metric in self._metrics:
+                metric.take(body)
+
+    def close(self) -> None:
+        """Show them no longer."""
+        if hasattr(self, "_metrics"):
+            REGISTRY.unregister(self._collector)
+
+    @classmethod
+    def conflicts(cls, configs: Mapping[str, Any]) -> Mapping[str, str]:
+        """One name cannot be shown by two sinks."""
+        first: dict[str, str] = {}
+        wrong: dict[str, str] = {}
+        for sink, config in configs.items():
+            for definition in config.definitions():
+                name = _family(definition)
+                if first.setdefault(name, sink) != sink:
+                    wrong[sink] = (
+                        f"defines the metric {name!r}, which sinks.{first[name]} has already"
+                    )
+        return wrong
+
+
+class _Series:
+    """One metric's values by their labels. Written by the sink's thread, read by a scrape."""
+
+    def __init__(self, definition: Definition, maximum: int) -> None:
+        self.definition = definition
+        self.values: dict[Labels, Any] = {}
+        self.skipped = 0
+        """Records without a usable number."""
+        self.overflowed = 0
+        """Records counted under `other`."""
+        self._maximum = maximum
+        self._paths = tuple(definition.labels.values())
+        self._bounds = definition.buckets if isinstance(definition, Histogram) else ()
+        self._other: Labels = (OTHER,) * len(self._paths)
+
+    def take(self, body: Any) -> None:
+        """Count one record; None is a body that is not JSON."""
+        definition = self.definition
+        number = 1.0
+        if definition.value is not None:
+            found = _number(dotted(body, definition.value))
+            if found is None or (found < 0 and isinstance(definition, Counter)):
+                self.skipped += 1
+                return
+            number = found
+        labels = self._labels(body)
+        if isinstance(definition, Counter):
+            self.values[labels] = self.values.get(labels, 0.0) + number
+        elif isinstance(definition, Gauge):
+            self.values[labels] = number
+        else:
+            self._observe(labels, number)
+
+    def _labels(self, body: Any) -> Labels:
+        labels = tuple([_label_value(dotted(body, path)) for path in self._paths])
+        if labels in self.values or len(self.values) < self._maximum:
+            return labels
+        self.overflowed += 1
+        return self._other
+
+    def _observe(self, labels: Labels, number: float) -> None:
+        counts = self.values.get(labels)
+        if counts is None:
+            counts = self.values[labels] = [0.0, *[0] * (len(self._bounds) + 1)]
+        counts[0] += number
+        counts[1 + bisect_left(self._bounds, number)] += 1
+
+
+class _SinkCollector(Collector):
+    def __init__(self, sink: str, metrics: Sequence[_Series], not_json: Callable[[], int]) -> None:
+        self._sink = sink
+        self._metrics = metrics
+        self._not_json = not_json
+
+    def describe(self) -> Iterator[Metric]:
+        """The names alone, so that registering them finds a clash and needs no scrape."""
+        for metric in self._metrics:
+            yield _exposed(metric.definition)
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._metrics:
+            yield _expose(metric)
+        # The sink's own counts are families of their own name for each sink: two sinks of this
+        # kind may not show one family twice.
+        label = self._sink.replace("-", "_")
+        skipped = CounterMetricFamily(
+            f"logfan_metrics_sink_{label}_skipped_records",
+            "Records without a usable number for a metric",
+            labels=["metric"],
+        )
+        overflowed = CounterMetricFamily(
+            f"logfan_metrics_sink_{label}_overflowed_records",
+            "Records counted under the label value `other`, beyond max_series",
+            labels=["metric"],
+        )
+        for metric in self._metrics:
+            skipped.add_metric([_family(metric.definition)], metric.skipped)
+            overflowed.add_metric([_family(metric.definition)], metric.overflowed)
+        yield skipped
+        yield overflowed
+        yield CounterMetricFamily(
+            f"logfan_metrics_sink_{label}_not_json_records",
+            "Records whose body is not JSON",
+            float(self._not_json()),
+        )
+
+
+def _family(definition: Definition) -> str:
+    """The family's name: a counter's is without `_total`, as in the OpenMetrics text."""
+    if isinstance(definition, Counter):
+        return definition.name.removesuffix("_total")
+    return definition.name
+
+
+def _exposed(definition: Definition) -> Any:
+    families = {
+        Counter: CounterMetricFamily, Gauge: GaugeMetricFamily, Histogram: HistogramMetricFamily,
+    }  # fmt: skip
+    words = definition.help or f"From the field {definition.value or '(records)'}"
+    return families[type(definition)](_family(definition), words, labels=list(definition.labels))
+
+
+def _expose(metric: _Series) -> Metric:
+    family = _exposed(metric.definition)
+    for labels, value in list(metric.values.items()):
+        if not isinstance(metric.definition, Histogram):
+            family.add_metric(labels, value)
+            continue
+        total, counts = value[0], list(value[1:])
+        buckets, cumulative = [], 0
+        for bound, count in zip((*metric.definition.buckets, math.inf), counts, strict=True):
+            cumulative += count
+            buckets.append(("+Inf" if bound == math.inf else str(bound), cumulative))
+        family.add_metric(labels, buckets, total)
+    result: Metric = family
+    return result
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, also where it is written as a string; true and false are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _label_value(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict | list):
+        return "(nested)"
+    # Lone surrogates cannot be exposed as UTF-8.
+    return str(value)[:_LABEL_LENGTH].encode("utf-8", "replace").decode()
+
+
+@logfan.hookimpl
+def register_sinks(register: Any) -> None:
+    """The kind `metrics`."""
+    register("metrics", MetricsSink)

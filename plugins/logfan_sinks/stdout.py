@@ -1,0 +1,145 @@
+"""The sink `stdout`: lines for a terminal, for journald, or for the next program in a pipe."""
+
+import errno
+import os
+import select
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+import orjson
+
+import logfan
+from logfan_sinks.formats import Format, encode_json, encode_raw, encode_text, escape
+from logfan_sinks.levels import CRITICAL, DEBUG, ERROR, LEVEL_KEYS, NOTICE, WARNING, level_of
+
+_WAIT_MILLISECONDS = 1000
+_COLOURS = {DEBUG: "2", NOTICE: "36", WARNING: "33", ERROR: "31", CRITICAL: "1;31"}
+_LEVEL_NAMES = {7: "debug", 6: "info", 5: "notice", 4: "warning", 3: "error", 2: "critical"}
+_MESSAGE_KEYS = ("message", "msg", "text", "event")
+_TIME_KEYS = ("time", "timestamp", "ts", "@timestamp")
+
+
+class StdoutSink(logfan.Sink):
+    """Write each record to standard output as one line that no message can forge."""
+
+    class Config(logfan.SinkConfig):
+        format: Format = "text"
+        """text: for people, with the level coloured on a terminal; json: one object a line, for
+        machines; raw: the body's bytes and a newline, refused on a terminal."""
+        colour: Literal["auto", "always", "never"] = "auto"
+        """auto: on a terminal, unless $NO_COLOR is set or $TERM is dumb."""
+
+    def open(self) -> None:
+        """Look at what standard output is."""
+        try:
+            self._fd = sys.__stdout__.fileno() if sys.__stdout__ is not None else 1
+            terminal = os.isatty(self._fd)
+            status = os.fstat(self._fd)
+        except (OSError, ValueError) as error:
+            raise logfan.SinkUnavailable(f"standard output is closed ({error})") from None
+        if self.config.format == "raw" and terminal:
+            raise logfan.SinkUnavailable(
+                'format "raw" could drive the terminal; use "text", or send the output to a file'
+            )
+        stream = os.environ.get("JOURNAL_STREAM")
+        self._journal = stream == f"{status.st_dev}:{status.st_ino}"
+        plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+        colour = self.config.colour
+        self._colour = colour == "always" or (colour == "auto" and terminal and not plain)
+        self._terminal = terminal
+
+    def write(self, records: Sequence[logfan.Record]) -> None:
+        """All lines, then return: standard output keeps no more promise than that."""
+        self._send(b"".join([self._line(record) for record in records]))
+
+    def _line(self, record: logfan.Record) -> bytes:
+        form = self.config.format
+        if form == "raw":
+            line = encode_raw(record)
+        elif form == "json":
+            # JSON escapes C0 by itself; DEL, C1 and the like pass, and a terminal may obey them.
+            line = encode_json(record)
+            if not line.isascii() or b"\x7f" in line:
+                line = escape_json(line.decode("utf-8", "replace")).encode()
+        elif self._terminal or self._colour:
+            line = self._for_people(record).encode()
+        else:
+            line = encode_text(record)
+        if self._journal:
+            # A prefix of our own, so that a body that begins with <0> is no emergency.
+            return b"<%d>%b\n" % (level_of(record), line)
+        return line + b"\n"
+
+    def _for_people(self, record: logfan.Record) -> str:
+        """`10:15:00 warning checkout  payment is slow duration_ms=812`"""
+        level = level_of(record)
+        when = datetime.fromtimestamp(record.received_at).astimezone().strftime("%H:%M:%S")
+        name = f"{_LEVEL_NAMES[level]:<8}"
+        if self._colour:
+            when = f"\x1b[2m{when}\x1b[0m"
+            name = f"\x1b[{_COLOURS[level]}m{name}\x1b[0m" if level in _COLOURS else name
+        route = f"{escape(record.routing_key)} " if record.routing_key else ""
+        return f"{when} {name} {route}{escape(_message(record))}"
+
+    def _send(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self._fd, view) :]
+            except BlockingIOError:
+                poller = select.poll()
+                poller.register(self._fd, select.POLLOUT)
+                poller.poll(_WAIT_MILLISECONDS)
+            except OSError as error:
+                if error.errno == errno.EPIPE:
+                    why = "nobody reads standard output any more (EPIPE)"
+                else:
+                    why = f"standard output: {error.strerror}"
+                raise logfan.SinkUnavailable(why) from None
+
+
+def escape_json(line: str) -> str:
+    """The JSON line with what a terminal may obey written as JSON escapes."""
+    return "".join(
+        char if char.isprintable() else "".join(f"\\u{unit:04x}" for unit in _utf16_units(char))
+        for char in line
+    )
+
+
+def _utf16_units(char: str) -> list[int]:
+    raw = char.encode("utf-16-be", "surrogatepass")
+    return [int.from_bytes(raw[at : at + 2], "big") for at in range(0, len(raw), 2)]
+
+
+def _message(record: logfan.Record) -> str:
+    """The body; of a JSON object its message, then the other fields as key=value."""
+    try:
+        body = record.json()
+    except ValueError:
+        return record.text
+    if not isinstance(body, Mapping):
+        return record.text
+    key = next((key for key in _MESSAGE_KEYS if isinstance(body.get(key), str)), None)
+    if key is None:
+        return record.text
+    rest = [
+        f"{name}={value if isinstance(value, str) and ' ' not in value else _compact(value)}"
+        for name, value in body.items()
+        if name != key and name not in LEVEL_KEYS and name not in _TIME_KEYS
+    ]
+    return " ".join([body[key], *rest])
+
+
+def _compact(value: object) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except (TypeError, RecursionError):
+        return "…"
+
+
+@logfan.hookimpl
+def register_sinks(register: Any) -> None:
+    """The kind `stdout`."""
+    register("stdout", StdoutSink)
