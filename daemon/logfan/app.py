@@ -222,7 +222,7 @@ class Daemon:
         tls = prepared.settings.http.tls
         server = HttpServer(
             host=listen.host, port=listen.port, registry=REGISTRY,
-            unhealthy=lambda: self._pipeline.stuck(), unready=self._unready, status=self.status,
+            unhealthy=self._unhealthy, unready=self._unready, status=self.status,
             cert_file=tls.cert_file, key_file=tls.key_file,
         )  # fmt: skip
         server.start()
@@ -237,6 +237,9 @@ class Daemon:
             self._notifier.ready()
 
     # What it says of itself
+
+    def _unhealthy(self) -> list[str]:
+        return self._pipeline.stuck()
 
     def _unready(self) -> list[str]:
         return ["stopping"] if self._stopping else self._pipeline.unready()

@@ -1,4 +1,4 @@
-"""The broker's address into pika's parameters, and pika's troubles into words. Pure but for TLS files."""
+"""The broker's address into pika's parameters, and pika's troubles into words."""
 
 import socket
 import ssl
@@ -109,14 +109,15 @@ def _said_no(cause: BaseException, address: str) -> Trouble | None:
         if code == 403:
             return Trouble(
                 Kind.REFUSED,
-                f"{address} refused the credentials ({text}); check user and password in rabbitmq.urls "
-                "or rabbitmq.url_file",
+                f"{address} refused the credentials ({text}); check user and password in "
+                "rabbitmq.urls or rabbitmq.url_file",
             )
         if code == 530:
             return Trouble(
-                Kind.REFUSED, f"{address} refused the virtual host ({text}); it must exist and the user "
-                "needs permissions on it",
-            )  # fmt: skip
+                Kind.REFUSED,
+                f"{address} refused the virtual host ({text}); it must exist and the user needs "
+                "permissions on it",
+            )
         return Trouble(Kind.UNREACHABLE, f"{address} closed the connection: {text} ({code})")
     if isinstance(cause, exceptions.ProbableAuthenticationError):
         return Trouble(Kind.REFUSED, f"{address} refused the credentials; check user and password")

@@ -28,6 +28,11 @@ Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 
 
+def _written(default: str) -> Any:
+    """A default as people write it; it is parsed like any other value."""
+    return Field(default=default, validate_default=True)
+
+
 class Table(BaseModel):
     """A table of config.toml: unknown keys are faults, and nothing changes after loading."""
 
@@ -78,8 +83,8 @@ class TlsSettings(Table):
 class ReconnectSettings(Table):
     """`rabbitmq.reconnect`"""
 
-    initial: PositiveDuration = Field(default="500ms", validate_default=True)
-    max: PositiveDuration = Field(default="30s", validate_default=True)
+    initial: PositiveDuration = _written("500ms")
+    max: PositiveDuration = _written("30s")
 
 
 class RabbitmqSettings(Table):
@@ -91,8 +96,8 @@ class RabbitmqSettings(Table):
     url_file: Path | None = None
     tls: TlsSettings = TlsSettings()
     prefetch: Annotated[int, Field(ge=1, le=65535)] = 1000
-    max_in_flight_bytes: Annotated[Size, Field(ge=1)] = Field(default="64MiB")
-    heartbeat: Annotated[Duration, Field(ge=1, le=65535)] = Field(default="30s")
+    max_in_flight_bytes: Annotated[Size, Field(ge=1)] = _written("64MiB")
+    heartbeat: Annotated[Duration, Field(ge=1, le=65535)] = _written("30s")
     startup: Literal["retry", "fail"] = "retry"
     reconnect: ReconnectSettings = ReconnectSettings()
 
@@ -182,7 +187,7 @@ class HttpTlsSettings(Table):
 class HttpSettings(Table):
     """`http`"""
 
-    listen: Annotated[Listen, BeforeValidator(parse_listen)] = Field(default="127.0.0.1:9464")
+    listen: Annotated[Listen, BeforeValidator(parse_listen)] = _written("127.0.0.1:9464")
     tls: HttpTlsSettings = HttpTlsSettings()
 
 
@@ -204,15 +209,15 @@ class BatchSettings(Table):
     """`sinks.<name>.batch`"""
 
     max_records: Count = 5000
-    max_bytes: Annotated[Size, Field(ge=1)] = Field(default="8MiB")
-    linger: Duration = Field(default="0ms")
+    max_bytes: Annotated[Size, Field(ge=1)] = _written("8MiB")
+    linger: Duration = _written("0ms")
 
 
 class RetrySettings(Table):
     """`sinks.<name>.retry`"""
 
-    initial: PositiveDuration = Field(default="200ms")
-    max: PositiveDuration = Field(default="30s")
+    initial: PositiveDuration = _written("200ms")
+    max: PositiveDuration = _written("30s")
     jitter: bool = True
 
 
@@ -241,7 +246,7 @@ class Settings(BaseSettings):
     )  # fmt: skip
 
     instance: Annotated[str, Field(pattern=r"^[A-Za-z0-9._@-]*$", max_length=64)] = ""
-    shutdown_timeout: Duration = Field(default="30s")
+    shutdown_timeout: Duration = _written("30s")
     rabbitmq: RabbitmqSettings = RabbitmqSettings()
     exchange: ExchangeSettings = ExchangeSettings()
     queue: QueueSettings = QueueSettings()
@@ -253,9 +258,14 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """`merged` has read the environment already, so that faults can be told for all of it."""
+        """`environment_table` has read the environment, so that all faults can be told at once."""
         return (init_settings,)
 
     @property
@@ -278,7 +288,7 @@ HOMES = {
 
 
 def read_table(path: Path) -> dict[str, Any]:
-    """The TOML file as a table. Raises Faults that name the file, and the line where there is one."""
+    """The TOML file as a table. Raises Faults that name the file and the line."""
     try:
         raw = path.read_bytes()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The I/O thread: take deliveries, open batches, acknowledge what is settled, come back from trouble.
+"""The I/O thread: take deliveries, open batches, acknowledge, come back from trouble.
 
 One thread owns connection, channel and ledger; everything that comes from another thread crosses
 by `add_callback_threadsafe`. A turn of the loop reads as one paragraph: what a read delivered is
@@ -81,7 +81,7 @@ class Consumer:
         self.drained = threading.Event()
         """Set once nothing more is delivered and everything delivered is acknowledged or lost."""
         self.handed_back = 0
-        """Messages received and not acknowledged since `stop_consuming`: the broker has them again."""
+        """Messages not acknowledged since `stop_consuming`: the broker has them again."""
         self._thread = threading.Thread(target=self._run, name="consumer", daemon=True)
 
     # What other threads call

@@ -1,4 +1,4 @@
-"""pydantic's errors into faults in words: the place, the value where it is no secret, what is right. Pure."""
+"""pydantic's errors into faults in words: place, value where it is no secret, remedy. Pure."""
 
 import re
 from collections.abc import Iterable, Mapping

@@ -181,7 +181,7 @@ class _Server(ThreadingMixIn, HTTPServer):
             self._slots.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        log.debug("http: a request from %s failed", client_address, exc_info=True)
+        log.debug("http: a request from %s failed", client_address, exc_info=True)  # noqa: LOG014 - called inside one
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -277,5 +277,6 @@ def _sink_row(sink: Mapping[str, Any]) -> str:
     note = "" if sink["required"] else " <small>(not required)</small>"
     return (
         f"<tr><td>{html.escape(sink['name'])}{note}<td>{state}<td class=n>{sink['written']:,}"
-        f"<td class=n>{sink['held']:,}<td class=n>{sink['retries']:,}<td class=n>{sink['dropped']:,}"
+        f"<td class=n>{sink['held']:,}<td class=n>{sink['retries']:,}"
+        f"<td class=n>{sink['dropped']:,}"
     )

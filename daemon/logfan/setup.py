@@ -49,7 +49,7 @@ class Prepared:
 
 
 def find_config(path: Path | None, environ: Mapping[str, str]) -> Path | None:
-    """`--config`, else `$LOGFAN_CONFIG`, else ./config.toml, else the system's; None without any."""
+    """`--config`, else `$LOGFAN_CONFIG`, else ./config.toml, else the system's, else None."""
     if path is not None:
         return path
     if environ.get("LOGFAN_CONFIG"):
@@ -71,7 +71,7 @@ def prepare(
     path = find_config(path, environ)
     table = read_table(path) if path is not None else {}
     from_environment, faults = environment_table(environ)
-    table = _laid_over(_laid_over(table, from_environment), overrides or {})
+    table = laid_over(laid_over(table, from_environment), overrides or {})
     if instance is not None:
         table["instance"] = instance
     if not table.get("sinks"):
@@ -91,12 +91,13 @@ def prepare(
     return Prepared(settings, sinks, path, tuple(_warnings(settings, path)))
 
 
-def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """One table over another, key by key, tables within tables too."""
     result = dict(below)
     for key, value in above.items():
         old = result.get(key)
         both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        result[key] = _laid_over(old, value) if both else value  # type: ignore[arg-type]
+        result[key] = laid_over(old, value) if both else value  # type: ignore[arg-type]
     return result
 
 
@@ -196,7 +197,7 @@ def _conflicts(specs: list[SinkSpec]) -> list[Fault]:
         try:
             conflicts = cls.conflicts(configs)
         except Exception as error:  # noqa: BLE001 - a plugin's code must not end in our traceback
-            conflicts = {name: f"conflicts() failed: {error!r}" for name in configs}
+            conflicts = dict.fromkeys(configs, f"conflicts() failed: {error!r}")
         faults += [Fault(f"sinks.{name}", why) for name, why in conflicts.items()]
     return faults
 

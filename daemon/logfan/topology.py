@@ -113,8 +113,8 @@ def _exchange(
     if difference.argument == "type":
         raise Unfit(
             f"exchange {settings.name!r} exists with another type: exchange.type is "
-            f"{difference.ours!r} here but {difference.theirs!r} on the broker; set exchange.type = "
-            f'"{difference.theirs}", or use another exchange.name'
+            f"{difference.ours!r} here but {difference.theirs!r} on the broker; set "
+            f'exchange.type = "{difference.theirs}", or use another exchange.name'
         )
     remarks.append(
         f"exchange {settings.name!r} is used as it stands: {difference.argument} is "

@@ -1,4 +1,4 @@
-"""The only room that knows pika's inside: from what it read to records, and a cancel that rejects nothing."""
+"""The only room that knows pika's inside: what it read into records; a cancel without rejects."""
 
 from collections.abc import Callable
 from functools import partial

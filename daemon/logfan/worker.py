@@ -100,7 +100,7 @@ class SinkWorker:
         self._stopping = False
         self._quitting = False
         self._wake = threading.Event()
-        self._overflowing = False
+        self._overflow = _Failure()
         self._failure = _Failure()
         # Two counters with one writer each, instead of one counter with a lock.
         self._submitted = self._submitted_bytes = 0
@@ -310,7 +310,7 @@ class SinkWorker:
         self.busy_since = self._clock.monotonic()
         try:
             self._sink.close()
-        except BaseException:  # noqa: BLE001 - all it had is durable; the stop must go on
+        except BaseException:
             log.warning("sink %s: close failed", self.name, exc_info=True)
         self.busy_since = None
 
@@ -322,12 +322,11 @@ class SinkWorker:
             self.held + len(batch.records) > limits.waiting_records
             or self._submitted_bytes - self._finished_bytes + batch.size > limits.waiting_bytes
         )
-        if over and not self._overflowing:
+        if over and self._overflow.is_news("overflow", self._clock.monotonic()):
             log.warning(
                 "sink %s: cannot keep up and is not required; dropping what does not fit into "
                 "its queue of %d messages", self.name, limits.waiting_records,
             )  # fmt: skip
-        self._overflowing = over
         return over
 
 

@@ -3,6 +3,7 @@
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Annotated, Any, Self
 
 from prometheus_client import REGISTRY
@@ -44,7 +45,7 @@ def _dotted(path: str) -> str:
 
 def _rising(bounds: tuple[float, ...]) -> tuple[float, ...]:
     finite = all(math.isfinite(bound) for bound in bounds)
-    if not bounds or not finite or any(a >= b for a, b in zip(bounds, bounds[1:], strict=False)):
+    if not bounds or not finite or any(a >= b for a, b in pairwise(bounds)):
         raise ValueError("must be finite numbers, each larger than the one before")
     return bounds
 
@@ -114,7 +115,7 @@ class MetricsSink(logfan.Sink):
         histograms: tuple[Histogram, ...] = ()
         """[[sinks.NAME.histograms]]: name, help, labels, value, buckets."""
         max_series: Annotated[int, Field(ge=1, le=1_000_000)] = 500
-        """Most combinations of labels for each metric; what comes beyond is counted under `other`."""
+        """Most combinations of labels for each metric; the rest is counted under `other`."""
 
         @model_validator(mode="after")
         def _distinct(self) -> Self:

@@ -148,7 +148,7 @@ def _run(command: Sequence[str], cwd: Path | None = None) -> str:
     try:
         done = subprocess.run(
             command, cwd=cwd, env=environment, check=False, timeout=_APT_SECONDS,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         raise DebianUnavailable(f"{command[0]} could not be run: {error}") from error

@@ -20,6 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from logfan.testing import debian
 
@@ -76,7 +77,7 @@ class RabbitNode:
         match = re.search(r"rabbitmq_server-([^/]+)", str(self._server.resolve()))
         return match[1] if match else "unknown"
 
-    def __enter__(self) -> "RabbitNode":
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -246,7 +247,7 @@ def answers(host: str, port: int, seconds: float = 2.0) -> bool:
 
 
 def _find_server() -> tuple[Path, Path]:
-    """The installed `rabbitmq-server`, else the one of Debian's unpacked packages, with its root."""
+    """The installed `rabbitmq-server`, else Debian's unpacked one; with its root."""
     for candidate in _INSTALLED.glob("usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server"):
         return candidate, _INSTALLED
     try:

@@ -1,0 +1,60 @@
+"""What several commands share: options, faults for people, and exit codes."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from logfan.faults import Fault, Faults
+
+EXIT_UNAVAILABLE, EXIT_REFUSED, EXIT_CONFIG = 69, 77, 78
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def config_option(command: Command) -> Command:
+    """`--config FILE`"""
+    return click.option(
+        "--config", "-c", "config", type=click.Path(path_type=Path), metavar="FILE",
+        help="The config file; else the first of $LOGFAN_CONFIG, ./config.toml, "
+        "/etc/logfan/config.toml.",
+    )(command)  # fmt: skip
+
+
+def instance_option(command: Command) -> Command:
+    """`--instance NAME`"""
+    return click.option(
+        "--instance", metavar="NAME", help="Which of several daemons this is; for file names."
+    )(command)
+
+
+def report(faults: Iterable[Fault], path: Path | None) -> None:
+    """Every fault on a line of its own, on standard error."""
+    from logfan.logs import one_line
+
+    count = 0
+    for count, fault in enumerate(faults, 1):  # noqa: B007 - counted for the last line
+        click.echo(f"{click.style('fault', fg='red')}  {one_line(str(fault))}", err=True)
+    where = f" in {path}" if path is not None else ""
+    click.echo(f"{count} fault{'s' if count != 1 else ''}{where}", err=True)
+
+
+def refuse(faults: Faults, path: Path | None) -> NoReturn:
+    """Report the faults and exit 78."""
+    report(faults.faults, path)
+    raise SystemExit(EXIT_CONFIG)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Say it on standard error and exit."""
+    from logfan.logs import one_line
+
+    click.echo(f"{click.style('error', fg='red')}  {one_line(message)}", err=True)
+    raise SystemExit(code)
+
+
+def warn(messages: Iterable[str]) -> None:
+    """Say them on standard error."""
+    for message in messages:
+        click.echo(f"{click.style('warning', fg='yellow')}  {message}", err=True)
