@@ -1,0 +1,58 @@
+# logfan: `make run` shows the main job, `make test` proves it. Both fetch what is missing first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+STAMP := $(VENV)/.installed
+DEBIAN := daemon/logfan/testing/debian.py
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format clean lock
+
+help: ## Show this list
+	@echo "logfan: every message of a RabbitMQ fanout exchange to every sink, acknowledged only then"
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+run: $(STAMP) ## Show the main job at work, on a private RabbitMQ if none answers; Ctrl-C ends it
+	@$(BIN)/logfan demo
+
+test: lint ## Lint, types and all tests, on a real RabbitMQ
+	@$(BIN)/python -m pytest -q
+
+lint: $(STAMP) ## ruff and mypy (strict) over everything
+	@$(BIN)/ruff check -q .
+	@$(BIN)/ruff format -q --check .
+	@$(BIN)/mypy --no-error-summary
+
+format: $(STAMP) ## Put the code into its form
+	@$(BIN)/ruff check -q --fix .
+	@$(BIN)/ruff format -q .
+
+clean: ## Remove what make made in this folder (the cached RabbitMQ stays)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist logs
+	find daemon plugins tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+lock: $(STAMP) ## Choose all dependencies anew, with their hashes
+	@$(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/python -m pip install -q uv
+	@head -1 .requirements.lock > $(VENV)/lock/first
+	@$(VENV)/lock/bin/uv pip compile --quiet --universal --upgrade --python-version 3.11 \
+		--generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate \
+		--group dev pyproject.toml -o $(VENV)/lock/rest
+	@cat $(VENV)/lock/first $(VENV)/lock/rest > .requirements.lock
+
+# Where Python comes without ensurepip (Debian without python3-venv), pip is taken from Debian's
+# package of its wheel, unpacked into a cache.
+$(STAMP): pyproject.toml .requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "logfan needs Python 3.11 or newer; call make with PYTHON=python3.x"; exit 1; }
+	@echo "  preparing $(VENV), once" >&2
+	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv --clear $(VENV); else \
+		$(PYTHON) -m venv --clear --without-pip $(VENV) \
+		&& wheels=$$($(PYTHON) $(DEBIAN) --no-closure python3-pip-whl) \
+		&& $(BIN)/python $$wheels/usr/share/python-wheels/pip-*.whl/pip install -q --no-index \
+			--find-links $$wheels/usr/share/python-wheels pip; fi
+	@$(PIP) install --require-hashes -r .requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@

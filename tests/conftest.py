@@ -1,0 +1,59 @@
+"""The shared RabbitMQ node, and what every test may ask for."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from logfan.testing.node import NodeUnavailable, RabbitNode
+from support.broker import Names
+
+
+@pytest.fixture(scope="session")
+def node() -> Iterator[RabbitNode]:
+    """One private node for the whole session; tests keep apart by their names on it."""
+    yield from _running()
+
+
+@pytest.fixture
+def own_node() -> Iterator[RabbitNode]:
+    """A node for a test that stops, kills or cuts it."""
+    yield from _running()
+
+
+@pytest.fixture
+def names(request: pytest.FixtureRequest) -> Names:
+    """An exchange and a queue that no other test uses."""
+    return Names.unique(request.node.name)
+
+
+def _running() -> Iterator[RabbitNode]:
+    try:
+        node = RabbitNode()
+        node.start()
+    except NodeUnavailable as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    try:
+        yield node
+    finally:
+        node.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The quick ones first: a broken core shows before the broker is asked."""
+    items.sort(key=lambda item: "/integration/" in str(item.path))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """In CI nothing is skipped."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if os.environ.get("CI") and skipped:
+        terminalreporter.write_line(f"{len(skipped)} skipped in CI, where nothing may be", red=True)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """See above: a skip in CI is a failure."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,0 +1,58 @@
+"""What tests do to a broker beside the daemon: publish with confirms, count, look."""
+
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+import pika
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """An exchange and a queue of one test's own."""
+
+    exchange: str
+    queue: str
+
+    @classmethod
+    def unique(cls, test: str) -> Self:
+        word = re.sub(r"\W+", "-", test)[:40]
+        mark = f"{word}-{secrets.token_hex(3)}"
+        return cls(f"logs-{mark}", f"queue-{mark}")
+
+
+@contextmanager
+def channel(url: str, *, confirms: bool = False) -> Iterator[Any]:
+    """A blocking channel."""
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    try:
+        opened = connection.channel()
+        if confirms:
+            opened.confirm_delivery()
+        yield opened
+    finally:
+        if connection.is_open:
+            connection.close()
+
+
+def publish(url: str, exchange: str, bodies: Iterable[bytes], **properties: Any) -> int:
+    """Publish without waiting for each confirm, and return once the broker has them all."""
+    basic = pika.BasicProperties(delivery_mode=2, **properties)
+    count = 0
+    with channel(url) as open_channel:
+        for body in bodies:
+            open_channel.basic_publish(exchange, "", body, basic)
+            count += 1
+        # An answer to a later request on the channel means that all before it is in the queues.
+        open_channel.exchange_declare(exchange, passive=True)
+    return count
+
+
+def waiting(url: str, queue: str) -> int:
+    """How many messages wait in the queue."""
+    with channel(url) as open_channel:
+        declared = open_channel.queue_declare(queue, passive=True)
+        return int(declared.method.message_count)

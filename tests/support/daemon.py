@@ -1,0 +1,142 @@
+"""A real `logfan run` as a process: configured, started, watched over HTTP, signalled, killed."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from support.broker import Names
+from support.waiting import wait_until
+
+
+class DaemonProcess:
+    """One daemon in a folder of its own. As a context manager it is killed at the end."""
+
+    def __init__(
+        self,
+        folder: Path,
+        url: str,
+        names: Names,
+        sinks: str,
+        *,
+        extra: str = "",
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        """`sinks` and `extra` are TOML; `extra` may begin with keys of `[rabbitmq]`."""
+        self.folder = folder
+        self.port = _free_port()
+        self.names = names
+        self.config = folder / "config.toml"
+        self._environ = {**os.environ, "LOGFAN_HTTP__LISTEN": f"127.0.0.1:{self.port}"}
+        self._environ.update(environ or {})
+        self._process: subprocess.Popen[bytes] | None = None
+        self.log_path = folder / "daemon.log"
+        self.configure(url, sinks, extra)
+
+    def configure(self, url: str, sinks: str, extra: str = "") -> None:
+        """Write the config file."""
+        self.config.write_text(
+            f'[exchange]\nname = "{self.names.exchange}"\n'
+            f'[queue]\nname = "{self.names.queue}"\n'
+            f'[plugins]\ndirectories = ["{self.folder}/plugins"]\n'
+            f"{sinks}\n"
+            f'[rabbitmq]\nurls = ["{url}"]\n{extra}\n'
+        )
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self, *, ready: bool = True) -> None:
+        """Start it, and wait until it is ready."""
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "logfan", "run", "--config", str(self.config)],
+                cwd=self.folder, env=self._environ, stdout=log, stderr=log,
+            )  # fmt: skip
+        if ready:
+            self.wait_ready()
+
+    def wait_ready(self, seconds: float = 30.0) -> None:
+        """Wait until /readyz says yes."""
+        wait_until(self.is_ready, f"the daemon is ready; its log:\n{self.log()}", seconds)
+
+    def is_ready(self) -> bool:
+        """Whether /readyz says yes; fails where the daemon has ended."""
+        if self._process is not None and self._process.poll() is not None:
+            raise AssertionError(f"the daemon ended ({self._process.returncode}):\n{self.log()}")
+        return self.get("/readyz")[0] == 200
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait(self, seconds: float = 40.0) -> int:
+        """Wait for its end; its exit code."""
+        assert self._process is not None
+        return self._process.wait(seconds)
+
+    def stop(self) -> int:
+        """SIGTERM; its exit code."""
+        self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def log(self) -> str:
+        """What it wrote to standard output and standard error."""
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and body of a GET; status 0 where nobody listens."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def metric(self, name: str) -> float:
+        """The value of one series, such as `logfan_acked_messages_total`; 0 where there is none."""
+        match = re.search(rf"^{re.escape(name)} (\S+)$", self.get("/metrics")[1], re.MULTILINE)
+        return float(match[1]) if match else 0.0
+
+    def acked(self) -> int:
+        """Messages acknowledged since its start."""
+        return int(self.metric("logfan_acked_messages_total"))
+
+    def memory_kib(self) -> int:
+        """The most memory it ever held."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        match = re.search(r"VmHWM:\s+(\d+)", status)
+        assert match is not None
+        return int(match[1])
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
