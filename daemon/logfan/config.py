@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
 from pydantic_settings.sources import PydanticBaseSettingsSource
 
 from logfan.explain import did_you_mean
@@ -187,7 +187,7 @@ class HttpTlsSettings(Table):
 class HttpSettings(Table):
     """`http`"""
 
-    listen: Annotated[Listen, BeforeValidator(parse_listen)] = _written("127.0.0.1:9464")
+    listen: Annotated[Listen, NoDecode, BeforeValidator(parse_listen)] = _written("127.0.0.1:9464")
     tls: HttpTlsSettings = HttpTlsSettings()
 
 

@@ -1,0 +1,287 @@
+"""One way back from every trouble with the broker, and words for those that forbid to go on."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from logfan.testing.node import RabbitNode
+from support.broker import Names, channel, publish, waiting
+from support.daemon import DaemonProcess
+from support.waiting import wait_until
+
+RAW = '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
+BACK_SECONDS = 5.0
+LOST = 'logfan_connections_total{outcome="lost"}'
+FAILED = 'logfan_connections_total{outcome="failed"}'
+
+
+def written(folder: Path) -> set[bytes]:
+    return set((folder / "raw.log").read_bytes().splitlines())
+
+
+def is_consuming(daemon: DaemonProcess) -> bool:
+    return daemon.metric("logfan_consuming") == 1
+
+
+def test_it_is_back_within_five_seconds_of_the_broker(
+    own_node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    with DaemonProcess(tmp_path, own_node.url, names, RAW) as daemon:
+        publish(own_node.url, names.exchange, (b"%d" % n for n in range(1_000)))
+        for trouble in (own_node.stop, own_node.kill):
+            trouble()
+            wait_until(lambda: not is_consuming(daemon), "it notices")
+            assert daemon.get("/healthz")[0] == 200
+            assert daemon.get("/readyz")[0] == 503
+            own_node.start()
+            wait_until(lambda: is_consuming(daemon), "it is back", BACK_SECONDS)
+        publish(own_node.url, names.exchange, (b"%d" % n for n in range(1_000, 2_000)))
+        wait_until(lambda: waiting(own_node.url, names.queue) == 0, "all is delivered")
+        wait_until(lambda: len(written(tmp_path)) == 2_000, "nothing is missing")
+        assert daemon.metric(LOST) >= 2
+        assert daemon.stop() == 0
+
+
+def test_closed_connections_and_deleted_queues_are_no_end(
+    own_node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    def delete_queue() -> None:
+        with channel(own_node.url) as admin:
+            admin.queue_delete(names.queue)
+
+    troubles: list[Callable[[], None]] = [own_node.close_all_connections, delete_queue]
+    with DaemonProcess(tmp_path, own_node.url, names, RAW) as daemon:
+        for number, trouble in enumerate(troubles, 1):
+            trouble()
+            wait_until(
+                lambda number=number: daemon.metric(LOST) == number and is_consuming(daemon),
+                f"it is back after {trouble.__name__}; its log:\n{daemon.log()}", BACK_SECONDS,
+            )  # fmt: skip
+            publish(own_node.url, names.exchange, [b"after %d" % number])
+        wait_until(lambda: daemon.acked() == 2, "what came after is acknowledged")
+        assert written(tmp_path) == {b"after 1", b"after 2"}
+        assert "closed by a test" in daemon.log()
+        assert "was queue" in daemon.log()
+
+
+def test_received_is_acked_and_requeued_and_abandoned_and_in_flight(
+    own_node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    with DaemonProcess(tmp_path, own_node.url, names, RAW, extra="prefetch = 200") as daemon:
+        publish(own_node.url, names.exchange, (b"%d" % n for n in range(20_000)))
+        own_node.close_all_connections()
+        wait_until(lambda: waiting(own_node.url, names.queue) == 0, "all is delivered")
+        wait_until(lambda: own_node.unacked(names.queue) == 0, "all is acknowledged")
+        values = {
+            name: daemon.metric(f"logfan_{name}")
+            for name in (
+                "received_messages_total", "acked_messages_total", "requeued_messages_total",
+                "abandoned_messages_total", "in_flight_messages",
+            )
+        }  # fmt: skip
+        received = values.pop("received_messages_total")
+        assert received == sum(values.values())
+        assert values["acked_messages_total"] == 20_000
+        assert len(written(tmp_path)) == 20_000
+
+
+def test_it_waits_for_a_broker_and_takes_the_next_url(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    dead = "amqp://guest:guest@127.0.0.1:1/%2F"
+    with DaemonProcess(tmp_path, f'{dead}", "{node.url}', names, RAW) as daemon:
+        assert "connection refused; is the broker running there?" in daemon.log()
+        assert daemon.metric(FAILED) == 1
+
+
+def test_wrong_credentials_are_told_and_tried_again_until_they_are_right(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    secret = tmp_path / "url"
+    secret.write_text(node.url.replace("guest:guest", "guest:hunter2") + "\n")
+    secret.chmod(0o600)
+    daemon = DaemonProcess(tmp_path, node.url, names, RAW)
+    daemon.config.write_text(
+        daemon.config.read_text().replace(f'urls = ["{node.url}"]', f'url_file = "{secret}"')
+    )
+    try:
+        daemon.start(ready=False)
+        wait_until(lambda: daemon.metric(FAILED) >= 1, "it was refused")
+        assert "refused the credentials" in daemon.get("/readyz")[1]
+        secret.write_text(node.url + "\n")
+        daemon.wait_ready()
+        assert "refused the credentials" in daemon.log()
+        assert "hunter2" not in daemon.log()
+    finally:
+        daemon.kill()
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "words"),
+    [
+        ("amqp://guest:guest@127.0.0.1:1/%2F", 69, "connection refused"),
+        ("{node}/nowhere", 77, "refused the virtual host"),
+        ("{wrong}", 77, "refused the credentials"),
+    ],
+    ids=["away", "no such vhost", "wrong password"],
+)
+def test_startup_fail_ends_at_once_with_its_code(
+    node: RabbitNode, names: Names, tmp_path: Path, url: str, code: int, words: str
+) -> None:
+    base = node.url.removesuffix("/%2F")
+    url = url.format(node=base, wrong=node.url.replace("guest:guest", "guest:wrong"))
+    daemon = DaemonProcess(tmp_path, url, names, RAW, extra='startup = "fail"')
+    daemon.start(ready=False)
+    assert daemon.wait() == code
+    assert words in daemon.log()
+    assert "Traceback" not in daemon.log()
+
+
+def test_an_exchange_of_another_type_is_refused_in_words(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    with channel(node.url) as other:
+        other.exchange_declare(names.exchange, "direct")
+    daemon = DaemonProcess(tmp_path, node.url, names, RAW)
+    daemon.start(ready=False)
+    assert daemon.wait() == 77
+    assert "exchange.type is 'fanout' here but 'direct' on the broker" in daemon.log()
+
+
+def test_what_others_declared_differently_is_used_as_it_stands(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    with channel(node.url) as other:
+        other.exchange_declare(names.exchange, "fanout", durable=True)
+        other.queue_declare(names.queue, durable=True, arguments={"x-max-length": 1000})
+    with DaemonProcess(tmp_path, node.url, names, RAW) as daemon:
+        publish(node.url, names.exchange, [b"hello"])
+        wait_until(lambda: daemon.acked() == 1, "it works all the same")
+        assert "durable is 'true' on the broker, 'false' in the config" in daemon.log()
+        assert "x-max-length is '1000' on the broker, 'none' in the config" in daemon.log()
+
+
+@pytest.mark.parametrize("what", ["exchange", "queue"])
+def test_passive_asks_and_does_not_make(
+    node: RabbitNode, names: Names, tmp_path: Path, what: str
+) -> None:
+    environ = {f"LOGFAN_{what.upper()}__DECLARE": "passive"}
+    daemon = DaemonProcess(tmp_path, node.url, names, RAW, environ=environ)
+    daemon.start(ready=False)
+    assert daemon.wait() == 77
+    assert f'{what}.declare = "passive" says that it must' in daemon.log()
+    with channel(node.url) as admin:
+        admin.exchange_declare(names.exchange, "fanout")
+        admin.queue_declare(names.queue, durable=True)
+    daemon.start()
+    assert daemon.stop() == 0
+
+
+def test_a_queue_that_another_connection_owns_is_refused_in_words(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    with channel(node.url) as owner:
+        owner.queue_declare(names.queue, exclusive=True)
+        daemon = DaemonProcess(tmp_path, node.url, names, RAW)
+        daemon.start(ready=False)
+        assert daemon.wait() == 77
+        assert "is exclusive to another connection" in daemon.log()
+
+
+def test_a_second_signal_ends_it_at_once(node: RabbitNode, names: Names, tmp_path: Path) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins/wall.py").write_text(
+        "import logfan\n\nclass Wall(logfan.Sink):\n    def write(self, records):\n"
+        "        raise logfan.SinkUnavailable('never')\n\n@logfan.hookimpl\n"
+        "def register_sinks(register):\n    register('wall', Wall)\n"
+    )
+    with DaemonProcess(tmp_path, node.url, names, '[sinks.wall]\nkind = "wall"\n') as daemon:
+        publish(node.url, names.exchange, [b"kept"])
+        wait_until(lambda: daemon.metric("logfan_in_flight_messages") == 1, "it is held")
+        started = time.monotonic()
+        daemon.signal(signal.SIGTERM)
+        wait_until(lambda: "stopping: draining" in daemon.log(), "the drain has begun")
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait() == 75
+        assert time.monotonic() - started < 10
+        assert waiting(node.url, names.queue) == 1
+
+
+def test_past_the_deadline_messages_go_back_and_it_says_so(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins/wall.py").write_text(
+        "import logfan\n\nclass Wall(logfan.Sink):\n    def write(self, records):\n"
+        "        raise logfan.SinkUnavailable('never')\n\n@logfan.hookimpl\n"
+        "def register_sinks(register):\n    register('wall', Wall)\n"
+    )
+    environ = {"LOGFAN_SHUTDOWN_TIMEOUT": "500ms"}
+    sinks = '[sinks.wall]\nkind = "wall"\n'
+    with DaemonProcess(tmp_path, node.url, names, sinks, environ=environ) as daemon:
+        publish(node.url, names.exchange, [b"one", b"two"])
+        wait_until(lambda: daemon.metric("logfan_in_flight_messages") == 2, "they are held")
+        assert daemon.stop() == 75
+        assert "2 messages went back to the broker" in daemon.log()
+        assert waiting(node.url, names.queue) == 2
+
+
+def test_hangup_reopens_files_and_takes_a_new_config_and_keeps_the_old_one_where_it_is_wrong(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    raw = tmp_path / "raw.log"
+    with DaemonProcess(tmp_path, node.url, names, RAW) as daemon:
+
+        def send(body: bytes) -> None:
+            before = daemon.acked()
+            publish(node.url, names.exchange, [body])
+            wait_until(lambda: daemon.acked() == before + 1, f"{body!r} is acknowledged")
+
+        send(b"one")
+        raw.rename(tmp_path / "raw.log.1")
+        daemon.signal(signal.SIGHUP)
+        wait_until(raw.exists, "the file is there again")
+        send(b"two")
+        assert raw.read_bytes() == b"two\n"
+        assert (tmp_path / "raw.log.1").read_bytes() == b"one\n"
+        daemon.configure(node.url, RAW.replace("kind", "knid"))
+        daemon.signal(signal.SIGHUP)
+        wait_until(lambda: "going on with the old one" in daemon.log(), "it says so")
+        send(b"three")
+        daemon.configure(node.url, RAW.replace("raw.log", "new.log"))
+        daemon.signal(signal.SIGHUP)
+        wait_until((tmp_path / "new.log").exists, "the new file is opened")
+        daemon.wait_ready()
+        send(b"four")
+        assert raw.read_bytes() == b"two\nthree\n"
+        assert (tmp_path / "new.log").read_bytes() == b"four\n"
+        assert daemon.stop() == 0
+
+
+def test_a_port_in_use_is_told_in_words(node: RabbitNode, names: Names, tmp_path: Path) -> None:
+    environ = {"LOGFAN_HTTP__LISTEN": f"127.0.0.1:{node.port}"}
+    daemon = DaemonProcess(tmp_path, node.url, names, RAW, environ=environ)
+    daemon.start(ready=False)
+    assert daemon.wait() == 78
+    assert f"http.listen: 127.0.0.1:{node.port} is in use" in daemon.log()
+    assert "Traceback" not in daemon.log()
+
+
+def test_a_stopped_process_comes_back_when_its_heartbeats_were_missed(
+    own_node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    extra = 'heartbeat = "1s"'
+    with DaemonProcess(tmp_path, own_node.url, names, RAW, extra=extra) as daemon:
+        os.kill(daemon.pid, signal.SIGSTOP)
+        try:
+            wait_until(
+                lambda: own_node.ctl("list_connections", "--no-table-headers", "pid") == "",
+                "the broker gives the connection up", 30,
+            )  # fmt: skip
+        finally:
+            os.kill(daemon.pid, signal.SIGCONT)
+        publish(own_node.url, names.exchange, [b"hello"])
+        wait_until(lambda: daemon.acked() == 1, "it is back", 10)
