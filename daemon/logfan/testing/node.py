@@ -1,16 +1,15 @@
 """A private RabbitMQ node: a real one, on loopback, in a temporary folder, gone when we are.
 
 Serves `logfan demo`, the tests, the benchmarks, and plugin authors through `logfan.testing`.
-Standard library only. The node listens on 127.0.0.1, has a port mapper (epmd) of its own, and is
-killed with everything it started when this process ends, however it ends.
+Standard library only. The node listens on 127.0.0.1 alone, has a port mapper (epmd) of its own,
+and ends with everything it started when this process ends, however that ends (see `guard`).
 """
 
-import contextlib
 import os
+import random
 import re
 import secrets
 import shutil
-import signal
 import socket
 import stat
 import subprocess
@@ -18,67 +17,91 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import quote
 
-from logfan.testing import debian
+from logfan.testing import debian, guard
 
 _INSTALLED = Path("/")
+_SERVER = "usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server"
 _START_SECONDS = 90.0
-_STOP_SECONDS = 20.0
 _CTL_SECONDS = 60.0
 _POLL_SECONDS = 0.05
-
-# Kills all that the node started when its standard input closes: when we say so, or die. Where we
-# died without a word it removes the folder, too.
-_GUARD = """
-import os, shutil, signal, subprocess, sys
-folder, epmd, server = sys.argv[1:]
-log = os.open(folder + "/node.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-mapper = subprocess.Popen([epmd, "-port", os.environ["ERL_EPMD_PORT"], "-address", "127.0.0.1"],
-                          stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0)
-node = subprocess.Popen([server], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                        process_group=mapper.pid)
-keep = sys.stdin.buffer.read()
-os.killpg(mapper.pid, signal.SIGKILL)
-node.wait()
-mapper.wait()
-if not keep:
-    shutil.rmtree(folder, ignore_errors=True)
-"""
+_LOG_LINES = 15
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+# Erlang's own traffic stays on loopback, too; and idle schedulers do not spin, as the node shares
+# its cores with what it serves.
+_LOOPBACK = "-kernel inet_dist_use_interface {127,0,0,1}"
+_ERL = f"{_LOOPBACK} +sbwt none +sbwtdcpu none +sbwtdio none"
 
 
 class NodeUnavailable(Exception):
     """No RabbitMQ can be run here; the text says why and what to do instead."""
 
 
-class RabbitNode:
-    """One node. Use it as a context manager, or call `start` and `close`."""
+@dataclass(frozen=True, slots=True)
+class QueueCounts:
+    """A queue, as the broker counts it: messages that wait, messages delivered and not yet
+    acknowledged, and consumers."""
 
-    def __init__(self, *, port: int | None = None, config: Sequence[str] = ()) -> None:
-        """`port`: for AMQP, a free one by default. `config`: further lines of rabbitmq.conf."""
-        self.port = port or _free_port()
-        self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/%2F"
-        """Where to connect, as guest."""
-        self._config = config
-        self._dist_port = _free_port()
-        self._epmd_port = _free_port()
+    ready: int
+    unacked: int
+    consumers: int
+
+
+class RabbitNode:
+    """One node. Use it as a context manager, or call `start` and, at last, `close`."""
+
+    def __init__(
+        self,
+        *,
+        port: int | None = None,
+        config: Sequence[str] = (),
+        plugins: Sequence[str] = (),
+        root: Path | None = None,
+    ) -> None:
+        """Find a RabbitMQ and prepare its folder; nothing runs yet.
+
+        `port`: for AMQP, by default a free one. `config`: further lines of rabbitmq.conf.
+        `plugins`: RabbitMQ's plugins to enable, such as `rabbitmq_management`. `root`: a folder
+        of unpacked Debian packages to run in place of what is installed or fetched. Raises
+        NodeUnavailable.
+        """
+        self._server, self._root = _find_server(root)
+        self.port = port or free_port()
+        self.url = self.url_of("/")
+        """Where to connect, as guest, to the default virtual host."""
+        self._dist_port = free_port()
+        self._epmd_port = free_port()
         self._name = f"logfan-{self.port}@localhost"
-        self._server, self._root = _find_server()
         self._folder = Path(tempfile.mkdtemp(prefix="logfan-rabbitmq-"))
-        self._log = self._folder / "node.log"
-        self._guard: subprocess.Popen[bytes] | None = None
-        self._prepare()
+        self._write_config(config, plugins)
+        self._guard = self._start_guard()
 
     @property
     def version(self) -> str:
         """RabbitMQ's version."""
-        match = re.search(r"rabbitmq_server-([^/]+)", str(self._server.resolve()))
-        return match[1] if match else "unknown"
+        return self._server.parent.parent.name.partition("-")[2]
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the broker (Erlang's virtual machine) while it runs."""
+        answer = self._ask("pid")
+        return int(answer) or None if answer.isdecimal() else None
+
+    def url_of(self, vhost: str) -> str:
+        """Where to connect, as guest, to this virtual host."""
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/{quote(vhost, safe='')}"
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -91,37 +114,28 @@ class RabbitNode:
 
     def start(self) -> None:
         """Start the node and wait until it speaks AMQP. Raises NodeUnavailable with its log."""
-        self._spawn()
+        if self._ask("pid") != "ended":
+            raise RuntimeError("the private RabbitMQ runs already")
+        answer = self._ask("start")
+        if answer != "started":
+            raise NodeUnavailable(f"the private RabbitMQ cannot be started: {answer}")
         deadline = time.monotonic() + _START_SECONDS
-        while not self.answers():
-            if not self._beam_lives() and time.monotonic() > deadline - _START_SECONDS + 10:
-                raise NodeUnavailable(f"the private RabbitMQ did not start: {self._tail()}")
+        while not answers("127.0.0.1", self.port):
+            if self._ask("pid") == "ended":
+                raise NodeUnavailable(f"the private RabbitMQ ended at its start:\n{self._tail()}")
             if time.monotonic() > deadline:
-                raise NodeUnavailable(f"the private RabbitMQ is not up in time: {self._tail()}")
+                raise NodeUnavailable(
+                    f"the private RabbitMQ is not up after {_START_SECONDS:.0f} s:\n{self._tail()}"
+                )
             time.sleep(_POLL_SECONDS)
 
     def stop(self) -> None:
         """Stop the node in order; its data stays for the next `start`."""
-        pid = self._beam_pid()
-        if pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-            deadline = time.monotonic() + _STOP_SECONDS
-            while _lives(pid) and time.monotonic() < deadline:
-                time.sleep(_POLL_SECONDS)
-        self.kill()
+        self._ask("stop")
 
     def kill(self) -> None:
         """SIGKILL for the node and all it started; its data stays for the next `start`."""
-        guard, self._guard = self._guard, None
-        if guard is None:
-            return
-        with contextlib.suppress(BrokenPipeError):
-            guard.communicate(b"keep")
-        pid = self._beam_pid()
-        while pid is not None and _lives(pid):
-            time.sleep(_POLL_SECONDS)
-        (self._folder / "pid").unlink(missing_ok=True)
+        self._ask("kill")
 
     def restart(self) -> None:
         """`stop`, then `start` on the same port with the same data."""
@@ -129,75 +143,78 @@ class RabbitNode:
         self.start()
 
     def close(self) -> None:
-        """Kill the node and remove its folder."""
-        self.kill()
+        """Kill the node and remove its folder; nothing of it remains when this returns."""
+        self._guard.communicate()
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def answers(self) -> bool:
-        """Whether it speaks AMQP."""
-        return answers("127.0.0.1", self.port)
 
     def ctl(self, *arguments: str) -> str:
         """What `rabbitmqctl` prints for these arguments. Raises CalledProcessError."""
-        tool = self._server.with_name("rabbitmqctl")
         done = subprocess.run(
-            [str(tool), "-q", "-n", self._name, *arguments], env=self._environment(), check=True,
-            timeout=_CTL_SECONDS, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            [self._server.with_name("rabbitmqctl"), "-q", "-n", self._name, *arguments],
+            env=self._environment(), check=True, timeout=_CTL_SECONDS,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True,
         )  # fmt: skip
         return done.stdout
 
-    def unacked(self, queue: str) -> int:
-        """How many messages of the queue the broker holds as delivered and not acknowledged."""
-        return self._count(queue, "messages_unacknowledged")
+    def counts(self, queue: str, *, vhost: str = "/") -> QueueCounts:
+        """The queue's messages and consumers at this moment. Raises LookupError without it."""
+        columns = ("messages_ready", "messages_unacknowledged", "consumers", "name")
+        for line in self.ctl("list_queues", "--no-table-headers", "-p", vhost, *columns).split(
+            "\n"
+        ):
+            ready, _, rest = line.partition("\t")
+            if rest.split("\t", 2)[2:] == [queue]:
+                unacked, consumers, _ = rest.split("\t", 2)
+                return QueueCounts(int(ready), int(unacked), int(consumers))
+        raise LookupError(f"the node has no queue {queue!r} in virtual host {vhost!r}")
 
-    def ready(self, queue: str) -> int:
+    def ready(self, queue: str, *, vhost: str = "/") -> int:
         """How many messages wait in the queue."""
-        return self._count(queue, "messages_ready")
+        return self.counts(queue, vhost=vhost).ready
 
-    def close_all_connections(self) -> None:
-        """Close every client's connection, as an operator would."""
-        self.ctl("close_all_connections", "closed by a test")
+    def unacked(self, queue: str, *, vhost: str = "/") -> int:
+        """How many messages of the queue are delivered and not yet acknowledged."""
+        return self.counts(queue, vhost=vhost).unacked
 
-    def _count(self, queue: str, column: str) -> int:
-        for line in self.ctl("list_queues", "--no-table-headers", "name", column).splitlines():
-            name, _, count = line.rpartition("\t")
-            if name == queue:
-                return int(count)
-        raise LookupError(f"the node has no queue {queue!r}")
+    def close_all_connections(self, *, vhost: str = "/") -> None:
+        """Close every client's connection to the virtual host, as an operator would."""
+        self.ctl("close_all_connections", "-p", vhost, "closed by an operator")
 
-    def _prepare(self) -> None:
+    def _write_config(self, config: Sequence[str], plugins: Sequence[str]) -> None:
         cookie = self._folder / ".erlang.cookie"
-        cookie.write_text(secrets.token_hex(10))
+        cookie.write_text(secrets.token_hex(16))
         cookie.chmod(stat.S_IRUSR)
-        (self._folder / "rabbitmq.conf").write_text(
-            "\n".join(
-                [
-                    f"listeners.tcp.1 = 127.0.0.1:{self.port}",
-                    "log.console = true",
-                    "log.console.level = info",
-                    "log.file = false",
-                    *self._config,
-                    "",
-                ]
-            )
-        )
-        (self._folder / "enabled_plugins").write_text("[].\n")
+        lines = [
+            f"listeners.tcp.1 = 127.0.0.1:{self.port}",
+            "log.console = true",
+            "log.console.level = info",
+            "log.file = false",
+            *config,
+        ]
+        (self._folder / "rabbitmq.conf").write_text("".join(f"{line}\n" for line in lines))
+        (self._folder / "enabled_plugins").write_text(f"[{','.join(plugins)}].\n")
+        # What the machine's administrator set for an installed broker is not for this one.
+        (self._folder / "rabbitmq-env.conf").touch()
+        (self._folder / "advanced.config").write_text("[].\n")
 
     def _environment(self) -> Mapping[str, str]:
+        folder = self._folder
         environment = {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
             "LANG": "C.UTF-8",
-            "HOME": str(self._folder),
+            "HOME": str(folder),
             "RABBITMQ_NODENAME": self._name,
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(self._dist_port),
-            "RABBITMQ_MNESIA_BASE": str(self._folder / "mnesia"),
-            "RABBITMQ_LOG_BASE": str(self._folder / "log"),
-            "RABBITMQ_CONFIG_FILE": str(self._folder / "rabbitmq.conf"),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._folder / "enabled_plugins"),
-            "RABBITMQ_PID_FILE": str(self._folder / "pid"),
-            # No spinning schedulers: the node shares its cores with what is tested.
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none +sbwtdcpu none +sbwtdio none",
+            "RABBITMQ_MNESIA_BASE": f"{folder}/data",
+            "RABBITMQ_LOG_BASE": f"{folder}/log",
+            "RABBITMQ_CONFIG_FILE": f"{folder}/rabbitmq.conf",
+            "RABBITMQ_ADVANCED_CONFIG_FILE": f"{folder}/advanced.config",
+            "RABBITMQ_CONF_ENV_FILE": f"{folder}/rabbitmq-env.conf",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{folder}/enabled_plugins",
+            "RABBITMQ_PID_FILE": f"{folder}/pid",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _ERL,
+            "RABBITMQ_CTL_ERL_ARGS": _ERL,
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_EPMD_PORT": str(self._epmd_port),
         }
@@ -208,32 +225,32 @@ class RabbitNode:
                 environment["LD_LIBRARY_PATH"] = ":".join(libraries)
         return environment
 
-    def _spawn(self) -> None:
-        if self._guard is not None:
-            raise RuntimeError("the node runs already")
+    def _start_guard(self) -> subprocess.Popen[str]:
         environment = self._environment()
         epmd = shutil.which("epmd", path=environment["PATH"]) or "epmd"
-        self._guard = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _GUARD, str(self._folder), epmd, str(self._server)],
-            env=environment, cwd=self._folder, stdin=subprocess.PIPE, start_new_session=True,
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", guard.__file__, self._folder, epmd, self._server],
+            env=environment, cwd=self._folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            text=True, start_new_session=True,
         )  # fmt: skip
 
-    def _beam_pid(self) -> int | None:
+    def _ask(self, command: str) -> str:
+        """The guard's answer to one of its commands."""
+        if self._guard.stdin is None or self._guard.stdout is None or self._guard.stdin.closed:
+            raise RuntimeError("the private RabbitMQ is closed")
         try:
-            return int((self._folder / "pid").read_text())
-        except (OSError, ValueError):
-            return None
-
-    def _beam_lives(self) -> bool:
-        pid = self._beam_pid()
-        return pid is not None and _lives(pid)
+            self._guard.stdin.write(f"{command}\n")
+            self._guard.stdin.flush()
+        except BrokenPipeError as error:
+            raise NodeUnavailable("the private RabbitMQ's guard was ended by someone") from error
+        return self._guard.stdout.readline().strip()
 
     def _tail(self) -> str:
         try:
-            lines = self._log.read_text(errors="replace").splitlines()
+            text = (self._folder / "node.log").read_text(errors="replace")
         except OSError:
             return "it wrote no log"
-        return "\n" + "\n".join(lines[-15:])
+        return "\n".join(_COLOURS.sub("", text).splitlines()[-_LOG_LINES:])
 
 
 def answers(host: str, port: int, seconds: float = 2.0) -> bool:
@@ -246,20 +263,39 @@ def answers(host: str, port: int, seconds: float = 2.0) -> bool:
         return False
 
 
-def _find_server() -> tuple[Path, Path]:
-    """The installed `rabbitmq-server`, else Debian's unpacked one; with its root."""
-    for candidate in _INSTALLED.glob("usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server"):
-        return candidate, _INSTALLED
-    try:
-        root = debian.unpacked("rabbitmq-server", always=("erlang-",), finish=_relocate)
-    except debian.DebianUnavailable as error:
-        raise NodeUnavailable(
-            f"no RabbitMQ is installed and none can be fetched ({error}); install RabbitMQ (the "
-            "package is mostly called rabbitmq-server), or set rabbitmq.urls to a broker that runs"
-        ) from error
-    for candidate in root.glob("usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server"):
-        return candidate, root
-    raise NodeUnavailable(f"the package in {root} holds no rabbitmq-server; remove that folder")
+def free_port() -> int:
+    """A free port of 127.0.0.1, below those that the kernel gives to outgoing connections.
+
+    So nobody's connection takes a stopped node's port, and a client that reconnects again and
+    again to a port where nothing listens does not end up connected to itself.
+    """
+    lowest_of_kernel = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    candidates = range(10_000, max(lowest_of_kernel, 11_000))
+    for port in random.sample(candidates, k=100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise NodeUnavailable(f"no free port of 127.0.0.1 among {candidates}")
+
+
+def _find_server(root: Path | None) -> tuple[Path, Path]:
+    """The `rabbitmq-server` below `root`, else the installed one, else Debian's unpacked one."""
+    for place in (root,) if root else (_INSTALLED, None):
+        try:
+            where = place or debian.unpacked(
+                "rabbitmq-server", always=("erlang-",), finish=_relocate
+            )
+        except debian.DebianUnavailable as error:
+            raise NodeUnavailable(
+                f"no RabbitMQ is installed and none can be fetched ({error}); install RabbitMQ "
+                "(the package is mostly called rabbitmq-server), or set rabbitmq.urls to a broker"
+            ) from error
+        for server in sorted(where.glob(_SERVER)):
+            return server, where
+    raise NodeUnavailable(f"{where} holds no rabbitmq-server; remove that folder and try again")
 
 
 def _relocate(new: Path, final: Path) -> None:
@@ -267,18 +303,3 @@ def _relocate(new: Path, final: Path) -> None:
     script = new / "usr/lib/erlang/bin/erl"
     text = script.read_text()
     script.write_text(text.replace("/usr/lib/erlang", f"{final}/usr/lib/erlang"))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _lives(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return False
-    return state != "Z"
