@@ -5,14 +5,21 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    TypeAdapter,
+    WithJsonSchema,
+    model_validator,
+)
 
 import logfan
 from logfan_sinks.formats import Format, encoder
-from logfan_sinks.logfile import LogFile, sync_folder, unavailable
-from logfan_sinks.paths import PathTemplate, check_template, template
+from logfan_sinks.logfile import LogFile, make_folders, sync_folder, unavailable
+from logfan_sinks.paths import PathTemplate, check_template
 from logfan_sinks.rotation import Archivist, Keep, rotated_name
 
 _AGE: TypeAdapter[float] = TypeAdapter(logfan.Duration)
@@ -26,17 +33,24 @@ def _keep(value: object) -> object:
             raise ValueError("must not be negative")
         return Keep(count=value)
     if isinstance(value, str):
-        return Keep(age=_AGE.validate_python(value))
+        return Keep(age=_positive(_AGE.validate_python(value)))
     raise ValueError('must be a number of files, or an age such as "30d"')
+
+
+def _positive(value: float) -> float:
+    if value <= 0:
+        raise ValueError("must be more than nothing")
+    return value
 
 
 class Rotate(logfan.SinkConfig):
     """When the file is moved aside and a new one begun, and what becomes of the old ones."""
 
-    size: logfan.Size | None = None
-    """Before the file grows beyond this size."""
-    every: logfan.Duration | None = None
-    """At each multiple of this time in UTC: "1d" is at midnight, "1h" at the full hour."""
+    size: Annotated[logfan.Size, AfterValidator(_positive)] | None = None
+    """Before the file grows beyond this size; a batch is never split."""
+    every: Annotated[logfan.Duration, AfterValidator(_positive)] | None = None
+    """With the first record after each multiple of this time in UTC: "1d" is midnight, "1h" the
+    full hour."""
     keep: Annotated[
         Keep, BeforeValidator(_keep), WithJsonSchema({"type": ["integer", "string"]})
     ] = Field(default=14, validate_default=True)
@@ -44,14 +58,21 @@ class Rotate(logfan.SinkConfig):
     compress: Literal["none", "gzip", "zstd"] = "none"
     """How rotated files are compressed."""
 
+    @model_validator(mode="after")
+    def _has_an_occasion(self) -> Self:
+        if self.size is None and self.every is None:
+            raise ValueError('needs size or every, for example size = "100MiB"')
+        return self
+
 
 class FileSink(logfan.Sink):
     """Append each record to a file as one line, made durable before it is acknowledged."""
 
     class Config(logfan.SinkConfig):
         path: Annotated[str, AfterValidator(check_template)]
-        """Where to; may hold {date}, {hour} (UTC), {host}, {instance}, {routing_key},
-        {headers.NAME} and {json.DOTTED.PATH}."""
+        """Where to; may hold {date} and {hour} (UTC, of the receipt), {host}, {instance} ("main"
+        where it is empty), {routing_key}, {headers.NAME} and {json.DOTTED.PATH} ("_" where the
+        message has none)."""
         format: Format = "json"
         """json: one object a line; text: the body, control characters escaped; raw: the body's
         bytes and a newline."""
@@ -62,38 +83,62 @@ class FileSink(logfan.Sink):
         max_open_files: Annotated[int, Field(ge=1, le=100_000)] = 64
         """Most files held open where messages decide on the path."""
 
+    _archivist: Archivist | None = None
+
     def open(self) -> None:
-        """Let go of all files and open those whose path is known already."""
+        """Let go of all files, and open what can be known before the first message."""
         self._let_go()
         self._encode = encoder(self.config.format)
-        self._template: PathTemplate = template(self.config.path, self.instance)
+        self._template = PathTemplate(self.config.path, instance=self.instance)
         self._files: OrderedDict[str, LogFile] = OrderedDict()
-        self._unsynced: dict[str, LogFile] = {}
+        self._written: dict[str, LogFile] = {}
+        self._hour = 0
         rotate: Rotate | None = self.config.rotate
-        self._archivist = None
-        if rotate is not None:
+        if rotate is not None and self._archivist is None:
             self._archivist = Archivist(compress=rotate.compress, keep=rotate.keep, log=self.log)
         if not self._template.from_messages:
-            self._file(self._template.render_at(self.now()))
+            self._file(self._template.at(self.now()))
+            return
+        # Its own part of the path, at least: a fault there should show now.
+        trusted = Path(*Path(self.config.path).parts[: -self._template.untrusted])
+        if "{" not in str(trusted):
+            try:
+                make_folders(trusted)
+            except OSError as error:
+                raise unavailable(str(trusted), error) from None
 
     def write(self, records: Sequence[logfan.Record]) -> None:
-        """One write for each file that the batch concerns."""
-        for path, lines in self._by_path(records).items():
-            lines.append(b"")
-            data = b"\n".join(lines)
-            file = self._file(path, len(data))
-            self._unsynced[path] = file
-            file.append(data)
+        """One write for each file that the batch concerns; all of it, or nothing."""
+        batch = self._by_path(records)
+        try:
+            for path, lines in batch.items():
+                lines.append(b"")
+                data = b"\n".join(lines)
+                file = self._file(path, len(data))
+                self._written[path] = file
+                file.append(data)
+            self._close_past(int(records[-1].received_at // 3600), batch)
+        except BaseException:
+            self._take_back()
+            raise
 
     def flush(self) -> None:
-        """One fdatasync for each file written since the last."""
-        for file in self._unsynced.values():
-            file.sync()
-        self._unsynced.clear()
+        """One fdatasync for each file written since the last; what was not durable is undone."""
+        try:
+            for file in self._written.values():
+                file.sync()
+        except BaseException:
+            self._take_back()
+            raise
+        for file in self._written.values():
+            file.settle()
+        self._written.clear()
 
     def close(self) -> None:
-        """Close all files."""
+        """Close all files; compressing ends soon and is done by the next run."""
         self._let_go()
+        if self._archivist is not None:
+            self._archivist.close()
 
     @classmethod
     def conflicts(cls, configs: Mapping[str, Any]) -> Mapping[str, str]:
@@ -101,7 +146,7 @@ class FileSink(logfan.Sink):
         first: dict[str, str] = {}
         wrong: dict[str, str] = {}
         for name, config in configs.items():
-            path = os.path.normpath(config.path)
+            path = os.path.abspath(config.path)  # noqa: PTH100 - a pure look at text
             if path in first:
                 wrong[name] = f"has the same path as sinks.{first[path]}: {path}"
             first.setdefault(path, name)
@@ -114,29 +159,30 @@ class FileSink(logfan.Sink):
     def _let_go(self) -> None:
         for file in getattr(self, "_files", {}).values():
             file.close()
-        archivist = getattr(self, "_archivist", None)
-        if archivist is not None:
-            archivist.close()
+
+    def _take_back(self) -> None:
+        # The host writes everything since the last flush again: without this the files that did
+        # take their part of it would have it twice.
+        for file in self._written.values():
+            file.take_back()
+        self._written.clear()
 
     def _by_path(self, records: Sequence[logfan.Record]) -> dict[str, list[bytes]]:
         """The lines for each path, in delivery order."""
-        encode, path_of = self._encode, self._template.render
+        encode, template = self._encode, self._template
         first, last = records[0].received_at, records[-1].received_at
-        if not self._template.from_messages and (
-            not self._template.from_time or first // 3600 == last // 3600
-        ):
-            return {self._template.render_at(first): [encode(record) for record in records]}
+        if not template.from_messages and (not template.from_time or first // 3600 == last // 3600):
+            return {template.at(first): [encode(record) for record in records]}
         lines: dict[str, list[bytes]] = {}
         for record in records:
-            lines.setdefault(path_of(record), []).append(encode(record))
+            lines.setdefault(template.of(record), []).append(encode(record))
         return lines
 
     def _file(self, path: str, coming: int = 0) -> LogFile:
         """The open file for this path, rotated where `coming` bytes or the time ask for it."""
         file = self._files.get(path)
         if file is not None and not file.is_current():
-            file.sync()
-            self._forget(path, file)
+            self._release(path, file)
             file = None
         if file is None:
             file = self._opened(path)
@@ -145,46 +191,58 @@ class FileSink(logfan.Sink):
         self._files.move_to_end(path)
         return file
 
-    def _opened(self, path: str) -> LogFile:
+    def _opened(self, path: str, *, rotated: bool = False) -> LogFile:
         while len(self._files) >= self.config.max_open_files:
-            oldest, file = next(iter(self._files.items()))
-            file.sync()
-            self._forget(oldest, file)
-        trusted = self._template.static or "." if self._template.from_messages else ""
-        file = LogFile(path, durable=self.config.fsync == "batch", log=self.log, trusted=trusted)
+            self._release(*next(iter(self._files.items())))
+        durable, untrusted = self.config.fsync == "batch", self._template.untrusted
+        file = LogFile(path, durable=durable, untrusted=untrusted, log=self.log)
         self._files[path] = file
-        every = self._every()
         # A file that the last run left behind belongs to the period in which it was written to.
-        file.period = int((file.modified_at if file.size else self.now()) // every)
-        if self._archivist is not None and file.regular:
+        file.period = self._period(file.modified_at if file.size else self.now())
+        # Where messages decide, files come and go all the time: there it waits for a rotation.
+        tended = rotated or not self._template.from_messages
+        if self._archivist is not None and file.regular and tended:
             self._archivist.tend(Path(path), self.now())
         return file
 
-    def _forget(self, path: str, file: LogFile) -> None:
+    def _release(self, path: str, file: LogFile) -> None:
+        """Close it, durable first: the flush to come will not see it."""
+        file.sync()
         del self._files[path]
-        self._unsynced.pop(path, None)
+        self._written.pop(path, None)
         file.close()
 
-    def _every(self) -> float:
+    def _close_past(self, hour: int, batch: Mapping[str, object]) -> None:
+        """With a new hour, close what the batch did not use: yesterday's file may be large, and
+        whoever removes it expects its space back."""
+        if self._template.from_time and hour != self._hour:
+            self._hour = hour
+            for path, file in list(self._files.items()):
+                if path not in batch:
+                    self._release(path, file)
+
+    def _period(self, seconds: float) -> int:
         rotate: Rotate | None = self.config.rotate
-        return rotate.every or float("inf") if rotate is not None else float("inf")
+        return int(seconds // rotate.every) if rotate is not None and rotate.every else 0
 
     def _is_due(self, file: LogFile, coming: int) -> bool:
         rotate: Rotate | None = self.config.rotate
         if rotate is None or not file.regular or not file.size:
             return False
         too_large = rotate.size is not None and file.size + coming > rotate.size
-        return too_large or int(self.now() // self._every()) != file.period
+        return too_large or self._period(self.now()) != file.period
 
     def _rotated(self, path: str, file: LogFile) -> LogFile:
+        """Moved aside while it is still locked, and a new one in its place."""
         file.sync()
-        self._forget(path, file)
+        aside = rotated_name(Path(path), self.now())
         try:
-            Path(path).rename(rotated_name(Path(path), self.now()))
-            sync_folder(Path(path).parent)
+            Path(path).rename(aside)
+            sync_folder(aside.parent)
         except OSError as error:
             raise unavailable(path, error) from None
-        return self._opened(path)
+        self._release(path, file)
+        return self._opened(path, rotated=True)
 
 
 @logfan.hookimpl

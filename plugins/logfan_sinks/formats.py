@@ -4,23 +4,28 @@ import base64
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Literal
 
 import orjson
 
-from logfan import Properties, Record
+from logfan import Record
 
 Format = Literal["json", "text", "raw"]
 
-# Beside the headers, in the order of the line; what the publisher left out is left out.
-_PROPERTIES = (
-    "message_id", "timestamp", "app_id", "type", "content_type", "content_encoding",
-    "correlation_id", "reply_to", "user_id", "priority", "delivery_mode", "expiration",
+# What the publisher left out is left out. The first differ from message to message; the others
+# are the same for all messages of one publisher.
+_ITS_OWN = attrgetter("message_id", "timestamp", "correlation_id")
+_COMMON_NAMES = (
+    "app_id", "type", "content_type", "content_encoding", "reply_to", "user_id", "priority",
+    "delivery_mode", "expiration", "cluster_id",
 )  # fmt: skip
-_NO_PROPERTIES = Properties()
-_MAX_DEPTH = 32
+_COMMON = attrgetter(*_COMMON_NAMES)
+_NOTHING_COMMON = (None,) * len(_COMMON_NAMES)
+_NEWLINE, _RETURN = b"\n\r"
+_OPTIONS = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
+_MAX_DEPTH = 200
 
 # Everything that moves a cursor, breaks a line, or turns the direction of the text.
 _UNSAFE = re.compile(
@@ -45,8 +50,13 @@ def encode_text(record: Record) -> bytes:
 
 
 def escape(text: str) -> str:
-    """The text without anything that a terminal would obey. A backslash stays as it is."""
-    return _UNSAFE.sub(_escaped, text)
+    """The text without anything that a terminal would obey.
+
+    A backslash stays as it is, so that paths and regular expressions read as they were written:
+    the two characters `\\n` and a line break look the same here. Who must tell them apart takes
+    the format `json`.
+    """
+    return text if text.isprintable() else _UNSAFE.sub(_escaped, text)
 
 
 def _escaped(match: re.Match[str]) -> str:
@@ -56,67 +66,94 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def encode_json(record: Record) -> bytes:
-    """One object: received_at, exchange, routing_key, the properties that are set, and the body: as
-    JSON where it is JSON (to a depth of 1,024), as a string where it is UTF-8, else as base64."""
-    entry: dict[str, Any] = {
-        "received_at": rfc3339(record.received_at),
-        "exchange": record.exchange,
-        "routing_key": record.routing_key,
+    """One object: received_at, exchange, routing_key, `redelivered` where it is true, the
+    properties and headers that are set, and the body: as JSON where it is JSON (to a depth of
+    1,024), as a string where it is UTF-8, else as `{"base64": …}`."""
+    # Bytes put together by hand: this is on the road of every message, and a dict of all of it
+    # would cost five times as much. The body goes in as it came, not parsed and written again.
+    return b'%b%b,"body":%b}' % (
+        _origin(record.received_at, record.exchange, record.routing_key, record.redelivered),
+        _properties(record),
+        _body(record),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _origin(received_at: float, exchange: str, routing_key: str, redelivered: bool) -> bytes:
+    """The line's beginning, an open object. All records of one read share the time."""
+    origin: dict[str, Any] = {
+        "received_at": rfc3339(received_at),
+        "exchange": exchange,
+        "routing_key": routing_key,
     }
-    if record.redelivered:
-        entry["redelivered"] = True
+    if redelivered:
+        origin["redelivered"] = True
+    return _dumps(origin)[:-1]
+
+
+def _properties(record: Record) -> bytes:
+    """`,"message_id":…` and so on; empty where the publisher set nothing."""
     properties = record.properties
-    if properties != _NO_PROPERTIES:
-        for name in _PROPERTIES:
-            value = getattr(properties, name)
-            if value is not None:
-                entry[name] = value
-        if properties.headers:
-            entry["headers"] = dict(properties.headers)
-    entry["body"] = _body(record)
-    try:
-        return orjson.dumps(entry, _encodable, orjson.OPT_NON_STR_KEYS)
-    except (TypeError, ValueError, RecursionError):
-        # Broken text or a very deep table: rare, so it is looked for only after it was found.
-        cleaned = {key: _clean(value) for key, value in entry.items() if key != "body"}
-        return orjson.dumps({**cleaned, "body": entry["body"]}, _encodable)
+    common = _COMMON(properties)
+    line = b"" if common == _NOTHING_COMMON else _common(common)
+    message_id, timestamp, correlation_id = _ITS_OWN(properties)
+    own: dict[str, Any] = {}
+    if message_id is not None:
+        own["message_id"] = message_id
+    if timestamp is not None:
+        own["timestamp"] = timestamp
+    if correlation_id is not None:
+        own["correlation_id"] = correlation_id
+    if headers := properties.headers:
+        own["headers"] = headers
+    return b",%b%b" % (_dumps(own)[1:-1], line) if own else line
 
 
-@lru_cache(maxsize=256)
-def rfc3339(seconds: float) -> str:
-    """`2026-11-24T10:00:00.123456Z`. All records of one read share the time."""
-    return f"{datetime.fromtimestamp(seconds, UTC).isoformat(timespec='microseconds')[:-6]}Z"
+@lru_cache(maxsize=1024)
+def _common(values: tuple[Any, ...]) -> bytes:
+    names = zip(_COMMON_NAMES, values, strict=True)
+    return b"," + _dumps({name: value for name, value in names if value is not None})[1:-1]
 
 
-def _body(record: Record) -> Any:
+def _body(record: Record) -> bytes:
     body = record.body
     try:
         record.json()
     except ValueError:
-        try:
-            return body.decode()
-        except UnicodeDecodeError:
-            return {"base64": base64.b64encode(body).decode()}
+        return orjson.dumps(_text_or_base64(body))
     # The publisher's own bytes: large numbers, the order of keys and double keys stay as they are.
-    # JSON has no raw line breaks inside strings, so each of them is layout.
-    if b"\n" in body or b"\r" in body:
-        body = body.replace(b"\n", b" ").replace(b"\r", b" ")
-    return orjson.Fragment(body)
+    # JSON has no raw line break inside a string, so each of them, and what surrounds it, is layout.
+    if _NEWLINE in body or _RETURN in body:
+        return b"".join([line.strip() for line in body.splitlines()])
+    return body
+
+
+@lru_cache(maxsize=256)
+def rfc3339(seconds: float) -> str:
+    """`2026-11-24T10:00:00.123456Z`."""
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat(timespec='microseconds')[:-6]}Z"
+
+
+def _text_or_base64(raw: bytes) -> str | dict[str, str]:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(raw).decode()}
+
+
+def _dumps(value: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(value, _encodable, _OPTIONS)
+    except (TypeError, ValueError, RecursionError):
+        # Broken text, odd keys or a very deep table: rare, so it is looked for only after the fact.
+        return orjson.dumps(_clean(value), _encodable, _OPTIONS)
 
 
 def _encodable(value: Any) -> Any:
     """What orjson does not know of the types that AMQP headers have."""
     if isinstance(value, bytes | bytearray | memoryview):
-        raw = bytes(value)
-        try:
-            return raw.decode()
-        except UnicodeDecodeError:
-            return {"base64": base64.b64encode(raw).decode()}
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, Decimal):
-        return str(value)
-    return str(value)
+        return _text_or_base64(bytes(value))
+    return dict(value) if isinstance(value, Mapping) else str(value)
 
 
 def _clean(value: Any, depth: int = 0) -> Any:

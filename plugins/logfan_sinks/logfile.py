@@ -1,4 +1,4 @@
-"""One open log file: appended to whole lines at a time, made durable, mended after a crash."""
+"""One open log file: whole lines appended, made durable, or taken back; mended after a crash."""
 
 import errno
 import fcntl
@@ -16,6 +16,7 @@ _BLOCK = 65536
 _WORDS = {
     errno.ENOSPC: "disk full",
     errno.EDQUOT: "disk quota exceeded",
+    errno.EFBIG: "the file is as large as it may become",
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "permission denied",
     errno.EPERM: "not permitted",
@@ -24,7 +25,7 @@ _WORDS = {
     errno.ENOTDIR: "a part of the path is no directory",
     errno.ELOOP: "a part of the path is a symbolic link, which is refused",
     errno.ENAMETOOLONG: "the name is too long",
-    errno.EMFILE: "too many open files",
+    errno.EMFILE: "too many open files; lower max_open_files, or raise the service's LimitNOFILE",
     errno.ESTALE: "the network file system lost the file",
 }
 
@@ -39,20 +40,24 @@ def unavailable(path: str, error: OSError) -> SinkUnavailable:
 class LogFile:
     """Opened for appending, by this process alone."""
 
-    def __init__(self, path: str, *, durable: bool, log: logging.Logger, trusted: str) -> None:
+    def __init__(self, path: str, *, durable: bool, untrusted: int, log: logging.Logger) -> None:
         """Open or create it, with its folders. `durable`: `sync` makes what was written durable.
-        Below `trusted`, a folder, symbolic links are refused. Raises SinkUnavailable."""
+        In the last `untrusted` parts of the path symbolic links are refused.
+        Raises SinkUnavailable."""
         self.path = path
         self.size = 0
+        """In bytes, as it was at the last look, and what was appended since."""
         self.period = 0
         """Which rotation period it belongs to; kept here for the sink."""
+        self.regular = True
+        """False for a device, which neither rotates nor is mended."""
         self._durable = durable
-        self._dirty = False
+        self._unsynced = False
+        self._unsettled = 0
         self._fd = -1
         try:
-            self._open(trusted)
-            self._regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
-            if self._regular:
+            self._open(untrusted)
+            if self.regular:
                 self._lock()
                 self._mend(log)
         except OSError as error:
@@ -63,52 +68,62 @@ class LogFile:
             raise
 
     def append(self, data: bytes) -> None:
-        """Write all of it, or nothing. Raises SinkUnavailable."""
+        """Write all of it. Raises SinkUnavailable; `take_back` then leaves no half line behind."""
         view = memoryview(data)
+        self._unsynced = True
         try:
-            self._dirty = True
             while view:
-                view = view[os.write(self._fd, view) :]
+                count = os.write(self._fd, view)
+                self._unsettled += count
+                self.size += count
+                view = view[count:]
         except OSError as error:
-            if self._regular:
-                # No half line stays behind: it would be written again as a whole.
-                with suppress(OSError):
-                    os.ftruncate(self._fd, self.size)
             raise unavailable(self.path, error) from None
-        self.size += len(data)
 
     def sync(self) -> None:
         """Return once what was written is durable. Raises SinkUnavailable."""
-        if not self._dirty:
+        if not self._unsynced:
             return
         try:
-            if self._durable and self._regular:
+            if self._durable and self.regular:
                 os.fdatasync(self._fd)
         except OSError as error:
             # The kernel may have dropped the pages and forgotten the error: only writing it all
             # again, to a file opened anew, makes sure.
             raise unavailable(self.path, error) from None
-        self._dirty = False
-        if self._regular and os.fstat(self._fd).st_nlink == 0:
+        self._unsynced = False
+        if self.regular and os.fstat(self._fd).st_nlink == 0:
             raise SinkUnavailable(f"{self.path}: was deleted while it was written; opening it anew")
+
+    def settle(self) -> None:
+        """What was appended so far stays: `take_back` goes no further back than this."""
+        self._unsettled = 0
+
+    def take_back(self) -> None:
+        """Cut off what was appended since the last `settle`: the host will write it again."""
+        unsettled, self._unsettled = self._unsettled, 0
+        if not (unsettled and self.regular):
+            return
+        # Counted from the present end: whoever copied and emptied the file meanwhile, as
+        # logrotate's copytruncate does, must not have it grown again. Where the cut fails, a half
+        # line is mended at the next open.
+        with suppress(OSError):
+            os.ftruncate(self._fd, max(0, os.fstat(self._fd).st_size - unsettled))
 
     def is_current(self) -> bool:
         """Whether the path still leads to this file: nobody renamed or deleted it."""
+        here = os.fstat(self._fd)
+        self.size = here.st_size
         try:
             there = os.stat(self.path)  # noqa: PTH116 - on the hot path
         except OSError:
             return False
-        return os.path.samestat(there, os.fstat(self._fd))
+        return os.path.samestat(there, here)
 
     @property
     def modified_at(self) -> float:
         """When it was last written to, in seconds since 1970."""
         return os.fstat(self._fd).st_mtime
-
-    @property
-    def regular(self) -> bool:
-        """False for a device, which neither rotates nor is mended."""
-        return self._regular
 
     def close(self) -> None:
         """Let go of it. What was not synced may not be durable."""
@@ -116,22 +131,24 @@ class LogFile:
             fd, self._fd = self._fd, -1
             os.close(fd)
 
-    def _open(self, trusted: str) -> None:
+    def _open(self, untrusted: int) -> None:
         path = Path(self.path)
-        _make_folders(path.parent)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
-        if trusted:
-            _refuse_links(path.parent, Path(trusted))
+        # Also for reading: mending looks for the end of the last line.
+        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+        if untrusted:
+            _refuse_links(list(path.parents)[: untrusted - 1])
             flags |= os.O_NOFOLLOW
+        make_folders(path.parent)
         try:
-            self._fd = os.open(self.path, flags | os.O_NONBLOCK)
+            self._fd = os.open(self.path, flags)
         except FileNotFoundError:
             self._fd = os.open(self.path, flags | os.O_CREAT, _MODE)
             if self._durable:
                 sync_folder(path.parent)
         os.set_blocking(self._fd, True)
         mode = os.fstat(self._fd).st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):
+        self.regular = stat.S_ISREG(mode)
+        if not (self.regular or stat.S_ISCHR(mode)):
             raise SinkUnavailable(f"{self.path}: is neither a regular file nor a device")
 
     def _lock(self) -> None:
@@ -139,17 +156,14 @@ class LogFile:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SinkUnavailable(
-                f"{self.path}: another process writes to it; give each instance a path of its own, "
-                "for example with {instance}"
+                f"{self.path}: {_holder(os.fstat(self._fd).st_ino)} writes to it; give each "
+                "instance and each sink a path of its own, for example with {instance}"
             ) from None
 
     def _mend(self, log: logging.Logger) -> None:
         """Cut off a last line without its end: a crash tore it, and it was never acknowledged."""
         self.size = os.fstat(self._fd).st_size
-        if self.size == 0:
-            return
-        with open(self.path, "rb") as file:  # noqa: PTH123 - a second descriptor, for reading
-            end = _end_of_last_line(file.fileno(), self.size)
+        end = _end_of_last_line(self._fd, self.size)
         if end < self.size:
             log.warning(
                 "%s: cut off a torn last line of %d bytes, left by a crash; its message was not "
@@ -171,13 +185,23 @@ def _end_of_last_line(fd: int, size: int) -> int:
     return 0
 
 
-def _make_folders(folder: Path) -> None:
-    """Make what is missing, and make that durable."""
+def _holder(inode: int) -> str:
+    """Who holds the lock on this file, as far as the kernel tells."""
+    # A line reads `3: FLOCK  ADVISORY  WRITE 1234 fe:01:5678 0 EOF`.
+    with suppress(OSError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()
+            if words[1] == "FLOCK" and words[5].endswith(f":{inode}"):
+                pid = int(words[4])
+                return "another sink of this daemon" if pid == os.getpid() else f"process {pid}"
+    return "another process"
+
+
+def make_folders(folder: Path) -> None:
+    """Make what is missing, and make that durable. Raises OSError."""
     missing = []
-    while not folder.is_dir():
+    while not folder.is_dir() and folder != folder.parent:
         missing.append(folder)
-        if folder == folder.parent:
-            break
         folder = folder.parent
     for new in reversed(missing):
         with suppress(FileExistsError):
@@ -185,15 +209,14 @@ def _make_folders(folder: Path) -> None:
         sync_folder(new.parent)
 
 
-def _refuse_links(folder: Path, trusted: Path) -> None:
-    while folder != trusted and folder != folder.parent:
+def _refuse_links(folders: list[Path]) -> None:
+    for folder in folders:
         if folder.is_symlink():
             raise OSError(errno.ELOOP, "symbolic link", str(folder))
-        folder = folder.parent
 
 
 def sync_folder(folder: Path) -> None:
-    """Make new, renamed and removed names in the folder durable."""
+    """Make new, renamed and removed names in the folder durable. Raises OSError."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

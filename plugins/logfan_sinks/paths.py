@@ -4,72 +4,75 @@ import hashlib
 import re
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from logfan import Record
 
+STAMP = re.compile(r"\.\d{8}T\d{6}\.\d{6}Z")
+"""What rotation adds to a file's name. No name made of a message may look like that: it would be
+compressed and pruned as if it were an old file of another name."""
+
 _FIELD = re.compile(r"\{([^{}]*)\}")
-_TIME_FIELDS = {"date": "%Y-%m-%d", "hour": "%H"}
-_PLAIN_FIELDS = ("date", "hour", "host", "instance", "routing_key")
+_OUR_FIELDS = ("date", "hour", "host", "instance")
 _HELP = "fields: {date}, {hour}, {host}, {instance}, {routing_key}, {headers.NAME}, {json.PATH}"
-_NAME_BYTES = 100
-_UNSAFE = re.compile(r"[/\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_VALUE_BYTES = 100
+_COMPONENT_BYTES = 200  # 255 is what file systems take; rotation and compression need the rest
+_UNSAFE = re.compile(
+    "[/\\x00-\\x1f\\x7f-\\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+_HOUR_SECONDS = 3600
 
 
-@dataclass(frozen=True, slots=True)
 class PathTemplate:
-    """A path with fields. `render` gives the path for a record, `static` the folder above all
-    fields that come from messages."""
+    """A path with fields, ready to be filled in."""
 
-    text: str
-    host: str
-    instance: str
-
-    @property
-    def from_messages(self) -> bool:
+    def __init__(self, text: str, *, instance: str, host: str | None = None) -> None:
+        """`text` has passed `check_template`; `host` is this one unless given."""
+        # Literal text and field names take turns; it begins and ends with literal text.
+        self._pieces = _FIELD.split(text)
+        fields = self._pieces[1::2]
+        self._fixed = {
+            "host": safe_name(host or socket.gethostname()),
+            "instance": safe_name(instance or "main"),
+        }
+        self._readers = [_reader(name) for name in fields if name not in _OUR_FIELDS]
+        self._path = lru_cache(maxsize=4096)(self._fill)
+        self.from_messages = bool(self._readers)
         """Whether a message decides on the path."""
-        return any(name not in ("date", "hour", "host", "instance") for name in self._names())
-
-    @property
-    def from_time(self) -> bool:
+        self.from_time = "date" in fields or "hour" in fields
         """Whether the time of receipt decides on the path."""
-        return any(name in _TIME_FIELDS for name in self._names())
+        self.untrusted = self._count_untrusted()
+        """How many components, counted from the end, hold or follow what a message decided on."""
 
-    @property
-    def static(self) -> str:
-        """The part before the first field that comes from a message, up to its last `/`."""
-        for match in _FIELD.finditer(self.text):
-            if match[1] not in ("date", "hour", "host", "instance"):
-                return self.text[: match.start()].rpartition("/")[0]
-        return self.text.rpartition("/")[0]
+    def of(self, record: Record) -> str:
+        """The path for this record. Date and hour are UTC, of its receipt."""
+        names = tuple([safe_name(read(record)) for read in self._readers])
+        return self._path(int(record.received_at // _HOUR_SECONDS), names)
 
-    def render(self, record: Record) -> str:
-        """The path for this record. Hours and dates are UTC, of the receipt."""
-        return self._fill(record.received_at, lambda name: message_value(record, name))
+    def at(self, seconds: float) -> str:
+        """The path for this time of receipt, where no message decides on it."""
+        return self._path(int(seconds // _HOUR_SECONDS), ())
 
-    def render_at(self, seconds: float) -> str:
-        """The path for this time of receipt; for templates that no message decides on."""
-        return self._fill(seconds, lambda _name: "")
+    def _fill(self, hour: int, names: tuple[str, ...]) -> str:
+        when = datetime.fromtimestamp(hour * _HOUR_SECONDS, UTC)
+        ours = {**self._fixed, "date": when.strftime("%Y-%m-%d"), "hour": when.strftime("%H")}
+        given = iter(names)
+        pieces = list(self._pieces)
+        for at in range(1, len(pieces), 2):
+            name = pieces[at]
+            pieces[at] = ours[name] if name in ours else next(given)
+        components = "".join(pieces).split("/")
+        if self.untrusted:
+            components[-self.untrusted :] = map(_component, components[-self.untrusted :])
+        return "/".join(components)
 
-    def _fill(self, seconds: float, of_message: Callable[[str], object]) -> str:
-        when = datetime.fromtimestamp(seconds, UTC)
-
-        def value(match: re.Match[str]) -> str:
-            name = match[1]
-            if name in _TIME_FIELDS:
-                return when.strftime(_TIME_FIELDS[name])
-            if name == "host":
-                return safe_name(self.host)
-            if name == "instance":
-                return safe_name(self.instance) if self.instance else "main"
-            return safe_name(of_message(name))
-
-        return _FIELD.sub(value, self.text)
-
-    def _names(self) -> list[str]:
-        return _FIELD.findall(self.text)
+    def _count_untrusted(self) -> int:
+        for at in range(1, len(self._pieces), 2):
+            if self._pieces[at] not in _OUR_FIELDS:
+                return "".join(self._pieces[at + 1 :: 2]).count("/") + 1
+        return 0
 
 
 def check_template(text: str) -> str:
@@ -80,27 +83,9 @@ def check_template(text: str) -> str:
         raise ValueError(f"has a brace without its partner; {_HELP}")
     for name in _FIELD.findall(text):
         head, _, rest = name.partition(".")
-        if name not in _PLAIN_FIELDS and not (head in ("headers", "json") and rest):
+        if name not in (*_OUR_FIELDS, "routing_key") and not (head in ("headers", "json") and rest):
             raise ValueError(f"has the unknown field {{{name}}}; {_HELP}")
     return text
-
-
-def template(text: str, instance: str) -> PathTemplate:
-    """The template of a checked text on this host."""
-    return PathTemplate(text, socket.gethostname(), instance)
-
-
-def message_value(record: Record, name: str) -> object:
-    """What `routing_key`, `headers.NAME` or `json.DOTTED.PATH` is in this record; None without."""
-    head, _, rest = name.partition(".")
-    if head == "routing_key":
-        return record.routing_key
-    if head == "headers":
-        return record.headers.get(rest)
-    try:
-        return dotted(record.json(), rest)
-    except ValueError:
-        return None
 
 
 def dotted(value: Any, path: str) -> Any:
@@ -108,7 +93,7 @@ def dotted(value: Any, path: str) -> Any:
     for part in path.split("."):
         if isinstance(value, Mapping):
             value = value.get(part)
-        elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
             value = value[int(part)]
         else:
             return None
@@ -117,17 +102,51 @@ def dotted(value: Any, path: str) -> Any:
 
 def safe_name(value: object) -> str:
     """One harmless part of a file name: no `/`, no control characters, no leading dot, not empty,
-    100 bytes at most (what is longer ends in a hash of the whole)."""
+    100 bytes at most (what is longer ends in a hash of the whole).
+
+    What does not fit becomes `_`, and so does a value that is missing or no plain value: two
+    values may share a name, but none can leave its folder.
+    """
+    if isinstance(value, str):
+        return _safe_text(value)
     if value is None or isinstance(value, Mapping | list | tuple):
         return "_"
     if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    text = str(value).lower() if isinstance(value, bool) else str(value)
+        return _safe_text(value.decode("utf-8", "replace"))
+    return _safe_text(str(value).lower() if isinstance(value, bool) else str(value))
+
+
+@lru_cache(maxsize=1024)
+def _safe_text(text: str) -> str:
     safe = _UNSAFE.sub("_", text)
     if safe.startswith("."):
         safe = "_" + safe[1:]
-    raw = safe.encode()
-    if len(raw) > _NAME_BYTES:
-        digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12]
-        safe = raw[: _NAME_BYTES - 13].decode("utf-8", "ignore") + "-" + digest
-    return safe or "_"
+    return _shortened(safe, _VALUE_BYTES, text) or "_"
+
+
+def _component(name: str) -> str:
+    """A folder's or file's name that several fields made together."""
+    return _shortened(STAMP.sub(lambda stamp: "_" + stamp[0][1:], name), _COMPONENT_BYTES, name)
+
+
+def _shortened(name: str, limit: int, whole: str) -> str:
+    raw = name.encode()
+    if len(raw) <= limit:
+        return name
+    digest = hashlib.sha256(whole.encode("utf-8", "replace")).hexdigest()[:12]
+    return raw[: limit - 13].decode("utf-8", "ignore") + "-" + digest
+
+
+def _reader(name: str) -> Callable[[Record], object]:
+    """What gets `routing_key`, `headers.NAME` or `json.DOTTED.PATH` out of a record."""
+    head, _, rest = name.partition(".")
+
+    def json_value(record: Record) -> object:
+        try:
+            return dotted(record.json(), rest)
+        except ValueError:
+            return None
+
+    if head == "routing_key":
+        return lambda record: record.routing_key
+    return json_value if head == "json" else lambda record: record.headers.get(rest)

@@ -1,12 +1,15 @@
-"""What a rotated file is called, how it is compressed, and how long it stays."""
+"""What a rotated file is called, how it is compressed, and how long it stays.
+
+It touches the files that were rotated from one path and nobody else's; compressing and removing
+happens on a thread of its own.
+"""
 
 import gzip
 import logging
 import os
-import re
+import queue
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,10 +19,15 @@ from typing import IO, Any
 import zstandard
 
 from logfan_sinks.logfile import sync_folder
+from logfan_sinks.paths import STAMP
 
 _SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}
-_STAMP = re.compile(r"\.\d{8}T\d{6}\.\d{6}Z")
+_PART = ".part"
+_OURS = ("", ".gz", ".zst", ".gz.part", ".zst.part")
+_STAMP_FORMAT = ".%Y%m%dT%H%M%S.%fZ"
 _CHUNK = 1 << 20
+_WAITING_MAX = 1000
+_CLOSE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,85 +38,120 @@ class Keep:
     age: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """One file that was rotated from a path."""
+
+    file: Path
+    stamp: str
+    at: float
+    """When, in seconds since 1970."""
+    suffix: str
+    """Empty, or how it is compressed; with `.part` behind it where that was not finished."""
+
+
 def rotated_name(path: Path, now: float) -> Path:
     """A free name beside the file: `app.log.20261124T101500.123456Z`."""
+    taken = {rotated.stamp for rotated in rotated_files(path)}
     while True:
-        stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        name = path.with_name(f"{path.name}.{stamp}")
-        if not any(Path(f"{name}{suffix}").exists() for suffix in _SUFFIXES.values()):
-            return name
+        stamp = datetime.fromtimestamp(now, UTC).strftime(_STAMP_FORMAT)
+        if stamp not in taken:
+            return path.with_name(path.name + stamp)
         now += 0.000001
 
 
-def rotated_files(path: Path) -> list[Path]:
+def rotated_files(path: Path) -> list[Rotated]:
     """The files rotated from this path, oldest first; nobody else's."""
     found = []
-    for candidate in path.parent.iterdir() if path.parent.is_dir() else ():
-        rest = candidate.name.removeprefix(path.name)
-        stamp = _STAMP.match(rest)
-        if rest != candidate.name and stamp and rest[stamp.end() :] in _SUFFIXES.values():
-            found.append(candidate)
-    return sorted(found)
+    for name in os.listdir(path.parent):  # noqa: PTH208 - names alone are wanted
+        stamp = STAMP.match(name, len(path.name)) if name.startswith(path.name) else None
+        if stamp is None or name[stamp.end() :] not in _OURS:
+            continue
+        with suppress(ValueError):  # digits that are no time: nothing that we wrote
+            when = datetime.strptime(f"{stamp[0]}+0000", f"{_STAMP_FORMAT}%z")
+            suffix = name[stamp.end() :]
+            found.append(Rotated(path.with_name(name), stamp[0], when.timestamp(), suffix))
+    return sorted(found, key=lambda rotated: rotated.file.name)
 
 
 class Archivist:
-    """Compresses and prunes rotated files on a thread of its own, one at a time."""
+    """Prunes and compresses rotated files on a thread of its own, one at a time."""
 
     def __init__(self, *, compress: str, keep: Keep, log: logging.Logger) -> None:
         self._suffix = _SUFFIXES[compress]
         self._keep = keep
         self._log = log
         self._stop = threading.Event()
-        self._thread = ThreadPoolExecutor(1, "archivist")
+        self._waiting: queue.Queue[tuple[Path, float] | None] = queue.Queue(_WAITING_MAX)
+        self._thread = threading.Thread(target=self._run, name="archivist", daemon=True)
+        self._thread.start()
 
     def tend(self, path: Path, now: float) -> None:
-        """Compress what was rotated from this path, also by a run that crashed; then prune."""
-        self._thread.submit(self._tend, path, now)
+        """Prune, then compress, what was rotated from this path, also by a run that crashed."""
+        # Where too much waits, it is done when this path is rotated or opened the next time.
+        with suppress(queue.Full):
+            self._waiting.put_nowait((path, now))
 
     def close(self) -> None:
         """Stop soon; what is half compressed is begun anew by the next run."""
         self._stop.set()
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        with suppress(queue.Full):
+            self._waiting.put_nowait(None)
+        self._thread.join(_CLOSE_SECONDS)
+
+    def _run(self) -> None:
+        while (item := self._waiting.get()) is not None and not self._stop.is_set():
+            path, now = item
+            try:
+                self._tend(path, now)
+            except OSError as error:
+                self._log.warning("%s: rotated files were not tended: %s", path, error)
 
     def _tend(self, path: Path, now: float) -> None:
-        try:
-            for part in path.parent.glob(f"{_escape(path.name)}.*.part"):
-                part.unlink(missing_ok=True)
-            if self._suffix:
-                for file in rotated_files(path):
-                    if _STAMP.search(file.name) and file.name.endswith("Z"):
-                        self._compress(file)
-            self._prune(path, now)
-        except OSError as error:
-            self._log.warning("%s: rotated files were not tended: %s", path, error)
+        # First make room: compressing needs some.
+        self._prune(rotated_files(path), now)
+        for rotated in rotated_files(path):
+            if rotated.suffix.endswith(_PART):
+                rotated.file.unlink(missing_ok=True)
+            elif self._suffix and not rotated.suffix:
+                self._compress(rotated.file)
 
     def _compress(self, file: Path) -> None:
-        part, final = Path(f"{file}{self._suffix}.part"), Path(f"{file}{self._suffix}")
-        mode = file.stat().st_mode
-        with file.open("rb") as source, part.open("wb") as target:
-            os.fchmod(target.fileno(), mode & 0o777)
-            with _compressor(target, self._suffix) as write:
-                while chunk := source.read(_CHUNK):
-                    if self._stop.is_set():
-                        part.unlink(missing_ok=True)
-                        return
-                    write(chunk)
-            target.flush()
-            os.fsync(target.fileno())
-        part.rename(final)
+        """Under another name first, so that a crash leaves either the old file or the new one."""
+        part, final = Path(f"{file}{self._suffix}{_PART}"), Path(f"{file}{self._suffix}")
+        try:
+            if not self._compress_to(part, file):
+                return
+            part.rename(final)
+        finally:
+            part.unlink(missing_ok=True)
         sync_folder(file.parent)
         file.unlink()
 
-    def _prune(self, path: Path, now: float) -> None:
-        files = rotated_files(path)
+    def _compress_to(self, part: Path, file: Path) -> bool:
+        """False where it was told to stop."""
+        with file.open("rb") as source, part.open("wb") as target:
+            os.fchmod(target.fileno(), os.fstat(source.fileno()).st_mode & 0o777)
+            with _compressor(target, self._suffix) as write:
+                while chunk := source.read(_CHUNK):
+                    if self._stop.is_set():
+                        return False
+                    write(chunk)
+            target.flush()
+            os.fsync(target.fileno())
+        return True
+
+    def _prune(self, files: list[Rotated], now: float) -> None:
+        # By stamp: a crash can leave a file and its compressed copy, which count as one.
+        times = {rotated.stamp: rotated.at for rotated in files}
         if self._keep.count is not None:
-            too_many = files[: max(0, len(files) - self._keep.count)]
+            old = set(sorted(times)[: max(0, len(times) - self._keep.count)])
         else:
             oldest = now - (self._keep.age or 0)
-            too_many = [file for file in files if _rotated_at(file) < oldest]
-        for file in too_many:
-            with suppress(FileNotFoundError):
-                file.unlink()
+            old = {stamp for stamp, at in times.items() if at < oldest}
+        for rotated in files:
+            if rotated.stamp in old:
+                rotated.file.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -119,14 +162,3 @@ def _compressor(target: IO[bytes], suffix: str) -> Iterator[Callable[[bytes], An
     else:
         with zstandard.ZstdCompressor(level=3).stream_writer(target, closefd=False) as writer:
             yield writer.write
-
-
-def _rotated_at(file: Path) -> float:
-    stamp = _STAMP.search(file.name)
-    if stamp is None:
-        return 0.0
-    return datetime.strptime(f"{stamp[0]}+0000", ".%Y%m%dT%H%M%S.%fZ%z").timestamp()
-
-
-def _escape(name: str) -> str:
-    return re.sub(r"([*?\[])", r"[\1]", name)
