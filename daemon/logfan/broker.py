@@ -1,5 +1,6 @@
 """The broker's address into pika's parameters, and pika's troubles into words."""
 
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -99,7 +100,8 @@ def trouble_of(error: BaseException | None, address: str, *, was_open: bool) -> 
     last = causes[-1] if causes else None
     words = f"{type(last).__name__}: {last}" if last is not None else "closed without a reason"
     if was_open:
-        return Trouble(Kind.LOST, f"connection to {address} lost ({words})")
+        said = re.search(r"'([^']+)'\)", words)
+        return Trouble(Kind.LOST, f"connection to {address} lost: {said[1] if said else words}")
     return Trouble(Kind.UNREACHABLE, f"{address} did not finish the handshake ({words})")
 
 
@@ -122,7 +124,10 @@ def _said_no(cause: BaseException, address: str) -> Trouble | None:
     if isinstance(cause, exceptions.ProbableAuthenticationError):
         return Trouble(Kind.REFUSED, f"{address} refused the credentials; check user and password")
     if isinstance(cause, exceptions.ProbableAccessDeniedError):
-        return Trouble(Kind.REFUSED, f"{address} refused access to the virtual host")
+        return Trouble(
+            Kind.REFUSED,
+            f"{address} refused the virtual host; does it exist, and may the user use it?",
+        )
     if isinstance(cause, exceptions.AuthenticationError):
         return Trouble(Kind.REFUSED, f"{address} offers none of our ways to log in ({cause})")
     if isinstance(cause, exceptions.IncompatibleProtocolError | exceptions.ProtocolSyntaxError):

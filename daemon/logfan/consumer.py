@@ -26,7 +26,6 @@ from logfan.ledger import Batch, Ledger
 from logfan.metrics import ConsumerNumbers
 from logfan.subscription import Subscription
 from logfan.topology import Declared
-from logfan.units import format_duration
 from logfan.worker import SinkWorker
 
 log = logging.getLogger(__name__)
@@ -63,6 +62,9 @@ class Consumer:
         self._ledger = Ledger(0)
         reconnect = settings.rabbitmq.reconnect
         self._backoff = Backoff(reconnect.initial, reconnect.max)
+        # Apart, so that a long absence does not slow the return once the broker answers again.
+        unreachable_max = min(reconnect.max, _UNREACHABLE_MAX_SECONDS)
+        self._unreachable_backoff = Backoff(reconnect.initial, unreachable_max)
         self._subscription: Subscription | None = None
         self._attempts = 0
         self._subscribed_at: float | None = None
@@ -224,6 +226,7 @@ class Consumer:
 
     def on_connected(self, subscription: Subscription) -> None:
         """See `subscription.Events`."""
+        self._unreachable_backoff.reset()
         self._numbers.connected = True
         self._numbers.connections_opened += 1
         self.state = f"connected to {subscription.address}, subscribing"
@@ -275,10 +278,9 @@ class Consumer:
     def _back_off(self, trouble: Trouble) -> None:
         if self._stopping or self._closing:
             return
-        delay = self._backoff.next()
-        if trouble.kind is Kind.UNREACHABLE:
-            delay = min(delay, _UNREACHABLE_MAX_SECONDS)
-        self.state = f"{trouble.why}; next attempt in {format_duration(round(delay, 1))}"
+        unreachable = trouble.kind is Kind.UNREACHABLE
+        delay = (self._unreachable_backoff if unreachable else self._backoff).next()
+        self.state = f"{trouble.why}; next attempt in {delay:.1f} s"
         log.warning("%s", self.state)
         self._ioloop.call_later(delay, self._connect)
 

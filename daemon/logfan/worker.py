@@ -19,7 +19,6 @@ from logfan.backoff import Backoff
 from logfan.clock import SYSTEM_CLOCK, Clock
 from logfan.ledger import Batch
 from logfan.metrics import SinkNumbers
-from logfan.units import format_duration
 
 log = logging.getLogger(__name__)
 
@@ -290,8 +289,8 @@ class SinkWorker:
         if self._failure.is_news(self.trouble, now):
             traceback = None if isinstance(error, SinkUnavailable | RecordsRejected) else error
             log.warning(
-                "sink %s: %s; retrying in %s, %d messages held",
-                self.name, self.trouble, format_duration(round(delay, 1)), self.held,
+                "sink %s: %s; retrying in %.1f s; %d messages held",
+                self.name, self.trouble, delay, self.held,
                 exc_info=traceback if self._failure.first else None,
             )  # fmt: skip
         if not self._quitting:

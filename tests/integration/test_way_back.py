@@ -63,7 +63,7 @@ def test_closed_connections_and_deleted_queues_are_no_end(
             publish(own_node.url, names.exchange, [b"after %d" % number])
         wait_until(lambda: daemon.acked() == 2, "what came after is acknowledged")
         assert written(tmp_path) == {b"after 1", b"after 2"}
-        assert "closed by a test" in daemon.log()
+        assert "closed by" in daemon.log()
         assert "was queue" in daemon.log()
 
 
@@ -84,7 +84,8 @@ def test_received_is_acked_and_requeued_and_abandoned_and_in_flight(
         }  # fmt: skip
         received = values.pop("received_messages_total")
         assert received == sum(values.values())
-        assert values["acked_messages_total"] == 20_000
+        # An acknowledgement on its way when the connection was cut is counted, and comes again.
+        assert 20_000 <= values["acked_messages_total"] <= 20_000 + 200
         assert len(written(tmp_path)) == 20_000
 
 
