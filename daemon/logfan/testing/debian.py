@@ -7,16 +7,20 @@ Standard library only, and runnable by its path before anything is installed:
 import argparse
 import fcntl
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 _APT_SECONDS = 600
+_LOOK_SECONDS = 0.1
 _NEEDED = ("apt-get", "dpkg", "dpkg-query")
+_SYSTEM_LISTS = Path("/var/lib/apt/lists")
 
 
 class DebianUnavailable(Exception):
@@ -24,9 +28,21 @@ class DebianUnavailable(Exception):
 
 
 def cache_folder() -> Path:
-    """Where unpacked packages are kept: `$XDG_CACHE_HOME/logfan`, or `~/.cache/logfan`."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "logfan"
+    """Where unpacked packages are kept: `logfan` in `$XDG_CACHE_HOME`, or in `~/.cache`."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (base if base.is_absolute() else Path.home() / ".cache") / "logfan"
+
+
+def tool(package: str, path: str) -> Path:
+    """A program of a package (`prometheus`, `usr/bin/promtool`): the installed one, else unpacked.
+
+    For programs that need nothing beside them. Raises DebianUnavailable.
+    """
+    installed = Path("/") / path
+    found = installed if installed.exists() else unpacked(package, closure=False) / path
+    if not found.exists():
+        raise DebianUnavailable(f"Debian's package {package} holds no {path}")
+    return found
 
 
 def unpacked(
@@ -37,78 +53,115 @@ def unpacked(
 ) -> Path:
     """The folder that holds these packages, fetched and unpacked at the first call.
 
-    With `closure`, what they depend on and the system lacks comes along; so do dependencies
-    whose names begin with one of `always`, even where the system has them. `finish(new, final)`
-    may adapt what was unpacked in `new` before it becomes `final`. Raises DebianUnavailable.
+    With `closure`, the libraries come along that they depend on and the system lacks; so do
+    dependencies whose names begin with one of `always`, even where the system has them.
+    `finish(new, final)` may adapt what was unpacked in `new` before it becomes `final`. Several
+    processes may call at once: one fetches. Raises DebianUnavailable.
     """
-    root = cache_folder() / "debian" / "+".join(packages)
-    marker = root / ".complete"
-    if _is_complete(marker, root):
+    root = cache_folder() / "debian" / _system() / "+".join(packages)
+    if _is_complete(root):
         return root
-    missing = [tool for tool in _NEEDED if shutil.which(tool) is None]
+    missing = [name for name in _NEEDED if shutil.which(name) is None]
     if missing:
         raise DebianUnavailable(f"this system has no {', '.join(missing)}: it is not a Debian")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(root.parent / ".lock"):
-        if _is_complete(marker, root):
-            return root
-        shutil.rmtree(root, ignore_errors=True)
-        new = Path(tempfile.mkdtemp(prefix=".new-", dir=root.parent))
-        try:
-            _fetch(packages, new, closure=closure, always=always)
-            if finish is not None:
-                finish(new, root)
-            (new / ".complete").write_text(str(root))
-            new.rename(root)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(root.parent / ".lock"):
+            if not _is_complete(root):
+                _make(root, packages, closure=closure, always=always, finish=finish)
+    except OSError as error:
+        raise DebianUnavailable(
+            f"the cache folder {root.parent} cannot be filled ({error.strerror}); set "
+            "XDG_CACHE_HOME to one that can"
+        ) from error
     return root
 
 
-def _is_complete(marker: Path, root: Path) -> bool:
+def _system() -> str:
+    # What was unpacked runs on this release and this kind of machine; a home may be shared.
+    release = platform.freedesktop_os_release()
+    return f"{release.get('ID', 'linux')}-{release.get('VERSION_ID', '')}-{platform.machine()}"
+
+
+def _is_complete(root: Path) -> bool:
     # What was unpacked may hold its own path: a cache that was moved is fetched anew.
+    marker = root / ".complete"
     return marker.is_file() and marker.read_text() == str(root)
 
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say("waiting for another process that fetches packages", last=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _make(
+    root: Path,
+    packages: Sequence[str],
+    *,
+    closure: bool,
+    always: Sequence[str],
+    finish: Callable[[Path, Path], None] | None,
+) -> None:
+    """Fill `root` at one stroke: whoever sees it sees all of it."""
+    for abandoned in (root, *root.parent.glob(".new-*")):
+        shutil.rmtree(abandoned, ignore_errors=True)
+    new = Path(tempfile.mkdtemp(prefix=".new-", dir=root.parent))
+    try:
+        _fetch(packages, new, closure=closure, always=always)
+        if finish is not None:
+            finish(new, root)
+        (new / ".complete").write_text(str(root))
+        new.rename(root)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    _say(f"ready: {', '.join(packages)}", last=True)
 
 
 def _fetch(packages: Sequence[str], into: Path, *, closure: bool, always: Sequence[str]) -> None:
     """Download and unpack; with package lists of our own where the system's are absent or old."""
-    own_lists = into.parent / "lists"
-    system_lists = any(Path("/var/lib/apt/lists").glob("*Packages*"))
-    options = [] if system_lists else _update_lists(own_lists)
-    try:
-        archives = _download(packages, into, options, closure=closure, always=always)
-    except DebianUnavailable:
-        if not system_lists:
-            raise
-        options = _update_lists(own_lists)
-        archives = _download(packages, into, options, closure=closure, always=always)
+    archives: list[Path] = []
+    if _has_lists(_SYSTEM_LISTS):
+        try:
+            archives = _download(packages, into, (), closure=closure, always=always)
+        except DebianUnavailable as error:
+            _say(f"{error}; trying newer package lists", last=True)
+    if not archives:
+        own = _update_lists(into.parent)
+        archives = _download(packages, into, own, closure=closure, always=always)
     for number, archive in enumerate(archives, 1):
-        _say(f"unpacking {number}/{len(archives)} {archive.name.partition('_')[0]}")
+        _say(f"unpacking {number} of {len(archives)}: {archive.name.partition('_')[0]}")
         _run(["dpkg", "-x", str(archive), str(into)])
         archive.unlink()
-    _say(f"ready: {', '.join(packages)}", last=True)
 
 
-def _update_lists(folder: Path) -> list[str]:
+def _has_lists(folder: Path) -> bool:
+    return any(folder.glob("*_Packages*"))
+
+
+def _update_lists(cache: Path) -> Sequence[str]:
     """Fetch package lists into a folder of our own; returns the options that make apt use it."""
-    (folder / "partial").mkdir(parents=True, exist_ok=True)
-    cache = folder.parent / "archives"
-    (cache / "archives/partial").mkdir(parents=True, exist_ok=True)
-    options = [
-        f"-oDir::State::Lists={folder}",
-        f"-oDir::Cache={cache}",
-        "-oDebug::NoLocking=1",
-        "-oAPT::Update::Post-Invoke-Success::=",
-    ]
-    _say("fetching Debian's package lists")
-    _run(["apt-get", *options, "-q", "update"])
+    lists, archives = cache / ".lists", cache / ".apt"
+    (lists / "partial").mkdir(parents=True, exist_ok=True)
+    (archives / "archives/partial").mkdir(parents=True, exist_ok=True)
+    options = (
+        f"-oDir::State::Lists={lists}",
+        f"-oDir::Cache={archives}",
+        # Run by root, apt would turn into a user who may not write here.
+        "-oAPT::Sandbox::User=",
+    )
+    _say("fetching Debian's package lists", last=not _is_live())
+    try:
+        _run(["apt-get", *options, "-oDebug::NoLocking=1", "-q", "update"])
+    except DebianUnavailable:
+        # One source out of several that does not answer need not be the one we need.
+        if not _has_lists(lists):
+            raise
     return options
 
 
@@ -120,49 +173,82 @@ def _download(
     closure: bool,
     always: Sequence[str],
 ) -> list[Path]:
-    names = _closure(packages, options, always) if closure else list(packages)
-    for archive in into.glob("*.deb"):
-        archive.unlink()
-    for number, name in enumerate(names, 1):
-        _say(f"fetching {number}/{len(names)} {name}")
-        # One at a time, so that progress can be shown; apt checks the signatures and the hashes.
-        _run(["apt-get", *options, "-oDebug::NoLocking=1", "-q", "download", name], cwd=into)
+    """The packages' files. apt checks their signatures and hashes."""
+    # Our own lock keeps others away; apt's could be taken by root only.
+    apt = ["apt-get", *options, "-oDebug::NoLocking=1", "-q"]
+    names = _closure(packages, apt, always) if closure else list(packages)
+    _say(f"fetching {len(names)} of Debian's packages: {', '.join(packages)}", last=not _is_live())
+
+    def show() -> None:
+        sizes = [file.stat().st_size for file in into.glob("*.deb")]
+        if _is_live() and sizes:
+            _say(f"fetching {len(sizes)} of {len(names)} packages, {sum(sizes) / 1e6:.0f} MB")
+
+    _run([*apt, "download", *names], cwd=into, show=show)
     return sorted(into.glob("*.deb"))
 
 
-def _closure(packages: Sequence[str], options: Sequence[str], always: Sequence[str]) -> list[str]:
-    """The packages with all that they depend on, less what the system has."""
+def _closure(packages: Sequence[str], apt: Sequence[str], always: Sequence[str]) -> list[str]:
+    """The packages, and of all that they depend on what a private copy needs."""
     plan = _run(
-        ["apt-get", *options, "-s", "-oDir::State::status=/dev/null", "-oDebug::NoLocking=1",
-         "--no-install-recommends", "install", *packages]
+        [*apt, "-s", "-oDir::State::status=/dev/null", "--no-install-recommends", "install",
+         *packages]
     )  # fmt: skip
     wanted = [line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")]
-    listing = _run(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Abbrev}\\n"])
-    installed = {line.split()[0] for line in listing.splitlines() if " ii" in line}
-    keep = (*packages, *always)
-    return [name for name in wanted if name.startswith(keep) or name not in installed]
+    listing = _run(["dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package}\\n"])
+    installed = {line.split()[-1] for line in listing.splitlines() if line.startswith("ii")}
+    return [
+        name
+        for name in wanted
+        if name in packages
+        or name.startswith(tuple(always))
+        or (name.startswith("lib") and name not in installed)
+    ]
 
 
-def _run(command: Sequence[str], cwd: Path | None = None) -> str:
+def _run(
+    command: Sequence[str], *, cwd: Path | None = None, show: Callable[[], None] = lambda: None
+) -> str:
+    """The program's standard output; `show` is called again and again while it runs."""
     environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
-    try:
-        done = subprocess.run(
-            command, cwd=cwd, env=environment, check=False, timeout=_APT_SECONDS,
-            stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise DebianUnavailable(f"{command[0]} could not be run: {error}") from error
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise DebianUnavailable(f"{command[0]} failed: {said[-1] if said else done.returncode}")
-    return done.stdout
+    deadline = time.monotonic() + _APT_SECONDS
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        try:
+            process = subprocess.Popen(
+                command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+            )
+        except OSError as error:
+            raise DebianUnavailable(f"{command[0]} cannot be run: {error.strerror}") from error
+        try:
+            while True:
+                try:
+                    code = process.wait(_LOOK_SECONDS)
+                    break
+                except subprocess.TimeoutExpired:
+                    show()
+                if time.monotonic() > deadline:
+                    raise DebianUnavailable(f"{command[0]} took more than {_APT_SECONDS} s")
+        finally:
+            process.kill()
+            process.wait()
+        out.seek(0)
+        err.seek(0)
+        said = out.read()
+        if code:
+            lines = (err.read().strip() or said.strip() or f"exit code {code}").splitlines()
+            raise DebianUnavailable(f"{' '.join(command[:1])} failed: {lines[-1]}")
+        return said
+
+
+def _is_live() -> bool:
+    return sys.stderr.isatty()
 
 
 def _say(text: str, *, last: bool = False) -> None:
-    """Progress on standard error: one changing line on a terminal, else a line each."""
-    if sys.stderr.isatty():
+    """Progress on standard error: one changing line on a terminal, elsewhere the last ones."""
+    if _is_live():
         sys.stderr.write(f"\r\x1b[K  {text}" + ("\n" if last else ""))
-    else:
+    elif last:
         sys.stderr.write(f"  {text}\n")
     sys.stderr.flush()
 
