@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+
 from logfan.testing.node import NodeUnavailable, RabbitNode
 from support.broker import Names
 

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
 from logfan.testing.node import RabbitNode
 from support.broker import Names, channel, publish, waiting
 from support.daemon import DaemonProcess

@@ -1,0 +1,109 @@
+"""The layout, held: imports run downward only, and no room outgrows its walls."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HOST = ROOT / "daemon/logfan"
+SINKS = ROOT / "plugins/logfan_sinks"
+
+# Each room, and the rooms it may import. A room that is not here has not found its place yet.
+ALLOWED: dict[str, set[str]] = {
+    "__init__": {"api", "hookspecs", "units"},
+    "__main__": {"cli"},
+    "api": set(),
+    "hookspecs": {"api"},
+    "units": set(),
+    "faults": set(),
+    "clock": set(),
+    "backoff": set(),
+    "logs": set(),
+    "notify": set(),
+    "metrics": set(),
+    "http": set(),
+    "explain": {"faults"},
+    "config": {"explain", "faults", "units"},
+    "plugins": {"api", "explain", "faults", "hookspecs"},
+    "setup": {"api", "config", "explain", "faults", "plugins"},
+    "ledger": {"api"},
+    "worker": {"api", "backoff", "clock", "ledger", "metrics"},
+    "wire": {"api"},
+    "broker": {"", "config"},
+    "topology": {"config"},
+    "subscription": {"broker", "config", "topology", "wire"},
+    "consumer": {
+        "api", "backoff", "broker", "clock", "config", "faults", "ledger", "metrics",
+        "subscription", "topology", "wire", "worker",
+    },
+    "publish": {"broker", "config", "faults"},
+    "pipeline": {
+        "backoff", "broker", "clock", "consumer", "metrics", "setup", "worker",
+    },
+    "app": {
+        "", "broker", "clock", "faults", "http", "logs", "metrics", "notify", "pipeline", "setup",
+    },
+}  # fmt: skip
+
+PIKA = {"broker", "consumer", "publish", "subscription", "wire"}
+"""The rooms that know pika; only `wire` may look inside it."""
+
+
+def imported(path: Path) -> set[str]:
+    """The modules that a file imports, by their full names."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def rooms(names: set[str]) -> set[str]:
+    """Which rooms of the host are among these modules; "" is the package itself."""
+    found = set()
+    for name in names:
+        parts = name.split(".")
+        if parts[0] == "logfan":
+            known = len(parts) > 1 and (
+                (HOST / f"{parts[1]}.py").exists() or (HOST / parts[1]).is_dir()
+            )
+            found.add(parts[1] if known else "")
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(HOST.glob("*.py")), ids=lambda path: path.stem)
+def test_a_room_imports_only_what_lies_below_it(path: Path) -> None:
+    assert rooms(imported(path)) <= ALLOWED[path.stem]
+
+
+@pytest.mark.parametrize("path", sorted(HOST.glob("*.py")), ids=lambda path: path.stem)
+def test_only_the_brokers_rooms_know_pika(path: Path) -> None:
+    knows = any(name.split(".")[0] == "pika" for name in imported(path))
+    assert not knows or path.stem in PIKA
+
+
+@pytest.mark.parametrize("path", sorted(SINKS.glob("*.py")), ids=lambda path: path.stem)
+def test_a_built_in_sink_imports_only_public_names(path: Path) -> None:
+    assert rooms(imported(path)) <= {""}
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted([*HOST.rglob("*.py"), *SINKS.rglob("*.py")]),
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_every_room_says_its_job_and_stays_small(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree) or not tree.body
+    assert len(path.read_text().splitlines()) <= 400
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 70, node.name
+
+
+def test_the_two_source_roots_are_no_packages() -> None:
+    assert not (ROOT / "daemon/__init__.py").exists()
+    assert not (ROOT / "plugins/__init__.py").exists()

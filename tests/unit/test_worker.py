@@ -1,0 +1,252 @@
+"""One sink's worker: written, flushed, then settled; a failing sink is tried again alone."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from logfan.api import Properties, Record, RecordsRejected, Sink, SinkConfig, SinkUnavailable
+from logfan.backoff import Backoff
+from logfan.ledger import Batch, Ledger
+from logfan.metrics import SinkNumbers
+from logfan.worker import Limits, SinkWorker
+from support.waiting import wait_until
+
+
+class Recorder(Sink):
+    """Writes down every call, and fails when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(SinkConfig(), name="recorder")
+        self.calls: list[str] = []
+        self.taken: list[bytes] = []
+        self.sizes: list[int] = []
+        self.failures: list[BaseException] = []
+        self.open_failures: list[BaseException] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def open(self) -> None:
+        self.calls.append("open")
+        if self.open_failures:
+            raise self.open_failures.pop(0)
+
+    def write(self, records: Sequence[Record]) -> None:
+        self.calls.append("write")
+        self.gate.wait(10)
+        if self.failures:
+            raise self.failures.pop(0)
+        self.sizes.append(len(records))
+        self.taken += [record.body for record in records]
+
+    def flush(self) -> None:
+        self.calls.append("flush")
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+
+class Bench:
+    """A worker at work, with the ledger's batches and what it settled."""
+
+    def __init__(self, limits: Limits, *, required: bool = True) -> None:
+        self.sink = Recorder()
+        self.numbers = SinkNumbers()
+        self.settled: list[Batch] = []
+        self.ledger = Ledger(1)
+        self.worker = SinkWorker(
+            sink=self.sink, limits=limits, backoff=Backoff(0.001, 0.01), numbers=self.numbers,
+            settled=self._settle if required else None,
+        )  # fmt: skip
+        self._tag = 0
+
+    def _settle(self, batches: Sequence[Batch]) -> None:
+        self.sink.calls.append("settled")
+        self.settled += batches
+
+    def submit(self, *bodies: bytes) -> Batch:
+        self._tag += len(bodies)
+        records = tuple(Record(body, "logs", "", False, 0.0, Properties()) for body in bodies)
+        batch = self.ledger.open(records, self._tag, sum(map(len, bodies)), 0.0)
+        self.worker.submit(batch)
+        return batch
+
+    def finish(self) -> None:
+        self.worker.stop()
+        assert self.worker.join(10)
+
+
+Make = Callable[..., Bench]
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    made: list[Bench] = []
+
+    def bench(limits: Limits | None = None, *, required: bool = True, start: bool = True) -> Bench:
+        made.append(Bench(limits or Limits(5000, 1 << 20), required=required))
+        if start:
+            made[-1].worker.start()
+        return made[-1]
+
+    yield bench
+    for one in made:
+        one.sink.gate.set()
+        one.worker.give_up()
+
+
+def test_a_batch_is_settled_after_write_and_flush(make: Make) -> None:
+    bench = make()
+    batch = bench.submit(b"a", b"b")
+    bench.finish()
+    assert bench.sink.calls == ["open", "write", "flush", "settled", "close"]
+    assert bench.settled == [batch]
+    assert bench.sink.taken == [b"a", b"b"]
+    assert bench.numbers.written == 2
+
+
+def test_what_waits_is_written_as_one(make: Make) -> None:
+    bench = make(start=False)
+    batches = [bench.submit(b"%d" % n) for n in range(10)]
+    bench.worker.start()
+    bench.finish()
+    assert bench.sink.sizes == [10]
+    assert bench.settled == batches
+
+
+def test_a_write_never_holds_more_than_the_limits(make: Make) -> None:
+    bench = make(Limits(max_records=3, max_bytes=1 << 20), start=False)
+    bench.submit(*[b"%d" % n for n in range(8)])
+    bench.submit(b"8", b"9")
+    bench.submit(b"10", b"11")
+    bench.worker.start()
+    bench.finish()
+    assert max(bench.sink.sizes) <= 3
+    assert bench.sink.taken == [b"%d" % n for n in range(12)]
+    assert len(bench.settled) == 3
+
+
+def test_bytes_limit_a_write_too_but_a_large_record_still_passes(make: Make) -> None:
+    bench = make(Limits(max_records=100, max_bytes=10), start=False)
+    bench.submit(b"1234", b"5678", b"x" * 50, b"90")
+    bench.worker.start()
+    bench.finish()
+    assert bench.sink.sizes == [2, 1, 1]
+    assert len(bench.settled) == 1
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        SinkUnavailable("disk full"), ValueError("a bug"), SystemExit(3), KeyboardInterrupt(),
+        RecordsRejected({0: "no"}),
+    ],
+    ids=["unavailable", "bug", "exit", "interrupt", "rejected"],
+)  # fmt: skip
+def test_any_failure_is_tried_again_until_it_works(make: Make, failure: BaseException) -> None:
+    bench = make(start=False)
+    bench.sink.failures = [failure, failure, failure]
+    bench.submit(b"a")
+    bench.worker.start()
+    bench.finish()
+    assert bench.sink.taken == [b"a"]
+    assert len(bench.settled) == 1
+    assert bench.numbers.retries == 3
+    assert bench.sink.calls[:3] == ["open", "write", "open"]
+
+
+def test_a_sink_that_cannot_open_is_down_and_tried_again(make: Make) -> None:
+    bench = make(start=False)
+    bench.sink.open_failures = [SinkUnavailable("no disk")] * 3
+    assert bench.worker.trouble == "not opened yet"
+    bench.submit(b"a")
+    bench.worker.start()
+    bench.finish()
+    assert bench.sink.taken == [b"a"]
+
+
+def test_an_abandoned_batch_is_not_written(make: Make) -> None:
+    bench = make()
+    bench.sink.gate.clear()
+    bench.submit(b"first")
+    wait_until(lambda: "write" in bench.sink.calls, "the first is being written")
+    bench.submit(b"second")
+    bench.ledger.abandon()
+    bench.sink.gate.set()
+    bench.finish()
+    assert bench.sink.taken == [b"first"]
+
+
+def test_an_abandoned_batch_is_not_retried(make: Make) -> None:
+    bench = make(start=False)
+    bench.sink.failures = [SinkUnavailable("down")] * 10_000
+    bench.submit(b"a")
+    bench.worker.start()
+    wait_until(lambda: bench.numbers.retries > 2, "it is tried again")
+    bench.ledger.abandon()
+    wait_until(lambda: bench.worker.held == 0, "it is let go")
+    bench.sink.failures.clear()
+    bench.finish()
+    assert bench.sink.taken == []
+
+
+def test_a_reopen_opens_after_what_was_submitted(make: Make) -> None:
+    bench = make()
+    bench.submit(b"a")
+    wait_until(lambda: bench.settled, "the first is settled")
+    bench.worker.reopen()
+    wait_until(lambda: bench.sink.calls.count("open") == 2, "it is opened anew")
+    bench.submit(b"b")
+    bench.finish()
+    assert bench.sink.taken == [b"a", b"b"]
+    assert bench.numbers.retries == 0
+
+
+def test_given_up_it_ends_and_settles_nothing(make: Make) -> None:
+    bench = make(start=False)
+    bench.sink.failures = [SinkUnavailable("down")] * 10_000
+    bench.submit(b"a")
+    bench.worker.start()
+    wait_until(lambda: bench.numbers.retries > 2, "it is tried again")
+    bench.worker.give_up()
+    assert bench.worker.join(10)
+    assert bench.settled == []
+    assert bench.sink.calls[-1] == "close"
+
+
+def test_an_optional_sink_drops_beyond_its_queue_and_counts_it(make: Make) -> None:
+    limits = Limits(5000, 1 << 20, waiting_records=4, waiting_bytes=1 << 20)
+    bench = make(limits, required=False)
+    bench.sink.gate.clear()
+    for n in range(10):
+        bench.submit(b"%d" % n)
+    assert bench.numbers.dropped == 6
+    bench.sink.gate.set()
+    bench.finish()
+    assert bench.sink.taken == [b"0", b"1", b"2", b"3"]
+    assert bench.numbers.written + bench.numbers.dropped == 10
+
+
+def test_linger_waits_for_company_but_not_for_what_cannot_come(make: Make) -> None:
+    bench = make(Limits(5000, 1 << 20, linger=30.0, window=3))
+    for n in range(3):
+        bench.submit(b"%d" % n)
+    # The window of three is in hand: waiting the half minute out would be in vain.
+    wait_until(lambda: len(bench.settled) == 3, "all is settled", 5)
+    assert bench.sink.sizes == [3]
+
+
+def test_a_bug_is_told_with_its_traceback_once(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    bench = make(start=False)
+    bench.sink.failures = [ValueError("a bug") for _ in range(5)]
+    bench.submit(b"a")
+    bench.worker.start()
+    bench.finish()
+    told = [record for record in caplog.records if "a bug" in record.getMessage()]
+    assert len(told) == 1
+    assert told[0].exc_info is not None
+    assert "1 messages held" in told[0].getMessage()
