@@ -159,17 +159,15 @@ class SinkWorker:
     # The thread
 
     def _run(self) -> None:
-        while not self._quitting:
+        # The order to stop may be taken together with the last batches, so what counts is whether
+        # anything is held.
+        while not (self._quitting or (self._stopping and not self.held)):
             if not self._opened:
-                if self._stopping and not self.held:
-                    break
                 self._try(())
                 continue
             batches = self._collect()
             if batches:
                 self._deliver(batches)
-            elif self._stopping:
-                break
         self._close()
 
     def _collect(self) -> list[Batch]:
