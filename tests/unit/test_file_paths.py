@@ -1,0 +1,226 @@
+"""Fields in the file sink's path: what they become, and that no message leaves its folder."""
+
+import os
+from pathlib import Path
+from typing import Any
+from unicodedata import category
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+import logfan
+from logfan_sinks.file import FileSink
+from logfan_sinks.paths import PathTemplate, dotted, safe_name
+from support.files import NOON, deliver, opened, record
+
+HOSTILE = [
+    "..", ".", "../../etc/passwd", "/etc/passwd", "a/../../b", "", "\0", "a\0b", "a\nb", "\x1b[2J",
+    ".hidden", "...", "~root", "-rf", "x" * 300, "é" * 200, "\u202egnp.exe", "\ud800", "a" * 60_000,
+    "CON", " ", "\u200b", "a\\..\\b", "app.log.20261124T101500.123456Z", "{date}", "%2e%2e%2f",
+]  # fmt: skip
+
+
+def template(text: str) -> PathTemplate:
+    return PathTemplate(text, instance="blue", host="web-1")
+
+
+def test_each_field_has_its_value() -> None:
+    message = record(
+        '{"app": {"name": "shop", "tags": ["new"]}}', routing_key="eu.web", headers={"tenant": "t1"}
+    )
+    path = template(
+        "{date}/{hour}/{host}/{instance}/{routing_key}/{headers.tenant}/{json.app.name}"
+        "/{json.app.tags.0}.log"
+    )
+    assert path.of(message) == "2026-11-24/12/web-1/blue/eu.web/t1/shop/new.log"
+
+
+def test_date_and_hour_are_those_of_the_receipt_in_utc() -> None:
+    path = template("{date}T{hour}")
+    assert path.at(NOON + 11 * 3600 + 3599.999) == "2026-11-24T23"
+    assert path.at(NOON + 12 * 3600) == "2026-11-25T00"
+    assert path.of(record("x", received_at=NOON - 12 * 3600 - 0.001)) == "2026-11-23T23"
+
+
+def test_an_empty_instance_is_called_main() -> None:
+    assert PathTemplate("{instance}", instance="").at(NOON) == "main"
+
+
+def test_braces_in_a_value_are_not_filled_in_again() -> None:
+    path = PathTemplate("{instance}/{routing_key}", instance="{host}", host="web-1")
+    assert path.of(record("x", routing_key="{date}")) == "{host}/{date}"
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("headers.tenant", record("x")),
+        ("headers.tenant", record("x", headers={"tenant": None})),
+        ("headers.tenant", record("x", headers={"tenant": {"a": 1}})),
+        ("headers.tenant", record("x", headers={"tenant": ("a", "b")})),
+        ("json.app.name", record("no json")),
+        ("json.app.name", record('{"app": "no table"}')),
+        ("json.app.name", record("[" * 100_000)),
+        ("json.5.name", record("[1, 2]")),
+        ("json.²", record("[1, 2, 3]")),
+        ("routing_key", record("x", routing_key="")),
+    ],
+)
+def test_a_message_without_the_value_goes_to_an_underscore(
+    field: str, message: logfan.Record
+) -> None:
+    assert template(f"logs/{{{field}}}.log").of(message) == "logs/_.log"
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [(True, "true"), (5, "5"), (2.5, "2.5"), (b"bytes", "bytes"), (b"\xff", "\ufffd")],
+)
+def test_plain_values_of_other_types_are_written_out(value: object, name: str) -> None:
+    assert safe_name(value) == name
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_a_hostile_routing_key_stays_in_its_folder(tmp_path: Path, value: str) -> None:
+    (tmp_path / "logs").mkdir()
+    with opened(tmp_path / "logs/{routing_key}/{headers.name}.log") as sink:
+        deliver(sink, [record("x", routing_key=value, headers={"name": value})])
+    written = [Path(folder) / name for folder, _, names in os.walk(tmp_path) for name in names]
+    assert len(written) == 1
+    assert written[0].read_bytes() == b"x\n"
+    assert len(written[0].relative_to(tmp_path / "logs").parts) == 2
+    assert not any(part.startswith(".") for part in written[0].relative_to(tmp_path).parts)
+
+
+@given(st.lists(st.text() | st.binary() | st.none(), min_size=4, max_size=4))
+def test_no_values_together_make_an_impossible_name(values: list[Any]) -> None:
+    headers = dict(zip("abcd", values, strict=True))
+    path = template("logs/{headers.a}{headers.b}/{headers.c}.{headers.d}.log").of(
+        record("x", headers=headers)
+    )
+    parts = path.split("/")
+    assert len(parts) == 3
+    assert all(0 < len(part.encode()) <= 200 and not part.startswith(".") for part in parts)
+    assert not any(category(char) in ("Cc", "Cs") for char in path)
+
+
+def test_long_values_that_differ_at_their_end_get_files_of_their_own() -> None:
+    path = template("{routing_key}.log")
+    paths = {path.of(record("x", routing_key="x" * 250 + end)) for end in "abc"}
+    assert len(paths) == 3
+    fields = template("{headers.a}{headers.a}{headers.a}-{headers.b}.log")
+    together = {
+        fields.of(record("x", headers={"a": "é" * 60, "b": end})) for end in ("1" * 90, "2" * 90)
+    }
+    assert len(together) == 2
+
+
+def test_a_message_cannot_pose_as_a_rotated_file() -> None:
+    stamp = ".20261124T101500.123456Z"
+    path = template("logs/app{routing_key}{headers.rest}").of(
+        record("x", routing_key=f"x{stamp[:9]}", headers={"rest": f"{stamp[9:]}.gz"})
+    )
+    assert stamp not in path
+
+
+def test_a_link_among_the_parts_that_messages_decide_on_is_refused(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/evil").symlink_to(outside)
+    (tmp_path / "logs/good").mkdir()
+    (tmp_path / "logs/good/evil.log").symlink_to(outside / "file")
+    hostile = [
+        ("{routing_key}/{headers.name}.log", "evil", "a"),
+        ("{routing_key}/{headers.name}.log", "good", "evil"),
+        ("{routing_key}/new/{headers.name}.log", "evil", "a"),
+    ]
+    for path, key, name in hostile:
+        message = record("x", routing_key=key, headers={"name": name})
+        with (
+            opened(tmp_path / "logs" / path) as sink,
+            pytest.raises(logfan.SinkUnavailable, match="symbolic link"),
+        ):
+            sink.write([message])
+    assert list(outside.iterdir()) == []
+
+
+def test_the_operators_own_links_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "logs").symlink_to(tmp_path / "disk")
+    with opened(tmp_path / "logs/{date}/{routing_key}.log") as sink:
+        deliver(sink, [record("x")])
+    assert (tmp_path / "disk/2026-11-24/app.log").read_bytes() == b"x\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"path": ""}, "must name a file"),
+        ({"path": "logs/"}, "must name a file"),
+        ({"path": "a\0b"}, "must name a file"),
+        ({}, "required"),
+        ({"path": 5}, "valid string"),
+        ({"path": "{dat}.log"}, "unknown field {dat}; fields: {date}"),
+        ({"path": "{}.log"}, "unknown field {}"),
+        ({"path": "{headers}.log"}, "unknown field {headers}"),
+        ({"path": "{headers.}.log"}, "unknown field {headers.}"),
+        ({"path": "{json}.log"}, "unknown field {json}"),
+        ({"path": "{date:%Y}.log"}, "unknown field {date:%Y}"),
+        ({"path": "{Date}.log"}, "unknown field {Date}"),
+        ({"path": "{date.log"}, "brace without its partner"),
+        ({"path": "date}.log"}, "brace without its partner"),
+        ({"path": "{{date}}.log"}, "brace without its partner"),
+        ({"path": "a", "format": "jsno"}, "'json', 'text' or 'raw'"),
+        ({"path": "a", "fsync": "always"}, "'batch' or 'never'"),
+        ({"path": "a", "fsync": True}, "'batch' or 'never'"),
+        ({"path": "a", "rotate": {}}, "needs size or every"),
+        ({"path": "a", "rotate": {"keep": 3}}, "needs size or every"),
+        ({"path": "a", "rotate": "1d"}, "valid dictionary"),
+        ({"path": "a", "rotate": {"size": 100}}, "with its unit"),
+        ({"path": "a", "rotate": {"size": "0B"}}, "more than nothing"),
+        ({"path": "a", "rotate": {"every": "daily"}}, "with its unit"),
+        ({"path": "a", "rotate": {"every": "0s"}}, "more than nothing"),
+        ({"path": "a", "rotate": {"every": "1d", "keep": -1}}, "must not be negative"),
+        ({"path": "a", "rotate": {"every": "1d", "keep": True}}, "a number of files, or an age"),
+        ({"path": "a", "rotate": {"every": "1d", "keep": 1.5}}, "a number of files, or an age"),
+        ({"path": "a", "rotate": {"every": "1d", "keep": "14"}}, "with its unit"),
+        ({"path": "a", "rotate": {"every": "1d", "keep": "0d"}}, "more than nothing"),
+        ({"path": "a", "rotate": {"every": "1d", "compress": "xz"}}, "'none', 'gzip' or 'zstd'"),
+        ({"path": "a", "rotate": {"every": "1d", "kep": 3}}, "not permitted"),
+        ({"path": "a", "max_open_files": 0}, "greater than or equal to 1"),
+        ({"path": "a", "colour": "auto"}, "not permitted"),
+    ],
+)
+def test_a_wrong_option_is_a_fault_that_says_what_would_be_right(
+    options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        FileSink.Config(**options)
+    assert said in str(caught.value).replace('"', "'") or said in str(caught.value)
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    config = FileSink.Config(path="a", rotate={"every": "1d"})
+    assert (config.format, config.fsync, config.max_open_files) == ("json", "batch", 64)
+    assert config.rotate is not None
+    assert (config.rotate.keep.count, config.rotate.compress) == (14, "none")
+
+
+def test_two_sinks_on_one_path_are_a_conflict() -> None:
+    paths = {"a": "logs/x.log", "b": "./logs//x.log", "c": "logs/y.log", "d": "logs/../logs/x.log"}
+    configs = {name: FileSink.Config(path=path) for name, path in paths.items()}
+    wrong = FileSink.conflicts(configs)
+    assert set(wrong) == {"b", "d"}
+    assert "sinks.a" in wrong["b"]
+
+
+def test_dotted_finds_what_is_there_and_nothing_else() -> None:
+    value = {"a": {"b": [10, {"c": 0}]}, "": 1}
+    assert dotted(value, "a.b.1.c") == 0
+    assert dotted(value, "a.b.2") is None
+    assert dotted(value, "a.b.-1") is None
+    assert dotted(value, "a.b.c") is None
+    assert dotted(5, "a") is None
