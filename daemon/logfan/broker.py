@@ -100,8 +100,8 @@ def trouble_of(error: BaseException | None, address: str, *, was_open: bool) -> 
     last = causes[-1] if causes else None
     words = f"{type(last).__name__}: {last}" if last is not None else "closed without a reason"
     if was_open:
-        said = re.search(r"'([^']+)'\)", words)
-        return Trouble(Kind.LOST, f"connection to {address} lost: {said[1] if said else words}")
+        inner = re.search(r"'([^']+)'\)", words)
+        return Trouble(Kind.LOST, f"connection to {address} lost: {inner[1] if inner else words}")
     return Trouble(Kind.UNREACHABLE, f"{address} did not finish the handshake ({words})")
 
 

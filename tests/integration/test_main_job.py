@@ -3,7 +3,9 @@
 import json
 import signal
 from collections import Counter
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,6 +49,12 @@ def lines(path: Path) -> list[bytes]:
     return path.read_bytes().splitlines() if path.exists() else []
 
 
+def taken(channel: Any, queue: str) -> bytes | None:
+    """What the tutorial's consumer would get next."""
+    body: bytes | None = channel.basic_get(queue, auto_ack=True)[2]
+    return body
+
+
 def test_every_message_is_in_every_sink_exactly_once(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
@@ -88,7 +96,7 @@ def test_the_tutorials_programs_run_unchanged_beside_it(
             before.queue_bind(exchange="logs", queue=result.method.queue)
             before.basic_publish(exchange="logs", routing_key="", body=f"info: {consumer}")
             got = wait_until(
-                lambda queue=result.method.queue: before.basic_get(queue, auto_ack=True)[2],
+                partial(taken, before, result.method.queue),
                 "the tutorial's consumer has its copy",
             )
             assert got == f"info: {consumer}".encode()

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,10 @@ def written(folder: Path) -> set[bytes]:
 
 def is_consuming(daemon: DaemonProcess) -> bool:
     return daemon.metric("logfan_consuming") == 1
+
+
+def has_come_back(daemon: DaemonProcess, losses: int) -> bool:
+    return daemon.metric(LOST) == losses and is_consuming(daemon)
 
 
 def test_it_is_back_within_five_seconds_of_the_broker(
@@ -58,7 +63,7 @@ def test_closed_connections_and_deleted_queues_are_no_end(
         for number, trouble in enumerate(troubles, 1):
             trouble()
             wait_until(
-                lambda number=number: daemon.metric(LOST) == number and is_consuming(daemon),
+                partial(has_come_back, daemon, number),
                 f"it is back after {trouble.__name__}; its log:\n{daemon.log()}", BACK_SECONDS,
             )  # fmt: skip
             publish(own_node.url, names.exchange, [b"after %d" % number])

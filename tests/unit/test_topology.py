@@ -34,6 +34,7 @@ GONE = Answer(404, "NOT_FOUND - no exchange 'logs' in vhost '/'")
 DIFFERS = (
     "PRECONDITION_FAILED - inequivalent arg '{}' for {} in vhost '/': received {} but current is {}"
 )
+TEN = "the value '10' of type 'signedint'"
 
 
 def test_what_is_not_there_is_made_and_bound() -> None:
