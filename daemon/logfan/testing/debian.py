@@ -119,7 +119,8 @@ def _make(
         (new / ".complete").write_text(str(root))
         new.rename(root)
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        for no_longer in (new, *_own_apt(root.parent)):
+            shutil.rmtree(no_longer, ignore_errors=True)
     _say(f"ready: {', '.join(packages)}", last=True)
 
 
@@ -144,9 +145,14 @@ def _has_lists(folder: Path) -> bool:
     return any(folder.glob("*_Packages*"))
 
 
+def _own_apt(cache: Path) -> tuple[Path, Path]:
+    """Where apt keeps its package lists, and its archives, when it may not use the system's."""
+    return cache / ".lists", cache / ".apt"
+
+
 def _update_lists(cache: Path) -> Sequence[str]:
     """Fetch package lists into a folder of our own; returns the options that make apt use it."""
-    lists, archives = cache / ".lists", cache / ".apt"
+    lists, archives = _own_apt(cache)
     (lists / "partial").mkdir(parents=True, exist_ok=True)
     (archives / "archives/partial").mkdir(parents=True, exist_ok=True)
     options = (

@@ -32,6 +32,7 @@ _CTL_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 _LOG_LINES = 15
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_TIME_AND_PROCESS = re.compile(r"^\d{4}-\S+ \S+ (\[\w+\]) <[\d.]+>")
 # Erlang's own traffic stays on loopback, too; and idle schedulers do not spin, as the node shares
 # its cores with what it serves.
 _LOOPBACK = "-kernel inet_dist_use_interface {127,0,0,1}"
@@ -79,6 +80,7 @@ class RabbitNode:
         self._name = f"logfan-{self.port}@localhost"
         self._folder = Path(tempfile.mkdtemp(prefix="logfan-rabbitmq-"))
         self._write_config(config, plugins)
+        self._logged = 0
         self._guard = self._start_guard()
 
     @property
@@ -116,16 +118,20 @@ class RabbitNode:
         """Start the node and wait until it speaks AMQP. Raises NodeUnavailable with its log."""
         if self._ask("pid") != "ended":
             raise RuntimeError("the private RabbitMQ runs already")
+        if not _is_free(self.port):
+            raise NodeUnavailable(f"port {self.port} of 127.0.0.1 is in use")
+        log = self._folder / "node.log"
+        self._logged = log.stat().st_size if log.exists() else 0
         answer = self._ask("start")
         if answer != "started":
             raise NodeUnavailable(f"the private RabbitMQ cannot be started: {answer}")
         deadline = time.monotonic() + _START_SECONDS
         while not answers("127.0.0.1", self.port):
             if self._ask("pid") == "ended":
-                raise NodeUnavailable(f"the private RabbitMQ ended at its start:\n{self._tail()}")
+                raise NodeUnavailable(f"the private RabbitMQ ended at its start:\n{self._why()}")
             if time.monotonic() > deadline:
                 raise NodeUnavailable(
-                    f"the private RabbitMQ is not up after {_START_SECONDS:.0f} s:\n{self._tail()}"
+                    f"the private RabbitMQ is not up after {_START_SECONDS:.0f} s:\n{self._why()}"
                 )
             time.sleep(_POLL_SECONDS)
 
@@ -215,6 +221,7 @@ class RabbitNode:
             "RABBITMQ_PID_FILE": f"{folder}/pid",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _ERL,
             "RABBITMQ_CTL_ERL_ARGS": _ERL,
+            "ERL_CRASH_DUMP_SECONDS": "0",
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_EPMD_PORT": str(self._epmd_port),
         }
@@ -245,12 +252,15 @@ class RabbitNode:
             raise NodeUnavailable("the private RabbitMQ's guard was ended by someone") from error
         return self._guard.stdout.readline().strip()
 
-    def _tail(self) -> str:
+    def _why(self) -> str:
+        """What the broker wrote since its start: its first errors, or else its last lines."""
         try:
-            text = (self._folder / "node.log").read_text(errors="replace")
+            text = (self._folder / "node.log").read_bytes()[self._logged :].decode(errors="replace")
         except OSError:
             return "it wrote no log"
-        return "\n".join(_COLOURS.sub("", text).splitlines()[-_LOG_LINES:])
+        lines = [_TIME_AND_PROCESS.sub(r"\1", line) for line in _COLOURS.sub("", text).splitlines()]
+        errors = [line for line in lines if line.startswith("[error]")][:_LOG_LINES]
+        return "\n".join(errors or lines[-_LOG_LINES:])
 
 
 def answers(host: str, port: int, seconds: float = 2.0) -> bool:
@@ -272,13 +282,20 @@ def free_port() -> int:
     lowest_of_kernel = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     candidates = range(10_000, max(lowest_of_kernel, 11_000))
     for port in random.sample(candidates, k=100):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        if _is_free(port):
             return port
     raise NodeUnavailable(f"no free port of 127.0.0.1 among {candidates}")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As the broker does: connections that are about to be forgotten are no obstacle.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _find_server(root: Path | None) -> tuple[Path, Path]:
