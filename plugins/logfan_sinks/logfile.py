@@ -204,8 +204,11 @@ def make_folders(folder: Path) -> None:
         missing.append(folder)
         folder = folder.parent
     for new in reversed(missing):
-        with suppress(FileExistsError):
+        try:
             new.mkdir(_FOLDER_MODE)
+        except FileExistsError:
+            if not new.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, "not a directory", str(new)) from None
         sync_folder(new.parent)
 
 

@@ -1,0 +1,513 @@
+"""The file sink's road to the disk: whole lines, durable first, nothing torn and nothing twice."""
+
+import errno
+import logging
+import os
+import resource
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import logfan
+from support.files import NOON, deliver, held_open, made, numbered, opened, record
+from support.waiting import wait_until
+
+
+def bodies(path: Path) -> list[str]:
+    return path.read_text().splitlines()
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """No file of this process may grow beyond this: the kernel cuts a write short, then refuses."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What the sink asks of the kernel, in order, each with the file's name. A lost fsync leaves
+    no other trace: the page cache outlives the process."""
+    seen: list[tuple[str, str]] = []
+
+    def watched(name: str) -> None:
+        real = getattr(os, name)
+
+        def call(fd: int, *rest: Any) -> Any:
+            seen.append((name, Path(f"/proc/self/fd/{fd}").readlink().name))
+            return real(fd, *rest)
+
+        monkeypatch.setattr(os, name, call)
+
+    for name in ("write", "fdatasync", "fsync", "close", "ftruncate"):
+        watched(name)
+    return seen
+
+
+def test_records_become_lines_in_their_order(tmp_path: Path) -> None:
+    with opened(tmp_path / "a.log") as sink:
+        deliver(sink, numbered(0, 3))
+        deliver(sink, numbered(3, 5))
+    assert (tmp_path / "a.log").read_bytes() == b"0000\n0001\n0002\n0003\n0004\n"
+
+
+def test_a_restart_appends(tmp_path: Path) -> None:
+    for start in (0, 2):
+        with opened(tmp_path / "a.log") as sink:
+            deliver(sink, numbered(start, start + 2))
+    assert bodies(tmp_path / "a.log") == ["0000", "0001", "0002", "0003"]
+
+
+def test_the_file_and_its_folders_are_made_and_not_readable_by_all(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with opened(tmp_path / "x/y/a.log"):
+            pass
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x/y/a.log").stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o750
+
+
+def test_a_batch_is_one_write_and_one_fdatasync_after_it(
+    tmp_path: Path, calls: list[tuple[str, str]]
+) -> None:
+    with opened(tmp_path / "a.log") as sink:
+        del calls[:]
+        sink.write(numbered(0, 1000))
+        assert calls == [("write", "a.log")]
+        sink.flush()
+        assert calls == [("write", "a.log"), ("fdatasync", "a.log")]
+        sink.flush()
+        assert len(calls) == 2
+
+
+def test_each_file_of_a_batch_is_synced_once(tmp_path: Path, calls: list[tuple[str, str]]) -> None:
+    with opened(tmp_path / "{routing_key}") as sink:
+        batch = [record("x", routing_key=key) for key in "abab"]
+        deliver(sink, batch)
+        del calls[:]
+        sink.write(batch)
+        sink.write(batch)
+        assert sorted(calls) == [("write", "a")] * 2 + [("write", "b")] * 2
+        del calls[:]
+        sink.flush()
+        assert sorted(calls) == [("fdatasync", "a"), ("fdatasync", "b")]
+
+
+def test_fsync_never_leaves_it_to_the_system(tmp_path: Path, calls: list[tuple[str, str]]) -> None:
+    with opened(tmp_path / "a.log", fsync="never") as sink:
+        deliver(sink, numbered(0, 2))
+    assert not [name for name, _ in calls if "sync" in name]
+
+
+def test_a_new_files_name_is_durable_too(tmp_path: Path, calls: list[tuple[str, str]]) -> None:
+    with opened(tmp_path / "new/a.log"):
+        assert calls[0] == ("fsync", tmp_path.name)
+        assert ("fsync", "new") in calls
+
+
+def test_a_short_write_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:3]))
+    with opened(tmp_path / "a.log") as sink:
+        deliver(sink, numbered(0, 10))
+    assert bodies(tmp_path / "a.log") == [f"{number:04}" for number in range(10)]
+
+
+def test_a_write_that_fails_half_way_leaves_nothing_and_succeeds_later(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    with opened(path) as sink:
+        deliver(sink, numbered(0, 10))
+        with file_size_limit(63), pytest.raises(logfan.SinkUnavailable, match="EFBIG"):
+            sink.write(numbered(10, 20))
+        assert bodies(path) == [f"{number:04}" for number in range(10)]
+        sink.open()
+        deliver(sink, numbered(10, 20))
+    assert bodies(path) == [f"{number:04}" for number in range(20)]
+
+
+def test_a_file_that_fails_does_not_leave_its_neighbours_with_doubles(tmp_path: Path) -> None:
+    batch = [
+        record("small", routing_key="first"),
+        record("x" * 5000, routing_key="large"),
+        record("small", routing_key="last"),
+    ]
+    with opened(tmp_path / "{routing_key}") as sink:
+        deliver(sink, batch)
+        with file_size_limit(8000), pytest.raises(logfan.SinkUnavailable, match=r"large.*EFBIG"):
+            sink.write(batch)
+        sink.open()
+        deliver(sink, batch)
+    assert bodies(tmp_path / "first") == ["small"] * 2
+    assert bodies(tmp_path / "large") == ["x" * 5000] * 2
+    assert bodies(tmp_path / "last") == ["small"] * 2
+
+
+def test_a_failed_fdatasync_undoes_the_batch_so_that_it_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A disk that fails cannot be had here; the call that would say so can.
+    def fails(fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with opened(tmp_path / "{routing_key}") as sink:
+        deliver(sink, [record("kept")])
+        sink.write([record("lost?"), record("lost?", routing_key="other")])
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", fails)
+            with pytest.raises(logfan.SinkUnavailable, match=r"input/output error \(EIO\)"):
+                sink.flush()
+        assert bodies(tmp_path / "app") == ["kept"]
+        assert bodies(tmp_path / "other") == []
+        sink.flush()
+        sink.open()
+        deliver(sink, [record("lost?"), record("lost?", routing_key="other")])
+    assert bodies(tmp_path / "app") == ["kept", "lost?"]
+    assert bodies(tmp_path / "other") == ["lost?"]
+
+
+def test_a_full_device_is_named_in_words() -> None:
+    with opened("/dev/full") as sink:
+        with pytest.raises(logfan.SinkUnavailable) as caught:
+            sink.write([record("x")])
+        assert str(caught.value) == "/dev/full: disk full (ENOSPC)"
+
+
+def test_a_device_takes_lines_without_sync_or_mending() -> None:
+    with opened("/dev/null", rotate={"size": "1B"}) as sink:
+        deliver(sink, numbered(0, 10))
+        deliver(sink, numbered(0, 10))
+
+
+def test_a_full_disk_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    program = tmp_path / "fill.py"
+    program.write_text(
+        textwrap.dedent("""
+        import os, sys, time
+        import logfan
+        from logfan_sinks.file import FileSink
+
+        def batch(number):
+            return [logfan.Record(b"%06d" % (number * 100 + at) + b"x" * 500, "logs", "k", False,
+                    time.time(), logfan.Properties()) for at in range(100)]
+
+        disk = sys.argv[1]
+        ballast = os.path.join(disk, "ballast")
+        with open(ballast, "wb") as file:
+            file.write(bytes(300_000))
+        path = os.path.join(disk, "a.log")
+        sink = FileSink(FileSink.Config(path=path, format="raw"))
+        sink.open()
+        number = failures = 0
+        while number < 15:
+            try:
+                sink.write(batch(number))
+                sink.flush()
+                number += 1
+            except logfan.SinkUnavailable as error:
+                failures += 1
+                assert "disk full (ENOSPC)" in str(error), error
+                with open(path, "rb") as file:
+                    assert len(file.read().split(b"\\n")) == number * 100 + 1
+                if failures == 3:
+                    os.unlink(ballast)
+                assert failures < 9
+                sink.open()
+        sink.close()
+        with open(path, "rb") as file:
+            numbers = [int(line[:6]) for line in file.read().splitlines()]
+        assert failures >= 3 and numbers == list(range(1500)), (failures, len(numbers))
+        print("all there, once")
+        """)
+    )
+    ours = [] if os.geteuid() == 0 else ["--map-root-user"]
+    unshare = ["unshare", *ours, "--mount", "sh", "-c"]
+    mount = 'mount -t tmpfs -o size=1m none "$1"'
+    tried = subprocess.run(
+        [*unshare, mount, "sh", str(disk)], check=False, capture_output=True, text=True
+    )
+    if tried.returncode:
+        pytest.skip(f"no small disk can be mounted here: {tried.stderr.strip()}")
+    done = subprocess.run(
+        [*unshare, f'{mount} && exec "$2" "$3" "$1"', "sh", str(disk), sys.executable, program],
+        check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout == "all there, once\n", done.stderr
+
+
+@pytest.mark.parametrize("torn", [b"0002", b"0", b"x" * 200_000, b"\0" * 65536])
+def test_a_torn_line_is_mended_at_open(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, torn: bytes
+) -> None:
+    path = tmp_path / "a.log"
+    path.write_bytes(b"0000\n0001\n" + torn)
+    with caplog.at_level(logging.WARNING), opened(path) as sink:
+        deliver(sink, numbered(2, 3))
+    assert bodies(path) == ["0000", "0001", "0002"]
+    assert f"{path}: cut off a torn last line of {len(torn)} bytes" in caplog.text
+
+
+def test_a_file_that_is_one_torn_line_is_emptied(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    path.write_bytes(b"x" * 70_000)
+    with opened(path) as sink:
+        deliver(sink, numbered(0, 1))
+    assert bodies(path) == ["0000"]
+
+
+def test_whole_lines_are_left_alone_at_open(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.log"
+    content = b"".join(b"%d\n" % number for number in range(50_000)) + b"\n\n"
+    path.write_bytes(content)
+    with opened(path):
+        pass
+    assert path.read_bytes() == content
+    assert caplog.text == ""
+
+
+def test_what_was_flushed_outlives_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    program = textwrap.dedent("""
+        import sys, time
+        import logfan
+        from logfan_sinks.file import FileSink
+
+        sink = FileSink(FileSink.Config(path=sys.argv[1], format="raw"))
+        sink.open()
+        for number in range(10_000_000):
+            sink.write([logfan.Record(b"%08d" % number * 2000, "logs", "k", False, time.time(),
+                        logfan.Properties())] * 20)
+            sink.flush()
+            print(number, flush=True)
+    """)
+    with subprocess.Popen(
+        [sys.executable, "-c", program, path], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        flushed = -1
+        while flushed < 30:
+            flushed = int(process.stdout.readline())
+        process.send_signal(signal.SIGKILL)
+        flushed = max([flushed, *(int(line) for line in process.stdout if line.endswith("\n"))])
+    with opened(path):
+        pass
+    lines = bodies(path)
+    assert {len(line) for line in lines} == {16_000}
+    numbers = [int(line[:8]) for line in lines]
+    assert numbers == sorted(numbers)
+    assert all(numbers.count(number) == 20 for number in range(flushed + 1))
+    assert numbers[-1] <= flushed + 1
+
+
+def test_two_processes_on_one_path_is_refused_with_the_others_pid(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    program = (
+        "import sys; from logfan_sinks.file import FileSink\n"
+        "sink = FileSink(FileSink.Config(path=sys.argv[1])); sink.open()\n"
+        "print('open', flush=True); sys.stdin.read(); sink.close()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, path],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline() == "open\n"
+        sink = made(path)
+        with pytest.raises(logfan.SinkUnavailable, match=f"process {process.pid} writes to it"):
+            sink.open()
+        process.stdin.close()
+        process.wait(20)
+    sink.open()
+    deliver(sink, numbered(0, 1))
+    sink.close()
+    assert bodies(path) == ["0000"]
+
+
+def test_two_sinks_on_one_file_by_two_names_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "b.log").symlink_to(tmp_path / "a.log")
+    with (
+        opened(tmp_path / "a.log"),
+        pytest.raises(logfan.SinkUnavailable, match="another sink of this daemon writes to it"),
+    ):
+        made(tmp_path / "b.log").open()
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("folder", "is a directory (EISDIR)"),
+        ("file/a.log", "a part of the path is no directory (ENOTDIR)"),
+        ("pipe", "neither a regular file nor a device"),
+        ("x" * 300, "the name is too long (ENAMETOOLONG)"),
+        ("loop", "symbolic link"),
+        ("file/{routing_key}", "no directory"),
+    ],
+)
+def test_a_path_that_cannot_be_shows_at_open(tmp_path: Path, path: str, said: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    sink = made(tmp_path / path)
+    with pytest.raises(logfan.SinkUnavailable) as caught:
+        sink.open()
+    assert said in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    assert held_open(tmp_path) == []
+    sink.close()
+
+
+@contextmanager
+def ordinary_user() -> Iterator[None]:
+    """Modes do not bind root: as nobody, if this is root."""
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_a_folder_without_permission_is_named() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # where nobody may look in, unlike tmp_path
+        Path(folder).chmod(0o755)
+        closed = Path(folder) / "closed"
+        closed.mkdir()
+        closed.chmod(0o555)
+        for path in ("closed/a.log", "closed/new/a.log", "closed/new/{routing_key}"):
+            with (
+                ordinary_user(),
+                pytest.raises(logfan.SinkUnavailable, match=r"permission denied \(EACCES\)"),
+            ):
+                made(Path(folder) / path).open()
+
+
+def test_logrotate_may_rename_the_file_and_send_a_hup(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    with opened(path) as sink:
+        deliver(sink, numbered(0, 2))
+        path.rename(tmp_path / "a.log.1")
+        sink.open()
+        deliver(sink, numbered(2, 3))
+    assert bodies(tmp_path / "a.log.1") == ["0000", "0001"]
+    assert bodies(path) == ["0002"]
+
+
+def test_a_renamed_or_removed_file_is_noticed_even_without_a_hup(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    with opened(path) as sink:
+        deliver(sink, numbered(0, 1))
+        path.rename(tmp_path / "a.log.1")
+        deliver(sink, numbered(1, 2))
+        path.unlink()
+        deliver(sink, numbered(2, 3))
+        assert len(held_open(tmp_path)) == 1
+    assert bodies(tmp_path / "a.log.1") == ["0000"]
+    assert bodies(path) == ["0002"]
+
+
+def test_a_file_removed_between_write_and_flush_is_not_acknowledged(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    with opened(path) as sink:
+        sink.write(numbered(0, 1))
+        path.unlink()
+        with pytest.raises(logfan.SinkUnavailable, match="was deleted"):
+            sink.flush()
+        sink.open()
+        deliver(sink, numbered(0, 1))
+    assert bodies(path) == ["0000"]
+
+
+def test_copytruncate_is_survived_also_by_a_failing_write(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    with opened(path) as sink:
+        deliver(sink, numbered(0, 100))
+        os.truncate(path, 0)
+        deliver(sink, numbered(100, 101))
+        assert bodies(path) == ["0100"]
+        with file_size_limit(12), pytest.raises(logfan.SinkUnavailable):
+            sink.write(numbered(101, 110))
+        assert path.read_bytes() == b"0100\n"
+
+
+def test_no_more_files_are_open_than_allowed_and_each_is_durable_before_it_is_closed(
+    tmp_path: Path, calls: list[tuple[str, str]]
+) -> None:
+    keys = [f"key-{number}" for number in range(10)]
+    with opened(tmp_path / "{routing_key}", max_open_files=3) as sink:
+        del calls[:]
+        for turn in range(3):
+            batch = [record(f"{turn}", routing_key=key) for key in keys]
+            deliver(sink, batch)
+            assert len(held_open(tmp_path)) == 3
+    for key in keys:
+        assert bodies(tmp_path / key) == ["0", "1", "2"]
+        mine = [name for name, file in calls if file == key]
+        assert mine == ["write", "fdatasync", "close"] * 3
+    assert held_open(tmp_path) == []
+
+
+def test_the_file_used_last_is_closed_last(tmp_path: Path) -> None:
+    with opened(tmp_path / "{routing_key}", max_open_files=2) as sink:
+        for key in "abac":
+            deliver(sink, [record("x", routing_key=key)])
+        assert held_open(tmp_path) == [str(tmp_path / "a"), str(tmp_path / "c")]
+
+
+def test_a_batch_over_midnight_goes_into_both_days_and_the_old_file_is_closed(
+    tmp_path: Path,
+) -> None:
+    midnight = NOON + 12 * 3600
+    with opened(tmp_path / "{date}.log") as sink:
+        deliver(sink, [record(str(at), received_at=midnight + at) for at in (-2, -1, 0, 1)])
+        deliver(sink, [record("2", received_at=midnight + 2)])
+        deliver(sink, [record("later", received_at=midnight + 3601)])
+        assert held_open(tmp_path) == [str(tmp_path / "2026-11-25.log")]
+    assert bodies(tmp_path / "2026-11-24.log") == ["-2", "-1"]
+    assert bodies(tmp_path / "2026-11-25.log") == ["0", "1", "2", "later"]
+
+
+@pytest.mark.parametrize("form", ["json", "text", "raw"])
+def test_a_body_of_16_mib_and_hostile_neighbours_are_a_line_each(tmp_path: Path, form: str) -> None:
+    batch = [
+        record("first"), record(b"\xff" * (16 << 20)), record(b""), record(b"[" * 100_000),
+        record("\x1b]0;x\x07\u202e\u2028"), record("last"),
+    ]  # fmt: skip
+    with opened(tmp_path / "a.log", format=form) as sink:
+        deliver(sink, batch)
+    lines = (tmp_path / "a.log").read_bytes().split(b"\n")
+    assert len(lines) == len(batch) + 1
+    assert b"first" in lines[0]
+    assert b"last" in lines[-2]
+    assert lines[-1] == b""
+
+
+def test_close_after_a_failed_open_and_close_twice_do_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    sink = made(tmp_path / "folder", rotate={"every": "1d"})
+    with pytest.raises(logfan.SinkUnavailable):
+        sink.open()
+    sink.close()
+    sink.close()
+    wait_until(lambda: not held_open(tmp_path), "nothing is held open")
