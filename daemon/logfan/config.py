@@ -21,7 +21,7 @@ from logfan.units import Duration, Size
 
 ENV_PREFIX = "LOGFAN_"
 _NOT_SETTINGS = ("LOGFAN_CONFIG",)
-_URL_HELP = "write amqp://USER:PASSWORD@HOST:PORT/VHOST"
+_URL_HELP = "write amqp://, then USER:PASSWORD@HOST:PORT/VHOST"
 
 PositiveDuration = Annotated[Duration, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -68,6 +68,12 @@ def check_url(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _not_empty(urls: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    if not urls:
+        raise ValueError(f"must not be empty; {_URL_HELP}")
+    return urls
+
+
 BrokerUrl = Annotated[SecretStr, AfterValidator(check_url)]
 
 
@@ -90,7 +96,7 @@ class ReconnectSettings(Table):
 class RabbitmqSettings(Table):
     """`rabbitmq`"""
 
-    urls: Annotated[tuple[BrokerUrl, ...], Field(min_length=1)] = (
+    urls: Annotated[tuple[BrokerUrl, ...], AfterValidator(_not_empty)] = (
         SecretStr("amqp://guest:guest@localhost:5672/%2F"),
     )
     url_file: Path | None = None

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ValidationError
 from logfan.faults import Fault
 
 _SECRET_NAME = re.compile(r"pass|secret|token|credential|api_?key|dsn", re.IGNORECASE)
-_USER_INFO = re.compile(r"(?<=://)[^/\s]*@")
+# As far as the last @: a password may hold a / that nobody encoded.
+_USER_INFO = re.compile(r"(?<=://)\S*@")
 _SHOWN_LENGTH = 60
 
 _WORDS = {

@@ -1,0 +1,245 @@
+"""Config files that people get wrong: each told with the place and the way out."""
+
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from logfan.cli import main
+
+SINK = '[sinks.a]\nkind = "stdout"\n'
+FILE = '[sinks.a]\nkind = "file"\npath = "a.log"\n'
+COUNTER = '[sinks.m]\nkind = "metrics"\n[[sinks.m.counters]]\nname = "x_total"\n'
+
+
+def check(folder: Path, text: str | bytes, **environ: str) -> Result:
+    """`logfan check` on this text; the environment holds nothing else of ours."""
+    file = folder / "config.toml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    clean = {name: None for name in os.environ if name.startswith("LOGFAN_")}
+    return CliRunner(env={**clean, **environ}).invoke(main, ["check", "--config", str(file)])
+
+
+HOSTILE: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
+    "empty file": ("", ("sinks", "at least one sink")),
+    "no sinks": ("[rabbitmq]\n", ("sinks", "at least one sink")),
+    "yaml": ("rabbitmq:\n  prefetch: 5\n", ("not valid TOML", "line 1", "key = value")),
+    "unclosed string": (f'{SINK}format = "te\n', ("not valid TOML", "line 3")),
+    "python bool": (f"{SINK}required = True\n", ("not valid TOML", "lower case")),
+    "double table": (f"{SINK}{SINK}", ("not valid TOML", "twice")),
+    "double key": ('[log]\nlevel = "info"\nlevel = "debug"\n' + SINK, ("not valid TOML", "line 3")),
+    "not utf-8": (b'[log]\nlevel = "\xff"\n', ("not UTF-8", "line 2")),
+    "misspelt table": (f"[rabitmq]\nprefetch = 1\n{SINK}", ("rabitmq", 'did you mean "rabbitmq"')),
+    "misspelt key": (f"[rabbitmq]\nprefech = 1\n{SINK}", ("rabbitmq.prefech", '"prefetch"')),
+    "key at the top": (f"prefetch = 1\n{SINK}", ("prefetch", "rabbitmq.prefetch")),
+    "prefetch zero": (f"[rabbitmq]\nprefetch = 0\n{SINK}", ("rabbitmq.prefetch = 0", "at least 1")),
+    "prefetch too large": (
+        f"[rabbitmq]\nprefetch = 70000\n{SINK}", ("rabbitmq.prefetch = 70000", "at most 65535"),
+    ),
+    "prefetch as text": (
+        f'[rabbitmq]\nprefetch = "many"\n{SINK}', ('rabbitmq.prefetch = "many"', "whole number"),
+    ),
+    "duration as number": (
+        f"shutdown_timeout = 30\n{SINK}", ("shutdown_timeout = 30", '"5s"'),
+    ),
+    "duration without unit": (
+        f'[rabbitmq]\nheartbeat = "30"\n{SINK}', ('rabbitmq.heartbeat = "30"', "unit"),
+    ),
+    "size in words": (
+        f'[rabbitmq]\nmax_in_flight_bytes = "64 megs"\n{SINK}',
+        ("rabbitmq.max_in_flight_bytes", '"8MiB"'),
+    ),
+    "url without scheme": (
+        f'[rabbitmq]\nurls = ["localhost:5672"]\n{SINK}', ("rabbitmq.urls.0", "amqp://"),
+    ),
+    "http url": (
+        f'[rabbitmq]\nurls = ["http://localhost:15672"]\n{SINK}', ("rabbitmq.urls.0", "amqp://"),
+    ),
+    "url as text": (
+        f'[rabbitmq]\nurls = "amqp://localhost"\n{SINK}', ("rabbitmq.urls", "list"),
+    ),
+    "no urls": (f"[rabbitmq]\nurls = []\n{SINK}", ("rabbitmq.urls", "empty")),
+    "slash in the password": (
+        f'[rabbitmq]\nurls = ["amqp://bob:s3cret/x@host/v"]\n{SINK}',
+        ("rabbitmq.urls.0", "percent-encode", "%2F"),
+    ),
+    "at in the password": (
+        f'[rabbitmq]\nurls = ["amqp://bob:s3cret@x@host/v"]\n{SINK}',
+        ("rabbitmq.urls.0", "percent-encode"),
+    ),
+    "hash in the password": (
+        f'[rabbitmq]\nurls = ["amqp://bob:s3cret#1@host/v"]\n{SINK}',
+        ("rabbitmq.urls.0", "percent-encode"),
+    ),
+    "port of letters": (
+        f'[rabbitmq]\nurls = ["amqp://host:amqp/"]\n{SINK}', ("rabbitmq.urls.0", "port"),
+    ),
+    "two vhosts": (
+        f'[rabbitmq]\nurls = ["amqp://host/a/b"]\n{SINK}', ("rabbitmq.urls.0", "%2F"),
+    ),
+    "url file away": (
+        f'[rabbitmq]\nurl_file = "nowhere"\n{SINK}',
+        ('rabbitmq.url_file = "nowhere"', "No such file"),
+    ),
+    "url and url file": (
+        f'[rabbitmq]\nurls = ["amqp://h"]\nurl_file = "x"\n{SINK}',
+        ("rabbitmq.url_file", "keep one"),
+    ),
+    "unknown start": (
+        f'[rabbitmq]\nstartup = "wait"\n{SINK}', ('rabbitmq.startup = "wait"', '"retry" or "fail"'),
+    ),
+    "backoff upside down": (
+        f'[rabbitmq]\nreconnect = {{ initial = "1m", max = "1s" }}\n{SINK}',
+        ("rabbitmq.reconnect.initial", "rabbitmq.reconnect.max"),
+    ),
+    "ca away": (
+        f'[rabbitmq]\ntls = {{ ca_file = "ca.pem" }}\n{SINK}',
+        ("rabbitmq.tls.ca_file", "does not exist"),
+    ),
+    "key without certificate": (
+        f'[http]\ntls = {{ key_file = "config.toml" }}\n{SINK}', ("http.tls.key_file", "cert_file"),
+    ),
+    "near-miss value": (
+        f'[queue]\ntype = "quorom"\n{SINK}', ('queue.type = "quorom"', 'did you mean "quorum"'),
+    ),
+    "listen without port": (
+        f'[http]\nlisten = "127.0.0.1"\n{SINK}', ("http.listen", '"127.0.0.1:9464"'),
+    ),
+    "listen on a wild port": (
+        f'[http]\nlisten = "127.0.0.1:99999"\n{SINK}', ("http.listen", "65535"),
+    ),
+    "dead letters into the same queue": (
+        f'[dead_letter]\nqueue = "logfan"\n{SINK}', ("dead_letter.queue", "consumed"),
+    ),
+    "ratio as percent": (
+        f"[dead_letter]\nmax_ratio = 50\n{SINK}", ("dead_letter.max_ratio = 50", "at most 1"),
+    ),
+    "sink without kind": ("[sinks.a]\n", ("sinks.a.kind", "missing")),
+    "unknown kind": ('[sinks.a]\nkind = "fiel"\n', ('sinks.a.kind = "fiel"', '"file"')),
+    "kind of wrong type": ("[sinks.a]\nkind = 5\n", ("sinks.a.kind = 5", "string")),
+    "sink is no table": ("[sinks]\na = 5\n", ("sinks.a", "table")),
+    "sinks is no table": ('sinks = ["file"]\n', ("sinks", "table")),
+    "sink of a wild name": ('[sinks."a b"]\nkind = "stdout"\n', ("sinks.a b", "letters")),
+    "misspelt option": (f'{FILE}fromat = "raw"\n', ("sinks.a.fromat", '"format"')),
+    "host key in the wrong place": (
+        f"{FILE}max_records = 5\n", ("sinks.a.max_records", "sinks.a.batch.max_records"),
+    ),
+    "path missing": ('[sinks.a]\nkind = "file"\n', ("sinks.a.path", "missing")),
+    "unknown field in a path": (
+        '[sinks.a]\nkind = "file"\npath = "{day}.log"\n', ("sinks.a.path", "{day}", "{date}"),
+    ),
+    "brace in a path": (
+        '[sinks.a]\nkind = "file"\npath = "{date.log"\n', ("sinks.a.path", "brace"),
+    ),
+    "two files on one path": (
+        f'{FILE}[sinks.b]\nkind = "file"\npath = "./a.log"\n', ("sinks.b", "same path as sinks.a"),
+    ),
+    "batch of none": (
+        f"{FILE}batch = {{ max_records = 0 }}\n", ("sinks.a.batch.max_records = 0", "at least 1"),
+    ),
+    "retry upside down": (
+        f'{FILE}retry = {{ initial = "1h" }}\n', ("sinks.a.retry.initial", "sinks.a.retry.max"),
+    ),
+    "rotation of wrong size": (
+        f"{FILE}rotate = {{ size = 100 }}\n", ("sinks.a.rotate.size = 100", '"8MiB"'),
+    ),
+    "compression unknown": (
+        f'{FILE}rotate = {{ size = "1MiB", compress = "gz" }}\n',
+        ("sinks.a.rotate.compress", '"gzip"'),
+    ),
+    "metric of a wild name": (
+        COUNTER.replace("x_total", "x-total"), ("sinks.m.counters.0.name", "pattern"),
+    ),
+    "metric of our name": (
+        COUNTER.replace("x_total", "logfan_x"), ("sinks.m.counters.0.name", "choose another"),
+    ),
+    "metrics without any": ('[sinks.m]\nkind = "metrics"\n', ("sinks.m", "defines no metric")),
+    "metric in two sinks": (
+        COUNTER + COUNTER.replace("sinks.m", "sinks.n"), ("sinks.n", "which sinks.m has already"),
+    ),
+    "buckets falling": (
+        '[sinks.m]\nkind = "metrics"\nhistograms = [{ name = "h", value = "v", buckets = [2, 1] }]',
+        ("sinks.m.histograms.0.buckets", "larger"),
+    ),
+    "nothing to disable": (
+        f'[plugins]\ndisabled = ["fil"]\n{SINK}', ('plugins.disabled = "fil"', '"file"'),
+    ),
+    "plugin folder is a file": (
+        f'[plugins]\ndirectories = ["/etc/hostname"]\n{SINK}', ("/etc/hostname", "folders"),
+    ),
+    "instance of a wild name": (f'instance = "a/b"\n{SINK}', ("instance", "pattern")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_each_is_told_with_its_place(case: str, tmp_path: Path) -> None:
+    text, words = HOSTILE[case]
+    result = check(tmp_path, text)
+    assert result.exit_code == 78, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert "Traceback" not in result.output
+    assert "s3cret" not in result.output
+    for word in words:
+        assert word in result.output
+
+
+def test_all_faults_are_told_together(tmp_path: Path) -> None:
+    result = check(
+        tmp_path,
+        '[rabbitmq]\nprefetch = 0\nurls = ["nonsense"]\n[log]\nlevel = "loud"\n'
+        '[sinks.a]\nkind = "file"\n[sinks.b]\nkind = "nope"\n',
+    )
+    for place in (
+        "rabbitmq.prefetch",
+        "rabbitmq.urls.0",
+        "log.level",
+        "sinks.a.path",
+        "sinks.b.kind",
+    ):
+        assert place in result.output
+    assert "5 faults in" in result.output
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("LOGFAN_RABITMQ__PREFETCH", "5", 'did you mean "LOGFAN_RABBITMQ"'),
+        ("LOGFAN_RABBITMQ__PREFETCH", "lots", "rabbitmq.prefetch (from LOGFAN_RABBITMQ__PREFETCH)"),
+        ("LOGFAN_RABBITMQ__PREFECH", "5", '"prefetch"'),
+        ("LOGFAN_RABBITMQ__URLS", "amqp://h", "as JSON"),
+        ("LOGFAN_SINKS__A__FORMAT", "xml", "sinks.a.format (from LOGFAN_SINKS__A__FORMAT)"),
+    ],
+)
+def test_a_wrong_variable_is_named(tmp_path: Path, name: str, value: str, words: str) -> None:
+    result = check(tmp_path, SINK, **{name: value})
+    assert result.exit_code == 78
+    assert words in result.output
+
+
+def test_a_variable_overrides_the_file(tmp_path: Path) -> None:
+    result = check(tmp_path, SINK, LOGFAN_RABBITMQ__PREFETCH="7", LOGFAN_SINKS__A__FORMAT="json")
+    assert result.exit_code == 0
+    assert "prefetch 7" in result.output
+
+
+@pytest.mark.parametrize("place", ["missing.toml", "."])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, place: str) -> None:
+    path = tmp_path / place
+    result = CliRunner().invoke(main, ["check", "--config", str(path)])
+    assert result.exit_code == 78
+    assert f"{path}: cannot be read" in result.output
+
+
+def test_a_password_in_a_file_that_others_may_read_is_warned_about(tmp_path: Path) -> None:
+    text = f'[rabbitmq]\nurls = ["amqp://bob:s3cret@host"]\n{SINK}'
+    result = check(tmp_path, text)
+    assert result.exit_code == 0
+    assert "may be read by others" in result.output
+    assert "s3cret" not in result.output
+
+
+def test_run_says_the_same_as_check(tmp_path: Path) -> None:
+    checked = check(tmp_path, HOSTILE["misspelt key"][0])
+    ran = CliRunner().invoke(main, ["run", "--config", str(tmp_path / "config.toml")])
+    assert (ran.exit_code, ran.output) == (checked.exit_code, checked.output)
