@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,20 +44,18 @@ class Rotated:
 
     file: Path
     stamp: str
-    at: float
-    """When, in seconds since 1970."""
+    at: datetime
     suffix: str
     """Empty, or how it is compressed; with `.part` behind it where that was not finished."""
 
 
 def rotated_name(path: Path, now: float) -> Path:
-    """A free name beside the file: `app.log.20261124T101500.123456Z`."""
-    taken = {rotated.stamp for rotated in rotated_files(path)}
-    while True:
-        stamp = datetime.fromtimestamp(now, UTC).strftime(_STAMP_FORMAT)
-        if stamp not in taken:
-            return path.with_name(path.name + stamp)
-        now += 0.000001
+    """A free name beside the file, after all others even where the clock was set back:
+    `app.log.20261124T101500.123456Z`."""
+    when = datetime.fromtimestamp(now, UTC)
+    for rotated in rotated_files(path)[-1:]:
+        when = max(when, rotated.at + timedelta(microseconds=1))
+    return path.with_name(path.name + when.strftime(_STAMP_FORMAT))
 
 
 def rotated_files(path: Path) -> list[Rotated]:
@@ -68,9 +66,8 @@ def rotated_files(path: Path) -> list[Rotated]:
         if stamp is None or name[stamp.end() :] not in _OURS:
             continue
         with suppress(ValueError):  # digits that are no time: nothing that we wrote
-            when = datetime.strptime(f"{stamp[0]}+0000", f"{_STAMP_FORMAT}%z")
-            suffix = name[stamp.end() :]
-            found.append(Rotated(path.with_name(name), stamp[0], when.timestamp(), suffix))
+            when = datetime.fromisoformat(stamp[0][1:])
+            found.append(Rotated(path.with_name(name), stamp[0], when, name[stamp.end() :]))
     return sorted(found, key=lambda rotated: rotated.file.name)
 
 
@@ -143,12 +140,12 @@ class Archivist:
 
     def _prune(self, files: list[Rotated], now: float) -> None:
         # By stamp: a crash can leave a file and its compressed copy, which count as one.
-        times = {rotated.stamp: rotated.at for rotated in files}
         if self._keep.count is not None:
-            old = set(sorted(times)[: max(0, len(times) - self._keep.count)])
+            stamps = sorted({rotated.stamp for rotated in files})
+            old = set(stamps[: max(0, len(stamps) - self._keep.count)])
         else:
             oldest = now - (self._keep.age or 0)
-            old = {stamp for stamp, at in times.items() if at < oldest}
+            old = {rotated.stamp for rotated in files if rotated.at.timestamp() < oldest}
         for rotated in files:
             if rotated.stamp in old:
                 rotated.file.unlink(missing_ok=True)
