@@ -35,7 +35,7 @@ clean: ## Remove what make made in this folder (the cached RabbitMQ stays)
 	find daemon plugins tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 lock: $(STAMP) ## Choose all dependencies anew, with their hashes
-	@$(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/python -m pip install -q uv
+	@$(PIP) install --target $(VENV)/lock uv
 	@head -1 .requirements.lock > $(VENV)/lock/first
 	@$(VENV)/lock/bin/uv pip compile --quiet --universal --upgrade --python-version 3.11 \
 		--generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate \
@@ -50,9 +50,9 @@ $(STAMP): pyproject.toml .requirements.lock
 	@echo "  preparing $(VENV), once" >&2
 	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv --clear $(VENV); else \
 		$(PYTHON) -m venv --clear --without-pip $(VENV) \
-		&& wheels=$$($(PYTHON) $(DEBIAN) --no-closure python3-pip-whl) \
-		&& $(BIN)/python $$wheels/usr/share/python-wheels/pip-*.whl/pip install -q --no-index \
-			--find-links $$wheels/usr/share/python-wheels pip; fi
+		&& folder=$$($(PYTHON) $(DEBIAN) --no-closure python3-pip-whl) \
+		&& wheel=$$(echo $$folder/usr/share/python-wheels/pip-*.whl) \
+		&& $(BIN)/python $$wheel/pip install -q --no-index $$wheel; fi
 	@$(PIP) install --require-hashes -r .requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
