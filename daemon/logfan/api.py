@@ -156,9 +156,7 @@ class SinkConfig(BaseModel):
     meaning in `logfan sinks KIND`.
     """
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Sink:

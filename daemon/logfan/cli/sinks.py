@@ -9,6 +9,7 @@ import click
 
 from logfan.cli.common import EXIT_CONFIG, config_option, report
 from logfan.faults import Fault, Faults
+from logfan.units import format_duration, format_size
 
 
 @click.command()
@@ -137,6 +138,10 @@ def _default(entry: Any, model: Any, key: str) -> str:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, int | float) and entry.get("format") == "duration":
+        return f'"{format_duration(value)}"'
+    if isinstance(value, int) and entry.get("format") == "size":
+        return f'"{format_size(value)}"'
     if isinstance(value, str):
         return f'"{value}"'
     if isinstance(value, dict):

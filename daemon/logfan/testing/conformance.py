@@ -1,0 +1,124 @@
+"""What every sink must do, as a pytest class to subclass."""
+
+import os
+import threading
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import ValidationError
+
+from logfan.api import Record, RecordsRejected, Sink
+from logfan.testing.records import hostile_records, record
+
+
+class SinkConformance:
+    """Subclass it in a test module, name the sink, and pytest runs the suite on it.
+
+    Override `options` for a sink that needs some, and `read_back` where what was written can be
+    read again: then the suite also looks for lost, doubled and disordered records.
+    """
+
+    sink_class: ClassVar[type[Sink]]
+
+    def options(self, folder: Path) -> dict[str, Any]:
+        """The keys of the sink's table; `folder` is an empty one for its files."""
+        del folder
+        return {}
+
+    def read_back(self, sink: Sink, folder: Path) -> list[bytes] | None:
+        """The bodies that the sink durably holds, in order; None where that cannot be told."""
+        del sink, folder
+        return None  # noqa: RET501 - "cannot be told" is an answer
+
+    @pytest.fixture
+    def sink(self, tmp_path: Path) -> Any:
+        """The sink, opened; closed at the end."""
+        sink = self._build(tmp_path)
+        sink.open()
+        yield sink
+        sink.close()
+
+    def _build(self, folder: Path) -> Sink:
+        config = self.sink_class.Config.model_validate(self.options(folder))
+        return self.sink_class(config, name="conformance")
+
+    def test_it_says_what_it_is(self) -> None:
+        assert (self.sink_class.__doc__ or "").strip(), "the class needs a docstring"
+
+    def test_an_unknown_key_is_a_fault(self, tmp_path: Path) -> None:
+        wrong = {**self.options(tmp_path), "no_such_key_in_any_sink": 1}
+        with pytest.raises(ValidationError):
+            self.sink_class.Config.model_validate(wrong)
+
+    @pytest.mark.parametrize("count", [1, 2, 1000])
+    def test_it_takes_batches_of_any_size(self, sink: Sink, tmp_path: Path, count: int) -> None:
+        records = tuple(record({"n": n, "level": "info"}) for n in range(count))
+        sink.write(records)
+        sink.flush()
+        self._expect(sink, tmp_path, records)
+
+    def test_it_keeps_the_order_over_batches(self, sink: Sink, tmp_path: Path) -> None:
+        records = tuple(record({"n": n}) for n in range(30))
+        for start in range(0, 30, 10):
+            sink.write(records[start : start + 10])
+            sink.flush()
+        self._expect(sink, tmp_path, records)
+
+    @pytest.mark.parametrize("kind", list(hostile_records()))
+    def test_a_hostile_record_harms_no_neighbour(
+        self, sink: Sink, tmp_path: Path, kind: str
+    ) -> None:
+        neighbours = (record({"n": 1}), record({"n": 2}))
+        records = (neighbours[0], hostile_records()[kind], neighbours[1])
+        try:
+            sink.write(records)
+        except RecordsRejected as rejected:
+            assert set(rejected.reasons) == {1}, "only the hostile record may be refused"
+            sink.flush()
+            self._expect(sink, tmp_path, neighbours)
+        else:
+            sink.flush()
+            self._expect(sink, tmp_path, records)
+
+    def test_opened_again_it_lets_go_and_goes_on(self, sink: Sink, tmp_path: Path) -> None:
+        first, second = record({"n": 1}), record({"n": 2})
+        sink.write((first,))
+        sink.flush()
+        sink.open()
+        before = _descriptors()
+        for _ in range(20):
+            sink.open()
+        assert _descriptors() <= before, "open must let go of what an earlier open acquired"
+        sink.write((second,))
+        sink.flush()
+        self._expect(sink, tmp_path, (first, second))
+
+    def test_flush_without_a_write_returns(self, sink: Sink) -> None:
+        sink.flush()
+
+    def test_closed_it_leaves_no_thread_and_no_file(self, tmp_path: Path) -> None:
+        threads, files = set(threading.enumerate()), _descriptors()
+        sink = self._build(tmp_path)
+        sink.open()
+        sink.write((record({"n": 1}),))
+        sink.flush()
+        sink.close()
+        assert set(threading.enumerate()) <= threads, "close must end the sink's threads"
+        assert _descriptors() <= files, "close must close the sink's files"
+
+    def test_records_are_left_as_they_were(self, sink: Sink) -> None:
+        one = record({"a": {"b": [1, 2]}}, headers={"h": "v"})
+        sink.write((one,))
+        sink.flush()
+        assert one.json() == {"a": {"b": [1, 2]}}
+        assert dict(one.headers) == {"h": "v"}
+
+    def _expect(self, sink: Sink, folder: Path, records: tuple[Record, ...]) -> None:
+        held = self.read_back(sink, folder)
+        if held is not None:
+            assert held == [one.body for one in records]
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count

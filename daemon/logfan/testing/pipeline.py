@@ -1,0 +1,83 @@
+"""A whole pipeline without a broker: records in, real workers and the real ledger, acks out."""
+
+import queue
+import time
+from collections.abc import Sequence
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from logfan.api import Record, Sink
+from logfan.backoff import Backoff
+from logfan.ledger import Batch, Ledger
+from logfan.metrics import SinkNumbers
+from logfan.worker import Limits, SinkWorker
+
+
+class Pipeline:
+    """Delivers to all sinks as the daemon does, and tells what it would acknowledge.
+
+    Use it as a context manager: entering starts the sinks' threads, leaving closes the sinks.
+    """
+
+    def __init__(self, *sinks: Sink, max_records: int = 5000) -> None:
+        """Sinks retry at once, so that a test of failures is quick."""
+        self.numbers = {sink.name: SinkNumbers() for sink in sinks}
+        """What each sink wrote and how often it was tried again, by its name."""
+        self.acked = 0
+        """How many messages were acknowledged."""
+        self._ledger = Ledger(len(sinks))
+        self._settled: queue.SimpleQueue[tuple[int, Sequence[Batch]]] = queue.SimpleQueue()
+        self._tag = 0
+        self._workers = [
+            SinkWorker(
+                sink=sink,
+                limits=Limits(max_records, 8 << 20),
+                backoff=Backoff(0.001, 0.01),
+                numbers=self.numbers[sink.name],
+                settled=partial(self._settle, number),
+            )
+            for number, sink in enumerate(sinks)
+        ]
+
+    def __enter__(self) -> Self:
+        for worker in self._workers:
+            worker.start()
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        for worker in self._workers:
+            worker.give_up()
+        for worker in self._workers:
+            worker.join(5.0)
+
+    def deliver(self, *records: Record) -> None:
+        """Hand these records to every sink, as one read of the socket would."""
+        self._tag += len(records)
+        size = sum(record.size for record in records)
+        batch = self._ledger.open(tuple(records), self._tag, size, time.monotonic())
+        for worker in self._workers:
+            worker.submit(batch)
+
+    def wait_acked(self, messages: int, seconds: float = 10.0) -> None:
+        """Wait until so many are acknowledged. Raises TimeoutError with the sinks' troubles."""
+        deadline = time.monotonic() + seconds
+        while self.acked < messages:
+            try:
+                sink, batches = self._settled.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                troubles = {worker.name: worker.trouble for worker in self._workers}
+                text = f"{self.acked} of {messages} acknowledged; sinks: {troubles}"
+                raise TimeoutError(text) from None
+            for batch in batches:
+                self._ledger.settle(batch, sink)
+            ack = self._ledger.advance()
+            self.acked += ack.messages if ack is not None else 0
+
+    def _settle(self, sink: int, batches: Sequence[Batch]) -> None:
+        self._settled.put((sink, batches))
