@@ -1,5 +1,5 @@
 """For authors of sinks: records to try with, a conformance suite, a pipeline without a broker,
-and a real private RabbitMQ. Names are loaded at first use: the node needs none of the others' imports.
+and a real private RabbitMQ. Loaded at first use: the node needs none of the others' imports.
 """
 
 from typing import TYPE_CHECKING
