@@ -4,6 +4,7 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -28,13 +29,12 @@ _AGE: TypeAdapter[float] = TypeAdapter(logfan.Duration)
 def _keep(value: object) -> object:
     if isinstance(value, Keep):
         return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        if value < 0:
-            raise ValueError("must not be negative")
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return Keep(count=value)
     if isinstance(value, str):
-        return Keep(age=_positive(_AGE.validate_python(value)))
-    raise ValueError('must be a number of files, or an age such as "30d"')
+        with suppress(ValueError):
+            return Keep(age=_positive(_AGE.validate_python(value)))
+    raise ValueError('must be a number of files, such as 14, or an age, such as "30d"')
 
 
 def _positive(value: float) -> float:

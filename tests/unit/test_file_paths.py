@@ -22,6 +22,9 @@ HOSTILE = [
 ]  # fmt: skip
 
 
+KEEP_HELP = "a number of files, such as 14, or an age, such as '30d'"
+
+
 def template(text: str) -> PathTemplate:
     return PathTemplate(text, instance="blue", host="web-1")
 
@@ -110,6 +113,7 @@ def test_long_values_that_differ_at_their_end_get_files_of_their_own() -> None:
     path = template("{routing_key}.log")
     paths = {path.of(record("x", routing_key="x" * 250 + end)) for end in "abc"}
     assert len(paths) == 3
+    assert all(path.endswith(".log") and len(path) == 104 for path in paths)
     fields = template("{headers.a}{headers.a}{headers.a}-{headers.b}.log")
     together = {
         fields.of(record("x", headers={"a": "é" * 60, "b": end})) for end in ("1" * 90, "2" * 90)
@@ -183,11 +187,26 @@ def test_the_operators_own_links_are_followed(tmp_path: Path) -> None:
         ({"path": "a", "rotate": {"size": "0B"}}, "more than nothing"),
         ({"path": "a", "rotate": {"every": "daily"}}, "with its unit"),
         ({"path": "a", "rotate": {"every": "0s"}}, "more than nothing"),
-        ({"path": "a", "rotate": {"every": "1d", "keep": -1}}, "must not be negative"),
-        ({"path": "a", "rotate": {"every": "1d", "keep": True}}, "a number of files, or an age"),
-        ({"path": "a", "rotate": {"every": "1d", "keep": 1.5}}, "a number of files, or an age"),
-        ({"path": "a", "rotate": {"every": "1d", "keep": "14"}}, "with its unit"),
-        ({"path": "a", "rotate": {"every": "1d", "keep": "0d"}}, "more than nothing"),
+        (
+            {"path": "a", "rotate": {"every": "1d", "keep": -1}},
+            KEEP_HELP,
+        ),
+        (
+            {"path": "a", "rotate": {"every": "1d", "keep": True}},
+            KEEP_HELP,
+        ),
+        (
+            {"path": "a", "rotate": {"every": "1d", "keep": 1.5}},
+            KEEP_HELP,
+        ),
+        (
+            {"path": "a", "rotate": {"every": "1d", "keep": "14"}},
+            KEEP_HELP,
+        ),
+        (
+            {"path": "a", "rotate": {"every": "1d", "keep": "0d"}},
+            KEEP_HELP,
+        ),
         ({"path": "a", "rotate": {"every": "1d", "compress": "xz"}}, "'none', 'gzip' or 'zstd'"),
         ({"path": "a", "rotate": {"every": "1d", "kep": 3}}, "not permitted"),
         ({"path": "a", "max_open_files": 0}, "greater than or equal to 1"),
@@ -222,5 +241,6 @@ def test_dotted_finds_what_is_there_and_nothing_else() -> None:
     assert dotted(value, "a.b.1.c") == 0
     assert dotted(value, "a.b.2") is None
     assert dotted(value, "a.b.-1") is None
+    assert dotted(value, "a.b.²") is None
     assert dotted(value, "a.b.c") is None
     assert dotted(5, "a") is None

@@ -200,6 +200,15 @@ def test_what_a_crash_left_of_a_compression_is_finished_at_the_next_open(tmp_pat
     assert [content(file) for file in rotated(path)] == [b"old\n"] * 2
 
 
+def test_half_a_compression_is_removed_also_where_nothing_is_compressed_any_more(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.log"
+    leave(path, "20261123T000000.000000Z", "20261123T000000.000000Z.gz.part")
+    with opened(path, rotate={"every": "1d"}):
+        wait_until(lambda: names(path) == ["a.log", "a.log.20261123T000000.000000Z"], "one is left")
+
+
 def test_the_stream_goes_on_while_a_file_is_compressed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
