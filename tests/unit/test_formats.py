@@ -46,8 +46,10 @@ def test_a_json_line_holds_every_property_that_is_set_and_no_other() -> None:
         "received_at": "2026-11-24T12:00:00.000000Z", "exchange": "logs", "routing_key": "app",
         **given_properties, "body": "x",
     }  # fmt: skip
-    few = json.loads(encode_json(record("x", timestamp=0)))
-    assert set(few) == {"received_at", "exchange", "routing_key", "timestamp", "body"}
+    few = json.loads(encode_json(record("x", timestamp=0, message_id="")))
+    assert set(few) == {
+        "received_at", "exchange", "routing_key", "message_id", "timestamp", "body",
+    }  # fmt: skip
 
 
 def test_only_a_redelivered_message_says_so() -> None:
@@ -88,6 +90,7 @@ def test_pretty_printed_json_becomes_one_line_and_keeps_its_strings() -> None:
     pretty = b'{\r\n  "a": [\n    1,\r    2\n  ],\n\t"two  spaces \\n": "\xe2\x80\xa8  x "\n}\n'
     line = encode_json(record(pretty))
     assert line.endswith(b'"body":{"a": [1,2],"two  spaces \\n": "\xe2\x80\xa8  x "}}')
+    assert encode_json(record(b"[1,\r 2]")).endswith(b'"body":[1,2]}')
 
 
 @pytest.mark.parametrize(
