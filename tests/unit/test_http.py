@@ -1,0 +1,180 @@
+"""The HTTP side, over real sockets."""
+
+import gzip
+import json
+import os
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from logfan.http import HttpServer, ListenError
+from logfan.metrics import LogfanCollector, Numbers
+from logfan.testing import debian, record
+from logfan_sinks.metrics import MetricsSink
+
+STATUS: dict[str, Any] = {
+    "version": "9.9", "instance": "<i>", "state": "consuming <b>queue</b>", "prefetch": 10,
+    "received": 1000, "acknowledged": 990, "in_flight": 10, "queue_ready": None,
+    "sinks": [
+        {
+            "name": "a<b>", "required": True, "up": False, "trouble": "<script>", "held": 1,
+            "written": 2, "dropped": 3, "retries": 4,
+        }
+    ],
+}  # fmt: skip
+
+
+class Served:
+    """A server, and what it is told to say."""
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.unhealthy: list[str] = []
+        self.unready: list[str] = []
+        registry = CollectorRegistry()
+        numbers = Numbers()
+        numbers.configure(["a"])
+        registry.register(LogfanCollector(numbers, "9.9"))
+        self.server = HttpServer(
+            host=host, port=0, registry=registry, unhealthy=lambda: self.unhealthy,
+            unready=lambda: self.unready, status=lambda: STATUS,
+        )  # fmt: skip
+        self.server.start()
+        self.base = f"http://{f'[{host}]' if ':' in host else host}:{self.server.port}"
+
+    def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, Any, bytes]:
+        request = urllib.request.Request(self.base + path, method=method, headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return answer.status, answer.headers, answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.headers, error.read()
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    one = Served()
+    yield one
+    one.server.stop()
+
+
+def test_metrics_are_served_in_the_format_that_is_asked_for(served: Served) -> None:
+    status, headers, body = served.get("/metrics")
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/plain")
+    assert b"logfan_received_messages_total 0.0" in body
+    _, headers, body = served.get("/metrics", Accept="application/openmetrics-text;version=1.0.0")
+    assert headers["Content-Type"].startswith("application/openmetrics-text")
+    assert body.endswith(b"# EOF\n")
+    _, headers, body = served.get("/metrics", **{"Accept-Encoding": "gzip"})
+    assert headers["Content-Encoding"] == "gzip"
+    assert b"logfan_connected" in gzip.decompress(body)
+
+
+def test_health_and_readiness_give_their_reasons(served: Served) -> None:
+    assert served.get("/healthz")[0] == served.get("/readyz")[0] == 200
+    served.unready.append("sink archive is down: disk full")
+    served.unhealthy.append("the loop does not turn")
+    status, headers, body = served.get("/readyz")
+    assert (status, headers["Content-Type"]) == (503, "application/json")
+    assert json.loads(body)["reasons"] == ["sink archive is down: disk full"]
+    assert served.get("/healthz")[0] == 503
+
+
+def test_the_page_escapes_what_it_shows(served: Served) -> None:
+    status, _, body = served.get("/")
+    assert status == 200
+    assert b"<script>" not in body
+    assert b"&lt;script&gt;" in body
+    assert b"<b>queue" not in body
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"])
+def test_only_get_is_answered(served: Served, method: str) -> None:
+    status, headers, _ = served.get("/metrics", method)
+    assert status == 405
+    assert headers["Allow"] == "GET, HEAD"
+
+
+def test_an_unknown_path_is_not_found(served: Served) -> None:
+    assert served.get("/../etc/passwd")[0] == 404
+    assert served.get("/metrics?x=1")[0] == 200
+    assert served.get("/metrics", "HEAD")[2] == b""
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/9.9\r\n\r\n", b"GET\r\n\r\n", b"\r\n", b"\0" * 100],
+    ids=["tls", "version", "short", "blank", "nul"],
+)
+def test_what_is_no_http_harms_nothing(served: Served, junk: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", served.server.port), timeout=5) as client:
+        client.sendall(junk)
+        client.shutdown(socket.SHUT_WR)
+        while client.recv(4096):
+            pass
+    assert served.get("/healthz")[0] == 200
+
+
+def test_a_huge_request_line_is_refused(served: Served) -> None:
+    assert served.get("/" + "x" * 70_000)[0] == 414
+
+
+def test_idle_connections_do_not_hold_up_a_scrape(served: Served) -> None:
+    idle = [socket.create_connection(("127.0.0.1", served.server.port)) for _ in range(50)]
+    try:
+        assert served.get("/metrics")[0] == 200
+    finally:
+        for connection in idle:
+            connection.close()
+
+
+def test_a_port_in_use_is_told_in_words(served: Served) -> None:
+    with pytest.raises(ListenError, match=r"http.listen: 127.0.0.1:\d+ is in use"):
+        HttpServer(
+            host="127.0.0.1", port=served.server.port, registry=CollectorRegistry(),
+            unhealthy=list, unready=list, status=dict,
+        ).start()  # fmt: skip
+
+
+def test_a_foreign_address_is_told_in_words() -> None:
+    with pytest.raises(ListenError, match="is no address of this machine"):
+        HttpServer(
+            host="192.0.2.1", port=0, registry=CollectorRegistry(),
+            unhealthy=list, unready=list, status=dict,
+        ).start()  # fmt: skip
+
+
+def test_promtool_finds_nothing_to_say(served: Served) -> None:
+    try:
+        promtool = debian.tool("prometheus", "usr/bin/promtool")
+    except debian.DebianUnavailable as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    config = MetricsSink.Config.model_validate(
+        {
+            "counters": [{"name": "app_seen_total", "labels": {"level": "level"}}],
+            "gauges": [{"name": "app_depth", "value": "n"}],
+            "histograms": [{"name": "app_took_seconds", "value": "n"}],
+        }
+    )
+    sink = MetricsSink(config, name="promtool")
+    sink.open()
+    sink.write([record({"level": "info", "n": 1})])
+    registry = CollectorRegistry()
+    registry.register(sink._collector)
+    sink.close()
+    from prometheus_client import generate_latest
+
+    exposition = served.get("/metrics")[2] + generate_latest(registry)
+    done = subprocess.run(
+        [str(promtool), "check", "metrics"], input=exposition, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

@@ -1,0 +1,91 @@
+"""The sink `metrics`: fields of JSON records as counters, gauges and histograms."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY, generate_latest
+
+from logfan.testing import record
+from logfan_sinks.metrics import MetricsSink
+
+Open = Callable[..., MetricsSink]
+
+
+@pytest.fixture
+def opened() -> Iterator[Open]:
+    sinks: list[MetricsSink] = []
+
+    def build(**options: Any) -> MetricsSink:
+        sink = MetricsSink(MetricsSink.Config.model_validate(options), name="m")
+        sink.open()
+        sinks.append(sink)
+        return sink
+
+    yield build
+    for sink in sinks:
+        sink.close()
+
+
+def value(name: str, **labels: str) -> float | None:
+    return REGISTRY.get_sample_value(name, labels)
+
+
+def test_a_counter_counts_records_by_label(opened: Open) -> None:
+    sink = opened(counters=[{"name": "seen", "labels": {"level": "level"}}])
+    sink.write([record({"level": "info"})] * 3 + [record({"level": "error"}), record({})])
+    assert value("seen_total", level="info") == 3
+    assert value("seen_total", level="error") == 1
+    assert value("seen_total", level="") == 1
+
+
+def test_a_counter_adds_a_field_and_passes_over_what_is_no_number(opened: Open) -> None:
+    sink = opened(counters=[{"name": "bytes_total", "value": "request.size"}])
+    sizes = [10, 2.5, "7", -1, None, True, "x", float("1e308") * 10, {"a": 1}]
+    sink.write([record(b'{"request": {"size": NaN}}')])
+    sink.write([record({"request": {"size": size}}) for size in sizes])
+    assert value("bytes_total") == 19.5
+    assert value("logfan_metrics_sink_m_skipped_records_total", metric="bytes") == 7
+    assert value("logfan_metrics_sink_m_not_json_records_total") == 1
+
+
+def test_a_gauge_shows_the_last_value(opened: Open) -> None:
+    sink = opened(gauges=[{"name": "depth", "value": "list.1"}])
+    sink.write([record({"list": [0, n]}) for n in (5, 3)])
+    assert value("depth") == 3
+
+
+def test_a_histogram_counts_into_its_buckets(opened: Open) -> None:
+    sink = opened(histograms=[{"name": "took", "value": "ms", "buckets": [10, 100]}])
+    sink.write([record({"ms": ms}) for ms in (5, 10, 50, 1000)])
+    assert [value("took_bucket", le=le) for le in ("10.0", "100.0", "+Inf")] == [2, 3, 4]
+    assert value("took_sum") == 1065
+    assert value("took_count") == 4
+
+
+def test_series_are_capped_and_the_rest_counts_as_other(opened: Open) -> None:
+    sink = opened(counters=[{"name": "by_user", "labels": {"user": "user"}}], max_series=10)
+    sink.write([record({"user": f"u{n}"}) for n in range(100)])
+    sink.write([record({"user": "u3"})])
+    assert value("by_user_total", user="u3") == 2
+    assert value("by_user_total", user="other") == 90
+    assert value("logfan_metrics_sink_m_overflowed_records_total", metric="by_user") == 90
+    shown = generate_latest(REGISTRY).decode()
+    assert shown.count("by_user_total{") == 11
+
+
+def test_what_was_counted_stays_when_it_is_opened_again(opened: Open) -> None:
+    sink = opened(counters=[{"name": "kept"}])
+    sink.write([record({})])
+    sink.open()
+    sink.write([record({})])
+    assert value("kept_total") == 2
+
+
+def test_a_wild_label_value_is_made_harmless(opened: Open) -> None:
+    sink = opened(counters=[{"name": "wild", "labels": {"v": "v"}}])
+    sink.write([record({"v": "x" * 1000}), record({"v": '"\n\\'}), record({"v": [1]})])
+    shown = generate_latest(REGISTRY).decode()
+    assert f'wild_total{{v="{"x" * 200}"}} 1.0' in shown
+    assert 'wild_total{v="\\"\\n\\\\"} 1.0' in shown
+    assert 'wild_total{v="(nested)"} 1.0' in shown

@@ -1,0 +1,143 @@
+"""The sink `stdout`: one line a message, whatever standard output is, and nothing forged."""
+
+import os
+import pty
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from logfan import SinkUnavailable
+from logfan.testing import hostile_records, record
+from logfan_sinks.stdout import StdoutSink
+
+
+class Output:
+    """Standard output as a pipe or a terminal, and what came out of it."""
+
+    def __init__(self, read: int, write: int) -> None:
+        self.read_end = read
+        self.stream = os.fdopen(write, "w")
+
+    def text(self) -> str:
+        os.set_blocking(self.read_end, False)
+        return os.read(self.read_end, 1 << 20).decode()
+
+
+@pytest.fixture
+def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Output]:
+    yield from _output(monkeypatch, *os.pipe())
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Output]:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    yield from _output(monkeypatch, *pty.openpty())
+
+
+def _output(monkeypatch: pytest.MonkeyPatch, read: int, write: int) -> Iterator[Output]:
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    output = Output(read, write)
+    monkeypatch.setattr("sys.__stdout__", output.stream)
+    yield output
+    os.close(output.read_end)
+    output.stream.close()
+
+
+def sink(**options: str) -> StdoutSink:
+    built = StdoutSink(StdoutSink.Config.model_validate(options))
+    built.open()
+    return built
+
+
+def test_text_in_a_pipe_is_the_body(pipe: Output) -> None:
+    sink().write([record("info: Hello World!"), record('{"message": "hi"}')])
+    assert pipe.text() == 'info: Hello World!\n{"message": "hi"}\n'
+
+
+def test_text_on_a_terminal_has_a_coloured_level_and_the_message(terminal: Output) -> None:
+    body = {"level": "error", "message": "no disk", "disk": "sda", "free": 0}
+    sink().write([record(body, routing_key="shop")])
+    text = terminal.text()
+    assert "\x1b[31merror   \x1b[0m shop no disk disk=sda free=0" in text
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        ("error: it broke", "error"), ("[warn] hot", "warning"), ("hello", "info"),
+        ('{"severity": "FATAL", "msg": "x"}', "critical"), ('{"lvl": "debug"}', "debug"),
+    ],
+)  # fmt: skip
+def test_the_level_is_found_where_publishers_put_it(terminal: Output, body: str, name: str) -> None:
+    sink(colour="never").write([record(body)])
+    assert re.match(rf"\d\d:\d\d:\d\d {name} ", terminal.text())
+
+
+@pytest.mark.parametrize("name", ["NO_COLOR", "TERM"])
+def test_a_terminal_without_colour_gets_none(
+    terminal: Output, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "dumb")
+    sink().write([record("error: x")])
+    assert "\x1b" not in terminal.text()
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("kind", sorted(set(hostile_records()) - {"large", "deep json"}))
+def test_no_control_character_of_a_message_comes_through(
+    terminal: Output, kind: str, form: str
+) -> None:
+    sink(format=form, colour="never").write([hostile_records()[kind]])
+    text = terminal.text()
+    assert text.endswith("\r\n")
+    assert text[:-2].isprintable()
+
+
+def test_a_raw_body_is_kept_off_a_terminal(terminal: Output) -> None:
+    with pytest.raises(SinkUnavailable, match="could drive the terminal"):
+        sink(format="raw")
+
+
+def test_raw_in_a_pipe_is_the_bytes(pipe: Output) -> None:
+    sink(format="raw").write([record(b"a\x1b[2J")])
+    assert pipe.text() == "a\x1b[2J\n"
+
+
+def test_under_journald_each_line_has_a_priority_of_its_own(
+    pipe: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = os.fstat(pipe.stream.fileno())
+    monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+    sink().write([record("<0>boom"), record("error: x"), record("a\nb")])
+    assert pipe.text() == "<6><0>boom\n<3>error: x\n<6>a\\nb\n"
+
+
+def test_a_reader_that_went_away_is_told_in_words(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    read, write = os.pipe()
+    with os.fdopen(write, "w") as stream:
+        monkeypatch.setattr("sys.__stdout__", stream)
+        built = sink()
+        os.close(read)
+        with pytest.raises(SinkUnavailable, match="nobody reads standard output any more"):
+            built.write([record("x")])
+
+
+def test_a_slow_reader_of_a_non_blocking_pipe_gets_everything(pipe: Output) -> None:
+    import threading
+
+    os.set_blocking(pipe.stream.fileno(), False)
+    built = sink()
+    size = 1 << 20
+    writer = threading.Thread(target=built.write, args=([record(b"x" * size)],))
+    writer.start()
+    got = 0
+    while got <= size:
+        got += len(os.read(pipe.read_end, 4096))
+    writer.join(10)
+    assert got == size + 1
