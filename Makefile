@@ -35,11 +35,12 @@ clean: ## Remove what make made in this folder (the cached RabbitMQ stays)
 	find daemon plugins tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 lock: $(STAMP) ## Choose all dependencies anew, with their hashes
+	@rm -rf $(VENV)/lock
 	@$(PIP) install --target $(VENV)/lock uv
 	@head -1 .requirements.lock > $(VENV)/lock/first
 	@$(VENV)/lock/bin/uv pip compile --quiet --universal --upgrade --python-version 3.11 \
 		--generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate \
-		--group dev pyproject.toml -o $(VENV)/lock/rest
+		--system-certs --group dev pyproject.toml -o $(VENV)/lock/rest
 	@cat $(VENV)/lock/first $(VENV)/lock/rest > .requirements.lock
 
 # Where Python comes without ensurepip (Debian without python3-venv), pip is taken from Debian's
