@@ -24,16 +24,22 @@ def to_record(
     """One delivery as a record; its properties are converted when somebody looks at them."""
     return Record(
         body,
-        method.exchange,
-        method.routing_key,
+        _text(method.exchange),
+        _text(method.routing_key),
         method.redelivered,
         received_at,
         partial(_to_properties, properties),
     )
 
 
+def _text(short: str | bytes) -> str:
+    """pika leaves a short string that is not UTF-8 as bytes."""
+    return short if isinstance(short, str) else short.decode("utf-8", "backslashreplace")
+
+
 def _to_properties(properties: spec.BasicProperties) -> Properties:
     values = {name: getattr(properties, name) for name in _PLAIN}
+    values = {n: _text(v) if isinstance(v, bytes) else v for n, v in values.items()}
     return Properties(headers=properties.headers or NO_HEADERS, **values)
 
 

@@ -4,7 +4,6 @@ import os
 import random
 import socket
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -192,8 +191,7 @@ class _Samples:
         for sink in self._settings.sinks.values():
             path = sink.options.get("path")
             if isinstance(path, str):
-                day = time.strftime("%Y-%m-%d", time.gmtime())
-                file = Path(path.replace("{date}", day))
+                file = Path(path)
                 if file.is_file():
                     sizes.append(f"{file}: {file.stat().st_size:,} bytes")
         return f" ({', '.join(sizes)})" if sizes else ""

@@ -1,0 +1,149 @@
+"""The commands as people type them."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from logfan.testing.node import RabbitNode, free_port
+from support.broker import Names, channel
+from support.waiting import wait_until
+
+LOGFAN = [sys.executable, "-m", "logfan"]
+
+
+def logfan(
+    *arguments: str, folder: Path, stdin: bytes = b"", **environ: str
+) -> "subprocess.CompletedProcess[str]":
+    done = subprocess.run(
+        [*LOGFAN, *arguments], cwd=folder, input=stdin, capture_output=True, check=False,
+        env={**os.environ, **environ}, timeout=60,
+    )  # fmt: skip
+    return subprocess.CompletedProcess(
+        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path, node: RabbitNode, names: Names) -> Path:
+    (tmp_path / "config.toml").write_text(
+        f'[rabbitmq]\nurls = ["{node.url}"]\n[exchange]\nname = "{names.exchange}"\n'
+        f'[queue]\nname = "{names.queue}"\n[sinks.screen]\nkind = "stdout"\n'
+    )
+    return tmp_path
+
+
+def test_help_answers_at_once(tmp_path: Path) -> None:
+    def seconds() -> float:
+        started = time.monotonic()
+        assert "Commands:" in logfan("--help", folder=tmp_path).stdout
+        return time.monotonic() - started
+
+    assert min(seconds() for _ in range(5)) < 0.4
+
+
+def test_a_mistyped_command_is_understood(tmp_path: Path) -> None:
+    done = logfan("chekc", folder=tmp_path)
+    assert done.returncode == 2
+    assert "Did you mean 'check'?" in done.stderr
+
+
+def test_emit_says_when_messages_reach_no_queue(folder: Path, names: Names) -> None:
+    done = logfan("emit", "hello", "world", folder=folder)
+    assert done.returncode == 69
+    assert "2 of 2 messages reached no queue" in done.stderr
+    assert names.exchange in done.stderr
+
+
+def test_emit_publishes_its_arguments_and_the_lines_of_its_input(
+    folder: Path, names: Names, node: RabbitNode
+) -> None:
+    with channel(node.url) as reader:
+        reader.exchange_declare(names.exchange, "fanout")
+        reader.queue_declare(names.queue)
+        reader.queue_bind(names.queue, names.exchange)
+        done = logfan(
+            "emit", "-H", "host=a", "-k", "shop", "--content-type", "text/plain", "one", "two",
+            folder=folder,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "2 confirmed\n")
+        done = logfan("emit", folder=folder, stdin=b"three\n\r\n\xff\xfe\nlast")
+        assert (done.returncode, done.stderr) == (0, "4 confirmed\n")
+        got = [reader.basic_get(names.queue, auto_ack=True) for _ in range(6)]
+        assert [body for _, _, body in got] == [b"one", b"two", b"three", b"", b"\xff\xfe", b"last"]
+        method, properties, _ = got[0]
+        assert method.routing_key == "shop"
+        assert properties.headers == {"host": "a"}
+        assert properties.content_type == "text/plain"
+        assert properties.delivery_mode == 2
+
+
+def test_emit_without_a_broker_exits_69(folder: Path) -> None:
+    done = logfan("emit", "x", folder=folder, LOGFAN_RABBITMQ__URLS='["amqp://127.0.0.1:1"]')
+    assert done.returncode == 69
+    assert "127.0.0.1:1: connection refused" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_emit_to_an_exchange_that_must_exist_exits_77(folder: Path, names: Names) -> None:
+    done = logfan("emit", "x", folder=folder, LOGFAN_EXCHANGE__DECLARE="passive")
+    assert done.returncode == 77
+    assert f"exchange '{names.exchange}'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_demo_shows_the_main_job_on_a_node_of_its_own_and_leaves_nothing(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "config.toml").write_text(
+        f'[rabbitmq]\nurls = ["amqp://guest:guest@127.0.0.1:{free_port()}"]\n'
+        '[http]\nlisten = "127.0.0.1:0"\n'
+        '[sinks.screen]\nkind = "stdout"\n[sinks.file]\nkind = "file"\npath = "out.jsonl"\n'
+    )
+    terminal, inside = pty.openpty()
+    demo = subprocess.Popen(
+        [*LOGFAN, "demo", "--rate", "50"], cwd=tmp_path, stdin=inside, stdout=inside, stderr=inside,
+        start_new_session=True, env={**os.environ, "TERM": "xterm", "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    os.close(inside)
+    os.set_blocking(terminal, False)
+    seen = ""
+
+    def shown(pattern: str) -> bool:
+        nonlocal seen
+        with suppress(OSError):
+            seen += os.read(terminal, 65536).decode()
+        return re.search(pattern, seen) is not None
+
+    try:
+        wait_until(
+            lambda: shown(r"metrics and status page: http://127\.0\.0\.1:\d+/"), "it is up", 60
+        )
+        wait_until(lambda: shown(r"service=\w+ duration_ms="), "samples are shown")
+        wait_until(
+            lambda: shown(r"\d+ published, \d+ received, \d+ acknowledged"), "counts are told"
+        )
+        assert (tmp_path / "out.jsonl").stat().st_size > 0
+        demo.send_signal(signal.SIGINT)
+        wait_until(lambda: shown("the private RabbitMQ is removed"), "it ends")
+        assert demo.wait(20) == 0
+        assert "Traceback" not in seen
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["config.toml", "out.jsonl"]
+    finally:
+        demo.kill()
+        demo.wait()
+        os.close(terminal)
+
+
+def test_the_shipped_config_passes_check(tmp_path: Path) -> None:
+    shipped = Path(__file__).parents[2] / "config.toml"
+    done = logfan("check", "--config", str(shipped), folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "screen (stdout), archive (file), numbers (metrics)" in done.stdout

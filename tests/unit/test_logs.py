@@ -1,0 +1,59 @@
+"""The daemon's own log: readable, and nothing in it can be forged."""
+
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from logfan import logs
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+def test_text_has_the_time_in_utc_the_level_and_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure("info", "text", environ={})
+    logging.getLogger("logfan.x").warning("a\nforged \x1b[2J line")
+    logging.getLogger("logfan.x").debug("not told")
+    text = capsys.readouterr().err
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z warning a\\nforged \\x1b\[2J line\n", text), text
+
+
+def test_json_is_an_object_a_line_with_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "json", environ={})
+    try:
+        int("a \udc80 bug")
+    except ValueError:
+        logging.getLogger("logfan.x").exception("it %s", "broke")
+    entry = json.loads(capsys.readouterr().err)
+    assert (entry["level"], entry["logger"], entry["message"]) == ("error", "logfan.x", "it broke")
+    assert "ValueError" in entry["traceback"]
+
+
+def test_under_journald_each_line_has_its_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    with os.fdopen(write, "w") as stream, os.fdopen(read) as reader:
+        monkeypatch.setattr("sys.stderr", stream)
+        status = os.fstat(stream.fileno())
+        logs.configure(
+            "info", "text", environ={"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        )
+        logging.getLogger("logfan.x").error("it broke")
+        stream.flush()
+        assert reader.readline() == "<3>it broke\n"
+
+
+def test_pika_is_heard_only_in_debug(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "text", environ={})
+    logging.getLogger("pika.connection").error("inside")
+    assert capsys.readouterr().err == ""
