@@ -5,19 +5,22 @@ plugin's fault never ends the search: all faults are told together. What may be 
 is never run.
 """
 
+import importlib
 import inspect
 import os
 import re
 import stat
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from importlib.machinery import SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 import pluggy
 
@@ -74,7 +77,7 @@ def discover(directories: Sequence[Path], disabled: Sequence[str]) -> Discovered
         names = (point.name, point.dist.name) if point.dist is not None else (point.name,)
         if not search.off(*names):
             _examine(search, _origin(point), lambda point=point: point.load())  # type: ignore[misc]
-    for directory in directories:
+    for directory in dict.fromkeys(directories):
         for file in _drop_ins(search, directory):
             if not search.off(file.stem):
                 _examine(search, str(file), lambda file=file: _load(file))  # type: ignore[misc]
@@ -173,6 +176,11 @@ def _check(kind: object, cls: object) -> None:
         raise _Broken(f'registers for "{kind}" {cls!r}, which is no class; leave out the ()')
     if not issubclass(cls, Sink):
         raise _Broken(f'registers for "{kind}" {cls.__name__}, which is no subclass of logfan.Sink')
+    _check_class(cls)
+    _check_config(cls)
+
+
+def _check_class(cls: type[Sink]) -> None:
     name = cls.__name__
     if cls.write is Sink.write:
         near = did_you_mean("write", [key for key in vars(cls) if not key.startswith("__")])
@@ -181,16 +189,26 @@ def _check(kind: object, cls: object) -> None:
         raise _Broken(f"{name} overrides __init__; acquire what it needs in open(self) instead")
     for method, parameters in (("open", 0), ("write", 1), ("flush", 0), ("close", 0)):
         _check_method(name, method, getattr(cls, method), parameters)
-    config = cls.Config
+    if inspect.isabstract(cls):
+        missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
+        raise _Broken(f"{name} is abstract; it lacks {missing}")
+
+
+def _check_config(cls: type[Sink]) -> None:
+    name, config = cls.__name__, cls.Config
     if not (isinstance(config, type) and issubclass(config, SinkConfig)):
         raise _Broken(f"{name}.Config must be a subclass of logfan.SinkConfig")
-    clashes = [key for key in config.model_fields if key in HOST_KEYS]
-    if clashes:
-        raise _Broken(f"{name}.Config has the key {clashes[0]!r}, which belongs to logfan itself")
+    for field_name, info in config.model_fields.items():
+        for key in (field_name, info.alias, info.validation_alias):
+            if key in HOST_KEYS:
+                raise _Broken(f"{name}.Config has the key {key!r}, which belongs to logfan itself")
     try:
-        config.model_json_schema()
+        with warnings.catch_warnings():
+            # A default that JSON cannot say is only shown in other words.
+            warnings.simplefilter("ignore")
+            config.model_json_schema()
     except Exception as error:  # noqa: BLE001 - a type that no TOML value can become
-        said = str(error).splitlines()[0]
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         raise _Broken(f"{name}.Config has a type that TOML cannot give: {said}") from None
 
 
@@ -210,14 +228,31 @@ def _check_method(name: str, method: str, function: object, parameters: int) -> 
 
 def _words(error: BaseException, origin: str) -> str:
     """The error in words, with the line of the plugin's own code that it came from."""
-    if isinstance(error, SyntaxError):
-        return f"{error.msg} (line {error.lineno})"
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(_NOT_A_PLUGIN)
+    ]
+    # The first file that is neither ours nor the import's is the plugin's.
+    own = [frame for frame in frames if frame.filename == frames[0].filename]
     text = " ".join(str(error).split()) or "no reason given"
-    if isinstance(error, ModuleNotFoundError):
+    text = f"{type(error).__name__}: {text}"
+    file, line = (own[0].filename, own[-1].lineno) if own else (None, None)
+    if isinstance(error, SyntaxError):  # it is in a file that did not come to run
+        text, file, line = error.msg, error.filename, error.lineno
+    elif isinstance(error, ModuleNotFoundError):
         text += "; install it into the environment that logfan runs in"
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == origin]
-    line = f" (line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {text}{line}"
+    where = [] if file is None or file == os.path.abspath(origin) else [file]  # noqa: PTH100 - text
+    where += [f"line {line}"] if line is not None else []
+    return f"{text} ({', '.join(where)})" if where else text
+
+
+_NOT_A_PLUGIN = (
+    __file__,
+    "<frozen",
+    str(Path(importlib.__file__ or "").parent),
+    str(Path(pluggy.__file__).parent),
+)
 
 
 # Drop-in folders
@@ -225,30 +260,20 @@ def _words(error: BaseException, origin: str) -> str:
 
 def _drop_ins(search: _Search, directory: Path) -> list[Path]:
     """The folder's plugin files, sorted by name; those that others may write are faults."""
-    if not directory.exists() and not directory.is_symlink():
-        return []
-    if not directory.is_dir():
-        search.faults.append(Fault(str(directory), "plugins.directories must name folders"))
-        return []
-    unsafe = _who_else_writes(directory)
-    if unsafe is not None:
-        search.faults.append(Fault(str(directory), unsafe))
-        return []
     try:
-        names = sorted(os.listdir(directory))  # noqa: PTH208 - names, sorted as strings
-    except OSError as error:
-        problem = f"cannot be listed: {(error.strerror or str(error)).lower()}"
-        search.faults.append(Fault(str(directory), problem))
+        names = _listed(directory)
+    except _Broken as broken:
+        search.faults.append(Fault(str(directory), str(broken)))
         return []
     files = []
     for name in names:
         if not name.endswith(".py") or name.startswith(("_", ".")):
             continue
         file = directory / name
-        if not file.is_file():
-            search.faults.append(Fault(str(file), "is no file, or a link to nowhere"))
-            continue
-        unsafe = _who_else_writes(file)
+        try:
+            unsafe = _who_writes(file) if file.is_file() else "is no file, or a link to nowhere"
+        except OSError as error:
+            unsafe = _cannot("be reached", error)
         if unsafe is None:
             files.append(file)
         elif not search.off(file.stem):
@@ -256,42 +281,84 @@ def _drop_ins(search: _Search, directory: Path) -> list[Path]:
     return files
 
 
-def _who_else_writes(path: Path) -> str | None:
-    """Why the path is not safe to run code from; None where only root and we may write it."""
+def _listed(directory: Path) -> list[str]:
+    """The names in a folder, sorted; none where it is missing. Raises _Broken."""
+    try:
+        directory.lstat()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _Broken(_cannot("be reached", error)) from None
+    try:
+        if not directory.exists():
+            raise _Broken("is a link to nowhere")
+        if not directory.is_dir():
+            raise _Broken("is no folder; plugins.directories must name folders")
+        unsafe = _who_writes(directory)
+        if unsafe is not None:
+            raise _Broken(unsafe)
+        return sorted(os.listdir(directory))  # noqa: PTH208 - names, sorted as strings
+    except OSError as error:
+        raise _Broken(_cannot("be listed", error)) from None
+
+
+def _cannot(what: str, error: OSError) -> str:
+    return f"cannot {what}: {(error.strerror or str(error)).lower()}"
+
+
+def _who_writes(path: Path) -> str | None:
+    """Why the path is not safe to run code from; None where only root and we may write it.
+
+    The path itself is looked at, and every folder above it: who may write there may put another
+    in its place, but for folders such as /tmp, where everyone may only move what is theirs.
+    """
     real = path.resolve()
-    status = real.stat()
-    if status.st_uid not in (0, os.geteuid()):
-        return f"belongs to user id {status.st_uid}; refused: chown root {real}"
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        who = "everyone" if status.st_mode & stat.S_IWOTH else "its group"
-        return f"may be written by {who}; refused: chmod go-w {real}"
+    for place in (real, *real.parents):
+        status = place.stat()
+        about = "" if place == real else f"lies in {place}, which "
+        # Where a namespace hides who root is, the folders above cannot be judged by their owner.
+        owners = (0, os.geteuid()) if place == real else (0, os.geteuid(), _UNMAPPED)
+        if status.st_uid not in owners:
+            return f"{about}belongs to user id {status.st_uid}; refused: chown root {place}"
+        open_to_others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if open_to_others and (place == real or not status.st_mode & stat.S_ISVTX):
+            who = "everyone" if status.st_mode & stat.S_IWOTH else "its group"
+            return f"{about}may be written by {who}; refused: chmod go-w {place}"
     return None
 
 
-_loaded: dict[tuple[str, int, int], ModuleType] = {}
+_UNMAPPED = 65534
+"""What a user id looks like that has no place in the namespace."""
+
+
+class _SourceLoader(SourceFileLoader):
+    """Runs the source that was looked at, never what lies compiled beside it."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        code: CodeType = self.source_to_code(self.get_data(path), path)
+        return code
+
+
+_loaded: dict[Path, ModuleType] = {}
 
 
 def _load(file: Path) -> ModuleType:
-    """Import a drop-in under a name of its own; an unchanged file is imported once in a process,
-    so that a reload does not run it again."""
-    status = file.stat()
-    key = (str(file), status.st_mtime_ns, status.st_size)
-    if key in _loaded:
-        return _loaded[key]
+    """Import a drop-in under a name of its own, and only once in a process: a reload must not
+    run it a second time beside itself."""
+    file = file.absolute()
+    if file in _loaded:
+        return _loaded[file]
     name = f"logfan_dropin_{len(_loaded)}_{re.sub(r'[^A-Za-z0-9_]', '_', file.stem)}"
-    spec = spec_from_file_location(name, file)
+    spec = spec_from_loader(name, _SourceLoader(name, str(file)))
     if spec is None or spec.loader is None:
         raise ImportError(f"{file} is no Python file")
     module = module_from_spec(spec)
-    # A plugin's folder is not ours to write into; dataclasses look their module up by name.
-    sys.modules[name] = module
-    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    sys.modules[name] = module  # dataclasses, for one, look their module up by its name
     try:
         spec.loader.exec_module(module)
     except BaseException:
-        del sys.modules[name]
+        sys.modules.pop(name, None)
         raise
-    finally:
-        sys.dont_write_bytecode = writes
-    _loaded[key] = module
+    _loaded[file] = module
     return module

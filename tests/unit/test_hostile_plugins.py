@@ -1,6 +1,10 @@
 """Plugins that people get wrong: each a fault that names the file, and nothing of it is run on."""
 
+import importlib.util
 import os
+import py_compile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -86,6 +90,29 @@ HOSTILE: dict[str, tuple[str, str]] = {
         TOP + sink("class Config(logfan.SinkConfig):\n        f: open") + HOOK,
         "cannot be imported",
     ),
+    "config takes a key of ours by an alias": (
+        "from pydantic import Field\n" + TOP
+        + sink("class Config(logfan.SinkConfig):\n        a: int = Field(1, alias='retry')") + HOOK,
+        "'retry', which belongs to logfan",
+    ),
+    "config of a type without a shape": (
+        "import threading\n" + TOP
+        + sink("class Config(logfan.SinkConfig):\n        lock: threading.Event") + HOOK,
+        "cannot be imported",
+    ),
+    "abstract": (
+        "import abc\n" + TOP + sink("@abc.abstractmethod\n    def send(self): ...").replace(
+            "class S(logfan.Sink)", "class S(logfan.Sink, abc.ABC)"
+        ) + HOOK,
+        "S is abstract; it lacks send",
+    ),
+    "static write": (
+        TOP + "class S(logfan.Sink):\n    @staticmethod\n    def write(records): pass\n" + HOOK,
+        "S.write must take (self, records)",
+    ),
+    "fails deep inside what it imports": (
+        TOP + "import json\n\njson.loads('{')\n", "JSONDecodeError: Expecting",
+    ),
     "a kind that is taken": (TOP + SINK + hook("register('file', S)"), "logfan_sinks.file"),
     "one kind twice": (
         TOP + SINK + hook("register('s', S); register('s', S)"), 'the kind "s" twice',
@@ -170,6 +197,97 @@ def test_a_file_of_a_foreign_owner_is_refused(folder: Path) -> None:
     os.chown(file, 12345, 12345)
     (fault,) = faults(folder)
     assert "belongs to user id 12345" in fault.problem
+
+
+def test_a_folder_that_others_may_write_above_it_is_refused(folder: Path) -> None:
+    put(folder, "good.py", TOP + SINK + HOOK)
+    folder.parent.chmod(0o777)
+    (fault,) = faults(folder)
+    assert fault.place == str(folder)
+    assert f"lies in {folder.parent}, which may be written by everyone" in fault.problem
+    folder.parent.chmod(0o1777)  # as /tmp: others cannot move what is ours
+    assert faults(folder) == []
+
+
+def test_of_a_link_its_target_is_looked_at(folder: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    target = put(elsewhere, "target.py", TOP + SINK + HOOK)
+    (folder / "link.py").symlink_to(target)
+    assert faults(folder) == []
+    elsewhere.chmod(0o777)
+    (fault,) = faults(folder)
+    assert fault.place == str(folder / "link.py")
+    assert f"chmod go-w {elsewhere}" in fault.problem
+
+
+def test_what_lies_compiled_beside_a_plugin_is_never_run(folder: Path) -> None:
+    file = put(folder, "good.py", TOP + SINK + HOOK)
+    evil = put(folder.parent, "evil.py", (TOP + SINK + HOOK).replace("'s'", "'e'"))
+    # As long and as old as the plugin, so that Python itself would take it for the plugin.
+    os.utime(evil, ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
+    py_compile.compile(
+        str(evil), cfile=importlib.util.cache_from_source(str(file)), dfile=str(file)
+    )
+    kinds = discover([folder], []).kinds
+    assert "s" in kinds
+    assert "e" not in kinds
+
+
+def test_nothing_is_written_beside_a_plugin(folder: Path) -> None:
+    put(folder, "good.py", TOP + SINK + HOOK)
+    assert faults(folder) == []
+    assert list(folder.iterdir()) == [folder / "good.py"]
+
+
+def test_a_file_for_a_folder_is_told(tmp_path: Path) -> None:
+    (fault,) = faults(put(tmp_path, "file.py", ""))
+    assert "is no folder; plugins.directories must name folders" in fault.problem
+
+
+def test_a_link_to_nowhere_for_a_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    (fault,) = faults(tmp_path / "link")
+    assert fault.problem == "is a link to nowhere"
+
+
+@contextmanager
+def out_of_reach(folder: Path) -> Iterator[None]:
+    """The folder shut, and we not root for a while, who may look into every folder."""
+    user = os.geteuid()
+    folder.chmod(0)
+    try:
+        os.seteuid(user or 65534)
+    except OSError:
+        pytest.skip("this namespace has no user but root")
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o755)
+
+
+def test_a_folder_out_of_reach_is_told(folder: Path) -> None:
+    with out_of_reach(folder):
+        (fault,) = faults(folder / "inside")
+    assert fault.problem == "cannot be reached: permission denied"
+
+
+def test_a_folder_that_may_not_be_listed_is_told(folder: Path) -> None:
+    with out_of_reach(folder):
+        (fault,) = faults(folder)
+    assert "permission denied" in fault.problem
+
+
+def test_an_error_in_what_a_plugin_imports_names_both_places(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, "torn_helper.py", "x = 1\nx = (\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    put(folder, "good.py", TOP + "import torn_helper\n")
+    (fault,) = faults(folder)
+    assert fault.place == str(folder / "good.py")
+    assert f"({tmp_path / 'torn_helper.py'}, line 2)" in fault.problem
 
 
 def test_a_link_to_nowhere_is_told(folder: Path) -> None:

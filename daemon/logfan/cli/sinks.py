@@ -1,7 +1,11 @@
 """`logfan sinks`: the kinds there are, and one kind's options."""
 
+import inspect
+import json
 import os
+import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,84 +70,138 @@ def _list(kinds: Any) -> None:
         click.echo(f"{'':<{width}}  from {found.origin}")
 
 
+# What the host's own keys mean, for every kind.
+_HOST_MEANINGS = {
+    "required": "false: its failure never holds a message back, and what it missed is counted.",
+    "batch": "How much one write may hold.",
+    "batch.max_records": "Most records.",
+    "batch.max_bytes": "Most bytes of bodies.",
+    "batch.linger": "How long to wait for more; none: take what has arrived.",
+    "retry": "How soon a failure is tried again, without end; the delay doubles each time.",
+    "retry.initial": "The first delay.",
+    "retry.max": "The longest delay.",
+    "retry.jitter": "Vary the delays, so that many daemons do not come back in step.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    key: str
+    kind: str
+    default: str
+    meaning: str
+
+
 def _describe(found: Any) -> None:
     from logfan.config import SinkSettings
 
+    own = _schema(found.cls.Config)
+    host = _schema(SinkSettings)
+    del host["properties"]["kind"]
     click.echo(f"{click.style(found.kind, bold=True)}, from {found.origin}")
-    click.echo(f"{(found.cls.__doc__ or '').strip()}\n")
-    click.echo(f'[sinks.NAME]\nkind = "{found.kind}"\n')
-    rows = [*_rows(found.cls.Config), *(r for r in _rows(SinkSettings) if r[0] != "kind")]
-    for key, kind, default, meaning in rows:
-        click.echo(f"{click.style(key, bold=True)}  {kind}, {default}")
+    click.echo(f"{inspect.cleandoc(found.cls.__doc__ or '')}\n")
+    click.echo(f'[sinks.NAME]\nkind = "{found.kind}"')
+    for key in own.get("required", ()):
+        click.echo(f"{key} = {_sample(own['properties'][key], own)}")
+    click.echo()
+    for option in [*_options(own, own), *_options(host, host)]:
+        meaning = option.meaning or _HOST_MEANINGS.get(option.key, "")
+        click.echo(f"{click.style(option.key, bold=True)}  {option.kind}, {option.default}")
         if meaning:
             click.echo(f"    {' '.join(meaning.split())}")
 
 
-def _rows(model: Any, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
-    """Key, type, default and meaning of each option, tables within tables included."""
-    schema = model.model_json_schema()
-    yield from _schema_rows(schema, schema.get("$defs", {}), prefix, model)
+def _schema(model: Any) -> Any:
+    """The model as JSON schema, quietly where a default is nothing that JSON can say."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        schema = model.model_json_schema()
+    if "$ref" in schema:  # a model that holds itself
+        schema = {**_resolved(schema, schema), "$defs": schema["$defs"]}
+    return schema
 
 
-def _schema_rows(
-    schema: Any, definitions: Any, prefix: str, model: Any
-) -> Iterator[tuple[str, str, str, str]]:
-    for key, entry in schema.get("properties", {}).items():
-        required = key in schema.get("required", ())
-        default = "required" if required else f"default {_default(entry, model, key)}"
-        meaning = entry.get("description", "")
-        yield f"{prefix}{key}", _kind(entry, definitions), default, meaning
-        nested = _nested(entry, definitions)
-        if nested is not None:
-            inside = f"{prefix}{key}[]." if "items" in entry else f"{prefix}{key}."
-            yield from _schema_rows(nested, definitions, inside, None)
+def _options(table: Any, root: Any, prefix: str = "", depth: int = 0) -> Iterator[_Option]:
+    """Each option of a table, tables within tables included."""
+    for key, entry in table.get("properties", {}).items():
+        required = key in table.get("required", ())
+        default = "required" if required else f"default {_default(entry, root)}"
+        yield _Option(f"{prefix}{key}", _kind(entry, root), default, entry.get("description", ""))
+        for choice in _choices(entry, root):
+            inside = _resolved(choice.get("items", choice), root)
+            dot = "[]." if "items" in choice else "."
+            if depth < _DEPTH:
+                yield from _options(inside, root, f"{prefix}{key}{dot}", depth + 1)
 
 
-def _resolve(entry: Any, definitions: Any) -> Any:
-    name = entry.get("$ref", "").rpartition("/")[2]
-    return definitions.get(name, entry)
+_DEPTH = 3
+"""A table may hold itself; nobody reads further down than this."""
 
 
-def _nested(entry: Any, definitions: Any) -> Any:
-    for option in (entry, entry.get("items", {}), *entry.get("anyOf", ())):
-        resolved = _resolve(option, definitions)
-        if resolved.get("properties"):
-            return resolved
-    return None
+def _resolved(entry: Any, root: Any) -> Any:
+    """The entry, or what it refers to; it keeps its own default and meaning."""
+    for link in (entry, *entry.get("allOf", ())):
+        if "$ref" in link:
+            target = root["$defs"][link["$ref"].rpartition("/")[2]]
+            return {**target, **{key: entry[key] for key in ("default",) if key in entry}}
+    return entry
 
 
-def _kind(entry: Any, definitions: Any) -> str:
-    if "enum" in entry:
-        return " | ".join(f'"{choice}"' for choice in entry["enum"])
-    if "anyOf" in entry:
-        kinds = [_kind(option, definitions) for option in entry["anyOf"]]
-        return " or ".join(kind for kind in kinds if kind != "null")
-    resolved = _resolve(entry, definitions)
-    if resolved.get("properties"):
-        return "table"
-    kind = entry.get("format") or entry.get("type", "value")
+def _choices(entry: Any, root: Any) -> list[Any]:
+    """The types that an option may have, without null."""
+    options = entry.get("anyOf") or entry.get("oneOf") or [entry]
+    choices = [_resolved(option, root) for option in options]
+    return [choice for choice in choices if choice.get("type") != "null"]
+
+
+def _kind(entry: Any, root: Any) -> str:
+    return " or ".join(dict.fromkeys(_one_kind(one, root) for one in _choices(entry, root)))
+
+
+def _one_kind(choice: Any, root: Any) -> str:
+    if "const" in choice:
+        return _toml(choice["const"])
+    if "enum" in choice:
+        return " | ".join(_toml(value) for value in choice["enum"])
+    kind = choice.get("format") or choice.get("type", "value")
     if isinstance(kind, list):
         return " or ".join(kind)
     if kind == "array":
-        return f"list of {_kind(entry.get('items', {}), definitions)}s"
+        return f"list of {_kind(choice.get('items', {}), root)}s"
     return "table" if kind == "object" else str(kind)
 
 
-def _default(entry: Any, model: Any, key: str) -> str:
-    value = entry.get("default")
+def _default(entry: Any, root: Any) -> str:
+    if "default" not in entry:
+        return "empty"  # made anew for each sink
+    value = entry["default"]
     if value is None:
-        field = model.model_fields[key] if model is not None else None
-        if field is not None and field.default_factory is not None:
-            return "empty"
         return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float) and entry.get("format") == "duration":
-        return f'"{format_duration(value)}"'
-    if isinstance(value, int) and entry.get("format") == "size":
-        return f'"{format_size(value)}"'
-    if isinstance(value, str):
-        return f'"{value}"'
     if isinstance(value, dict):
         return "as below"
-    return str(value) if value != [] else "empty"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        formats = [choice.get("format") for choice in _choices(entry, root)]
+        if "duration" in formats:
+            return f'"{format_duration(value)}"'
+        if "size" in formats:
+            return f'"{format_size(int(value))}"'
+    return _toml(value) if value != [] else "empty"
+
+
+def _sample(entry: Any, root: Any) -> str:
+    """Some value of the right type, to begin with."""
+    choice = _choices(entry, root)[0]
+    if choice.get("examples"):
+        return _toml(choice["examples"][0])
+    if "const" in choice or "enum" in choice:
+        return _toml(choice.get("const", choice.get("enum", [""])[0]))
+    samples = {
+        "string": '"…"', "integer": "1", "number": "1.0", "boolean": "true", "array": "[]",
+    }  # fmt: skip
+    return samples.get(str(choice.get("type")), "{}")
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return json.dumps(value, ensure_ascii=False)
