@@ -4,7 +4,6 @@ import logging
 import os
 import select
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -227,25 +226,3 @@ def test_a_status_that_found_the_socket_full_is_sent_again(
         systemd.hear()
     notifier.status("consuming")
     assert systemd.hear() == "STATUS=consuming"
-
-
-def test_many_threads_may_speak_at_once(systemd: Systemd, notifier: Notifier) -> None:
-    heard: list[str] = []
-
-    def listen() -> None:
-        heard.extend(systemd.hear() for _ in range(400))
-
-    def speak() -> None:
-        for _ in range(100):
-            notifier.ready()
-
-    listener = threading.Thread(target=listen)
-    speakers = [threading.Thread(target=speak) for _ in range(4)]
-    for thread in (listener, *speakers):
-        thread.start()
-    for thread in speakers:
-        thread.join()
-    while listener.is_alive():  # what is still owed is paid by the next sign of life
-        notifier.watchdog()
-        listener.join(0.01)
-    assert set(heard) <= {"READY=1", "WATCHDOG=1"}
