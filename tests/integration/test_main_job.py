@@ -169,7 +169,9 @@ def test_term_under_load_loses_and_doubles_nothing(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
     count = 20_000
-    with DaemonProcess(tmp_path, node.url, names, THREE_SINKS) as daemon:
+    # A small window makes the drain slow enough to be interrupted.
+    extra = "prefetch = 50"
+    with DaemonProcess(tmp_path, node.url, names, THREE_SINKS, extra=extra) as daemon:
         publish(node.url, names.exchange, (b"%d" % n for n in range(count)))
         wait_until(lambda: daemon.acked() > 1_000, "it is in the middle of it")
         daemon.signal(signal.SIGTERM)
@@ -189,7 +191,7 @@ def test_term_under_load_loses_and_doubles_nothing(
 def test_kill_under_load_loses_nothing_and_doubles_at_most_the_prefetch(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
-    count, prefetch = 20_000, 500
+    count, prefetch = 20_000, 100
     extra = f"prefetch = {prefetch}"
     with DaemonProcess(tmp_path, node.url, names, THREE_SINKS, extra=extra) as daemon:
         publish(node.url, names.exchange, (b"%d" % n for n in range(count)))

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -12,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+from logfan.testing.node import free_port
 from support.broker import Names
 from support.waiting import wait_until
 
@@ -31,7 +31,7 @@ class DaemonProcess:
     ) -> None:
         """`sinks` and `extra` are TOML; `extra` may begin with keys of `[rabbitmq]`."""
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self.names = names
         self.config = folder / "config.toml"
         self._environ = {**os.environ, "LOGFAN_HTTP__LISTEN": f"127.0.0.1:{self.port}"}
@@ -133,10 +133,3 @@ class DaemonProcess:
         match = re.search(r"VmHWM:\s+(\d+)", status)
         assert match is not None
         return int(match[1])
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
