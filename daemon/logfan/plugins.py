@@ -180,6 +180,15 @@ def _check(kind: object, cls: object) -> None:
     _check_config(cls)
 
 
+def why_unusable(cls: type[Sink]) -> str | None:
+    """Why the host would not take this class as a sink; None where it would."""
+    try:
+        _check("a-kind", cls)
+    except _Broken as broken:
+        return str(broken)
+    return None
+
+
 def _check_class(cls: type[Sink]) -> None:
     name = cls.__name__
     if cls.write is Sink.write:

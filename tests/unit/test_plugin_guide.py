@@ -56,3 +56,12 @@ def test_every_public_name_is_in_the_guide() -> None:
         if name not in ("Properties", "Record"):
             assert f"logfan.{name}" in GUIDE, name
     assert "`logfan.testing`" in GUIDE
+
+
+def test_every_command_of_the_guide_is_there() -> None:
+    lines = [line for text in blocks("console") for line in text.splitlines()]
+    commands = [line.split()[2] for line in lines if line.startswith("$ logfan ")]
+    assert commands
+    for command in commands:
+        run = [sys.executable, "-m", "logfan", command, "--help"]
+        subprocess.run(run, check=True, capture_output=True)

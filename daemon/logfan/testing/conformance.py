@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,6 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from logfan.api import Record, RecordsRejected, Sink
+from logfan.plugins import why_unusable
+from logfan.testing.pipeline import Pipeline
 from logfan.testing.records import hostile_records, record
 
 
@@ -32,7 +35,7 @@ class SinkConformance:
         return None
 
     @pytest.fixture
-    def sink(self, tmp_path: Path) -> Any:
+    def sink(self, tmp_path: Path) -> Iterator[Sink]:
         """The sink, opened; closed at the end."""
         sink = self._build(tmp_path)
         sink.open()
@@ -44,7 +47,17 @@ class SinkConformance:
         return self.sink_class(config, name="conformance")
 
     def test_it_says_what_it_is(self) -> None:
-        assert (self.sink_class.__doc__ or "").strip(), "the class needs a docstring"
+        said = vars(self.sink_class).get("__doc__") or ""
+        assert said.strip(), "the class needs a docstring: `logfan sinks` shows its first line"
+
+    def test_each_option_says_what_it_means(self) -> None:
+        for option, field in self.sink_class.Config.model_fields.items():
+            words = f"the option {option} needs a docstring below it: `logfan sinks KIND` shows it"
+            assert field.description, words
+
+    def test_the_host_takes_it(self) -> None:
+        unusable = why_unusable(self.sink_class)
+        assert unusable is None, unusable
 
     def test_an_unknown_key_is_a_fault(self, tmp_path: Path) -> None:
         wrong = {**self.options(tmp_path), "no_such_key_in_any_sink": 1}
@@ -94,6 +107,16 @@ class SinkConformance:
         sink.flush()
         self._expect(sink, tmp_path, (first, second))
 
+    def test_in_a_pipeline_all_is_acknowledged(self, tmp_path: Path) -> None:
+        records = tuple(record({"n": n}) for n in range(100))
+        sink = self._build(tmp_path)
+        with Pipeline(sink, max_records=7) as pipeline:
+            for start in range(0, 100, 10):
+                pipeline.deliver(*records[start : start + 10])
+            pipeline.wait_acked(100)
+        assert pipeline.numbers[sink.name].retries == 0, "the sink failed; see the log"
+        self._expect(sink, tmp_path, records)
+
     def test_flush_without_a_write_returns(self, sink: Sink) -> None:
         sink.flush()
 
@@ -116,8 +139,13 @@ class SinkConformance:
 
     def _expect(self, sink: Sink, folder: Path, records: tuple[Record, ...]) -> None:
         held = self.read_back(sink, folder)
-        if held is not None:
-            assert held == [one.body for one in records]
+        if held is None:
+            return
+        bodies = [one.body for one in records]
+        # Said in words: the difference of two lists of 16 MiB bodies helps nobody.
+        assert len(held) == len(bodies), f"wrote {len(bodies)} records, holds {len(held)}"
+        wrong = [n for n, (one, other) in enumerate(zip(held, bodies, strict=True)) if one != other]
+        assert not wrong, f"holds another body, or another order, from record {wrong[0]} on"
 
 
 def _descriptors() -> int:

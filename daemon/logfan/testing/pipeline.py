@@ -21,7 +21,9 @@ class Pipeline:
     """
 
     def __init__(self, *sinks: Sink, max_records: int = 5000) -> None:
-        """Sinks retry at once, so that a test of failures is quick."""
+        """Sinks retry at once, so that a test of failures is quick. Their names must differ."""
+        if len({sink.name for sink in sinks}) < len(sinks):
+            raise ValueError('two sinks have one name; build each with name="…"')
         self.numbers = {sink.name: SinkNumbers() for sink in sinks}
         """What each sink wrote and how often it was tried again, by its name."""
         self.acked = 0

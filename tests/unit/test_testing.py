@@ -1,0 +1,211 @@
+"""What authors of sinks test with: does it see what is wrong with a sink?"""
+
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import logfan
+from logfan.testing import FakeClock, Pipeline, hostile_records, record
+from support.waiting import wait_until
+
+GOOD = '''
+import os, threading
+import logfan
+from logfan.testing import SinkConformance
+
+class Good(logfan.Sink):
+    """Keeps what it gets."""
+
+    def open(self):
+        self.taken = getattr(self, "taken", [])
+
+    def write(self, records):
+        self.taken += [record.body for record in records]
+
+class Suite(SinkConformance):
+    def read_back(self, sink, folder):
+        return sink.taken
+
+class TestGood(Suite):
+    sink_class = Good
+'''
+
+# Each line is a careless sink: its name, its code, and the one test that must see it.
+CARELESS = {
+    "Loses": ("self.taken += [r.body for r in records[1:]]", "takes_batches"),
+    "Doubles": ("self.taken += [r.body for r in records] * 2", "takes_batches"),
+    "Shuffles": ("self.taken[:0] = [r.body for r in records]", "keeps_the_order"),
+    "Dodges": ("self.taken += [r.body for r in records if r.body]", "hostile_record"),
+    "Chokes": ("self.taken += [r.body.decode().encode() for r in records]", "hostile_record"),
+    "Refuses": ("raise logfan.RecordsRejected({0: 'no'})", "hostile_record"),
+    "Changes": (
+        "super().write(records); [r.json().clear() for r in records]", "left_as_they_were",
+    ),
+    "Parses": ("[r.json() for r in records]; super().write(records)", "hostile_record"),
+}  # fmt: skip
+CARELESS_OPEN = {
+    "LeaksFiles": (
+        "super().open(); self.fds = getattr(self, 'fds', []) + [os.dup(2)]",
+        "opened_again_it_lets_go",
+    ),
+    "LeaksThreads": (
+        "super().open(); threading.Thread(target=threading.Event().wait, daemon=True).start()",
+        "no_thread_and_no_file",
+    ),
+    "Forgets": ("self.taken = []", "opened_again_it_lets_go"),
+}
+
+
+def careless() -> str:
+    """A test module of careless sinks."""
+    text = GOOD
+    for method, sinks in (("write(self, records)", CARELESS), ("open(self)", CARELESS_OPEN)):
+        for name, (code, _) in sinks.items():
+            text += f'''
+class {name}(Good):
+    """Careless."""
+    def {method}:
+        {code}
+
+class Test{name}(Suite):
+    sink_class = {name}
+'''
+    return (
+        text
+        + '''
+class Undocumented(Good):
+    class Config(logfan.SinkConfig):
+        size: int = 1
+
+class TestUndocumented(Suite):
+    sink_class = Undocumented
+
+class Lenient(Good):
+    """Takes any key."""
+    class Config(logfan.SinkConfig, extra="ignore"):
+        pass
+
+class TestLenient(Suite):
+    sink_class = Lenient
+
+class Hasty(Good):
+    """Takes what it needs too early."""
+    def __init__(self, config, *, name="x", instance=""):
+        super().__init__(config, name=name, instance=instance)
+
+class TestHasty(Suite):
+    sink_class = Hasty
+'''
+    )
+
+
+def test_the_suite_sees_each_careless_sink_and_passes_the_good_one(tmp_path: Path) -> None:
+    (tmp_path / "test_careless.py").write_text(careless())
+    seen_by = {name: test for name, (_, test) in (CARELESS | CARELESS_OPEN).items()}
+    seen_by |= {"Undocumented": "each_option", "Lenient": "unknown_key", "Hasty": "the_host_takes"}
+    chosen = ["TestGood", *(f"(Test{name} and {test})" for name, test in seen_by.items())]
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "pytest", "-q", "-rA", "--tb=no", "-p", "no:cacheprovider", ".",
+            "-k", " or ".join(chosen),
+        ],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    found = re.findall(r"^(PASSED|FAILED) test_careless.py::Test(\w+)::", done.stdout, re.MULTILINE)
+    passed = [name for outcome, name in found if outcome == "PASSED"]
+    failed = {name for outcome, name in found if outcome == "FAILED"}
+    assert passed.count("Good") > 20
+    assert failed == set(seen_by), done.stdout
+
+
+class Flaky(logfan.Sink):
+    """Fails as often as it is told to."""
+
+    failures = 0
+
+    def open(self) -> None:
+        self.opened = getattr(self, "opened", 0) + 1
+        self.taken: list[bytes] = getattr(self, "taken", [])
+        self.closed = False
+
+    def write(self, records: Sequence[logfan.Record]) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise logfan.SinkUnavailable("not now")
+        self.taken += [one.body for one in records]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def flaky(name: str = "flaky") -> Flaky:
+    return Flaky(Flaky.Config(), name=name)
+
+
+def test_a_pipeline_acknowledges_only_what_all_sinks_have() -> None:
+    good, bad = flaky("good"), flaky("bad")
+    bad.failures = 10**9
+    with Pipeline(good, bad) as pipeline:
+        pipeline.deliver(record("a"), record("b"))
+        with pytest.raises(TimeoutError, match=r"0 of 2 acknowledged.*bad.*not now"):
+            pipeline.wait_acked(2, seconds=0.2)
+        assert good.taken == [b"a", b"b"]
+        bad.failures = 0
+        pipeline.wait_acked(2)
+        pipeline.deliver(record("c"))
+        pipeline.wait_acked(3)
+    assert good.taken == bad.taken == [b"a", b"b", b"c"]
+    assert (good.opened, good.closed, bad.closed) == (1, True, True)
+    assert pipeline.numbers["good"].retries == 0
+    assert pipeline.numbers["bad"].retries > 0
+
+
+def test_a_pipeline_tells_sinks_of_one_name_apart() -> None:
+    with pytest.raises(ValueError, match="one name"):
+        Pipeline(flaky(), flaky())
+
+
+def test_a_wait_on_the_fake_clock_ends_when_the_clock_passes_it() -> None:
+    clock, event, ended = FakeClock(), threading.Event(), threading.Event()
+
+    def wait() -> None:
+        clock.wait(event, 60.0)
+        ended.set()
+
+    start = clock.monotonic()
+    thread = threading.Thread(target=wait)
+    thread.start()
+    clock.advance(59.0)
+    assert not ended.wait(0.05)
+
+    # The thread may have begun to wait after the first step: then it waits for one step more.
+    def past_the_end() -> bool:
+        clock.advance(1.0)
+        return ended.is_set()
+
+    wait_until(past_the_end, "the wait is over")
+    thread.join(10)
+    assert not event.is_set()
+    assert clock.monotonic() - start >= 60.0
+
+
+def test_a_wait_on_the_fake_clock_ends_when_its_event_is_set() -> None:
+    clock, event = FakeClock(), threading.Event()
+    threading.Timer(0.05, event.set).start()
+    assert clock.wait(event, 3600.0)
+
+
+def test_hostile_records_are_what_they_are_called() -> None:
+    records = hostile_records()
+    assert records["large"].size == 16 << 20
+    assert records["empty"].body == b""
+    with pytest.raises(UnicodeDecodeError):
+        records["not utf-8"].body.decode()
+    with pytest.raises(ValueError, match="not JSON"):
+        records["deep json"].json()
+    assert records["escapes in json"].json()["level"] == "error"
