@@ -125,4 +125,4 @@ class Notifier:
 
 def _cut(text: str, size: int) -> str:
     """At most `size` bytes of UTF-8, whole characters."""
-    return text.encode("utf-8", "replace")[:size].decode("utf-8", "ignore")
+    return text.encode()[:size].decode("utf-8", "ignore")
