@@ -98,6 +98,7 @@ class Daemon:
             if self._http is not None:
                 self._http.stop()
             REGISTRY.unregister(self._collector)
+            self._notifier.close()
 
     def stop(self) -> None:
         """As SIGTERM does. May be called on any thread."""
@@ -143,7 +144,9 @@ class Daemon:
         self._stopping = True
         self._notifier.stopping()
         held = self.numbers.consumer.in_flight_messages
-        log.info("stopping: draining %d messages within %.0f s", held, timeout)
+        words = f"stopping: draining {held:,} messages within {timeout:.0f} s"
+        log.info("%s", words)
+        self._notifier.status(words)
         handed_back = self._pipeline.stop(timeout, self._wait)
         if handed_back:
             log.warning("stopped; %d messages went back to the broker", handed_back)
@@ -172,7 +175,7 @@ class Daemon:
                 return True
             if remaining <= 0:
                 return False
-            if not self._pipeline.stuck():
+            if not (self._pipeline.stuck() or self._pipeline.hanging()):
                 self._notifier.watchdog()
 
     def _reload(self) -> None:

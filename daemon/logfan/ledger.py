@@ -15,14 +15,13 @@ class Batch:
     """What one read of the socket delivered: the unit that sinks settle and the ledger counts."""
 
     __slots__ = (
-        "abandoned", "generation", "last_tag", "opened_at", "owed", "records", "size"
+        "abandoned", "last_tag", "opened_at", "owed", "records", "size"
     )  # fmt: skip
 
     def __init__(
         self,
         records: tuple[Record, ...],
         last_tag: int,
-        generation: int,
         size: int,
         opened_at: float,
         owed: int,
@@ -30,8 +29,6 @@ class Batch:
         self.records = records
         self.last_tag = last_tag
         """The delivery tag of the last record; the ack of this tag covers them all."""
-        self.generation = generation
-        """Which subscription delivered it: tags mean nothing outside their channel."""
         self.size = size
         """Bytes of all bodies."""
         self.opened_at = opened_at
@@ -62,7 +59,6 @@ class Ledger:
         """`required_sinks`: how many sinks must settle a batch; they are numbered from 0."""
         self._everyone = (1 << required_sinks) - 1
         self._open: deque[Batch] = deque()
-        self.generation = 0
         self.messages = 0
         """Messages received and not yet acknowledged."""
         self.size = 0
@@ -72,16 +68,19 @@ class Ledger:
         """Enter what was just delivered. Tags rise; a tag out of order is a ValueError."""
         if self._open and last_tag <= self._open[-1].last_tag:
             raise ValueError(f"delivery tag {last_tag} after {self._open[-1].last_tag}")
-        batch = Batch(records, last_tag, self.generation, size, now, self._everyone)
+        batch = Batch(records, last_tag, size, now, self._everyone)
         self._open.append(batch)
         self.messages += len(records)
         self.size += size
         return batch
 
     def settle(self, batch: Batch, sink: int) -> None:
-        """Required sink number `sink` has the batch durably. An earlier generation's is dropped."""
-        if batch.generation == self.generation:
-            batch.owed &= ~(1 << sink)
+        """Required sink number `sink` has the batch durably.
+
+        A settlement names its batch and no tag: one that was abandoned is not in the ledger any
+        more, so a settlement that comes late moves nothing of the next generation.
+        """
+        batch.owed &= ~(1 << sink)
 
     def advance(self) -> Ack | None:
         """Take the settled batches off the front; None where the front is still owed."""
@@ -103,5 +102,4 @@ class Ledger:
         abandoned = self.messages
         self._open.clear()
         self.messages = self.size = 0
-        self.generation += 1
         return abandoned
