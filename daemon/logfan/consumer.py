@@ -66,6 +66,7 @@ class Consumer:
         unreachable_max = min(reconnect.max, _UNREACHABLE_MAX_SECONDS)
         self._unreachable_backoff = Backoff(reconnect.initial, unreachable_max)
         self._subscription: Subscription | None = None
+        self._channel: Any = None
         self._attempts = 0
         self._subscribed_at: float | None = None
         self._ever_subscribed = False
@@ -138,11 +139,13 @@ class Consumer:
 
     def _on_delivery(
         self,
-        _channel: Any,
+        channel: Any,
         method: spec.Basic.Deliver,
         properties: spec.BasicProperties,
         body: bytes,
     ) -> None:
+        if channel is not self._channel:
+            return  # a channel that is being left: its tags mean nothing any more
         if not self._arrived:
             self._arrived_at = self._clock.time()
             self._ioloop.call_later(0, self._dispatch)
@@ -235,14 +238,13 @@ class Consumer:
         """See `subscription.Events`."""
         self._ever_subscribed = True
         self._subscribed_at = self._clock.monotonic()
+        self._channel = subscription.channel
         self._numbers.consuming = True
         self.state = f"consuming queue {declared.queue} at {subscription.address}"
         for remark in declared.remarks:
             log.warning("%s", remark)
         log.info("%s", self.state)
         self._tell_subscribed()
-        if self._stopping:
-            self._stop_consuming()
 
     def on_ready_count(self, messages: int) -> None:
         """See `subscription.Events`."""
@@ -293,10 +295,17 @@ class Consumer:
     # The stop
 
     def _stop_consuming(self) -> None:
+        if self._stopping:
+            return
         self._stopping = True
         subscription = self._subscription
-        if subscription is None or not self._numbers.consuming:
+        if subscription is None:
             self._check_drained()
+            return
+        if not self._numbers.consuming:
+            # Still on its way: it need not arrive.
+            self._lose()
+            subscription.close(lambda: None)
             return
         self.state = "draining"
         subscription.cancel(partial(self._cancelled, subscription))
@@ -331,6 +340,7 @@ class Consumer:
     def _let_go(self) -> int:
         """End the generation; returns how many received messages were not acknowledged."""
         unseen, self._arrived = self._arrived, []
+        self._channel = None
         self._numbers.received_messages += len(unseen)
         self._numbers.received_bytes += sum([len(record.body) for record in unseen])
         self._numbers.in_flight_bytes = 0

@@ -217,6 +217,27 @@ def test_a_second_signal_ends_it_at_once(node: RabbitNode, names: Names, tmp_pat
         assert waiting(node.url, names.queue) == 1
 
 
+def test_term_while_it_is_still_connecting_ends_it_cleanly(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    publish_to = names.exchange
+    with DaemonProcess(tmp_path, node.url, names, RAW) as daemon:
+        publish(node.url, publish_to, (b"%d" % n for n in range(100)))
+        wait_until(lambda: daemon.acked() == 100, "all is acknowledged")
+        for _ in range(4):
+            assert daemon.stop() == 0
+            publish(node.url, publish_to, [b"later"])
+            daemon.start(ready=False)
+            # The first answer comes while the connection is being made.
+            wait_until(lambda: daemon.get("/healthz")[0] == 200, "it serves")
+        assert daemon.stop() == 0
+        assert "Traceback" not in daemon.log()
+        daemon.start()
+        wait_until(lambda: waiting(node.url, names.queue) == 0, "the rest is delivered")
+        wait_until(lambda: node.unacked(names.queue) == 0, "the rest is acknowledged")
+        assert (tmp_path / "raw.log").read_bytes().splitlines()[100:] == [b"later"] * 4
+
+
 def test_past_the_deadline_messages_go_back_and_it_says_so(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
