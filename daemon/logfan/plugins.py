@@ -208,7 +208,7 @@ def _check_config(cls: type[Sink]) -> None:
     if not (isinstance(config, type) and issubclass(config, SinkConfig)):
         raise _Broken(f"{name}.Config must be a subclass of logfan.SinkConfig")
     for field_name, info in config.model_fields.items():
-        for key in (field_name, info.alias, info.validation_alias):
+        for key in (field_name, info.validation_alias):
             if key in HOST_KEYS:
                 raise _Broken(f"{name}.Config has the key {key!r}, which belongs to logfan itself")
     try:

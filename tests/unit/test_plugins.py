@@ -11,7 +11,7 @@ from logfan.plugins import discover
 
 SINK = '''
 import logfan
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 class Proxy(BaseModel):
     """A way round."""
@@ -33,6 +33,7 @@ class Mail(logfan.Sink):
         attempts: int = 3
         proxy: Proxy | None = None
         copies: tuple[str, ...] = ()
+        marks: dict[str, str] = Field(default_factory=dict)
 
     def write(self, records): pass
 
@@ -175,6 +176,7 @@ def test_sinks_shows_one_kinds_options_as_they_are_written(tmp_path: Path, folde
         'size  size, default "1MiB"', "attempts  integer, default 3",
         "proxy  table, default none", "proxy.host  string, required",
         "proxy.port  integer, default 3128", "copies  list of strings, default empty",
+        "marks  table, default empty",
         "required  boolean, default true", 'batch.max_bytes  size, default "8MiB"',
     ):  # fmt: skip
         assert line in shown.splitlines()

@@ -178,7 +178,7 @@ def test_a_wait_on_the_fake_clock_ends_when_the_clock_passes_it() -> None:
         ended.set()
 
     start = clock.monotonic()
-    thread = threading.Thread(target=wait)
+    thread = threading.Thread(target=wait, daemon=True)
     thread.start()
     clock.advance(59.0)
     assert not ended.wait(0.05)
