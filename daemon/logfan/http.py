@@ -70,6 +70,9 @@ class HttpServer:
         """Bind and serve. Raises ListenError."""
         try:
             context = self._tls_context()
+        except (OSError, ValueError) as error:
+            raise ListenError(self._why_no_tls(error)) from None
+        try:
             self._server = _Server(self._host, self._wanted_port, self._answer, context)
         except (OSError, OverflowError) as error:
             raise ListenError(self._why(error)) from None
@@ -96,10 +99,16 @@ class HttpServer:
         context.load_cert_chain(self._cert_file, self._key_file)
         return context
 
+    def _why_no_tls(self, error: Exception) -> str:
+        cause = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        key = "" if self._key_file is None else f" with http.tls.key_file {self._key_file}"
+        return (
+            f"http.tls.cert_file: {self._cert_file}{key} cannot be used ({cause}); "
+            "name a PEM certificate and its key that this user may read"
+        )
+
     def _why(self, error: Exception) -> str:
         address = f"{self._host}:{self._wanted_port}"
-        if isinstance(error, ssl.SSLError):
-            return f"http.tls.cert_file: cannot be used ({error.reason or error})"
         code = getattr(error, "errno", None)
         if code == errno.EADDRINUSE:
             return f"http.listen: {address} is in use by another program; choose another port"
@@ -197,7 +206,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._respond(with_body=False)
 
     def _respond(self, *, with_body: bool) -> None:
-        answer = self.server.answer(urlsplit(self.path).path, dict(self.headers.items()))
+        try:
+            answer = self.server.answer(urlsplit(self.path).path, dict(self.headers.items()))
+        except Exception:
+            log.warning("http: %r could not be answered", self.path, exc_info=True)
+            self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR)
+            return
         body = answer.body
         self.send_response(answer.status)
         if len(body) >= _GZIP_FROM_BYTES and "gzip" in self.headers.get("Accept-Encoding", ""):

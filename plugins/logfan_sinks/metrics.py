@@ -135,10 +135,15 @@ class MetricsSink(logfan.Sink):
         """Show the metrics; what was counted before stays."""
         if not hasattr(self, "_metrics"):
             maximum = self.config.max_series
-            self._metrics = [_Series(d, maximum) for d in self.config.definitions()]
+            metrics = [_Series(d, maximum) for d in self.config.definitions()]
             self._not_json = 0
-            self._collector = _SinkCollector(self.name, self._metrics, lambda: self._not_json)
-            REGISTRY.register(self._collector)
+            self._collector = _SinkCollector(self.name, metrics, lambda: self._not_json)
+            try:
+                REGISTRY.register(self._collector)
+            except ValueError as error:
+                raise logfan.SinkUnavailable(f"a metric's name is taken: {error}") from None
+            # Last, so that an open that failed is made anew and a close has nothing to undo.
+            self._metrics = metrics
 
     def write(self, records: Sequence[logfan.Record]) -> None:
         """Count them. Nothing in here can fail half way: what is odd is counted as skipped."""

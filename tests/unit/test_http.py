@@ -8,6 +8,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -149,6 +150,25 @@ def test_a_foreign_address_is_told_in_words() -> None:
             host="192.0.2.1", port=0, registry=CollectorRegistry(),
             unhealthy=list, unready=list, status=dict,
         ).start()  # fmt: skip
+
+
+def test_a_certificate_that_is_missing_is_told_by_its_key(tmp_path: Path) -> None:
+    with pytest.raises(
+        ListenError, match=r"http.tls.cert_file: \S+/no.pem .*cannot be used \(No such"
+    ):
+        HttpServer(
+            host="127.0.0.1", port=0, registry=CollectorRegistry(), unhealthy=list, unready=list,
+            status=dict, cert_file=tmp_path / "no.pem", key_file=tmp_path / "no.key",
+        ).start()  # fmt: skip
+
+
+def test_what_cannot_be_answered_is_a_500_and_a_warning(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delitem(STATUS, "state")
+    assert served.get("/")[0] == 500
+    assert "'/' could not be answered" in caplog.text
+    assert served.get("/metrics")[0] == 200
 
 
 def test_promtool_finds_nothing_to_say(served: Served) -> None:

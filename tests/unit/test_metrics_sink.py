@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY, generate_latest
 
+from logfan import SinkUnavailable
 from logfan.testing import record
 from logfan_sinks.metrics import MetricsSink
 
@@ -89,3 +90,19 @@ def test_a_wild_label_value_is_made_harmless(opened: Open) -> None:
     assert f'wild_total{{v="{"x" * 200}"}} 1.0' in shown
     assert 'wild_total{v="\\"\\n\\\\"} 1.0' in shown
     assert 'wild_total{v="(nested)"} 1.0' in shown
+
+
+def test_a_name_that_is_taken_holds_the_sink_until_it_is_free(opened: Open) -> None:
+    first = MetricsSink(MetricsSink.Config.model_validate({"counters": [{"name": "one"}]}))
+    first.open()
+    second = MetricsSink(first.config, name="second")
+    with pytest.raises(SinkUnavailable, match="name is taken"):
+        second.open()
+    second.close()
+    first.close()
+    second.open()
+    second.write([record({})])
+    try:
+        assert value("one_total") == 1
+    finally:
+        second.close()
