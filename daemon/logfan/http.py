@@ -108,7 +108,8 @@ class HttpServer:
         )
 
     def _why(self, error: Exception) -> str:
-        address = f"{self._host}:{self._wanted_port}"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        address = f"{host}:{self._wanted_port}"
         code = getattr(error, "errno", None)
         if code == errno.EADDRINUSE:
             return f"http.listen: {address} is in use by another program; choose another port"

@@ -119,12 +119,14 @@ class MetricsSink(logfan.Sink):
 
         @model_validator(mode="after")
         def _distinct(self) -> Self:
-            names = [_family(definition) for definition in self.definitions()]
-            if not names:
+            taken: set[str] = set()
+            for definition in self.definitions():
+                names = _shown_names(definition)
+                if both := taken & names:
+                    raise ValueError(f"defines the metric {min(both)!r} twice")
+                taken |= names
+            if not taken:
                 raise ValueError("defines no metric; add [[sinks.NAME.counters]] or the like")
-            for name in names:
-                if names.count(name) > 1:
-                    raise ValueError(f"defines the metric {name!r} twice")
             return self
 
         def definitions(self) -> tuple[Definition, ...]:
@@ -168,11 +170,12 @@ class MetricsSink(logfan.Sink):
         wrong: dict[str, str] = {}
         for sink, config in configs.items():
             for definition in config.definitions():
-                name = _family(definition)
-                if first.setdefault(name, sink) != sink:
-                    wrong[sink] = (
-                        f"defines the metric {name!r}, which sinks.{first[name]} has already"
-                    )
+                for name in sorted(_shown_names(definition)):
+                    if first.setdefault(name, sink) != sink:
+                        wrong.setdefault(
+                            sink,
+                            f"defines the metric {name!r}, which sinks.{first[name]} has already",
+                        )
         return wrong
 
 
@@ -268,6 +271,16 @@ def _family(definition: Definition) -> str:
     if isinstance(definition, Counter):
         return definition.name.removesuffix("_total")
     return definition.name
+
+
+def _shown_names(definition: Definition) -> set[str]:
+    """The family's name and those of its samples: no other metric may have one of them."""
+    endings = {
+        Counter: ("_total", "_created"), Gauge: (),
+        Histogram: ("_bucket", "_sum", "_count", "_created"),
+    }  # fmt: skip
+    family = _family(definition)
+    return {family, *(family + ending for ending in endings[type(definition)])}
 
 
 def _exposed(definition: Definition) -> Any:

@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import subprocess
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -144,6 +145,14 @@ def test_a_port_in_use_is_told_in_words(served: Served) -> None:
         ).start()  # fmt: skip
 
 
+def test_a_foreign_address_of_ipv6_is_told_as_it_is_written() -> None:
+    with pytest.raises(ListenError, match=r"http.listen: \[2001:db8::1\]:0 "):
+        HttpServer(
+            host="2001:db8::1", port=0, registry=CollectorRegistry(),
+            unhealthy=list, unready=list, status=dict,
+        ).start()  # fmt: skip
+
+
 def test_a_foreign_address_is_told_in_words() -> None:
     with pytest.raises(ListenError, match="is no address of this machine"):
         HttpServer(
@@ -169,6 +178,28 @@ def test_what_cannot_be_answered_is_a_500_and_a_warning(
     assert served.get("/")[0] == 500
     assert "'/' could not be answered" in caplog.text
     assert served.get("/metrics")[0] == 200
+
+
+def test_an_address_of_ipv6_is_listened_on() -> None:
+    try:
+        one = Served("::1")
+    except ListenError as error:
+        assert str(error).startswith("http.listen: [::1]:0 ")  # a machine without IPv6
+        return
+    try:
+        assert one.get("/healthz")[0] == 200
+    finally:
+        one.server.stop()
+
+
+def test_a_stopped_server_leaves_no_thread_and_its_port_free() -> None:
+    one = Served()
+    port = one.server.port
+    one.server.stop()
+    assert "http" not in {thread.name for thread in threading.enumerate()}
+    with socket.socket() as again:
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        again.bind(("127.0.0.1", port))
 
 
 def test_promtool_finds_nothing_to_say(served: Served) -> None:

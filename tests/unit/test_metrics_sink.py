@@ -106,3 +106,43 @@ def test_a_name_that_is_taken_holds_the_sink_until_it_is_free(opened: Open) -> N
         assert value("one_total") == 1
     finally:
         second.close()
+
+
+def counter(**more: Any) -> dict[str, Any]:
+    return {"counters": [{"name": "x", **more}]}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "defines no metric"),
+        (counter(name="9x"), "pattern"),
+        (counter(name="logfan_x"), "begins with logfan_"),
+        (counter(labels={"le": "a"}), "keeps for itself"),
+        (counter(labels={"__x": "a"}), "keeps for itself"),
+        (counter(labels={"a-b": "a"}), "pattern"),
+        (counter(value="a..b"), "names with dots"),
+        (counter(valeu="a"), "Extra inputs"),
+        ({"gauges": [{"name": "x"}]}, "Field required"),
+        ({"histograms": [{"name": "x", "value": "v", "buckets": [2, 1]}]}, "larger than the one"),
+        ({"histograms": [{"name": "x", "value": "v", "buckets": [1, 1]}]}, "larger than the one"),
+        ({"histograms": [{"name": "x", "value": "v", "buckets": []}]}, "larger than the one"),
+        ({"counters": [{"name": "x"}, {"name": "x_total"}]}, "'x' twice"),
+        (counter() | {"gauges": [{"name": "x_total", "value": "v"}]}, "'x_total' twice"),
+        (counter() | {"max_series": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_a_fault_in_the_definitions_is_found_offline(options: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        MetricsSink.Config.model_validate(options)
+
+
+def test_two_sinks_cannot_show_one_name() -> None:
+    configs = {
+        "a": MetricsSink.Config.model_validate(counter()),
+        "b": MetricsSink.Config.model_validate({"gauges": [{"name": "x_total", "value": "v"}]}),
+        "c": MetricsSink.Config.model_validate(counter(name="y")),
+    }
+    assert MetricsSink.conflicts(configs) == {
+        "b": "defines the metric 'x_total', which sinks.a has already"
+    }
