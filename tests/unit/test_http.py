@@ -90,6 +90,7 @@ def test_health_and_readiness_give_their_reasons(served: Served) -> None:
 
 
 def test_the_page_escapes_what_it_shows(served: Served) -> None:
+    served.unready.append("sink a: <script>alert(1)</script>")
     status, _, body = served.get("/")
     assert status == 200
     assert b"<script>" not in body
