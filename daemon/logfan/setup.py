@@ -175,6 +175,10 @@ def _sinks(
             homes = {key: f"{place}.{home}" for key, home in _SINK_HOMES.items()}
             faults += faults_of(error, kind.cls.Config, place, homes)
             continue
+        except Exception as error:  # noqa: BLE001 - a plugin's validator may raise anything
+            problem = f"the Config of {kind.origin} failed to judge it: {error!r}"
+            faults.append(Fault(place, problem))
+            continue
         try:
             specs.append(SinkSpec(name, kind, SinkSettings.model_validate(options), config))
         except ValidationError:
@@ -195,7 +199,7 @@ def _conflicts(specs: list[SinkSpec]) -> list[Fault]:
     for cls in {spec.kind.cls for spec in specs}:
         configs = {spec.name: spec.config for spec in specs if spec.kind.cls is cls}
         try:
-            conflicts = cls.conflicts(configs)
+            conflicts = dict(cls.conflicts(configs))
         except Exception as error:  # noqa: BLE001 - a plugin's code must not end in our traceback
             conflicts = dict.fromkeys(configs, f"conflicts() failed: {error!r}")
         faults += [Fault(f"sinks.{name}", why) for name, why in conflicts.items()]

@@ -323,3 +323,39 @@ def test_an_unchanged_plugin_is_imported_once(folder: Path) -> None:
     put(folder, "once.py", TOP + SINK + HOOK)
     first = discover([folder], []).kinds["s"].cls
     assert discover([folder], []).kinds["s"].cls is first
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "from pydantic import field_validator\n"
+            + TOP
+            + sink(
+                "class Config(logfan.SinkConfig):\n        n: int = 1\n"
+                "        @field_validator('n', mode='before')\n        @classmethod\n"
+                "        def check(cls, value): raise KeyError('oops')"
+            )
+            + HOOK,
+            "failed to judge it: KeyError('oops')",
+        ),
+        (
+            TOP + sink("@classmethod\n    def conflicts(cls, configs): return None") + HOOK,
+            "conflicts() failed",
+        ),
+    ],
+    ids=["validator that fails", "conflicts that gives nothing"],
+)
+def test_what_fails_only_when_it_is_configured_is_a_fault_of_its_sink(
+    folder: Path, tmp_path: Path, text: str, words: str
+) -> None:
+    put(folder, "bad.py", text)
+    config = tmp_path / "config.toml"
+    config.write_text(f'[plugins]\ndirectories = ["{folder}"]\n[sinks.a]\nkind = "s"\nn = 2\n')
+    if "conflicts" in text:
+        config.write_text(config.read_text().replace("n = 2\n", ""))
+    result = CliRunner().invoke(main, ["check", "--config", str(config)])
+    assert result.exit_code == 78
+    assert "sinks.a" in result.output
+    assert words in result.output
+    assert "Traceback" not in result.output
