@@ -75,7 +75,7 @@ class Subscription:
         self._on_closed: Callable[[], None] | None = None
         self._counter: Any = None
         self._count_timer: Any = None
-        self._connection = pika.SelectConnection(
+        self._connection = wire.Connection(
             parameters,
             on_open_callback=self._on_open,
             on_open_error_callback=self._on_connection_end,

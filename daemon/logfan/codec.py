@@ -1,0 +1,202 @@
+"""AMQP properties from the bytes of a content header, and into them. Pure.
+
+pika does this too, but cuts floats to whole numbers and raises on what other clients may send: a
+header of NaN, a time far off, a type it does not know. One such message would end the consumer
+again and again. Here every message can be read, and a dead letter carries what was published.
+"""
+
+import calendar
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from logfan.api import Properties
+
+UNREADABLE = "x-logfan-unreadable"
+"""The header that holds the bytes of a field table from where nobody can read it."""
+
+_SHORT_BYTES = 255
+# In the order of the specification; the first has the highest of the flag bits.
+_FLAGS = {
+    "content_type": 15, "content_encoding": 14, "headers": 13, "delivery_mode": 12, "priority": 11,
+    "correlation_id": 10, "reply_to": 9, "expiration": 8, "message_id": 7, "timestamp": 6,
+    "type": 5, "user_id": 4, "app_id": 3, "cluster_id": 2,
+}  # fmt: skip
+
+
+class EncodedProperties:
+    """What pika's `basic_publish` takes as properties: an object that can `encode`."""
+
+    def __init__(self, properties: Properties) -> None:
+        flags, pieces = 0, []
+        for name, bit in _FLAGS.items():
+            value = getattr(properties, name)
+            if value is None or (name == "headers" and not value):
+                continue
+            flags |= 1 << bit
+            if name == "headers":
+                pieces.append(encode_table(value))
+            elif name == "timestamp":
+                pieces.append(struct.pack(">Q", value))
+            elif name in ("delivery_mode", "priority"):
+                pieces.append(struct.pack("B", value))
+            else:
+                pieces.append(_short(value))
+        self._bytes = struct.pack(">H", flags) + b"".join(pieces)
+
+    def encode(self) -> list[bytes]:
+        """The flags and the list of properties."""
+        return [self._bytes]
+
+
+def decode_properties(raw: bytes) -> Properties:
+    """The properties of a content header, from its flags on. What cannot be read is left out, but
+    for the bytes of headers, which `UNREADABLE` keeps."""
+    values: dict[str, Any] = {}
+    try:
+        (flags,) = struct.unpack_from(">H", raw)
+        at, more = 2, flags & 1
+        while more:
+            more = struct.unpack_from(">H", raw, at)[0] & 1
+            at += 2
+        for name, bit in _FLAGS.items():
+            if flags >> bit & 1:
+                values[name], at = _PROPERTY.get(name, _read_short)(raw, at)
+    except (struct.error, IndexError):
+        pass  # cut short: the broker sends no such thing, and what came before still counts
+    return Properties(**values)
+
+
+def decode_table(raw: bytes, at: int) -> tuple[dict[str, Any], int]:
+    """The field table that begins at `at`, and where it ends. Raises struct.error where its length
+    does not fit; what cannot be read inside is kept as `UNREADABLE`."""
+    (size,) = struct.unpack_from(">I", raw, at)
+    at, end = at + 4, at + 4 + size
+    if end > len(raw):
+        raise struct.error("a field table longer than its frame")
+    table: dict[str, Any] = {}
+    while at < end:
+        start = at
+        try:
+            name, at = _read_short(raw, at)
+            table[name], at = _read_value(raw, at, end)
+        except (struct.error, IndexError, KeyError, RecursionError):
+            table[UNREADABLE] = raw[start:end]
+            break
+    return table, end
+
+
+def _read_value(raw: bytes, at: int, end: int) -> tuple[Any, int]:
+    kind, at = raw[at : at + 1], at + 1
+    if kind in _FIXED:
+        layout, into = _FIXED[kind]
+        values = struct.unpack_from(layout, raw, at)
+        value, at = into(*values), at + struct.calcsize(layout)
+    elif kind in b"Sx":
+        (size,) = struct.unpack_from(">I", raw, at)
+        value, at = raw[at + 4 : at + 4 + size], at + 4 + size
+        value = _text(value) if kind == b"S" else value
+    elif kind == b"F":
+        value, at = decode_table(raw, at)
+    elif kind == b"A":
+        (size,) = struct.unpack_from(">I", raw, at)
+        at, stop = at + 4, at + 4 + size
+        value = []
+        while at < stop:
+            item, at = _read_value(raw, at, stop)
+            value.append(item)
+    else:
+        raise KeyError(kind)
+    if at > end:
+        raise struct.error("a field longer than its table")
+    return value, at
+
+
+def _read_short(raw: bytes, at: int) -> tuple[str, int]:
+    end = at + 1 + raw[at]
+    if end > len(raw):
+        raise struct.error("a short string longer than its frame")
+    return raw[at + 1 : end].decode("utf-8", "backslashreplace"), end
+
+
+def _text(raw: bytes) -> str | bytes:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
+
+
+def _moment(seconds: int) -> datetime | int:
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return seconds
+
+
+def _as_it_is(value: Any = None) -> Any:
+    return value
+
+
+def _read(layout: str) -> Callable[[bytes, int], tuple[Any, int]]:
+    size = struct.calcsize(layout)
+    return lambda raw, at: (struct.unpack_from(layout, raw, at)[0], at + size)
+
+
+_PROPERTY: Mapping[str, Callable[[bytes, int], tuple[Any, int]]] = {
+    "headers": decode_table, "delivery_mode": _read("B"), "priority": _read("B"),
+    "timestamp": _read(">Q"),
+}  # fmt: skip
+# As RabbitMQ reads them, which differs from the specification in places.
+_FIXED: Mapping[bytes, tuple[str, Callable[..., Any]]] = {
+    b"t": (">B", bool), b"b": (">b", _as_it_is), b"B": (">B", _as_it_is), b"U": (">h", _as_it_is),
+    b"u": (">H", _as_it_is), b"s": (">h", _as_it_is), b"I": (">i", _as_it_is),
+    b"i": (">I", _as_it_is), b"l": (">q", _as_it_is), b"L": (">q", _as_it_is),
+    b"f": (">f", _as_it_is), b"d": (">d", _as_it_is), b"T": (">Q", _moment), b"V": ("", _as_it_is),
+    b"D": (">Bi", lambda places, number: Decimal(number).scaleb(-places)),
+}  # fmt: skip
+
+
+def encode_table(table: Mapping[str, Any]) -> bytes:
+    """A field table, its length first. Keys that are too long are cut."""
+    body = b"".join([_short(name) + _value(value) for name, value in table.items()])
+    return struct.pack(">I", len(body)) + body
+
+
+def _short(text: str) -> bytes:
+    raw = text.encode("utf-8", "backslashreplace")[:_SHORT_BYTES]
+    return struct.pack("B", len(raw)) + raw
+
+
+def _value(value: Any) -> bytes:
+    if value is None:
+        return b"V"
+    if isinstance(value, bool):
+        return b"t\x01" if value else b"t\x00"
+    if isinstance(value, int) and -(1 << 63) <= value < 1 << 63:
+        return struct.pack(">cq", b"l", value)
+    if isinstance(value, float):
+        return struct.pack(">cd", b"d", value)
+    if isinstance(value, bytes):
+        return struct.pack(">cI", b"x", len(value)) + value
+    if isinstance(value, datetime):
+        return struct.pack(">cq", b"T", calendar.timegm(value.utctimetuple()))
+    if isinstance(value, Mapping):
+        return b"F" + encode_table(value)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        items = b"".join([_value(item) for item in value])
+        return struct.pack(">cI", b"A", len(items)) + items
+    if isinstance(value, Decimal):
+        return _decimal(value)
+    raw = str(value).encode("utf-8", "backslashreplace")
+    return struct.pack(">cI", b"S", len(raw)) + raw
+
+
+def _decimal(value: Decimal) -> bytes:
+    sign, digits, exponent = value.as_tuple()
+    if isinstance(exponent, int) and -255 <= exponent <= 0:
+        number = int("".join(map(str, digits))) * (-1 if sign else 1)
+        if -(1 << 31) <= number < 1 << 31:
+            return struct.pack(">cBi", b"D", -exponent, number)
+    return _value(str(value))

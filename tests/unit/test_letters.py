@@ -1,0 +1,156 @@
+"""A refused record becomes a dead letter and is a record again, whatever the publisher sent."""
+
+import struct
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pika import spec
+
+from logfan import wire
+from logfan.api import Properties, Record
+from logfan.codec import UNREADABLE, EncodedProperties, decode_properties, encode_table
+from logfan.letters import REPLAY, SINK, Letter, Refusal, letter_of, replayed
+from logfan.testing import hostile_records, record
+
+AT = datetime(2026, 11, 24, 12, tzinfo=UTC).timestamp()
+
+
+def refused(one: Record) -> Letter:
+    return letter_of(Refusal(one, "archive", "too old\nfor us", 3, AT), "logfan")
+
+
+def over_the_wire(letter: Letter) -> Letter:
+    """As pika decodes what we encoded."""
+    packed = wire.packed(letter)
+    raw = b"".join(EncodedProperties(packed.properties).encode())
+    return wire.unpacked(Letter(packed.body, decode_properties(raw)))
+
+
+def test_it_says_what_happened_and_where_it_came_from() -> None:
+    letter = over_the_wire(refused(record("body", exchange="logs", routing_key="shop")))
+    assert letter.sink == "archive"
+    assert letter.reason == "too old for us"
+    assert letter.attempts == 3
+    assert letter.first_failed_at == "2026-11-24T12:00:00.000Z"
+    assert (letter.exchange, letter.routing_key, letter.queue) == ("logs", "shop", "logfan")
+    assert letter.properties.delivery_mode == 2
+
+
+def test_what_a_broker_would_act_upon_is_put_aside_and_comes_back() -> None:
+    one = record(
+        "x", headers={"CC": ["other"], "BCC": ["secret"], "x-delivery-count": 7, "mine": 1},
+        expiration="1000", user_id="someone", delivery_mode=1, message_id="m",
+    )  # fmt: skip
+    letter = over_the_wire(refused(one))
+    properties = letter.properties
+    assert properties.expiration is None
+    assert properties.user_id is None
+    assert not {"CC", "BCC", "x-delivery-count"} & set(properties.headers)
+    original = letter.original()
+    assert (original.expiration, original.user_id, original.delivery_mode) == ("1000", "someone", 1)
+    assert dict(original.headers) == {"CC": ["other"], "BCC": ["secret"], "mine": 1}
+    assert original.message_id == "m"
+
+
+def test_a_replayed_letter_is_the_record_again_for_its_sink_alone() -> None:
+    one = record("x", routing_key="shop", headers={"host": "a"}, content_type="text/plain")
+    letter = over_the_wire(refused(one).replay())
+    arrived = Record(letter.body, "", "logfan", True, AT, letter.properties)
+    result = replayed(arrived)
+    assert result is not None
+    sink, again = result
+    assert sink == "archive"
+    assert (again.body, again.exchange, again.routing_key) == (b"x", "logs", "shop")
+    assert dict(again.headers) == {"host": "a"}
+    assert again.properties.content_type == "text/plain"
+    assert again.redelivered
+
+
+def test_nobody_keeps_a_message_from_the_other_sinks_through_the_exchange() -> None:
+    assert replayed(record("x", exchange="logs", headers={REPLAY: "archive"})) is None
+    assert replayed(record("x", exchange="", headers={REPLAY: 7})) is None
+    assert replayed(record("x", exchange="")) is None
+
+
+@pytest.mark.parametrize("kind", list(hostile_records()))
+def test_hostile_records_come_through_whole(kind: str) -> None:
+    one = hostile_records()[kind]
+    letter = over_the_wire(refused(one))
+    assert letter.body == one.body
+    assert set(letter.original().headers) == set(one.headers)
+    assert letter.original().message_id == one.message_id
+    assert letter.routing_key == one.routing_key
+
+
+def test_headers_that_leave_no_room_in_their_frame_travel_before_the_body() -> None:
+    headers = {f"h{n}": "v" * 1000 for n in range(125)}
+    one = record("body", headers=headers)
+    packed = wire.packed(refused(one))
+    assert len(b"".join(EncodedProperties(packed.properties).encode())) < 4096
+    assert packed.properties.headers[SINK] == "archive"
+    letter = over_the_wire(refused(one))
+    assert letter.body == b"body"
+    assert dict(letter.original().headers) == headers
+    with pytest.raises(ValueError, match="packed"):
+        wire.unpacked(Letter(b"\x00\x00", Properties(headers={"x-logfan-packed": 9})))
+
+
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(-(1 << 63), (1 << 63) - 1), st.text(max_size=30),
+    st.binary(max_size=30), st.floats(allow_nan=False),
+    st.decimals(-1000, 1000, places=2), st.just(datetime(2026, 1, 1, tzinfo=UTC)),
+)  # fmt: skip
+KEYS = st.text(min_size=1, max_size=60)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(st.dictionaries(KEYS, VALUES, max_size=5))
+def test_any_table_of_headers_comes_back_equal(headers: dict[str, Any]) -> None:
+    raw = b"".join(EncodedProperties(Properties(headers=headers)).encode())
+    assert decode_properties(raw).headers == headers
+
+
+def test_what_amqp_cannot_say_is_said_as_text() -> None:
+    wild = {"big": 1 << 70, "decimal": Decimal("1e300"), "k" * 300: 1}
+    raw = b"".join(EncodedProperties(Properties(headers=wild)).encode())
+    decoded = decode_properties(raw)
+    assert decoded.headers["big"] == str(1 << 70)
+    assert decoded.headers["decimal"] == "1E+300"
+    assert encode_table({})[:4] == b"\x00\x00\x00\x00"
+
+
+def test_properties_are_read_as_pika_writes_them() -> None:
+    given = spec.BasicProperties(
+        content_type="a/b", content_encoding="gzip", headers={"n": 1, "t": {"x": [True, None]}},
+        delivery_mode=2, priority=9, correlation_id="c", reply_to="r", expiration="1",
+        message_id="m", timestamp=5, type="t", user_id="u", app_id="a", cluster_id="l",
+    )  # fmt: skip
+    read = decode_properties(b"".join(given.encode()))
+    for name in Properties.__dataclass_fields__:
+        assert getattr(read, name) == getattr(given, name), name
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_of_a_header_can_raise(raw: bytes) -> None:
+    decode_properties(raw)
+    decode_properties(b"\x20\x00" + len(raw).to_bytes(4, "big") + raw)
+
+
+def test_what_nobody_can_read_in_a_table_is_kept() -> None:
+    table = encode_table({"a": 1})[4:] + b"\x01b?what"
+    raw = b"\x20\x00" + len(table).to_bytes(4, "big") + table
+    assert dict(decode_properties(raw).headers) == {"a": 1, UNREADABLE: b"\x01b?what"}
+
+
+def test_times_beyond_the_calendar_and_floats_without_a_number_are_read() -> None:
+    table = b"\x01tT" + b"\x7f" + b"\xff" * 7 + b"\x01fd" + struct.pack(">d", float("inf"))
+    raw = b"\x20\x00" + len(table).to_bytes(4, "big") + table
+    assert dict(decode_properties(raw).headers) == {"t": (1 << 63) - 1, "f": float("inf")}
