@@ -4,14 +4,18 @@ This room imports nothing of the host. Everything public here is also a name of 
 """
 
 import logging
+import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict
+
+from logfan.encodings import codings, decode
 
 NO_HEADERS: Mapping[str, Any] = MappingProxyType({})
 
@@ -55,6 +59,7 @@ class Record:
 
     __slots__ = (
         "_body",
+        "_decoded",
         "_exchange",
         "_json",
         "_properties",
@@ -62,6 +67,7 @@ class Record:
         "_redelivered",
         "_routing_key",
     )
+    _decoded: "Record | str"
 
     def __init__(
         self,
@@ -137,10 +143,78 @@ class Record:
             raise ValueError(f"the body is not JSON: {parsed.why}")
         return parsed
 
+    def decoded(self) -> "Record":
+        """The same message with its `content_encoding` undone: gzip (x-gzip), zstd, or two of them.
+
+        `body`, `text`, `json()` and `size` of what it gives are those of the decoded body, and
+        its `content_encoding` is None. It is the record itself where nothing is to be undone.
+        Decoded once for all sinks, while it is at hand. Raises ValueError, with the reason in
+        words, for an unknown encoding, a torn or damaged stream, something behind its end, and
+        for what would be larger than 64 MiB, or than 1 MiB and 200 times its size; this is found
+        while decoding, so that no more than that is ever held.
+        """
+        try:
+            names = codings(self.properties.content_encoding)
+        except ValueError as error:
+            raise ValueError(f"the body cannot be decoded: {error}") from None
+        if not names:
+            return self
+        # The slot is empty until then: a plain record, which most are, pays nothing for it.
+        known: Record | str | None = getattr(self, "_decoded", None)
+        if known is None:
+            known = _SHARED.decoded(self, names)
+        if isinstance(known, Record):
+            return known
+        raise ValueError(f"the body cannot be decoded: {known}")
+
     def __repr__(self) -> str:
         return f"<Record {self.exchange!r} {self.routing_key!r} of {self.size} bytes>"
 
 
+class _Shared:
+    """Decodes, one body at a time, and keeps what was decoded last for the sinks still to come.
+
+    A record may wait long, for a sink that is down, and what it became may be large: only so
+    much is kept, whatever the prefetch, and what was dropped is decoded anew when it is asked for.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._kept: deque[tuple[Record, int]] = deque()
+        self._size = 0
+
+    def decoded(self, record: Record, names: Sequence[str]) -> Record | str:
+        """The decoded record, or why there is none."""
+        with self._lock:
+            known: Record | str | None = getattr(record, "_decoded", None)
+            if known is None:
+                try:
+                    known = _with_body(record, decode(record.body, names))
+                    self._keep(record, known)
+                except ValueError as error:
+                    known = str(error)
+                record._decoded = known
+        return known
+
+    def _keep(self, record: Record, decoded: Record) -> None:
+        self._kept.append((record, weight := record.size + decoded.size + _RECORD_BYTES))
+        self._size += weight
+        while self._size > self._max_bytes and len(self._kept) > 1:
+            old, weight = self._kept.popleft()
+            self._size -= weight
+            del old._decoded
+
+
+def _with_body(record: Record, body: bytes) -> Record:
+    return Record(
+        body, record.exchange, record.routing_key, record.redelivered, record.received_at,
+        replace(record.properties, content_encoding=None),
+    )  # fmt: skip
+
+
+_RECORD_BYTES = 2000  # what a record costs beside its body, roughly
+_SHARED = _Shared(max_bytes=16 << 20)
 _UNPARSED = object()
 
 

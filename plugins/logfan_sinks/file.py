@@ -3,7 +3,7 @@
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -18,11 +18,12 @@ from pydantic import (
 )
 
 import logfan
-from logfan_sinks.formats import Format, encoder
+from logfan_sinks.formats import Format, as_readable, encoder
 from logfan_sinks.logfile import LogFile, make_folders, sync_folder, unavailable
 from logfan_sinks.paths import PathTemplate, check_template
 from logfan_sinks.rotation import Archivist, Keep, rotated_name
 
+_CHUNK_BYTES = 16 << 20
 _AGE: TypeAdapter[float] = TypeAdapter(logfan.Duration)
 
 
@@ -47,7 +48,8 @@ class Rotate(logfan.SinkConfig):
     """When the file is moved aside and a new one begun, and what becomes of the old ones."""
 
     size: Annotated[logfan.Size, AfterValidator(_positive)] | None = None
-    """Before the file grows beyond this size; a batch is never split."""
+    """Before the file grows beyond this size; what is written at once, a batch or 16 MiB of it, is
+    not split."""
     every: Annotated[logfan.Duration, AfterValidator(_positive)] | None = None
     """With the first record after each multiple of this time in UTC: "1d" is midnight, "1h" the
     full hour."""
@@ -78,6 +80,9 @@ class FileSink(logfan.Sink):
         bytes and a newline."""
         fsync: Literal["batch", "never"] = "batch"
         """batch: durable before the acknowledgement; never: left to the system."""
+        decode: bool = False
+        """Undo the content_encoding (gzip, zstd) of bodies first; what cannot be decoded, or would
+        be larger than 64 MiB or (beyond 1 MiB) 200 times its size, is written as it came."""
         rotate: Rotate | None = None
         """{ size = "100MiB", every = "1d", keep = 14, compress = "gzip" }"""
         max_open_files: Annotated[int, Field(ge=1, le=100_000)] = 64
@@ -109,15 +114,15 @@ class FileSink(logfan.Sink):
 
     def write(self, records: Sequence[logfan.Record]) -> None:
         """One write for each file that the batch concerns; all of it, or nothing."""
-        batch = self._by_path(records)
         try:
-            for path, lines in batch.items():
-                lines.append(b"")
-                data = b"\n".join(lines)
-                file = self._file(path, len(data))
-                self._written[path] = file
-                file.append(data)
-            self._close_past(int(records[-1].received_at // 3600), batch)
+            for batch in self._by_path(records):
+                for path, lines in batch.items():
+                    lines.append(b"")
+                    data = b"\n".join(lines)
+                    file = self._file(path, len(data))
+                    self._written[path] = file
+                    file.append(data)
+            self._close_past(int(records[-1].received_at // 3600), self._written)
         except BaseException:
             self._take_back()
             raise
@@ -167,16 +172,24 @@ class FileSink(logfan.Sink):
             file.take_back()
         self._written.clear()
 
-    def _by_path(self, records: Sequence[logfan.Record]) -> dict[str, list[bytes]]:
-        """The lines for each path, in delivery order."""
-        encode, template = self._encode, self._template
+    def _by_path(self, records: Sequence[logfan.Record]) -> Iterator[dict[str, list[bytes]]]:
+        """The lines for each path, in delivery order; several times where they are many bytes."""
+        encode, template, decode = self._encode, self._template, self.config.decode
         first, last = records[0].received_at, records[-1].received_at
-        if not template.from_messages and (not template.from_time or first // 3600 == last // 3600):
-            return {template.at(first): [encode(record) for record in records]}
+        fixed = not template.from_messages
+        same = fixed and (not template.from_time or first // 3600 == last // 3600)
+        path = template.at(first) if same else ""
         lines: dict[str, list[bytes]] = {}
+        size = 0
         for record in records:
-            lines.setdefault(template.of(record), []).append(encode(record))
-        return lines
+            readable = as_readable(record) if decode else record
+            line = encode(readable)
+            lines.setdefault(path or template.of(readable), []).append(line)
+            size += len(line)
+            if size >= _CHUNK_BYTES:  # a line may be much longer than its body
+                yield lines
+                lines, size = {}, 0
+        yield lines
 
     def _file(self, path: str, coming: int = 0) -> LogFile:
         """The open file for this path, rotated where `coming` bytes or the time ask for it."""

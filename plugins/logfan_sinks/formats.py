@@ -39,6 +39,14 @@ def encoder(form: Format) -> Callable[[Record], bytes]:
     return {"json": encode_json, "text": encode_text, "raw": encode_raw}[form]
 
 
+def as_readable(record: Record) -> Record:
+    """With its content_encoding undone; as it came where that cannot be done."""
+    try:
+        return record.decoded()
+    except ValueError:
+        return record
+
+
 def encode_raw(record: Record) -> bytes:
     """The body's bytes as they are."""
     return record.body

@@ -116,6 +116,9 @@ class MetricsSink(logfan.Sink):
         """[[sinks.NAME.histograms]]: name, help, labels, value, buckets."""
         max_series: Annotated[int, Field(ge=1, le=1_000_000)] = 500
         """Most combinations of labels for each metric; the rest is counted under `other`."""
+        decode: bool = False
+        """Undo the content_encoding (gzip, zstd) of bodies first; what cannot be decoded, or would
+        be larger than 64 MiB or (beyond 1 MiB) 200 times its size, counts as no JSON."""
 
         @model_validator(mode="after")
         def _distinct(self) -> Self:
@@ -149,9 +152,10 @@ class MetricsSink(logfan.Sink):
 
     def write(self, records: Sequence[logfan.Record]) -> None:
         """Count them. Nothing in here can fail half way: what is odd is counted as skipped."""
+        decode = self.config.decode
         for record in records:
             try:
-                body = record.json()
+                body = (record.decoded() if decode else record).json()
             except ValueError:
                 self._not_json += 1
                 body = None

@@ -11,10 +11,18 @@ from typing import Any, Literal
 import orjson
 
 import logfan
-from logfan_sinks.formats import Format, encode_json, encode_raw, encode_text, escape
+from logfan_sinks.formats import (
+    Format,
+    as_readable,
+    encode_json,
+    encode_raw,
+    encode_text,
+    escape,
+)
 from logfan_sinks.levels import CRITICAL, DEBUG, ERROR, LEVEL_KEYS, NOTICE, WARNING, level_of
 
 _WAIT_MILLISECONDS = 1000
+_CHUNK_BYTES = 4 << 20
 _COLOURS = {DEBUG: "2", NOTICE: "36", WARNING: "33", ERROR: "31", CRITICAL: "1;31"}
 _LEVEL_NAMES = {7: "debug", 6: "info", 5: "notice", 4: "warning", 3: "error", 2: "critical"}
 _MESSAGE_KEYS = ("message", "msg", "text", "event")
@@ -30,6 +38,9 @@ class StdoutSink(logfan.Sink):
         machines; raw: the body's bytes and a newline, refused on a terminal."""
         colour: Literal["auto", "always", "never"] = "auto"
         """auto: on a terminal, unless $NO_COLOR is set or $TERM is dumb."""
+        decode: bool = False
+        """Undo the content_encoding (gzip, zstd) of bodies first; what cannot be decoded, or would
+        be larger than 64 MiB or (beyond 1 MiB) 200 times its size, is written as it came."""
 
     def open(self) -> None:
         """Look at what standard output is."""
@@ -52,7 +63,14 @@ class StdoutSink(logfan.Sink):
 
     def write(self, records: Sequence[logfan.Record]) -> None:
         """All lines, then return: standard output keeps no more promise than that."""
-        self._send(b"".join([self._line(record) for record in records]))
+        lines, size = [], 0
+        for record in records:
+            lines.append(self._line(as_readable(record) if self.config.decode else record))
+            size += len(lines[-1])
+            if size >= _CHUNK_BYTES:  # a line may be much longer than its body
+                self._send(b"".join(lines))
+                lines, size = [], 0
+        self._send(b"".join(lines))
 
     def _line(self, record: logfan.Record) -> bytes:
         form = self.config.format

@@ -1,0 +1,162 @@
+"""A body's content_encoding undone, within bounds that hold while it is decoded. Pure."""
+
+import zlib
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from io import BytesIO
+
+import zstandard
+
+MAX_BYTES = 64 << 20
+"""What a body may become."""
+MAX_RATIO = 200
+"""How many times its size a body may become; logs that repeat themselves reach some 50."""
+EXEMPT_BYTES = 1 << 20
+"""So much is always allowed: a short body of zeros is no attack."""
+MAX_CODINGS = 2
+MAX_MEMBERS = 10_000
+"""Gzip members or zstd frames in one body: each costs time, however small it is."""
+WINDOW_BYTES = 8 << 20
+"""What a zstd stream may have the decoder remember; RFC 9659 asks publishers for no more."""
+
+# Not encodings but names of character sets, which some clients (kombu, Celery) put there.
+_PLAIN = frozenset(
+    ("", "identity", "none", "binary", "7bit", "8bit", "utf-8", "utf8", "ascii", "us-ascii")
+)
+_READ = 65536
+_STEP = 256 << 10
+_ZSTD_BLOCK = 128 << 10
+_ZSTD_BLOCK_MIN = 4  # the smallest input that can become a whole block
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+@lru_cache(maxsize=256)
+def codings(content_encoding: str | None) -> tuple[str, ...]:
+    """What was done to the body, in that order: `gzip`, `zstd`, or nothing at all.
+
+    Raises ValueError for a name that is not known, and for more than two.
+    """
+    names = [name.strip().lower() for name in (content_encoding or "").split(",")]
+    names = [name.removeprefix("x-") for name in names if name not in _PLAIN]
+    for name in names:
+        if name not in _DECODERS:
+            raise ValueError(f"the content_encoding {name[:40]!r} is not known; gzip and zstd are")
+    if len(names) > MAX_CODINGS:
+        raise ValueError(f"{len(names)} encodings upon each other; {MAX_CODINGS} are undone")
+    return tuple(names)
+
+
+def decode(body: bytes, names: Sequence[str]) -> bytes:
+    """The body with these `codings` undone, the last first. An empty body stays empty.
+
+    Raises ValueError where it is torn, followed by something else, damaged, or would become
+    larger than allowed. No step holds more than what is allowed, and a window, at any moment.
+    """
+    allowed = min(MAX_BYTES, max(EXEMPT_BYTES, MAX_RATIO * len(body)))
+    for name in reversed(names):
+        if body:
+            output = _Output(allowed)
+            try:
+                _DECODERS[name](memoryview(body), output)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+            body = output.whole()
+    return body
+
+
+class _Output:
+    """What came out so far, and how much more may come."""
+
+    def __init__(self, allowed: int) -> None:
+        self.room = self._allowed = allowed
+        self._buffer = BytesIO()
+
+    def take(self, piece: bytes) -> None:
+        self.room -= len(piece)
+        if self.room < 0:
+            if self._allowed == MAX_BYTES:
+                raise ValueError(f"would be larger than {MAX_BYTES >> 20} MiB")
+            raise ValueError(
+                f"would be larger than {EXEMPT_BYTES >> 20} MiB and {MAX_RATIO} times its size"
+            )
+        self._buffer.write(piece)
+
+    def whole(self) -> bytes:
+        return self._buffer.getvalue()  # hands out its own bytes, so this is no second copy
+
+
+def _gunzip(body: memoryview, output: _Output) -> None:
+    at = 0
+    for _ in range(MAX_MEMBERS):
+        at = _gunzip_member(body, at, output)
+        if at == len(body):
+            return
+        if body[at : at + 2] != _GZIP_MAGIC:
+            if bytes(body[at:]).strip(b"\0"):
+                raise ValueError(f"{len(body) - at} bytes of something else follow the stream")
+            return  # padding, which tape writers and gzip itself pass over
+    raise ValueError(f"has more than {MAX_MEMBERS} members")
+
+
+def _gunzip_member(body: memoryview, at: int, output: _Output) -> int:
+    """Decode the member that begins at `at`; gives where it ends."""
+    member = zlib.decompressobj(wbits=31)
+    try:
+        while not member.eof:
+            piece: bytes | memoryview = body[at : at + _READ]
+            at += len(piece)
+            if not piece:
+                came = member.decompress(b"", _STEP)
+                if not came:
+                    raise ValueError("the stream is torn: its end is missing")
+                output.take(came)
+            while piece and not member.eof:
+                output.take(member.decompress(piece, _STEP))
+                piece = member.unconsumed_tail
+    except zlib.error as error:
+        words = str(error).rpartition(": ")[2]
+        raise ValueError(f"the stream is damaged ({words})") from None
+    return at - len(member.unused_data)
+
+
+def _unzstd(body: memoryview, output: _Output) -> None:
+    context = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES)
+    at = 0
+    for _ in range(MAX_MEMBERS):
+        try:
+            at = _unzstd_frame(context.decompressobj(), body, at, output)
+        except zstandard.ZstdError as error:
+            raise ValueError(_zstd_words(str(error), at)) from None
+        if at == len(body):
+            return
+    raise ValueError(f"has more than {MAX_MEMBERS} frames")
+
+
+def _unzstd_frame(
+    frame: "zstandard.ZstdDecompressionObj", body: memoryview, at: int, output: _Output
+) -> int:
+    """Decode the frame that begins at `at`; gives where it ends."""
+    while not frame.eof:
+        # The library takes no limit for its output: so it is fed no more than can become what is
+        # still allowed, and a little.
+        step = max(_ZSTD_BLOCK_MIN * 8, output.room // _ZSTD_BLOCK * _ZSTD_BLOCK_MIN)
+        piece = body[at : at + step]
+        if not piece:
+            raise ValueError("the stream is torn: its end is missing")
+        at += len(piece)
+        output.take(frame.decompress(piece))
+    return at - len(frame.unused_data)
+
+
+def _zstd_words(said: str, at: int) -> str:
+    words = said.rpartition(": ")[2]
+    if "Dictionary" in words:
+        return "needs a dictionary, which logfan does not have"
+    if "too much memory" in words:
+        return f"needs a window of more than {WINDOW_BYTES >> 20} MiB (a long or ultra mode)"
+    if "Unknown frame" in words and at:
+        return "something else follows the stream"
+    return f"the stream is damaged ({words.lower()})"
+
+
+_DECODERS: dict[str, Callable[[memoryview, _Output], None]] = {"gzip": _gunzip, "zstd": _unzstd}
