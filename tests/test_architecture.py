@@ -40,7 +40,10 @@ ALLOWED: dict[str, set[str]] = {
         "api", "backoff", "broker", "clock", "config", "faults", "ledger", "metrics",
         "subscription", "topology", "wire", "worker",
     },
-    "publish": {"broker", "config", "faults"},
+    "link": {"broker", "config", "faults", "wire"},
+    "publish": {"broker", "config", "link"},
+    "dead_queue": {"broker", "letters", "link", "wire"},
+    "replay": {"broker", "codec", "dead_queue", "link", "publish", "wire"},
     "pipeline": {
         "backoff", "broker", "clock", "consumer", "metrics", "setup", "worker",
     },
@@ -49,7 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     },
 }  # fmt: skip
 
-PIKA = {"broker", "consumer", "publish", "subscription", "wire"}
+PIKA = {"broker", "consumer", "link", "publish", "subscription", "wire"}
 """The rooms that know pika; only `wire` may look inside it."""
 
 

@@ -1,107 +1,180 @@
-"""Publish with confirms and the mandatory flag: what `emit` and `demo` send with. Blocks."""
+"""Publish with confirms and the mandatory flag, many at a time: `emit`, `demo` and `dlq replay`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 import pika
-from pika import exceptions
 
-from logfan.broker import Kind, Trouble, address_of, parameters, trouble_of
+from logfan.broker import Kind, Trouble
 from logfan.config import Settings
-from logfan.faults import Faults
+from logfan.link import Lane, Link, LinkError, Refused
 
 _NOT_FOUND = 404
+_WINDOW_MESSAGES = 1000
+_WINDOW_BYTES = 16 << 20
 
 
-class PublishError(Exception):
-    """Nothing more can be published; `trouble` says why."""
+class Window:
+    """What was published on one channel and awaits its confirm, bounded in messages and bytes."""
 
-    def __init__(self, trouble: Trouble) -> None:
-        super().__init__(trouble.why)
-        self.trouble = trouble
+    def __init__(
+        self, lane: Lane, on_confirmed: Callable[[Any], None] = lambda _token: None
+    ) -> None:
+        """`on_confirmed` gets the token of each message that the broker took and routed, or
+        returned: see `returned`."""
+        self.confirmed = 0
+        """Messages that the broker confirmed, those it returned among them."""
+        self.returned = 0
+        """Messages that reached no queue. A return comes before the confirm of its message."""
+        self.rejected = 0
+        """Messages that the broker would not take."""
+        self._lane = lane
+        self._on_confirmed = on_confirmed
+        self._waiting: dict[int, tuple[int, Any]] = {}
+        self._bytes = 0
+        self._number = 0
+        lane.channel.add_on_return_callback(self._on_return)
+        lane.ask(lane.channel.confirm_delivery, self._on_verdict)
+
+    def __len__(self) -> int:
+        """How many messages may have arrived or not."""
+        return len(self._waiting)
+
+    def publish(
+        self, exchange: str, routing_key: str, body: bytes, properties: Any, token: Any = None
+    ) -> None:
+        """Publish; where the window is full, wait until half of it is confirmed."""
+        if len(self._waiting) >= _WINDOW_MESSAGES or self._bytes >= _WINDOW_BYTES:
+            self._lane.until(
+                lambda: (
+                    len(self._waiting) <= _WINDOW_MESSAGES // 2
+                    and self._bytes <= _WINDOW_BYTES // 2
+                )
+            )
+        self._lane.check()
+        self._number += 1
+        self._bytes += len(body)
+        self._waiting[self._number] = (len(body), token)
+        self._lane.channel.basic_publish(exchange, routing_key, body, properties, mandatory=True)
+
+    def drain(self, too_late: Callable[[], bool] = lambda: False) -> None:
+        """Wait until nothing awaits its confirm, or it is too late for that."""
+        self._lane.until(lambda: not self._waiting or too_late())
+
+    def _on_return(self, *_: Any) -> None:
+        self.returned += 1
+
+    def _on_verdict(self, frame: Any) -> None:
+        method = frame.method
+        taken = isinstance(method, pika.spec.Basic.Ack)
+        numbers = [method.delivery_tag]
+        if method.multiple:
+            numbers = [number for number in self._waiting if number <= method.delivery_tag]
+        for number in numbers:
+            size, token = self._waiting.pop(number)
+            self._bytes -= size
+            if taken:
+                self.confirmed += 1
+                self._on_confirmed(token)
+            else:
+                self.rejected += 1
 
 
 class Publisher:
-    """A connection to the first of the configured brokers that answers."""
+    """Publishes to the configured exchange, on a connection of its own."""
 
     def __init__(self, settings: Settings) -> None:
-        """Connects and sees to the exchange, as `exchange.declare` says. Raises PublishError."""
-        self._settings = settings
-        self._connection = self._connect()
+        """Connects and sees to the exchange, as `exchange.declare` says. Raises LinkError."""
+        self._exchange = settings.exchange
+        self.link = Link(settings)
         try:
-            self._channel = self._open()
-        except exceptions.AMQPError as error:
-            raise self._error(error) from None
+            self._window = Window(self._open())
+        except Refused as refused:
+            self.link.close()
+            raise self._error(refused) from None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
-        if self._connection.is_open:
-            self._connection.close()
+        self.link.__exit__(kind, error, traceback)
+
+    @property
+    def confirmed(self) -> int:
+        """How many messages the broker has put into a queue."""
+        return max(0, self._window.confirmed - self._window.returned)
+
+    @property
+    def unroutable(self) -> int:
+        """How many messages reached no queue."""
+        return self._window.returned
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many were sent and may have arrived or not."""
+        return len(self._window)
 
     def publish(
         self, body: bytes, *, routing_key: str = "", properties: Mapping[str, Any] | None = None
     ) -> bool:
         """Publish and wait for the confirm. False where the message reached no queue.
 
-        `properties` are pika's names. Raises PublishError.
+        `properties` are pika's names. Raises LinkError and Interrupted.
         """
+        before = self.unroutable
+        self.send(body, routing_key=routing_key, properties=properties)
+        self.drain()
+        return self.unroutable == before
+
+    def send(
+        self, body: bytes, *, routing_key: str = "", properties: Mapping[str, Any] | None = None
+    ) -> None:
+        """Publish without waiting, but where too many await their confirm."""
         basic = pika.BasicProperties(**{"delivery_mode": 2, **(properties or {})})
-        name = self._settings.exchange.name
         try:
-            self._channel.basic_publish(name, routing_key, body, basic, mandatory=True)
-        except exceptions.UnroutableError:
-            return False
-        except exceptions.NackError:
-            why = f"the broker did not take the message (exchange {name!r})"
-            raise PublishError(Trouble(Kind.LOST, why)) from None
-        except exceptions.AMQPError as error:
-            raise self._error(error) from None
-        return True
+            self._window.publish(self._exchange.name, routing_key, body, basic)
+        except Refused as refused:
+            raise self._error(refused) from None
+        self._check()
 
-    def _connect(self) -> Any:
-        rabbitmq = self._settings.rabbitmq
+    def drain(self, seconds: float | None = None) -> None:
+        """Wait for the confirms of all that was sent, though no longer than `seconds`."""
         try:
-            urls = rabbitmq.read_urls()
-        except Faults as faults:
-            raise PublishError(Trouble(Kind.REFUSED, str(faults))) from None
-        trouble = Trouble(Kind.UNREACHABLE, "no URL")
-        for url in urls:
-            self._address = address_of(url)
-            try:
-                wanted = parameters(
-                    url, heartbeat=rabbitmq.heartbeat, tls=rabbitmq.tls,
-                    instance=self._settings.instance,
-                )  # fmt: skip
-                return pika.BlockingConnection(wanted)
-            except (exceptions.AMQPError, OSError) as error:
-                trouble = trouble_of(error, self._address, was_open=False)
-        raise PublishError(trouble)
+            if seconds is None:
+                self._window.drain()
+            else:
+                self._window.drain(self.link.time_limit(seconds))
+        except Refused as refused:
+            raise self._error(refused) from None
+        self._check()
 
-    def _open(self) -> Any:
-        exchange = self._settings.exchange
-        channel = self._connection.channel()
+    def _check(self) -> None:
+        if self._window.rejected:
+            why = f"the broker did not take the message (exchange {self._exchange.name!r})"
+            raise LinkError(Trouble(Kind.LOST, why))
+
+    def _open(self) -> Lane:
+        exchange = self._exchange
+        lane = self.link.lane()
         if exchange.declare != "never":
             try:
-                channel.exchange_declare(exchange.name, exchange.type, passive=True)
-            except exceptions.ChannelClosedByBroker as error:
-                if error.reply_code != _NOT_FOUND or exchange.declare == "passive":
+                lane.ask(lane.channel.exchange_declare, exchange.name, exchange.type, passive=True)
+            except Refused as refused:
+                if refused.code != _NOT_FOUND or exchange.declare == "passive":
                     raise
-                channel = self._connection.channel()
-                channel.exchange_declare(exchange.name, exchange.type, durable=exchange.durable)
-        channel.confirm_delivery()
-        return channel
+                lane = self.link.lane()
+                lane.ask(
+                    lane.channel.exchange_declare, exchange.name, exchange.type,
+                    durable=exchange.durable,
+                )  # fmt: skip
+        return lane
 
-    def _error(self, error: exceptions.AMQPError) -> PublishError:
-        if isinstance(error, exceptions.ChannelClosedByBroker):
-            name = self._settings.exchange.name
-            why = f"exchange {name!r}: {error.reply_text} ({error.reply_code})"
-            return PublishError(Trouble(Kind.REFUSED, why, at_declaration=True))
-        return PublishError(trouble_of(error, self._address, was_open=True))
+    def _error(self, refused: Refused) -> LinkError:
+        why = f"exchange {self._exchange.name!r}: {refused}"
+        return LinkError(Trouble(Kind.REFUSED, why, at_declaration=True))

@@ -1,6 +1,8 @@
 """What several commands share: options, faults for people, and exit codes."""
 
-from collections.abc import Callable, Iterable
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -9,6 +11,8 @@ import click
 from logfan.faults import Fault, Faults
 
 EXIT_UNAVAILABLE, EXIT_REFUSED, EXIT_CONFIG = 69, 77, 78
+EXIT_SIGNAL = 128
+"""And the signal's number: 130 after Ctrl-C."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -27,6 +31,27 @@ def instance_option(command: Command) -> Command:
     return click.option(
         "--instance", metavar="NAME", help="Which of several daemons this is; for file names."
     )(command)
+
+
+@contextmanager
+def interrupts_to(tell: Callable[[int], None]) -> Iterator[None]:
+    """INT and TERM are told, so that work ends where it is known what was done; a second one
+    raises KeyboardInterrupt at once."""
+    told = False
+
+    def handle(number: int, _frame: object) -> None:
+        nonlocal told
+        if told:
+            raise KeyboardInterrupt
+        told = True
+        tell(number)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def report(faults: Iterable[Fault], path: Path | None) -> None:

@@ -157,7 +157,8 @@ class _Samples:
             thread.start()
 
     def _publish(self) -> None:
-        from logfan.publish import Publisher, PublishError
+        from logfan.link import LinkError
+        from logfan.publish import Publisher
 
         # Published before there is a queue, a sample would reach nobody.
         while not (self._daemon and self._daemon.numbers.consumer.consuming):
@@ -168,7 +169,7 @@ class _Samples:
                 while not self._end.wait(self._pause):
                     body, properties = _sample(random)
                     self._published += publisher.publish(body, properties=properties)
-        except PublishError as error:
+        except LinkError as error:
             if not self._end.is_set():
                 _say(f"no more samples: {error}")
 

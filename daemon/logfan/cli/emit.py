@@ -1,6 +1,7 @@
 """`logfan emit`: publish messages and say what became of them."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
@@ -11,10 +12,12 @@ import click
 
 from logfan.cli.common import (
     EXIT_REFUSED,
+    EXIT_SIGNAL,
     EXIT_UNAVAILABLE,
     config_option,
     fail,
     instance_option,
+    interrupts_to,
     refuse,
 )
 from logfan.faults import Faults
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from logfan.publish import Publisher
 
 _LONG_BYTES = 64 * 1024
+_READ_BYTES = 64 * 1024
+_LAST_CONFIRMS_SECONDS = 3.0
 
 
 @click.command()
@@ -46,7 +51,8 @@ def emit(
     (exit 69).
     """
     from logfan.broker import Kind
-    from logfan.publish import Publisher, PublishError
+    from logfan.link import Interrupted, LinkError
+    from logfan.publish import Publisher
     from logfan.setup import find_config, prepare
 
     properties: dict[str, Any] = {"headers": _headers(headers)} if headers else {}
@@ -56,31 +62,37 @@ def emit(
         settings = prepare(config, instance=instance).settings
     except Faults as faults:
         refuse(faults, find_config(config, os.environ))
-    sent = _Sent()
+    publisher: Publisher | None = None
     try:
-        with Publisher(settings) as publisher:
-            _publish(publisher, texts, routing_key, properties, sent)
-    except PublishError as error:
+        with Publisher(settings) as publisher, interrupts_to(publisher.link.interrupt):
+            _publish(publisher, texts, routing_key, properties)
+    except LinkError as error:
         refused = error.trouble.kind is Kind.REFUSED
-        done = f"; {sent.confirmed:,} messages were confirmed before that" if sent.confirmed else ""
-        fail(f"{error}{done}", EXIT_REFUSED if refused else EXIT_UNAVAILABLE)
+        fail(f"{error}{_done(publisher)}", EXIT_REFUSED if refused else EXIT_UNAVAILABLE)
+    except Interrupted as interrupted:
+        fail(f"interrupted{_done(publisher)}", EXIT_SIGNAL + interrupted.number)
     except KeyboardInterrupt:
-        fail(f"interrupted; {sent.confirmed:,} messages were confirmed", 130)
-    if sent.lost:
+        fail(f"interrupted{_done(publisher)}", EXIT_SIGNAL + signal.SIGINT)
+    if publisher.unroutable:
         name = settings.exchange.name
         fail(
-            f"{sent.lost:,} of {sent.confirmed + sent.lost:,} messages reached no queue: none is "
-            f"bound to exchange {name!r}; they are gone",
+            f"{publisher.unroutable:,} of {publisher.confirmed + publisher.unroutable:,} messages "
+            f"reached no queue: none is bound to exchange {name!r}; they are gone",
             EXIT_UNAVAILABLE,
         )
-    click.echo(f"{sent.confirmed:,} confirmed", err=True)
+    click.echo(f"{publisher.confirmed:,} confirmed", err=True)
 
 
-class _Sent:
-    """What became of the messages."""
-
-    confirmed = 0
-    lost = 0
+def _done(publisher: "Publisher | None") -> str:
+    """How far it came, for the end of a sentence."""
+    if publisher is None:
+        return ""
+    done = f"; {publisher.confirmed:,} messages were confirmed"
+    if publisher.unroutable:
+        done += f", {publisher.unroutable:,} reached no queue"
+    if publisher.unconfirmed:
+        done += f", {publisher.unconfirmed:,} more may have arrived or not"
+    return done
 
 
 def _publish(
@@ -88,37 +100,51 @@ def _publish(
     texts: tuple[str, ...],
     routing_key: str,
     properties: dict[str, Any],
-    sent: _Sent,
 ) -> None:
-    bodies, size = _bodies(texts)
-    with _progress(size) as progress:
-        for body in bodies:
-            if publisher.publish(body, routing_key=routing_key, properties=properties):
-                sent.confirmed += 1
-            else:
-                sent.lost += 1
-            if progress is not None:
-                progress.update(len(body) + 1)
+    from logfan.link import Interrupted
+
+    bodies, size = _bodies(texts, publisher)
+    try:
+        with _progress(size) as progress:
+            for body in bodies:
+                publisher.send(body, routing_key=routing_key, properties=properties)
+                if progress is not None:
+                    progress.update(len(body) + 1)
+            publisher.drain()
+    except Interrupted:
+        publisher.drain(_LAST_CONFIRMS_SECONDS)
+        raise
 
 
-def _bodies(texts: tuple[str, ...]) -> tuple[Iterable[bytes], int | None]:
+def _bodies(texts: tuple[str, ...], publisher: "Publisher") -> tuple[Iterable[bytes], int | None]:
     """The messages, and the size of the input in bytes where it is known."""
     if texts:
         bodies = [os.fsencode(text) for text in texts]
         return bodies, sum(len(body) + 1 for body in bodies)
+    if sys.stdin is None:
+        return (), None
     if sys.stdin.isatty():
         click.echo("reading lines; end with Ctrl-D", err=True)
-    try:
-        status = os.fstat(sys.stdin.fileno())
-        size = status.st_size or None
-    except (OSError, ValueError):
-        size = None
-    return _lines(), size
+    fd = sys.stdin.fileno()
+    return _lines(fd, publisher), os.fstat(fd).st_size or None
 
 
-def _lines() -> Iterator[bytes]:
-    for line in sys.stdin.buffer:
-        yield line.removesuffix(b"\n").removesuffix(b"\r")
+def _lines(fd: int, publisher: "Publisher") -> Iterator[bytes]:
+    """Each line, as soon as it is there; meanwhile confirms are taken and heartbeats sent."""
+    rest = bytearray()
+    while True:
+        publisher.link.wait_readable(fd)
+        chunk = os.read(fd, _READ_BYTES)
+        if not chunk:
+            break
+        rest += chunk
+        if b"\n" in chunk:
+            *lines, last = rest.split(b"\n")
+            rest = last
+            for line in lines:
+                yield bytes(line.removesuffix(b"\r"))
+    if rest:
+        yield bytes(rest.removesuffix(b"\r"))
 
 
 def _progress(size: int | None) -> Any:
