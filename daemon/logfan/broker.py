@@ -13,6 +13,7 @@ from pika import exceptions
 
 from logfan import __version__
 from logfan.config import TlsSettings
+from logfan.tls import TlsFileError, client_context, handshake_words, refusal
 
 _CONNECT_SECONDS = 10.0
 _HANDSHAKE_SECONDS = 15.0
@@ -50,7 +51,7 @@ def parameters(
 ) -> pika.connection.Parameters:
     """pika's parameters for one URL. `heartbeat` in seconds.
 
-    Raises OSError or ssl.SSLError where a TLS file cannot be used.
+    Raises TlsFileError, an OSError, where a TLS file cannot be used.
     """
     result = pika.URLParameters(url)
     result.heartbeat = max(1, round(heartbeat))
@@ -64,32 +65,25 @@ def parameters(
     }
     parts = urlsplit(url)
     if parts.scheme == "amqps":
-        result.ssl_options = pika.SSLOptions(_tls_context(tls), parts.hostname)
+        context = client_context(tls.ca_file, tls.cert_file, tls.key_file, verify=tls.verify)
+        result.ssl_options = pika.SSLOptions(context, parts.hostname)
         if tls.cert_file is not None and parts.username is None:
             result.credentials = pika.credentials.ExternalCredentials()
     return result
-
-
-def _tls_context(tls: TlsSettings) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=tls.ca_file)
-    if not tls.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if tls.cert_file is not None:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
-    return context
 
 
 def trouble_of(error: BaseException | None, address: str, *, was_open: bool) -> Trouble:
     """Why a connection could not be opened, or was lost. `address` as `address_of` gives it."""
     causes = list(_causes(error))
     for cause in causes:
-        said = _said_no(cause, address)
+        said = _refused_certificate(cause, address) or _said_no(cause, address)
         if said is not None:
             return Trouble(
                 Kind.LOST if was_open and said.kind is not Kind.REFUSED else said.kind, said.why
             )
     for cause in causes:
+        if isinstance(cause, TlsFileError):
+            return Trouble(Kind.UNREACHABLE, f"rabbitmq.tls.{cause}")
         if isinstance(cause, exceptions.AMQPHeartbeatTimeout):
             return Trouble(
                 Kind.LOST, f"{address} sent no heartbeat in time; the connection was half-open"
@@ -103,6 +97,14 @@ def trouble_of(error: BaseException | None, address: str, *, was_open: bool) -> 
         inner = re.search(r"'([^']+)'\)", words)
         return Trouble(Kind.LOST, f"connection to {address} lost: {inner[1] if inner else words}")
     return Trouble(Kind.UNREACHABLE, f"{address} did not finish the handshake ({words})")
+
+
+def _refused_certificate(cause: BaseException, address: str) -> Trouble | None:
+    if isinstance(cause, ssl.SSLError | exceptions.AMQPConnectionError):
+        words = refusal(repr(cause))
+        if words is not None:
+            return Trouble(Kind.REFUSED, f"{address}: {words}")
+    return None
 
 
 def _said_no(cause: BaseException, address: str) -> Trouble | None:
@@ -122,16 +124,36 @@ def _said_no(cause: BaseException, address: str) -> Trouble | None:
             )
         return Trouble(Kind.UNREACHABLE, f"{address} closed the connection: {text} ({code})")
     if isinstance(cause, exceptions.ProbableAuthenticationError):
-        return Trouble(Kind.REFUSED, f"{address} refused the credentials; check user and password")
+        if "mechanism EXTERNAL" in str(cause):
+            return Trouble(
+                Kind.REFUSED,
+                f"{address} refused to log in by certificate (EXTERNAL); it needs a user named as "
+                "rabbitmq.tls.cert_file is (ssl_cert_login_from), and must ask for client "
+                "certificates (ssl_options.verify = verify_peer)",
+            )
+        return Trouble(
+            Kind.REFUSED,
+            f"{address} refused the credentials; check user and password in rabbitmq.urls or "
+            "rabbitmq.url_file",
+        )
     if isinstance(cause, exceptions.ProbableAccessDeniedError):
         return Trouble(
             Kind.REFUSED,
             f"{address} refused the virtual host; does it exist, and may the user use it?",
         )
     if isinstance(cause, exceptions.AuthenticationError):
-        return Trouble(Kind.REFUSED, f"{address} offers none of our ways to log in ({cause})")
+        return Trouble(
+            Kind.REFUSED,
+            f"{address} offers none of our ways to log in ({cause}); a client certificate without "
+            "a user in the URL needs EXTERNAL (the broker's plugin rabbitmq_auth_mechanism_ssl "
+            "and its auth_mechanisms)",
+        )
     if isinstance(cause, exceptions.IncompatibleProtocolError | exceptions.ProtocolSyntaxError):
-        return Trouble(Kind.UNREACHABLE, f"{address} does not speak AMQP 0-9-1; is the port right?")
+        hint = "is the port right? A port with TLS needs amqps://"
+        if "StreamLostError" in str(cause):
+            why = f"{address} closed the connection without a word of AMQP; {hint}"
+            return Trouble(Kind.UNREACHABLE, f"{why}, and may want a client certificate")
+        return Trouble(Kind.UNREACHABLE, f"{address} does not speak AMQP 0-9-1; {hint}")
     return None
 
 
@@ -154,10 +176,8 @@ def _os_words(error: OSError) -> str:
         return "connection refused; is the broker running there?"
     if isinstance(error, socket.gaierror):
         return f"the host's name was not found ({error.strerror})"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate was not accepted: {error.verify_message}; see rabbitmq.tls.ca_file"
     if isinstance(error, ssl.SSLError):
-        return f"the TLS handshake failed ({error.reason or error}); does that port speak TLS?"
+        return handshake_words(error)
     if isinstance(error, TimeoutError):
         return "no answer in time"
     return error.strerror or str(error) or type(error).__name__

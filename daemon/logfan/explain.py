@@ -41,6 +41,11 @@ def did_you_mean(wrong: str, right: Iterable[str]) -> str:
     return f'; did you mean "{near[0]}"?' if near else ""
 
 
+def is_secret_name(name: str) -> bool:
+    """Whether a key of this name holds a secret, as far as a name can say."""
+    return _SECRET_NAME.search(name) is not None
+
+
 def mask(text: str) -> str:
     """The text with user and password of every URL in it hidden."""
     return _USER_INFO.sub("***@", text)
@@ -48,7 +53,7 @@ def mask(text: str) -> str:
 
 def shown(name: str, value: object) -> str | None:
     """The value as in TOML, for an error; None where its name or kind says that it is a secret."""
-    if _SECRET_NAME.search(name) or isinstance(value, Mapping | list | tuple) or value is None:
+    if is_secret_name(name) or isinstance(value, Mapping | list | tuple) or value is None:
         return None
     if isinstance(value, bool):
         return str(value).lower()

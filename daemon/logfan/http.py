@@ -23,6 +23,8 @@ import orjson
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from logfan.tls import TlsFileError, server_context
+
 log = logging.getLogger(__name__)
 
 _REQUEST_SECONDS = 5.0
@@ -69,9 +71,9 @@ class HttpServer:
     def start(self) -> None:
         """Bind and serve. Raises ListenError."""
         try:
-            context = self._tls_context()
-        except (OSError, ValueError) as error:
-            raise ListenError(self._why_no_tls(error)) from None
+            context = server_context(self._cert_file, self._key_file) if self._cert_file else None
+        except TlsFileError as error:
+            raise ListenError(f"http.tls.{error}") from None
         try:
             self._server = _Server(self._host, self._wanted_port, self._answer, context)
         except (OSError, OverflowError) as error:
@@ -91,21 +93,6 @@ class HttpServer:
             self._server.server_close()
             self._thread.join(2.0)
             self._server = self._thread = None
-
-    def _tls_context(self) -> ssl.SSLContext | None:
-        if self._cert_file is None:
-            return None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self._cert_file, self._key_file)
-        return context
-
-    def _why_no_tls(self, error: Exception) -> str:
-        cause = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        key = "" if self._key_file is None else f" with http.tls.key_file {self._key_file}"
-        return (
-            f"http.tls.cert_file: {self._cert_file}{key} cannot be used ({cause}); "
-            "name a PEM certificate and its key that this user may read"
-        )
 
     def _why(self, error: Exception) -> str:
         host = f"[{self._host}]" if ":" in self._host else self._host

@@ -2,7 +2,6 @@
 
 import os
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,15 @@ from logfan.config import (
     PluginSettings,
     Settings,
     SinkSettings,
+    TlsSettings,
     environment_table,
     read_table,
 )
 from logfan.explain import did_you_mean, faults_of
+from logfan.exposure import exposed
 from logfan.faults import Fault, Faults
 from logfan.plugins import SinkKind, discover
+from logfan.tls import faults_of_files
 
 SYSTEM_CONFIG = Path("/etc/logfan/config.toml")
 
@@ -69,9 +71,9 @@ def prepare(
     `overrides` is a table laid over the file and the environment.
     """
     path = find_config(path, environ)
-    table = read_table(path) if path is not None else {}
+    in_file = read_table(path) if path is not None else {}
     from_environment, faults = environment_table(environ)
-    table = laid_over(laid_over(table, from_environment), overrides or {})
+    table = laid_over(laid_over(in_file, from_environment), overrides or {})
     if instance is not None:
         table["instance"] = instance
     if not table.get("sinks"):
@@ -88,7 +90,8 @@ def prepare(
     faults += [_with_variable(fault, environ) for fault in sink_faults]
     if faults or settings is None:
         raise Faults(faults)
-    return Prepared(settings, sinks, path, tuple(_warnings(settings, path)))
+    warnings = [*exposed(settings, path, in_file, environ), *_warnings(settings)]
+    return Prepared(settings, sinks, path, tuple(warnings))
 
 
 def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,10 +132,8 @@ def _cross_faults(settings: Settings, table: Mapping[str, Any]) -> list[Fault]:
     for place, tls in (("rabbitmq.tls", rabbitmq.tls), ("http.tls", settings.http.tls)):
         if tls.key_file is not None and tls.cert_file is None:
             faults.append(Fault(f"{place}.key_file", f"needs {place}.cert_file beside it"))
-        for key, file in tls:
-            if isinstance(file, Path) and not os.access(file, os.R_OK):
-                why = "cannot be read" if file.exists() else "does not exist"
-                faults.append(Fault(f"{place}.{key}", why, f'"{file}"'))
+        for spoilt in faults_of_files(getattr(tls, "ca_file", None), tls.cert_file, tls.key_file):
+            faults.append(Fault(f"{place}.{spoilt.key}", spoilt.problem, f'"{spoilt.file}"'))
     if settings.dead_letter_queue == settings.queue.name:
         faults.append(Fault("dead_letter.queue", "must not be the queue that is consumed"))
     return faults
@@ -214,28 +215,18 @@ def _with_variable(fault: Fault, environ: Mapping[str, str]) -> Fault:
     return Fault(f"{fault.place} (from {variable})", fault.problem, fault.value)
 
 
-def _warnings(settings: Settings, path: Path | None) -> list[str]:
+def _warnings(settings: Settings) -> list[str]:
+    """What is no fault and yet not as most people want it."""
     warnings = []
-    secret = settings.rabbitmq.url_file
-    if secret is not None and _others_may_read(secret):
-        warnings.append(f"{secret} may be read by others; chmod 600 {secret}")
-    if path is not None and _others_may_read(path) and _holds_password(settings):
+    tls = settings.rabbitmq.tls
+    over_tls = [url.startswith("amqps:") for url in settings.rabbitmq.read_urls()]
+    if not tls.verify and any(over_tls):
         warnings.append(
-            f"{path} holds a password and may be read by others; chmod 640 {path}, or put the URL "
-            "into rabbitmq.url_file"
+            "rabbitmq.tls.verify = false: nobody checks that it is the broker who answers, so the "
+            "way there can be listened to; name the broker's CA in rabbitmq.tls.ca_file instead"
         )
+    if tls != TlsSettings() and not all(over_tls):
+        warnings.append("rabbitmq.tls is set, but a URL begins with amqp://: that way has no TLS")
     if not any(sink.required for sink in settings.sinks.values()):
         warnings.append("no sink is required: messages are acknowledged as soon as they arrive")
     return warnings
-
-
-def _others_may_read(path: Path) -> bool:
-    try:
-        return bool(path.stat().st_mode & stat.S_IROTH)
-    except OSError:
-        return False
-
-
-def _holds_password(settings: Settings) -> bool:
-    urls = [url.get_secret_value() for url in settings.rabbitmq.urls]
-    return any("@" in url and "://guest:guest@" not in url for url in urls)

@@ -235,7 +235,7 @@ def test_a_password_in_a_file_that_others_may_read_is_warned_about(tmp_path: Pat
     text = f'[rabbitmq]\nurls = ["amqp://bob:s3cret@host"]\n{SINK}'
     result = check(tmp_path, text)
     assert result.exit_code == 0
-    assert "may be read by others" in result.output
+    assert "may be read by everybody" in result.output
     assert "s3cret" not in result.output
 
 

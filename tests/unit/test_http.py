@@ -163,9 +163,7 @@ def test_a_foreign_address_is_told_in_words() -> None:
 
 
 def test_a_certificate_that_is_missing_is_told_by_its_key(tmp_path: Path) -> None:
-    with pytest.raises(
-        ListenError, match=r"http.tls.cert_file: \S+/no.pem .*cannot be used \(No such"
-    ):
+    with pytest.raises(ListenError, match=r"http.tls.cert_file: \S+/no.pem does not exist"):
         HttpServer(
             host="127.0.0.1", port=0, registry=CollectorRegistry(), unhealthy=list, unready=list,
             status=dict, cert_file=tmp_path / "no.pem", key_file=tmp_path / "no.key",

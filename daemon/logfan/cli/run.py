@@ -1,12 +1,15 @@
 """`logfan run`: the daemon in the foreground."""
 
+import logging
 import os
 from pathlib import Path
 
 import click
 
-from logfan.cli.common import EXIT_CONFIG, config_option, fail, instance_option, refuse, warn
+from logfan.cli.common import EXIT_CONFIG, config_option, fail, instance_option, refuse
 from logfan.faults import Faults
+
+log = logging.getLogger(__name__)
 
 
 @click.command()
@@ -26,8 +29,9 @@ def run(config: Path | None, instance: str | None) -> None:
         prepared = prepare(config, instance=instance)
     except Faults as faults:
         refuse(faults, find_config(config, os.environ))
-    warn(prepared.warnings)
     logs.configure(prepared.settings.log.level, prepared.settings.log.format)
+    for warning in prepared.warnings:
+        log.warning("%s", warning)
     daemon = Daemon(prepared, lambda: prepare(config, instance=instance), environ=os.environ)
     try:
         code = daemon.run()

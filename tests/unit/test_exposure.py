@@ -1,0 +1,124 @@
+"""Files with secrets that are open to people who should not see them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from logfan.setup import prepare
+from support.certificates import Authority
+
+SINK = '[sinks.a]\nkind = "stdout"\n'
+FOREIGN_GROUP = 54_321
+
+
+def warned(tmp_path: Path, text: str, mode: int = 0o600, **environ: str) -> str:
+    config = tmp_path / "config.toml"
+    config.write_text(f"[plugins]\ndirectories = []\n{SINK}{text}")
+    config.chmod(mode)
+    return "\n".join(prepare(config, environ=environ).warnings)
+
+
+def file_with(path: Path, mode: int, group: int | None = None) -> Path:
+    path.write_text("amqp://bob:s3cret@host\n")
+    path.chmod(mode)
+    if group is not None:
+        os.chown(path, -1, group)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("mode", "who"), [(0o644, "everybody"), (0o604, "everybody"), (0o640, ""), (0o600, "")]
+)
+def test_a_url_file_is_for_its_owner_and_its_own_group(tmp_path: Path, mode: int, who: str) -> None:
+    file = file_with(tmp_path / "url", mode)
+    said = warned(tmp_path, f'[rabbitmq]\nurl_file = "{file}"\n', 0o644)
+    wanted = f"rabbitmq.url_file: {file} may be read by {who}; chmod 600 {file}"
+    assert said == (wanted if who else "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to a foreign group")
+def test_a_foreign_group_is_named(tmp_path: Path) -> None:
+    file = file_with(tmp_path / "url", 0o640, FOREIGN_GROUP)
+    said = warned(tmp_path, f'[rabbitmq]\nurl_file = "{file}"\n')
+    assert f"may be read by the group {FOREIGN_GROUP}; chmod 600" in said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to a foreign group")
+@pytest.mark.parametrize("mode", [0o400, 0o440])
+def test_a_credential_of_systemd_is_as_it_should_be(tmp_path: Path, mode: int) -> None:
+    folder = tmp_path / "credentials"
+    folder.mkdir(0o700)
+    file = file_with(folder / "rabbitmq-url", mode, FOREIGN_GROUP)
+    text = f'[rabbitmq]\nurl_file = "{file}"\n'
+    assert warned(tmp_path, text, CREDENTIALS_DIRECTORY=str(folder)) == ""
+
+
+def test_private_keys_are_secrets_and_certificates_are_not(tmp_path: Path) -> None:
+    pair = Authority(tmp_path).issue("server", "localhost")
+    pair.key.chmod(0o644)
+    both = tmp_path / "both.pem"
+    both.write_bytes(pair.cert.read_bytes() + pair.key.read_bytes())
+    both.chmod(0o644)
+    said = warned(
+        tmp_path,
+        f'[rabbitmq]\nurls = ["amqps://h"]\n[rabbitmq.tls]\ncert_file = "{both}"\n'
+        f"[http.tls]\n{pair.toml}",
+    )
+    assert said.splitlines() == [
+        f"rabbitmq.tls.cert_file: {both} may be read by everybody; chmod 600 {both}",
+        f"http.tls.key_file: {pair.key} may be read by everybody; chmod 600 {pair.key}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('[rabbitmq]\nurls = ["amqp://h", "amqp://bob:s3cret@h"]\n', "rabbitmq.urls"),
+        ('[rabbitmq]\nurls = ["amqp://guest:guest@h"]\n', ""),
+        ('[rabbitmq]\nurls = ["amqp://bob@h"]\n', ""),
+    ],
+    ids=["password", "guest", "user alone"],
+)
+def test_a_config_that_holds_a_password_is_a_secret(tmp_path: Path, text: str, place: str) -> None:
+    said = warned(tmp_path, text, 0o644)
+    assert ("holds a password" in said) is bool(place)
+    assert f"({place}) and may be read by everybody" in said or not place
+    assert warned(tmp_path, text, 0o640) == ""
+    assert "s3cret" not in said
+
+
+def test_a_sinks_own_password_is_found_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "post.py").write_text(
+        "import logfan\n\nclass Post(logfan.Sink):\n    class Config(logfan.SinkConfig):\n"
+        "        api_key: str\n        api_key_file: str = ''\n\n"
+        "    def write(self, records): pass\n\n"
+        "@logfan.hookimpl\ndef register_sinks(register):\n    register('post', Post)\n"
+    )
+    config = tmp_path / "config.toml"
+    config.write_text(
+        f'[plugins]\ndirectories = ["{tmp_path}"]\n[sinks.post]\nkind = "post"\napi_key = "k"\n'
+    )
+    config.chmod(0o644)
+    (said,) = prepare(config, environ={}).warnings
+    assert f"{config} holds a password (sinks.post.api_key)" in said
+
+
+def test_a_password_from_the_environment_is_not_the_files(tmp_path: Path) -> None:
+    said = warned(tmp_path, "", 0o644, LOGFAN_RABBITMQ__URLS='["amqp://bob:s3cret@h"]')
+    assert said == ""
+
+
+def test_a_config_that_others_may_change_is_warned_about(tmp_path: Path) -> None:
+    assert "may be changed by everybody" in warned(tmp_path, "", 0o646)
+
+
+def test_a_tls_table_that_does_nothing_is_warned_about(tmp_path: Path) -> None:
+    ca = Authority(tmp_path).file
+    text = f'[rabbitmq]\nurls = ["amqp://h"]\n[rabbitmq.tls]\nca_file = "{ca}"\n'
+    assert "that way has no TLS" in warned(tmp_path, text)
+
+
+def test_a_server_that_is_not_verified_is_warned_about(tmp_path: Path) -> None:
+    text = '[rabbitmq]\nurls = ["amqps://h"]\n[rabbitmq.tls]\nverify = false\n'
+    assert warned(tmp_path, text).startswith("rabbitmq.tls.verify = false: ")
