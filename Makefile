@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 DEBIAN := daemon/logfan/testing/debian.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format clean lock
+.PHONY: help run test chaos soak lint format clean lock
 
 help: ## Show this list
 	@echo "logfan: every message of a RabbitMQ fanout exchange to every sink, acknowledged only then"
@@ -20,6 +20,13 @@ run: $(STAMP) ## Show the main job at work, on a private RabbitMQ if none answer
 
 test: lint ## Lint, types and all tests, on a real RabbitMQ
 	@$(BIN)/python -m pytest -q
+
+chaos: $(STAMP) ## Faults under load, then the verdict: KILLS=200 SECONDS=1200 MESSAGES=1000000 SEED=
+	@PYTHONPATH=tests $(BIN)/python -m chaos.run KILLS=$(KILLS) SECONDS=$(SECONDS) \
+		MESSAGES=$(MESSAGES) SEED=$(SEED) REPORT=$(REPORT)
+
+soak: $(STAMP) ## A constant load, watched for growth: SECONDS=1800 RATE=1000
+	@PYTHONPATH=tests $(BIN)/python -m chaos.soak SECONDS=$(SECONDS) RATE=$(RATE) REPORT=$(REPORT)
 
 lint: $(STAMP) ## ruff and mypy (strict) over everything
 	@$(BIN)/ruff check -q .

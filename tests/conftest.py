@@ -43,7 +43,7 @@ def _running() -> Iterator[RabbitNode]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The quick ones first: a broken core shows before the broker is asked."""
-    items.sort(key=lambda item: "/integration/" in str(item.path))
+    items.sort(key=lambda item: ("/chaos/" in str(item.path), "/integration/" in str(item.path)))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

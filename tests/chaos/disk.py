@@ -1,0 +1,66 @@
+"""A small disk that can be filled: a tmpfs in a private mount namespace, for root alone.
+
+A keeper process holds the namespace; everybody else reaches the mount through the keeper's root
+in /proc. When the keeper ends the mount is gone, and nobody else ever saw it.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+_CHUNK = 4096
+
+
+class DiskUnavailable(Exception):
+    """No such disk can be had here; the text says why."""
+
+
+class SmallDisk:
+    """Use it as a context manager; `path` is its folder."""
+
+    def __init__(self, size: int) -> None:
+        """`size` in bytes."""
+        self._size = size
+        self._keeper: subprocess.Popen[bytes] | None = None
+        self.path = Path()
+
+    def __enter__(self) -> Self:
+        if os.geteuid() != 0 or shutil.which("unshare") is None:
+            raise DiskUnavailable("only root can mount one, with unshare")
+        script = f"mount -t tmpfs -o size={self._size} none /mnt && echo ready && exec cat"
+        self._keeper = subprocess.Popen(
+            ["unshare", "-m", "--propagation", "private", "sh", "-c", script],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        assert self._keeper.stdout is not None
+        if self._keeper.stdout.readline() != b"ready\n":
+            said = self._keeper.communicate()[1].decode()
+            raise DiskUnavailable(f"a private mount is not possible: {said.strip()}")
+        self.path = Path(f"/proc/{self._keeper.pid}/root/mnt")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._keeper is not None:
+            self._keeper.communicate()
+
+    @contextmanager
+    def full(self) -> Iterator[None]:
+        """Not a page is free."""
+        filler = self.path / "filler"
+        with filler.open("wb", buffering=0) as file:
+            try:
+                # Others write meanwhile, so it is taken until there is really nothing.
+                while True:
+                    free = os.statvfs(self.path)
+                    size = max(free.f_bavail * free.f_frsize, _CHUNK)
+                    os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, size)
+            except OSError:
+                pass
+        try:
+            yield
+        finally:
+            filler.unlink()

@@ -1,0 +1,133 @@
+"""The daemon with one deliberate defect, to see that the suite catches it: a test build.
+
+`python -m chaos.mutated DEFECT run --config FILE` patches logfan's classes in memory and then
+runs the command. Nothing of this is in the product. A defect whose seams are gone fails at once
+rather than run a sound daemon under a wrong name.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+DEFECTS: dict[str, Callable[[], None]] = {}
+
+
+def _defect(install: Callable[[], None]) -> Callable[[], None]:
+    DEFECTS[install.__name__.replace("_", "-")] = install
+    return install
+
+
+def _patch(module: str, name: str, make: Callable[[Any], Any]) -> None:
+    """Replace `module.Class.method` by what `make` gives for the original."""
+    klass, _, method = name.partition(".")
+    owner = getattr(importlib.import_module(module), klass)
+    setattr(owner, method, make(getattr(owner, method)))
+
+
+@_defect
+def ack_before_flush() -> None:
+    """A batch counts as settled as soon as it is handed to the sink's thread."""
+
+    def make(submit: Any) -> Any:
+        def early(worker: Any, batch: Any) -> None:
+            if worker._settled is not None:
+                worker._settled([batch])
+            submit(worker, batch)
+
+        return early
+
+    _patch("logfan.worker", "SinkWorker.submit", make)
+
+
+@_defect
+def watermark_past_an_open_batch() -> None:
+    """The ack names the newest tag that was delivered, whatever is still owed."""
+    from logfan.ledger import Ack
+
+    def make(advance: Any) -> Any:
+        def past(ledger: Any) -> Any:
+            ack = advance(ledger)
+            if ack is None or not ledger._open:
+                return ack
+            return Ack(ledger._open[-1].last_tag, ack.batches)
+
+        return past
+
+    _patch("logfan.ledger", "Ledger.advance", make)
+
+
+@_defect
+def old_generation_acked() -> None:
+    """A settlement that comes after its channel was lost is acknowledged on the new channel."""
+    from logfan.ledger import Ack
+
+    stale: list[Any] = []
+
+    def make_settle(settle: Any) -> Any:
+        def late(ledger: Any, batch: Any, sink: int) -> None:
+            settle(ledger, batch, sink)
+            if batch.abandoned and not batch.owed:
+                stale.append(batch)
+
+        return late
+
+    def make_advance(advance: Any) -> Any:
+        def acked(ledger: Any) -> Any:
+            return Ack(stale.pop().last_tag, ()) if stale else advance(ledger)
+
+        return acked
+
+    _patch("logfan.ledger", "Ledger.settle", make_settle)
+    _patch("logfan.ledger", "Ledger.advance", make_advance)
+
+
+@_defect
+def dead_letter_without_confirm() -> None:
+    """A refused record counts as settled once its dead letter is sent, confirmed or not."""
+
+    def make(send: Any) -> Any:
+        def trusting(letters: Any, refusals: Any) -> Any:
+            sending = send(letters, refusals)
+            sending.end(None)
+            return sending
+
+        return trusting
+
+    _patch("logfan.dead_letter", "DeadLetters.send", make)
+
+
+@_defect
+def torn_line_not_mended() -> None:
+    """What a crash left of a line stays, and the next line is glued to it."""
+    _patch("logfan_sinks.logfile", "LogFile._mend", lambda _: lambda *_: None)
+
+
+@_defect
+def half_write_not_taken_back() -> None:
+    """What a failed write left in the file stays, and the retry writes all of it again."""
+    _patch("logfan_sinks.logfile", "LogFile.take_back", lambda _: lambda *_: None)
+
+
+@_defect
+def failed_batch_dropped() -> None:
+    """A batch whose write failed counts as written."""
+
+    def make(attempt: Any) -> Any:
+        def careless(worker: Any, records: Any, *rest: Any) -> Any:
+            return attempt(worker, records, *rest) or bool(records)
+
+        return careless
+
+    _patch("logfan.worker", "SinkWorker._try", make)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Install the defect, then do what `logfan` does."""
+    DEFECTS[arguments[0]]()
+    sys.argv = ["logfan", *arguments[1:]]
+    importlib.import_module("logfan.cli").main()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

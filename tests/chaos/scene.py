@@ -1,0 +1,187 @@
+"""All that runs together in a chaos run, and the verdict over it at the end."""
+
+import secrets
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from chaos.checker import DeadLetter, Finding, Journal, check
+from chaos.daemon import ChaosDaemon
+from chaos.disk import DiskUnavailable, SmallDisk
+from chaos.load import Load
+from chaos.proxy import Proxy
+from chaos.watcher import Watcher
+from logfan.testing.node import RabbitNode
+from support.broker import Names, channel, waiting
+from support.waiting import wait_until
+
+BACK_SECONDS = 10.0
+_PATIENCE_SECONDS = 60.0
+_DRAIN_SECONDS = 120.0
+_LOOK_SECONDS = 0.03
+
+
+@dataclass(slots=True)
+class Scene:
+    """A broker, a proxy before it, a daemon behind that, a load, and a watcher."""
+
+    folder: Path
+    node: RabbitNode
+    proxy: Proxy
+    daemon: ChaosDaemon
+    load: Load
+    watcher: Watcher
+    names: Names
+    disk: SmallDisk | None
+    crashes: int = 0
+    """How often the daemon ended without its drain."""
+    done: Counter[str] = field(default_factory=Counter)
+    """Faults that were seen to happen, by name."""
+    recoveries: dict[str, list[float]] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+
+    def wait_flowing(self, fault: str) -> float:
+        """Wait until messages are acknowledged again after a fault's end; the seconds it took."""
+        started = time.monotonic()
+        before = self.daemon.acked()
+        # Not in a tight loop: each look costs the daemon time that it needs to come back.
+        while not self.daemon.is_flowing(before):
+            time.sleep(_LOOK_SECONDS)
+            if time.monotonic() - started > _PATIENCE_SECONDS:
+                end = self.daemon.log()[-3000:]
+                raise AssertionError(f"no flow after {fault}; the daemon's log ends:\n{end}")
+        took = time.monotonic() - started
+        self.recoveries.setdefault(fault, []).append(took)
+        if took > BACK_SECONDS:
+            self.broken.append(f"back only {took:.1f} s after the end of: {fault}")
+        return took
+
+    def drain(self) -> None:
+        """Pause the load and wait until every message is acknowledged."""
+        self.load.pause()
+        wait_until(
+            lambda: (
+                waiting(self.node.url, self.names.queue) == 0
+                and self.daemon.metric("logfan_in_flight_messages") == 0
+            ),
+            f"all is acknowledged; the daemon's log ends:\n{self.daemon.log()[-3000:]}",
+            _DRAIN_SECONDS,
+        )
+
+    def finish(self) -> "Verdict":
+        """Drain, stop everything in order, and judge what was kept."""
+        self.drain()
+        counts = self.node.counts(self.names.queue)
+        if counts.ready or counts.unacked:
+            self.broken.append(f"the broker still holds {counts}")
+        if code := self.daemon.terminate():
+            self.broken.append(f"the last stop ended with {code}")
+        journal = self.load.finish()
+        refuse = self.daemon.refuse
+        letters = dead_letters(self.node.url, self.names) if refuse else []
+        findings = check(
+            journal,
+            self.daemon.sources,
+            letters,
+            refuses=lambda sink, number: bool(
+                refuse and sink == "troubled" and number % refuse == refuse - 1
+            ),
+        )
+        verdict = Verdict(
+            journal, findings, self.crashes + self.watcher.losses, self.daemon.prefetch
+        )
+        verdict.broken = [*self.broken, *self.watcher.broken, *self.watcher.not_flat()]
+        return verdict
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What came out."""
+
+    journal: Journal
+    findings: list[Finding]
+    losses: int
+    """Crashes, and lost connections, channels and consumers."""
+    prefetch: int
+    broken: list[str] = field(default_factory=list)
+
+    @property
+    def duplicates_max(self) -> int:
+        """As many copies as can be explained: a window for each crash or loss."""
+        return self.losses * self.prefetch
+
+    def faults(self) -> list[str]:
+        """Everything that broke, in words; empty where all held."""
+        found = [fault for f in self.findings for fault in f.faults(self.duplicates_max)]
+        return [*found, *self.broken]
+
+
+@contextmanager
+def scene(
+    node: RabbitNode,
+    *,
+    rate: float = 1000.0,
+    messages: int = 10_000_000,
+    seconds: float = 7200.0,
+    seed: str = "0",
+    mutant: str = "",
+    refuse: int = 0,
+    prefetch: int = 1000,
+    disk_size: int = 0,
+    extra: str = "",
+) -> Iterator[Scene]:
+    """Everything up, messages flowing. `disk_size`: of a small disk for the raw file, where one
+    can be had; 0 puts it beside the others. The folder is gone afterwards."""
+    names = Names.unique("chaos")
+    run = secrets.token_hex(4)
+    with ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="logfan-chaos-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        disk = None
+        if disk_size:
+            try:
+                disk = stack.enter_context(SmallDisk(disk_size))
+            except DiskUnavailable:
+                disk = None
+        proxy = stack.enter_context(Proxy(node.port))
+        url = node.url.replace(f":{node.port}/", f":{proxy.port}/")
+        daemon = ChaosDaemon(
+            folder, url, names, disk=disk.path if disk else None, mutant=mutant,
+            refuse=refuse, prefetch=prefetch, extra=extra,
+        )  # fmt: skip
+        stack.enter_context(daemon)
+        load = stack.enter_context(
+            Load(
+                node.url, names.exchange, folder, run=run, rate=rate, count=messages,
+                seconds=seconds, seed=seed,
+            )
+        )  # fmt: skip
+        watcher = stack.enter_context(Watcher(daemon))
+        stack.callback(_remove, node, names)
+        yield Scene(folder, node, proxy, daemon, load, watcher, names, disk)
+
+
+def dead_letters(url: str, names: Names) -> list[DeadLetter]:
+    """Takes all out of the dead-letter queue."""
+    found: list[DeadLetter] = []
+    with channel(url) as open_channel:
+        while True:
+            method, properties, body = open_channel.basic_get(f"{names.queue}.dead")
+            if method is None:
+                return found
+            open_channel.basic_ack(method.delivery_tag)
+            headers: dict[str, Any] = properties.headers
+            found.append(DeadLetter(headers["x-logfan-sink"], headers["x-logfan-reason"], body))
+
+
+def _remove(node: RabbitNode, names: Names) -> None:
+    with channel(node.url) as open_channel:
+        open_channel.queue_delete(names.queue)
+        open_channel.queue_delete(f"{names.queue}.dead")
+        open_channel.exchange_delete(names.exchange)

@@ -1,0 +1,117 @@
+"""A drop-in sink that does what it is told: fail, hang, be slow, refuse, crash the process.
+
+Orders come through a file that it reads before each write; what it did stands in another, so that
+a test knows that its fault really happened. What it takes it appends to a file of raw bodies,
+durable in `flush`, and cut back to the last flush where a write is made again.
+"""
+
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import logfan
+
+_POLL_SECONDS = 0.01
+_HANG_SECONDS_MAX = 120.0
+_NUMBER = re.compile(rb'^(?:\{"id":"|id=)\w+-(\d+)')
+
+
+class Troubled(logfan.Sink):
+    """Takes records into a file, unless it was ordered not to."""
+
+    class Config(logfan.SinkConfig):
+        path: str
+        """Where to."""
+        orders: str
+        """The file that holds the present order: empty, fail, slow, crash, abort, or hang. A
+        write that hangs goes on once the order is another one, be it `hang` with more words."""
+        deeds: str
+        """The file that what was done is appended to, a line each."""
+        refuse: int = 0
+        """Refuse every so-manieth record for good; 0 refuses none."""
+
+    _fd = -1
+    _durable_size = 0
+
+    def open(self) -> None:
+        if self._fd >= 0:
+            os.ftruncate(self._fd, self._durable_size)
+            return
+        self._fd = os.open(self.config.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o640)
+        # What a crash tore was not acknowledged.
+        kept = Path(self.config.path).read_bytes().rfind(b"\n") + 1
+        os.ftruncate(self._fd, kept)
+        self._durable_size = kept
+
+    def write(self, records: Sequence[logfan.Record]) -> None:
+        self._obey(len(records))
+        refused = self._refused(records)
+        taken = [r.body + b"\n" for i, r in enumerate(records) if i not in refused]
+        view = memoryview(b"".join(taken))
+        while view:
+            try:
+                view = view[os.write(self._fd, view) :]
+            except OSError as error:
+                raise logfan.SinkUnavailable(f"{self.config.path}: {error.strerror}") from None
+        if refused:
+            raise logfan.RecordsRejected(refused)
+
+    def flush(self) -> None:
+        os.fdatasync(self._fd)
+        self._durable_size = os.fstat(self._fd).st_size
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _refused(self, records: Sequence[logfan.Record]) -> dict[int, str]:
+        if not self.config.refuse:
+            return {}
+        numbers = [int(m[1]) if (m := _NUMBER.match(r.body)) else 0 for r in records]
+        return {
+            index: f"number {number} is refused"
+            for index, number in enumerate(numbers)
+            if number % self.config.refuse == self.config.refuse - 1
+        }
+
+    def _obey(self, count: int) -> None:
+        order = self._order()
+        if order.startswith("hang"):
+            self._hang(order, count)
+        elif order == "slow":
+            self._did("slow", count)
+            time.sleep(0.2)
+        elif order == "fail":
+            self._did("fail", count)
+            raise logfan.SinkUnavailable("ordered to fail")
+        elif order == "crash":
+            self._did("crash", count)
+            os._exit(3)
+        elif order == "abort":
+            self._did("abort", count)
+            os.abort()
+
+    def _hang(self, order: str, count: int) -> None:
+        self._did("hang", count)
+        deadline = time.monotonic() + _HANG_SECONDS_MAX
+        while self._order() == order and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+
+    def _order(self) -> str:
+        try:
+            return Path(self.config.orders).read_text().strip()
+        except OSError:
+            return ""
+
+    def _did(self, deed: str, count: int) -> None:
+        with Path(self.config.deeds).open("a") as deeds:
+            deeds.write(f"{deed} {count}\n")
+
+
+@logfan.hookimpl
+def register_sinks(register: Callable[..., None]) -> None:
+    """The kind `troubled`."""
+    register("troubled", Troubled)

@@ -1,0 +1,41 @@
+"""A share of the chaos run that is small enough for every `make test`."""
+
+import random
+
+import pytest
+
+from chaos import faults, report
+from chaos.run import REFUSE, carry_out
+from chaos.scene import scene
+from logfan.testing.node import RabbitNode
+
+SEED = "every day the same"
+KILLS = 20
+MESSAGES_MIN = 20_000
+
+
+@pytest.mark.timeout(400)
+def test_nothing_is_lost_through_twenty_kills_and_every_other_fault(own_node: RabbitNode) -> None:
+    rng = random.Random(SEED)
+    with scene(own_node, rate=1500, seed=SEED, refuse=REFUSE, disk_size=64 << 20) as stage:
+        stage.wait_flowing("the first start")
+        planned = faults.plan(rng, faults.counts_for(KILLS, has_disk=stage.disk is not None))
+        left = carry_out(stage, planned, rng, deadline=float("inf"), messages=MESSAGES_MIN)
+        verdict = stage.finish()
+        facts = report.Facts.of(stage, verdict, seed=SEED, seconds=0)
+        facts.broker = own_node.version
+        print(report.as_text(facts, verdict))
+        assert not verdict.faults()
+        assert not left
+        # Nobody was asleep: everything planned was seen to happen, under load, and was looked at.
+        assert stage.done[faults.KILL.name] == KILLS
+        assert stage.done[faults.BROKER.name] >= 3
+        assert stage.done[faults.LIMIT.name] >= 1
+        assert sum(stage.done.values()) == len(planned)
+        assert stage.crashes >= KILLS
+        assert stage.watcher.losses >= 3 + 5
+        assert stage.watcher.scrapes > 100
+        assert stage.watcher.growth()[1] >= 1
+        assert verdict.journal.count >= MESSAGES_MIN
+        assert all(finding.distinct >= MESSAGES_MIN * 0.9 for finding in verdict.findings)
+        assert verdict.findings[0].duplicated > 0

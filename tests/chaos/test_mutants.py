@@ -1,0 +1,208 @@
+"""The suite is not blind: a defect that is put in on purpose is caught, with the right verdict.
+
+Each scenario is the shortest that the defect cannot survive. It runs twice: the sound daemon
+passes it, the mutant does not, and what the checker says of it is the defect's own mark.
+"""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from chaos.checker import Finding, check
+from chaos.daemon import ChaosDaemon
+from chaos.deck import Deck
+from chaos.mutated import DEFECTS
+from chaos.proxy import Proxy
+from chaos.scene import dead_letters
+from logfan.testing.node import RabbitNode
+from support.broker import Names, channel, waiting
+from support.waiting import wait_until
+
+RECEIVED = "logfan_received_messages_total"
+REFUSE = 5
+
+
+@dataclass(slots=True)
+class Stage:
+    """What a scenario has to play with."""
+
+    node: RabbitNode
+    proxy: Proxy
+    daemon: ChaosDaemon
+    deck: Deck
+    losses: int = 0
+    """Crashes and losses that the scenario brought about: each explains a window of copies."""
+
+    def wait_received(self, count: int) -> None:
+        wait_until(lambda: self.daemon.metric(RECEIVED) >= count, f"{count} are delivered")
+
+    def kill_and_go_on(self) -> None:
+        """kill -9, and a sound daemon that takes all that the broker still has."""
+        self.daemon.kill()
+        self.losses += 1
+        self.daemon.order("")
+        self.daemon.mutant = ""
+        self.daemon.start()
+
+    def finish(self) -> tuple[Finding, ...]:
+        """Drain, stop, compare."""
+        daemon = self.daemon
+        wait_until(
+            lambda: (
+                waiting(self.node.url, daemon.names.queue) == 0
+                and daemon.consuming()
+                and daemon.metric("logfan_in_flight_messages") == 0
+            ),
+            "all is acknowledged",
+        )
+        assert daemon.terminate() == 0
+        refuse = daemon.refuse
+        letters = dead_letters(self.node.url, daemon.names) if refuse else []
+        return tuple(
+            check(
+                self.deck.journal,
+                daemon.sources,
+                letters,
+                refuses=lambda sink, number: bool(
+                    refuse and sink == "troubled" and number % refuse == refuse - 1
+                ),
+            )
+        )
+
+
+@contextmanager
+def staged(
+    node: RabbitNode, names: Names, folder: Path, mutant: str, refuse: int = 0
+) -> Iterator[Stage]:
+    with Proxy(node.port) as proxy:
+        url = node.url.replace(f":{node.port}/", f":{proxy.port}/")
+        with ChaosDaemon(folder, url, names, mutant=mutant, refuse=refuse) as daemon:
+            yield Stage(node, proxy, daemon, Deck(node.url, names))
+
+
+def killed_while_a_sink_writes(stage: Stage) -> None:
+    stage.daemon.order("hang")
+    stage.deck.publish(50)
+    stage.daemon.wait_deed("hang", 1)
+    stage.wait_received(50)
+    # The others have it all; only what is settled by everybody may be gone from the broker.
+    kept = stage.daemon.folder / "out.jsonl"
+    wait_until(lambda: kept.read_bytes().count(b"\n") == 50, "the others have it")
+    stage.kill_and_go_on()
+
+
+def killed_with_one_batch_settled_and_one_open(stage: Stage) -> None:
+    stage.daemon.order("hang 1")
+    stage.deck.publish(10)
+    stage.daemon.wait_deed("hang", 1)
+    stage.deck.publish(10)
+    stage.wait_received(20)
+    stage.daemon.order("hang 2")  # the first write returns, the second hangs
+    stage.daemon.wait_deed("hang", 2)
+    wait_until(lambda: stage.daemon.acked() > 0, "the first batch is acknowledged")
+    stage.kill_and_go_on()
+
+
+def killed_after_a_settlement_of_the_channel_before(stage: Stage) -> None:
+    stage.deck.publish(10)
+    wait_until(lambda: stage.daemon.acked() == 10, "tags 1 to 10 are acknowledged")
+    stage.daemon.order("hang 1")
+    stage.deck.publish(10)
+    stage.daemon.wait_deed("hang", 1)  # tags 11 to 20 are in the sink's hands
+    stage.wait_received(20)
+    stage.proxy.cut()
+    stage.losses += 1
+    stage.deck.publish(10)
+    stage.wait_received(40)  # 10 again and 10 new, as tags 1 to 20 of the new channel
+    stage.daemon.order("hang 2")  # the old write returns, the next hangs
+    stage.daemon.wait_deed("hang", 2)
+    stage.deck.publish(1)
+    stage.wait_received(41)  # the I/O thread has been through all that was settled before
+    stage.kill_and_go_on()
+
+
+def dead_letter_queue_gone(stage: Stage) -> None:
+    stage.deck.publish(REFUSE)
+    wait_until(lambda: stage.daemon.acked() == REFUSE, "the first refused one is dead-lettered")
+    with channel(stage.node.url) as admin:
+        admin.queue_purge(f"{stage.daemon.names.queue}.dead")
+        admin.queue_delete(f"{stage.daemon.names.queue}.dead")
+    stage.deck.journal.confirmed[REFUSE - 1] = 0  # its letter died with the queue
+    stage.deck.publish(REFUSE)
+    wait_until(lambda: stage.daemon.acked() == 2 * REFUSE, "the second as well")
+
+
+def started_on_a_torn_line(stage: Stage) -> None:
+    stage.deck.publish(10)
+    wait_until(lambda: stage.daemon.acked() == 10, "there is something")
+    stage.daemon.kill()
+    stage.losses += 1
+    body = stage.deck.body()
+    with (stage.daemon.disk / "raw.log").open("ab") as file:
+        file.write(body[: len(body) // 2])
+    stage.daemon.start()
+    stage.deck.publish(10)
+
+
+def disk_full_in_the_middle_of_a_batch(stage: Stage) -> None:
+    stage.deck.publish(10)
+    wait_until(lambda: stage.daemon.acked() == 10, "there is something")
+    raw = stage.daemon.disk / "raw.log"
+    with stage.daemon.files_limited(raw.stat().st_size + 2_000):
+        stage.daemon.signal(signal.SIGSTOP)
+        stage.deck.publish(100)  # so that they arrive together, and are one write
+        stage.daemon.signal(signal.SIGCONT)
+        wait_until(lambda: "raw" in stage.daemon.sink_troubles(), "the disk is full")
+
+
+def a_sink_fails_for_a_while(stage: Stage) -> None:
+    stage.daemon.order("fail")
+    stage.deck.publish(20)
+    stage.daemon.wait_deed("fail", 1)
+    stage.daemon.order("")
+
+
+SCENARIOS: dict[str, tuple[Callable[[Stage], None], str, str]] = {
+    "ack-before-flush": (killed_while_a_sink_writes, "troubled", "lost"),
+    "watermark-past-an-open-batch": (
+        killed_with_one_batch_settled_and_one_open, "troubled", "lost",
+    ),
+    "old-generation-acked": (
+        killed_after_a_settlement_of_the_channel_before, "troubled", "lost",
+    ),
+    "torn-line-not-mended": (started_on_a_torn_line, "raw", "corrupt"),
+    "half-write-not-taken-back": (disk_full_in_the_middle_of_a_batch, "raw", "duplicated"),
+    "failed-batch-dropped": (a_sink_fails_for_a_while, "troubled", "lost"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mutated", [False, True], ids=["sound", "mutant"])
+@pytest.mark.parametrize("defect", SCENARIOS)
+def test_the_checker_tells_the_mutant_from_the_sound_daemon(
+    node: RabbitNode, names: Names, tmp_path: Path, defect: str, mutated: bool
+) -> None:
+    scenario, sink, verdict = SCENARIOS[defect]
+    refuse = REFUSE if scenario is dead_letter_queue_gone else 0
+    with staged(node, names, tmp_path, defect if mutated else "", refuse) as stage:
+        scenario(stage)
+        found = {finding.sink: finding for finding in stage.finish()}
+        faults = [
+            fault
+            for finding in found.values()
+            for fault in finding.faults(stage.losses * stage.daemon.prefetch)
+        ]
+        if not mutated:
+            assert not faults
+            return
+        assert faults
+        assert any(verdict in fault for fault in faults if fault.startswith(f"{sink}:"))
+        assert getattr(found[sink], verdict)
+
+
+def test_every_defect_has_its_scenario() -> None:
+    # Dead letters are being built: its scenario joins the others with them.
+    assert set(SCENARIOS) == set(DEFECTS) - {"dead-letter-without-confirm"}
