@@ -11,7 +11,7 @@ from pathlib import Path
 import pika
 import pytest
 
-from logfan.testing import node as node_module
+from logfan.testing import versions
 from logfan.testing.debian import DebianUnavailable
 from logfan.testing.node import NodeUnavailable, QueueCounts, RabbitNode, answers
 from support.broker import channel, waiting
@@ -176,7 +176,8 @@ def test_where_nothing_can_be_fetched_it_says_what_to_do(
     def refuse(*_: object, **__: object) -> Path:
         raise DebianUnavailable("this system has no apt-get")
 
-    monkeypatch.setattr(node_module, "_INSTALLED", tmp_path)
+    monkeypatch.setattr(versions, "INSTALLED", tmp_path)
+    monkeypatch.delenv("PRIVATE_RABBITMQ", raising=False)
     monkeypatch.setattr("logfan.testing.debian.unpacked", refuse)
     with pytest.raises(NodeUnavailable, match=r"no apt-get\); install RabbitMQ.*rabbitmq\.urls"):
         RabbitNode()

@@ -15,12 +15,28 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 _APT_SECONDS = 600
 _LOOK_SECONDS = 0.1
 _NEEDED = ("apt-get", "dpkg", "dpkg-query")
 _SYSTEM_LISTS = Path("/var/lib/apt/lists")
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_LIBRARIES = ("lib", "zlib1g")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to fetch; the fields mean what the arguments of `unpacked` mean."""
+
+    packages: Sequence[str]
+    closure: bool
+    always: Sequence[str]
+    suite: str
+
+    def __str__(self) -> str:
+        return ", ".join(self.packages) + (f" of {self.suite}" if self.suite else "")
 
 
 class DebianUnavailable(Exception):
@@ -49,16 +65,18 @@ def unpacked(
     *packages: str,
     closure: bool = True,
     always: Sequence[str] = (),
+    suite: str = "",
     finish: Callable[[Path, Path], None] | None = None,
 ) -> Path:
     """The folder that holds these packages, fetched and unpacked at the first call.
 
     With `closure`, the libraries come along that they depend on and the system lacks; so do
-    dependencies whose names begin with one of `always`, even where the system has them.
+    dependencies whose names begin with one of `always`, even where the system has them. With
+    `suite` (`trixie`, `sid`) they come from that release of Debian, with every library of it.
     `finish(new, final)` may adapt what was unpacked in `new` before it becomes `final`. Several
     processes may call at once: one fetches. Raises DebianUnavailable.
     """
-    root = cache_folder() / "debian" / _system() / "+".join(packages)
+    root = cache_folder() / "debian" / _system() / suite / "+".join(packages)
     if _is_complete(root):
         return root
     missing = [name for name in _NEEDED if shutil.which(name) is None]
@@ -68,7 +86,8 @@ def unpacked(
         root.parent.mkdir(parents=True, exist_ok=True)
         with _lock(root.parent / ".lock"):
             if not _is_complete(root):
-                _make(root, packages, closure=closure, always=always, finish=finish)
+                wanted = Wanted(packages, closure, tuple(always), suite)
+                _make(root, wanted, finish)
     except OSError as error:
         raise DebianUnavailable(
             f"the cache folder {root.parent} cannot be filled ({error.strerror}); set "
@@ -100,20 +119,13 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _make(
-    root: Path,
-    packages: Sequence[str],
-    *,
-    closure: bool,
-    always: Sequence[str],
-    finish: Callable[[Path, Path], None] | None,
-) -> None:
+def _make(root: Path, wanted: Wanted, finish: Callable[[Path, Path], None] | None) -> None:
     """Fill `root` at one stroke: whoever sees it sees all of it."""
     for abandoned in (root, *root.parent.glob(".new-*")):
         shutil.rmtree(abandoned, ignore_errors=True)
     new = Path(tempfile.mkdtemp(prefix=".new-", dir=root.parent))
     try:
-        _fetch(packages, new, closure=closure, always=always)
+        _fetch(wanted, new)
         if finish is not None:
             finish(new, root)
         (new / ".complete").write_text(str(root))
@@ -121,20 +133,20 @@ def _make(
     finally:
         for no_longer in (new, *_own_apt(root.parent)):
             shutil.rmtree(no_longer, ignore_errors=True)
-    _say(f"ready: {', '.join(packages)}", last=True)
+    _say(f"ready: {wanted}", last=True)
 
 
-def _fetch(packages: Sequence[str], into: Path, *, closure: bool, always: Sequence[str]) -> None:
-    """Download and unpack; with package lists of our own where the system's are absent or old."""
+def _fetch(wanted: Wanted, into: Path) -> None:
+    """Download and unpack; with package lists of our own where the system's will not do."""
     archives: list[Path] = []
-    if _has_lists(_SYSTEM_LISTS):
+    if not wanted.suite and _has_lists(_SYSTEM_LISTS):
         try:
-            archives = _download(packages, into, (), closure=closure, always=always)
+            archives = _download(wanted, into, ())
         except DebianUnavailable as error:
             _say(f"{error}; trying newer package lists", last=True)
     if not archives:
-        own = _update_lists(into.parent)
-        archives = _download(packages, into, own, closure=closure, always=always)
+        own = _update_lists(into.parent, wanted.suite)
+        archives = _download(wanted, into, own)
     for number, archive in enumerate(archives, 1):
         _say(f"unpacking {number} of {len(archives)}: {archive.name.partition('_')[0]}")
         _run(["dpkg", "-x", str(archive), str(into)])
@@ -150,40 +162,62 @@ def _own_apt(cache: Path) -> tuple[Path, Path]:
     return cache / ".lists", cache / ".apt"
 
 
-def _update_lists(cache: Path) -> Sequence[str]:
+def _update_lists(cache: Path, suite: str) -> Sequence[str]:
     """Fetch package lists into a folder of our own; returns the options that make apt use it."""
     lists, archives = _own_apt(cache)
     (lists / "partial").mkdir(parents=True, exist_ok=True)
     (archives / "archives/partial").mkdir(parents=True, exist_ok=True)
-    options = (
+    options = [
         f"-oDir::State::Lists={lists}",
         f"-oDir::Cache={archives}",
         # Run by root, apt would turn into a user who may not write here.
         "-oAPT::Sandbox::User=",
-    )
-    _say("fetching Debian's package lists", last=not _is_live())
+        # Descriptions and icons, which nobody reads here.
+        "-oAcquire::Languages=none",
+        "-oAcquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
+    ]
+    if suite:
+        sources = archives / "suite.sources"
+        options += [f"-oDir::Etc::SourceList={sources}", "-oDir::Etc::SourceParts=/dev/null"]
+        sources.write_text(_sources(suite, _KEYRING))
+    update = ["apt-get", *options, "-oDebug::NoLocking=1", "-q", "update"]
+    _say(f"fetching Debian's package lists {suite}".rstrip(), last=not _is_live())
     try:
-        _run(["apt-get", *options, "-oDebug::NoLocking=1", "-q", "update"])
+        _run(update)
     except DebianUnavailable:
         # One source out of several that does not answer need not be the one we need.
-        if not _has_lists(lists):
+        if _has_lists(lists):
+            return options
+        if not suite:
             raise
+        # A newer release may be signed by keys that are younger than this installation.
+        newer = unpacked("debian-archive-keyring", closure=False) / _KEYRING.relative_to("/")
+        sources.write_text(_sources(suite, newer))
+        _run(update)
     return options
 
 
-def _download(
-    packages: Sequence[str],
-    into: Path,
-    options: Sequence[str],
-    *,
-    closure: bool,
-    always: Sequence[str],
-) -> list[Path]:
+def _sources(suite: str, keyring: Path) -> str:
+    """apt's description of another release, on the mirror that this system's own release is on."""
+    release = platform.freedesktop_os_release()
+    wanted = f"{release.get('VERSION_CODENAME', '')} main"
+    if release.get("ID") != "debian":
+        raise DebianUnavailable(f"packages of {suite} can only be fetched on a Debian")
+    form = ["--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"]
+    for line in _run(["apt-get", "indextargets", *form]).splitlines():
+        mirror, _, what = line.partition(" ")
+        if what == wanted:
+            signed = f"Signed-By: {keyring}\n" if keyring.exists() else ""
+            return f"Types: deb\nURIs: {mirror}\nSuites: {suite}\nComponents: main\n{signed}"
+    raise DebianUnavailable(f"apt's sources name no mirror for {wanted}, so none for {suite}")
+
+
+def _download(wanted: Wanted, into: Path, options: Sequence[str]) -> list[Path]:
     """The packages' files. apt checks their signatures and hashes."""
     # Our own lock keeps others away; apt's could be taken by root only.
     apt = ["apt-get", *options, "-oDebug::NoLocking=1", "-q"]
-    names = _closure(packages, apt, always) if closure else list(packages)
-    _say(f"fetching {len(names)} of Debian's packages: {', '.join(packages)}", last=not _is_live())
+    names = _closure(wanted, apt) if wanted.closure else wanted.packages
+    _say(f"fetching {len(names)} of Debian's packages: {wanted}", last=not _is_live())
 
     def show() -> None:
         sizes = [file.stat().st_size for file in into.glob("*.deb")]
@@ -194,21 +228,23 @@ def _download(
     return sorted(into.glob("*.deb"))
 
 
-def _closure(packages: Sequence[str], apt: Sequence[str], always: Sequence[str]) -> list[str]:
+def _closure(wanted: Wanted, apt: Sequence[str]) -> Sequence[str]:
     """The packages, and of all that they depend on what a private copy needs."""
     plan = _run(
         [*apt, "-s", "-oDir::State::status=/dev/null", "--no-install-recommends", "install",
-         *packages]
+         *wanted.packages]
     )  # fmt: skip
-    wanted = [line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")]
+    names = [line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")]
     listing = _run(["dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package}\\n"])
     installed = {line.split()[-1] for line in listing.splitlines() if line.startswith("ii")}
+    # Another release's libraries go with its C library, whatever this system has.
+    has = set() if wanted.suite else installed
     return [
         name
-        for name in wanted
-        if name in packages
-        or name.startswith(tuple(always))
-        or (name.startswith("lib") and name not in installed)
+        for name in names
+        if name in wanted.packages
+        or name.startswith(tuple(wanted.always))
+        or (name.startswith(_LIBRARIES) and name not in has)
     ]
 
 
@@ -263,10 +299,12 @@ def main() -> None:
     """Print the folder that holds the packages named on the command line, unpacked."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("packages", nargs="+")
+    parser.add_argument("--suite", default="", help="another release of Debian")
     parser.add_argument("--no-closure", action="store_true", help="these packages alone")
     arguments = parser.parse_args()
     try:
-        root = unpacked(*arguments.packages, closure=not arguments.no_closure)
+        closure = not arguments.no_closure
+        root = unpacked(*arguments.packages, closure=closure, suite=arguments.suite)
     except DebianUnavailable as error:
         sys.exit(f"cannot fetch {', '.join(arguments.packages)}: {error}")
     sys.stdout.write(f"{root}\n")

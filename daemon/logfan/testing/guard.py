@@ -1,9 +1,10 @@
 """The guard of a private node: starts it, ends it with all that it started, outlives nobody.
 
 A program of its own, run by its path with the standard library alone: `guard.py FOLDER EPMD
-SERVER`. It reads commands from its standard input, one a line (`start`, `stop`, `kill`, `pid`),
-and answers each with one line. When that input closes, because the owner is done or was killed,
-it kills everything that it started and removes FOLDER.
+SERVER`; one of the two programs may be empty, as the nodes of a cluster share one EPMD. It reads
+commands from its standard input, one a line (`start`, `stop`, `kill`, `pid`), and answers each
+with one line. When that input closes, because the owner is done or was killed, it kills
+everything that it started and removes FOLDER.
 """
 
 import ctypes
@@ -26,8 +27,12 @@ class Guard:
 
     def __init__(self, folder: str, epmd: str, server: str) -> None:
         self._folder = folder
-        self._mapper = [epmd, "-port", os.environ["ERL_EPMD_PORT"], "-address", "127.0.0.1"]
-        self._broker = [server]
+        self._commands: list[list[str]] = []
+        if epmd:
+            port = os.environ["ERL_EPMD_PORT"]
+            self._commands.append([epmd, "-port", port, "-address", "127.0.0.1"])
+        if server:
+            self._commands.append([server])
         self._running: subprocess.Popen[bytes] | None = None
 
     def serve(self) -> None:
@@ -41,10 +46,10 @@ class Guard:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def start(self) -> str:
-        """Start both; `started`, or why not."""
+        """Start what is there to start; `started`, or why not."""
         log = os.open(f"{self._folder}/node.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            for command in (self._mapper, self._broker):
+            for command in self._commands:
                 self._running = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
                 )

@@ -16,16 +16,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
-from logfan.testing import debian, guard
+from logfan.testing import debian, guard, versions
 
-_INSTALLED = Path("/")
+_CHOICE = "PRIVATE_RABBITMQ"
 _SERVER = "usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server"
 _START_SECONDS = 90.0
 _CTL_SECONDS = 60.0
@@ -53,6 +53,14 @@ class QueueCounts:
     consumers: int
 
 
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """What the nodes of one cluster share: Erlang's secret, and the port of one port mapper."""
+
+    cookie: str
+    epmd_port: int
+
+
 class RabbitNode:
     """One node. Use it as a context manager, or call `start` and, at last, `close`."""
 
@@ -62,26 +70,32 @@ class RabbitNode:
         port: int | None = None,
         config: Sequence[str] = (),
         plugins: Sequence[str] = (),
+        version: str = "",
         root: Path | None = None,
+        member: Membership | None = None,
     ) -> None:
         """Find a RabbitMQ and prepare its folder; nothing runs yet.
 
         `port`: for AMQP, by default a free one. `config`: further lines of rabbitmq.conf.
-        `plugins`: RabbitMQ's plugins to enable, such as `rabbitmq_management`. `root`: a folder
-        of unpacked Debian packages to run in place of what is installed or fetched. Raises
-        NodeUnavailable.
+        `plugins`: RabbitMQ's plugins to enable, such as `rabbitmq_management`. `version`: one of
+        `versions.SUITES`, fetched from that release of Debian; by default what the environment
+        variable PRIVATE_RABBITMQ says, else the installed one, else this Debian's. `root`: a
+        folder of unpacked Debian packages to run in place of all these. `member`: of a cluster,
+        whose port mapper is kept by somebody else (see `cluster`). Raises NodeUnavailable.
         """
-        self._server, self._root = _find_server(root)
+        self._server, self._root = _find_server(version or os.environ.get(_CHOICE, ""), root)
         self.port = port or free_port()
         self.url = self.url_of("/")
         """Where to connect, as guest, to the default virtual host."""
         self._dist_port = free_port()
-        self._epmd_port = free_port()
-        self._name = f"logfan-{self.port}@localhost"
+        self._epmd_port = member.epmd_port if member else free_port()
+        self.name = name_of(self.port)
+        """What Erlang calls the node."""
         self._folder = Path(tempfile.mkdtemp(prefix="logfan-rabbitmq-"))
-        self._write_config(config, plugins)
+        self._write_config(config, plugins, member.cookie if member else secrets.token_hex(16))
         self._logged = 0
-        self._guard = self._start_guard()
+        epmd = "" if member else self._mapper()
+        self._guard = _start_guard(self._folder, self._environment(), epmd, self._server)
 
     @property
     def version(self) -> str:
@@ -156,7 +170,7 @@ class RabbitNode:
     def ctl(self, *arguments: str) -> str:
         """What `rabbitmqctl` prints for these arguments. Raises CalledProcessError."""
         done = subprocess.run(
-            [self._server.with_name("rabbitmqctl"), "-q", "-n", self._name, *arguments],
+            [self._server.with_name("rabbitmqctl"), "-q", "-n", self.name, *arguments],
             env=self._environment(), check=True, timeout=_CTL_SECONDS,
             stdin=subprocess.DEVNULL, capture_output=True, text=True,
         )  # fmt: skip
@@ -186,9 +200,23 @@ class RabbitNode:
         """Close every client's connection to the virtual host, as an operator would."""
         self.ctl("close_all_connections", "-p", vhost, "closed by an operator")
 
-    def _write_config(self, config: Sequence[str], plugins: Sequence[str]) -> None:
+    def start_mapper(self) -> Callable[[], object]:
+        """Start a port mapper alone, for the nodes of a cluster; returns what ends it."""
+        folder = Path(tempfile.mkdtemp(prefix="logfan-epmd-"))
+        keeper = _start_guard(folder, self._environment(), self._mapper(), "")
+        if keeper.stdin is None or keeper.stdout is None:
+            raise RuntimeError("a guard is asked through its input and output")
+        keeper.stdin.write("start\n")
+        keeper.stdin.flush()
+        keeper.stdout.readline()
+        return keeper.communicate
+
+    def _mapper(self) -> str:
+        return shutil.which("epmd", path=self._environment()["PATH"]) or "epmd"
+
+    def _write_config(self, config: Sequence[str], plugins: Sequence[str], secret: str) -> None:
         cookie = self._folder / ".erlang.cookie"
-        cookie.write_text(secrets.token_hex(16))
+        cookie.write_text(secret)
         cookie.chmod(stat.S_IRUSR)
         lines = [
             f"listeners.tcp.1 = 127.0.0.1:{self.port}",
@@ -209,7 +237,7 @@ class RabbitNode:
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
             "LANG": "C.UTF-8",
             "HOME": str(folder),
-            "RABBITMQ_NODENAME": self._name,
+            "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(self._dist_port),
             "RABBITMQ_MNESIA_BASE": f"{folder}/data",
@@ -225,21 +253,11 @@ class RabbitNode:
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_EPMD_PORT": str(self._epmd_port),
         }
-        if self._root != _INSTALLED:
+        if self._root != versions.INSTALLED:
             environment["PATH"] = f"{self._root}/usr/lib/erlang/bin:{environment['PATH']}"
-            libraries = sorted({str(p.parent) for p in self._root.glob("usr/lib/*-linux-*/*.so*")})
-            if libraries:
-                environment["LD_LIBRARY_PATH"] = ":".join(libraries)
+        if libraries := versions.library_path(self._root):
+            environment["LD_LIBRARY_PATH"] = libraries
         return environment
-
-    def _start_guard(self) -> subprocess.Popen[str]:
-        environment = self._environment()
-        epmd = shutil.which("epmd", path=environment["PATH"]) or "epmd"
-        return subprocess.Popen(
-            [sys.executable, "-I", "-S", guard.__file__, self._folder, epmd, self._server],
-            env=environment, cwd=self._folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            text=True, start_new_session=True,
-        )  # fmt: skip
 
     def _ask(self, command: str) -> str:
         """The guard's answer to one of its commands."""
@@ -261,6 +279,11 @@ class RabbitNode:
         lines = [_TIME_AND_PROCESS.sub(r"\1", line) for line in _COLOURS.sub("", text).splitlines()]
         errors = [line for line in lines if line.startswith("[error]")][:_LOG_LINES]
         return "\n".join(errors or lines[-_LOG_LINES:])
+
+
+def name_of(port: int) -> str:
+    """What Erlang calls the node with this port."""
+    return f"logfan-{port}@localhost"
 
 
 def answers(host: str, port: int, seconds: float = 2.0) -> bool:
@@ -298,25 +321,33 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _find_server(root: Path | None) -> tuple[Path, Path]:
-    """The `rabbitmq-server` below `root`, else the installed one, else Debian's unpacked one."""
-    for place in (root,) if root else (_INSTALLED, None):
-        try:
-            where = place or debian.unpacked(
-                "rabbitmq-server", always=("erlang-",), finish=_relocate
-            )
-        except debian.DebianUnavailable as error:
-            raise NodeUnavailable(
-                f"no RabbitMQ is installed and none can be fetched ({error}); install RabbitMQ "
-                "(the package is mostly called rabbitmq-server), or set rabbitmq.urls to a broker"
-            ) from error
-        for server in sorted(where.glob(_SERVER)):
-            return server, where
+def _start_guard(
+    folder: Path, environment: Mapping[str, str], epmd: str, server: Path | str
+) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", guard.__file__, folder, epmd, server],
+        env=environment, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def _find_server(version: str, root: Path | None) -> tuple[Path, Path]:
+    """The server below `root`; else of the version; else the installed one; else Debian's."""
+    if root is None and not version and any(versions.INSTALLED.glob(_SERVER)):
+        root = versions.INSTALLED
+    try:
+        where = root or versions.fetched(version)
+    except debian.DebianUnavailable as error:
+        raise NodeUnavailable(_why_none(version, error)) from error
+    for server in sorted(where.glob(_SERVER)):
+        return server, where
     raise NodeUnavailable(f"{where} holds no rabbitmq-server; remove that folder and try again")
 
 
-def _relocate(new: Path, final: Path) -> None:
-    """Erlang's start script holds the path that it was built for."""
-    script = new / "usr/lib/erlang/bin/erl"
-    text = script.read_text()
-    script.write_text(text.replace("/usr/lib/erlang", f"{final}/usr/lib/erlang"))
+def _why_none(version: str, error: debian.DebianUnavailable) -> str:
+    if version:
+        return f"RabbitMQ {version} cannot be fetched ({error})"
+    return (
+        f"no RabbitMQ is installed and none can be fetched ({error}); install RabbitMQ "
+        "(the package is mostly called rabbitmq-server), or set rabbitmq.urls to a broker"
+    )

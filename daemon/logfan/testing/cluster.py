@@ -1,0 +1,88 @@
+"""Private RabbitMQ nodes that form one cluster on this machine, to kill and bring back one by one.
+
+Like a single node: on loopback, in temporary folders, without root, and gone when we are.
+"""
+
+import secrets
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+from logfan.testing.node import Membership, RabbitNode, free_port, name_of
+
+_JOIN_SECONDS = 60
+
+
+class RabbitCluster:
+    """Some nodes, three unless told otherwise. Use it as a context manager.
+
+    Each of `nodes` is a RabbitNode: `stop`, `kill` and `start` it; its data stays meanwhile.
+    """
+
+    def __init__(self, size: int = 3, *, config: Sequence[str] = (), version: str = "") -> None:
+        """Prepare the nodes; nothing runs yet. `config` and `version` as for a RabbitNode."""
+        ports = [free_port() for _ in range(size)]
+        formed = ["cluster_formation.peer_discovery_backend = classic_config"]
+        formed += [
+            f"cluster_formation.classic_config.nodes.{number} = {name_of(port)}"
+            for number, port in enumerate(ports, 1)
+        ]
+        member = Membership(secrets.token_hex(16), free_port())
+        self.nodes = tuple(
+            RabbitNode(port=port, config=[*formed, *config], version=version, member=member)
+            for port in ports
+        )
+        self._end_mapper: Callable[[], object] = lambda: None
+
+    @property
+    def urls(self) -> list[str]:
+        """Where to connect, a URL a node."""
+        return [node.url for node in self.nodes]
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start all nodes and wait until they are one cluster. Raises NodeUnavailable."""
+        self._end_mapper = self.nodes[0].start_mapper()
+        with ThreadPoolExecutor(len(self.nodes)) as pool:
+            list(pool.map(RabbitNode.start, self.nodes))
+        self.wait_whole()
+
+    def close(self) -> None:
+        """Kill all nodes and remove their folders; nothing of them remains when this returns."""
+        for node in self.nodes:
+            node.close()
+        self._end_mapper()
+
+    def wait_whole(self) -> None:
+        """Wait until every node sees all the others. Raises CalledProcessError."""
+        for node in self.nodes:
+            node.ctl("await_online_nodes", str(len(self.nodes)), "-t", str(_JOIN_SECONDS))
+
+    def running(self) -> list[RabbitNode]:
+        """The nodes that run at this moment."""
+        return [node for node in self.nodes if node.pid is not None]
+
+    def leader(self, queue: str) -> RabbitNode:
+        """The node that leads a quorum queue of the default virtual host. Raises LookupError."""
+        listing = self.running()[0].ctl("list_queues", "--no-table-headers", "leader", "name")
+        for line in listing.splitlines():
+            leader, _, name = line.partition("\t")
+            if name == queue:
+                return next(node for node in self.nodes if node.name == leader)
+        raise LookupError(f"the cluster has no queue {queue!r} with a leader:\n{listing}")
