@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+from prometheus_client import Counter, Gauge
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -18,11 +19,19 @@ from pydantic import (
 )
 
 import logfan
+from logfan_sinks.filecap import FileCap
 from logfan_sinks.formats import Format, as_readable, encoder
-from logfan_sinks.logfile import LogFile, make_folders, sync_folder, unavailable
+from logfan_sinks.logfile import Full, Held, LogFile, unavailable
 from logfan_sinks.paths import PathTemplate, check_template
+from logfan_sinks.places import make_folders
 from logfan_sinks.rotation import Archivist, Keep, rotated_name
 
+OVERFLOWED = Counter(
+    "logfan_file_sink_overflowed_records",
+    "Records written to the path for all others, beyond max_files",
+    ["sink"],
+)
+FILES = Gauge("logfan_file_sink_files", "Files that messages brought about, of max_files", ["sink"])
 _CHUNK_BYTES = 16 << 20
 _AGE: TypeAdapter[float] = TypeAdapter(logfan.Duration)
 
@@ -87,26 +96,36 @@ class FileSink(logfan.Sink):
         """{ size = "100MiB", every = "1d", keep = 14, compress = "gzip" }"""
         max_open_files: Annotated[int, Field(ge=1, le=100_000)] = 64
         """Most files held open where messages decide on the path."""
+        max_files: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+        """Most files that messages may bring about, for each {date} and {hour} of the path; files
+        that are there count, also after a restart. What would need another goes to the path with
+        "_other" in place of the message's fields: nothing is lost, and it is told and counted."""
 
     _archivist: Archivist | None = None
+    _cap: FileCap
 
     def open(self) -> None:
         """Let go of all files, and open what can be known before the first message."""
         self._let_go()
         self._encode = encoder(self.config.format)
-        self._template = PathTemplate(self.config.path, instance=self.instance)
         self._files: OrderedDict[str, LogFile] = OrderedDict()
         self._written: dict[str, LogFile] = {}
         self._hour = 0
+        if not hasattr(self, "_cap"):
+            self._template = PathTemplate(self.config.path, instance=self.instance)
+            self._cap = FileCap(self._template, self.config.max_files, self.log)
+        self._cap.forget()
+        self._counted = self._cap.overflowed
+        self._overflowed = OVERFLOWED.labels(self.name)
+        self._file_count = FILES.labels(self.name)
         rotate: Rotate | None = self.config.rotate
         if rotate is not None and self._archivist is None:
             self._archivist = Archivist(compress=rotate.compress, keep=rotate.keep, log=self.log)
         if not self._template.from_messages:
             self._file(self._template.at(self.now()))
-            return
-        # Its own part of the path, at least: a fault there should show now.
-        trusted = Path(*Path(self.config.path).parts[: -self._template.untrusted])
-        if "{" not in str(trusted):
+        elif not self._template.from_time:
+            # Its own part of the path, at least: a fault there should show now.
+            trusted = Path(self._template.pattern(0)[0])
             try:
                 make_folders(trusted)
             except OSError as error:
@@ -114,6 +133,18 @@ class FileSink(logfan.Sink):
 
     def write(self, records: Sequence[logfan.Record]) -> None:
         """One write for each file that the batch concerns; all of it, or nothing."""
+        try:
+            self._append(records)
+        except Full as full:
+            reasons = self._hopeless(records, full.most_bytes)
+            if not reasons:
+                raise
+            self._append([one for at, one in enumerate(records) if at not in reasons])
+            raise logfan.RecordsRejected(reasons) from None
+
+    def _append(self, records: Sequence[logfan.Record]) -> None:
+        if not records:
+            return
         try:
             for batch in self._by_path(records):
                 for path, lines in batch.items():
@@ -127,6 +158,18 @@ class FileSink(logfan.Sink):
             self._take_back()
             raise
 
+    def _hopeless(self, records: Sequence[logfan.Record], most_bytes: int | None) -> dict[int, str]:
+        """The records that no room would ever be enough for: else they would hold all others."""
+        if most_bytes is None:
+            return {}
+        readable = map(as_readable, records) if self.config.decode else records
+        sizes = [len(self._encode(record)) + 1 for record in readable]
+        return {
+            at: f"its line of {size} bytes is longer than a file may become here ({most_bytes})"
+            for at, size in enumerate(sizes)
+            if size > most_bytes
+        }
+
     def flush(self) -> None:
         """One fdatasync for each file written since the last; what was not durable is undone."""
         try:
@@ -138,6 +181,10 @@ class FileSink(logfan.Sink):
         for file in self._written.values():
             file.settle()
         self._written.clear()
+        if self._template.from_messages:
+            self._file_count.set(self._cap.files)
+            self._overflowed.inc(self._cap.overflowed - self._counted)
+            self._counted = self._cap.overflowed
 
     def close(self) -> None:
         """Close all files; compressing ends soon and is done by the next run."""
@@ -171,10 +218,12 @@ class FileSink(logfan.Sink):
         for file in self._written.values():
             file.take_back()
         self._written.clear()
+        self._cap.overflowed = self._counted
 
     def _by_path(self, records: Sequence[logfan.Record]) -> Iterator[dict[str, list[bytes]]]:
         """The lines for each path, in delivery order; several times where they are many bytes."""
         encode, template, decode = self._encode, self._template, self.config.decode
+        path_of = self._cap.of if template.from_messages else template.of
         first, last = records[0].received_at, records[-1].received_at
         fixed = not template.from_messages
         same = fixed and (not template.from_time or first // 3600 == last // 3600)
@@ -182,9 +231,9 @@ class FileSink(logfan.Sink):
         lines: dict[str, list[bytes]] = {}
         size = 0
         for record in records:
-            readable = as_readable(record) if decode else record
-            line = encode(readable)
-            lines.setdefault(path or template.of(readable), []).append(line)
+            seen = as_readable(record) if decode else record
+            line = encode(seen)
+            lines.setdefault(path or path_of(seen), []).append(line)
             size += len(line)
             if size >= _CHUNK_BYTES:  # a line may be much longer than its body
                 yield lines
@@ -195,35 +244,51 @@ class FileSink(logfan.Sink):
         """The open file for this path, rotated where `coming` bytes or the time ask for it."""
         file = self._files.get(path)
         if file is not None and not file.is_current():
-            self._release(path, file)
+            self._release(file)
             file = None
         if file is None:
             file = self._opened(path)
         if self._is_due(file, coming):
-            file = self._rotated(path, file)
+            file.rotate(lambda folder, name: rotated_name(folder, name, self.now()))
+            file.period = self._period(self.now())
+            self._tend(file)
         self._files.move_to_end(path)
         return file
 
-    def _opened(self, path: str, *, rotated: bool = False) -> LogFile:
+    def _opened(self, path: str) -> LogFile:
         while len(self._files) >= self.config.max_open_files:
-            self._release(*next(iter(self._files.items())))
+            self._release(next(iter(self._files.values())))
         durable, untrusted = self.config.fsync == "batch", self._template.untrusted
-        file = LogFile(path, durable=durable, untrusted=untrusted, log=self.log)
+        try:
+            file = LogFile(path, durable=durable, untrusted=untrusted, log=self.log)
+        except Held as held:
+            # A file system that takes A for a: the same file, under another of its names.
+            for file in self._files.values():
+                if file.identity == held.identity:
+                    break
+            else:
+                raise
+        else:
+            # A file that the last run left behind belongs to the period in which it was written to.
+            file.period = self._period(file.modified_at if file.size else self.now())
+            # Where messages decide, files come and go all the time: there it waits for a rotation.
+            if not self._template.from_messages:
+                self._tend(file)
+        file.names.append(path)
         self._files[path] = file
-        # A file that the last run left behind belongs to the period in which it was written to.
-        file.period = self._period(file.modified_at if file.size else self.now())
-        # Where messages decide, files come and go all the time: there it waits for a rotation.
-        tended = rotated or not self._template.from_messages
-        if self._archivist is not None and file.regular and tended:
-            self._archivist.tend(Path(path), self.now())
         return file
 
-    def _release(self, path: str, file: LogFile) -> None:
+    def _release(self, file: LogFile) -> None:
         """Close it, durable first: the flush to come will not see it."""
         file.sync()
-        del self._files[path]
-        self._written.pop(path, None)
+        for path in file.names:
+            self._files.pop(path, None)
+            self._written.pop(path, None)
         file.close()
+
+    def _tend(self, file: LogFile) -> None:
+        if self._archivist is not None and file.regular:
+            self._archivist.tend(file.place, self._template.untrusted, self.now())
 
     def _close_past(self, hour: int, batch: Mapping[str, object]) -> None:
         """With a new hour, close what the batch did not use: yesterday's file may be large, and
@@ -232,7 +297,7 @@ class FileSink(logfan.Sink):
             self._hour = hour
             for path, file in list(self._files.items()):
                 if path not in batch:
-                    self._release(path, file)
+                    self._release(file)
 
     def _period(self, seconds: float) -> int:
         rotate: Rotate | None = self.config.rotate
@@ -244,18 +309,6 @@ class FileSink(logfan.Sink):
             return False
         too_large = rotate.size is not None and file.size + coming > rotate.size
         return too_large or self._period(self.now()) != file.period
-
-    def _rotated(self, path: str, file: LogFile) -> LogFile:
-        """Moved aside while it is still locked, and a new one in its place."""
-        file.sync()
-        aside = rotated_name(Path(path), self.now())
-        try:
-            Path(path).rename(aside)
-            sync_folder(aside.parent)
-        except OSError as error:
-            raise unavailable(path, error) from None
-        self._release(path, file)
-        return self._opened(path, rotated=True)
 
 
 @logfan.hookimpl

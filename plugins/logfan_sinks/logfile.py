@@ -4,14 +4,19 @@ import errno
 import fcntl
 import logging
 import os
+import resource
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from logfan import SinkUnavailable
+from logfan_sinks.places import folder_of, sync_folder, turn
 
 _MODE = 0o640
-_FOLDER_MODE = 0o750
+# Also for reading: mending looks for the end of the last line. A pipe must not block.
+_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+_TRIES = 5
 _BLOCK = 65536
 _WORDS = {
     errno.ENOSPC: "disk full",
@@ -37,6 +42,25 @@ def unavailable(path: str, error: OSError) -> SinkUnavailable:
     return SinkUnavailable(f"{path}: {words} ({name})" if name else f"{path}: {words}")
 
 
+class Held(SinkUnavailable):
+    """Somebody has the file open and locked."""
+
+    def __init__(self, path: str, here: os.stat_result) -> None:
+        super().__init__(
+            f"{path}: {_holder(here.st_ino)} writes to it; give each instance and each sink a path "
+            "of its own, for example with {instance}"
+        )
+        self.identity = (here.st_dev, here.st_ino)
+
+
+class Full(SinkUnavailable):
+    """There is no room. A line longer than `most_bytes` will never find any; None: who knows."""
+
+    def __init__(self, why: str, most_bytes: int | None) -> None:
+        super().__init__(why)
+        self.most_bytes = most_bytes
+
+
 class LogFile:
     """Opened for appending, by this process alone."""
 
@@ -45,27 +69,43 @@ class LogFile:
         In the last `untrusted` parts of the path symbolic links are refused.
         Raises SinkUnavailable."""
         self.path = path
+        self.names: list[str] = []
+        """The paths under which the sink knows it: more than one where the file system takes
+        several names for the same, such as A and a. Kept here for the sink."""
         self.size = 0
         """In bytes, as it was at the last look, and what was appended since."""
         self.period = 0
         """Which rotation period it belongs to; kept here for the sink."""
         self.regular = True
         """False for a device, which neither rotates nor is mended."""
+        self.place = path
+        """Where it lies: the path, or where the operator's own link for the file leads."""
         self._durable = durable
+        self._untrusted = untrusted
+        self._log = log
         self._unsynced = False
         self._unsettled = 0
         self._fd = -1
         try:
-            self._open(untrusted)
-            if self.regular:
-                self._lock()
-                self._mend(log)
+            if not untrusted and Path(path).is_symlink():
+                self.place = os.path.realpath(path)
+            # Behind a link nothing is made: it may lead to a disk that is not mounted.
+            with folder_of(self.place, untrusted, make=self.place == path) as folder:
+                with turn(folder):
+                    self._take(folder)
+                self._begin(folder)
         except OSError as error:
             self.close()
             raise unavailable(path, error) from None
         except BaseException:
             self.close()
             raise
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """What the file is, whatever it is called."""
+        here = os.fstat(self._fd)
+        return here.st_dev, here.st_ino
 
     def append(self, data: bytes) -> None:
         """Write all of it. Raises SinkUnavailable; `take_back` then leaves no half line behind."""
@@ -78,7 +118,10 @@ class LogFile:
                 self.size += count
                 view = view[count:]
         except OSError as error:
-            raise unavailable(self.path, error) from None
+            trouble = unavailable(self.path, error)
+            if error.errno in (errno.ENOSPC, errno.EFBIG):
+                raise Full(str(trouble), self._most_bytes()) from None
+            raise trouble from None
 
     def sync(self) -> None:
         """Return once what was written is durable. Raises SinkUnavailable."""
@@ -110,6 +153,25 @@ class LogFile:
         with suppress(OSError):
             os.ftruncate(self._fd, max(0, os.fstat(self._fd).st_size - unsettled))
 
+    def rotate(self, name_aside: Callable[[int, str], str]) -> None:
+        """Move the file aside and go on with a new one of the same name, locked all the time.
+        `name_aside` gets folder and name, and gives a free name. Raises SinkUnavailable."""
+        self.sync()
+        old, name = self._fd, os.path.basename(self.place)  # noqa: PTH119 - text alone
+        try:
+            with folder_of(self.place, self._untrusted) as folder:
+                with turn(folder):
+                    if not _is_called(folder, name, old):
+                        raise SinkUnavailable(f"{self.path}: was replaced; opening it anew")
+                    aside = name_aside(folder, name)
+                    os.rename(name, aside, src_dir_fd=folder, dst_dir_fd=folder)
+                    self._take(folder)
+                    os.close(old)
+                self._unsettled = 0
+                self._begin(folder)
+        except OSError as error:
+            raise unavailable(self.path, error) from None
+
     def is_current(self) -> bool:
         """Whether the path still leads to this file: nobody renamed or deleted it."""
         here = os.fstat(self._fd)
@@ -131,47 +193,82 @@ class LogFile:
             fd, self._fd = self._fd, -1
             os.close(fd)
 
-    def _open(self, untrusted: int) -> None:
-        path = Path(self.path)
-        # Also for reading: mending looks for the end of the last line.
-        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
-        if untrusted:
-            _refuse_links(list(path.parents)[: untrusted - 1])
-            flags |= os.O_NOFOLLOW
-        make_folders(path.parent)
-        try:
-            self._fd = os.open(self.path, flags)
-        except FileNotFoundError:
-            self._fd = os.open(self.path, flags | os.O_CREAT, _MODE)
-            if self._durable:
-                sync_folder(path.parent)
-        os.set_blocking(self._fd, True)
-        mode = os.fstat(self._fd).st_mode
-        self.regular = stat.S_ISREG(mode)
-        if not (self.regular or stat.S_ISCHR(mode)):
-            raise SinkUnavailable(f"{self.path}: is neither a regular file nor a device")
+    def _take(self, folder: int) -> None:
+        """Open or create it, and lock it. Without the lock nothing is done to it."""
+        name = os.path.basename(self.place)  # noqa: PTH119 - text alone
+        flags = _FLAGS | os.O_NOFOLLOW if self._untrusted else _FLAGS
+        for _ in range(_TRIES):
+            try:
+                fd = os.open(name, flags, dir_fd=folder)
+            except FileNotFoundError:
+                fd = os.open(name, flags | os.O_CREAT, _MODE, dir_fd=folder)
+            try:
+                if self._locked(fd) and not _is_called(folder, name, fd):
+                    # Whoever held it moved it aside before letting go: it is no longer this file.
+                    os.close(fd)
+                    continue
+            except BaseException:
+                os.close(fd)
+                raise
+            os.set_blocking(fd, True)
+            self._fd = fd
+            return
+        raise SinkUnavailable(f"{self.path}: is moved or replaced again and again")
 
-    def _lock(self) -> None:
+    def _locked(self, fd: int) -> bool:
+        here = os.fstat(fd)
+        self.regular = stat.S_ISREG(here.st_mode)
+        if not self.regular:
+            if self._untrusted or not stat.S_ISCHR(here.st_mode):
+                kinds = (
+                    "no regular file" if self._untrusted else "neither a regular file nor a device"
+                )
+                raise SinkUnavailable(f"{self.path}: is {kinds}")
+            return False
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise SinkUnavailable(
-                f"{self.path}: {_holder(os.fstat(self._fd).st_ino)} writes to it; give each "
-                "instance and each sink a path of its own, for example with {instance}"
-            ) from None
+            raise Held(self.path, here) from None
+        return True
 
-    def _mend(self, log: logging.Logger) -> None:
-        """Cut off a last line without its end: a crash tore it, and it was never acknowledged."""
+    def _begin(self, folder: int) -> None:
+        """Make a new file's name durable, and an old one's last line whole."""
+        if not self.regular:
+            return
         self.size = os.fstat(self._fd).st_size
+        if self.size:
+            self._mend()
+        if not self.size and self._durable:
+            # Also where it was there and empty: a crash may have come between making it and this.
+            sync_folder(folder)
+
+    def _most_bytes(self) -> int | None:
+        """The longest line that fits if all else is removed, as far as can be told."""
+        limits = [resource.getrlimit(resource.RLIMIT_FSIZE)[0]]
+        with suppress(OSError):
+            disk = os.fstatvfs(self._fd)
+            limits.append(disk.f_blocks * disk.f_frsize or -1)
+        return min((limit for limit in limits if limit > 0), default=None)
+
+    def _mend(self) -> None:
+        """Cut off a last line without its end: a crash tore it, and it was never acknowledged."""
         end = _end_of_last_line(self._fd, self.size)
         if end < self.size:
-            log.warning(
+            self._log.warning(
                 "%s: cut off a torn last line of %d bytes, left by a crash; its message was not "
                 "acknowledged and comes again", self.path, self.size - end,
             )  # fmt: skip
             os.ftruncate(self._fd, end)
             os.fdatasync(self._fd)
             self.size = end
+
+
+def _is_called(folder: int, name: str, fd: int) -> bool:
+    """Whether the name still leads to this file; by the operator's own link it may."""
+    try:
+        return os.path.samestat(os.stat(name, dir_fd=folder), os.fstat(fd))
+    except FileNotFoundError:
+        return False
 
 
 def _end_of_last_line(fd: int, size: int) -> int:
@@ -195,37 +292,3 @@ def _holder(inode: int) -> str:
                 pid = int(words[4])
                 return "another sink of this daemon" if pid == os.getpid() else f"process {pid}"
     return "another process"
-
-
-def make_folders(folder: Path) -> None:
-    """Make what is missing, and make that durable. Raises OSError."""
-    missing = []
-    while not folder.is_dir() and folder != folder.parent:
-        missing.append(folder)
-        folder = folder.parent
-    for new in reversed(missing):
-        try:
-            new.mkdir(_FOLDER_MODE)
-        except FileExistsError:
-            if not new.is_dir():
-                raise NotADirectoryError(errno.ENOTDIR, "not a directory", str(new)) from None
-        sync_folder(new.parent)
-
-
-def _refuse_links(folders: list[Path]) -> None:
-    for folder in folders:
-        if folder.is_symlink():
-            raise OSError(errno.ELOOP, "symbolic link", str(folder))
-
-
-def sync_folder(folder: Path) -> None:
-    """Make new, renamed and removed names in the folder durable. Raises OSError."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        # Some file systems cannot sync a folder; their renames are as durable as they get.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(fd)

@@ -22,6 +22,7 @@ _COMPONENT_BYTES = 200  # 255 is what file systems take; rotation and compressio
 _UNSAFE = re.compile(
     "[/\\x00-\\x1f\\x7f-\\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
+_OTHER = "_other"
 _HOUR_SECONDS = 3600
 
 
@@ -31,7 +32,7 @@ class PathTemplate:
     def __init__(self, text: str, *, instance: str, host: str | None = None) -> None:
         """`text` has passed `check_template`; `host` is this one unless given."""
         # Literal text and field names take turns; it begins and ends with literal text.
-        self._pieces = _FIELD.split(text)
+        self._pieces = _FIELD.split(_plain(text))
         fields = self._pieces[1::2]
         self._fixed = {
             "host": safe_name(host or socket.gethostname()),
@@ -55,7 +56,31 @@ class PathTemplate:
         """The path for this time of receipt, where no message decides on it."""
         return self._path(int(seconds // _HOUR_SECONDS), ())
 
+    def other(self, seconds: float) -> str:
+        """The path for what shares one: with `_other` where messages would decide."""
+        return self._path(int(seconds // _HOUR_SECONDS), (_OTHER,) * len(self._readers))
+
+    def period(self, seconds: float) -> int:
+        """A number that changes with the date, or the hour, in the path; 0 without one."""
+        if "hour" in self._pieces[1::2]:
+            return int(seconds // _HOUR_SECONDS)
+        return int(seconds // (24 * _HOUR_SECONDS)) if self.from_time else 0
+
+    def pattern(self, seconds: float) -> tuple[str, list[re.Pattern[str]]]:
+        """Where the files of this date and hour lie that messages decide on: the folder, empty or
+        with its slash, and what each part below it looks like."""
+        parts = self._filled(int(seconds // _HOUR_SECONDS), ("\0",) * len(self._readers)).split("/")
+        outer = "".join(f"{part}/" for part in parts[: -self.untrusted])
+        inner = [".+".join(map(re.escape, part.split("\0"))) for part in parts[-self.untrusted :]]
+        return outer, [re.compile(part, re.DOTALL) for part in inner]
+
     def _fill(self, hour: int, names: tuple[str, ...]) -> str:
+        components = self._filled(hour, names).split("/")
+        if self.untrusted:
+            components[-self.untrusted :] = map(_component, components[-self.untrusted :])
+        return "/".join(components)
+
+    def _filled(self, hour: int, names: tuple[str, ...]) -> str:
         when = datetime.fromtimestamp(hour * _HOUR_SECONDS, UTC)
         ours = {**self._fixed, "date": when.strftime("%Y-%m-%d"), "hour": when.strftime("%H")}
         given = iter(names)
@@ -63,16 +88,19 @@ class PathTemplate:
         for at in range(1, len(pieces), 2):
             name = pieces[at]
             pieces[at] = ours[name] if name in ours else next(given)
-        components = "".join(pieces).split("/")
-        if self.untrusted:
-            components[-self.untrusted :] = map(_component, components[-self.untrusted :])
-        return "/".join(components)
+        return "".join(pieces)
 
     def _count_untrusted(self) -> int:
         for at in range(1, len(self._pieces), 2):
             if self._pieces[at] not in _OUR_FIELDS:
                 return "".join(self._pieces[at + 1 :: 2]).count("/") + 1
         return 0
+
+
+def _plain(text: str) -> str:
+    """Without doubled slashes and single dots, which would be parts that no path has."""
+    first, *rest = text.split("/")
+    return "/".join([first, *(part for part in rest if part not in ("", "."))])
 
 
 def check_template(text: str) -> str:
@@ -116,12 +144,19 @@ def safe_name(value: object) -> str:
     return _safe_text(str(value).lower() if isinstance(value, bool) else str(value))
 
 
-@lru_cache(maxsize=1024)
 def _safe_text(text: str) -> str:
+    # What is long is not kept: a thousand values of some MiB each would be.
+    return _short_safe_text(text) if len(text) <= _VALUE_BYTES else _made_safe(text)
+
+
+def _made_safe(text: str) -> str:
     safe = _UNSAFE.sub("_", text)
     if safe.startswith("."):
         safe = "_" + safe[1:]
     return _shortened(safe, _VALUE_BYTES, text) or "_"
+
+
+_short_safe_text = lru_cache(maxsize=1024)(_made_safe)
 
 
 def _component(name: str) -> str:

@@ -4,28 +4,31 @@ It touches the files that were rotated from one path and nobody else's; compress
 happens on a thread of its own.
 """
 
+import errno
 import gzip
 import logging
 import os
 import queue
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import IO, Any
 
 import zstandard
 
-from logfan_sinks.logfile import sync_folder
 from logfan_sinks.paths import STAMP
+from logfan_sinks.places import folder_of, sync_folder
 
 _SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}
 _PART = ".part"
 _OURS = ("", ".gz", ".zst", ".gz.part", ".zst.part")
 _STAMP_FORMAT = ".%Y%m%dT%H%M%S.%fZ"
 _CHUNK = 1 << 20
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WAITING_MAX = 1000
 _CLOSE_SECONDS = 5.0
 
@@ -42,33 +45,33 @@ class Keep:
 class Rotated:
     """One file that was rotated from a path."""
 
-    file: Path
+    name: str
     stamp: str
     at: datetime
     suffix: str
     """Empty, or how it is compressed; with `.part` behind it where that was not finished."""
 
 
-def rotated_name(path: Path, now: float) -> Path:
+def rotated_name(folder: int, name: str, now: float) -> str:
     """A free name beside the file, after all others even where the clock was set back:
     `app.log.20261124T101500.123456Z`."""
     when = datetime.fromtimestamp(now, UTC)
-    for rotated in rotated_files(path)[-1:]:
+    for rotated in rotated_files(folder, name)[-1:]:
         when = max(when, rotated.at + timedelta(microseconds=1))
-    return path.with_name(path.name + when.strftime(_STAMP_FORMAT))
+    return name + when.strftime(_STAMP_FORMAT)
 
 
-def rotated_files(path: Path) -> list[Rotated]:
-    """The files rotated from this path, oldest first; nobody else's."""
+def rotated_files(folder: int, name: str) -> list[Rotated]:
+    """The files in this folder that were rotated from this name, oldest first; nobody else's."""
     found = []
-    for name in os.listdir(path.parent):  # noqa: PTH208 - names alone are wanted
-        stamp = STAMP.match(name, len(path.name)) if name.startswith(path.name) else None
-        if stamp is None or name[stamp.end() :] not in _OURS:
+    for other in os.listdir(folder):
+        stamp = STAMP.match(other, len(name)) if other.startswith(name) else None
+        if stamp is None or other[stamp.end() :] not in _OURS:
             continue
         with suppress(ValueError):  # digits that are no time: nothing that we wrote
             when = datetime.fromisoformat(stamp[0][1:])
-            found.append(Rotated(path.with_name(name), stamp[0], when, name[stamp.end() :]))
-    return sorted(found, key=lambda rotated: rotated.file.name)
+            found.append(Rotated(other, stamp[0], when, other[stamp.end() :]))
+    return sorted(found, key=lambda rotated: rotated.name)
 
 
 class Archivist:
@@ -79,15 +82,16 @@ class Archivist:
         self._keep = keep
         self._log = log
         self._stop = threading.Event()
-        self._waiting: queue.Queue[tuple[Path, float] | None] = queue.Queue(_WAITING_MAX)
+        self._waiting: queue.Queue[tuple[str, int, float] | None] = queue.Queue(_WAITING_MAX)
         self._thread = threading.Thread(target=self._run, name="archivist", daemon=True)
         self._thread.start()
 
-    def tend(self, path: Path, now: float) -> None:
-        """Prune, then compress, what was rotated from this path, also by a run that crashed."""
+    def tend(self, path: str, untrusted: int, now: float) -> None:
+        """Prune, then compress, what was rotated from this path, also by a run that crashed.
+        In its last `untrusted` parts links are refused."""
         # Where too much waits, it is done when this path is rotated or opened the next time.
         with suppress(queue.Full):
-            self._waiting.put_nowait((path, now))
+            self._waiting.put_nowait((path, untrusted, now))
 
     def close(self) -> None:
         """Stop soon; what is half compressed is begun anew by the next run."""
@@ -98,37 +102,45 @@ class Archivist:
 
     def _run(self) -> None:
         while (item := self._waiting.get()) is not None and not self._stop.is_set():
-            path, now = item
+            path, untrusted, now = item
             try:
-                self._tend(path, now)
+                with folder_of(path, untrusted) as folder:
+                    self._tend(folder, os.path.basename(path), now)  # noqa: PTH119 - text alone
             except OSError as error:
                 self._log.warning("%s: rotated files were not tended: %s", path, error)
 
-    def _tend(self, path: Path, now: float) -> None:
+    def _tend(self, folder: int, name: str, now: float) -> None:
         # First make room: compressing needs some.
-        self._prune(rotated_files(path), now)
-        for rotated in rotated_files(path):
+        self._prune(folder, rotated_files(folder, name), now)
+        for rotated in rotated_files(folder, name):
             if rotated.suffix.endswith(_PART):
-                rotated.file.unlink(missing_ok=True)
+                _remove(folder, rotated.name)
             elif self._suffix and not rotated.suffix:
-                self._compress(rotated.file)
+                self._compress(folder, rotated.name)
 
-    def _compress(self, file: Path) -> None:
+    def _compress(self, folder: int, name: str) -> None:
         """Under another name first, so that a crash leaves either the old file or the new one."""
-        part, final = Path(f"{file}{self._suffix}{_PART}"), Path(f"{file}{self._suffix}")
+        part, final = f"{name}{self._suffix}{_PART}", f"{name}{self._suffix}"
         try:
-            if not self._compress_to(part, file):
+            if not self._compress_to(folder, part, name):
                 return
-            part.rename(final)
+            os.rename(part, final, src_dir_fd=folder, dst_dir_fd=folder)
         finally:
-            part.unlink(missing_ok=True)
-        sync_folder(file.parent)
-        file.unlink()
+            _remove(folder, part)
+        sync_folder(folder)
+        _remove(folder, name)
 
-    def _compress_to(self, part: Path, file: Path) -> bool:
+    def _compress_to(self, folder: int, part: str, name: str) -> bool:
         """False where it was told to stop."""
-        with file.open("rb") as source, part.open("wb") as target:
-            os.fchmod(target.fileno(), os.fstat(source.fileno()).st_mode & 0o777)
+        _remove(folder, part)  # by a run that crashed
+        with (
+            os.fdopen(os.open(name, _READ, dir_fd=folder), "rb") as source,
+            os.fdopen(os.open(part, _WRITE, 0o600, dir_fd=folder), "wb") as target,
+        ):
+            status = os.fstat(source.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.EINVAL, "is no regular file", name)
+            os.fchmod(target.fileno(), status.st_mode & 0o777)
             with _compressor(target, self._suffix) as write:
                 while chunk := source.read(_CHUNK):
                     if self._stop.is_set():
@@ -138,7 +150,7 @@ class Archivist:
             os.fsync(target.fileno())
         return True
 
-    def _prune(self, files: list[Rotated], now: float) -> None:
+    def _prune(self, folder: int, files: list[Rotated], now: float) -> None:
         # By stamp: a crash can leave a file and its compressed copy, which count as one.
         if self._keep.count is not None:
             stamps = sorted({rotated.stamp for rotated in files})
@@ -148,7 +160,12 @@ class Archivist:
             old = {rotated.stamp for rotated in files if rotated.at.timestamp() < oldest}
         for rotated in files:
             if rotated.stamp in old:
-                rotated.file.unlink(missing_ok=True)
+                _remove(folder, rotated.name)
+
+
+def _remove(folder: int, name: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
 
 
 @contextmanager

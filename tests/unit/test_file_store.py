@@ -1,0 +1,436 @@
+"""The file sink as a store, seen by its victims: what is taken away or put in its way."""
+
+import errno
+import fcntl
+import gzip
+import os
+import re
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import logfan
+from logfan_sinks.places import folder_of
+from logfan_sinks.rotation import rotated_files
+from support.disks import on_a_disk
+from support.files import deliver, held_open, made, numbered, opened, record
+from support.waiting import wait_until
+
+PROGRAM = """
+    import errno, os, subprocess, sys, time
+    import logfan
+    from logfan_sinks.file import FileSink
+
+    def record(body, key="k"):
+        return logfan.Record(body, "logs", key, False, time.time(), logfan.Properties())
+
+    def made(path, **options):
+        return FileSink(FileSink.Config(path=path, format="raw", **options))
+
+    def said(deed):
+        try:
+            deed()
+        except logfan.SinkUnavailable as error:
+            return str(error)
+
+    disk = sys.argv[1]
+"""
+
+
+@contextmanager
+def ordinary_user() -> Iterator[None]:
+    """Modes do not bind root: as nobody, if this is root."""
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that the ordinary user owns, where tmp_path is root's."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if os.geteuid() == 0:
+            os.chown(folder, 65534, 65534)
+        yield folder
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines()
+
+
+def test_a_folder_that_is_gone_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "logs/deep/a.log"
+    with opened(path) as sink:
+        deliver(sink, numbered(0, 1))
+        shutil.rmtree(tmp_path / "logs")
+        deliver(sink, numbered(1, 2))
+        sink.write(numbered(2, 3))
+        shutil.rmtree(tmp_path / "logs")
+        with pytest.raises(logfan.SinkUnavailable, match="was deleted while it was written"):
+            sink.flush()
+        sink.open()
+        deliver(sink, numbered(2, 3))
+    assert lines(path) == ["0002"]
+
+
+def test_a_folder_that_was_moved_away_takes_its_file_along(tmp_path: Path) -> None:
+    with opened(tmp_path / "logs/a.log") as sink:
+        deliver(sink, numbered(0, 1))
+        (tmp_path / "logs").rename(tmp_path / "moved")
+        deliver(sink, numbered(1, 2))
+    assert lines(tmp_path / "moved/a.log") == ["0000"]
+    assert lines(tmp_path / "logs/a.log") == ["0001"]
+
+
+def test_a_folder_made_read_only_takes_lines_but_no_new_file(open_folder: Path) -> None:
+    path = open_folder / "a.log"
+    with ordinary_user(), opened(path, rotate={"size": "8B"}) as sink:
+        deliver(sink, numbered(0, 1))
+        open_folder.chmod(0o555)
+        with pytest.raises(logfan.SinkUnavailable) as caught:
+            sink.write(numbered(1, 2))
+        assert str(caught.value) == f"{path}: permission denied (EACCES)"
+        sink.open()
+        open_folder.chmod(0o755)
+        deliver(sink, numbered(1, 2))
+    assert lines(path) == ["0001"]
+    assert sum(1 for _ in open_folder.iterdir()) == 2
+
+
+def test_a_read_only_file_system_is_named_and_waited_for(tmp_path: Path) -> None:
+    program = f"""{PROGRAM}
+    path = f"{{disk}}/a.log"
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    sink = made(path)
+    assert said(sink.open) == f"{{path}}: the file system is read-only (EROFS)", said(sink.open)
+    subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+    sink.open()
+    sink.write([record(b"x")])
+    sink.flush()
+    sink.close()
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    assert "read-only (EROFS)" in said(made(path).open)
+    print(open(path).read())
+    """
+    assert on_a_disk(tmp_path / "disk", program) == "x\n\n"
+
+
+def test_a_full_disk_is_named_also_where_the_file_itself_cannot_be_made(tmp_path: Path) -> None:
+    program = f"""{PROGRAM}
+    open(f"{{disk}}/1", "w"), open(f"{{disk}}/2", "w")  # no inode is left
+    path = f"{{disk}}/{{{{routing_key}}}}/a.log"
+    sink = made(path)
+    sink.open()
+    print(said(lambda: sink.write([record(b"x")])).removeprefix(disk))
+    os.unlink(f"{{disk}}/1"), os.unlink(f"{{disk}}/2")
+    sink.open()
+    sink.write([record(b"x")])
+    sink.flush()
+    sink.close()
+    """
+    said = on_a_disk(tmp_path / "disk", program, options="size=1m,nr_inodes=3")
+    assert said == "/k/a.log: disk full (ENOSPC)\n"
+
+
+def a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_socket(path: Path) -> None:
+    # Bound by way of the folder's descriptor: such a name may have 108 bytes at most.
+    with folder_of(str(path), 0) as folder, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"/proc/self/fd/{folder}/{path.name}")
+
+
+@pytest.mark.parametrize(
+    ("plant", "said"),
+    [
+        (Path.mkdir, "is a directory (EISDIR)"),
+        (a_pipe, "is neither a regular file nor a device"),
+        (a_socket, "no such device or address (ENXIO)"),
+    ],
+)
+def test_what_takes_the_files_place_is_refused_until_it_is_gone(
+    tmp_path: Path, plant: Callable[[Path], None], said: str
+) -> None:
+    path = tmp_path / "a.log"
+    with opened(path) as sink:
+        deliver(sink, numbered(0, 1))
+        path.unlink()
+        plant(path)
+        with pytest.raises(logfan.SinkUnavailable) as caught:
+            sink.write(numbered(1, 2))
+        assert str(caught.value) == f"{path}: {said}"
+        with pytest.raises(logfan.SinkUnavailable, match=re.escape(said)):
+            sink.open()
+        if path.is_dir():
+            path.rmdir()
+        else:
+            path.unlink()
+        sink.open()
+        deliver(sink, numbered(1, 2))
+    assert lines(path) == ["0001"]
+
+
+def test_a_link_of_the_operators_that_leads_nowhere_has_its_file_made(tmp_path: Path) -> None:
+    (tmp_path / "a.log").symlink_to("elsewhere")
+    with opened(tmp_path / "a.log") as sink:
+        deliver(sink, numbered(0, 1))
+    assert lines(tmp_path / "elsewhere") == ["0000"]
+    (tmp_path / "b.log").symlink_to("disk/that/is/not/mounted")
+    with pytest.raises(logfan.SinkUnavailable, match=r"b.log: no such file.*ENOENT"):
+        made(tmp_path / "b.log").open()
+
+
+def test_where_messages_decide_only_regular_files_are_written(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to("/dev/null")
+    with opened(tmp_path / "{routing_key}") as sink:
+        with pytest.raises(logfan.SinkUnavailable, match=r"pipe: is no regular file"):
+            sink.write([record("x", routing_key="pipe")])
+        with pytest.raises(logfan.SinkUnavailable, match=r"null: .*symbolic link"):
+            sink.write([record("x", routing_key="null")])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a device")
+def test_a_device_among_them_is_refused_too(tmp_path: Path) -> None:
+    os.mknod(tmp_path / "null", 0o666 | 0o020000, os.makedev(1, 3))
+    with (
+        opened(tmp_path / "{routing_key}") as sink,
+        pytest.raises(logfan.SinkUnavailable, match=r"null: is no regular file"),
+    ):
+        sink.write([record("x", routing_key="null")])
+
+
+def test_the_operators_link_for_the_file_stays_and_its_target_rotates(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "a.log").symlink_to("disk/real.log")
+    rotate = {"size": "5B", "compress": "gzip"}
+    with opened(tmp_path / "a.log", rotate=rotate) as sink:
+        for number in range(3):
+            deliver(sink, numbered(number, number + 1))
+        wait_until(lambda: len(list((tmp_path / "disk").glob("*.gz"))) == 2, "both are compressed")
+    assert (tmp_path / "a.log").is_symlink()
+    assert lines(tmp_path / "disk/real.log") == ["0002"]
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["a.log"]
+
+
+def test_a_new_file_that_a_crash_left_empty_has_its_name_made_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def watched(fd: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))  # noqa: PTH115
+        real(fd)
+
+    (tmp_path / "a.log").touch()
+    (tmp_path / "b.log").write_text("x\n")
+    monkeypatch.setattr(os, "fsync", watched)
+    with opened(tmp_path / "b.log"):
+        assert synced == []
+    with opened(tmp_path / "a.log"):
+        assert synced == [str(tmp_path)]
+
+
+def test_a_line_that_can_never_fit_is_refused_and_the_others_are_taken(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    batch = [record("first"), record("x" * 5000), record("last")]
+    with opened(path) as sink:
+        with (
+            file_size_limit(4000),
+            pytest.raises(logfan.RecordsRejected) as caught,
+        ):
+            sink.write(batch)
+        assert caught.value.reasons == {
+            1: "its line of 5001 bytes is longer than a file may become here (4000)"
+        }
+        sink.flush()
+        assert lines(path) == ["first", "last"]
+        # What only has no room now is kept and tried again.
+        with file_size_limit(4000), pytest.raises(logfan.SinkUnavailable, match="EFBIG"):
+            sink.write([record("y" * 3995)])
+        sink.open()
+        deliver(sink, [record("y" * 3995)])
+    assert [len(line) for line in lines(path)] == [5, 4, 3995]
+
+
+def test_a_line_longer_than_the_whole_disk_is_refused(tmp_path: Path) -> None:
+    program = f"""{PROGRAM}
+    sink = made(f"{{disk}}/a.log")
+    sink.open()
+    try:
+        sink.write([record(b"first"), record(b"x" * 2_000_000), record(b"last")])
+    except logfan.RecordsRejected as rejected:
+        print(dict(rejected.reasons))
+    sink.flush()
+    assert "disk full (ENOSPC)" in said(lambda: sink.write([record(b"x" * 1_048_000)] * 2))
+    print(open(f"{{disk}}/a.log").read().split())
+    """
+    said = on_a_disk(tmp_path / "disk", program)
+    assert said == (
+        "{1: 'its line of 2000001 bytes is longer than a file may become here (1048576)'}\n"
+        "['first', 'last']\n"
+    )
+
+
+def test_two_instances_on_one_path_that_rotates_lose_and_tear_nothing(tmp_path: Path) -> None:
+    """By mistake, and neither gives up: at any moment one of them writes, and the other is told."""
+    program = textwrap.dedent("""
+        import sys, time
+        import logfan
+        from logfan_sinks.file import FileSink
+
+        path, name = sys.argv[1:]
+        rotate = {"size": "200B", "keep": 100_000}
+        sink = FileSink(FileSink.Config(path=path, format="raw", fsync="never", rotate=rotate))
+        refused = number = 0
+        opened = False
+        until = time.monotonic() + 1.5
+        while time.monotonic() < until:
+            try:
+                if not opened:
+                    sink.open()
+                    opened = True
+                sink.write([logfan.Record(b"%s-%06d" % (name.encode(), number), "logs", "k", False,
+                            time.time(), logfan.Properties())])
+                sink.flush()
+                number += 1
+                if number % 100 == 0:
+                    sink._let_go()  # as a restart would: the other may have it
+                    opened = False
+            except logfan.SinkUnavailable as error:
+                assert "writes to it" in str(error), error
+                refused += 1
+                opened = False
+        sink._let_go()
+        print(number, refused)
+    """)
+    path = tmp_path / "a.log"
+    twins = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, path, name], stdout=subprocess.PIPE, text=True
+        )
+        for name in "ab"
+    ]
+    counts = [twin.communicate(timeout=60)[0].split() for twin in twins]
+    assert [twin.returncode for twin in twins] == [0, 0]
+    written = b"".join(file.read_bytes() for file in tmp_path.iterdir()).decode().splitlines()
+    expected = [
+        f"{name}-{number:06}"
+        for name, count in zip("ab", counts, strict=True)
+        for number in range(int(count[0]))
+    ]
+    assert sorted(written) == expected
+    assert all(int(refused) > 0 for _, refused in counts), counts
+
+
+def test_a_file_moved_aside_before_it_could_be_locked_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.log"
+    path.write_text("old\n")
+    real = fcntl.flock
+    moved = False
+
+    def slow(fd: int, operation: int) -> None:
+        nonlocal moved
+        if os.path.isfile(f"/proc/self/fd/{fd}") and not moved:  # noqa: PTH113
+            moved = True  # the other instance rotates, and lets go of what it moved aside
+            path.rename(tmp_path / "aside")
+        real(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", slow)
+    with opened(path) as sink:
+        deliver(sink, numbered(0, 1))
+    assert lines(tmp_path / "aside") == ["old"]
+    assert lines(path) == ["0000"]
+
+
+def test_a_lock_on_the_folder_that_somebody_keeps_holds_nobody_for_long(tmp_path: Path) -> None:
+    with folder_of(str(tmp_path / "a.log"), 0) as folder:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        with opened(tmp_path / "a.log", rotate={"size": "5B"}) as sink:
+            deliver(sink, numbered(0, 1))
+            deliver(sink, numbered(1, 2))
+    assert lines(tmp_path / "a.log") == ["0001"]
+
+
+def test_two_names_for_one_file_share_it(tmp_path: Path) -> None:
+    """As a file system that takes A for a would have it; a second lock would hold the stream."""
+    (tmp_path / "app.log").touch()
+    os.link(tmp_path / "app.log", tmp_path / "APP.log")
+    path = tmp_path / "{routing_key}.log"
+    with opened(path, max_open_files=3) as sink:
+        for turn in range(3):
+            keys = ("app", "APP", "x", "app", "y", "z", "APP")
+            deliver(sink, [record(f"{turn} {key}", routing_key=key) for key in keys])
+        assert len(held_open(tmp_path)) <= 3
+    assert len(lines(tmp_path / "app.log")) == 12
+    assert held_open(tmp_path) == []
+
+
+def test_compressing_does_not_follow_links_that_were_planted(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    secret = outside / "k.20260101T000000.000000Z"
+    secret.write_text("theirs\n")
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    (logs / "evil").symlink_to(outside)
+    (logs / "a").mkdir()
+    (logs / "a/k.20260101T000000.000000Z").symlink_to(secret)
+    path = logs / "{headers.x}/{routing_key}"
+    rotate = {"size": "1B", "compress": "gzip", "keep": 1000}
+    with opened(path, rotate=rotate) as sink:
+        for number in range(2):
+            deliver(sink, [record(str(number), routing_key="k", headers={"x": "a"})])
+        archivist = sink._archivist
+        assert archivist is not None
+        archivist.tend(f"{logs}/evil/k", 2, sink.now())
+    assert secret.read_text() == "theirs\n"
+    assert list(outside.iterdir()) == [secret]
+    with pytest.raises(OSError, match="symbolic link") as caught, folder_of(f"{logs}/evil/k", 2):
+        pass
+    assert caught.value.errno == errno.ELOOP
+    with folder_of(f"{logs}/a/k", 2) as folder:
+        assert len(rotated_files(folder, "k")) >= 2
+
+
+def test_rotated_files_can_be_read_after_all_that(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    with opened(path, rotate={"size": "5B", "compress": "gzip"}) as sink:
+        deliver(sink, numbered(0, 1))
+        shutil.rmtree(tmp_path)
+        deliver(sink, numbered(1, 2))
+        deliver(sink, numbered(2, 3))
+        wait_until(lambda: list(tmp_path.glob("*.gz")) != [], "it is compressed")
+    assert [gzip.decompress(file.read_bytes()) for file in tmp_path.glob("*.gz")] == [b"0001\n"]
+
+
+def test_closing_what_was_never_opened_is_no_trouble(tmp_path: Path) -> None:
+    made(tmp_path / "a.log").close()
