@@ -3,21 +3,37 @@
 import logging
 import os
 import sys
+import threading
+import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime
+from typing import TextIO
 
 import orjson
+
+from logfan.repetition import Repetition
 
 TEXT, JSON = "text", "json"
 
 _SYSLOG_LEVELS = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
 # Others' libraries speak of their inside; what an operator needs of it our own lines say.
 _QUIET = ("pika",)
+_WINDOW_SECONDS = 60.0
 
 
-def configure(level: str, form: str, *, environ: Mapping[str, str] = os.environ) -> None:
-    """Send all logging to standard error. `level` as in `log.level`, `form` as in `log.format`."""
-    handler = logging.StreamHandler(sys.stderr)
+def configure(
+    level: str,
+    form: str,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    window: float = _WINDOW_SECONDS,
+) -> None:
+    """Send all logging to standard error. `level` as in `log.level`, `form` as in `log.format`.
+
+    Equal lines beyond a burst are counted, and told once in a `window` of seconds.
+    """
+    handler = _Handler(window)
     if form == JSON:
         handler.setFormatter(_JsonFormatter())
     else:
@@ -25,6 +41,8 @@ def configure(level: str, form: str, *, environ: Mapping[str, str] = os.environ)
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
+        if isinstance(old, _Handler):
+            old.close()
     root.addHandler(handler)
     root.setLevel(level.upper())
     for name in _QUIET:
@@ -39,6 +57,45 @@ def one_line(text: str) -> str:
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
         for char in text
     )
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Standard error, with a cap on lines that come again and again."""
+
+    def __init__(self, window: float) -> None:
+        super().__init__(sys.stderr)
+        self._repetition = Repetition(time.monotonic, window)
+        self._timer: threading.Timer | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Under the handler's lock, as logging calls it."""
+        self._summarise()
+        if self._repetition.admits(record):
+            super().emit(record)
+        elif self._timer is None:
+            # The flood may end here, and then no further line would bring its count along.
+            self._timer = threading.Timer(self._repetition.remaining, self._on_timer)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def close(self) -> None:
+        """Tell what was held back, also when the process ends."""
+        with self.lock or nullcontext():
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            self._summarise(at_end=True)
+        super().close()
+
+    def _on_timer(self) -> None:
+        with self.lock or nullcontext():
+            self._timer = None
+            self._summarise()
+
+    def _summarise(self, *, at_end: bool = False) -> None:
+        for untold in self._repetition.summaries(at_end=at_end):
+            text = f"{untold.count:,} more lines like this were not told: {untold.last}"
+            super().emit(logging.LogRecord(untold.logger, untold.level, "", 0, text, None, None))
 
 
 class _TextFormatter(logging.Formatter):
