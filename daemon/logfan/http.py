@@ -1,8 +1,4 @@
-"""`/metrics`, `/healthz`, `/readyz` and a status page over HTTP. It only reads numbers.
-
-Each connection has a thread of its own, for one request and a few seconds at most; there are
-never more than so many at a time, so that nobody can starve the daemon.
-"""
+"""`/metrics`, `/healthz`, `/readyz` and a status page over HTTP. It only reads numbers."""
 
 import errno
 import gzip
@@ -13,9 +9,7 @@ import ssl
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from socketserver import ThreadingMixIn
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,13 +17,14 @@ import orjson
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from logfan.http_connections import BoundedHandler, BoundedServer, Limits
 from logfan.tls import TlsFileError, server_context
 
 log = logging.getLogger(__name__)
 
-_REQUEST_SECONDS = 5.0
-_MAX_CONNECTIONS = 100
 _GZIP_FROM_BYTES = 1024
+_SHOWN_LENGTH = 200
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 
 class ListenError(Exception):
@@ -50,6 +45,7 @@ class HttpServer:
         status: Callable[[], Mapping[str, Any]],
         cert_file: Path | None = None,
         key_file: Path | None = None,
+        limits: Limits | None = None,
     ) -> None:
         """`unhealthy` and `unready` give reasons, none where all is well; `status` what the page
         shows. All are called on HTTP threads."""
@@ -60,6 +56,8 @@ class HttpServer:
         self._unhealthy = unhealthy
         self._unready = unready
         self._status = status
+        self._limits = limits or Limits()
+        self._rendering = threading.Lock()
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -75,7 +73,9 @@ class HttpServer:
         except TlsFileError as error:
             raise ListenError(f"http.tls.{error}") from None
         try:
-            self._server = _Server(self._host, self._wanted_port, self._answer, context)
+            self._server = _Server(
+                self._host, self._wanted_port, self._answer, context, self._limits
+            )
         except (OSError, OverflowError) as error:
             raise ListenError(self._why(error)) from None
         self._thread = threading.Thread(
@@ -108,8 +108,7 @@ class HttpServer:
 
     def _answer(self, path: str, headers: Mapping[str, str]) -> "_Answer":
         if path == "/metrics":
-            encode, content_type = choose_encoder(headers.get("Accept", ""))
-            return _Answer(HTTPStatus.OK, content_type, encode(self._registry))
+            return self._metrics(headers.get("Accept", ""))
         if path == "/healthz":
             return _verdict(self._unhealthy())
         if path == "/readyz":
@@ -118,6 +117,18 @@ class HttpServer:
             page = _page(self._status(), self._unready())
             return _Answer(HTTPStatus.OK, "text/html; charset=utf-8", page.encode())
         return _Answer(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"not found\n")
+
+    def _metrics(self, accept: str) -> "_Answer":
+        encode, content_type = choose_encoder(accept)
+        # One at a time: many scrapes at once would take the interpreter from the consumer, and
+        # where a plugin's collector hangs, this one request hangs and no other.
+        if not self._rendering.acquire(timeout=self._limits.scrape_seconds):
+            busy = b"an earlier scrape is still being answered\n"
+            return _Answer(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", busy)
+        try:
+            return _Answer(HTTPStatus.OK, content_type, encode(self._registry))
+        finally:
+            self._rendering.release()
 
 
 class _Answer:
@@ -133,71 +144,40 @@ def _verdict(reasons: Sequence[str]) -> _Answer:
     return _Answer(status, "application/json", orjson.dumps(body, default=str) + b"\n")
 
 
-class _Server(ThreadingMixIn, HTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 128
-    allow_reuse_address = True
-
+class _Server(BoundedServer):
     def __init__(
         self,
         host: str,
         port: int,
         answer: Callable[[str, Mapping[str, str]], _Answer],
         context: ssl.SSLContext | None,
+        limits: Limits,
     ) -> None:
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.answer = answer
-        self._context = context
-        self._slots = threading.BoundedSemaphore(_MAX_CONNECTIONS)
-        super().__init__((host, port), _Handler)
-
-    def server_bind(self) -> None:
-        """Bind without asking a name server for our own name, as HTTPServer does."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._slots.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
-        super().process_request(request, client_address)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            request.settimeout(_REQUEST_SECONDS)
-            if self._context is not None:
-                request = self._context.wrap_socket(request, server_side=True)
-            super().process_request_thread(request, client_address)
-        except OSError as error:
-            log.debug("http: %s", error)
-            self.shutdown_request(request)
-        finally:
-            self._slots.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        log.debug("http: a request from %s failed", client_address, exc_info=True)  # noqa: LOG014 - called inside one
+        super().__init__(host, port, _Handler, context, limits)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(BoundedHandler):
     server: _Server
     server_version = "logfan"
     sys_version = ""
-    timeout = _REQUEST_SECONDS
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - the base's name
         self._respond(with_body=True)
 
-    def do_HEAD(self) -> None:
+    def do_HEAD(self) -> None:  # noqa: N802 - the base's name
         self._respond(with_body=False)
 
     def _respond(self, *, with_body: bool) -> None:
         try:
-            answer = self.server.answer(urlsplit(self.path).path, dict(self.headers.items()))
+            path = urlsplit(self.path).path
+        except ValueError:
+            self.send_error(HTTPStatus.BAD_REQUEST)
+            return
+        try:
+            answer = self.server.answer(path, dict(self.headers.items()))
         except Exception:
-            log.warning("http: %r could not be answered", self.path, exc_info=True)
+            log.warning("http: %r could not be answered", path[:_SHOWN_LENGTH], exc_info=True)
             self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR)
             return
         body = answer.body
@@ -208,6 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Content-Security-Policy", _POLICY)
         self.send_header("Cache-Control", "no-store")
         self.end_headers()
         if with_body:
@@ -218,6 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
         if code == HTTPStatus.NOT_IMPLEMENTED:
             code, message = HTTPStatus.METHOD_NOT_ALLOWED, "only GET"
         body = f"{message or HTTPStatus(code).phrase}\n".encode("utf-8", "replace")
+        self.request_version = "HTTP/1.0"  # it may not have come so far; without it no header goes
         self.send_response(code)
         if code == HTTPStatus.METHOD_NOT_ALLOWED:
             self.send_header("Allow", "GET, HEAD")
