@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 DEBIAN := daemon/logfan/testing/debian.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos soak lint format clean lock
+.PHONY: help run test brokers chaos cluster soak lint format clean lock
 
 help: ## Show this list
 	@echo "logfan: every message of a RabbitMQ fanout exchange to every sink, acknowledged only then"
@@ -20,6 +20,13 @@ run: $(STAMP) ## Show the main job at work, on a private RabbitMQ if none answer
 
 test: lint ## Lint, types and all tests, on a real RabbitMQ
 	@$(BIN)/python -m pytest -q
+
+brokers: $(STAMP) ## The integration tests on RabbitMQ 3.10, 4.0 and 4.3, and a table: VERSIONS="4.0 4.3"
+	@PYTHONPATH=tests $(BIN)/python -m brokers.run $(if $(VERSIONS),--versions "$(VERSIONS)") \
+		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(REPORT),--report $(REPORT)) $(TESTS)
+
+cluster: $(STAMP) ## A cluster's nodes killed in turns under load: ROUNDS=5 PRIVATE_RABBITMQ=4.3
+	@ROUNDS=$(or $(ROUNDS),5) $(BIN)/python -m pytest -q -s tests/integration/test_cluster.py
 
 chaos: $(STAMP) ## Faults under load, then the verdict: KILLS=200 SECONDS=1200 MESSAGES=1000000 SEED=
 	@PYTHONPATH=tests $(BIN)/python -m chaos.run KILLS=$(KILLS) SECONDS=$(SECONDS) \

@@ -70,9 +70,17 @@ class RabbitCluster:
         self._end_mapper()
 
     def wait_whole(self) -> None:
-        """Wait until every node sees all the others. Raises CalledProcessError."""
-        for node in self.nodes:
-            node.ctl("await_online_nodes", str(len(self.nodes)), "-t", str(_JOIN_SECONDS))
+        """Wait until all nodes are in the cluster and run. Raises CalledProcessError."""
+        size = str(len(self.nodes))
+        self.nodes[0].ctl("await_online_nodes", size, "-t", str(_JOIN_SECONDS))
+
+    def bring_back(self) -> None:
+        """Start the nodes that are down, and wait until the cluster is whole."""
+        down = [node for node in self.nodes if node.pid is None]
+        for node in down:
+            node.start()
+        if down:
+            self.wait_whole()
 
     def running(self) -> list[RabbitNode]:
         """The nodes that run at this moment."""

@@ -1,0 +1,137 @@
+"""A cluster of three nodes and a quorum queue: nodes are killed under load, and nothing is lost.
+
+Two kills; with `ROUNDS=N` in the environment, as `make cluster` sets it, N times two.
+"""
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from logfan.testing.cluster import RabbitCluster
+from logfan.testing.node import NodeUnavailable, RabbitNode
+from support.broker import Names
+from support.daemon import DaemonProcess
+from support.steady import SteadyPublisher
+from support.waiting import wait_until
+
+ROUNDS = int(os.environ.get("ROUNDS", "1"))
+PREFETCH = 200
+BACK_SECONDS = 10.0
+RAW = '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
+# What a user of a cluster sets: all that must outlive a node is durable, and waits are short.
+CLUSTERED = {"LOGFAN_EXCHANGE__DURABLE": "true", "LOGFAN_QUEUE__TYPE": "quorum"}
+LOST = 'logfan_connections_total{outcome="lost"}'
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RabbitCluster]:
+    try:
+        cluster = RabbitCluster()
+    except NodeUnavailable as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    with cluster:
+        yield cluster
+
+
+def ports_of(pid: int) -> set[int]:
+    """The ports of this machine that a process is connected to."""
+    inodes = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            inodes.add(str(descriptor.readlink()))
+        except OSError:
+            continue
+    ports = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == "01" and f"socket:[{fields[9]}]" in inodes:
+            ports.add(int(fields[2].rpartition(":")[2], 16))
+    return ports
+
+
+def node_of(cluster: RabbitCluster, daemon: DaemonProcess) -> RabbitNode:
+    """The node that the daemon is connected to."""
+
+    def connected() -> RabbitNode | None:
+        ports = ports_of(daemon.pid)
+        return next((node for node in cluster.nodes if node.port in ports), None)
+
+    found = wait_until(connected, "the daemon is connected to a node")
+    assert found is not None
+    return found
+
+
+def written(folder: Path) -> list[int]:
+    return [int(line) for line in (folder / "raw.log").read_bytes().splitlines()]
+
+
+def has(folder: Path, number: int) -> bool:
+    """Whether the sink holds this number, or one after it."""
+    return any(one >= number for one in written(folder)[-3 * PREFETCH :])
+
+
+def kill_and_go_on(
+    victim: RabbitNode,
+    daemon: DaemonProcess,
+    publisher: SteadyPublisher,
+    what: str,
+) -> float:
+    """Seconds until what was published after the kill is in the sink, the node being down still."""
+    killed_at = time.monotonic()
+    victim.kill()
+    first_after = publisher.attempted + 1
+    wait_until(
+        lambda: has(daemon.folder, first_after),
+        f"what is published after the kill of {what} arrives; the log:\n{daemon.log()}",
+        BACK_SECONDS,
+    )
+    took = time.monotonic() - killed_at
+    assert victim.pid is None
+    return took
+
+
+@pytest.mark.timeout(180 + 90 * ROUNDS)
+def test_the_leader_and_the_connected_node_are_killed_and_nothing_confirmed_is_lost(
+    cluster: RabbitCluster, names: Names, tmp_path: Path
+) -> None:
+    daemon = DaemonProcess(
+        tmp_path, '", "'.join(cluster.urls), names, RAW,
+        extra=f"prefetch = {PREFETCH}", environ=CLUSTERED,
+    )  # fmt: skip
+    victims: dict[str, Callable[[], RabbitNode]] = {
+        "the queue's leader": lambda: cluster.leader(names.queue),
+        "the node it is connected to": lambda: node_of(cluster, daemon),
+    }
+    took: list[float] = []
+    with daemon, SteadyPublisher(cluster.urls, names.exchange) as publisher:
+        for what, choose in list(victims.items()) * ROUNDS:
+            cluster.bring_back()
+            wait_until(lambda: has(tmp_path, publisher.attempted - PREFETCH), "it keeps up")
+            took.append(kill_and_go_on(choose(), daemon, publisher, what))
+        publisher.finish()
+        confirmed = set(publisher.confirmed)
+        wait_until(
+            lambda: confirmed <= set(written(tmp_path)),
+            f"all that was confirmed is in the sink; the log:\n{daemon.log()}", 30,
+        )  # fmt: skip
+        losses = int(daemon.metric(LOST))
+        stopped = daemon.stop()
+    numbers = Counter(written(tmp_path))
+    doubled = sum(numbers.values()) - len(numbers)
+    sys.stdout.write(
+        f"{2 * ROUNDS} kills, back after at most {max(took):.1f} s; {len(confirmed)} confirmed, "
+        f"0 lost; {losses} connections lost, {doubled} doubled, {publisher.failures} publishings "
+        "failed over\n"
+    )
+    assert stopped == 0
+    assert set(numbers) <= set(range(1, publisher.attempted + 1))
+    assert len(confirmed) >= 100
+    assert losses >= ROUNDS
+    assert doubled <= PREFETCH * losses
