@@ -4,6 +4,7 @@ Like a single node: on loopback, in temporary folders, without root, and gone wh
 """
 
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -12,6 +13,7 @@ from typing import Self
 from logfan.testing.node import Membership, RabbitNode, free_port, name_of
 
 _JOIN_SECONDS = 60
+_ELECTION_SECONDS = 20.0
 
 
 class RabbitCluster:
@@ -88,9 +90,17 @@ class RabbitCluster:
 
     def leader(self, queue: str) -> RabbitNode:
         """The node that leads a quorum queue of the default virtual host. Raises LookupError."""
-        listing = self.running()[0].ctl("list_queues", "--no-table-headers", "leader", "name")
-        for line in listing.splitlines():
-            leader, _, name = line.partition("\t")
-            if name == queue:
-                return next(node for node in self.nodes if node.name == leader)
-        raise LookupError(f"the cluster has no queue {queue!r} with a leader:\n{listing}")
+        deadline = time.monotonic() + _ELECTION_SECONDS
+        while True:
+            listing = self.running()[0].ctl("list_queues", "--no-table-headers", "leader", "name")
+            leaders = {name: leader for leader, _, name in map(_at_tab, listing.splitlines())}
+            for node in self.nodes:
+                if node.name == leaders.get(queue):
+                    return node
+            # There may be none for a moment: the others are choosing.
+            if time.monotonic() > deadline:
+                raise LookupError(f"no queue {queue!r} of the cluster has a leader:\n{listing}")
+
+
+def _at_tab(line: str) -> tuple[str, str, str]:
+    return line.partition("\t")
