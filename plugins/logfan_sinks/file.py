@@ -106,6 +106,8 @@ class FileSink(logfan.Sink):
 
     def open(self) -> None:
         """Let go of all files, and open what can be known before the first message."""
+        if hasattr(self, "_written"):
+            self._take_back()
         self._let_go()
         self._encode = encoder(self.config.format)
         self._files: OrderedDict[str, LogFile] = OrderedDict()

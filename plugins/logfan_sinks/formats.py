@@ -26,6 +26,8 @@ _NOTHING_COMMON = (None,) * len(_COMMON_NAMES)
 _NEWLINE, _RETURN = b"\n\r"
 _OPTIONS = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 _MAX_DEPTH = 200
+_LONG = 65536
+_TABLE_MAX = 4096
 
 # Everything that moves a cursor, breaks a line, or turns the direction of the text.
 _UNSAFE = re.compile(
@@ -64,13 +66,41 @@ def escape(text: str) -> str:
     the two characters `\\n` and a line break look the same here. Who must tell them apart takes
     the format `json`.
     """
-    return text if text.isprintable() else _UNSAFE.sub(_escaped, text)
+    if text.isprintable():
+        return text
+    if len(text) <= _LONG:
+        return _UNSAFE.sub(_escaped, text)
+    return escape_long(text, _ESCAPES)
+
+
+def escape_long(text: str, table: "EscapeTable") -> str:
+    """Piece by piece by a table: a long body of nothing but control characters must not cost
+    minutes, nor many times its size in memory."""
+    pieces = (text[at : at + _LONG] for at in range(0, len(text), _LONG))
+    return "".join([one if one.isprintable() else one.translate(table) for one in pieces])
+
+
+class EscapeTable(dict[int, str]):
+    """What each character becomes, found when it is first met; it stays small."""
+
+    def __init__(self, escaped: Callable[[str], str]) -> None:
+        super().__init__()
+        self._escaped = escaped
+
+    def __missing__(self, code: int) -> str:
+        found = self._escaped(chr(code))
+        if len(self) < _TABLE_MAX:
+            self[code] = found
+        return found
 
 
 def _escaped(match: re.Match[str]) -> str:
     char = match[0]
     code = ord(char)
     return _SHORT.get(char) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+
+
+_ESCAPES = EscapeTable(lambda char: _UNSAFE.sub(_escaped, char))
 
 
 def encode_json(record: Record) -> bytes:

@@ -12,12 +12,14 @@ import orjson
 
 import logfan
 from logfan_sinks.formats import (
+    EscapeTable,
     Format,
     as_readable,
     encode_json,
     encode_raw,
     encode_text,
     escape,
+    escape_long,
 )
 from logfan_sinks.levels import CRITICAL, DEBUG, ERROR, LEVEL_KEYS, NOTICE, WARNING, level_of
 
@@ -120,10 +122,16 @@ class StdoutSink(logfan.Sink):
 
 def escape_json(line: str) -> str:
     """The JSON line with what a terminal may obey written as JSON escapes."""
-    return "".join(
-        char if char.isprintable() else "".join(f"\\u{unit:04x}" for unit in _utf16_units(char))
-        for char in line
-    )
+    return escape_long(line, _JSON_ESCAPES)
+
+
+def _escaped(char: str) -> str:
+    if char.isprintable():
+        return char
+    return "".join(f"\\u{unit:04x}" for unit in _utf16_units(char))
+
+
+_JSON_ESCAPES = EscapeTable(_escaped)
 
 
 def _utf16_units(char: str) -> list[int]:

@@ -434,3 +434,14 @@ def test_rotated_files_can_be_read_after_all_that(tmp_path: Path) -> None:
 
 def test_closing_what_was_never_opened_is_no_trouble(tmp_path: Path) -> None:
     made(tmp_path / "a.log").close()
+
+
+def test_what_was_written_and_not_flushed_is_not_there_twice_after_an_open(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    with opened(path) as sink:
+        deliver(sink, numbered(0, 1))
+        with file_size_limit(4000), pytest.raises(logfan.RecordsRejected):
+            sink.write([record("first"), record("x" * 5000)])
+        sink.open()  # the host writes again what was not flushed
+        deliver(sink, [record("first")])
+    assert lines(path) == ["0000", "first"]
