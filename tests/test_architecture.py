@@ -33,30 +33,49 @@ ALLOWED: dict[str, set[str]] = {
     "plugins": {"api", "explain", "faults", "hookspecs"},
     "setup": {"api", "config", "explain", "exposure", "faults", "plugins", "tls"},
     "ledger": {"api"},
-    "worker": {"api", "backoff", "clock", "ledger", "metrics"},
+    "handle": {"api", "backoff", "clock", "metrics"},
+    "rescue": {"api", "clock", "handle", "ledger", "letters", "metrics", "poison"},
+    "worker": {
+        "api", "backoff", "clock", "handle", "ledger", "metrics", "poison", "rescue",
+    },
     "codec": {"api"},
     "letters": {"api"},
     "wire": {"api", "codec", "letters"},
     "broker": {"", "config", "tls"},
     "topology": {"config"},
-    "subscription": {"broker", "config", "topology", "wire"},
+    "declaring": {"topology"},
+    "subscription": {"broker", "config", "declaring", "topology", "wire"},
+    "dead_letter": {
+        "backoff", "broker", "codec", "config", "declaring", "faults", "letters", "topology",
+        "wire",
+    },
+    "poison": {"api", "ledger"},
+    "intake": {"api", "ledger"},
+    "reconnect": {"backoff", "broker", "config"},
+    "road": {
+        "api", "clock", "config", "intake", "ledger", "letters", "metrics", "subscription",
+        "topology", "wire", "worker",
+    },
     "consumer": {
-        "api", "backoff", "broker", "clock", "config", "faults", "ledger", "metrics",
-        "subscription", "topology", "wire", "worker",
+        "broker", "clock", "config", "faults", "ledger", "metrics", "reconnect", "road",
+        "subscription", "topology", "worker",
     },
     "link": {"broker", "config", "faults", "wire"},
     "publish": {"broker", "config", "link"},
     "dead_queue": {"broker", "letters", "link", "wire"},
     "replay": {"broker", "codec", "dead_queue", "link", "publish", "wire"},
     "pipeline": {
-        "backoff", "broker", "clock", "consumer", "metrics", "setup", "worker",
+        "backoff", "broker", "clock", "consumer", "dead_letter", "metrics", "setup", "worker",
     },
     "app": {
         "", "broker", "clock", "faults", "http", "logs", "metrics", "notify", "pipeline", "setup",
     },
 }  # fmt: skip
 
-PIKA = {"broker", "consumer", "link", "publish", "subscription", "wire"}
+PIKA = {
+    "broker", "consumer", "dead_letter", "declaring", "link", "publish", "road", "subscription",
+    "wire",
+}  # fmt: skip
 """The rooms that know pika; only `wire` may look inside it."""
 
 

@@ -29,6 +29,8 @@ _FLAGS = {
 class EncodedProperties:
     """What pika's `basic_publish` takes as properties: an object that can `encode`."""
 
+    INDEX = 60  # the class `basic`
+
     def __init__(self, properties: Properties) -> None:
         flags, pieces = 0, []
         for name, bit in _FLAGS.items():

@@ -103,6 +103,8 @@ class RabbitmqSettings(Table):
     tls: TlsSettings = TlsSettings()
     prefetch: Annotated[int, Field(ge=1, le=65535)] = 1000
     max_in_flight_bytes: Annotated[Size, Field(ge=1)] = _written("64MiB")
+    acknowledgement_timeout: Annotated[Duration, Field(ge=1)] = _written("30m")
+    """The broker's `consumer_timeout`. A third of it is how long a window may wait for a sink."""
     heartbeat: Annotated[Duration, Field(ge=1, le=65535)] = _written("30s")
     startup: Literal["retry", "fail"] = "retry"
     reconnect: ReconnectSettings = ReconnectSettings()

@@ -11,11 +11,20 @@ from dataclasses import dataclass
 from logfan.api import Record
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Records that are refused before any sink is asked."""
+
+    reason: str
+    sink: str = ""
+    """In whose name; empty: of each sink that gets the batch."""
+
+
 class Batch:
     """What one read of the socket delivered: the unit that sinks settle and the ledger counts."""
 
     __slots__ = (
-        "abandoned", "last_tag", "opened_at", "owed", "records", "size"
+        "abandoned", "last_tag", "opened_at", "owed", "records", "size", "verdict"
     )  # fmt: skip
 
     def __init__(
@@ -35,6 +44,8 @@ class Batch:
         """When it was received, on the monotonic clock, in seconds."""
         self.owed = owed
         """A bit for each required sink that has not settled it yet."""
+        self.verdict: Verdict | None = None
+        """Where nobody shall be offered its records: why they are dead-lettered at once."""
         self.abandoned = False
         """True once its channel is gone: the broker delivers it again, so nobody needs it now."""
 
@@ -64,11 +75,19 @@ class Ledger:
         self.size = 0
         """Bytes of their bodies."""
 
-    def open(self, records: tuple[Record, ...], last_tag: int, size: int, now: float) -> Batch:
-        """Enter what was just delivered. Tags rise; a tag out of order is a ValueError."""
+    def open(
+        self,
+        records: tuple[Record, ...],
+        last_tag: int,
+        size: int,
+        now: float,
+        owed: int | None = None,
+    ) -> Batch:
+        """Enter what was just delivered. `owed`: a bit for each required sink that it is for;
+        without it, it is for all. Tags rise; a tag out of order is a ValueError."""
         if self._open and last_tag <= self._open[-1].last_tag:
             raise ValueError(f"delivery tag {last_tag} after {self._open[-1].last_tag}")
-        batch = Batch(records, last_tag, size, now, self._everyone)
+        batch = Batch(records, last_tag, size, now, self._everyone if owed is None else owed)
         self._open.append(batch)
         self.messages += len(records)
         self.size += size
@@ -91,6 +110,16 @@ class Ledger:
             self.size -= batch.size
             done.append(batch)
         return Ack(done[-1].last_tag, done) if done else None
+
+    @property
+    def last_tag(self) -> int:
+        """The last tag that is not acknowledged; 0 where there is none."""
+        return self._open[-1].last_tag if self._open else 0
+
+    @property
+    def oldest(self) -> float | None:
+        """When the oldest open batch was received, on the monotonic clock; None without one."""
+        return self._open[0].opened_at if self._open else None
 
     def abandon(self) -> int:
         """The channel is gone: forget what is open and begin a new generation.

@@ -65,9 +65,15 @@ class ConsumerNumbers:
     requeued: int = 0
     abandoned: int = 0
     in_flight_bytes: int = 0
+    delivery_count_max: int = 0
+    """The highest `x-delivery-count` of a message so far."""
     queue_ready: int | None = None
     """None before it was first asked for."""
     delivery_seconds: Histogram = field(default_factory=lambda: Histogram(DELIVERY_BOUNDS))
+
+    def note_delivery_count(self, count: int) -> None:
+        """A quorum queue says that it delivered a message so often before."""
+        self.delivery_count_max = max(self.delivery_count_max, count)
 
     @property
     def in_flight_messages(self) -> int:
@@ -80,6 +86,8 @@ class SinkNumbers:
     """What one sink's worker counts."""
 
     up: bool = False
+    paused: bool = False
+    """Refuses too much, so that nothing more of it is dead-lettered."""
     written: int = 0
     rejected: int = 0
     dropped: int = 0
@@ -152,6 +160,11 @@ class LogfanCollector(Collector):
         in_flight = received - acked - requeued - abandoned
         yield _gauge("in_flight_messages", "Messages received and not yet acknowledged", in_flight)
         yield _gauge("in_flight_bytes", "Bytes of their bodies", numbers.in_flight_bytes)
+        yield _gauge(
+            "delivery_count_max",
+            "The most often that a quorum queue delivered one message before, since the start",
+            numbers.delivery_count_max,
+        )
         ready = math.nan if numbers.queue_ready is None else numbers.queue_ready
         yield _gauge("queue_ready_messages", "Messages waiting in the queue; NaN if unknown", ready)
         histogram = HistogramMetricFamily(
@@ -174,6 +187,10 @@ class LogfanCollector(Collector):
             "logfan_dead_lettered_records", "Records sent to the dead-letter queue", labels=["sink"]
         )
         up = GaugeMetricFamily("logfan_sink_up", "1 while the sink takes records", labels=["sink"])
+        paused = GaugeMetricFamily(
+            "logfan_sink_paused", "1 while the sink refuses more than dead_letter.max_ratio allows",
+            labels=["sink"],
+        )  # fmt: skip
         seconds = HistogramMetricFamily(
             "logfan_sink_write_seconds", "Write and flush of one batch", labels=["sink"]
         )
@@ -183,8 +200,9 @@ class LogfanCollector(Collector):
             retries.add_metric([name], numbers.retries)
             dead.add_metric([name], numbers.dead_lettered)
             up.add_metric([name], float(numbers.up))
+            paused.add_metric([name], float(numbers.paused))
             seconds.add_metric([name], numbers.write_seconds.buckets(), numbers.write_seconds.sum)
-        yield from (records, retries, dead, up, seconds)
+        yield from (records, retries, dead, up, paused, seconds)
 
 
 def _gauge(name: str, words: str, value: float) -> Metric:

@@ -8,6 +8,7 @@ from logfan.backoff import Backoff
 from logfan.broker import Trouble
 from logfan.clock import SYSTEM_CLOCK, Clock
 from logfan.consumer import Consumer
+from logfan.dead_letter import DeadLetters
 from logfan.metrics import Numbers
 from logfan.setup import Prepared, SinkSpec
 from logfan.worker import Limits, SinkWorker
@@ -42,6 +43,10 @@ class Pipeline:
             settings=prepared.settings, numbers=numbers.consumer, clock=clock,
             on_subscribed=on_subscribed, on_end=on_end,
         )  # fmt: skip
+        enabled = prepared.settings.dead_letter.enabled
+        self.dead_letters = (
+            DeadLetters(prepared.settings, partial(on_end, None)) if enabled else None
+        )
         self.workers: Sequence[SinkWorker] = [
             self._worker(spec, sink_number, prepared, numbers)
             for sink_number, spec in _numbered(prepared.sinks)
@@ -69,6 +74,8 @@ class Pipeline:
             backoff=Backoff(retry.initial, retry.max, jitter=retry.jitter),
             numbers=numbers.sinks[spec.name],
             settled=None if sink_number is None else partial(self.consumer.settle, sink_number),
+            send=None if self.dead_letters is None else self.dead_letters.send,
+            max_ratio=prepared.settings.dead_letter.max_ratio,
             clock=self._clock,
         )
 
@@ -76,7 +83,9 @@ class Pipeline:
         """Sinks first, so that the first delivery finds them opening; then the subscription."""
         for worker in self.workers:
             worker.start()
-        self.consumer.start(self.workers, sum(worker.required for worker in self.workers))
+        if self.dead_letters is not None:
+            self.dead_letters.start()
+        self.consumer.start(self.workers)
 
     def reopen(self) -> None:
         """Have every sink open anew."""
@@ -100,6 +109,8 @@ class Pipeline:
         for worker in self.workers:
             if not wait(worker.join, deadline):
                 worker.give_up()
+        if self.dead_letters is not None and not self.dead_letters.finish(_CLOSE_SECONDS):
+            log.error("the dead letters' thread did not end")
         if not self.consumer.finish(_CLOSE_SECONDS):
             log.error("the connection's thread did not end")
         for worker in self.workers:

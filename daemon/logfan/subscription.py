@@ -15,6 +15,7 @@ from pika.adapters.select_connection import IOLoop
 from logfan import topology, wire
 from logfan.broker import Kind, Trouble, address_of, trouble_of
 from logfan.config import ExchangeSettings, QueueSettings
+from logfan.declaring import Declaring
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class Events(Protocol):
         """The connection is open; nothing is declared yet."""
 
     def on_subscribed(self, subscription: "Subscription", declared: topology.Declared) -> None:
-        """Deliveries follow."""
+        """Deliveries follow. Called again after each `consume`."""
 
     def on_ready_count(self, messages: int) -> None:
         """How many messages wait in the queue, not counting those in flight."""
@@ -65,11 +66,10 @@ class Subscription:
         self._events = events
         self._deliver = deliver
         self._prefetch = prefetch
-        self._steps = topology.declare(exchange, queue, compare=compare)
-        self._declaring: Any = None
+        self._topology = exchange, queue, compare
+        self._consuming: Any = None
         self._declared = topology.Declared("")
         self._consumer_tag = ""
-        self._asked_for_consumer = False
         self._was_open = False
         self._over = False
         self._on_closed: Callable[[], None] | None = None
@@ -90,8 +90,18 @@ class Subscription:
         self.channel.basic_ack(tag, multiple=True)
 
     def requeue(self, tag: int) -> None:
-        """Hand everything up to `tag` back to the broker."""
+        """Hand everything up to `tag`, which is not acknowledged yet, back to the broker."""
         self.channel.basic_nack(tag, multiple=True, requeue=True)
+
+    def requeue_one(self, tag: int) -> None:
+        """Hand one message back to the broker."""
+        self.channel.basic_nack(tag, requeue=True)
+
+    def consume(self, prefetch: int) -> None:
+        """Subscribe again on the same channel, after `cancel`. `on_subscribed` follows."""
+        self._prefetch = prefetch
+        if self.channel.is_open:
+            self._consume()
 
     def cancel(self, on_cancelled: Callable[[], None]) -> None:
         """Stop the deliveries; those under way still come before `on_cancelled`."""
@@ -119,7 +129,12 @@ class Subscription:
         if self._over:
             return
         self._events.on_connected(self)
-        self._step(None)
+        exchange, queue, compare = self._topology
+        version = wire.broker_version(self._connection)
+        steps = topology.declare(exchange, queue, compare=compare, version=version)
+        Declaring(
+            self._connection, steps, on_done=self._on_declared, on_unfit=self._on_unfit
+        ).begin()
 
     def _on_connection_end(self, _connection: Any, error: BaseException | None) -> None:
         if self._over:
@@ -142,85 +157,44 @@ class Subscription:
         if not (self._connection.is_closed or self._connection.is_closing):
             self._connection.close()
 
-    # Declaring: the steps of `topology`, each done on a channel that the last refusal left open
+    # Declaring and subscribing
 
-    def _step(self, answer: topology.Answer | None) -> None:
-        try:
-            step = next(self._steps) if answer is None else self._steps.send(answer)
-        except StopIteration as end:
-            self._declared = end.value
-            self._with_channel(self._subscribe)
-        except topology.Unfit as unfit:
-            self._end(Trouble(Kind.REFUSED, str(unfit), at_declaration=True))
-        else:
-            self._with_channel(lambda: self._do(step))
-
-    def _with_channel(self, then: Callable[[], None]) -> None:
-        if self._declaring is not None:
-            then()
-            return
-
-        def opened(channel: Any) -> None:
-            if self._over:
-                return
-            self._declaring = channel
-            channel.add_on_close_callback(self._on_channel_end)
-            then()
-
-        self._connection.channel(on_open_callback=opened)
-
-    def _do(self, step: topology.Step) -> None:
-        channel = self._declaring
-        if isinstance(step, topology.DeclareExchange):
-            channel.exchange_declare(
-                step.name, step.type, passive=step.passive, durable=step.durable,
-                callback=self._on_yes,
-            )  # fmt: skip
-        elif isinstance(step, topology.DeclareQueue):
-            channel.queue_declare(
-                step.name, passive=step.passive, durable=step.durable, exclusive=step.exclusive,
-                arguments=dict(step.arguments), callback=self._on_yes,
-            )  # fmt: skip
-        else:
-            channel.queue_bind(step.queue, step.exchange, step.routing_key, callback=self._on_yes)
-
-    def _on_yes(self, frame: Any) -> None:
-        if not self._over:
-            self._step(topology.Answer(queue=getattr(frame.method, "queue", None) or ""))
-
-    def _on_channel_end(self, channel: Any, error: BaseException) -> None:
-        if self._over or channel is not self._declaring:
-            return
-        if not isinstance(error, exceptions.ChannelClosedByBroker):
-            return  # it went with its connection, whose end tells why
-        self._declaring = None
-        code, text = error.reply_code, error.reply_text
-        if not self._asked_for_consumer:
-            self._step(topology.Answer(code, text))
-        elif self.channel is None:
-            queue = self._declared.queue
-            why = f"queue {queue!r} may not be consumed: {text} ({code})"
-            self._end(Trouble(Kind.REFUSED, why, at_declaration=True))
-        else:
-            self._end(Trouble(Kind.LOST, f"the broker closed the channel: {text} ({code})"))
-
-    # Subscribing
-
-    def _subscribe(self) -> None:
-        channel = self._declaring
-        self._asked_for_consumer = True
+    def _on_declared(self, channel: Any, declared: topology.Declared) -> None:
+        self._declared = declared
+        self._consuming = channel
+        channel.add_on_close_callback(self._on_channel_end)
         channel.add_on_cancel_callback(self._on_cancelled_by_broker)
-        channel.basic_qos(prefetch_count=self._prefetch)
-        self._consumer_tag = channel.basic_consume(
+        self._consume()
+
+    def _on_unfit(self, unfit: topology.Unfit) -> None:
+        self._end(Trouble(Kind.REFUSED, str(unfit), at_declaration=True))
+
+    def _consume(self) -> None:
+        # What is set here holds for the consumer that comes, not for one that is there.
+        self._consuming.basic_qos(prefetch_count=self._prefetch)
+        self._consumer_tag = self._consuming.basic_consume(
             self._declared.queue, self._deliver, callback=self._on_consuming
         )
 
     def _on_consuming(self, _frame: Any) -> None:
         if self._over:
             return
-        self.channel = self._declaring
+        first = self.channel is None
+        self.channel = self._consuming
         self._events.on_subscribed(self, self._declared)
-        self._count()
+        if first:
+            self._count()
+
+    def _on_channel_end(self, channel: Any, error: BaseException) -> None:
+        if not isinstance(error, exceptions.ChannelClosedByBroker):
+            return  # it went with its connection, whose end tells why
+        code, text = error.reply_code, error.reply_text
+        if self.channel is None:
+            queue = self._declared.queue
+            why = f"queue {queue!r} may not be consumed: {text} ({code})"
+            self._end(Trouble(Kind.REFUSED, why, at_declaration=True))
+        else:
+            self._end(Trouble(Kind.LOST, f"the broker closed the channel: {text} ({code})"))
 
     def _on_cancelled_by_broker(self, _frame: Any) -> None:
         queue = self._declared.queue

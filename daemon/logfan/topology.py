@@ -13,6 +13,11 @@ from typing import Any
 from logfan.config import ExchangeSettings, QueueSettings
 
 NOT_FOUND, LOCKED, INEQUIVALENT, ACCESS_REFUSED = 404, 405, 406, 403
+DELIVERY_LIMIT = "x-delivery-limit"
+_DEFAULT_LIMIT = 20  # of a quorum queue, since RabbitMQ 4
+# A quorum queue that drops no message for being returned. To say so takes another number with each
+# version: none before RabbitMQ 4, -1 since. This one means it to all of them.
+_QUORUM: Mapping[str, Any] = {"x-queue-type": "quorum", DELIVERY_LIMIT: (1 << 31) - 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,9 @@ class Declared:
 
     queue: str
     remarks: tuple[str, ...] = ()
+    delivery_limit: int | None = None
+    """After so many returns the broker drops a message; None where it never does, or where this
+    was not asked for."""
 
 
 class Unfit(Exception):
@@ -73,15 +81,45 @@ class Unfit(Exception):
 Steps = Generator[Step, Answer, Declared]
 
 
-def declare(exchange: ExchangeSettings, queue: QueueSettings, *, compare: bool) -> Steps:
+def declare(
+    exchange: ExchangeSettings,
+    queue: QueueSettings,
+    *,
+    compare: bool,
+    version: tuple[int, ...] = (),
+) -> Steps:
     """All that a subscription needs. With `compare`, what exists is held against the settings:
-    the broker logs a channel error for each difference, so once in a process is enough."""
+    the broker logs a channel error for each difference, so once in a process is enough.
+    `version` is the broker's; empty where it did not tell."""
     remarks: list[str] = []
     yield from _exchange(exchange, remarks, compare=compare)
-    name = yield from _queue(queue, remarks, compare=compare)
+    if queue.type == "exclusive":
+        name, limit = (yield from _exclusive(queue)), None
+    elif queue.declare == "never":
+        name, limit = queue.name, _limit_of_others(version)
+    else:
+        name = queue.name
+        wanted = {**_QUORUM, **queue.arguments} if queue.type == "quorum" else {**queue.arguments}
+        limit = yield from _durable(
+            queue.name, wanted, remarks, version,
+            compare=compare, passive_only=queue.declare == "passive",
+        )  # fmt: skip
     if queue.declare != "never":
         yield from _bind(exchange, queue, name, remarks)
+    return Declared(name, tuple(remarks), limit)
+
+
+def dead_letter_queue(name: str, *, quorum: bool, version: tuple[int, ...] = ()) -> Steps:
+    """The dead-letter queue: durable, and a quorum queue where the main one is."""
+    remarks: list[str] = []
+    arguments = _QUORUM if quorum else {}
+    yield from _durable(name, arguments, remarks, version, compare=False, passive_only=False)
     return Declared(name, tuple(remarks))
+
+
+def _limit_of_others(version: tuple[int, ...]) -> int | None:
+    """What holds for a quorum queue that was declared without a limit."""
+    return _DEFAULT_LIMIT if version >= (4,) else None
 
 
 def _exchange(
@@ -122,47 +160,65 @@ def _exchange(
     )
 
 
-def _queue(
-    settings: QueueSettings, remarks: list[str], *, compare: bool
-) -> Generator[Step, Answer, str]:
-    if settings.type == "exclusive":
-        answer = yield DeclareQueue("", durable=False, exclusive=True, arguments=settings.arguments)
-        if answer.code:
-            raise Unfit(f"a queue of our own may not be declared: {_said(answer)}")
-        return answer.queue
-    if settings.declare == "never":
-        return settings.name
-    arguments = dict(settings.arguments)
-    if settings.type == "quorum":
-        arguments["x-queue-type"] = "quorum"
-    active = DeclareQueue(settings.name, arguments=arguments)
-    answer = yield DeclareQueue(settings.name, passive=True)
-    if answer.code == NOT_FOUND and settings.declare == "passive":
+def _exclusive(settings: QueueSettings) -> Generator[Step, Answer, str]:
+    answer = yield DeclareQueue("", durable=False, exclusive=True, arguments=settings.arguments)
+    if answer.code:
+        raise Unfit(f"a queue of our own may not be declared: {_said(answer)}")
+    return answer.queue
+
+
+def _durable(
+    name: str,
+    arguments: Mapping[str, Any],
+    remarks: list[str],
+    version: tuple[int, ...],
+    *,
+    compare: bool,
+    passive_only: bool,
+) -> Generator[Step, Answer, int | None]:
+    """A durable queue, used as it stands where it exists. Returns its delivery limit."""
+    active = DeclareQueue(name, arguments=arguments)
+    answer = yield DeclareQueue(name, passive=True)
+    if answer.code == NOT_FOUND and passive_only:
         raise Unfit(
-            f'queue {settings.name!r} does not exist and queue.declare = "passive" says that it '
+            f'queue {name!r} does not exist and queue.declare = "passive" says that it '
             'must; create it, or set queue.declare = "auto"'
         )
     if answer.code == LOCKED:
         raise Unfit(
-            f"queue {settings.name!r} is exclusive to another connection ({_said(answer)}); use "
+            f"queue {name!r} is exclusive to another connection ({_said(answer)}); use "
             "another queue.name, or end that program"
         )
     if answer.code and answer.code != NOT_FOUND:
-        raise Unfit(f"queue {settings.name!r}: {_said(answer)}")
+        raise Unfit(f"queue {name!r}: {_said(answer)}")
     existed = answer.code == 0
     if existed and not compare:
-        return settings.name
+        return None
     answer = yield active
-    if answer.code == 0 or (existed and answer.code == ACCESS_REFUSED):
-        return settings.name
+    if answer.code == 0:
+        return _limit(arguments.get(DELIVERY_LIMIT), version)
+    if existed and answer.code == ACCESS_REFUSED:
+        return _limit_of_others(version)
     difference = Difference.of(answer)
     if difference is None:
-        raise Unfit(f"queue {settings.name!r} may not be declared: {_said(answer)}")
+        raise Unfit(f"queue {name!r} may not be declared: {_said(answer)}")
+    limit = _limit(difference.theirs if difference.argument == DELIVERY_LIMIT else None, version)
     remarks.append(
-        f"queue {settings.name!r} is used as it stands: {difference.argument} is "
-        f"{difference.theirs!r} on the broker, {difference.ours!r} in the config{difference.harm()}"
+        f"queue {name!r} is used as it stands: {difference.argument} is "
+        f"{difference.theirs!r} on the broker, {difference.ours!r} in the config"
+        f"{difference.harm(limit)}"
     )
-    return settings.name
+    return limit
+
+
+def _limit(argument: object, version: tuple[int, ...]) -> int | None:
+    """After how many returns a queue with this `x-delivery-limit` drops a message."""
+    try:
+        limit = int(str(argument))
+    except ValueError:
+        return _limit_of_others(version)
+    # Before RabbitMQ 4 a limit below nothing was the lowest limit of all.
+    return limit if limit >= 0 else (None if version >= (4,) else 0)
 
 
 def _bind(
@@ -206,8 +262,14 @@ class Difference:
         ours, theirs = (value.strip("'") if value else "none" for value in values.groups())
         return cls(argument[1], ours, theirs)
 
-    def harm(self) -> str:
-        """What an operator should fear of it; empty where there is nothing."""
+    def harm(self, limit: int | None = None) -> str:
+        """What an operator should fear of it; empty where there is nothing. `limit`: see
+        `Declared.delivery_limit`."""
+        if self.argument == DELIVERY_LIMIT and limit is not None:
+            return (
+                f"; after {limit} returns the broker drops a message, or dead-letters it where "
+                "the queue has a dead-letter exchange"
+            )
         if self.argument == "durable" and self.theirs == "false":
             return "; its messages do not survive a restart of the broker"
         if self.argument == "auto_delete" and self.theirs == "true":

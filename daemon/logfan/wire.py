@@ -1,5 +1,6 @@
 """The only room that knows pika's inside: what it read into records; a cancel without rejects."""
 
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,6 +9,7 @@ from typing import Any
 
 import pika
 from pika import frame, spec
+from pika.adapters.utils import io_services_utils
 
 from logfan.api import Properties, Record
 from logfan.codec import decode_properties, decode_table, encode_table
@@ -81,6 +83,19 @@ def to_properties(properties: RawProperties | spec.BasicProperties) -> Propertie
     return decode_properties(b"".join(properties.encode()))
 
 
+def broker_version(connection: Any) -> tuple[int, ...]:
+    """RabbitMQ's version, such as (4, 0, 5); empty where the broker does not tell."""
+    told = (connection.server_properties or {}).get("version", "")
+    return tuple(int(part) for part in re.findall(r"\d+", _text(told))[:3])
+
+
+def read_more() -> None:
+    """Have pika read 128 KiB at a time rather than 4 KiB: a large body is copied less often."""
+    transport = getattr(io_services_utils, "_AsyncBaseTransport", None)
+    if transport is not None and hasattr(transport, "_MAX_RECV_BYTES"):
+        transport._MAX_RECV_BYTES = 128 * 1024
+
+
 def cancel(
     channel: pika.channel.Channel, consumer_tag: str, on_cancelled: Callable[[], None]
 ) -> None:
@@ -113,6 +128,17 @@ def packed(letter: Letter) -> Letter:
         return letter
     ours = {n: v for n, v in headers.items() if n.startswith(PREFIX)} | {_PACKED: len(theirs)}
     return Letter(theirs + letter.body, replace(letter.properties, headers=ours))
+
+
+def whole(record: Record) -> Record:
+    """The record with the headers that `packed` put before its body; others as they are."""
+    if record.exchange or _PACKED not in record.headers:
+        return record
+    letter = unpacked(Letter(record.body, record.properties))
+    return Record(
+        letter.body, record.exchange, record.routing_key, record.redelivered, record.received_at,
+        letter.properties,
+    )  # fmt: skip
 
 
 def unpacked(letter: Letter) -> Letter:

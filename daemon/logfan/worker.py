@@ -1,4 +1,4 @@
-"""One sink's thread: coalesce, write, flush, settle; where it fails, back off and try again.
+"""One sink's thread: coalesce, write, flush, settle. What fails goes to the rescue.
 
 It touches its own sink and its own queue, and nothing of the broker: what is durable it hands to
 `settled`. The consumer's I/O thread calls `submit`; the main thread `start`, `reopen`, `hurry`,
@@ -10,19 +10,20 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import chain
 
-from logfan.api import Record, RecordsRejected, Sink, SinkUnavailable
+from logfan.api import Record, Sink
 from logfan.backoff import Backoff
 from logfan.clock import SYSTEM_CLOCK, Clock
+from logfan.handle import News, SinkHandle
 from logfan.ledger import Batch
 from logfan.metrics import SinkNumbers
+from logfan.poison import Entry
+from logfan.rescue import Rescue, Send
 
 log = logging.getLogger(__name__)
-
-_SAY_AGAIN_SECONDS = 60.0
 
 
 class _Order(Enum):
@@ -58,12 +59,24 @@ class _Piece:
     start: int | None = None
     stop: int | None = None
 
+    def entries(self) -> list[Entry]:
+        """The records with their batches, for the rescue."""
+        return [Entry(record, batch) for batch in self.batches for record in self._part(batch)]
+
+    def live(self) -> "_Piece":
+        """The same without the batches that nobody waits for any more."""
+        if not any(batch.abandoned for batch in self.batches):
+            return self
+        return replace(self, batches=[b for b in self.batches if not b.abandoned])
+
     def records(self) -> tuple[Record, ...]:
-        """The records that somebody still waits for."""
-        live = [batch.records for batch in self.batches if not batch.abandoned]
-        if len(live) == 1:
-            return live[0] if self.start is None else live[0][self.start : self.stop]
-        return tuple(chain.from_iterable(live))
+        """All of them, in order."""
+        if len(self.batches) == 1:
+            return self._part(self.batches[0])
+        return tuple(chain.from_iterable([batch.records for batch in self.batches]))
+
+    def _part(self, batch: Batch) -> tuple[Record, ...]:
+        return batch.records if self.start is None else batch.records[self.start : self.stop]
 
 
 class SinkWorker:
@@ -77,30 +90,31 @@ class SinkWorker:
         backoff: Backoff,
         numbers: SinkNumbers,
         settled: Callable[[Sequence[Batch]], None] | None,
+        send: Send | None = None,
+        max_ratio: float = 1.0,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        """`settled` is called on the worker's thread; None for a sink that is not required."""
+        """`settled` is called on the worker's thread; None for a sink that is not required.
+        `send` takes refused records to the dead-letter queue; without it they are offered again.
+        `max_ratio`: of the last 1,000 records, so many may be refused."""
         self.name = sink.name
         self.required = settled is not None
         self.numbers = numbers
-        self.trouble: str | None = "not opened yet"
-        """Why the sink is down; None while it is up."""
-        self.busy_since: float | None = None
-        """Since when (monotonic seconds) the thread is inside the sink's code; None while not."""
-        self._sink = sink
+        self._handle = SinkHandle(
+            sink=sink, backoff=backoff, numbers=numbers, held=lambda: self.held, clock=clock
+        )
+        self._rescue = Rescue(
+            handle=self._handle, numbers=numbers, max_records=limits.max_records,
+            max_bytes=limits.max_bytes, send=send, max_ratio=max_ratio,
+            arrived=self._arrived, finish=self._finish, clock=clock,
+        )  # fmt: skip
         self._limits = limits
-        self._backoff = backoff
         self._settled = settled
         self._clock = clock
         self._inbox: queue.SimpleQueue[Batch | _Order] = queue.SimpleQueue()
         self._carried: Batch | None = None
-        self._opened = False
-        self._ever_opened = False
         self._stopping = False
-        self._quitting = False
-        self._wake = threading.Event()
-        self._overflow = _Failure()
-        self._failure = _Failure()
+        self._overflow = News()
         # Two counters with one writer each, instead of one counter with a lock.
         self._submitted = self._submitted_bytes = 0
         self._finished = self._finished_bytes = 0
@@ -124,21 +138,21 @@ class SinkWorker:
     def reopen(self) -> None:
         """Have the sink open anew, after what was submitted so far; at once where it is down."""
         self._inbox.put(_Order.REOPEN)
-        self._wake.set()
+        self._handle.wake.set()
 
     def hurry(self) -> None:
         """Cut the present back-off short."""
-        self._wake.set()
+        self._handle.wake.set()
 
     def stop(self) -> None:
         """Finish what was submitted, close the sink, end. `submit` must not be called again."""
         self._stopping = True
         self._inbox.put(_Order.STOP)
-        self._wake.set()
+        self._handle.wake.set()
 
     def give_up(self) -> None:
         """End as soon as the sink's code returns, whatever is left."""
-        self._quitting = True
+        self._handle.quitting = True
         self.stop()
 
     def join(self, seconds: float) -> bool:
@@ -151,19 +165,28 @@ class SinkWorker:
         """How many messages were submitted and are not finished."""
         return self._submitted - self._finished
 
+    @property
+    def trouble(self) -> str | None:
+        """Why the sink is down; None while it is up."""
+        return self._handle.trouble
+
     def busy_seconds(self) -> float:
         """How long the thread has been inside one call of the sink's code; 0.0 while outside."""
-        since = self.busy_since
+        since = self._handle.busy_since
         return 0.0 if since is None else self._clock.monotonic() - since
+
+    def is_ready(self, seconds: float) -> bool:
+        """Whether the sink takes records: it is up, and not inside one call for so long."""
+        return self.trouble is None and self.busy_seconds() < seconds
 
     # The thread
 
     def _run(self) -> None:
         # The order to stop may be taken together with the last batches, so what counts is whether
         # anything is held.
-        while not (self._quitting or (self._stopping and not self.held)):
-            if not self._opened:
-                self._try(())
+        while not (self._handle.quitting or (self._stopping and not self.held)):
+            if not self._handle.opened:
+                self._rescue.open()
                 continue
             batches = self._collect()
             if batches:
@@ -178,7 +201,7 @@ class SinkWorker:
         while records < self._limits.max_records and size < self._limits.max_bytes:
             item = self._next(linger_until, wait=not batches)
             if item is None or isinstance(item, _Order):
-                self._opened = self._opened and item is not _Order.REOPEN
+                self._obey(item)
                 break
             if batches and (
                 records + len(item.records) > self._limits.max_records
@@ -192,6 +215,20 @@ class SinkWorker:
             if linger_until is None and self._limits.linger:
                 linger_until = self._clock.monotonic() + self._limits.linger
         return batches
+
+    def _obey(self, order: _Order | None) -> None:
+        if order is _Order.REOPEN:
+            self._handle.opened = False
+
+    def _arrived(self) -> list[Entry]:
+        """What has arrived meanwhile, without waiting for it."""
+        entries: list[Entry] = []
+        while (item := self._next(None, wait=False)) is not None:
+            if isinstance(item, _Order):
+                self._obey(item)
+            else:
+                entries += _Piece((item,), (item,)).entries()
+        return entries
 
     def _next(self, linger_until: float | None, *, wait: bool) -> Batch | _Order | None:
         """The next of the queue; None where nothing is there and nothing is worth waiting for."""
@@ -226,14 +263,22 @@ class SinkWorker:
         yield _Piece(batches, batches, start, count)
 
     def _deliver(self, batches: list[Batch]) -> None:
-        """Write, flush, and only then settle; again and again until the sink has it all."""
-        for piece in self._pieces(batches):
-            while records := piece.records():
-                if self._try(records):
-                    self.numbers.written += len(records)
-                    break
-                if self._quitting:
-                    return
+        """Write, flush, and only then settle. Where that fails, all the rest is rescued."""
+        pieces = self._pieces(batches)
+        if any(batch.verdict for batch in batches):
+            self._rescue.run((), None, [entry for piece in pieces for entry in piece.entries()])
+            return
+        for piece in pieces:
+            live = piece.live()
+            records = live.records()
+            failure = self._handle.offer(records) if records else None
+            if failure is not None:
+                offered = live.entries()
+                gone = [batch for batch in piece.batches if batch not in live.batches]
+                others = (replace(piece, batches=gone), *pieces)
+                self._rescue.run(offered, failure, [e for p in others for e in p.entries()])
+                return
+            self._rescue.took(len(records))
             self._finish(piece.finished)
 
     def _finish(self, batches: Sequence[Batch]) -> None:
@@ -244,72 +289,12 @@ class SinkWorker:
         if self._settled is not None:
             self._settled(batches)
 
-    def _try(self, records: tuple[Record, ...]) -> bool:
-        """Open if need be, write and flush; False where that failed and the back-off is over."""
-        started = self.busy_since = self._clock.monotonic()
-        try:
-            if not self._opened:
-                self._ever_opened = True
-                self._sink.open()
-                self._opened = True
-            if records:
-                self._sink.write(records)
-                self._sink.flush()
-        except BaseException as error:  # noqa: BLE001 - whatever a plugin raises, its records stay
-            self.busy_since = None
-            self._back_off(error)
-            return False
-        now = self._clock.monotonic()
-        self.busy_since = None
-        if records:
-            self.numbers.write_seconds.observe(now - started)
-        self._succeeded()
-        return True
-
-    def _succeeded(self) -> None:
-        if self.trouble is None:
-            return
-        if self._backoff.attempts:
-            log.info("sink %s: up again after %d attempts", self.name, self._backoff.attempts)
-        self._backoff.reset()
-        self._failure = _Failure()
-        self.trouble = None
-        self.numbers.up = True
-
-    def _back_off(self, error: BaseException) -> None:
-        """Say it, and wait: the window stands still meanwhile, which is the backpressure."""
-        self._opened = False
-        self.numbers.up = False
-        self.numbers.retries += 1
-        self.trouble = describe(error)
-        delay = self._backoff.next()
-        now = self._clock.monotonic()
-        if self._failure.is_news(self.trouble, now):
-            traceback = None if isinstance(error, SinkUnavailable | RecordsRejected) else error
-            log.warning(
-                "sink %s: %s; retrying in %.1f s; %d messages held",
-                self.name, self.trouble, delay, self.held,
-                exc_info=traceback if self._failure.first else None,
-            )  # fmt: skip
-        if not self._quitting:
-            self._clock.wait(self._wake, delay)
-            self._wake.clear()
-
     def _close(self) -> None:
         left = self.held
         if left and not self.required:
             self.numbers.dropped += left
             log.warning("sink %s: stopped with %d messages not written", self.name, left)
-        self.numbers.up = False
-        self.trouble = "stopped"
-        if not self._ever_opened:
-            return
-        self.busy_since = self._clock.monotonic()
-        try:
-            self._sink.close()
-        except BaseException:
-            log.warning("sink %s: close failed", self.name, exc_info=True)
-        self.busy_since = None
+        self._handle.close()
 
     def _overflows(self, batch: Batch) -> bool:
         limits = self._limits
@@ -325,37 +310,3 @@ class SinkWorker:
                 "its queue of %d messages", self.name, limits.waiting_records,
             )  # fmt: skip
         return over
-
-
-class _Failure:
-    """Which failure was told last, so that the log says what is new and not what is known."""
-
-    def __init__(self) -> None:
-        self._told: dict[str, float] = {}
-        self.first = False
-        """Whether the text just told was told for the first time."""
-
-    def is_news(self, text: str, now: float) -> bool:
-        """True for a text not told yet, or not told for a minute."""
-        told_at = self._told.get(text)
-        self.first = told_at is None
-        if told_at is not None and now - told_at < _SAY_AGAIN_SECONDS:
-            return False
-        if len(self._told) >= 100:
-            self._told.clear()
-        self._told[text] = now
-        return True
-
-
-def describe(error: BaseException) -> str:
-    """The error in words for the operator, on one line."""
-    if isinstance(error, RecordsRejected):
-        index, why = next(iter(error.reasons.items()))
-        return (
-            f"refused {len(error.reasons)} records (record {index}: {why}); "
-            "refused records are offered again for now"
-        )
-    if isinstance(error, SinkUnavailable):
-        return " ".join(str(error).split())
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

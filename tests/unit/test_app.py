@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,16 +103,16 @@ def test_a_hanging_sink_feeds_no_watchdog_and_a_working_one_does(
 ) -> None:
     monkeypatch.setattr(pipeline, "HANG_SECONDS", 0.01)
     one = daemon(tmp_path, systemd, "hang")
-    sink = one._pipeline.workers[0]._sink
+    sink: Any = one._pipeline.workers[0]._handle._sink
     running = Running(one)
     try:
         wait_until(lambda: any("hangs" in line for line in systemd.listen()), "it is told")
         assert "READY=1" in systemd.heard
         assert "WATCHDOG=1" not in systemd.heard
-        sink.let_go.set()  # type: ignore[attr-defined]
+        sink.let_go.set()
         wait_until(lambda: "WATCHDOG=1" in systemd.listen(), "a sign of life")
     finally:
-        sink.let_go.set()  # type: ignore[attr-defined]
+        sink.let_go.set()
         assert running.stop() == 0
     assert "STOPPING=1" in systemd.listen()
 

@@ -21,10 +21,12 @@ CATALOGUE = {
     "logfan_dead_lettered_records_total": "counter",
     "logfan_in_flight_messages": "gauge",
     "logfan_in_flight_bytes": "gauge",
+    "logfan_delivery_count_max": "gauge",
     "logfan_queue_ready_messages": "gauge",
     "logfan_sink_records_total": "counter",
     "logfan_sink_retries_total": "counter",
     "logfan_sink_up": "gauge",
+    "logfan_sink_paused": "gauge",
     "logfan_sink_write_seconds": "histogram",
     "logfan_delivery_seconds": "histogram",
 }

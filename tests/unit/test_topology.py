@@ -5,7 +5,17 @@ from collections.abc import Sequence
 import pytest
 
 from logfan.config import ExchangeSettings, QueueSettings
-from logfan.topology import Answer, Bind, Declared, DeclareQueue, Difference, Step, Unfit, declare
+from logfan.topology import (
+    Answer,
+    Bind,
+    Declared,
+    DeclareQueue,
+    Difference,
+    Step,
+    Unfit,
+    dead_letter_queue,
+    declare,
+)
 
 
 def played(
@@ -14,11 +24,14 @@ def played(
     queue: QueueSettings | None = None,
     *,
     compare: bool = True,
+    version: tuple[int, ...] = (),
 ) -> tuple[list[Step], Declared]:
     """The steps asked for, given these answers (then yes to all), and the result."""
     steps: list[Step] = []
     waiting = list(answers)
-    road = declare(exchange or ExchangeSettings(), queue or QueueSettings(), compare=compare)
+    road = declare(
+        exchange or ExchangeSettings(), queue or QueueSettings(), compare=compare, version=version
+    )
     step = next(road)
     while True:
         steps.append(step)
@@ -107,7 +120,35 @@ def test_a_quorum_queue_is_asked_for_as_one() -> None:
     steps, _ = played([Answer(), Answer(), GONE], queue=QueueSettings(type="quorum"))
     made = steps[3]
     assert isinstance(made, DeclareQueue)
-    assert made.arguments == {"x-queue-type": "quorum"}
+    # None, as on RabbitMQ before 4, and -1, as since, each lose messages on the other.
+    assert made.arguments == {"x-queue-type": "quorum", "x-delivery-limit": 2**31 - 1}
+
+
+@pytest.mark.parametrize(
+    ("current", "version", "limit"),
+    [
+        ("none", (3, 10, 8), None), ("none", (4, 0, 5), 20), ("'5'", (3, 10, 8), 5),
+        ("'5'", (4, 3, 6), 5), ("the value '-1' of type 'signedint'", (4, 3, 6), None),
+        ("the value '-1' of type 'signedint'", (3, 10, 8), 0),
+    ],
+)  # fmt: skip
+def test_the_limit_of_a_queue_that_others_declared_is_read(
+    current: str, version: tuple[int, ...], limit: int | None
+) -> None:
+    text = DIFFERS.format("x-delivery-limit", "queue 'logfan'", "'2147483647'", current)
+    answers = [Answer(), Answer(), Answer(), Answer(406, text)]
+    _, declared = played(answers, queue=QueueSettings(type="quorum"), version=version)
+    assert declared.delivery_limit == limit
+    assert ("drops a message" in declared.remarks[0]) == (limit is not None)
+
+
+def test_the_dead_letter_queue_is_durable_and_of_the_same_kind() -> None:
+    road = dead_letter_queue("logfan.dead", quorum=True)
+    assert next(road) == DeclareQueue("logfan.dead", passive=True)
+    made = road.send(Answer(404, "NOT_FOUND"))
+    assert isinstance(made, DeclareQueue)
+    assert made.durable
+    assert made.arguments["x-queue-type"] == "quorum"
 
 
 @pytest.mark.parametrize(

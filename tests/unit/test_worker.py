@@ -140,9 +140,9 @@ def test_bytes_limit_a_write_too_but_a_large_record_still_passes(make: Make) -> 
     "failure",
     [
         SinkUnavailable("disk full"), ValueError("a bug"), SystemExit(3), KeyboardInterrupt(),
-        RecordsRejected({0: "no"}),
+        RecordsRejected({7: "names a record that is not there"}),
     ],
-    ids=["unavailable", "bug", "exit", "interrupt", "rejected"],
+    ids=["unavailable", "bug", "exit", "interrupt", "nonsense"],
 )  # fmt: skip
 def test_any_failure_is_tried_again_until_it_works(make: Make, failure: BaseException) -> None:
     bench = make(start=False)

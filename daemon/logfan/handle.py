@@ -1,0 +1,170 @@
+"""The one place where a sink's code is called: open, write, flush, close; and its back-off."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+from logfan.api import Record, RecordsRejected, Sink, SinkUnavailable
+from logfan.backoff import Backoff
+from logfan.clock import Clock
+from logfan.metrics import SinkNumbers
+
+log = logging.getLogger(__name__)
+
+_SAY_AGAIN_SECONDS = 60.0
+
+
+class SinkHandle:
+    """A sink, whether it is up, and when it is tried again. Used on the sink's thread; others read
+    `trouble` and `busy_since`, and set `wake` and `quitting`."""
+
+    def __init__(
+        self,
+        *,
+        sink: Sink,
+        backoff: Backoff,
+        numbers: SinkNumbers,
+        held: Callable[[], int],
+        clock: Clock,
+    ) -> None:
+        """`held` tells how many messages wait for the sink, for the log."""
+        self.name = sink.name
+        self.trouble: str | None = "not opened yet"
+        """Why the sink is down; None while it is up."""
+        self.busy_since: float | None = None
+        """Since when (monotonic seconds) the thread is inside the sink's code; None while not."""
+        self.opened = False
+        """False where `open` must be called before the next write."""
+        self.quitting = False
+        """Set where the process must end, whatever is left."""
+        self.wake = threading.Event()
+        """Set to cut the present back-off short."""
+        self._sink = sink
+        self._backoff = backoff
+        self._numbers = numbers
+        self._held = held
+        self._clock = clock
+        self._ever_opened = False
+        self._news = News()
+
+    def offer(self, records: Sequence[Record]) -> BaseException | None:
+        """Open if need be, write and flush. None where all of it is taken and durable;
+        RecordsRejected where all but those are; else what the sink raised, and it must be opened
+        anew."""
+        started = self.busy_since = self._clock.monotonic()
+        rejected = None
+        try:
+            if not self.opened:
+                self._ever_opened = True
+                self._sink.open()
+                self.opened = True
+            if records:
+                rejected = self._write(records)
+        except BaseException as error:  # noqa: BLE001 - whatever a plugin raises, its records stay
+            self.busy_since = None
+            self.opened = False
+            return error
+        now = self._clock.monotonic()
+        self.busy_since = None
+        if records:
+            self._numbers.write_seconds.observe(now - started)
+        if rejected is None:
+            self.succeeded()
+        return rejected
+
+    def _write(self, records: Sequence[Record]) -> RecordsRejected | None:
+        """Write and flush. What a sink refuses it may know at either."""
+        reasons: dict[int, str] = {}
+        try:
+            self._sink.write(records)
+        except RecordsRejected as rejected:
+            reasons |= _checked(rejected, len(records))
+        try:
+            self._sink.flush()
+        except RecordsRejected as rejected:
+            reasons |= _checked(rejected, len(records))
+            self._sink.flush()  # of all the others
+        return RecordsRejected(reasons) if reasons else None
+
+    def succeeded(self) -> None:
+        """The sink is up."""
+        if self.trouble is None:
+            return
+        if self._backoff.attempts:
+            log.info("sink %s: up again after %d attempts", self.name, self._backoff.attempts)
+        self._backoff.reset()
+        self._news = News()
+        self.trouble = None
+        self._numbers.up = True
+        self._numbers.paused = False
+
+    def back_off(
+        self, why: str, *, traceback: BaseException | None = None, quick: bool = False
+    ) -> None:
+        """Say why, and wait: the window stands still meanwhile, which is the backpressure.
+
+        `traceback`: of this error, the first time. `quick`: the sink is alive, so that it need not
+        be given ever more time."""
+        self._numbers.up = False
+        self._numbers.retries += 1
+        self.trouble = why
+        if quick:
+            self._backoff.reset()
+        delay = self._backoff.next()
+        if self._news.is_news(why, self._clock.monotonic()):
+            log.warning(
+                "sink %s: %s; retrying in %.1f s; %d messages held",
+                self.name, why, delay, self._held(),
+                exc_info=traceback if self._news.first else None,
+            )  # fmt: skip
+        if not self.quitting:
+            self._clock.wait(self.wake, delay)
+            self.wake.clear()
+
+    def close(self) -> None:
+        """Let the sink go. Nothing is called after that."""
+        self._numbers.up = False
+        self.trouble = "stopped"
+        if not self._ever_opened:
+            return
+        self.busy_since = self._clock.monotonic()
+        try:
+            self._sink.close()
+        except BaseException:
+            log.warning("sink %s: close failed", self.name, exc_info=True)
+        self.busy_since = None
+
+
+def _checked(rejected: RecordsRejected, count: int) -> dict[int, str]:
+    for index in rejected.reasons:
+        if type(index) is not int or not 0 <= index < count:
+            raise ValueError(f"RecordsRejected names record {index!r} of a batch of {count}")
+    return dict(rejected.reasons)
+
+
+def describe(error: BaseException) -> str:
+    """The error in words for the operator, on one line."""
+    text = " ".join(str(error).split())
+    if isinstance(error, SinkUnavailable):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+class News:
+    """Which failure was told last, so that the log says what is new and not what is known."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, float] = {}
+        self.first = False
+        """Whether the text just told was told for the first time."""
+
+    def is_news(self, text: str, now: float) -> bool:
+        """True for a text not told yet, or not told for a minute."""
+        told_at = self._told.get(text)
+        self.first = told_at is None
+        if told_at is not None and now - told_at < _SAY_AGAIN_SECONDS:
+            return False
+        if len(self._told) >= 100:
+            self._told.clear()
+        self._told[text] = now
+        return True

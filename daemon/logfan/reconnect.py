@@ -1,0 +1,47 @@
+"""Which URL comes next, and when: the pace of the one way back. Pure."""
+
+from logfan.backoff import Backoff
+from logfan.broker import Kind, Trouble
+from logfan.config import ReconnectSettings
+
+_UNREACHABLE_MAX_SECONDS = 2.0
+"""A refused TCP connect costs nobody anything: ask often, so that we are back soon."""
+_STABLE_SECONDS = 10.0
+"""A subscription that lived so long was good: the next trouble starts with a short back-off."""
+
+
+class Reconnect:
+    """The pace of the attempts. Times are monotonic seconds."""
+
+    def __init__(self, settings: ReconnectSettings) -> None:
+        self._backoff = Backoff(settings.initial, settings.max)
+        # Apart, so that a long absence does not slow the return once the broker answers again.
+        self._unreachable = Backoff(settings.initial, min(settings.max, _UNREACHABLE_MAX_SECONDS))
+        self._attempts = 0
+        self._subscribed_at: float | None = None
+
+    def next_url(self, urls: list[str]) -> str:
+        """The URLs in turn."""
+        url = urls[self._attempts % len(urls)]
+        self._attempts += 1
+        return url
+
+    def connected(self) -> None:
+        """The broker answers."""
+        self._unreachable.reset()
+
+    def subscribed(self, now: float) -> None:
+        """It works."""
+        if self._subscribed_at is None:
+            self._subscribed_at = now
+
+    def ended(self, now: float) -> None:
+        """The subscription, or the attempt at one, is over."""
+        if self._subscribed_at is not None and now - self._subscribed_at >= _STABLE_SECONDS:
+            self._backoff.reset()
+        self._subscribed_at = None
+
+    def delay(self, trouble: Trouble) -> float:
+        """Seconds until the next attempt."""
+        unreachable = trouble.kind is Kind.UNREACHABLE
+        return (self._unreachable if unreachable else self._backoff).next()

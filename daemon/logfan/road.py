@@ -1,0 +1,341 @@
+"""The road of a message on the I/O thread: delivered, dispatched, settled, acknowledged.
+
+It owns the ledger and speaks to the live subscription. While the budget of bytes is full, or a
+required sink is down for long, it unsubscribes for a while on a channel that stays open.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from enum import Enum
+from functools import partial
+from typing import Any
+
+from pika import spec
+
+from logfan import letters, wire
+from logfan.api import Record
+from logfan.clock import Clock
+from logfan.config import Settings
+from logfan.intake import Arrival, Intake, Window, delivery_count, worn_out
+from logfan.ledger import Batch, Ledger, Verdict
+from logfan.metrics import ConsumerNumbers
+from logfan.subscription import Subscription
+from logfan.topology import Declared
+from logfan.worker import SinkWorker
+
+log = logging.getLogger(__name__)
+
+_HOLD_SHARE = 1 / 3
+"""Of the broker's acknowledgement timeout: so long a window waits for a sink."""
+_SLOW_SECONDS = 30.0
+"""A sink inside one call for so long is not ready for a new window."""
+
+
+class _Pause(Enum):
+    """Why there is no consumer for a while although the channel is open."""
+
+    FULL = "the budget of bytes is full"
+    OUTAGE = "a required sink is down for long"
+    RESIZE = "to subscribe with another prefetch"
+
+
+_CLOSED = (_Pause.FULL, _Pause.OUTAGE)
+
+
+class Road:
+    """From the delivery to the acknowledgement. Used on the I/O thread alone, but for `settle`."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        numbers: ConsumerNumbers,
+        clock: Clock,
+        workers: Sequence[SinkWorker],
+        soon: Callable[[Callable[[], None]], None],
+        cross: Callable[[Callable[[], None]], None],
+        say: Callable[[str], None],
+        drained: Callable[[], None],
+    ) -> None:
+        """`soon` calls back once this read is taken in, `cross` from another thread; `say` tells
+        what it is doing, in words; `drained` is called after `stop` once nothing is left."""
+        rabbitmq = settings.rabbitmq
+        self._settings = settings
+        self._numbers = numbers
+        self._clock = clock
+        self._soon, self._cross, self._say, self._tell_drained = soon, cross, say, drained
+        self._workers = workers
+        required = [worker for worker in workers if worker.required]
+        self._routes = {worker.name: (worker, 0) for worker in workers}
+        self._routes |= {worker.name: (worker, 1 << n) for n, worker in enumerate(required)}
+        self._ledger = Ledger(len(required))
+        self._intake = Intake()
+        self._window = Window(rabbitmq.prefetch, rabbitmq.max_in_flight_bytes)
+        self._hold_seconds = rabbitmq.acknowledgement_timeout * _HOLD_SHARE
+        self._subscription: Subscription | None = None
+        self._channel: Any = None
+        self._subscribed = False
+        self._pause: _Pause | None = None
+        self._stopping = False
+        self._delivery_limit: int | None = None
+        self._arrived_at = 0.0
+        self._received_before = (0, 0)
+        self._settled: deque[tuple[int, Sequence[Batch]]] = deque()
+        self._crossing = False
+
+    @property
+    def prefetch(self) -> int:
+        """What to subscribe with."""
+        return self._window.prefetch
+
+    def begin(self, subscription: Subscription, declared: Declared) -> None:
+        """Subscribed: for the first time on this connection, or again after a pause."""
+        if self._delivery_limit is None:
+            self._delivery_limit = declared.delivery_limit
+        self._subscription = subscription
+        self._channel = subscription.channel
+        self._subscribed = self._numbers.consuming = True
+        if self._stopping:
+            subscription.cancel(partial(self._cancelled, subscription))
+
+    def turn(self, now: float) -> None:
+        """Once a second; `now` is monotonic."""
+        oldest = self._ledger.oldest
+        if oldest is not None and now - oldest > self._hold_seconds:
+            self._hold(now - oldest)
+        elif self._pause is not None:
+            self._resume_where_possible()
+        elif self._subscribed:
+            self._resize()
+
+    def settle(self, sink: int, batches: Sequence[Batch]) -> None:
+        """Required sink number `sink` has these batches durably. Called by its worker."""
+        self._settled.append((sink, batches))
+        if not self._crossing:
+            self._crossing = True
+            self._cross(self._take_settled)
+
+    def stop(self) -> None:
+        """No new deliveries; `drained` is called once those under way are acknowledged."""
+        self._stopping = True
+        if self._subscription is not None and self._pause is None:
+            self._subscription.cancel(partial(self._cancelled, self._subscription))
+        else:
+            self._check_drained()
+
+    def end(self, *, requeue: bool) -> int:
+        """The channel is given up: the generation ends. With `requeue` what is left is handed back
+        in so many words, where the channel still can. Returns how many were not acknowledged."""
+        if requeue and self._subscription is not None and self._subscription.channel.is_open:
+            self._take_settled()
+            return self._leave(self._hand_window_back())
+        numbers, left = self._numbers, self._ledger.messages
+        for unseen in self._intake.take():
+            numbers.received_messages += len(unseen.records)
+            numbers.received_bytes += unseen.size
+            left += len(unseen.records)
+        self._ledger.abandon()
+        numbers.abandoned += left
+        return self._leave(left)
+
+    def _leave(self, left: int) -> int:
+        self._subscription = self._channel = self._pause = None
+        self._subscribed = self._numbers.consuming = False
+        self._numbers.in_flight_bytes = 0
+        self._check_drained()
+        return left
+
+    # Deliveries in
+
+    def deliver(
+        self,
+        channel: Any,
+        method: spec.Basic.Deliver,
+        properties: Any,
+        body: bytes,
+    ) -> None:
+        """pika's callback for each message."""
+        if channel is not self._channel:
+            return  # a channel that is being left: its tags mean nothing any more
+        intake, size = self._intake, len(body)
+        if self._pause in _CLOSED or not self._window.has_room(
+            self._ledger.size + intake.size, size
+        ):
+            self._turn_away(method, size)
+            return
+        if not intake.messages:
+            self._arrived_at = self._clock.time()
+            self._soon(self._dispatch)
+        record = wire.to_record(method, properties, body, self._arrived_at)
+        if method.redelivered or not method.exchange:
+            self._take_in_apart(record, method, size)
+        else:
+            intake.add(record, method.delivery_tag, size)
+
+    def _take_in_apart(self, record: Record, method: spec.Basic.Deliver, size: int) -> None:
+        """One that came before, or that was published to the queue itself."""
+        tag = method.delivery_tag
+        if method.redelivered:
+            self._numbers.redelivered += 1
+            count = delivery_count(record)
+            self._numbers.note_delivery_count(count)
+            verdict = worn_out(count, self._delivery_limit)
+            if verdict is not None and self._settings.dead_letter.enabled:
+                log.warning("a message was %s; it goes to the dead letters", verdict.reason)
+                self._intake.add_apart(record, tag, size, verdict=verdict)
+                return
+        replayed = letters.replayed(wire.whole(record))
+        if replayed is None:
+            self._intake.add(record, tag, size)
+            return
+        sink, restored = replayed
+        if sink in self._routes:
+            self._intake.add_apart(restored, tag, size, sink=sink)
+            return
+        reason = f"no sink is called {sink!r} (a dead letter that was replayed)"
+        if not self._settings.dead_letter.enabled:
+            log.warning("%s, and dead_letter.enabled is false: it goes to all sinks", reason)
+            self._intake.add(restored, tag, size)
+            return
+        keeper = next((name for name, (_, bit) in self._routes.items() if bit), None)
+        keeper = keeper or next(iter(self._routes))
+        self._intake.add_apart(restored, tag, size, sink=keeper, verdict=Verdict(reason, sink))
+
+    def _dispatch(self) -> None:
+        """What this turn read becomes one batch, for the ledger and for every sink."""
+        for arrival in self._intake.take():
+            self._open(arrival)
+
+    def _open(self, arrival: Arrival) -> None:
+        records, numbers = tuple(arrival.records), self._numbers
+        numbers.received_messages += len(records)
+        numbers.received_bytes += arrival.size
+        workers, owed = self._workers, None
+        if arrival.sink:
+            worker, owed = self._routes[arrival.sink]
+            workers = (worker,)
+        batch = self._ledger.open(
+            records, arrival.last_tag, arrival.size, self._clock.monotonic(), owed
+        )
+        batch.verdict = arrival.verdict
+        numbers.in_flight_bytes = self._ledger.size
+        for worker in workers:
+            worker.submit(batch)
+        if not batch.owed:
+            self._acknowledge()
+
+    # Acknowledgements out
+
+    def _take_settled(self) -> None:
+        # Cleared before the queue is read: who appends after that schedules the next call.
+        self._crossing = False
+        while self._settled:
+            sink, batches = self._settled.popleft()
+            for batch in batches:
+                self._ledger.settle(batch, sink)
+        self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        ack = self._ledger.advance()
+        if ack is not None and self._subscription is not None:
+            self._subscription.ack(ack.tag)
+            self._numbers.acked += ack.messages
+            self._numbers.in_flight_bytes = self._ledger.size
+            now = self._clock.monotonic()
+            for batch in ack.batches:
+                self._numbers.delivery_seconds.observe(now - batch.opened_at, len(batch.records))
+        if self._pause is _Pause.FULL:
+            self._resume_where_possible()
+        self._check_drained()
+
+    # Pauses: no consumer for a while, on a channel that stays
+
+    def _turn_away(self, method: spec.Basic.Deliver, size: int) -> None:
+        """No room: unsubscribe, and hand back what was on its way to us."""
+        if self._pause not in _CLOSED:
+            held = self._ledger.size + self._intake.size
+            messages = self._ledger.messages + self._intake.messages
+            self._window.shrink(messages + 1, held + size)
+            self._begin_pause(
+                _Pause.FULL,
+                f"in flight are {messages:,} messages of {held:,} bytes, as much as "
+                "rabbitmq.max_in_flight_bytes allows; unsubscribed until half of it is written",
+            )
+        self._numbers.received_messages += 1
+        self._numbers.received_bytes += size
+        self._numbers.requeued += 1
+        if self._subscription is not None:
+            self._subscription.requeue_one(method.delivery_tag)
+
+    def _hold(self, seconds: float) -> None:
+        """A required sink does not settle: give the window back before the broker takes it."""
+        if self._stopping or self._subscription is None or self._channel is None:
+            return
+        owing = [w.name for w in self._workers if w.required and not w.is_ready(_SLOW_SECONDS)]
+        names = ", ".join(owing) or "a required sink"
+        words = f"sink {names} has held messages for {seconds:.0f} s; unsubscribed until it is up"
+        if self._pause is None:
+            self._begin_pause(_Pause.OUTAGE, words)
+            return
+        before, self._pause = self._pause, _Pause.OUTAGE
+        if before is not _Pause.OUTAGE:
+            self._say(words)
+        if not self._subscribed:
+            self._hand_window_back()
+
+    def _begin_pause(self, pause: _Pause, words: str) -> None:
+        cancelling, self._pause = self._pause is not None, pause
+        if pause is not _Pause.RESIZE:
+            self._say(words)
+        if self._subscription is not None and not cancelling:
+            self._subscription.cancel(partial(self._cancelled, self._subscription))
+
+    def _hand_window_back(self) -> int:
+        self._dispatch()
+        tag, count = self._ledger.last_tag, self._ledger.messages
+        if self._subscription is None or not count:
+            return 0
+        self._subscription.requeue(tag)
+        self._numbers.requeued += self._ledger.abandon()
+        self._numbers.in_flight_bytes = 0
+        log.warning("%d messages were handed back to the broker", count)
+        return count
+
+    def _cancelled(self, subscription: Subscription) -> None:
+        if subscription is not self._subscription:
+            return
+        self._subscribed = self._numbers.consuming = False
+        if self._pause is _Pause.OUTAGE:
+            self._hand_window_back()
+        elif self._pause is not None:
+            self._resume_where_possible()
+        # Deliveries that came in this same read are dispatched first.
+        self._soon(self._check_drained)
+
+    def _check_drained(self) -> None:
+        if self._stopping and not (
+            self._subscribed or self._intake.messages or self._ledger.messages
+        ):
+            self._tell_drained()
+
+    def _resume_where_possible(self) -> None:
+        if self._subscribed or self._stopping or self._subscription is None:
+            return
+        if self._pause is _Pause.OUTAGE and not self._sinks_are_ready():
+            return
+        if self._pause is _Pause.FULL and not self._window.is_low(self._ledger.size):
+            return
+        self._pause = None
+        self._subscribed = True
+        self._subscription.consume(self._window.prefetch)
+
+    def _sinks_are_ready(self) -> bool:
+        return all(w.is_ready(_SLOW_SECONDS) for w in self._workers if w.required)
+
+    def _resize(self) -> None:
+        """Once a second: a prefetch that was cut for large messages grows when they are small."""
+        numbers, (messages, size) = self._numbers, self._received_before
+        self._received_before = numbers.received_messages, numbers.received_bytes
+        if self._window.grow(numbers.received_messages - messages, numbers.received_bytes - size):
+            self._begin_pause(_Pause.RESIZE, "")
