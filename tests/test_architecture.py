@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "clock": set(),
     "backoff": set(),
     "repetition": set(),
-    "logs": {"repetition"},
+    "logs": {"explain", "repetition"},
     "notify": set(),
     "metrics": set(),
     "tls": set(),

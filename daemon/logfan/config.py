@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
 from pydantic_settings.sources import PydanticBaseSettingsSource
 
-from logfan.explain import did_you_mean
+from logfan.explain import did_you_mean, shown
 from logfan.faults import Fault, Faults
 from logfan.units import Duration, Size
 
@@ -53,6 +53,10 @@ def check_url(secret: SecretStr) -> SecretStr:
         "; percent-encode what is special in user or password (/ as %2F, @ as %40, : as %3A, "
         "# as %23, ? as %3F)"
     )
+    if parts.query or "?" in url:
+        raise ValueError(
+            f"must not hold ?; what stands behind it has keys here, as heartbeat and tls{encode}"
+        )
     if parts.fragment:
         raise ValueError(f"must not hold #{encode}")
     try:
@@ -61,6 +65,11 @@ def check_url(secret: SecretStr) -> SecretStr:
         raise ValueError(f"has a port that is no number from 1 to 65535{encode}") from None
     if not parts.hostname or port == 0 or "@" in parts.path or parts.netloc.count("@") > 1:
         raise ValueError(f"names no usable host and port{encode}; {_URL_HELP}")
+    if parts.username is not None and parts.password is None:
+        raise ValueError(
+            "names a user and no password; write USER:PASSWORD@, or leave the user out to log in "
+            "by a client certificate"
+        )
     if "/" in parts.path[1:]:
         raise ValueError("has more than one / after the host; write a / in the vhost as %2F")
     if "%" in url and "\ufffd" in unquote(url):
@@ -115,10 +124,11 @@ class RabbitmqSettings(Table):
             return [url.get_secret_value() for url in self.urls]
         try:
             text = self.url_file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else "not UTF-8"
-            problem = f"cannot be read ({why}); it holds the broker's URL, a line each"
-            raise Faults([Fault("rabbitmq.url_file", problem, f'"{self.url_file}"')]) from None
+            problem = f"cannot be read ({why}); it names a file that holds the URL, a line each"
+            value = shown("rabbitmq.url_file", str(self.url_file))
+            raise Faults([Fault("rabbitmq.url_file", problem, value)]) from None
         lines = [line.strip() for line in text.splitlines()]
         urls = [line for line in lines if line and not line.startswith("#")]
         faults = [] if urls else [Fault("rabbitmq.url_file", f"{self.url_file} holds no URL")]

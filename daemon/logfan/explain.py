@@ -12,6 +12,12 @@ from logfan.faults import Fault
 _SECRET_NAME = re.compile(r"pass|secret|token|credential|api_?key|dsn", re.IGNORECASE)
 # As far as the last @: a password may hold a / that nobody encoded.
 _USER_INFO = re.compile(r"(?<=://)\S*@")
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:/+", re.IGNORECASE)
+_URL_NAME = re.compile(r"(?:^|_)urls?$", re.IGNORECASE)
+# Without a user a URL may still be a password in the wrong place: as in amqp://bob:s3cret.
+_HARMLESS_URL = re.compile(
+    r"[a-z][a-z0-9+.-]*:/+(\*\*\*@)?([\w.-]*|\[[\da-f:.]*\])(:\d*)?(/[^:@]*)?", re.IGNORECASE
+)
 _SHOWN_LENGTH = 60
 
 _WORDS = {
@@ -51,15 +57,32 @@ def mask(text: str) -> str:
     return _USER_INFO.sub("***@", text)
 
 
-def shown(name: str, value: object) -> str | None:
+def shown(place: str, value: object) -> str | None:
     """The value as in TOML, for an error; None where its name or kind says that it is a secret."""
+    name = next((part for part in reversed(place.split(".")) if not part.isdigit()), place)
     if is_secret_name(name) or isinstance(value, Mapping | list | tuple) or value is None:
         return None
     if isinstance(value, bool):
         return str(value).lower()
-    text = mask(value) if isinstance(value, str) else str(value)
+    text = str(value)
+    if isinstance(value, str):
+        text = _without_user(value)
+        if _URL_NAME.search(name) and not _HARMLESS_URL.fullmatch(text):
+            return None
     text = text if len(text) <= _SHOWN_LENGTH else text[: _SHOWN_LENGTH - 1] + "…"
     return f'"{text}"' if isinstance(value, str) else text
+
+
+def _without_user(text: str) -> str:
+    """A value without what may be user and password.
+
+    Wherever a URL was written by mistake, with a space in it, or with its // made a / as a path.
+    """
+    before, at, after = text.rpartition("@")
+    if not at:
+        return text
+    scheme = _SCHEME.match(before)
+    return f"{scheme[0] if scheme else ''}***@{after}"
 
 
 def faults_of(
@@ -78,7 +101,7 @@ def faults_of(
         if entry["type"] == "extra_forbidden":
             faults.append(Fault(place, _unknown(name, location[:-1], model, homes or {})))
             continue
-        value = None if entry["type"] == "missing" else shown(name, entry["input"])
+        value = None if entry["type"] == "missing" else shown(place, entry["input"])
         faults.append(Fault(place or "config", mask(_problem(entry)), value))
     return faults
 

@@ -1,4 +1,8 @@
-"""The daemon's own log: standard error, as text for people or as JSON for machines."""
+"""The daemon's own log: standard error, as text for people or as JSON for machines.
+
+User and password of every URL in a line are hidden, whoever wrote it: a library, a plugin, a
+traceback.
+"""
 
 import logging
 import os
@@ -12,6 +16,7 @@ from typing import TextIO
 
 import orjson
 
+from logfan.explain import mask
 from logfan.repetition import Repetition
 
 TEXT, JSON = "text", "json"
@@ -106,11 +111,11 @@ class _TextFormatter(logging.Formatter):
         self._journal = journal
 
     def format(self, record: logging.LogRecord) -> str:
-        lines = [one_line(record.getMessage())]
+        lines = [one_line(mask(record.getMessage()))]
         if record.exc_info and record.exc_info[0] is not None:
             lines += [
                 f"    {one_line(line)}"
-                for line in self.formatException(record.exc_info).splitlines()
+                for line in mask(self.formatException(record.exc_info)).splitlines()
             ]
         if self._journal:
             number = next(n for level, n in _SYSLOG_LEVELS if record.levelno >= level)
@@ -131,7 +136,7 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info and record.exc_info[0] is not None:
             entry["traceback"] = self.formatException(record.exc_info)
-        return orjson.dumps({key: _encodable(value) for key, value in entry.items()}).decode()
+        return orjson.dumps({key: _encodable(mask(text)) for key, text in entry.items()}).decode()
 
 
 def _encodable(text: str) -> str:

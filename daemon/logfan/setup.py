@@ -20,7 +20,7 @@ from logfan.config import (
     environment_table,
     read_table,
 )
-from logfan.explain import did_you_mean, faults_of
+from logfan.explain import did_you_mean, faults_of, shown
 from logfan.exposure import exposed
 from logfan.faults import Fault, Faults
 from logfan.plugins import SinkKind, discover
@@ -165,7 +165,9 @@ def _sinks(
         if kind is None:
             near = did_you_mean(options["kind"], kinds) or f"; kinds: {', '.join(sorted(kinds))}"
             faults.append(
-                Fault(f"{place}.kind", f"no such kind of sink{near}", f'"{options["kind"]}"')
+                Fault(
+                    f"{place}.kind", f"no such kind of sink{near}", shown("kind", options["kind"])
+                )
             )
             continue
         host_keys = set(SinkSettings.model_fields)
