@@ -283,6 +283,15 @@ class Sink:
         del configs
         return {}
 
+    @classmethod
+    def advice(cls, configs: Mapping[str, Any]) -> Mapping[str, str]:
+        """What is allowed and likely not meant: `{name: why}`, shown as a warning. Called offline.
+
+        `configs` is as in `conflicts`.
+        """
+        del configs
+        return {}
+
 
 class SinkUnavailable(Exception):
     """Transient: the sink cannot take records now. `why` is shown to the operator."""

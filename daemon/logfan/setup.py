@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,9 @@ def prepare(
     faults += [_with_variable(fault, environ) for fault in sink_faults]
     if faults or settings is None:
         raise Faults(faults)
-    warnings = [*exposed(settings, path, in_file, environ), *_warnings(settings)]
+    warnings = [
+        *exposed(settings, path, in_file, environ), *_warnings(settings), *_advice(sinks),
+    ]  # fmt: skip
     return Prepared(settings, sinks, path, tuple(warnings))
 
 
@@ -207,6 +209,18 @@ def _conflicts(specs: list[SinkSpec]) -> list[Fault]:
             conflicts = dict.fromkeys(configs, f"conflicts() failed: {error!r}")
         faults += [Fault(f"sinks.{name}", why) for name, why in conflicts.items()]
     return faults
+
+
+def _advice(specs: Sequence[SinkSpec]) -> list[str]:
+    """What each kind has to say about its sinks that is no fault."""
+    said: list[str] = []
+    for cls in {spec.kind.cls: None for spec in specs}:
+        configs = {spec.name: spec.config for spec in specs if spec.kind.cls is cls}
+        try:
+            said += [f"sinks.{name}: {why}" for name, why in cls.advice(configs).items()]
+        except Exception as error:  # noqa: BLE001 - a plugin's code must not end in our traceback
+            said += [f"sinks.{name}: advice() failed: {error!r}" for name in configs]
+    return said
 
 
 def _with_variable(fault: Fault, environ: Mapping[str, str]) -> Fault:

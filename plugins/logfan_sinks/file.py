@@ -65,7 +65,8 @@ class Rotate(logfan.SinkConfig):
     keep: Annotated[
         Keep, BeforeValidator(_keep), WithJsonSchema({"type": ["integer", "string"]})
     ] = Field(default=14, validate_default=True)
-    """How many rotated files stay, or for how long: 14, or "30d"."""
+    """How many rotated files stay, or for how long: 14, or "30d". It counts for each path by
+    itself: with {date} or {hour} in it the files of earlier days stay."""
     compress: Literal["none", "gzip", "zstd"] = "none"
     """How rotated files are compressed."""
 
@@ -205,6 +206,17 @@ class FileSink(logfan.Sink):
                 wrong[name] = f"has the same path as sinks.{first[path]}: {path}"
             first.setdefault(path, name)
         return wrong
+
+    @classmethod
+    def advice(cls, configs: Mapping[str, Any]) -> Mapping[str, str]:
+        """`keep` reaches what was rotated from one path, and each date has a path of its own."""
+        return {
+            name: "rotate.keep and rotate.compress do not reach files of earlier days, as {date} "
+            'and {hour} give each a path of its own; take rotate.every = "1d" instead of them, or '
+            "remove old files by other means"
+            for name, config in configs.items()
+            if config.rotate is not None and PathTemplate(config.path, instance="").from_time
+        }
 
     def now(self) -> float:
         """The time that rotation goes by, in seconds since 1970."""

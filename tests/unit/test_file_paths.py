@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import logfan
+from logfan.setup import prepare
 from logfan_sinks.file import FileSink
 from logfan_sinks.paths import PathTemplate, dotted, safe_name
 from support.files import NOON, deliver, opened, record
@@ -234,6 +235,19 @@ def test_two_sinks_on_one_path_are_a_conflict() -> None:
     wrong = FileSink.conflicts(configs)
     assert set(wrong) == {"b", "d"}
     assert "sinks.a" in wrong["b"]
+
+
+def test_a_rotation_that_never_reaches_earlier_days_is_warned_about(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    rotate = 'rotate = { size = "1MiB" }'
+    config.write_text(
+        f'[sinks.a]\nkind = "file"\npath = "{{date}}.log"\n{rotate}\n'
+        f'[sinks.b]\nkind = "file"\npath = "b.log"\n{rotate}\n'
+        '[sinks.c]\nkind = "file"\npath = "{hour}.log"\n'
+    )
+    said = [one for one in prepare(config, environ={}).warnings if "sinks." in one]
+    assert len(said) == 1
+    assert said[0].startswith("sinks.a: rotate.keep and rotate.compress do not reach")
 
 
 def test_dotted_finds_what_is_there_and_nothing_else() -> None:

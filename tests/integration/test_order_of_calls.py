@@ -1,0 +1,97 @@
+"""The order of calls to the kernel: write, fdatasync, and only then the ack on the socket.
+
+A kill cannot show a missing fsync, as the page cache outlives the process: so a tracer looks.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from logfan.testing.debian import DebianUnavailable, unpacked
+from logfan.testing.node import RabbitNode
+from support.broker import Names, publish
+from support.daemon import DaemonProcess
+from support.waiting import wait_until
+
+CALLS = "write,pwrite64,fdatasync,fsync,openat,rename,renameat,renameat2,sendto"
+ACK = r"\x00\x3c\x00\x50"  # class basic, method ack
+
+
+def tracer() -> tuple[str, Mapping[str, str]]:
+    """strace, installed or unpacked."""
+    installed = shutil.which("strace")
+    if installed is not None:
+        return installed, os.environ
+    try:
+        root = unpacked("strace")
+    except DebianUnavailable as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"strace is needed: {error}")
+    libraries = ":".join({str(path.parent) for path in root.rglob("*.so*")})
+    return str(root / "usr/bin/strace"), {**os.environ, "LD_LIBRARY_PATH": libraries}
+
+
+@contextmanager
+def traced(pid: int, into: Path) -> Iterator[None]:
+    """All threads of the process, each call as `name(fd<path>, "bytes in hex")`."""
+    program, environ = tracer()
+    command = [program, "-f", "-y", "-xx", "-s", "64", "-e", f"trace={CALLS}", "-o", str(into)]
+    with subprocess.Popen(
+        [*command, "-p", str(pid)], env=environ, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        attached = process.stderr.readline()
+        if "attached" not in attached:
+            process.kill()
+            assert os.geteuid() != 0, attached
+            pytest.skip(f"an ordinary user may not look into a process here: {attached.strip()}")
+        yield
+        process.send_signal(signal.SIGINT)
+
+
+def plain(line: str) -> str:
+    """The line with its paths readable; bytes stay hex."""
+
+    def readable(match: re.Match[str]) -> str:
+        digits = (match[1] or match[2]).replace("\\x", "")
+        return f"<{bytes.fromhex(digits).decode()}>"
+
+    return re.sub(r'<(\\x[^>]*)>|"((?:\\x2f|\\x2e|\\x[2-7][0-9a-f])+)"', readable, line)
+
+
+def test_each_message_is_written_then_durable_then_acknowledged(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    sinks = '[sinks.a]\nkind = "file"\npath = "logs/a.log"\nrotate = { size = "1B" }'
+    trace = tmp_path / "trace"
+    with DaemonProcess(tmp_path, node.url, names, sinks) as daemon:
+        with traced(daemon.pid, trace):
+            for number in range(1, 4):
+                publish(node.url, names.exchange, [b"%d" % number])
+                wait_until(lambda: daemon.acked() == number, "acknowledged")  # noqa: B023
+        assert daemon.stop() == 0
+    file, folder = "logs/a.log>", "logs>"
+    told: list[str] = []
+    for line in map(plain, trace.read_text().splitlines()):
+        name = line.split(maxsplit=1)[1].split("(")[0]
+        if name == "sendto" and ACK in line:
+            told.append("ack")
+        elif name == "write" and file in line:
+            told.append("write")
+        elif name == "fdatasync" and file in line:
+            told.append("fdatasync")
+        elif name == "fsync" and folder in line:
+            told.append("fsync of the folder")
+        elif name.startswith("rename") and "a.log" in line:
+            told.append("rename")
+    first = ["write", "fdatasync", "ack"]
+    rotated = ["rename", "fsync of the folder", "write", "fdatasync", "ack"]
+    assert told == [*first, *rotated, *rotated], "\n".join(told)
