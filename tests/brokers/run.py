@@ -1,6 +1,6 @@
 """The integration tests on one version of RabbitMQ after another, and a table of what came out.
 
-`python -m brokers.run [--versions "3.10 4.0"] [--seconds 900] [--report FILE]`, as `make brokers`
+`python -m brokers.run [--versions "3.10 4.0"] [--seconds 1500] [--report FILE]`, as `make brokers`
 calls it. Exits 1 where a test failed, a version could not be had, or the time was up.
 """
 
@@ -119,7 +119,7 @@ def main() -> int:
     """Try all versions, print the table and write it down."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--versions", default=" ".join(SUITES), help="of: " + ", ".join(SUITES))
-    parser.add_argument("--seconds", type=float, default=900.0, help="for all of them together")
+    parser.add_argument("--seconds", type=float, default=1500.0, help="for all of them together")
     parser.add_argument("--report", type=Path, default=Path("brokers-report.md"))
     parser.add_argument("tests", nargs="*", default=[str(TESTS)])
     options = parser.parse_args()
