@@ -20,6 +20,8 @@ from support.waiting import wait_until
 
 _SINKS = Path(__file__).parent / "sinks"
 _PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+SHUTDOWN_SECONDS = 3
 _FILES_MAX = 100_000
 
 SETTINGS = """
@@ -77,9 +79,9 @@ class ChaosDaemon(DaemonProcess):
         self.mutant = mutant
         self.lives = 0
         sinks = SINKS.format(disk=self.disk, keep=_FILES_MAX, refuse=refuse, rotate=rotate)
-        super().__init__(
-            folder, url, names, sinks, extra=SETTINGS.format(prefetch=prefetch) + extra
-        )
+        settings = SETTINGS.format(prefetch=prefetch) + extra
+        environ = {"LOGFAN_SHUTDOWN_TIMEOUT": f"{SHUTDOWN_SECONDS}s"}
+        super().__init__(folder, url, names, sinks, extra=settings, environ=environ)
         plugins = folder / "plugins"
         plugins.mkdir()
         (plugins / "troubled.py").write_bytes((_SINKS / "troubled.py").read_bytes())
@@ -177,4 +179,4 @@ class ChaosDaemon(DaemonProcess):
 
 def _die_with_parent() -> None:
     """Whoever ends this suite, however, leaves no daemon behind."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -7,8 +7,8 @@ in /proc. When the keeper ends the mount is gone, and nobody else ever saw it.
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -48,19 +48,22 @@ class SmallDisk:
             self._keeper.communicate()
 
     @contextmanager
-    def full(self) -> Iterator[None]:
-        """Not a page is free."""
+    def full(self) -> Iterator[Callable[[], None]]:
+        """Not a page is free. Call what it gives to take what became free since, for example
+        because a rotated file was compressed."""
         filler = self.path / "filler"
         with filler.open("wb", buffering=0) as file:
-            try:
+
+            def fill() -> None:
                 # Others write meanwhile, so it is taken until there is really nothing.
-                while True:
-                    free = os.statvfs(self.path)
-                    size = max(free.f_bavail * free.f_frsize, _CHUNK)
-                    os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, size)
-            except OSError:
-                pass
-        try:
-            yield
-        finally:
-            filler.unlink()
+                with suppress(OSError):
+                    while True:
+                        free = os.statvfs(self.path)
+                        size = max(free.f_bavail * free.f_frsize, _CHUNK)
+                        os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, size)
+
+            fill()
+            try:
+                yield fill
+            finally:
+                filler.unlink()

@@ -59,11 +59,12 @@ def stop_and_continue(scene: Scene, rng: random.Random) -> None:
 
 
 def terminate(scene: Scene, rng: random.Random) -> None:
-    if rng.random() < 0.5:
-        scene.daemon.order("slow")
+    order = rng.choice(("", "slow", "hang"))
+    _order_and_see(scene, order)
     code = scene.daemon.terminate()
     scene.daemon.order("")
-    assert code in (0, 75), f"TERM ended with {code}"
+    # A sink that hangs lets the deadline of the drain pass: the window goes back to the broker.
+    assert code == (75 if order == "hang" else 0), f"TERM ended with {code} (sink: {order})"
     scene.crashes += code == 75
     scene.daemon.start(ready=False)
 
@@ -72,6 +73,11 @@ def kill_broker(scene: Scene, rng: random.Random) -> None:
     before = scene.node.pid
     scene.node.kill()
     wait_until(lambda: not scene.daemon.consuming(), "it notices", 10)
+    if rng.random() < 0.2:
+        # The daemon, too, and it starts before its broker is there.
+        scene.daemon.kill()
+        scene.crashes += 1
+        scene.daemon.start(ready=False)
     scene.node.start()
     after = wait_until(lambda: scene.node.pid, "it has a process", 10)
     assert after != before
@@ -127,15 +133,29 @@ def trickle(scene: Scene, rng: random.Random) -> None:
 
 
 def sink_fails(scene: Scene, rng: random.Random) -> None:
-    _ordered(scene, "fail", times=rng.randrange(1, 5))
+    with _ordered(scene, "fail", times=rng.randrange(1, 5)):
+        assert scene.daemon.sink_troubles()
 
 
 def sink_hangs(scene: Scene, rng: random.Random) -> None:
-    _ordered(scene, "hang", seconds=rng.random())
+    """And while everything stands still, the daemon's account is held against the broker's."""
+    with _ordered(scene, "hang", times=1):
+        scene.load.pause()
+        wait_until(
+            lambda: (
+                scene.node.unacked(scene.names.queue)
+                == scene.daemon.metric("logfan_in_flight_messages")
+                > 0
+            ),
+            "as many are in flight here as are unacknowledged there",
+            20,
+        )
+        scene.load.resume()
 
 
 def sink_slows(scene: Scene, rng: random.Random) -> None:
-    _ordered(scene, "slow", times=rng.randrange(1, 6))
+    with _ordered(scene, "slow", times=rng.randrange(1, 6)):
+        pass
 
 
 def sink_crashes(scene: Scene, rng: random.Random) -> None:
@@ -152,10 +172,19 @@ def sink_crashes(scene: Scene, rng: random.Random) -> None:
 
 def fill_disk(scene: Scene, rng: random.Random) -> None:
     assert scene.disk is not None
-    with scene.disk.full():
-        wait_until(lambda: "raw" in scene.daemon.sink_troubles(), "the raw sink is down", 20)
-        assert "ENOSPC" in scene.daemon.sink_troubles().get("raw", "ENOSPC")
-        time.sleep(rng.random() * 0.5)
+    with scene.disk.full() as fill:
+
+        def trouble() -> str:
+            fill()
+            return scene.daemon.sink_troubles().get("raw", "")
+
+        assert "ENOSPC" in wait_until(trouble, "the raw sink is down", 20)
+        if rng.random() < 0.3:
+            # In the middle of a write, perhaps, of which half is in the file.
+            scene.daemon.kill()
+            scene.crashes += 1
+            scene.daemon.start(ready=False)
+            wait_until(trouble, "it is down again", 20)
 
 
 def limit_files(scene: Scene, rng: random.Random) -> None:
@@ -249,22 +278,26 @@ def _a_window(scene: Scene, rng: random.Random) -> Iterator[None]:
     """In half of the cases: at a moment when one sink hangs, the others have what it has not, and
     messages pile up unacknowledged."""
     order = rng.choice(("", "", "hang", "slow"))
-    if order:
-        before = scene.daemon.deeds(order)
-        scene.daemon.order(order)
-        scene.daemon.wait_deed(order, before + 1)
-        time.sleep(rng.random() * 0.5)
+    _order_and_see(scene, order)
+    time.sleep(rng.random() * 0.5 if order else 0)
     try:
         yield
     finally:
         scene.daemon.order("")
 
 
-def _ordered(scene: Scene, order: str, *, times: int = 1, seconds: float = 0.0) -> None:
-    before = scene.daemon.deeds(order)
-    scene.daemon.order(order)
+@contextmanager
+def _ordered(scene: Scene, order: str, *, times: int) -> Iterator[None]:
+    """The sink does so, and has done so many times before the block begins."""
+    _order_and_see(scene, order, times)
     try:
-        scene.daemon.wait_deed(order, before + times)
-        time.sleep(seconds)
+        yield
     finally:
         scene.daemon.order("")
+
+
+def _order_and_see(scene: Scene, order: str, times: int = 1) -> None:
+    before = scene.daemon.deeds(order) if order else 0
+    scene.daemon.order(order)
+    if order:
+        scene.daemon.wait_deed(order, before + times)

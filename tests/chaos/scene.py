@@ -6,10 +6,12 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from pika import exceptions
 
 from chaos.checker import DeadLetter, Finding, Journal, check
 from chaos.daemon import ChaosDaemon
@@ -143,6 +145,7 @@ def scene(
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="logfan-chaos-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        stack.callback(_remove, node, names)
         disk = None
         if disk_size:
             try:
@@ -163,7 +166,6 @@ def scene(
             )
         )  # fmt: skip
         watcher = stack.enter_context(Watcher(daemon))
-        stack.callback(_remove, node, names)
         yield Scene(folder, node, proxy, daemon, load, watcher, names, disk)
 
 
@@ -181,7 +183,8 @@ def dead_letters(url: str, names: Names) -> list[DeadLetter]:
 
 
 def _remove(node: RabbitNode, names: Names) -> None:
-    with channel(node.url) as open_channel:
+    # A broker that a fault left dead takes its queues along.
+    with suppress(exceptions.AMQPError), channel(node.url) as open_channel:
         open_channel.queue_delete(names.queue)
         open_channel.queue_delete(f"{names.queue}.dead")
         open_channel.exchange_delete(names.exchange)
