@@ -270,7 +270,8 @@ class _loss:  # noqa: N801 - reads as a statement: with _loss(scene)
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
             daemon = self._scene.daemon
-            wait_until(lambda: daemon.metric(LOST) > self._before, "the loss is noticed", 10)
+            wait_until(lambda: daemon.metric(LOST) > self._before, "the loss is noticed", 20)
+            self._scene.losses_min += 1
 
 
 @contextmanager

@@ -28,6 +28,7 @@ class Facts:
     recoveries: dict[str, list[float]]
     proxy: dict[str, int]
     broker: str = ""
+    starved: float = 0.0
     left: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -42,7 +43,7 @@ class Facts:
             seed=seed, seconds=seconds, crashes=scene.crashes, losses=scene.watcher.losses,
             scrapes=scene.watcher.scrapes, lives=scene.daemon.lives, growth=growth,
             long_lives=long_lives, done=dict(scene.done), recoveries=scene.recoveries,
-            proxy=proxy, notes=notes,
+            proxy=proxy, notes=notes, starved=scene.starved_max,
         )  # fmt: skip
 
 
@@ -109,6 +110,7 @@ def _summary(facts: Facts, verdict: Verdict) -> list[str]:
             f"back after {statistics.median(times):.2f} s (median), {percentile(times, 95):.2f} s "
             f"(p95), {max(times):.2f} s (worst); 10 s allowed"
         ),
+        f"of that, waiting for a core that the machine did not have: {facts.starved:.1f} s at most",
         f"received = acked + requeued + abandoned + in flight at {facts.scrapes:,} scrapes",
         (
             f"most added within one of {facts.long_lives} long lives: {growth['descriptors']:.0f} "

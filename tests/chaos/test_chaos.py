@@ -14,10 +14,10 @@ KILLS = 20
 MESSAGES_MIN = 20_000
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_nothing_is_lost_through_twenty_kills_and_every_other_fault(own_node: RabbitNode) -> None:
     rng = random.Random(SEED)
-    with scene(own_node, rate=1500, seed=SEED, refuse=REFUSE, disk_size=64 << 20) as stage:
+    with scene(own_node, rate=1000, seed=SEED, refuse=REFUSE, disk_size=64 << 20) as stage:
         stage.wait_flowing("the first start")
         planned = faults.plan(rng, faults.counts_for(KILLS, has_disk=stage.disk is not None))
         left = carry_out(stage, planned, rng, deadline=float("inf"), messages=MESSAGES_MIN)

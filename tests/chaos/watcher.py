@@ -10,7 +10,9 @@ import threading
 import urllib.request
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Self
 
@@ -49,6 +51,18 @@ def vitals(pid: int) -> Vitals:
     )
 
 
+def starved_seconds(pid: int) -> float:
+    """How long the process could have run and the machine had no core for it; of its threads, the
+    one that waited longest. 0 where it is gone, or where the kernel does not tell."""
+    longest = 0
+    # Threads come and go while they are looked at.
+    with suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):
+                longest = max(longest, int((thread / "schedstat").read_text().split()[1]))
+    return longest / 1e9
+
+
 class Watcher:
     """Watches one daemon through all its lives."""
 
@@ -78,13 +92,20 @@ class Watcher:
         return int(sum(self._losses.values()))
 
     def _run(self) -> None:
+        try:
+            self._watch()
+        except Exception as error:  # whoever does not look any more must say so
+            self._broke(f"the watcher ended: {error!r}")
+            raise
+
+    def _watch(self) -> None:
         while not self._ended.wait(_EVERY_SECONDS):
             life = self._daemon.lives
             try:
                 seen = self._scrape()
                 pid = self._daemon.pid
                 now = vitals(pid)
-            except OSError:
+            except (OSError, HTTPException):
                 continue  # killed, stopped or not listening yet
             if life != self._daemon.lives or not seen:
                 continue
