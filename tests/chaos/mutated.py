@@ -113,13 +113,14 @@ def half_write_not_taken_back() -> None:
 def failed_batch_dropped() -> None:
     """A batch whose write failed counts as written."""
 
-    def make(attempt: Any) -> Any:
-        def careless(worker: Any, records: Any, *rest: Any) -> Any:
-            return attempt(worker, records, *rest) or bool(records)
+    def make(offer: Any) -> Any:
+        def careless(handle: Any, records: Any) -> Any:
+            failure = offer(handle, records)
+            return None if records else failure
 
         return careless
 
-    _patch("logfan.worker", "SinkWorker._try", make)
+    _patch("logfan.handle", "SinkHandle.offer", make)
 
 
 def main(arguments: Sequence[str]) -> None:

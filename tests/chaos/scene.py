@@ -196,9 +196,9 @@ def scene(
 
 
 def dead_letters(url: str, names: Names) -> list[DeadLetter]:
-    """Takes all out of the dead-letter queue."""
+    """Takes all out of the dead-letter queue. One that is gone holds nothing."""
     found: list[DeadLetter] = []
-    with channel(url) as open_channel:
+    with suppress(exceptions.ChannelClosedByBroker), channel(url) as open_channel:
         while True:
             method, properties, body = open_channel.basic_get(f"{names.queue}.dead")
             if method is None:
@@ -206,6 +206,7 @@ def dead_letters(url: str, names: Names) -> list[DeadLetter]:
             open_channel.basic_ack(method.delivery_tag)
             headers: dict[str, Any] = properties.headers
             found.append(DeadLetter(headers["x-logfan-sink"], headers["x-logfan-reason"], body))
+    return found
 
 
 def _remove(node: RabbitNode, names: Names) -> None:
