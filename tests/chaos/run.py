@@ -23,7 +23,7 @@ from logfan.testing.node import RabbitNode
 _REPORT = "chaos-report.md"
 _BYTES_A_MESSAGE = 600
 _DISK_MIN = 64 << 20
-REFUSE = 0
+REFUSE = 97
 """Every so-manieth record is refused by one sink, for good."""
 
 Tell = Callable[[Scene, int, str], None]
