@@ -1,0 +1,211 @@
+"""What waits is bounded: in bytes, in time, and in how often a quorum queue may return it."""
+
+import signal
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from logfan import wire
+from logfan.letters import Letter
+from logfan.testing.node import RabbitNode
+from support.broker import Names, channel, publish, waiting
+from support.daemon import DaemonProcess
+from support.waiting import wait_until
+
+RAW = '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
+MOODY = """
+import logfan, os, pathlib, time
+
+
+class Moody(logfan.Sink):
+    '''Up, down or dead, as a file says.'''
+
+    def open(self):
+        if self.mood() == "down":
+            raise logfan.SinkUnavailable("the store is away")
+
+    def write(self, records):
+        if self.mood() == "down":
+            raise logfan.SinkUnavailable("the store is away")
+        if self.mood() == "deadly":
+            os._exit(9)
+        while self.mood() == "slow":
+            time.sleep(0.01)
+
+    def mood(self):
+        file = pathlib.Path("mood")
+        return file.read_text() if file.exists() else ""
+
+
+@logfan.hookimpl
+def register_sinks(register):
+    register("moody", Moody)
+"""
+SINKS = RAW + '[sinks.moody]\nkind = "moody"\nretry = { initial = "50ms", max = "200ms" }\n'
+SUMS = ("acked", "requeued", "abandoned")
+
+
+def moody_daemon(folder: Path, node: RabbitNode, names: Names, **options: Any) -> DaemonProcess:
+    (folder / "plugins").mkdir(exist_ok=True)
+    (folder / "plugins/moody.py").write_text(MOODY)
+    return DaemonProcess(folder, node.url, names, SINKS, **options)
+
+
+def has_one(other: Any, queue: str) -> bool:
+    """Takes a message, which goes back when the channel is closed."""
+    return other.basic_get(queue)[0] is not None
+
+
+def adds_up(daemon: DaemonProcess) -> bool:
+    """received = acked + requeued + abandoned + in flight."""
+    parts = sum(daemon.metric(f"logfan_{name}_messages_total") for name in SUMS)
+    parts += daemon.metric("logfan_in_flight_messages")
+    return parts == daemon.metric("logfan_received_messages_total")
+
+
+def test_a_long_outage_hands_the_window_back_and_another_instance_goes_on(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    extra = 'acknowledgement_timeout = "3s"\nprefetch = 50'
+    with moody_daemon(tmp_path, node, names, extra=extra) as daemon:
+        (tmp_path / "mood").write_text("down")
+        publish(node.url, names.exchange, [b"%d" % n for n in range(200)])
+        wait_until(lambda: daemon.metric("logfan_requeued_messages_total") == 50, "handed back")
+        wait_until(lambda: waiting(node.url, names.queue) == 200, "the queue has them all")
+        assert daemon.metric("logfan_consuming") == 0
+        assert daemon.metric("logfan_connected") == 1
+        assert daemon.metric("logfan_in_flight_messages") == 0
+        status, reasons = daemon.get("/readyz")
+        assert status == 503
+        assert "unsubscribed until it is up" in reasons
+        assert "sink moody is down: the store is away" in reasons
+        assert daemon.get("/healthz")[0] == 200
+        assert "50 messages were handed back to the broker" in daemon.log()
+        other = tmp_path / "other"
+        other.mkdir()
+        with DaemonProcess(other, node.url, names, RAW) as neighbour:
+            wait_until(lambda: neighbour.acked() == 200, "another instance takes them")
+        (tmp_path / "mood").write_text("")
+        wait_until(daemon.is_ready, "it subscribes again", 10)
+        publish(node.url, names.exchange, [b"later"])
+        wait_until(lambda: daemon.acked() == 1, "and goes on")
+        assert daemon.metric('logfan_connections_total{outcome="lost"}') == 0
+        assert adds_up(daemon)
+        assert daemon.stop() == 0
+
+
+def test_a_sink_that_hangs_loses_its_window_before_the_broker_closes_the_channel(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    extra = 'acknowledgement_timeout = "3s"\nprefetch = 50'
+    with moody_daemon(tmp_path, node, names, extra=extra) as daemon:
+        (tmp_path / "mood").write_text("slow")
+        publish(node.url, names.exchange, [b"%d" % n for n in range(10)])
+        wait_until(lambda: daemon.metric("logfan_requeued_messages_total") == 10, "handed back")
+        (tmp_path / "mood").write_text("")
+        wait_until(lambda: waiting(node.url, names.queue) == 0, "taken again")
+        wait_until(lambda: node.unacked(names.queue) == 0, "all is acknowledged")
+        assert daemon.acked() == 10
+        assert adds_up(daemon)
+        assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("size", [1 << 20, 3 << 20], ids=["1MiB", "3MiB"])
+def test_bytes_in_flight_stay_within_their_budget(
+    node: RabbitNode, names: Names, tmp_path: Path, size: int
+) -> None:
+    count = 60
+    extra = 'max_in_flight_bytes = "8MiB"\nprefetch = 1000'
+    with moody_daemon(tmp_path, node, names, extra=extra) as daemon:
+        before = daemon.memory_kib()
+        (tmp_path / "mood").write_text("slow")
+        # The first is large enough that none of the others comes with it.
+        publish(node.url, names.exchange, (bytes([65 + n % 26]) * size for n in range(count)))
+        wait_until(lambda: "max_in_flight_bytes" in daemon.get("/readyz")[1], "it is full")
+        wait_until(lambda: daemon.metric("logfan_consuming") == 0, "it unsubscribed")
+        assert 0 < daemon.metric("logfan_in_flight_bytes") <= 8 << 20
+        (tmp_path / "mood").write_text("")
+        wait_until(lambda: daemon.acked() == count, "all is acknowledged", 60)
+        assert sorted(line[:1] for line in (tmp_path / "raw.log").read_bytes().splitlines()) == (
+            sorted(bytes([65 + n % 26]) for n in range(count))
+        )
+        assert adds_up(daemon)
+        assert daemon.memory_kib() - before < 64 * 1024
+        assert daemon.stop() == 0
+
+
+def test_one_body_larger_than_the_budget_still_passes(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    extra = 'max_in_flight_bytes = "64KiB"'
+    with DaemonProcess(tmp_path, node.url, names, RAW, extra=extra) as daemon:
+        publish(node.url, names.exchange, [b"x" * (1 << 20), b"small", b"y" * (1 << 20)])
+        wait_until(lambda: daemon.acked() == 3, "all is acknowledged")
+        sizes = [len(line) for line in (tmp_path / "raw.log").read_bytes().splitlines()]
+        assert sorted(sizes) == [5, 1 << 20, 1 << 20]
+
+
+def test_a_stop_while_unsubscribed_drains_what_is_in_flight(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    extra = 'max_in_flight_bytes = "4MiB"'
+    with moody_daemon(tmp_path, node, names, extra=extra) as daemon:
+        (tmp_path / "mood").write_text("slow")
+        publish(node.url, names.exchange, (bytes([65 + n]) * (1 << 20) for n in range(10)))
+        wait_until(lambda: daemon.metric("logfan_consuming") == 0, "it unsubscribed")
+        daemon.signal(signal.SIGTERM)
+        wait_until(lambda: "stopping: draining" in daemon.log(), "it drains")
+        (tmp_path / "mood").write_text("")
+        assert daemon.wait() == 0
+    lines = (tmp_path / "raw.log").read_bytes().splitlines()
+    assert len(lines) + waiting(node.url, names.queue) == 10
+
+
+def test_a_quorum_queue_of_ours_never_drops_a_message_for_being_returned(
+    own_node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    environ = {"LOGFAN_QUEUE__TYPE": "quorum"}
+    daemon = DaemonProcess(tmp_path, own_node.url, names, RAW, environ=environ)
+    with daemon:
+        publish(own_node.url, names.exchange, [])
+    publish(own_node.url, names.exchange, [b"wanted"])
+    for _ in range(25):
+        with channel(own_node.url) as other:
+            wait_until(partial(has_one, other, names.queue), "it is there")
+    with daemon:
+        wait_until(lambda: daemon.acked() == 1, "it is not lost")
+        assert daemon.metric("logfan_delivery_count_max") == 25
+        assert (tmp_path / "raw.log").read_bytes() == b"wanted\n"
+
+
+def test_a_message_near_its_last_return_is_dead_lettered_before_it_is_dropped(
+    own_node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    with channel(own_node.url) as admin:
+        admin.exchange_declare(names.exchange, "fanout")
+        admin.queue_declare(
+            names.queue, durable=True,
+            arguments={"x-queue-type": "quorum", "x-delivery-limit": 5},
+        )  # fmt: skip
+        admin.queue_bind(names.queue, names.exchange)
+    (tmp_path / "mood").write_text("deadly")
+    environ = {"LOGFAN_QUEUE__TYPE": "quorum"}
+    daemon = moody_daemon(tmp_path, own_node, names, environ=environ)
+    publish(own_node.url, names.exchange, [b"kills"])
+    for _ in range(4):
+        daemon.start(ready=False)
+        assert daemon.wait() == 9
+    with daemon:
+        wait_until(lambda: daemon.acked() == 1, "it is out of the queue")
+        assert "x-delivery-limit is '5' on the broker" in daemon.log()
+        assert "its queue drops a message after 5 returns" in daemon.log()
+        letters = []
+        with channel(own_node.url) as admin:
+            for _ in range(2):
+                _, properties, body = admin.basic_get(f"{names.queue}.dead", auto_ack=True)
+                letters.append(Letter(body, wire.to_properties(properties)))
+        assert {letter.sink for letter in letters} == {"raw", "moody"}
+        assert {letter.body for letter in letters} == {b"kills"}
+        assert all("delivered 4 times before" in letter.reason for letter in letters)
