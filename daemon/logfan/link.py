@@ -91,11 +91,15 @@ class Link:
         """
         self._loop.poll()
         self._loop.process_timeouts()
-        if self._over is not None:
-            raise LinkError(self._over)
+        self.check()
         if self._signal:
             number, self._signal = self._signal, 0
             raise Interrupted(number)
+
+    def check(self) -> None:
+        """Raise LinkError where the connection is over."""
+        if self._over is not None:
+            raise LinkError(self._over)
 
     def until(self, done: Callable[[], object]) -> None:
         """Turn the loop until `done()` is true."""
@@ -194,6 +198,7 @@ class Lane:
     def ask(self, method: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
         """Call a method of the channel, and wait for the broker's answer: its method frame."""
         answers: list[Any] = []
+        self.check()
         method(*arguments, **keywords, callback=answers.append)
         self.until(lambda: answers)
         return answers[0].method
@@ -205,9 +210,10 @@ class Lane:
             self.link.turn()
 
     def check(self) -> None:
-        """Raise Refused where the broker has closed the channel."""
+        """Raise Refused or LinkError where the channel is closed."""
         if self._refused is not None:
             raise self._refused
+        self.link.check()
 
     def _on_end(self, _channel: Any, error: BaseException) -> None:
         if isinstance(error, exceptions.ChannelClosedByBroker):

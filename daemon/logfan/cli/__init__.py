@@ -1,10 +1,12 @@
 """The command `logfan`: each subcommand lives in a file of its own, loaded when it is called."""
 
+import os
 from importlib import import_module
 
 import click
 
 from logfan import __version__
+from logfan.cli.common import HintingGroup
 
 # Loading a command costs its imports, so `--help` reads the summaries from here.
 _COMMANDS = {
@@ -12,11 +14,12 @@ _COMMANDS = {
     "check": ("logfan.cli.check:check", "Validate config and plugins, offline."),
     "demo": ("logfan.cli.demo:demo", "Show it at work, on a private RabbitMQ if none answers."),
     "emit": ("logfan.cli.emit:emit", "Publish messages, with publisher confirms."),
+    "dlq": ("logfan.cli.dlq:dlq", "Dead letters: list, show, replay to their sink, purge."),
     "sinks": ("logfan.cli.sinks:sinks", "List the sink kinds, or one kind's options."),
 }
 
 
-class _LazyGroup(click.Group):
+class _LazyGroup(HintingGroup):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 
@@ -29,23 +32,18 @@ class _LazyGroup(click.Group):
             raise TypeError(f"{module}:{attribute} is no command")
         return command
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        from difflib import get_close_matches
-
-        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
-            near = get_close_matches(args[0], _COMMANDS, 1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            ctx.fail(f"No such command {args[0]!r}.{hint}")
-        return super().resolve_command(ctx, args)
-
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+# click leaves $NO_COLOR to each program.
+_COLOR = False if os.environ.get("NO_COLOR") else None
+
+
+@click.group(
+    cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "color": _COLOR}
+)
 @click.version_option(__version__, prog_name="logfan")
 def main() -> None:
     """RabbitMQ log fan-out: every message to every sink, acknowledged only then.

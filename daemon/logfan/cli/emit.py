@@ -4,9 +4,8 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +19,7 @@ from logfan.cli.common import (
     interrupts_to,
     refuse,
 )
+from logfan.cli.progress import progress
 from logfan.faults import Faults
 
 if TYPE_CHECKING:
@@ -104,12 +104,13 @@ def _publish(
     from logfan.link import Interrupted
 
     bodies, size = _bodies(texts, publisher)
+    typed = not texts and sys.stdin is not None and sys.stdin.isatty()
+    long = not typed and (size is None or size >= _LONG_BYTES)
     try:
-        with _progress(size) as progress:
+        with progress("publishing", size, long=long, unit="bytes") as advance:
             for body in bodies:
                 publisher.send(body, routing_key=routing_key, properties=properties)
-                if progress is not None:
-                    progress.update(len(body) + 1)
+                advance(len(body) + 1)
             publisher.drain()
     except Interrupted:
         publisher.drain(_LAST_CONFIRMS_SECONDS)
@@ -145,42 +146,6 @@ def _lines(fd: int, publisher: "Publisher") -> Iterator[bytes]:
                 yield bytes(line.removesuffix(b"\r"))
     if rest:
         yield bytes(rest.removesuffix(b"\r"))
-
-
-def _progress(size: int | None) -> Any:
-    """A bar on a terminal where the input is long; else nothing."""
-    long = size is None or size >= _LONG_BYTES
-    if not (sys.stderr.isatty() and long and not sys.stdin.isatty()):
-        return nullcontext()
-    return _Bar(size)
-
-
-class _Bar:
-    def __init__(self, size: int | None) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        self._progress = Progress(
-            TextColumn("publishing"), BarColumn(), DownloadColumn(), TimeRemainingColumn(),
-            console=Console(stderr=True), transient=True,
-        )  # fmt: skip
-        self._task = self._progress.add_task("publishing", total=size)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def update(self, size: int) -> None:
-        self._progress.advance(self._task, size)
 
 
 def _headers(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -1,0 +1,331 @@
+"""`logfan dlq`: look at dead letters, send them again to their sink, remove them."""
+
+import os
+import signal
+import sys
+import tempfile
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from logfan.cli.common import (
+    EXIT_REFUSED,
+    EXIT_SIGNAL,
+    EXIT_UNAVAILABLE,
+    HintingGroup,
+    config_option,
+    fail,
+    instance_option,
+    interrupts_to,
+    refuse,
+    warn,
+)
+from logfan.cli.progress import progress
+from logfan.faults import Faults
+
+if TYPE_CHECKING:
+    from logfan.config import Settings
+    from logfan.dead_queue import DeadQueue, Found, Survey
+    from logfan.link import Link
+    from logfan.replay import Replay
+
+_LIMIT = 100_000
+_LONG_LETTERS = 500
+_SPOOLED_BYTES = 8 << 20
+_COPY_BYTES = 64 << 10
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@click.group(cls=HintingGroup, no_args_is_help=True)
+def dlq() -> None:
+    """Dead letters: records that a sink refused for good, kept in a queue of their own.
+
+    The queue is dead_letter.queue of the config, or <queue.name>.dead. `list` and `show` take
+    nothing: every letter goes back to its place. While a command looks at letters, it holds them,
+    and others see the queue without them.
+    """
+
+
+def _limit_option(default: int, meaning: str) -> Callable[[Command], Command]:
+    return click.option(
+        "--limit", "-n", default=default, show_default=True, metavar="N",
+        type=click.IntRange(min=0), help=f"{meaning} 0: no limit.",
+    )  # fmt: skip
+
+
+def _sink_option(meaning: str) -> Callable[[Command], Command]:
+    return click.option("--sink", "-s", metavar="NAME", help=meaning)
+
+
+@dlq.command("list")
+@config_option
+@instance_option
+@_limit_option(_LIMIT, "Read this many letters, the oldest first.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for machines.")
+def list_(config: Path | None, instance: str | None, limit: int, as_json: bool) -> None:
+    """Count the dead letters by sink and reason, with the oldest and the newest.
+
+    The broker keeps in memory what is looked at, which is why a long queue is not read to its end
+    unless you ask for it with --limit 0.
+    """
+    from logfan.cli.dlq_view import delivery_warning, letters, size_of, survey_json, table
+
+    with _dead_letters(_settings(config, instance)) as (dead, _):
+        survey = _survey(dead, limit)
+        dead.hand_back()
+    if as_json:
+        click.echo(survey_json(dead.name, dead.count, survey))
+    elif survey.count:
+        sizes = survey.foreign.size + sum(row.size for row in survey.rows.values())
+        click.echo(f"queue {dead.name}: {letters(survey.count)}, {size_of(sizes)}")
+        for line in table(survey):
+            click.echo(line)
+    else:
+        click.echo(f"no dead letters: queue {dead.name} is empty")
+    _tell_rest(survey, dead)
+    if warning := delivery_warning(survey.deliveries):
+        warn([warning])
+
+
+@dlq.command()
+@config_option
+@instance_option
+@_sink_option("Only what this sink refused.")
+@_limit_option(10, "Show this many.")
+@click.option("--json", "as_json", is_flag=True, help="An object a line, bodies whole.")
+def show(
+    config: Path | None, instance: str | None, sink: str | None, limit: int, as_json: bool
+) -> None:
+    """Show dead letters, the oldest first: why they were refused, where they came from, what they
+    hold.
+
+    Control characters are escaped, long bodies cut, and bytes that are no text shown as base64;
+    --json has the whole body, as a string or as {"base64": …}.
+    """
+    from logfan.cli.dlq_view import letter_json, letter_text
+
+    # Shown only once the letters are back in the queue: a reader with a pager takes his time.
+    with tempfile.SpooledTemporaryFile(_SPOOLED_BYTES, "w+", encoding="utf-8") as spool:
+        shown = 0
+        with _dead_letters(_settings(config, instance)) as (dead, _):
+            for found in _matching(dead, sink, limit or dead.count):
+                shown += 1
+                lines = [letter_json(found)] if as_json else letter_text(shown, found)
+                spool.writelines(f"{line}\n" for line in lines)
+            dead.hand_back()
+        spool.seek(0)
+        while text := spool.read(_COPY_BYTES):
+            click.echo(text, nl=False)
+    if not shown:
+        of = f" of sink {sink}" if sink else ""
+        click.echo(f"no dead letters{of} in queue {dead.name}", err=True)
+    elif shown < dead.count and not as_json:
+        click.echo(f"{shown:,} of {dead.count:,} shown; --limit 0 shows all", err=True)
+
+
+@dlq.command()
+@config_option
+@instance_option
+@_sink_option("Only what this sink refused.")
+@_limit_option(0, "Replay this many, the oldest first.")
+@click.option(
+    "--any-queue", is_flag=True,
+    help="Also letters of a daemon that consumed another queue than the configured one.",
+)  # fmt: skip
+def replay(
+    config: Path | None, instance: str | None, sink: str | None, limit: int, any_queue: bool
+) -> None:
+    """Send dead letters again, each to just the sink that refused it.
+
+    They go through the daemon's own queue: no other sink and no other program sees them again. A
+    letter is removed here only after the broker has confirmed its copy, so an interrupt at any
+    moment loses nothing; at worst some are replayed and still here. What the sink refuses again
+    comes back as a new dead letter.
+    """
+    from logfan.link import Interrupted, LinkError
+    from logfan.replay import Replay
+
+    settings = _settings(config, instance)
+    _check_replay(settings, sink)
+    with _dead_letters(settings) as (dead, link):
+        run = Replay(
+            link, dead, queue=settings.queue.name, sinks=settings.sinks, only=sink,
+            any_queue=any_queue,
+        )  # fmt: skip
+        most = limit or dead.count
+        try:
+            with progress("replaying", dead.count, long=dead.count >= _LONG_LETTERS) as advance:
+                run.run(most, lambda: advance(1))
+            dead.hand_back()
+        except (LinkError, Interrupted, KeyboardInterrupt) as error:
+            if not isinstance(error, KeyboardInterrupt):
+                with suppress(LinkError, Interrupted):
+                    dead.hand_back()
+            click.echo(_replayed(run), err=True)
+            raise
+    if not dead.count:
+        click.echo(f"no dead letters: queue {dead.name} is empty")
+        return
+    click.echo(_replayed(run))
+    if left := dead.count - run.replayed.total():
+        click.echo(f"{left:,} left in queue {dead.name}{_why_left(run.left)}")
+    if run.replayed and not run.consumers:
+        warn([f"nothing consumes queue {settings.queue.name} now: they wait there for a daemon"])
+
+
+@dlq.command()
+@config_option
+@instance_option
+@_sink_option("Only what this sink refused.")
+@_limit_option(_LIMIT, "Remove this many at the most, the oldest first.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+def purge(
+    config: Path | None, instance: str | None, sink: str | None, limit: int, yes: bool
+) -> None:
+    """Remove dead letters for good, after asking.
+
+    What is removed is what was counted for the question; letters that come meanwhile stay.
+    """
+    from logfan.cli.dlq_view import letters
+    from logfan.dead_queue import Survey
+
+    if not yes and not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
+        raise click.UsageError("there is no terminal to ask at; --yes removes without asking")
+    with _dead_letters(_settings(config, instance)) as (dead, link):
+        survey, tags = Survey(), array("Q")
+        for found in _read(dead, limit or dead.count, "reading"):
+            if sink is None or (found.ours and found.letter.sink == sink):
+                survey.add(found)
+                tags.append(found.tag)
+        of = f" of sink {sink}" if sink else ""
+        if not tags:
+            dead.hand_back()
+            click.echo(f"no dead letters{of} in queue {dead.name}")
+            return
+        if not yes and not _sure(survey, dead, link):
+            dead.hand_back()
+            click.echo("nothing was removed")
+            return
+        dead.accept(tags)
+        dead.sync()
+        dead.hand_back()
+    left = dead.count - len(tags)
+    click.echo(f"{letters(len(tags))}{of} removed; {left:,} left in queue {dead.name}")
+
+
+def _sure(survey: "Survey", dead: "DeadQueue", link: "Link") -> bool:
+    from logfan.cli.dlq_view import letters, table
+
+    for line in table(survey):
+        click.echo(line, err=True)
+    _tell_rest(survey, dead)
+    question = f"remove {letters(survey.count)} of queue {dead.name} for good? type yes: "
+    click.echo(question, nl=False, err=True)
+    link.wait_readable(sys.stdin.fileno())
+    return sys.stdin.readline().strip().lower() == "yes"
+
+
+def _check_replay(settings: "Settings", sink: str | None) -> None:
+    from logfan.explain import did_you_mean
+
+    if settings.queue.type == "exclusive":
+        raise click.UsageError(
+            'queue.type = "exclusive": that queue has no lasting name and is gone with its daemon, '
+            'so letters cannot be sent to it; use "classic" or "quorum"'
+        )
+    if sink is not None and sink not in settings.sinks:
+        near = did_you_mean(sink, settings.sinks) or f"; sinks: {', '.join(settings.sinks)}"
+        raise click.BadParameter(f"no sink {sink!r} in the config{near}", param_hint="--sink")
+
+
+def _replayed(run: "Replay") -> str:
+    total = run.replayed.total()
+    sinks = ", ".join(f"{name} {count:,}" for name, count in sorted(run.replayed.items()))
+    text = f"{total:,} replayed" + (f": {sinks}" if sinks else "")
+    if run.in_doubt:
+        text += f"; {run.in_doubt:,} more may have been replayed and are still here"
+    return text
+
+
+def _why_left(left: Counter[str]) -> str:
+    from logfan.logs import one_line
+
+    said = [f"{count:,} {one_line(why)}" for why, count in left.most_common(5)]
+    return f"; passed over: {', '.join(said)}" if said else ""
+
+
+def _survey(dead: "DeadQueue", limit: int) -> "Survey":
+    from logfan.dead_queue import Survey
+
+    survey = Survey()
+    for found in _read(dead, limit or dead.count, "reading"):
+        survey.add(found)
+    return survey
+
+
+def _tell_rest(survey: "Survey", dead: "DeadQueue") -> None:
+    if survey.count < dead.count:
+        click.echo(f"these are {survey.count:,} of {dead.count:,}; --limit 0 reads all", err=True)
+
+
+def _read(dead: "DeadQueue", most: int, label: str) -> "Iterator[Found]":
+    """What is there, with a bar where it is much."""
+    most = min(most, dead.count)
+    with progress(label, most, long=most >= _LONG_LETTERS) as advance:
+        for found in dead.take(most):
+            advance(1)
+            yield found
+
+
+def _matching(dead: "DeadQueue", sink: str | None, most: int) -> "Iterator[Found]":
+    """The first letters of the sink, or of any."""
+    if sink is None:
+        yield from _read(dead, most, "reading")
+        return
+    for found in _read(dead, dead.count, "searching"):
+        if found.ours and found.letter.sink == sink:
+            yield found
+            most -= 1
+        if not most:
+            return
+
+
+def _settings(config: Path | None, instance: str | None) -> "Settings":
+    from logfan.setup import find_config, prepare
+
+    try:
+        return prepare(config, instance=instance).settings
+    except Faults as faults:
+        refuse(faults, find_config(config, os.environ))
+
+
+@contextmanager
+def _dead_letters(settings: "Settings") -> "Iterator[tuple[DeadQueue, Link]]":
+    """The queue of the config, open; every trouble becomes words and an exit code."""
+    from logfan.broker import Kind
+    from logfan.dead_queue import DeadQueue, NoSuchQueue
+    from logfan.link import Interrupted, Link, LinkError
+
+    try:
+        with Link(settings, on_blocked=_tell_blocked) as link, interrupts_to(link.interrupt):
+            yield DeadQueue(link, settings.dead_letter_queue), link
+    except NoSuchQueue as none:
+        click.echo(f"no dead letters: queue {none} does not exist yet")
+        raise SystemExit(0) from None
+    except LinkError as error:
+        refused = error.trouble.kind is Kind.REFUSED
+        fail(str(error), EXIT_REFUSED if refused else EXIT_UNAVAILABLE)
+    except Interrupted as interrupted:
+        fail("interrupted", EXIT_SIGNAL + interrupted.number)
+    except KeyboardInterrupt:
+        fail("interrupted", EXIT_SIGNAL + signal.SIGINT)
+
+
+def _tell_blocked(why: str) -> None:
+    warn([f"the broker takes no messages for now ({why}); waiting"])

@@ -1,0 +1,207 @@
+"""Dead letters for the eye and for machines: nothing that a terminal would obey gets through."""
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+import click
+
+from logfan.api import Properties
+from logfan.dead_queue import Found, Row, Survey
+from logfan.logs import one_line
+
+_BODY_CHARACTERS = 4000
+_VALUE_CHARACTERS = 500
+_REASON_CHARACTERS = 300
+_ROWS = 30
+_MANY_DELIVERIES = 10
+_FOREIGN = "(not put there by logfan)"
+
+
+def size_of(count: int) -> str:
+    """`1.5 MiB`"""
+    value, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:
+        value, units = value / 1024, units[1:]
+    return f"{value:.1f} {units[0]}" if units[0] != "B" else f"{count} B"
+
+
+def letters(count: int) -> str:
+    """`1 dead letter`, `2 dead letters`"""
+    return f"{count:,} dead letter{'' if count == 1 else 's'}"
+
+
+def table(survey: Survey) -> Iterator[str]:
+    """A line for each sink and reason, the most frequent first."""
+    rows = survey.sorted()
+    shown = [(sink, reason, row) for sink, reason, row in rows[:_ROWS]]
+    if survey.foreign.count:
+        shown.append(("-", _FOREIGN, survey.foreign))
+    head = ("count", "oldest", "newest", "bytes", "sink", "reason")
+    cells = [head, *(_cells(*entry) for entry in shown)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(head) - 1)]
+    for number, line in enumerate(cells):
+        *left, reason = line
+        padded = [
+            text.rjust(width) if column in (0, 3) else text.ljust(width)
+            for column, (text, width) in enumerate(zip(left, widths, strict=True))
+        ]
+        text = "  ".join([*padded, reason])
+        yield click.style(text, bold=True) if number == 0 else text
+    if len(rows) > _ROWS:
+        rest = sum(row.count for _, _, row in rows[_ROWS:])
+        yield f"and {letters(rest)} of {len(rows) - _ROWS:,} more reasons; --json shows all"
+
+
+def _cells(sink: str, reason: str, row: Row) -> tuple[str, str, str, str, str, str]:
+    return (
+        f"{row.count:,}", _short(row.oldest or "-", 24), _short(row.newest or "-", 24),
+        size_of(row.size), _short(sink, 64), _short(reason, _REASON_CHARACTERS),
+    )  # fmt: skip
+
+
+def survey_json(queue: str, waiting: int, survey: Survey) -> str:
+    """All of it as one object."""
+    rows: list[dict[str, Any]] = [
+        {"sink": sink, "reason": reason, **_row_json(row)} for sink, reason, row in survey.sorted()
+    ]
+    return _json(
+        {
+            "queue": queue, "messages": waiting, "read": survey.count, "rows": rows,
+            "foreign": _row_json(survey.foreign), "deliveries_max": survey.deliveries,
+        }
+    )  # fmt: skip
+
+
+def _row_json(row: Row) -> dict[str, Any]:
+    return {
+        "count": row.count, "bytes": row.size,
+        "oldest": row.oldest or None, "newest": row.newest or None,
+    }  # fmt: skip
+
+
+def delivery_warning(deliveries: int) -> str:
+    """What an operator should know of a quorum queue that was looked at often; else empty."""
+    if deliveries < _MANY_DELIVERIES:
+        return ""
+    return (
+        f"the broker counts up to {deliveries} failed deliveries here, one for each look; where "
+        "this quorum queue has a delivery limit (RabbitMQ 4 gives it 20 unless told otherwise), "
+        "letters beyond it are dropped: replay or purge them, or raise the limit by a policy"
+    )
+
+
+def letter_json(found: Found) -> str:
+    """The letter with its whole body, as one line."""
+    letter = found.letter
+    entry: dict[str, Any] = {}
+    if found.ours:
+        entry = {
+            "sink": letter.sink, "reason": letter.reason, "attempts": letter.attempts,
+            "first_failed_at": letter.first_failed_at, "exchange": letter.exchange,
+            "routing_key": letter.routing_key, "queue": letter.queue,
+        }  # fmt: skip
+    if found.damage:
+        entry["damage"] = found.damage
+    properties = _properties(found)
+    entry["properties"] = dict(_set(properties))
+    entry["headers"] = _plain(properties.headers)
+    entry["body"] = _plain(letter.body)
+    return _json(entry)
+
+
+def letter_text(number: int, found: Found) -> Iterator[str]:
+    """The letter as lines for people; a long body is cut."""
+    letter = found.letter
+    if found.ours:
+        times = "1 attempt" if letter.attempts == 1 else f"{letter.attempts:,} attempts"
+        what = f"refused by sink {letter.sink} after {times}"
+        yield _head(number, f"{what}, first at {letter.first_failed_at}")
+        yield _line("reason", letter.reason)
+        origin = f"exchange {letter.exchange!r}, routing key {letter.routing_key!r}"
+        yield _line("from", f"{origin}, queue {letter.queue!r}")
+    else:
+        yield _head(number, found.damage or _FOREIGN)
+    properties = _properties(found)
+    for name, value in _set(properties):
+        yield _line(name, _short(str(value), _VALUE_CHARACTERS))
+    for name, value in properties.headers.items():
+        text = value if isinstance(value, str) else _json(_plain(value))
+        yield _line("header", f"{name} = {_short(text, _VALUE_CHARACTERS)}")
+    yield _line("body", _size_and_kind(letter.body))
+    yield from _body_lines(letter.body)
+    yield ""
+
+
+def _head(number: int, text: str) -> str:
+    return click.style(f"{number:,}. {one_line(text)}", bold=True)
+
+
+def _line(name: str, value: str) -> str:
+    return f"   {_short(name, 16):<16}  {one_line(value)}"
+
+
+def _size_and_kind(body: bytes) -> str:
+    return f"{len(body):,} bytes" + ("" if _text(body) is not None else ", not text: as base64")
+
+
+def _body_lines(body: bytes) -> Iterator[str]:
+    text = _text(body)
+    if text is None:
+        text = base64.b64encode(body[:_BODY_CHARACTERS]).decode()
+        left = len(body) - _BODY_CHARACTERS
+    else:
+        left = len(body) - len(text[:_BODY_CHARACTERS].encode())
+        text = text[:_BODY_CHARACTERS]
+    for line in text.removesuffix("\n").split("\n") if text else ():
+        yield f"      {one_line(line)}"
+    if left > 0:
+        yield click.style(f"      … {left:,} bytes more; --json shows all", dim=True)
+
+
+def _text(body: bytes) -> str | None:
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text
+
+
+def _properties(found: Found) -> Properties:
+    return found.letter.original() if found.ours else found.letter.properties
+
+
+def _set(properties: Properties) -> Iterator[tuple[str, Any]]:
+    """The properties that the publisher set, but for headers."""
+    for each in fields(properties):
+        value = getattr(properties, each.name)
+        if value is not None and each.name != "headers":
+            yield each.name, _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can say: bytes as text where they are text, else as `{"base64": …}`."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return {"base64": base64.b64encode(value).decode()}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and value - value != 0:  # no number, or without an end
+        return str(value)
+    return value if isinstance(value, str | int | float | None) else str(value)
+
+
+def _json(value: Any) -> str:
+    # ASCII alone: this may be looked at on a terminal, too.
+    return json.dumps(value, ensure_ascii=True)
+
+
+def _short(text: str, most: int) -> str:
+    safe = one_line(text)
+    return safe if len(safe) <= most else f"{safe[: most - 1]}…"

@@ -1,0 +1,437 @@
+"""`logfan dlq` as an operator types it, interrupted as the world does."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pika
+import pytest
+from click.testing import CliRunner, Result
+
+from logfan import wire
+from logfan.cli import main
+from logfan.letters import Letter, replayed
+from logfan.testing import hostile_records, record
+from logfan.testing.node import RabbitNode
+from support.broker import Names, channel, waiting
+from support.letters import bodies, bury
+from support.relay import Relay
+from support.waiting import wait_until
+
+LOGFAN = [sys.executable, "-m", "logfan"]
+
+
+def count(opened: Any, queue: str) -> int:
+    """How many messages wait, asked on a channel that is open."""
+    return int(opened.queue_declare(queue, passive=True).method.message_count)
+
+
+class Operator:
+    """Types `logfan dlq …` in a folder with a config."""
+
+    def __init__(self, folder: Path, url: str, names: Names) -> None:
+        self.folder = folder
+        self.url = url
+        self.names = names
+        self.dead = f"{names.queue}.dead"
+        self.configure(url)
+
+    def configure(self, url: str, extra: str = "") -> None:
+        (self.folder / "config.toml").write_text(
+            f'[exchange]\nname = "{self.names.exchange}"\n[queue]\nname = "{self.names.queue}"\n'
+            f"{extra}\n"
+            '[sinks.archive]\nkind = "stdout"\n[sinks.mail]\nkind = "stdout"\n'
+            f'[rabbitmq]\nurls = ["{url}"]\n'
+        )
+
+    def types(self, *arguments: str) -> Result:
+        """In this process: each start of Python would cost more than the command."""
+        config = ["--config", str(self.folder / "config.toml")]
+        result = CliRunner().invoke(main, ["dlq", *arguments, *config])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    def starts(self, *arguments: str) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            [*LOGFAN, "dlq", *arguments], cwd=self.folder, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def operator(tmp_path: Path, node: RabbitNode, names: Names) -> Operator:
+    return Operator(tmp_path, node.url, names)
+
+
+def numbered(count: int, start: int = 0) -> list[bytes]:
+    return [b"%05d" % number for number in range(start, start + count)]
+
+
+def fill(operator: Operator, count: int, *, start: int = 0, sink: str = "archive") -> None:
+    bury(operator.url, operator.names, map(record, numbered(count, start)), sink=sink)
+
+
+def test_without_a_queue_there_are_no_dead_letters(operator: Operator) -> None:
+    for command in (("list",), ("show",), ("replay",), ("purge", "--yes")):
+        done = operator.types(*command)
+        assert done.exit_code == 0
+        assert done.stdout == f"no dead letters: queue {operator.dead} does not exist yet\n"
+
+
+def test_a_list_counts_by_sink_and_reason_and_takes_nothing(operator: Operator) -> None:
+    url, names = operator.url, operator.names
+    bury(url, names, map(record, numbered(5)))
+    bury(url, names, map(record, numbered(2, 5)), sink="mail", reason="no \x1b[2J address", at=1e9)
+    bury(url, names, [record(b"00007")], sink="mail", reason="no \x1b[2J address")
+    with channel(url) as opened:
+        opened.basic_publish("", operator.dead, b"00008")
+    done = operator.types("list")
+    assert done.exit_code == 0
+    lines = [re.split(r"\s{2,}", line.strip()) for line in done.stdout.splitlines()]
+    assert lines[0] == [f"queue {operator.dead}: 9 dead letters, 45 B"]
+    noon = "2026-11-24T12:00:00.000Z"
+    assert lines[2] == ["5", noon, noon, "25 B", "archive", "too old"]
+    assert lines[3] == [
+        "3", "2001-09-09T01:46:40.000Z", noon, "15 B", "mail", r"no \x1b[2J address",
+    ]  # fmt: skip
+    assert lines[4] == ["1", "-", "-", "5 B", "-", "(not put there by logfan)"]
+    found = json.loads(operator.types("list", "--json").stdout)
+    assert (found["messages"], found["read"], found["foreign"]["count"]) == (9, 9, 1)
+    assert found["rows"][1]["reason"] == "no \x1b[2J address"
+    assert bodies(url, operator.dead) == numbered(9)
+
+
+def test_a_list_stops_at_its_limit_and_says_so(operator: Operator) -> None:
+    fill(operator, 8)
+    done = operator.types("list", "--limit", "3")
+    assert f"queue {operator.dead}: 3 dead letters" in done.stdout
+    assert "these are 3 of 8" in done.stderr
+    assert bodies(operator.url, operator.dead) == numbered(8)
+
+
+def test_a_letter_is_shown_whole_and_safely(operator: Operator) -> None:
+    hostile = hostile_records()
+    bury(operator.url, operator.names, hostile.values(), sink="mail", reason="no\x1b[2J \u202e")
+    fill(operator, 1)
+    text = operator.types("show", "--limit", "0").stdout
+    assert all(char.isprintable() or char == "\n" for char in text)
+    assert len(text) < 40_000
+    assert "16,773,216 bytes more" in text
+    lines = operator.types("show", "--json", "--sink", "mail", "--limit", "0").stdout.splitlines()
+    assert len(lines) == len(hostile)
+    for line, one in zip(map(json.loads, lines), hostile.values(), strict=True):
+        assert line["sink"] == "mail"
+        assert line["exchange"] == one.exchange
+        assert line["routing_key"] == one.routing_key
+        assert set(line["headers"]) == set(one.headers)
+    assert json.loads(lines[1])["body"] == "x" * (16 << 20)
+    assert json.loads(lines[2])["body"] == {"base64": "//6AIGJ5dGVzIAA="}
+    done = operator.types("show", "--sink", "archive")
+    assert "1. refused by sink archive after 3 attempts" in done.stdout
+    assert done.stdout.count("refused by") == 1
+    assert waiting(operator.url, operator.dead) == len(hostile) + 1
+
+
+def test_what_was_looked_at_goes_back_in_its_order(operator: Operator) -> None:
+    fill(operator, 300)
+    assert operator.types("list").exit_code == 0
+    assert operator.types("show", "--limit", "40").exit_code == 0
+    assert operator.types("replay", "--sink", "mail").stdout.startswith("0 replayed\n300 left")
+    wait_until(lambda: waiting(operator.url, operator.dead) == 300, "all are back")
+    assert bodies(operator.url, operator.dead) == numbered(300)
+
+
+def test_a_quorum_queue_keeps_what_was_looked_at_and_counts_the_looks(operator: Operator) -> None:
+    bury(operator.url, operator.names, map(record, numbered(300)), kind="quorum")
+    for _ in range(10):
+        done = operator.types("list")
+        assert f"{operator.dead}: 300 dead letters" in done.stdout
+        wait_until(lambda: waiting(operator.url, operator.dead) == 300, "all are back")
+    assert "failed deliveries" not in done.stderr
+    assert "counts up to 10 failed deliveries" in operator.types("list").stderr
+    # The broker puts what it got back behind what it got back before: the order is not kept.
+    assert operator.types("show", "--limit", "40").exit_code == 0
+    assert operator.types("replay", "--limit", "100").stdout.startswith("100 replayed")
+    wait_until(lambda: waiting(operator.url, operator.dead) == 200, "all are back")
+    again = bodies(operator.url, operator.names.queue)
+    assert sorted(again + bodies(operator.url, operator.dead)) == numbered(300)
+    assert len(again) == 100
+
+
+def test_a_replay_goes_whole_to_the_daemons_queue_for_its_sink_alone(operator: Operator) -> None:
+    hostile = hostile_records()
+    large = {f"h{number}": "v" * 1000 for number in range(125)}
+    records = [*hostile.values(), record("packed", headers=large, message_id="m", expiration="9")]
+    bury(operator.url, operator.names, records)
+    fill(operator, 2, sink="mail")
+    done = operator.types("replay", "--sink", "archive")
+    count = len(records)
+    assert done.exit_code == 0
+    assert done.stdout.splitlines() == [
+        f"{count} replayed: archive {count}",
+        f"2 left in queue {operator.dead}; passed over: 2 of other sinks",
+    ]
+    assert "nothing consumes queue" in done.stderr
+    parameters = pika.URLParameters(operator.url)
+    opened = pika.BlockingConnection(parameters, _impl_class=wire.Connection)
+    try:
+        reader = opened.channel()
+        for one in records:
+            method, raw, body = reader.basic_get(operator.names.queue, auto_ack=True)
+            letter = wire.unpacked(Letter(body, wire.to_properties(raw)))
+            arrived = record(
+                letter.body, exchange=method.exchange,
+                headers=letter.properties.headers,
+            )  # fmt: skip
+            found = replayed(arrived)
+            assert found is not None
+            assert found[0] == "archive"
+            assert (found[1].body, found[1].routing_key) == (one.body, one.routing_key)
+            assert set(found[1].headers) == set(one.headers)
+            original = letter.original()
+            assert original.message_id == one.message_id
+            assert (original.expiration, original.timestamp) == (
+                one.properties.expiration, one.properties.timestamp,
+            )  # fmt: skip
+            assert wire.to_properties(raw).delivery_mode == 2
+    finally:
+        opened.close()
+    assert bodies(operator.url, operator.dead) == numbered(2)
+
+
+def test_a_replay_leaves_what_has_no_place_to_go(operator: Operator) -> None:
+    url, names = operator.url, operator.names
+    fill(operator, 5)
+    bury(url, names, [record("gone")], sink="printer")
+    bury(url, names, [record("elsewhere")], queue="another")
+    with channel(url) as opened:
+        opened.basic_publish("", operator.dead, b"foreign")
+    done = operator.types("replay", "--limit", "2")
+    assert "2 replayed: archive 2\n6 left" in done.stdout
+    done = operator.types("replay")
+    assert done.stdout.startswith("3 replayed: archive 3\n3 left")
+    assert "1 of sink 'printer', which is not in the config" in done.stdout
+    assert "1 of queue 'another', which --any-queue would replay" in done.stdout
+    assert "1 that logfan did not put there" in done.stdout
+    done = operator.types("replay", "--any-queue")
+    assert done.stdout.startswith("1 replayed: archive 1\n2 left")
+    assert bodies(url, operator.dead) == [b"gone", b"foreign"]
+    assert bodies(url, names.queue) == [*numbered(5), b"elsewhere"]
+
+
+def test_a_replay_that_cannot_be_is_explained_and_moves_nothing(operator: Operator) -> None:
+    fill(operator, 3)
+    done = operator.types("replay", "--sink", "archiv")
+    assert done.exit_code == 2
+    assert 'did you mean "archive"?' in done.stderr
+    done = operator.types("replay", "--sink", "zzz")
+    assert "sinks: archive, mail" in done.stderr
+    with channel(operator.url) as opened:
+        opened.queue_delete(operator.names.queue)
+    done = operator.types("replay")
+    assert done.exit_code == 69
+    assert f"queue '{operator.names.queue}' does not exist; start the daemon" in done.stderr
+    operator.configure(operator.url, 'type = "exclusive"')
+    done = operator.types("replay")
+    assert done.exit_code == 2
+    assert "exclusive" in done.stderr
+    operator.configure("amqp://127.0.0.1:1")
+    done = operator.types("replay")
+    assert done.exit_code == 69
+    assert "connection refused" in done.stderr
+    assert bodies(operator.url, operator.dead) == numbered(3)
+
+
+def test_a_full_queue_of_the_daemon_costs_no_letter(operator: Operator) -> None:
+    arguments = {"x-max-length": 100, "x-overflow": "reject-publish"}
+    with channel(operator.url) as opened:
+        opened.queue_declare(operator.names.queue, durable=True, arguments=arguments)
+        opened.queue_declare(operator.dead, durable=True)
+    bury(operator.url, operator.names, map(record, numbered(300)), kind=None)
+    done = operator.types("replay")
+    assert done.exit_code == 69
+    assert "is it full?" in done.stderr
+    total = waiting(operator.url, operator.names.queue) + waiting(operator.url, operator.dead)
+    assert total == 300
+
+
+def test_what_is_refused_again_meanwhile_is_not_replayed_again(operator: Operator) -> None:
+    fill(operator, 400)
+    with channel(operator.url) as refuser:
+
+        def refuse(_channel: object, method: Any, properties: Any, body: bytes) -> None:
+            refuser.basic_publish("", operator.dead, body, properties)
+            refuser.basic_ack(method.delivery_tag)
+
+        refuser.basic_consume(operator.names.queue, refuse)
+        process = operator.starts("replay")
+        while process.poll() is None:
+            refuser.connection.process_data_events(0.05)
+        output = process.communicate()[0].decode()
+        assert output == "400 replayed: archive 400\n"
+        refuser.connection.process_data_events(1)
+    wait_until(lambda: waiting(operator.url, operator.dead) == 400, "all are refused again")
+
+
+LETTERS = 2000
+ROUND = 200
+
+
+def outcome(operator: Operator) -> tuple[list[bytes], list[bytes]]:
+    """What is among the dead letters and what was replayed, once the broker has all of it back."""
+    seen = [-1, -1]
+
+    def settled() -> bool:
+        before = list(seen)
+        seen[:] = [waiting(operator.url, q) for q in (operator.dead, operator.names.queue)]
+        return sum(seen) >= LETTERS and before == seen
+
+    wait_until(settled, f"all letters are somewhere: {seen}")
+    return bodies(operator.url, operator.dead), bodies(operator.url, operator.names.queue)
+
+
+def interrupted_in_the_middle(operator: Operator, number: signal.Signals) -> tuple[int, str]:
+    """Exit code and words of a replay that a signal ended."""
+    fill(operator, LETTERS)
+    with channel(operator.url) as watcher:
+        process = operator.starts("replay")
+        try:
+            while not count(watcher, operator.names.queue):
+                assert process.poll() is None, process.communicate()
+            process.send_signal(number)
+            words = process.communicate(timeout=30)[1].decode()
+        finally:
+            process.kill()
+            process.wait()
+    assert "Traceback" not in words
+    return process.returncode, words
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_replay_that_a_signal_ends_loses_no_letter(
+    operator: Operator, number: signal.Signals
+) -> None:
+    code, words = interrupted_in_the_middle(operator, number)
+    left, again = outcome(operator)
+    assert set(left) | set(again) == set(numbered(LETTERS))
+    assert len(left) == len(set(left))
+    assert len(again) == len(set(again))
+    both = len(set(left) & set(again))
+    if number is signal.SIGKILL:
+        assert code == -number
+        assert both <= ROUND
+    else:
+        assert code == 128 + number
+        told = re.search(r"^([\d,]+) replayed", words, re.MULTILINE)
+        assert told, words
+        assert int(told[1].replace(",", "")) == len(again)
+        assert both == 0
+        assert left
+
+
+@pytest.mark.parametrize("sent", [3_000, 60_000, 200_000])
+def test_a_connection_lost_in_the_middle_loses_no_letter(operator: Operator, sent: int) -> None:
+    fill(operator, LETTERS)
+    port = int(re.search(r":(\d+)/", operator.url)[1])  # type: ignore[index]
+    with Relay(port, cut_after=sent) as relay:
+        operator.configure(operator.url.replace(f":{port}/", f":{relay.port}/"))
+        done = operator.types("replay")
+    assert done.exit_code == 69
+    left, again = outcome(operator)
+    assert set(left) | set(again) == set(numbered(LETTERS))
+    both = len(set(left) & set(again))
+    told = re.search(r"; (\d+) more may have been replayed and are still here", done.stderr)
+    assert both <= (int(told[1]) if told else 0), done.stderr
+    assert "lost" in done.stderr
+
+
+class Terminal:
+    """A command at a terminal."""
+
+    def __init__(self, operator: Operator, *arguments: str) -> None:
+        self._outside, inside = pty.openpty()
+        self.seen = ""
+        self.process = subprocess.Popen(
+            [*LOGFAN, "dlq", *arguments], cwd=operator.folder, stdin=inside, stdout=inside,
+            stderr=inside, start_new_session=True, env={**os.environ, "TERM": "xterm"},
+        )  # fmt: skip
+        os.close(inside)
+        os.set_blocking(self._outside, False)
+
+    def shows(self, text: str) -> None:
+        def shown() -> bool:
+            with suppress(OSError):
+                self.seen += os.read(self._outside, 65536).decode()
+            return text in self.seen
+
+        wait_until(shown, f"{text} in {self.seen}")
+
+    def type(self, text: str) -> None:
+        os.write(self._outside, text.encode())
+
+    def end(self) -> int:
+        try:
+            return self.process.wait(20)
+        finally:
+            self.process.kill()
+            os.close(self._outside)
+
+
+def test_a_purge_asks_and_removes_what_it_asked_for(operator: Operator) -> None:
+    fill(operator, 3)
+    fill(operator, 2, start=3, sink="mail")
+    terminal = Terminal(operator, "purge", "--sink", "archive")
+    terminal.shows("too old")
+    terminal.shows(f"remove 3 dead letters of queue {operator.dead} for good? type yes: ")
+    fill(operator, 1, start=5)
+    terminal.type("yes\n")
+    terminal.shows("3 dead letters of sink archive removed; 2 left")
+    assert terminal.end() == 0
+    assert bodies(operator.url, operator.dead) == numbered(3, 3)
+
+
+@pytest.mark.parametrize("answer", ["no\n", "\x04", signal.SIGINT])
+def test_a_purge_without_a_yes_removes_nothing(
+    operator: Operator, answer: str | signal.Signals
+) -> None:
+    fill(operator, 3)
+    terminal = Terminal(operator, "purge")
+    terminal.shows("type yes: ")
+    if isinstance(answer, str):
+        terminal.type(answer)
+        terminal.shows("nothing was removed")
+        assert terminal.end() == 0
+    else:
+        terminal.process.send_signal(answer)
+        terminal.shows("interrupted")
+        assert terminal.end() == 130
+    assert bodies(operator.url, operator.dead) == numbered(3)
+
+
+def test_a_purge_without_a_terminal_needs_a_yes(operator: Operator) -> None:
+    fill(operator, 3)
+    done = operator.types("purge")
+    assert done.exit_code == 2
+    assert "--yes removes without asking" in done.stderr
+    assert waiting(operator.url, operator.dead) == 3
+    assert "2 dead letters removed; 1 left" in operator.types("purge", "--yes", "-n", "2").stdout
+    assert bodies(operator.url, operator.dead) == numbered(1, 2)
+
+
+def test_long_work_shows_how_far_it_is_at_a_terminal_alone(operator: Operator) -> None:
+    fill(operator, 1000)
+    terminal = Terminal(operator, "replay")
+    terminal.shows("replaying")
+    terminal.shows("1,000 replayed: archive 1,000")
+    assert terminal.end() == 0
+    fill(operator, 1000)
+    done = operator.types("replay")
+    assert (done.stdout, "replaying" in done.stderr) == ("1,000 replayed: archive 1,000\n", False)

@@ -1,0 +1,45 @@
+"""Dead letters made by hand, as a daemon would put them into their queue."""
+
+from collections.abc import Iterable
+
+from logfan import wire
+from logfan.api import Record
+from logfan.codec import EncodedProperties
+from logfan.letters import Refusal, letter_of
+from support.broker import Names, channel
+
+NOON = 1_795_521_600.0
+"""2026-11-24T12:00:00Z"""
+
+
+def bury(
+    url: str,
+    names: Names,
+    records: Iterable[Record],
+    *,
+    sink: str = "archive",
+    reason: str = "too old",
+    at: float = NOON,
+    queue: str | None = None,
+    kind: str | None = "classic",
+) -> None:
+    """Put the records into the dead-letter queue. Both queues are made, but for `kind` None."""
+    with channel(url) as opened:
+        for name in (names.queue, f"{names.queue}.dead") if kind else ():
+            opened.queue_declare(name, durable=True, arguments={"x-queue-type": kind})
+        for record in records:
+            refusal = Refusal(record, sink, reason, 3, at)
+            letter = wire.packed(letter_of(refusal, queue or names.queue))
+            opened.basic_publish(
+                "", f"{names.queue}.dead", letter.body, EncodedProperties(letter.properties)
+            )
+        opened.queue_declare(names.queue, passive=True)
+
+
+def bodies(url: str, queue: str) -> list[bytes]:
+    """The bodies of all that waits in the queue, which is empty then."""
+    found = []
+    with channel(url) as opened:
+        while (got := opened.basic_get(queue, auto_ack=True))[0] is not None:
+            found.append(got[2])
+    return found
