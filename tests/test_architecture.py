@@ -58,7 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "consumer": {
         "broker", "clock", "config", "faults", "ledger", "metrics", "reconnect", "road",
-        "subscription", "topology", "worker",
+        "subscription", "topology", "wire", "worker",
     },
     "link": {"broker", "config", "faults", "wire"},
     "publish": {"broker", "config", "link"},
@@ -68,7 +68,8 @@ ALLOWED: dict[str, set[str]] = {
         "backoff", "broker", "clock", "consumer", "dead_letter", "metrics", "setup", "worker",
     },
     "app": {
-        "", "broker", "clock", "faults", "http", "logs", "metrics", "notify", "pipeline", "setup",
+        "", "broker", "clock", "config", "faults", "http", "logs", "metrics", "notify", "pipeline",
+        "setup",
     },
 }  # fmt: skip
 

@@ -20,6 +20,7 @@ from prometheus_client import REGISTRY
 from logfan import __version__, logs
 from logfan.broker import Kind, Trouble
 from logfan.clock import SYSTEM_CLOCK, Clock
+from logfan.config import HttpSettings
 from logfan.faults import Faults
 from logfan.http import HttpServer
 from logfan.metrics import LogfanCollector, Numbers
@@ -86,9 +87,7 @@ class Daemon:
             self._http = self._serve(self._prepared)
             with _Signals(self._events):
                 self._pipeline.start()
-                log.info(
-                    "metrics at http://%s:%d/metrics", settings.http.listen.host, self._http.port
-                )
+                log.info("metrics at %s/metrics", self._address(settings.http))
                 if settings.rabbitmq.startup == "retry":
                     self._tell_ready()
                 if self._on_started is not None:
@@ -99,6 +98,11 @@ class Daemon:
                 self._http.stop()
             REGISTRY.unregister(self._collector)
             self._notifier.close()
+
+    def _address(self, http: HttpSettings) -> str:
+        scheme = "http" if http.tls.cert_file is None else "https"
+        host = f"[{http.listen.host}]" if ":" in http.listen.host else http.listen.host
+        return f"{scheme}://{host}:{self.metrics_port}"
 
     def stop(self) -> None:
         """As SIGTERM does. May be called on any thread."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from pika.adapters.select_connection import IOLoop
 
+from logfan import wire
 from logfan.broker import Kind, Trouble, parameters, trouble_of
 from logfan.clock import SYSTEM_CLOCK, Clock
 from logfan.config import Settings
@@ -47,6 +48,7 @@ class Consumer:
         self._tell_subscribed = on_subscribed
         self._tell_end = on_end
         self._clock = clock
+        wire.read_more()
         self._ioloop = IOLoop()
         self._reconnect = Reconnect(settings.rabbitmq.reconnect)
         self._subscription: Subscription | None = None

@@ -131,7 +131,7 @@ def _unknown(
 ) -> str:
     keys = _keys_at(model, parents)
     near = did_you_mean(name, keys)
-    if not near and name in homes:
+    if name in homes:  # the very name elsewhere is a better guess than a like one here
         return f"unknown key; did you mean {homes[name]}?"
     known = f"; known keys: {', '.join(keys)}" if keys and not near else ""
     return f"unknown key{near or known}"

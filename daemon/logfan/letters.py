@@ -99,7 +99,9 @@ class Letter:
 
     def replay(self) -> "Letter":
         """The same, to be published to the queue of the daemon, for the sink that refused it."""
-        headers = {**self.properties.headers, REPLAY: self.sink}
+        theirs = self.properties.headers.items()
+        headers = {name: value for name, value in theirs if name not in _OF_THE_DELIVERY}
+        headers[REPLAY] = self.sink
         return replace(self, properties=replace(self.properties, headers=headers))
 
 

@@ -1,5 +1,7 @@
 """Refused records are dead-lettered, each alone, confirmed before it counts; poison on evidence."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +208,27 @@ def test_a_replayed_letter_reaches_just_the_sink_that_refused_it(
         assert unknown.sink == "nobody"
         assert "no sink is called 'nobody'" in unknown.reason
         assert unknown.exchange == names.exchange
+
+
+def test_once_the_sink_is_mended_replay_brings_it_its_records_and_nobody_else(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    bodies = [b"refuse %d" % n for n in range(300)]
+    with daemon_at(tmp_path, node, names) as daemon, channel(node.url) as tutorial:
+        theirs = tutorial.queue_declare("", exclusive=True).method.queue
+        tutorial.queue_bind(theirs, names.exchange)
+        publish(node.url, names.exchange, bodies)
+        wait_until(lambda: daemon.acked() == 300, "all is acknowledged")
+        assert waiting(node.url, f"{names.queue}.dead") == 300
+        (tmp_path / "mood").write_text("mended")
+        done = subprocess.run(
+            [sys.executable, "-m", "logfan", "dlq", "replay", "--config", str(daemon.config)],
+            cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.stdout.startswith("300 replayed: picky 300"), done.stderr
+        assert done.returncode == 0
+        wait_until(lambda: daemon.acked() == 600, "the replayed ones are acknowledged")
+        assert lines(tmp_path / "picky.log") == bodies
+        assert lines(tmp_path / "raw.log") == bodies
+        assert waiting(node.url, f"{names.queue}.dead") == 0
+        assert tutorial.queue_declare(theirs, passive=True).method.message_count == 300
