@@ -18,6 +18,8 @@ UNREADABLE = "x-logfan-unreadable"
 """The header that holds the bytes of a field table from where nobody can read it."""
 
 _SHORT_BYTES = 255
+_DEPTH = 100
+"""So deep may tables and lists be nested; what is deeper is kept as bytes."""
 # In the order of the specification; the first has the highest of the flag bits.
 _FLAGS = {
     "content_type": 15, "content_encoding": 14, "headers": 13, "delivery_mode": 12, "priority": 11,
@@ -71,7 +73,7 @@ def decode_properties(raw: bytes) -> Properties:
     return Properties(**values)
 
 
-def decode_table(raw: bytes, at: int) -> tuple[dict[str, Any], int]:
+def decode_table(raw: bytes, at: int, depth: int = 0) -> tuple[dict[str, Any], int]:
     """The field table that begins at `at`, and where it ends. Raises struct.error where its length
     does not fit; what cannot be read inside is kept as `UNREADABLE`."""
     (size,) = struct.unpack_from(">I", raw, at)
@@ -83,14 +85,16 @@ def decode_table(raw: bytes, at: int) -> tuple[dict[str, Any], int]:
         start = at
         try:
             name, at = _read_short(raw, at)
-            table[name], at = _read_value(raw, at, end)
-        except (struct.error, IndexError, KeyError, RecursionError):
+            table[name], at = _read_value(raw, at, end, depth)
+        except (struct.error, IndexError, KeyError):
             table[UNREADABLE] = raw[start:end]
             break
     return table, end
 
 
-def _read_value(raw: bytes, at: int, end: int) -> tuple[Any, int]:
+def _read_value(raw: bytes, at: int, end: int, depth: int) -> tuple[Any, int]:
+    if depth > _DEPTH:
+        raise KeyError("nested too deeply")
     kind, at = raw[at : at + 1], at + 1
     if kind in _FIXED:
         layout, into = _FIXED[kind]
@@ -101,13 +105,13 @@ def _read_value(raw: bytes, at: int, end: int) -> tuple[Any, int]:
         value, at = raw[at + 4 : at + 4 + size], at + 4 + size
         value = _text(value) if kind == b"S" else value
     elif kind == b"F":
-        value, at = decode_table(raw, at)
+        value, at = decode_table(raw, at, depth + 1)
     elif kind == b"A":
         (size,) = struct.unpack_from(">I", raw, at)
         at, stop = at + 4, at + 4 + size
         value = []
         while at < stop:
-            item, at = _read_value(raw, at, stop)
+            item, at = _read_value(raw, at, stop, depth + 1)
             value.append(item)
     else:
         raise KeyError(kind)

@@ -121,13 +121,19 @@ class DeadLetters:
             self._publish(sending)
 
     def _publish(self, sending: Sending) -> None:
-        for refusal in sending.refusals:
-            letter = wire.packed(letter_of(refusal, self._settings.queue.name))
+        try:
+            queue = self._settings.queue.name
+            letters = [wire.packed(letter_of(refusal, queue)) for refusal in sending.refusals]
+            encoded = [EncodedProperties(letter.properties) for letter in letters]
+        except Exception as error:
+            # A fault of ours, but one record's: the others' way must not end with it.
+            log.exception("a dead letter cannot be written; please report it")
+            sending.end(f"internal fault: {error!r}")
+            return
+        for letter, properties in zip(letters, encoded, strict=True):
             self._published += 1
             self._unconfirmed[self._published] = sending
-            self._channel.basic_publish(
-                "", self.queue, letter.body, EncodedProperties(letter.properties), mandatory=True
-            )
+            self._channel.basic_publish("", self.queue, letter.body, properties, mandatory=True)
 
     # What became of it
 

@@ -26,7 +26,7 @@ REPLAY = "x-logfan-replay"
 _REASON_CHARACTERS = 1000
 _PERSISTENT = 2
 # An expiring dead letter would be a lost one; a foreign user id is refused by the broker.
-_MOVED = ("expiration", "user_id", "delivery_mode")
+_MOVED: Mapping[str, type] = {"expiration": str, "user_id": str, "delivery_mode": int}
 # The broker would copy the message to the queues that these headers name.
 _ROUTES = ("CC", "BCC")
 # The broker's own, of a delivery that is over.
@@ -92,7 +92,13 @@ class Letter:
     def original(self) -> Properties:
         """The properties as the publisher set them."""
         headers = dict(self.properties.headers)
-        moved = {name: headers.get(_moved(name)) for name in _MOVED}
+        # Whoever may publish to the queue may have written them: only what fits is put back.
+        moved: dict[str, Any] = {
+            name: value if isinstance(value := headers.get(_moved(name)), kind) else None
+            for name, kind in _MOVED.items()
+        }
+        if not 0 <= (moved["delivery_mode"] or 0) <= 255:
+            moved["delivery_mode"] = None
         theirs = {name: headers[_moved(name)] for name in _ROUTES if _moved(name) in headers}
         theirs |= {name: v for name, v in headers.items() if not name.startswith(PREFIX)}
         return replace(self.properties, headers=theirs, **moved)

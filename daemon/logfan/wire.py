@@ -131,10 +131,14 @@ def packed(letter: Letter) -> Letter:
 
 
 def whole(record: Record) -> Record:
-    """The record with the headers that `packed` put before its body; others as they are."""
+    """The record with the headers that `packed` put before its body; others as they are, and so
+    is one that only claims to be packed."""
     if record.exchange or _PACKED not in record.headers:
         return record
-    letter = unpacked(Letter(record.body, record.properties))
+    try:
+        letter = unpacked(Letter(record.body, record.properties))
+    except ValueError:
+        return record
     return Record(
         letter.body, record.exchange, record.routing_key, record.redelivered, record.received_at,
         letter.properties,

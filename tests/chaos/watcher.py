@@ -44,6 +44,8 @@ def vitals(pid: int) -> Vitals:
     """Raises OSError where the process is gone."""
     status = Path(f"/proc/{pid}/status").read_text()
     words = dict(line.split(":", 1) for line in status.splitlines())
+    if "VmRSS" not in words:
+        raise ProcessLookupError(f"process {pid} has ended and is not waited for yet")
     return Vitals(
         len(os.listdir(f"/proc/{pid}/fd")),  # noqa: PTH208 - only counted
         float(words["Threads"]),

@@ -154,3 +154,26 @@ def test_times_beyond_the_calendar_and_floats_without_a_number_are_read() -> Non
     table = b"\x01tT" + b"\x7f" + b"\xff" * 7 + b"\x01fd" + struct.pack(">d", float("inf"))
     raw = b"\x20\x00" + len(table).to_bytes(4, "big") + table
     assert dict(decode_properties(raw).headers) == {"t": (1 << 63) - 1, "f": float("inf")}
+
+
+def test_what_is_nested_too_deeply_is_kept_as_bytes_and_can_be_sent_again() -> None:
+    table = b""
+    for _ in range(5_000):
+        table = b"\x01tF" + len(table).to_bytes(4, "big") + table
+    raw = b"\x20\x00" + len(table).to_bytes(4, "big") + table
+    properties = decode_properties(raw)
+    one = Record(b"x", "logs", "", False, AT, properties)
+    level, depth = over_the_wire(refused(one)).original().headers, 0
+    while UNREADABLE not in level:
+        level, depth = level["t"], depth + 1
+    assert 90 < depth < 110
+
+
+def test_a_forged_letter_is_a_message_and_no_trouble() -> None:
+    forged = {"x-logfan-packed": 9, REPLAY: "archive"}
+    one = record("no table", exchange="", headers=forged)
+    assert wire.whole(one) is one
+    headers = {REPLAY: "archive", "x-logfan-expiration": 7, "x-logfan-delivery-mode": 70_000}
+    result = replayed(record("x", exchange="", headers=headers))
+    assert result is not None
+    assert over_the_wire(refused(result[1])).body == b"x"
