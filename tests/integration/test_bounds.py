@@ -1,6 +1,9 @@
 """What waits is bounded: in bytes, in time, and in how often a quorum queue may return it."""
 
+import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,6 +59,15 @@ def moody_daemon(folder: Path, node: RabbitNode, names: Names, **options: Any) -
 def has_one(other: Any, queue: str) -> bool:
     """Takes a message, which goes back when the channel is closed."""
     return other.basic_get(queue)[0] is not None
+
+
+@contextmanager
+def closing_kill(daemon: DaemonProcess) -> Iterator[None]:
+    """For one that was started before: killed at the end."""
+    try:
+        yield
+    finally:
+        daemon.kill()
 
 
 def adds_up(daemon: DaemonProcess) -> bool:
@@ -134,6 +146,32 @@ def test_bytes_in_flight_stay_within_their_budget(
         assert adds_up(daemon)
         assert daemon.memory_kib() - before < 64 * 1024
         assert daemon.stop() == 0
+
+
+def test_memory_is_bounded_whatever_waits(
+    node: RabbitNode, names: Names, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With LARGE_MESSAGES=1000 in the environment: 4 GiB wait, and the peak is printed."""
+    count, size = int(os.environ.get("LARGE_MESSAGES", "60")), 4 << 20
+    with moody_daemon(tmp_path, node, names) as daemon:
+        base = daemon.memory_kib() >> 10
+    publish(node.url, names.exchange, (b"%07d" % n + b"x" * (size - 7) for n in range(count)))
+    (tmp_path / "mood").write_text("slow")
+    daemon.start(ready=False)
+    with closing_kill(daemon):
+        wait_until(lambda: "max_in_flight_bytes" in daemon.get("/readyz")[1], "full", 60 + count)
+        (tmp_path / "mood").write_text("")
+        wait_until(lambda: daemon.acked() == count, "all is acknowledged", 60 + count)
+        peak = daemon.memory_kib() >> 10
+        returned = int(daemon.metric("logfan_requeued_messages_total"))
+        assert adds_up(daemon)
+        assert daemon.stop() == 0
+    with (tmp_path / "raw.log").open("rb") as lines:
+        assert sorted(int(line[:7]) for line in lines) == list(range(count))
+    with capsys.disabled():
+        print(f"\n{count} of 4 MiB: {base} MiB, at most {peak} MiB; {returned} were handed back")
+    # The budget is 64 MiB; the rest is one read, one body in parts, and one write.
+    assert peak - base < 64 + 48
 
 
 def test_one_body_larger_than_the_budget_still_passes(
