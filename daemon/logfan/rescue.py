@@ -98,6 +98,10 @@ class Rescue:
             offer = recovery.offer()
             self._finish_done(recovery)
             if not offer:
+                if self._handle.trouble is not None:
+                    # What it was about was handed back meanwhile. Nothing comes for a sink that
+                    # is down, so nothing but `open` can tell that it is up.
+                    self._handle.opened = False
                 return
             outcome = self._handle.offer([entry.record for entry in offer])
             if outcome is None:

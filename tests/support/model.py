@@ -1,0 +1,317 @@
+"""A broker, sinks and dead letters made by hand, which check all that is asked of them.
+
+The broker holds the daemon to AMQP's rules and to the promise: what it is told to forget must lie
+in every required sink, or in the dead letters. The sinks remember what they raised, so that a
+refusal can be held against the evidence.
+"""
+
+from bisect import insort
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pika import spec
+
+from logfan.api import Record, RecordsRejected, Sink, SinkConfig, SinkUnavailable
+from logfan.letters import Refusal
+from logfan.topology import Declared
+from support.strands import Strand, Time
+
+REQUIRED = ("a", "b")
+SINKS = (*REQUIRED, "optional")
+
+
+@dataclass(slots=True, order=True)
+class Message:
+    """A message by its number: the order of publishing."""
+
+    number: int
+    body: bytes = field(compare=False)
+    redelivered: bool = field(default=False, compare=False)
+
+
+def body_of(number: int, trouble: str, size: int) -> bytes:
+    """`trouble`: `poison-SINK`, `refuse-SINK` (at write), `late-SINK` (at flush), or none."""
+    return f"{number}|{trouble}|".encode().ljust(size, b".")
+
+
+def number_of(record: Record) -> int:
+    return int(record.body.split(b"|", 1)[0])
+
+
+def trouble_of(record: Record) -> str:
+    return record.body.split(b"|", 2)[1].decode()
+
+
+class Truth:
+    """What really is: what was published, where it lies, and which rules were broken."""
+
+    def __init__(self) -> None:
+        self.time = Time()
+        self.published = 0
+        self.acked: set[int] = set()
+        self.delivered: Counter[int] = Counter()
+        self.held: dict[str, list[int]] = {name: [] for name in SINKS}
+        """What each sink holds durably, in the order in which it came."""
+        self.times_held: dict[str, Counter[int]] = {name: Counter() for name in SINKS}
+        self.letters: set[tuple[str, int]] = set()
+        """The dead letters that were confirmed."""
+        self.unordered = False
+        """A sink failed without a reason: where records are offered alone, the order changes."""
+        self.bugs: dict[str, bool] = dict.fromkeys(SINKS, False)
+        """Sinks that failed without a reason with records that are good."""
+        self.faults: list[str] = []
+
+    def is_settled(self, sink: str, number: int) -> bool:
+        return self.times_held[sink][number] > 0 or (sink, number) in self.letters
+
+
+class Channel:
+    """The broker's side of one channel: one consumer at a time, and frames on their way."""
+
+    def __init__(self, queue: list[Message], truth: Truth) -> None:
+        self.is_open = True
+        self.frames: deque[Message | Callable[[], None]] = deque()
+        self.unacked: dict[int, tuple[Message, int]] = {}
+        """By delivery tag: the message, and which consumer it was for."""
+        self.read: dict[int, int] = {}
+        """The unacked tags that the daemon has read, with the size of the body."""
+        self.acks = self.nacks = 0
+        self._queue, self._truth = queue, truth
+        self._tag_sent = self._tag_read = 0
+        self._consumer, self._consuming, self._prefetch = 0, False, 0
+
+    def consume(self, prefetch: int, on_consuming: Callable[[], None]) -> None:
+        assert self.is_open
+        assert not self._consuming
+        self._consumer += 1
+        self._consuming, self._prefetch = True, prefetch
+        self.frames.append(on_consuming)
+
+    def cancel(self, on_cancelled: Callable[[], None]) -> None:
+        assert self.is_open
+        self._consuming = False
+        self.frames.append(on_cancelled)
+
+    def send(self) -> None:
+        """Put on the way what the prefetch allows. Like RabbitMQ it counts for each consumer."""
+        theirs = sum(consumer == self._consumer for _, consumer in self.unacked.values())
+        while self.is_open and self._consuming and self._queue and theirs < self._prefetch:
+            message = self._queue.pop(0)
+            self._tag_sent += 1
+            self.unacked[self._tag_sent] = message, self._consumer
+            self.frames.append(message)
+            theirs += 1
+
+    def next_frame(self, deliver: Callable[..., None]) -> None:
+        """The daemon reads one frame."""
+        frame = self.frames.popleft()
+        if not isinstance(frame, Message):
+            frame()
+            return
+        self._tag_read += 1
+        self._truth.delivered[frame.number] += 1
+        self.read[self._tag_read] = len(frame.body)
+        method = spec.Basic.Deliver("tag", self._tag_read, frame.redelivered, "logs", "")
+        deliver(self, method, spec.BasicProperties(), frame.body)
+
+    def ack(self, tag: int) -> None:
+        for message in self._take(tag, multiple=True):
+            self.acks += 1
+            missing = [s for s in REQUIRED if not self._truth.is_settled(s, message.number)]
+            assert not missing, f"message {message.number} was acknowledged without {missing}"
+            self._truth.acked.add(message.number)
+
+    def nack(self, tag: int, *, multiple: bool) -> None:
+        for message in self._take(tag, multiple=multiple):
+            self.nacks += 1
+            self._requeue(message)
+
+    def close(self) -> None:
+        """Everything that is not acknowledged goes back, whether it was read or not."""
+        self.is_open = False
+        for message, _ in self.unacked.values():
+            self._requeue(message)
+        self.unacked.clear()
+        self.read.clear()
+
+    def _take(self, tag: int, *, multiple: bool) -> list[Message]:
+        assert self.is_open, "spoken on a channel that is closed"
+        assert tag in self.unacked, f"unknown delivery tag {tag}"
+        assert tag in self.read, f"delivery tag {tag} was not read yet"
+        tags = [t for t in self.unacked if t == tag or (multiple and t < tag)]
+        for one in tags:
+            del self.read[one]
+        return [self.unacked.pop(one)[0] for one in tags]
+
+    def _requeue(self, message: Message) -> None:
+        message.redelivered = True
+        insort(self._queue, message)
+
+
+class ModelSubscription:
+    """What a road asks of a `Subscription`."""
+
+    address = "model"
+
+    def __init__(self, channel: Channel, on_consuming: Callable[[Any, Declared], None]) -> None:
+        self.channel = channel
+        self._on_consuming = on_consuming
+
+    def ack(self, tag: int) -> None:
+        self.channel.ack(tag)
+
+    def requeue(self, tag: int) -> None:
+        self.channel.nack(tag, multiple=True)
+
+    def requeue_one(self, tag: int) -> None:
+        self.channel.nack(tag, multiple=False)
+
+    def consume(self, prefetch: int) -> None:
+        if self.channel.is_open:
+            self.channel.consume(prefetch, lambda: self._on_consuming(self, Declared("model")))
+
+    def cancel(self, on_cancelled: Callable[[], None]) -> None:
+        if self.channel.is_open:
+            self.channel.cancel(on_cancelled)
+        else:
+            on_cancelled()
+
+
+class Store(Sink):
+    """A sink that fails as it is told to, and keeps what was flushed."""
+
+    def __init__(self, name: str, truth: Truth, strand: Strand) -> None:
+        super().__init__(SinkConfig(), name=name)
+        self.state = "up"
+        """Or `down`, `flush-down`, `flush-bug`, `bug`."""
+        self.slow = False
+        self.dead = False
+        self._truth, self._strand = truth, strand
+        self._written: list[int] = []
+        self._late: dict[int, str] = {}
+        self._refused: set[int] = set()
+        self._offered: list[int] = []
+        self._alone: Counter[int] = Counter()
+        self._is_suspected = False
+        self._taken_since: set[int] = set()
+
+    def has_refused(self, number: int) -> bool:
+        """Whether it said so itself."""
+        return number in self._refused
+
+    def has_evidence(self, number: int) -> bool:
+        """It failed alone again and again since the sink was last down, and another was taken."""
+        return self._alone[number] >= 3 and bool(self._taken_since - {number})
+
+    def open(self) -> None:
+        self._written, self._late = [], {}
+        if self.state == "down":
+            raise self._down()
+
+    def write(self, records: Sequence[Record]) -> None:
+        self._linger()
+        self._offered = [number_of(record) for record in records]
+        troubles = [trouble_of(record) for record in records]
+        for number in self._offered:
+            if self._truth.times_held[self.name][number] >= self._truth.delivered[number]:
+                self._truth.faults.append(f"{self.name} was offered {number} again for nothing")
+        if self.state == "down":
+            raise self._down()
+        if self.state == "bug" or f"poison-{self.name}" in troubles:
+            raise self._bug(innocent=self.state == "bug")
+        refused = {i: "refused" for i, t in enumerate(troubles) if t == f"refuse-{self.name}"}
+        self._late = {i: "late" for i, t in enumerate(troubles) if t == f"late-{self.name}"}
+        self._written = [n for i, n in enumerate(self._offered) if i not in {*refused, *self._late}]
+        self._refused |= {self._offered[i] for i in refused}
+        if refused:
+            raise RecordsRejected(refused)
+
+    def flush(self) -> None:
+        self._linger()
+        if self.state == "flush-down":
+            raise self._down()
+        if self.state == "flush-bug":
+            raise self._bug(innocent=True)
+        if self._late:
+            late, self._late = self._late, {}
+            self._refused |= {self._offered[i] for i in late}
+            raise RecordsRejected(late)
+        self._truth.held[self.name] += self._written
+        self._truth.times_held[self.name].update(self._written)
+        if self._is_suspected:
+            self._taken_since.update(self._written)
+        self._written = []
+
+    def _linger(self) -> None:
+        if self.slow:
+            self._strand.park(lambda: True)
+        if self.dead:
+            raise SinkUnavailable("the process is dead")
+
+    def _down(self) -> SinkUnavailable:
+        self._is_suspected = False
+        self._alone.clear()
+        self._taken_since.clear()
+        return SinkUnavailable("down")
+
+    def _bug(self, *, innocent: bool) -> ValueError:
+        self._is_suspected = self._truth.unordered = True
+        self._truth.bugs[self.name] |= innocent
+        if len(self._offered) == 1:
+            self._alone.update(self._offered)
+        return ValueError("a bug")
+
+
+class ModelSending:
+    """Refusals on their way."""
+
+    def __init__(self, refusals: Sequence[Refusal], time: Time, strand: Strand) -> None:
+        self.refusals = refusals
+        self.failure: str | None = None
+        self.done = False
+        self._time, self._strand = time, strand
+
+    def wait(self, seconds: float) -> bool:
+        until = self._time.now + seconds
+        if not self.done:
+            self._strand.park(lambda: self.done or self._time.now >= until)
+        return self.done
+
+
+class Post:
+    """The way to the dead-letter queue of one daemon."""
+
+    def __init__(self, truth: Truth) -> None:
+        self._truth = truth
+        self._under_way: list[ModelSending] = []
+
+    def send(self, store: Store, strand: Strand, refusals: Sequence[Refusal]) -> ModelSending:
+        for refusal in refusals:
+            self._judge(store, refusal)
+        sending = ModelSending(refusals, self._truth.time, strand)
+        self._under_way.append(sending)
+        return sending
+
+    def resolve(self, *, works: bool) -> None:
+        """The broker confirms all that is under way, or the attempt fails."""
+        under_way, self._under_way = self._under_way, []
+        for sending in under_way:
+            if works:
+                letters = {(r.sink, number_of(r.record)) for r in sending.refusals}
+                self._truth.letters |= letters
+            else:
+                sending.failure = "no confirm"
+            sending.done = True
+
+    def _judge(self, store: Store, refusal: Refusal) -> None:
+        number, trouble = number_of(refusal.record), trouble_of(refusal.record)
+        assert refusal.sink == store.name
+        assert refusal.attempts > 0
+        assert refusal.first_failed_at > 0
+        if trouble in (f"refuse-{store.name}", f"late-{store.name}") and store.has_refused(number):
+            return
+        assert store.has_evidence(number), f"{number} is dead-lettered by {store.name} for nothing"
+        if not self._truth.bugs[store.name]:
+            assert trouble == f"poison-{store.name}", f"{number} never failed alone but for others"

@@ -1,0 +1,181 @@
+"""A daemon without a broker: the real road and workers, put together on strands."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from logfan.backoff import Backoff
+from logfan.config import RabbitmqSettings, Settings, SinkSettings
+from logfan.ledger import Batch
+from logfan.metrics import ConsumerNumbers, SinkNumbers
+from logfan.road import Road
+from logfan.topology import Declared
+from logfan.worker import Limits, SinkWorker
+from support.model import REQUIRED, SINKS, Channel, Message, ModelSubscription, Post, Store, Truth
+from support.strands import Strand, StrandClock, StrandInbox
+
+PREFETCH = 6
+BUDGET = 400
+THIRD = 600.0
+"""Of the acknowledgement timeout, in seconds."""
+SETTINGS = Settings(
+    sinks={name: SinkSettings(kind="model") for name in SINKS},
+    rabbitmq=RabbitmqSettings.model_validate(
+        {"prefetch": PREFETCH, "max_in_flight_bytes": "400B", "acknowledgement_timeout": "30m"}
+    ),
+)
+
+
+class Daemon:
+    """A road and its workers, as `Consumer` and `Pipeline` put them together."""
+
+    def __init__(self, truth: Truth, queue: list[Message]) -> None:
+        self.truth, self.queue = truth, queue
+        self.numbers = ConsumerNumbers()
+        self.calls: list[Callable[[], None]] = []
+        self.channel: Channel | None = None
+        self.acks = self.nacks = 0
+        self.stopping = self.drained = self._began = False
+        self.post = Post(truth)
+        self.strands = [Strand() for _ in SINKS]
+        self.stores = [Store(n, truth, s) for n, s in zip(SINKS, self.strands, strict=True)]
+        self.workers = [self._worker(n, store) for n, store in enumerate(self.stores)]
+        self._soon: list[Callable[[], None]] = []
+        self.road = Road(
+            settings=SETTINGS, numbers=self.numbers, clock=StrandClock(truth.time, Strand()),
+            workers=self.workers, soon=self._soon.append, cross=self.calls.append,
+            say=lambda words: None, drained=self._note_drained,
+        )  # fmt: skip
+        for worker, strand in zip(self.workers, self.strands, strict=True):
+            strand.start(worker._run)
+
+    def _worker(self, number: int, store: Store) -> SinkWorker:
+        strand, required = self.strands[number], store.name in REQUIRED
+        worker = SinkWorker(
+            sink=store,
+            limits=Limits(
+                max_records=3, max_bytes=300, window=PREFETCH,
+                waiting_records=None if required else PREFETCH,
+                waiting_bytes=None if required else BUDGET,
+            ),
+            backoff=Backoff(0.2, 30.0, jitter=False),
+            numbers=SinkNumbers(),
+            settled=partial(self._settle, number) if required else None,
+            send=partial(self.post.send, store, strand),
+            clock=StrandClock(self.truth.time, strand),
+        )  # fmt: skip
+        worker._inbox = StrandInbox(strand)  # type: ignore[assignment]
+        return worker
+
+    def _settle(self, sink: int, batches: Sequence[Batch]) -> None:
+        self.road.settle(sink, batches)
+
+    def _note_drained(self) -> None:
+        self.drained = True
+
+    # The I/O thread
+
+    def connect(self) -> None:
+        self._began = False
+        self.channel = Channel(self.queue, self.truth)
+        ModelSubscription(self.channel, self._begin).consume(self.road.prefetch)
+
+    def _begin(self, subscription: Any, declared: Declared) -> None:
+        self._began = True
+        self.road.begin(subscription, declared)
+
+    def read(self, frames: int) -> None:
+        """One read of the socket, and the turn of the loop after it."""
+        self._take(frames)
+        self._turn_the_loop()
+
+    def _take(self, frames: int) -> None:
+        if self.channel is not None:
+            self.channel.send()
+            for _ in range(min(frames, len(self.channel.frames))):
+                self.channel.next_frame(self.road.deliver)
+
+    def _turn_the_loop(self) -> None:
+        while self._soon:
+            self._soon.pop(0)()
+
+    def loop(self) -> None:
+        """What came from other threads."""
+        calls = self.calls[:]
+        self.calls.clear()
+        for call in calls:
+            call()
+
+    def lose(self, unseen: int, frames: int) -> None:
+        """The channel is gone in the middle of a read, after `unseen` frames of it. Some frames
+        may still come after that was told."""
+        self._take(unseen)
+        channel, self.channel = self.channel, None
+        assert channel is not None
+        frames_left = [f for f in list(channel.frames)[:frames] if isinstance(f, Message)]
+        self._count(channel)
+        self.road.end(requeue=False)
+        channel.frames.clear()
+        channel.frames += frames_left
+        for _ in frames_left:
+            channel.next_frame(self.road.deliver)
+        channel.close()
+        self._turn_the_loop()
+
+    def _count(self, channel: Channel) -> None:
+        self.acks, self.nacks = self.acks + channel.acks, self.nacks + channel.nacks
+        channel.acks = channel.nacks = 0
+
+    # The workers
+
+    def work(self) -> bool:
+        """Let all that can run, run, but for time. Whether anything did."""
+        ran = False
+        while ready := [strand for strand in self.strands if strand.is_ready]:
+            ran = True
+            for strand in ready:
+                strand.resume()
+        return ran
+
+    # The end
+
+    def stop(self) -> None:
+        self.stopping = True
+        if self.channel is not None and not self._began:
+            self.channel.close()  # still on its way: it need not arrive
+            self.channel = None
+            self.road.end(requeue=False)
+        self.road.stop()
+        for worker in self.workers:
+            worker.hurry()
+
+    def finish(self) -> None:
+        """In the order of `Pipeline.stop`, with the deadline passed where not all is drained."""
+        for worker in self.workers:
+            worker.stop()
+        self.work()
+        for worker in self.workers:
+            worker.give_up()
+        self._end_strands()
+        if self.channel is not None:
+            self.road.end(requeue=True)
+            self._count(self.channel)
+            self.channel.close()
+        self.channel = None
+
+    def kill(self) -> None:
+        """As kill -9 does: nothing more is said to anybody."""
+        if self.channel is not None:
+            self.channel.close()
+        for store in self.stores:
+            store.dead = True
+        for worker in self.workers:
+            worker.give_up()
+        self._end_strands()
+        self.calls.clear()
+
+    def _end_strands(self) -> None:
+        self.post.resolve(works=False)
+        for strand in self.strands:
+            while not strand.over:
+                strand.resume()

@@ -1,0 +1,293 @@
+"""Road, ledger, workers and rescue together, in any order of events: nothing is lost.
+
+The real ones run against a broker, sinks and dead letters made by hand (`support.model`). Each
+worker is a strand (`support.strands`): it runs only while a rule waits for it, so an example is
+the same each time. Time is moved by hand.
+
+`LOGFAN_MACHINE_EXAMPLES=5000` runs so many, drawn anew each time.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from support.model import REQUIRED, SINKS, Message, Truth, body_of
+from support.model_daemon import BUDGET, THIRD, Daemon
+
+LIGHT, HEAVY = (12, 12, 12, 40, 100), (12, 12, 12, 40, 150, 390, 900)
+TROUBLES = [f"{kind}-{sink}" for kind in ("poison", "refuse", "late") for sink in SINKS]
+ENDS = ("lose", "lose", "lose", "stop", "stop", "kill")
+
+
+class RoadMachine(RuleBasedStateMachine):
+    """What may happen, in any order; what must hold after each; and how it must end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.truth = Truth()
+        self.queue: list[Message] = []
+        self.poison = dict.fromkeys(SINKS, 0)
+        self.daemon = Daemon(self.truth, self.queue)
+        self.heavy = False
+
+    @initialize(heavy=st.booleans())
+    def begin(self, heavy: bool) -> None:
+        """Heavy messages and poison not in one example: where no other record fits into the
+        window beside the poison, nothing proves it, and it stands for ever."""
+        self.heavy = heavy
+        self.daemon.connect()
+        self.daemon.read(1)
+
+    # The publisher
+
+    @rule(size=st.integers(0, 6), count=st.integers(1, 4))
+    def publish(self, size: int, count: int) -> None:
+        sizes = HEAVY if self.heavy else LIGHT
+        for _ in range(count):
+            self._publish("", sizes[size % len(sizes)])
+
+    @rule(trouble=st.sampled_from(TROUBLES), size=st.sampled_from((24, 60)))
+    def publish_trouble(self, trouble: str, size: int) -> None:
+        kind, sink = trouble.split("-")
+        if kind == "poison":
+            # A window of nothing but poison cannot be told from a sink that is down.
+            if self.heavy or self.poison[sink] == 2:
+                return
+            self.poison[sink] += 1
+        self._publish(trouble, size)
+        self._publish("", size)
+
+    def _publish(self, trouble: str, size: int) -> None:
+        number = self.truth.published
+        self.truth.published += 1
+        self.queue.append(Message(number, body_of(number, trouble, size)))
+
+    # The daemon's threads
+
+    @rule(frames=st.integers(1, 10))
+    def read(self, frames: int) -> None:
+        self.daemon.read(frames)
+
+    @rule()
+    def loop(self) -> None:
+        self.daemon.loop()
+
+    @rule(sink=st.integers(0, 2))
+    def work_one(self, sink: int) -> None:
+        strand = self.daemon.strands[sink]
+        if strand.is_ready:
+            strand.resume()
+
+    @rule(frames=st.integers(3, 10))
+    def go_on(self, frames: int) -> None:
+        self.daemon.read(frames)
+        self.daemon.work()
+        self.daemon.loop()
+
+    @rule(seconds=st.sampled_from((0.3, 1.0, 7.0, 40.0, THIRD + 1)), work=st.booleans())
+    def pass_time(self, seconds: float, work: bool) -> None:
+        self.truth.time.now += seconds
+        if work:
+            self.daemon.work()
+        self.daemon.road.turn(self.truth.time.now)
+
+    # Trouble
+
+    @rule(
+        sink=st.integers(0, 2),
+        state=st.sampled_from(("up", "up", "down", "flush-down", "flush-bug", "bug")),
+        slow=st.booleans(),
+    )
+    def change_sink(self, sink: int, state: str, slow: bool) -> None:
+        self.daemon.stores[sink].state = state
+        self.daemon.stores[sink].slow = slow
+
+    @rule(works=st.booleans())
+    def dead_letters(self, works: bool) -> None:
+        self.daemon.post.resolve(works=works)
+
+    @precondition(lambda self: self.daemon.channel is not None and self.daemon.channel.unacked)
+    @rule(
+        how=st.sampled_from(ENDS),
+        unseen=st.integers(0, 3),
+        late=st.integers(0, 3),
+    )
+    def end(self, how: str, unseen: int, late: int) -> None:
+        """The channel is lost, TERM comes, or kill -9."""
+        if how == "lose":
+            self.daemon.lose(unseen, late)
+        elif how == "kill":
+            self.daemon.kill()
+            self._start_again()
+        elif not self.daemon.stopping:
+            self.daemon.stop()
+
+    @precondition(lambda self: self.daemon.channel is None and not self.daemon.stopping)
+    @rule()
+    def connect(self) -> None:
+        self.daemon.connect()
+
+    @precondition(lambda self: self.daemon.stopping)
+    @rule()
+    def finish(self) -> None:
+        drained = self.daemon.drained
+        self.daemon.finish()
+        self.numbers_add_up()
+        if drained:
+            assert self.daemon.numbers.in_flight_messages == 0
+        self._start_again()
+
+    def _start_again(self) -> None:
+        self.daemon = Daemon(self.truth, self.queue)
+        self.daemon.connect()
+
+    # What always holds
+
+    @invariant()
+    def no_rule_is_broken(self) -> None:
+        assert not self.truth.faults
+
+    @invariant()
+    def numbers_add_up(self) -> None:
+        daemon, numbers, channel = self.daemon, self.daemon.numbers, self.daemon.channel
+        ledger, intake = daemon.road._ledger, daemon.road._intake
+        left = numbers.acked + numbers.requeued + numbers.abandoned + ledger.messages
+        assert numbers.received_messages == left
+        acks, nacks = (channel.acks, channel.nacks) if channel is not None else (0, 0)
+        assert numbers.acked == daemon.acks + acks
+        assert numbers.requeued == daemon.nacks + nacks
+        read = channel.read if channel is not None else {}
+        assert len(read) == ledger.messages + intake.messages
+        assert sum(read.values()) == ledger.size + intake.size
+        assert numbers.in_flight_bytes == ledger.size
+
+    @invariant()
+    def the_budget_holds(self) -> None:
+        read = self.daemon.channel.read if self.daemon.channel is not None else {}
+        assert len(read) <= 1 or sum(read.values()) <= BUDGET
+
+    # How it ends
+
+    def teardown(self) -> None:
+        try:
+            self._mend()
+            self._run_until_quiet()
+            self._nothing_is_lost()
+        finally:
+            self.daemon.kill()
+
+    def _mend(self) -> None:
+        for store in self.daemon.stores:
+            store.state, store.slow = "up", False
+        if self.daemon.stopping:
+            self._drain()
+            self.daemon.finish()
+            self._start_again()
+        if self.daemon.channel is None:
+            self.daemon.connect()
+
+    def _drain(self) -> None:
+        """With all mended it must come to an end, but for poison: no more company comes."""
+        for _ in range(100):
+            if self.daemon.drained:
+                return
+            self._all_go_on()
+        assert any(self.poison.values()), "told to stop, and never drained"
+
+    def _all_go_on(self) -> None:
+        for _ in range(40):
+            self.daemon.read(1)
+            worked = self.daemon.work()
+            self.daemon.post.resolve(works=True)
+            self.daemon.loop()
+            if not worked:
+                break
+        self.no_rule_is_broken()
+        self.numbers_add_up()
+        self.the_budget_holds()
+        self.truth.time.now += 1.0
+        self.daemon.road.turn(self.truth.time.now)
+
+    def _run_until_quiet(self) -> None:
+        """Some company now and then: without another record nothing is proven. One message a
+        read: where a batch fills half the budget, no company comes for a poison in it."""
+        for turn in range(1, 200):
+            if len(self.truth.acked) == self.truth.published:
+                return
+            self._all_go_on()
+            if turn % 20 == 0:
+                self.truth.time.now += THIRD
+            if turn % 5 == 0 and not self.queue:
+                self._publish("", 12)
+        raise AssertionError(
+            f"only {len(self.truth.acked)} of {self.truth.published} are acknowledged: "
+            f"{[w.trouble for w in self.daemon.workers]}, {self.daemon.road._pause}"
+        )
+
+    def _nothing_is_lost(self) -> None:
+        assert not self.queue
+        for sink in REQUIRED:
+            for number in range(self.truth.published):
+                assert self.truth.is_settled(sink, number), (sink, number)
+            if not self.truth.unordered:
+                first = list(dict.fromkeys(self.truth.held[sink]))
+                assert first == sorted(first)
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """Backing off is told at length; here it is what the test is about."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def test_nothing_is_lost_whatever_happens_in_whatever_order() -> None:
+    drawn_anew = os.environ.get("LOGFAN_MACHINE_EXAMPLES")
+    run_state_machine_as_test(
+        RoadMachine,
+        settings=settings(
+            max_examples=int(drawn_anew or 250),
+            derandomize=drawn_anew is None,
+            stateful_step_count=40,
+            deadline=None,
+            database=None,
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+@pytest.mark.parametrize("trouble", ["refuse-a", "late-a"])
+def test_after_an_outage_of_the_dead_letters_the_window_comes_back(trouble: str) -> None:
+    """The sink is open all the time, and what it refused was handed back: it is not down."""
+    truth, queue = Truth(), [Message(0, body_of(0, trouble, 24)), Message(1, body_of(1, "", 24))]
+    daemon = Daemon(truth, queue)
+    daemon.connect()
+    daemon.read(10)
+    daemon.work()
+    daemon.post.resolve(works=False)
+    daemon.work()
+    assert daemon.workers[0].trouble == "1 refused records cannot be dead-lettered: no confirm"
+    truth.time.now += THIRD + 1
+    for _ in range(5):
+        daemon.road.turn(truth.time.now)
+        daemon.read(10)
+        daemon.work()
+        daemon.post.resolve(works=True)
+        daemon.loop()
+        truth.time.now += 1
+    assert truth.acked == {0, 1}
+    daemon.kill()
