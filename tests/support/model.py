@@ -61,6 +61,8 @@ class Truth:
         """A sink failed without a reason: where records are offered alone, the order changes."""
         self.bugs: dict[str, bool] = dict.fromkeys(SINKS, False)
         """Sinks that failed without a reason with records that are good."""
+        self.in_flight: dict[int, tuple[Message, int]] = {}
+        """What the present channel has delivered and not got back."""
         self.faults: list[str] = []
 
     def is_settled(self, sink: str, number: int) -> bool:
@@ -78,6 +80,7 @@ class Channel:
         self.read: dict[int, int] = {}
         """The unacked tags that the daemon has read, with the size of the body."""
         self.acks = self.nacks = 0
+        truth.in_flight = self.unacked
         self._queue, self._truth = queue, truth
         self._tag_sent = self._tag_read = 0
         self._consumer, self._consuming, self._prefetch = 0, False, 0
@@ -211,12 +214,10 @@ class Store(Sink):
             raise self._down()
 
     def write(self, records: Sequence[Record]) -> None:
-        self._linger()
         self._offered = [number_of(record) for record in records]
+        self._look_at_what_is_offered()
+        self._linger()
         troubles = [trouble_of(record) for record in records]
-        for number in self._offered:
-            if self._truth.times_held[self.name][number] >= self._truth.delivered[number]:
-                self._truth.faults.append(f"{self.name} was offered {number} again for nothing")
         if self.state == "down":
             raise self._down()
         if self.state == "bug" or f"poison-{self.name}" in troubles:
@@ -243,6 +244,14 @@ class Store(Sink):
         if self._is_suspected:
             self._taken_since.update(self._written)
         self._written = []
+
+    def _look_at_what_is_offered(self) -> None:
+        live = {message.number for message, _ in self._truth.in_flight.values()}
+        for number in [] if self.dead else self._offered:
+            if self._truth.times_held[self.name][number] >= self._truth.delivered[number]:
+                self._truth.faults.append(f"{self.name} was offered {number} again for nothing")
+            if self.name in REQUIRED and number not in live:
+                self._truth.faults.append(f"{self.name} was offered {number}, which was abandoned")
 
     def _linger(self) -> None:
         if self.slow:

@@ -96,12 +96,17 @@ class RoadMachine(RuleBasedStateMachine):
         self.daemon.work()
         self.daemon.loop()
 
-    @rule(seconds=st.sampled_from((0.3, 1.0, 7.0, 40.0, THIRD + 1)), work=st.booleans())
-    def pass_time(self, seconds: float, work: bool) -> None:
-        self.truth.time.now += seconds
-        if work:
-            self.daemon.work()
-        self.daemon.road.turn(self.truth.time.now)
+    @rule(
+        seconds=st.sampled_from((0.3, 1.0, 7.0, 40.0, 40.0, THIRD + 1)),
+        times=st.integers(1, 8),
+        work=st.booleans(),
+    )
+    def pass_time(self, seconds: float, times: int, work: bool) -> None:
+        for _ in range(times):
+            self.truth.time.now += seconds
+            if work:
+                self.daemon.work()
+            self.daemon.road.turn(self.truth.time.now)
 
     # Trouble
 
@@ -259,7 +264,7 @@ def test_nothing_is_lost_whatever_happens_in_whatever_order() -> None:
     run_state_machine_as_test(
         RoadMachine,
         settings=settings(
-            max_examples=int(drawn_anew or 250),
+            max_examples=int(drawn_anew or 300),
             derandomize=drawn_anew is None,
             stateful_step_count=40,
             deadline=None,
