@@ -12,6 +12,7 @@ from logfan.metrics import SinkNumbers
 log = logging.getLogger(__name__)
 
 _SAY_AGAIN_SECONDS = 60.0
+_TRACED_MAX = 100
 
 
 class SinkHandle:
@@ -46,6 +47,7 @@ class SinkHandle:
         self._clock = clock
         self._ever_opened = False
         self._news = News()
+        self._traced: set[str] = set()
 
     def offer(self, records: Sequence[Record]) -> BaseException | None:
         """Open if need be, write and flush. None where all of it is taken and durable;
@@ -91,7 +93,8 @@ class SinkHandle:
         if self.trouble is None:
             return
         if self._backoff.attempts:
-            log.info("sink %s: up again after %d attempts", self.name, self._backoff.attempts)
+            attempts = counted(self._backoff.attempts, "attempt")
+            log.info("sink %s: up again after %s", self.name, attempts)
         self._backoff.reset()
         self._news = News()
         self.trouble = None
@@ -113,10 +116,12 @@ class SinkHandle:
         delay = self._backoff.next()
         if self._news.is_news(why, self._clock.monotonic()):
             log.warning(
-                "sink %s: %s; retrying in %.1f s; %d messages held",
-                self.name, why, delay, self._held(),
-                exc_info=traceback if self._news.first else None,
+                "sink %s: %s; retrying in %.2g s; %s held",
+                self.name, why, delay, counted(self._held(), "message"),
+                exc_info=None if why in self._traced else traceback,
             )  # fmt: skip
+            if traceback is not None and len(self._traced) < _TRACED_MAX:
+                self._traced.add(why)
         if not self.quitting:
             self._clock.wait(self.wake, delay)
             self.wake.clear()
@@ -142,6 +147,11 @@ def _checked(rejected: RecordsRejected, count: int) -> dict[int, str]:
     return dict(rejected.reasons)
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 message`, `1,000 messages`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def describe(error: BaseException) -> str:
     """The error in words for the operator, on one line."""
     text = " ".join(str(error).split())
@@ -155,13 +165,10 @@ class News:
 
     def __init__(self) -> None:
         self._told: dict[str, float] = {}
-        self.first = False
-        """Whether the text just told was told for the first time."""
 
     def is_news(self, text: str, now: float) -> bool:
         """True for a text not told yet, or not told for a minute."""
         told_at = self._told.get(text)
-        self.first = told_at is None
         if told_at is not None and now - told_at < _SAY_AGAIN_SECONDS:
             return False
         if len(self._told) >= 100:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from logfan.api import RecordsRejected, SinkUnavailable
 from logfan.clock import Clock
-from logfan.handle import News, SinkHandle, describe
+from logfan.handle import News, SinkHandle, counted, describe
 from logfan.ledger import Batch
 from logfan.letters import Refusal
 from logfan.metrics import SinkNumbers
@@ -126,7 +126,7 @@ class Rescue:
         if isinstance(failure, RecordsRejected):
             refused = recovery.rejected(offered, failure.reasons, now)
             self.took(len(offered) - len(refused))
-            why = f"refused {len(refused)} records (the first: {refused[0].reason})"
+            why = f"refused {counted(len(refused), 'record')} (the first: {refused[0].reason})"
         elif isinstance(failure, SinkUnavailable):
             recovery.unavailable(offered, now)
             refused = ()
@@ -160,7 +160,8 @@ class Rescue:
             if self._handle.quitting:
                 return False
         if sending.failure is not None:
-            words = f"{len(entries)} refused records cannot be dead-lettered: {sending.failure}"
+            refused = counted(len(entries), "refused record")
+            words = f"{refused} cannot be dead-lettered: {sending.failure}"
             self._handle.back_off(words)
             return False
         self._numbers.rejected += len(entries)
@@ -168,8 +169,8 @@ class Rescue:
         reason = entries[0].reason
         if self._news.is_news(reason, self._clock.monotonic()):
             log.warning(
-                "sink %s: %d records refused and dead-lettered (the first: %s)",
-                self._handle.name, len(entries), reason,
+                "sink %s: %s refused and dead-lettered (the first: %s)",
+                self._handle.name, counted(len(entries), "record"), reason,
             )  # fmt: skip
         recovery.buried(entries)
         if self._handle.opened:

@@ -249,4 +249,4 @@ def test_a_bug_is_told_with_its_traceback_once(
     told = [record for record in caplog.records if "a bug" in record.getMessage()]
     assert len(told) == 1
     assert told[0].exc_info is not None
-    assert "1 messages held" in told[0].getMessage()
+    assert "1 message held" in told[0].getMessage()
