@@ -134,7 +134,7 @@ def trickle(scene: Scene, rng: random.Random) -> None:
 
 def sink_fails(scene: Scene, rng: random.Random) -> None:
     with _ordered(scene, "fail", times=rng.randrange(1, 5)):
-        assert scene.daemon.sink_troubles()
+        wait_until(scene.daemon.sink_troubles, "the daemon says that the sink is down", 10)
 
 
 def sink_hangs(scene: Scene, rng: random.Random) -> None:
