@@ -19,6 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "units": set(),
     "faults": set(),
     "clock": set(),
+    "memory": set(),
     "backoff": set(),
     "repetition": set(),
     "logs": {"explain", "repetition"},
@@ -68,7 +69,8 @@ ALLOWED: dict[str, set[str]] = {
         "backoff", "broker", "clock", "consumer", "dead_letter", "metrics", "setup", "worker",
     },
     "app": {
-        "", "broker", "clock", "config", "faults", "http", "logs", "metrics", "notify", "pipeline",
+        "", "broker", "clock", "config", "faults", "http", "logs", "memory", "metrics", "notify",
+        "pipeline",
         "setup",
     },
 }  # fmt: skip

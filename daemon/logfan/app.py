@@ -17,7 +17,7 @@ from typing import Any
 
 from prometheus_client import REGISTRY
 
-from logfan import __version__, logs
+from logfan import __version__, logs, memory
 from logfan.broker import Kind, Trouble
 from logfan.clock import SYSTEM_CLOCK, Clock
 from logfan.config import HttpSettings
@@ -82,6 +82,7 @@ class Daemon:
         Raises ListenError where the HTTP side cannot start.
         """
         settings = self._prepared.settings
+        memory.return_what_is_free()
         REGISTRY.register(self._collector)
         try:
             self._http = self._serve(self._prepared)

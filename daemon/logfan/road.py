@@ -77,6 +77,7 @@ class Road:
         self._channel: Any = None
         self._subscribed = False
         self._pause: _Pause | None = None
+        self._short = False
         self._stopping = False
         self._delivery_limit: int | None = None
         self._arrived_at = 0.0
@@ -141,6 +142,7 @@ class Road:
 
     def _leave(self, left: int) -> int:
         self._subscription = self._channel = self._pause = None
+        self._short = False
         self._subscribed = self._numbers.consuming = False
         self._numbers.in_flight_bytes = 0
         self._check_drained()
@@ -245,7 +247,7 @@ class Road:
             now = self._clock.monotonic()
             for batch in ack.batches:
                 self._numbers.delivery_seconds.observe(now - batch.opened_at, len(batch.records))
-        if self._pause is _Pause.FULL:
+        if self._pause in (_Pause.FULL, _Pause.RESIZE):
             self._resume_where_possible()
         self._check_drained()
 
@@ -326,9 +328,15 @@ class Road:
             return
         if self._pause is _Pause.FULL and not self._window.is_low(self._ledger.size):
             return
-        self._pause = None
+        if self._pause is _Pause.RESIZE and self._ledger.messages:
+            return
+        # What is in flight does not count against the prefetch of a consumer that comes later.
+        held = self._ledger.messages
+        if held >= self._window.prefetch:
+            return
+        self._pause, self._short = None, held > 0
         self._subscribed = True
-        self._subscription.consume(self._window.prefetch)
+        self._subscription.consume(self._window.prefetch - held)
 
     def _sinks_are_ready(self) -> bool:
         return all(w.is_ready(_SLOW_SECONDS) for w in self._workers if w.required)
@@ -337,5 +345,6 @@ class Road:
         """Once a second: a prefetch that was cut for large messages grows when they are small."""
         numbers, (messages, size) = self._numbers, self._received_before
         self._received_before = numbers.received_messages, numbers.received_bytes
-        if self._window.grow(numbers.received_messages - messages, numbers.received_bytes - size):
+        received = numbers.received_messages - messages
+        if self._window.grow(received, numbers.received_bytes - size) or self._short:
             self._begin_pause(_Pause.RESIZE, "")

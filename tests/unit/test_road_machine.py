@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 )
 
 from support.model import REQUIRED, SINKS, Message, Truth, body_of
-from support.model_daemon import BUDGET, THIRD, Daemon
+from support.model_daemon import BUDGET, PREFETCH, THIRD, Daemon
 
 LIGHT, HEAVY = (12, 12, 12, 40, 100), (12, 12, 12, 40, 150, 390, 900)
 TROUBLES = [f"{kind}-{sink}" for kind in ("poison", "refuse", "late") for sink in SINKS]
@@ -182,6 +182,7 @@ class RoadMachine(RuleBasedStateMachine):
     def the_budget_holds(self) -> None:
         read = self.daemon.channel.read if self.daemon.channel is not None else {}
         assert len(read) <= 1 or sum(read.values()) <= BUDGET
+        assert len(read) <= PREFETCH
 
     # How it ends
 
@@ -285,7 +286,7 @@ def test_after_an_outage_of_the_dead_letters_the_window_comes_back(trouble: str)
     daemon.work()
     daemon.post.resolve(works=False)
     daemon.work()
-    assert daemon.workers[0].trouble == "1 refused records cannot be dead-lettered: no confirm"
+    assert daemon.workers[0].trouble == "1 refused record cannot be dead-lettered: no confirm"
     truth.time.now += THIRD + 1
     for _ in range(5):
         daemon.road.turn(truth.time.now)
