@@ -28,7 +28,7 @@ brokers: $(STAMP) ## The integration tests on RabbitMQ 3.10, 4.0 and 4.3, and a 
 cluster: $(STAMP) ## A cluster's nodes killed in turns under load: ROUNDS=5 PRIVATE_RABBITMQ=4.3
 	@ROUNDS=$(or $(ROUNDS),5) $(BIN)/python -m pytest -q -s tests/integration/test_cluster.py
 
-chaos: $(STAMP) ## Faults under load, then the verdict: KILLS=200 SECONDS=1200 MESSAGES=1000000 SEED=
+chaos: $(STAMP) ## Faults under load, then the verdict: KILLS=200 SECONDS=1800 MESSAGES=1000000 SEED=
 	@PYTHONPATH=tests $(BIN)/python -m chaos.run KILLS=$(KILLS) SECONDS=$(SECONDS) \
 		MESSAGES=$(MESSAGES) SEED=$(SEED) REPORT=$(REPORT)
 

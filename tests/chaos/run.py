@@ -1,6 +1,6 @@
 """`make chaos`: the long form. Faults from a printed seed under load, then the verdict.
 
-`python -m chaos.run [KILLS=200] [SECONDS=1200] [SEED=…] [MESSAGES=1000000] [REPORT=FILE]`. Exits 1
+`python -m chaos.run [KILLS=200] [SECONDS=1800] [SEED=…] [MESSAGES=1000000] [REPORT=FILE]`. Exits 1
 where anything broke. On a terminal it shows how far it is.
 """
 
@@ -57,7 +57,7 @@ def carry_out(
 
 def main(arguments: Sequence[str]) -> int:
     """The command line."""
-    defaults = {"KILLS": "200", "SECONDS": "1200", "MESSAGES": "1000000", "SEED": ""}
+    defaults = {"KILLS": "200", "SECONDS": "1800", "MESSAGES": "1000000", "SEED": ""}
     options = options_of(arguments, {**defaults, "REPORT": _REPORT})
     if options is None:
         return 2
