@@ -143,7 +143,8 @@ def test_where_the_dead_letter_cannot_be_published_the_record_waits(
         publish(own_node.url, names.exchange, [b"one", b"refuse", b"two"])
         wait_until(lambda: "cannot be dead-lettered" in daemon.get("/readyz")[1], "it says so")
         assert own_node.unacked(names.queue) == 3 - daemon.acked() >= 1
-        assert lines(tmp_path / "picky.log") == [b"one", b"two"]
+        # The last may have come in a read of its own: then it waits behind the refused one.
+        assert lines(tmp_path / "picky.log") in ([b"one"], [b"one", b"two"])
         with channel(own_node.url) as admin:
             admin.queue_delete(f"{names.queue}.dead")
         # It is declared anew once a letter finds it gone.
@@ -178,10 +179,10 @@ def test_without_dead_letters_a_refused_record_is_offered_again(
     with daemon_at(tmp_path, node, names, environ=environ) as daemon:
         publish(node.url, names.exchange, [b"one", b"refuse", b"two"])
         wait_until(lambda: "are offered again" in daemon.log(), "it says so")
-        assert lines(tmp_path / "picky.log") == [b"one", b"two"]
+        assert b"refuse" not in lines(tmp_path / "picky.log")
         (tmp_path / "mood").write_text("mended")
         wait_until(lambda: daemon.acked() == 3, "all is acknowledged")
-        assert lines(tmp_path / "picky.log") == [b"one", b"two", b"refuse"]
+        assert sorted(lines(tmp_path / "picky.log")) == [b"one", b"refuse", b"two"]
         with pytest.raises(LookupError):
             node.counts(f"{names.queue}.dead")
 
