@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -28,17 +29,14 @@ def names(request: pytest.FixtureRequest) -> Names:
 
 
 def _running() -> Iterator[RabbitNode]:
-    try:
-        node = RabbitNode()
-        node.start()
-    except NodeUnavailable as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
-    try:
+    with ExitStack() as stack:
+        try:
+            node = stack.enter_context(RabbitNode())
+        except NodeUnavailable as error:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(str(error))
         yield node
-    finally:
-        node.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

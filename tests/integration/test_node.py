@@ -13,7 +13,7 @@ import pytest
 
 from logfan.testing import versions
 from logfan.testing.debian import DebianUnavailable
-from logfan.testing.node import NodeUnavailable, QueueCounts, RabbitNode, answers
+from logfan.testing.node import NodeUnavailable, QueueCounts, RabbitNode, answers, free_port
 from support.broker import channel, waiting
 from support.waiting import wait_until
 
@@ -181,3 +181,9 @@ def test_where_nothing_can_be_fetched_it_says_what_to_do(
     monkeypatch.setattr("logfan.testing.debian.unpacked", refuse)
     with pytest.raises(NodeUnavailable, match=r"no apt-get\); install RabbitMQ.*rabbitmq\.urls"):
         RabbitNode()
+
+
+def test_no_two_nodes_of_a_process_get_the_same_port() -> None:
+    """A node of its own has three; two that were one by chance ended it at its start."""
+    ports = [free_port() for _ in range(600)]
+    assert len(set(ports)) == len(ports)

@@ -31,6 +31,8 @@ _START_SECONDS = 90.0
 _CTL_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 _LOG_LINES = 15
+_GIVEN: set[int] = set()
+"""Ports given out by this process: a node of many has three, and no two may be one."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _TIME_AND_PROCESS = re.compile(r"^\d{4}-\S+ \S+ (\[\w+\]) <[\d.]+>")
 # Erlang's own traffic stays on loopback, too; and idle schedulers do not spin, as the node shares
@@ -297,7 +299,8 @@ def answers(host: str, port: int, seconds: float = 2.0) -> bool:
 
 
 def free_port() -> int:
-    """A free port of 127.0.0.1, below those that the kernel gives to outgoing connections.
+    """A free port of 127.0.0.1, below those that the kernel gives to outgoing connections; never
+    the same one twice in a process.
 
     So nobody's connection takes a stopped node's port, and a client that reconnects again and
     again to a port where nothing listens does not end up connected to itself.
@@ -305,17 +308,19 @@ def free_port() -> int:
     lowest_of_kernel = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     candidates = range(10_000, max(lowest_of_kernel, 11_000))
     for port in random.sample(candidates, k=100):
-        if _is_free(port):
+        # Erlang looks at all addresses before it listens for other nodes on one of them.
+        if port not in _GIVEN and _is_free(port, "0.0.0.0"):  # noqa: S104 - it never listens
+            _GIVEN.add(port)
             return port
     raise NodeUnavailable(f"no free port of 127.0.0.1 among {candidates}")
 
 
-def _is_free(port: int) -> bool:
+def _is_free(port: int, address: str = "127.0.0.1") -> bool:
     with socket.socket() as probe:
         # As the broker does: connections that are about to be forgotten are no obstacle.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((address, port))
         except OSError:
             return False
     return True
