@@ -41,11 +41,12 @@ ALLOWED: dict[str, set[str]] = {
     },
     "codec": {"api"},
     "letters": {"api"},
-    "wire": {"api", "codec", "letters"},
+    "frames": {"api"},
+    "wire": {"api", "codec", "frames", "letters"},
     "broker": {"", "config", "tls"},
     "topology": {"config"},
     "declaring": {"topology"},
-    "subscription": {"broker", "config", "declaring", "topology", "wire"},
+    "subscription": {"broker", "config", "declaring", "frames", "topology", "wire"},
     "dead_letter": {
         "backoff", "broker", "codec", "config", "declaring", "faults", "letters", "topology",
         "wire",
@@ -54,7 +55,8 @@ ALLOWED: dict[str, set[str]] = {
     "intake": {"api", "ledger"},
     "reconnect": {"backoff", "broker", "config"},
     "road": {
-        "api", "clock", "config", "intake", "ledger", "letters", "metrics", "subscription",
+        "api", "clock", "config", "frames", "intake", "ledger", "letters", "metrics",
+        "subscription",
         "topology", "wire", "worker",
     },
     "consumer": {

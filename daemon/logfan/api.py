@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict
 
 from logfan.encodings import codings, decode
 
+UNPARSED = object()
+"""In the place of a body that nobody parsed yet."""
 NO_HEADERS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -45,9 +47,34 @@ class Properties:
     cluster_id: str | None = None
 
 
+class Origin:
+    """What records of one read have in common: where they were published, and when they came."""
+
+    __slots__ = ("decode", "exchange", "received_at", "redelivered", "routing_key")
+
+    def __init__(
+        self,
+        exchange: str,
+        routing_key: str,
+        redelivered: bool,
+        received_at: float,
+        decode: Callable[[Any], Properties],
+    ) -> None:
+        """`decode` makes properties of what a record holds in their place."""
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.redelivered = redelivered
+        self.received_at = received_at
+        self.decode = decode
+
+
 def _read_only(slot: str, doc: str) -> Any:
     """A property without a Python call in it: records are read more often than anything else."""
     return property(attrgetter(slot), doc=doc)
+
+
+def _call(function: Callable[[], Properties]) -> Properties:
+    return function()
 
 
 class Record:
@@ -57,16 +84,7 @@ class Record:
     return is shared, so copy before you change anything.
     """
 
-    __slots__ = (
-        "_body",
-        "_decoded",
-        "_exchange",
-        "_json",
-        "_properties",
-        "_received_at",
-        "_redelivered",
-        "_routing_key",
-    )
+    __slots__ = ("_body", "_decoded", "_json", "_origin", "_properties")
     _decoded: "Record | str"
 
     def __init__(
@@ -80,30 +98,29 @@ class Record:
     ) -> None:
         """`properties` may be a function, called at the first look (on any sink's thread)."""
         self._body = body
-        self._exchange = exchange
-        self._routing_key = routing_key
-        self._redelivered = redelivered
-        self._received_at = received_at
-        self._properties = properties
-        self._json: Any = _UNPARSED
+        self._origin = Origin(exchange, routing_key, redelivered, received_at, _call)
+        self._properties: Any = properties
+        self._json: Any = UNPARSED
 
     body: bytes = _read_only("_body", "The body's bytes, as published.")
-    exchange: str = _read_only("_exchange", "The exchange it was published to.")
-    routing_key: str = _read_only("_routing_key", "The routing key it was published with.")
+    exchange: str = _read_only("_origin.exchange", "The exchange it was published to.")
+    routing_key: str = _read_only("_origin.routing_key", "The routing key it was published with.")
     redelivered: bool = _read_only(
-        "_redelivered", "True where the broker delivered this message before: maybe a duplicate."
+        "_origin.redelivered",
+        "True where the broker delivered this message before: maybe a duplicate.",
     )
     received_at: float = _read_only(
-        "_received_at", "When logfan read it: seconds since 1970 (UTC)."
+        "_origin.received_at", "When logfan read it: seconds since 1970 (UTC)."
     )
 
     @property
     def properties(self) -> Properties:
         """The AMQP properties, decoded at the first look."""
         properties = self._properties
-        if not isinstance(properties, Properties):
-            self._properties = properties = properties()
-        return properties
+        if type(properties) is not Properties:
+            self._properties = properties = self._origin.decode(properties)
+        known: Properties = properties
+        return known
 
     @property
     def headers(self) -> Mapping[str, Any]:
@@ -133,7 +150,7 @@ class Record:
     def json(self) -> Any:
         """The body parsed as JSON, once for all sinks. Raises ValueError where it is not JSON."""
         parsed = self._json
-        if parsed is _UNPARSED:
+        if parsed is UNPARSED:
             try:
                 parsed = orjson.loads(self._body)
             except ValueError as error:
@@ -215,7 +232,6 @@ def _with_body(record: Record, body: bytes) -> Record:
 
 _RECORD_BYTES = 2000  # what a record costs beside its body, roughly
 _SHARED = _Shared(max_bytes=16 << 20)
-_UNPARSED = object()
 
 
 @dataclass(frozen=True, slots=True)

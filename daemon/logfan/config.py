@@ -115,6 +115,8 @@ class RabbitmqSettings(Table):
     acknowledgement_timeout: Annotated[Duration, Field(ge=1)] = _written("30m")
     """The broker's `consumer_timeout`. A third of it is how long a window may wait for a sink."""
     heartbeat: Annotated[Duration, Field(ge=1, le=65535)] = _written("30s")
+    fast_path: bool = True
+    """Read deliveries in one pass of our own; false: in pika's way."""
     startup: Literal["retry", "fail"] = "retry"
     reconnect: ReconnectSettings = ReconnectSettings()
 

@@ -118,9 +118,15 @@ class Consumer:
 
         return Road(
             settings=self._settings, numbers=self._numbers, clock=self._clock, workers=workers,
-            soon=lambda call: self._ioloop.call_later(0, call),
-            cross=self._ioloop.add_callback_threadsafe, say=say, drained=self.drained.set,
+            soon=self._soon, cross=self._ioloop.add_callback_threadsafe, say=say,
+            drained=self.drained.set,
         )  # fmt: skip
+
+    def _soon(self, call: Callable[[], None]) -> None:
+        if self._subscription is not None:
+            self._subscription.soon(call)
+        else:
+            self._ioloop.call_later(0, call)
 
     # The way in, and the one way back
 
@@ -153,8 +159,9 @@ class Consumer:
             queue=self._settings.queue,
             prefetch=self._road.prefetch,
             compare=self._began is None,
+            fast=rabbitmq.fast_path,
             events=self,
-            deliver=self._road.deliver,
+            receiver=self._road,
         )
         self.state = f"connecting to {self._subscription.address}"
 

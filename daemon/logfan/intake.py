@@ -4,6 +4,7 @@ Most of the time there is one: all that was read, for all sinks. A replayed dead
 sink; a message that the queue is about to drop is for none, but for the dead-letter queue.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from logfan.api import Record
@@ -49,6 +50,16 @@ class Intake:
         plain = self._plain
         plain.records.append(record)
         plain.last_tag = tag
+        plain.size += size
+
+    def add_run(self, records: Sequence[Record], last_tag: int, size: int) -> None:
+        """Messages for all sinks, of `size` bytes in all."""
+        self.size += size
+        self.messages += len(records)
+        self.last_tag = last_tag
+        plain = self._plain
+        plain.records += records
+        plain.last_tag = last_tag
         plain.size += size
 
     def add_apart(
@@ -99,6 +110,10 @@ class Window:
     def has_room(self, held: int, size: int) -> bool:
         """Whether a body of `size` bytes may come to the `held` ones. A single one always may."""
         return not held or held + size <= self._max_bytes
+
+    def has_room_for_all(self, held: int, size: int) -> bool:
+        """Whether several bodies of `size` bytes in all may come to the `held` ones."""
+        return held + size <= self._max_bytes
 
     def is_low(self, held: int) -> bool:
         """Whether so little is held that deliveries may begin again."""

@@ -17,6 +17,7 @@ from logfan import letters, wire
 from logfan.api import Record
 from logfan.clock import Clock
 from logfan.config import Settings
+from logfan.frames import Run
 from logfan.intake import Arrival, Intake, Window, delivery_count, worn_out
 from logfan.ledger import Batch, Ledger, Verdict
 from logfan.metrics import ConsumerNumbers
@@ -150,6 +151,25 @@ class Road:
 
     # Deliveries in
 
+    def now(self) -> float:
+        """The time of receipt that records bear, in seconds since 1970."""
+        return self._clock.time()
+
+    def deliver_run(self, channel: Any, run: Run) -> None:
+        """Messages that came together, none of them with a way of its own."""
+        if channel is not self._channel:
+            return  # a channel that is being left: its tags mean nothing any more
+        intake = self._intake
+        held = self._ledger.size + intake.size
+        if self._pause in _CLOSED or not self._window.has_room_for_all(held, run.size):
+            for tag, record in enumerate(run.records, run.last_tag - len(run.records) + 1):
+                if self._has_room(tag, record.size):
+                    self._begin_intake()
+                    intake.add(record, tag, record.size)
+            return
+        self._begin_intake()
+        intake.add_run(run.records, run.last_tag, run.size)
+
     def deliver(
         self,
         channel: Any,
@@ -157,23 +177,29 @@ class Road:
         properties: Any,
         body: bytes,
     ) -> None:
-        """pika's callback for each message."""
-        if channel is not self._channel:
-            return  # a channel that is being left: its tags mean nothing any more
-        intake, size = self._intake, len(body)
-        if self._pause in _CLOSED or not self._window.has_room(
-            self._ledger.size + intake.size, size
-        ):
-            self._turn_away(method, size)
+        """pika's callback for each message that did not come in a run."""
+        tag, size = method.delivery_tag, len(body)
+        if channel is not self._channel or not self._has_room(tag, size):
             return
-        if not intake.messages:
-            self._arrived_at = self._clock.time()
-            self._soon(self._dispatch)
+        self._begin_intake()
         record = wire.to_record(method, properties, body, self._arrived_at)
         if method.redelivered or not method.exchange:
             self._take_in_apart(record, method, size)
         else:
-            intake.add(record, method.delivery_tag, size)
+            self._intake.add(record, tag, size)
+
+    def _has_room(self, tag: int, size: int) -> bool:
+        """Whether a message may be taken in; one that may not is turned away."""
+        held = self._ledger.size + self._intake.size
+        if self._pause in _CLOSED or not self._window.has_room(held, size):
+            self._turn_away(tag, size)
+            return False
+        return True
+
+    def _begin_intake(self) -> None:
+        if not self._intake.messages:
+            self._arrived_at = self._clock.time()
+            self._soon(self._dispatch)
 
     def _take_in_apart(self, record: Record, method: spec.Basic.Deliver, size: int) -> None:
         """One that came before, or that was published to the queue itself."""
@@ -253,7 +279,7 @@ class Road:
 
     # Pauses: no consumer for a while, on a channel that stays
 
-    def _turn_away(self, method: spec.Basic.Deliver, size: int) -> None:
+    def _turn_away(self, tag: int, size: int) -> None:
         """No room: unsubscribe, and hand back what was on its way to us."""
         if self._pause not in _CLOSED:
             held = self._ledger.size + self._intake.size
@@ -268,7 +294,7 @@ class Road:
         self._numbers.received_bytes += size
         self._numbers.requeued += 1
         if self._subscription is not None:
-            self._subscription.requeue_one(method.delivery_tag)
+            self._subscription.requeue_one(tag)
 
     def _hold(self, seconds: float) -> None:
         """A required sink does not settle: give the window back before the broker takes it."""

@@ -16,14 +16,25 @@ from logfan import topology, wire
 from logfan.broker import Kind, Trouble, address_of, trouble_of
 from logfan.config import ExchangeSettings, QueueSettings
 from logfan.declaring import Declaring
+from logfan.frames import Run
 
 log = logging.getLogger(__name__)
 
 _READY_COUNT_SECONDS = 5.0
 _CLOSE_SECONDS = 3.0
 
-Deliver = Callable[[Any, Any, Any, bytes], None]
-"""pika's message callback: channel, method, properties, body."""
+
+class Receiver(Protocol):
+    """Who takes the messages, on the I/O thread."""
+
+    def deliver(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        """One message; pika's callback."""
+
+    def deliver_run(self, channel: Any, run: Run) -> None:
+        """Messages that came together."""
+
+    def now(self) -> float:
+        """The time that they bear, in seconds since 1970."""
 
 
 class Events(Protocol):
@@ -55,16 +66,17 @@ class Subscription:
         queue: QueueSettings,
         prefetch: int,
         compare: bool,
+        fast: bool,
         events: Events,
-        deliver: Deliver,
+        receiver: Receiver,
     ) -> None:
-        """Begins to connect. `compare`: see `topology.declare`."""
+        """Begins to connect. `compare`: see `topology.declare`; `fast`: `rabbitmq.fast_path`."""
         self.address = address_of(url)
         self.channel: Any = None
         """The channel of the live consumer; None before it is subscribed."""
         self._ioloop = ioloop
         self._events = events
-        self._deliver = deliver
+        self._receiver = receiver
         self._prefetch = prefetch
         self._topology = exchange, queue, compare
         self._consuming: Any = None
@@ -82,12 +94,19 @@ class Subscription:
             on_close_callback=self._on_connection_end,
             custom_ioloop=ioloop,
         )
+        if not fast:
+            self._connection.stand_down()
 
     # What the consumer calls
 
     def ack(self, tag: int) -> None:
         """Acknowledge everything up to `tag`."""
         self.channel.basic_ack(tag, multiple=True)
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Have this called once the present read is taken in."""
+        if not self._connection.after_read(call):
+            self._ioloop.call_later(0, call)
 
     def requeue(self, tag: int) -> None:
         """Hand everything up to `tag`, which is not acknowledged yet, back to the broker."""
@@ -173,7 +192,10 @@ class Subscription:
         # What is set here holds for the consumer that comes, not for one that is there.
         self._consuming.basic_qos(prefetch_count=self._prefetch)
         self._consumer_tag = self._consuming.basic_consume(
-            self._declared.queue, self._deliver, callback=self._on_consuming
+            self._declared.queue, self._receiver.deliver, callback=self._on_consuming
+        )
+        self._connection.stream(
+            self._consuming, self._consumer_tag, self._receiver.deliver_run, self._receiver.now
         )
 
     def _on_consuming(self, _frame: Any) -> None:
