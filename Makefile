@@ -5,21 +5,29 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 STAMP := $(VENV)/.installed
+CLIENTS := .venv-bench/.installed
+BENCH = SECONDS=$(SECONDS) REPORT=$(REPORT) JSON=$(JSON) CHARTS=$(CHARTS) FROM=$(FROM)
 DEBIAN := daemon/logfan/testing/debian.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test brokers chaos cluster soak lint format clean lock
+.PHONY: help run test bench bench-quick brokers chaos cluster soak lint format clean lock
 
 help: ## Show this list
 	@echo "logfan: every message of a RabbitMQ fanout exchange to every sink, acknowledged only then"
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 run: $(STAMP) ## Show the main job at work, on a private RabbitMQ if none answers; Ctrl-C ends it
 	@$(BIN)/logfan demo
 
 test: lint ## Lint, types and all tests, on a real RabbitMQ
 	@$(BIN)/python -m pytest -q
+
+bench: $(STAMP) $(CLIENTS) ## Every consumer in turns, medians, ratios, targets: REPORT= JSON= CHARTS= FROM=
+	@PYTHONPATH=tests $(BIN)/python -m bench.run PLAN=whole $(BENCH)
+
+bench-quick: $(STAMP) $(CLIENTS) ## The main comparisons in less than two minutes
+	@PYTHONPATH=tests $(BIN)/python -m bench.run PLAN=quick $(BENCH)
 
 brokers: $(STAMP) ## The integration tests on RabbitMQ 3.10, 4.0 and 4.3, and a table: VERSIONS="4.0 4.3"
 	@PYTHONPATH=tests $(BIN)/python -m brokers.run $(if $(VERSIONS),--versions "$(VERSIONS)") \
@@ -45,7 +53,7 @@ format: $(STAMP) ## Put the code into its form
 	@$(BIN)/ruff format -q .
 
 clean: ## Remove what make made in this folder (the cached RabbitMQ stays)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist logs
+	rm -rf $(VENV) .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis dist logs
 	find daemon plugins tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 lock: $(STAMP) ## Choose all dependencies anew, with their hashes
@@ -56,6 +64,18 @@ lock: $(STAMP) ## Choose all dependencies anew, with their hashes
 		--generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate \
 		--system-certs --group dev pyproject.toml -o $(VENV)/lock/rest
 	@cat $(VENV)/lock/first $(VENV)/lock/rest > .requirements.lock
+	@head -1 .requirements-bench.lock > $(VENV)/lock/first
+	@$(VENV)/lock/bin/uv pip compile --quiet --universal --upgrade --python-version 3.11 \
+		--generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate \
+		--system-certs tests/bench/requirements.in -o $(VENV)/lock/rest
+	@cat $(VENV)/lock/first $(VENV)/lock/rest > .requirements-bench.lock
+
+# The other clients, which only the bench needs: never in the environment that is tested.
+$(CLIENTS): .requirements-bench.lock | $(STAMP)
+	@echo "  preparing .venv-bench, once" >&2
+	@$(PYTHON) -m venv --clear --without-pip .venv-bench
+	@$(PIP) --python .venv-bench/bin/python install --require-hashes -r .requirements-bench.lock
+	@touch $@
 
 # Where Python comes without ensurepip (Debian without python3-venv), pip is taken from Debian's
 # package of its wheel, unpacked into a cache.

@@ -1,0 +1,105 @@
+/* Fill a queue fast, or keep up a rate.
+ *
+ * fill PORT QUEUE COUNT SIZE DECK [RATE]
+ *
+ * DECK is a file of bodies of SIZE bytes each, taken in turns. Into each body go its number (eight
+ * digits from byte 8 on) and the time it is handed to the library (CLOCK_MONOTONIC, nanoseconds,
+ * nineteen digits from byte 24 on). With RATE, so many a second are sent, evenly; without, as many
+ * as the broker takes. The last line printed: seconds that it took.
+ */
+#include <amqp.h>
+#include <amqp_tcp_socket.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { NUMBER_AT = 8, NUMBER_DIGITS = 8, STAMP_AT = 24, STAMP_DIGITS = 19 };
+
+static void must(int good, const char *what) {
+    if (!good) {
+        fprintf(stderr, "fill: %s failed\n", what);
+        exit(1);
+    }
+}
+
+static uint64_t now(void) {
+    struct timespec at;
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    return (uint64_t)at.tv_sec * 1000000000u + (uint64_t)at.tv_nsec;
+}
+
+static void wait_until(uint64_t when) {
+    struct timespec at = {(time_t)(when / 1000000000u), (long)(when % 1000000000u)};
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL)) {
+    }
+}
+
+static void put(char *at, int digits, uint64_t value) {
+    while (digits--) {
+        at[digits] = (char)('0' + value % 10);
+        value /= 10;
+    }
+}
+
+static amqp_connection_state_t connected(int port) {
+    amqp_connection_state_t connection = amqp_new_connection();
+    amqp_socket_t *socket = amqp_tcp_socket_new(connection);
+    must(socket && amqp_socket_open(socket, "127.0.0.1", port) == AMQP_STATUS_OK, "connect");
+    amqp_rpc_reply_t login =
+        amqp_login(connection, "/", 0, 131072, 0, AMQP_SASL_METHOD_PLAIN, "guest", "guest");
+    must(login.reply_type == AMQP_RESPONSE_NORMAL, "login");
+    amqp_channel_open(connection, 1);
+    must(amqp_get_rpc_reply(connection).reply_type == AMQP_RESPONSE_NORMAL, "channel.open");
+    return connection;
+}
+
+static char *deck_of(const char *path, size_t size, size_t *bodies) {
+    FILE *file = fopen(path, "rb");
+    must(file != NULL && fseek(file, 0, SEEK_END) == 0, "open the deck");
+    const size_t length = (size_t)ftell(file);
+    rewind(file);
+    char *deck = malloc(length);
+    must(deck && fread(deck, 1, length, file) == length, "read the deck");
+    fclose(file);
+    *bodies = length / size;
+    return deck;
+}
+
+int main(int argc, char **argv) {
+    must(argc == 6 || argc == 7, "usage: fill PORT QUEUE COUNT SIZE DECK [RATE];");
+    const uint64_t count = strtoull(argv[3], NULL, 10);
+    const size_t size = (size_t)strtoull(argv[4], NULL, 10);
+    const double rate = argc == 7 ? atof(argv[6]) : 0;
+    size_t bodies = 0;
+    char *deck = deck_of(argv[5], size, &bodies);
+    amqp_connection_state_t connection = connected(atoi(argv[1]));
+
+    amqp_basic_properties_t properties = {
+        ._flags = AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_DELIVERY_MODE_FLAG |
+                  AMQP_BASIC_MESSAGE_ID_FLAG | AMQP_BASIC_TIMESTAMP_FLAG,
+        .content_type = amqp_cstring_bytes("application/json"),
+        .delivery_mode = AMQP_DELIVERY_PERSISTENT,
+        .timestamp = (uint64_t)time(NULL),
+    };
+    char id[NUMBER_DIGITS + 1] = {0};
+    const uint64_t began = now();
+    for (uint64_t number = 0; number < count; number++) {
+        char *body = deck + number % bodies * size;
+        if (rate > 0) {
+            wait_until(began + (uint64_t)((double)number * 1e9 / rate));
+        }
+        put(id, NUMBER_DIGITS, number);
+        properties.message_id = amqp_cstring_bytes(id);
+        memcpy(body + NUMBER_AT, id, NUMBER_DIGITS);
+        put(body + STAMP_AT, STAMP_DIGITS, now());
+        const amqp_bytes_t bytes = {size, body};
+        must(amqp_basic_publish(connection, 1, amqp_empty_bytes, amqp_cstring_bytes(argv[2]), 0, 0,
+                                &properties, bytes) == AMQP_STATUS_OK, "publish");
+    }
+    printf("%.6f\n", (double)(now() - began) / 1e9);
+    /* The broker has taken everything once it answers what comes after it. */
+    amqp_rpc_reply_t closed = amqp_connection_close(connection, AMQP_REPLY_SUCCESS);
+    must(closed.reply_type == AMQP_RESPONSE_NORMAL, "close");
+    return 0;
+}

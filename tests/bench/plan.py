@@ -1,0 +1,122 @@
+"""What a run measures, in which order, and how often."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from bench.entrants import (
+    AIO_PIKA,
+    CUMULATIVE,
+    EACH,
+    FASTSTREAM,
+    KOMBU,
+    LIMIT,
+    ONE,
+    SLOW_PATH,
+    THREE,
+    TUTORIAL,
+    with_files,
+)
+from bench.results import Case
+
+MAIN, BACKLOG, SINKS, SIZE, PREFETCH, QUEUE = (
+    "main", "backlog", "sinks", "size", "prefetch", "queue",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A latency to measure. `rate` is messages a second, or `share` of what `of` says."""
+
+    label: str
+    seconds: float
+    rate: float = 0.0
+    share_of_drain: float = 0.0
+    share_of_flow: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Groups of cases with how many rounds each is measured, then latencies."""
+
+    groups: Sequence[tuple[int, Sequence[Case]]]
+    rates: Sequence[Rate]
+    seconds: float
+    """When this is up nothing new is begun."""
+
+    def turns(self, absent: Sequence[str]) -> Iterator[Case]:
+        """Every single drain, contestants in turns: each round begins with another one."""
+        for rounds, cases in self.groups:
+            present = [case for case in cases if case.entrant not in absent]
+            for number in range(rounds):
+                at = number * len(present) // rounds
+                yield from present[at:]
+                yield from present[:at]
+
+
+def whole(seconds: float) -> Plan:
+    """`make bench`. The counts give each drain some four seconds."""
+    main = (
+        (LIMIT, 200_000), (ONE, 200_000), (THREE, 200_000), (CUMULATIVE, 130_000),
+        (SLOW_PATH, 100_000), (EACH, 60_000), (KOMBU, 36_000), (AIO_PIKA, 30_000),
+        (FASTSTREAM, 20_000), (TUTORIAL, 12_000),
+    )  # fmt: skip
+    trio = (LIMIT, ONE, CUMULATIVE)
+    prefetches = ((1, 6_000), (10, 25_000), (100, 50_000), (1_000, 60_000), (10_000, 60_000))
+    sizes = ((100, 60_000), (1 << 10, 50_000), (10 << 10, 12_000), (100 << 10, 2_000))
+    return Plan(
+        groups=(
+            (3, [Case(MAIN, name, count) for name, count in main]),
+            (3, [Case(BACKLOG, name, 10_000) for name in (LIMIT, THREE)]),
+            (2, [Case(BACKLOG, name, 100_000) for name in (LIMIT, THREE)]),
+            (1, [Case(BACKLOG, name, 1_000_000) for name in (THREE, LIMIT)]),
+            (3, [Case(SIZE, name, 250, size=1 << 20) for name in trio]),
+            (2, [Case(SINKS, with_files(number), 60_000) for number in (1, 2, 3, 4, 6, 8)]),
+            (1, [Case(SIZE, name, count, size=size) for size, count in sizes for name in trio]),
+            (1, [Case(PREFETCH, name, n, prefetch=p) for p, n in prefetches for name in trio]),
+            (2, [Case(QUEUE, name, 60_000, queue="quorum") for name in (*trio, THREE)]),
+        ),
+        rates=(
+            Rate("100/s", 8, rate=100),
+            Rate("1,000/s", 8, rate=1_000),
+            Rate("10,000/s", 6, rate=10_000),
+            Rate("80 % of what flows through", 5, share_of_flow=0.8),
+            Rate("80 % of the drain rate", 4, share_of_drain=0.8),
+        ),
+        seconds=seconds,
+    )
+
+
+def quick(seconds: float) -> Plan:
+    """`make bench-quick`: the main comparisons, once or twice, smaller."""
+    main = (
+        (LIMIT, 80_000), (ONE, 80_000), (THREE, 80_000), (CUMULATIVE, 50_000),
+        (AIO_PIKA, 8_000), (FASTSTREAM, 6_000),
+    )  # fmt: skip
+    return Plan(
+        groups=(
+            (2, [Case(MAIN, name, count) for name, count in main]),
+            (2, [Case(BACKLOG, THREE, 10_000)]),
+            (1, [Case(BACKLOG, THREE, 100_000)]),
+            (1, [Case(SINKS, with_files(number), 30_000) for number in (1, 2, 4)]),
+            (2, [Case(SIZE, name, 80, size=1 << 20) for name in (LIMIT, ONE)]),
+        ),
+        rates=(Rate("1,000/s", 4, rate=1_000),),
+        seconds=seconds,
+    )
+
+
+def tiny(seconds: float) -> Plan:
+    """To work on the bench itself: everything once, hardly anything of it."""
+    full = whole(seconds)
+    groups = [
+        (1, [replace(case, count=max(20, min(case.count // 50, 2_000))) for case in cases])
+        for _, cases in full.groups
+    ]  # fmt: skip
+    rates = [
+        Rate(rate.label, 0.5, rate.rate, rate.share_of_drain, rate.share_of_flow)
+        for rate in full.rates
+    ]
+    return Plan(groups, rates, seconds)
+
+
+PLANS = {"whole": whole, "quick": quick, "tiny": tiny}

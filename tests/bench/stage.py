@@ -1,0 +1,165 @@
+"""The private broker, the one queue, what fills it, and one observer of it for all contestants.
+
+The observer is a process inside the broker that looks at the queue every 5 ms and writes a line
+when something changed. So every contestant is watched by the same eyes, asks nothing of itself,
+and what counts as done is what the broker has been told is done.
+"""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from bench import bodies
+from bench.build import Programs
+from logfan.testing.node import RabbitNode
+from support.broker import channel
+from support.waiting import wait_until
+
+QUEUE = "bench"
+TESTS = Path(__file__).parents[1]
+_FILL_SECONDS = 240.0
+LOOK_SECONDS = 0.005
+"""How often the observer looks."""
+
+# `Look` gives what waits and what is there at all, unacknowledged messages included.
+_OBSERVER = """
+spawn(fun() ->
+  group_leader(whereis(init), self()),
+  register(logfan_bench_observer, self()),
+  {ok, File} = file:open("@FILE@", [append, raw]),
+  Name = rabbit_misc:r(<<"/">>, queue, <<"@QUEUE@">>),
+  Ask = fun(Queue, Query) ->
+    {ok, {_, Number}, _} = ra:local_query(amqqueue:get_pid(Queue), Query),
+    Number
+  end,
+  Look = fun() ->
+    case rabbit_amqqueue:lookup(Name) of
+      {ok, Queue} ->
+        case amqqueue:get_type(Queue) of
+          rabbit_quorum_queue ->
+            {Ask(Queue, fun rabbit_fifo:query_messages_ready/1),
+             Ask(Queue, fun rabbit_fifo:query_messages_total/1)};
+          _ ->
+            [{_, Ready}, {_, All}] = rabbit_amqqueue:info(Queue, [messages_ready, messages]),
+            {Ready, All}
+        end;
+      _ -> none
+    end
+  end,
+  Watch = fun Watch(Last) ->
+    Now = (catch Look()),
+    At = os:system_time(nanosecond),
+    case Now of
+      Last -> ok;
+      {Ready, All} when is_integer(Ready) ->
+        file:write(File, io_lib:format("~b ~b ~b~n", [At, Ready, All]));
+      _ -> ok
+    end,
+    receive stop -> ok after @MS@ -> Watch(Now) end
+  end,
+  Watch(none)
+end).
+"""
+
+
+class Look(NamedTuple):
+    """The queue at one moment. `at`: seconds since the epoch; `messages` includes unacknowledged
+    ones, `ready` does not."""
+
+    at: float
+    ready: int
+    messages: int
+
+
+class Observer:
+    """Reads what the process inside the broker writes."""
+
+    def __init__(self, node: RabbitNode, folder: Path) -> None:
+        self._file = folder / "observed"
+        self._file.touch()
+        code = _OBSERVER.replace("@FILE@", str(self._file)).replace("@QUEUE@", QUEUE)
+        code = code.replace("@MS@", str(round(LOOK_SECONDS * 1000)))
+        self._node = node
+        node.ctl("eval", code)
+        self._at = 0
+        self.looks: list[Look] = []
+        """Since `forget`, oldest first; there is one for each change."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._node.ctl("eval", "logfan_bench_observer ! stop.")
+
+    def forget(self) -> None:
+        """Begin anew with what comes from now on."""
+        self.read()
+        self.looks = self.looks[-1:]
+
+    def read(self) -> Look | None:
+        """Take in what is new; the latest look."""
+        with self._file.open("rb") as file:
+            file.seek(self._at)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self._at += len(whole)
+        for line in whole.splitlines():
+            at, ready, messages = line.split()
+            self.looks.append(Look(int(at) / 1e9, int(ready), int(messages)))
+        return self.looks[-1] if self.looks else None
+
+
+@dataclass(slots=True)
+class Stage:
+    """All that the contestants share."""
+
+    node: RabbitNode
+    folder: Path
+    programs: Programs
+    observer: Observer
+
+    def declare(self, kind: str) -> None:
+        """A new, empty, durable queue: `classic` or `quorum`."""
+        with channel(self.node.url) as open_channel:
+            open_channel.queue_delete(QUEUE)
+            open_channel.queue_declare(QUEUE, durable=True, arguments={"x-queue-type": kind})
+
+    def filler(self, count: int, size: int, rate: float = 0.0) -> list[str]:
+        """The command that publishes `count` messages to the queue, at `rate` a second."""
+        deck = self.folder / f"deck-{size}"
+        if not deck.exists():
+            deck.write_bytes(bodies.deck(size))
+        program = self.programs.fill
+        start = [str(program)] if program else [sys.executable, "-m", "bench.fill"]
+        command = [*start, str(self.node.port), QUEUE, str(count), str(size), str(deck)]
+        return [*command, str(rate)] if rate else command
+
+    def fill(self, kind: str, count: int, size: int) -> None:
+        """A new queue with so many messages, all of them there when this returns."""
+        self.declare(kind)
+        run(self.filler(count, size), _FILL_SECONDS)
+        wait_until(lambda: self._holds(count), f"the queue holds {count} messages", 120)
+        self.observer.forget()
+
+    def _holds(self, count: int) -> bool:
+        look = self.observer.read()
+        return look is not None and look.ready == look.messages == count
+
+
+def run(command: Sequence[str], seconds: float) -> str:
+    """What the program printed. Raises RuntimeError with its complaint."""
+    done = subprocess.run(
+        command,
+        check=False,
+        timeout=seconds,
+        capture_output=True,
+        text=True,
+        cwd=TESTS,
+        stdin=subprocess.DEVNULL,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{Path(command[0]).name} failed: {done.stderr.strip()[-500:]}")
+    return done.stdout

@@ -1,0 +1,171 @@
+"""The bench itself: its arithmetic, its pictures, its verdicts, and one real drain."""
+
+import tempfile
+from array import array
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from bench import bodies, chart, contest, latency, table, targets
+from bench.build import Programs
+from bench.entrants import AIO_PIKA, CUMULATIVE, FASTSTREAM, LIMIT, ONE, THREE, with_files
+from bench.plan import BACKLOG, MAIN, PLANS, PREFETCH, SINKS, SIZE
+from bench.process import interpolated
+from bench.results import Case, Drain, Latency, Results, quantile, slope
+from bench.stage import Observer, Stage
+from logfan.testing.node import RabbitNode
+
+
+def drained(case: Case, rate: float, cpu_us: float = 5.0, memory_kib: int = 40_000) -> Drain:
+    return Drain(case, case.count / rate, cpu_us * case.count / 1e6, memory_kib, 0.3, 0.25)
+
+
+@pytest.fixture
+def results() -> Results:
+    """A run that reaches every target, and some beyond."""
+    found = Results(facts={"machine": "2 cores"})
+    rates = {LIMIT: 50_000, ONE: 45_000, THREE: 40_000, CUMULATIVE: 28_000, AIO_PIKA: 7_500}
+    for name, rate in {**rates, FASTSTREAM: 4_700}.items():
+        found.drains += [drained(Case(MAIN, name, 1000), rate * x) for x in (0.9, 1.0, 1.2)]
+    for name, rate in ((LIMIT, 200), (ONE, 150)):
+        found.drains.append(drained(Case(SIZE, name, 10, size=1 << 20), rate))
+        found.drains.append(drained(Case(PREFETCH, name, 100, prefetch=10), rate))
+    for number in (1, 2, 4):
+        found.drains.append(drained(Case(SINKS, with_files(number), 1000), 1e4, 5 + 1.5 * number))
+    for count in (10_000, 1_000_000):
+        found.drains.append(drained(Case(BACKLOG, THREE, count), 40_000))
+    found.latencies.append(Latency(ONE, 1000, 1000, 4000, "1,000/s", 0.9, 6.0, 8.0, 9.0))
+    return found
+
+
+def test_the_median_and_the_ends_of_several_drains_are_told(results: Results) -> None:
+    middle = results.median(MAIN, entrant=LIMIT)
+    assert middle is not None
+    assert middle.times == 3
+    shown = [round(value) for value in (middle.rate_min, middle.rate, middle.rate_max)]
+    assert shown == [45_000, 50_000, 60_000]
+    assert middle.cpu_us == pytest.approx(5.0)
+
+
+def test_a_ratio_compares_medians_of_the_same_run(results: Results) -> None:
+    assert targets.ratio(THREE, LIMIT)(results) == pytest.approx(0.8)
+    assert targets.ratio(THREE, "nobody")(results) is None
+
+
+def test_every_target_is_judged_by_what_was_measured(results: Results) -> None:
+    verdicts = [row.verdict for row in targets.rows(results)]
+    assert verdicts == [
+        "reached", "reached", "reached", "reached", "beyond", "beyond", "reached", "beyond",
+        "reached", "beyond", "beyond", "beyond", "reached",
+    ]  # fmt: skip
+
+
+def test_a_slower_or_a_missing_measurement_is_not_called_reached(results: Results) -> None:
+    results.drains = [
+        replace(drain, seconds=drain.seconds * 3, cpu_seconds=drain.cpu_seconds * 3)
+        if drain.case.entrant in (ONE, THREE)
+        else drain
+        for drain in results.drains
+        if drain.case.group != BACKLOG
+    ]
+    verdicts = [row.verdict for row in targets.rows(results)]
+    assert verdicts[:6] == ["NOT REACHED"] * 6
+    assert verdicts[9:11] == ["not measured"] * 2
+    assert verdicts[-1] == "NOT REACHED"
+
+
+def test_results_come_back_from_their_json(results: Results) -> None:
+    again = Results.from_json(results.as_json())
+    assert again == results
+    assert table.markdown(again) == table.markdown(results)
+
+
+def test_the_report_says_who_is_absent_and_what_failed(results: Results) -> None:
+    results.absent[LIMIT] = "there is no C compiler (cc) here"
+    results.failures.append("logfan-1 lost messages")
+    text = table.markdown(results)
+    assert "left out: C, cumulative acks (the limit): there is no C compiler" in text
+    assert "**FAILED**: logfan-1 lost messages" in text
+
+
+def test_the_pictures_are_xml_and_show_their_values(results: Results, tmp_path: Path) -> None:
+    written = chart.write_all(results, tmp_path)
+    assert {path.stem for path in written} == set(chart.CHARTS)
+    texts = {path.stem: "".join(ET.parse(path).getroot().itertext()) for path in written}
+    for value in ("50,000 (1.00)", "45,000 (0.90)", "logfan, three sinks", "messages a second"):
+        assert value in texts["drain-rate"]
+    for stem, path in zip(texts, written, strict=True):
+        assert "prefers-color-scheme: dark" in path.read_text(), stem
+
+
+def test_quantiles_and_slopes_are_those_of_the_textbook() -> None:
+    values = [float(number) for number in range(1, 1001)]
+    shares = (0.5, 0.99, 0.999, 1.0)
+    assert [quantile(values, share) for share in shares] == [500, 990, 999, 1000]
+    assert quantile([7.0], 0.999) == 7.0
+    assert slope([(1, 5.0), (2, 7.0), (4, 11.0)]) == pytest.approx(2.0)
+    samples = [(1.0, 0.0), (2.0, 1.0), (3.0, 1.0)]
+    assert [interpolated(samples, at) for at in (0.5, 1.25, 2.5, 9.0)] == [0.0, 0.25, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("size", [100, 200, 1024, 1 << 20])
+def test_a_body_has_its_size_its_number_and_its_stamp(size: int) -> None:
+    deck = bodies.deck(size)
+    assert len(deck) % size == 0
+    body = bytearray(deck[:size])
+    body[bodies.NUMBER_AT : bodies.NUMBER_AT + bodies.NUMBER_DIGITS] = b"00000002"
+    body[bodies.STAMP_AT : bodies.STAMP_AT + bodies.STAMP_DIGITS] = b"1234567890123456789"
+    assert bodies.seen([bytes(body)] * 2, 3) == (2, 1)
+    assert bodies.stamp_of(bytes(body)) == 1234567890123456789
+
+
+def test_each_message_is_timed_by_the_first_ack_that_covers_it(tmp_path: Path) -> None:
+    bodies_sent = [
+        b'{"seq":"%08d","ts":"%019d"}\n' % (number, sent * 10**6)
+        for number, sent in enumerate((10, 20, 30))
+    ]
+    (tmp_path / "0.log").write_bytes(b"".join(bodies_sent))
+    (tmp_path / "acks").write_bytes(array("q", [2, 25 * 10**6, 3, 31 * 10**6]).tobytes())
+    assert latency.times_of(tmp_path / "0.log", tmp_path / "acks", 3) == [1.0, 5.0, 15.0]
+
+
+def test_every_plan_takes_turns_and_leaves_out_who_is_absent() -> None:
+    for make in PLANS.values():
+        turns = list(make(60).turns([LIMIT]))
+        assert turns
+        assert LIMIT not in {case.entrant for case in turns}
+    main = [case.entrant for case in PLANS["whole"](60).turns([]) if case.group == MAIN]
+    rounds = [main[at : at + 10] for at in range(0, 30, 10)]
+    assert [sorted(names) for names in rounds] == [sorted(rounds[0])] * 3
+    assert len({names[0] for names in rounds}) == 3
+
+
+@pytest.fixture
+def stage(node: RabbitNode) -> Iterator[Stage]:
+    """The bench's stage on the shared node, filled without a compiler."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with Observer(node, folder) as observer:
+            yield Stage(node, folder, Programs(), observer)
+
+
+def test_a_real_drain_is_timed_and_verified(stage: Stage) -> None:
+    drain = contest.drain(stage, Case("test", THREE, 500))
+    assert 0 < drain.seconds < 60
+    assert 0 < drain.cpu_seconds < 60
+    assert 10_000 < drain.memory_kib < 500_000
+    assert drain.start_seconds > 0.05
+
+
+def test_a_sink_that_lacks_a_message_or_has_one_twice_fails_the_run(tmp_path: Path) -> None:
+    lines = [b'{"seq":"%08d"}\n' % number for number in range(4)]
+    file = tmp_path / "0.log"
+    file.write_bytes(b"".join(lines))
+    contest.verify([file], 4)
+    for wrong in (lines[:3], [*lines[:3], lines[0]], [*lines, lines[0]]):
+        file.write_bytes(b"".join(wrong))
+        with pytest.raises(RuntimeError, match=r"lost|duplicated"):
+            contest.verify([file], 4)
