@@ -7,10 +7,10 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import orjson
 from pydantic import BaseModel, ConfigDict
@@ -22,8 +22,7 @@ UNPARSED = object()
 NO_HEADERS: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Properties:
+class Properties(NamedTuple):
     """The basic properties of AMQP 0-9-1, as the publisher set them; None where it did not.
 
     `timestamp` is in whole seconds since 1970 (UTC); `expiration` is a string of milliseconds;
@@ -31,16 +30,17 @@ class Properties:
     not UTF-8), int, float, bool, Decimal, datetime, None, tuples of these, or mappings.
     """
 
-    content_type: str | None = None
-    content_encoding: str | None = None
-    headers: Mapping[str, Any] = field(default_factory=lambda: NO_HEADERS)
-    delivery_mode: int | None = None
-    priority: int | None = None
-    correlation_id: str | None = None
-    reply_to: str | None = None
-    expiration: str | None = None
+    # First what differs from message to message: the rest is compared as one slice.
+    headers: Mapping[str, Any] = NO_HEADERS
     message_id: str | None = None
     timestamp: int | None = None
+    correlation_id: str | None = None
+    content_type: str | None = None
+    content_encoding: str | None = None
+    delivery_mode: int | None = None
+    priority: int | None = None
+    reply_to: str | None = None
+    expiration: str | None = None
     type: str | None = None
     user_id: str | None = None
     app_id: str | None = None
@@ -102,6 +102,11 @@ class Record:
         self._properties: Any = properties
         self._json: Any = UNPARSED
 
+    origin: Origin = _read_only(
+        "_origin",
+        "What it shares with others of the same read: exchange, routing_key, redelivered and "
+        "received_at. The same object for records that share it, so that `is` tells.",
+    )
     body: bytes = _read_only("_body", "The body's bytes, as published.")
     exchange: str = _read_only("_origin.exchange", "The exchange it was published to.")
     routing_key: str = _read_only("_origin.routing_key", "The routing key it was published with.")
@@ -226,7 +231,7 @@ class _Shared:
 def _with_body(record: Record, body: bytes) -> Record:
     return Record(
         body, record.exchange, record.routing_key, record.redelivered, record.received_at,
-        replace(record.properties, content_encoding=None),
+        record.properties._replace(content_encoding=None),
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from logfan.api import Properties
@@ -18,6 +19,7 @@ UNREADABLE = "x-logfan-unreadable"
 """The header that holds the bytes of a field table from where nobody can read it."""
 
 _SHORT_BYTES = 255
+_SECONDS = struct.Struct(">Q")
 _DEPTH = 100
 """So deep may tables and lists be nested; what is deeper is kept as bytes."""
 # In the order of the specification; the first has the highest of the flag bits.
@@ -58,19 +60,37 @@ class EncodedProperties:
 def decode_properties(raw: bytes) -> Properties:
     """The properties of a content header, from its flags on. What cannot be read is left out, but
     for the bytes of headers, which `UNREADABLE` keeps."""
-    values: dict[str, Any] = {}
+    values: list[Any] = [*_UNSET]
+    size = len(raw)
     try:
-        (flags,) = struct.unpack_from(">H", raw)
+        flags = raw[0] << 8 | raw[1]
         at, more = 2, flags & 1
         while more:
             more = struct.unpack_from(">H", raw, at)[0] & 1
             at += 2
-        for name, bit in _FLAGS.items():
-            if flags >> bit & 1:
-                values[name], at = _PROPERTY.get(name, _read_short)(raw, at)
+        for place, read in _plan(flags):
+            if read is not None:
+                values[place], at = read(raw, at)
+                continue
+            start = at + 1
+            at = start + raw[at]
+            if at > size:
+                break
+            values[place] = raw[start:at].decode("utf-8", "backslashreplace")
     except (struct.error, IndexError):
         pass  # cut short: the broker sends no such thing, and what came before still counts
-    return Properties(**values)
+    return tuple.__new__(Properties, values)  # `_make` costs three times as much
+
+
+@lru_cache(maxsize=4096)
+def _plan(flags: int) -> Sequence[tuple[int, Callable[[bytes, int], tuple[Any, int]] | None]]:
+    """What to read one after the other: the place among the properties, and how; None for a short
+    string, as most are."""
+    return [
+        (Properties._fields.index(name), _PROPERTY.get(name))
+        for name, bit in _FLAGS.items()
+        if flags >> bit & 1
+    ]
 
 
 def decode_table(raw: bytes, at: int, depth: int = 0) -> tuple[dict[str, Any], int]:
@@ -121,10 +141,10 @@ def _read_value(raw: bytes, at: int, end: int, depth: int) -> tuple[Any, int]:
 
 
 def _read_short(raw: bytes, at: int) -> tuple[str, int]:
-    end = at + 1 + raw[at]
+    at, end = at + 1, at + 1 + raw[at]
     if end > len(raw):
         raise struct.error("a short string longer than its frame")
-    return raw[at + 1 : end].decode("utf-8", "backslashreplace"), end
+    return str(raw[at:end], "utf-8", "backslashreplace"), end
 
 
 def _text(raw: bytes) -> str | bytes:
@@ -145,16 +165,20 @@ def _as_it_is(value: Any = None) -> Any:
     return value
 
 
-def _read(layout: str) -> Callable[[bytes, int], tuple[Any, int]]:
-    size = struct.calcsize(layout)
-    return lambda raw, at: (struct.unpack_from(layout, raw, at)[0], at + size)
+def _read_octet(raw: bytes, at: int) -> tuple[int, int]:
+    return raw[at], at + 1
+
+
+def _read_seconds(raw: bytes, at: int) -> tuple[int, int]:
+    return _SECONDS.unpack_from(raw, at)[0], at + 8
 
 
 _PROPERTY: Mapping[str, Callable[[bytes, int], tuple[Any, int]]] = {
-    "headers": decode_table, "delivery_mode": _read("B"), "priority": _read("B"),
-    "timestamp": _read(">Q"),
+    "headers": decode_table, "delivery_mode": _read_octet, "priority": _read_octet,
+    "timestamp": _read_seconds,
 }  # fmt: skip
 # As RabbitMQ reads them, which differs from the specification in places.
+_UNSET = Properties()
 _FIXED: Mapping[bytes, tuple[str, Callable[..., Any]]] = {
     b"t": (">B", bool), b"b": (">b", _as_it_is), b"B": (">B", _as_it_is), b"U": (">h", _as_it_is),
     b"u": (">H", _as_it_is), b"s": (">h", _as_it_is), b"I": (">i", _as_it_is),

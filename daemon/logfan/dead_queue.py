@@ -8,7 +8,7 @@ only after the broker confirmed its copy.
 from collections import deque
 from collections.abc import Generator, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from logfan import wire
@@ -248,7 +248,7 @@ def _found(tag: int, raw: Any, body: bytes) -> Found:
     deliveries = headers.get("x-delivery-count")
     for name in _OF_THE_DELIVERY:
         headers.pop(name, None)
-    letter, damage = Letter(body, replace(properties, headers=headers)), ""
+    letter, damage = Letter(body, properties._replace(headers=headers)), ""
     try:
         letter = wire.unpacked(letter)
     except ValueError as error:

@@ -101,14 +101,14 @@ class Letter:
             moved["delivery_mode"] = None
         theirs = {name: headers[_moved(name)] for name in _ROUTES if _moved(name) in headers}
         theirs |= {name: v for name, v in headers.items() if not name.startswith(PREFIX)}
-        return replace(self.properties, headers=theirs, **moved)
+        return self.properties._replace(headers=theirs, **moved)
 
     def replay(self) -> "Letter":
         """The same, to be published to the queue of the daemon, for the sink that refused it."""
         theirs = self.properties.headers.items()
         headers = {name: value for name, value in theirs if name not in _OF_THE_DELIVERY}
         headers[REPLAY] = self.sink
-        return replace(self, properties=replace(self.properties, headers=headers))
+        return replace(self, properties=self.properties._replace(headers=headers))
 
 
 def letter_of(refusal: Refusal, queue: str) -> Letter:
@@ -136,7 +136,7 @@ def letter_of(refusal: Refusal, queue: str) -> Letter:
         QUEUE: queue,
     }
     plain = dict.fromkeys(_MOVED) | {"delivery_mode": _PERSISTENT}
-    return Letter(record.body, replace(properties, headers=headers, **plain))
+    return Letter(record.body, properties._replace(headers=headers, **plain))
 
 
 def replayed(record: Record) -> tuple[str, Record] | None:

@@ -5,7 +5,6 @@ import logging
 import re
 import struct
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -265,7 +264,7 @@ def packed(letter: Letter) -> Letter:
     if len(theirs) <= _HEADERS_BYTES:
         return letter
     ours = {n: v for n, v in headers.items() if n.startswith(PREFIX)} | {_PACKED: len(theirs)}
-    return Letter(theirs + letter.body, replace(letter.properties, headers=ours))
+    return Letter(theirs + letter.body, letter.properties._replace(headers=ours))
 
 
 def whole(record: Record) -> Record:
@@ -295,4 +294,4 @@ def unpacked(letter: Letter) -> Letter:
         raise ValueError(f"{_PACKED} is {size}, but no headers stand before the body") from error
     if end != size:
         raise ValueError(f"{_PACKED} is {size}, but the headers before the body have {end} bytes")
-    return Letter(letter.body[end:], replace(letter.properties, headers={**theirs, **headers}))
+    return Letter(letter.body[end:], letter.properties._replace(headers={**theirs, **headers}))

@@ -5,6 +5,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -33,6 +34,9 @@ OVERFLOWED = Counter(
 )
 FILES = Gauge("logfan_file_sink_files", "Files that messages brought about, of max_files", ["sink"])
 _CHUNK_BYTES = 16 << 20
+_SMALL_BYTES = 1 << 20
+"""Bodies of so many bytes become lines all at once."""
+_SIZE = attrgetter("size")
 _AGE: TypeAdapter[float] = TypeAdapter(logfan.Duration)
 
 
@@ -166,7 +170,7 @@ class FileSink(logfan.Sink):
         if most_bytes is None:
             return {}
         readable = map(as_readable, records) if self.config.decode else records
-        sizes = [len(self._encode(record)) + 1 for record in readable]
+        sizes = [len(line) + 1 for line in self._encode(readable)]
         return {
             at: f"its line of {size} bytes is longer than a file may become here ({most_bytes})"
             for at, size in enumerate(sizes)
@@ -242,11 +246,14 @@ class FileSink(logfan.Sink):
         fixed = not template.from_messages
         same = fixed and (not template.from_time or first // 3600 == last // 3600)
         path = template.at(first) if same else ""
+        if same and not decode and sum(map(_SIZE, records)) <= _SMALL_BYTES:
+            yield {path: encode(records)}
+            return
         lines: dict[str, list[bytes]] = {}
         size = 0
         for record in records:
             seen = as_readable(record) if decode else record
-            line = encode(seen)
+            (line,) = encode((seen,))
             lines.setdefault(path or path_of(seen), []).append(line)
             size += len(line)
             if size >= _CHUNK_BYTES:  # a line may be much longer than its body

@@ -2,7 +2,8 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Self
 
@@ -22,6 +23,9 @@ from logfan_sinks.paths import dotted
 OTHER = "other"
 _LABEL_LENGTH = 200
 _RESERVED = ("logfan_", "process_", "python_", "scrape_")
+# Equal values of these kinds have equal texts, which 1, 1.0 and true have not.
+_KINDS_OF_LABEL = frozenset((str, int, type(None)))
+_KINDS_OF_NUMBER = frozenset((int, float))
 _DEFAULT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -153,14 +157,15 @@ class MetricsSink(logfan.Sink):
     def write(self, records: Sequence[logfan.Record]) -> None:
         """Count them. Nothing in here can fail half way: what is odd is counted as skipped."""
         decode = self.config.decode
+        bodies = []
         for record in records:
             try:
-                body = (record.decoded() if decode else record).json()
+                bodies.append((record.decoded() if decode else record).json())
             except ValueError:
                 self._not_json += 1
-                body = None
-            for metric in self._metrics:
-                metric.take(body)
+                bodies.append(None)
+        for metric in self._metrics:
+            metric.take_all(bodies)
 
     def close(self) -> None:
         """Show them no longer."""
@@ -198,8 +203,38 @@ class _Series:
         self._bounds = definition.buckets if isinstance(definition, Histogram) else ()
         self._other: Labels = (OTHER,) * len(self._paths)
 
+    def take_all(self, bodies: Sequence[Any]) -> None:
+        """Count several records; None is a body that is not JSON.
+
+        Most batches are plain: names and whole numbers as labels, numbers as values. Those are
+        counted by columns; any other is taken record by record, with the same outcome.
+        """
+        if not bodies:
+            return
+        definition = self.definition
+        labels = [_column(bodies, path) for path in self._paths]
+        numbers = None if definition.value is None else _column(bodies, definition.value)
+        if not (
+            all(_KINDS_OF_LABEL.issuperset(map(type, column)) for column in labels)
+            and (numbers is None or _are_plain(numbers))
+        ):
+            for body in bodies:
+                self.take(body)
+            return
+        keys = zip(*labels, strict=True)
+        if numbers is None:
+            counts = Tally(keys) if labels else {(): len(bodies)}
+            for key, count in counts.items():
+                self._put(self._labels(key, count), (count,))
+        else:
+            found: dict[Any, list[float]] = {(): numbers} if not labels else {}
+            for key, number in zip(keys, numbers, strict=False):
+                found.setdefault(key, []).append(number)
+            for key, theirs in found.items():
+                self._put(self._labels(key, len(theirs)), theirs)
+
     def take(self, body: Any) -> None:
-        """Count one record; None is a body that is not JSON."""
+        """Count one record."""
         definition = self.definition
         number = 1.0
         if definition.value is not None:
@@ -208,27 +243,34 @@ class _Series:
                 self.skipped += 1
                 return
             number = found
-        labels = self._labels(body)
-        if isinstance(definition, Counter):
-            self.values[labels] = self.values.get(labels, 0.0) + number
-        elif isinstance(definition, Gauge):
-            self.values[labels] = number
-        else:
-            self._observe(labels, number)
+        self._put(self._labels([dotted(body, path) for path in self._paths]), (number,))
 
-    def _labels(self, body: Any) -> Labels:
-        labels = tuple([_label_value(dotted(body, path)) for path in self._paths])
+    def _put(self, labels: Labels, numbers: Sequence[float]) -> None:
+        """Numbers for one series, in order."""
+        definition = self.definition
+        if isinstance(definition, Counter):
+            self.values[labels] = sum(numbers, self.values.get(labels, 0.0))
+        elif isinstance(definition, Gauge):
+            self.values[labels] = float(numbers[-1])
+        else:
+            self._observe(labels, numbers)
+
+    def _labels(self, found: Iterable[Any], count: int = 1) -> Labels:
+        """The series for `count` records in which these values were found."""
+        labels = tuple([_label_value(value) for value in found])
         if labels in self.values or len(self.values) < self._maximum:
             return labels
-        self.overflowed += 1
+        self.overflowed += count
         return self._other
 
-    def _observe(self, labels: Labels, number: float) -> None:
+    def _observe(self, labels: Labels, numbers: Sequence[float]) -> None:
         counts = self.values.get(labels)
         if counts is None:
             counts = self.values[labels] = [0.0, *[0] * (len(self._bounds) + 1)]
-        counts[0] += number
-        counts[1 + bisect_left(self._bounds, number)] += 1
+        counts[0] = sum(numbers, counts[0])
+        bounds = self._bounds
+        for number in numbers:
+            counts[1 + bisect_left(bounds, number)] += 1
 
 
 class _SinkCollector(Collector):
@@ -309,6 +351,23 @@ def _expose(metric: _Series) -> Metric:
         family.add_metric(labels, buckets, total)
     result: Metric = family
     return result
+
+
+def _column(bodies: Sequence[Any], path: str) -> list[Any]:
+    """What stands at the path in each body."""
+    if "." in path:
+        return [dotted(body, path) for body in bodies]
+    return [body.get(path) if type(body) is dict else dotted(body, path) for body in bodies]
+
+
+def _are_plain(numbers: Sequence[Any]) -> bool:
+    """Whether all of them are finite numbers that no definition skips."""
+    if not _KINDS_OF_NUMBER.issuperset(map(type, numbers)):
+        return False
+    try:
+        return min(numbers) >= 0 and math.isfinite(float(max(numbers)))
+    except OverflowError:
+        return False
 
 
 def _number(value: Any) -> float | None:

@@ -220,5 +220,5 @@ def test_raw_is_the_body_itself() -> None:
 
 def test_each_format_has_its_encoder() -> None:
     sample = record("x\ty")
-    assert [encoder(form)(sample) for form in ("text", "raw")] == [b"x\\ty", b"x\ty"]
-    assert encoder("json")(sample).endswith(b'"body":"x\\ty"}')
+    assert [encoder(form)([sample]) for form in ("text", "raw")] == [[b"x\\ty"], [b"x\ty"]]
+    assert encoder("json")([sample])[0].endswith(b'"body":"x\\ty"}')

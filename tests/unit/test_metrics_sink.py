@@ -4,10 +4,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import REGISTRY, generate_latest
 
 from logfan import SinkUnavailable
 from logfan.testing import record
+from logfan_sinks import metrics
 from logfan_sinks.metrics import MetricsSink
 
 Open = Callable[..., MetricsSink]
@@ -146,3 +149,36 @@ def test_two_sinks_cannot_show_one_name() -> None:
     assert MetricsSink.conflicts(configs) == {
         "b": "defines the metric 'x_total', which sinks.a has already"
     }
+
+
+ODD = st.one_of(
+    st.none(), st.booleans(), st.sampled_from([0, 1, 2, 1.0, -1, 2**70, "1", "", "a", "true"]),
+    st.floats(), st.lists(st.integers(0, 1), max_size=2), st.dictionaries(st.just("x"), st.just(1)),
+)  # fmt: skip
+BODIES = st.lists(
+    st.one_of(
+        st.fixed_dictionaries({}, optional={"a": ODD, "b": ODD, "n": ODD}),
+        st.fixed_dictionaries({"a": st.sampled_from("xyz"), "b": st.integers(0, 2),
+                               "n": st.integers(0, 9) | st.floats(0, 9)}),
+        ODD,
+    ), max_size=30,
+)  # fmt: skip
+
+
+@given(st.lists(BODIES, max_size=3), st.sampled_from([1, 2, 100]))
+def test_a_batch_is_counted_as_its_records_one_by_one(batches: list[Any], maximum: int) -> None:
+    labels = {"a": "a", "b": "b"}
+    for definition in (
+        metrics.Counter(name="c", labels=labels), metrics.Counter(name="c", value="n"),
+        metrics.Counter(name="c"), metrics.Gauge(name="g", value="n", labels={"a": "a"}),
+        metrics.Histogram(name="h", value="n", labels={"a": "x.0"}),
+        metrics.Histogram(name="h", value="n", labels=labels, buckets=(1.0, 2.0)),
+    ):  # fmt: skip
+        together = metrics._Series(definition, maximum)
+        alone = metrics._Series(definition, maximum)
+        for bodies in batches:
+            together.take_all(bodies)
+            for body in bodies:
+                alone.take(body)
+        assert repr(together.values) == repr(alone.values)
+        assert (together.skipped, together.overflowed) == (alone.skipped, alone.overflowed)

@@ -3,7 +3,6 @@
 import base64
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from typing import Any
 
 import click
@@ -175,10 +174,9 @@ def _properties(found: Found) -> Properties:
 
 def _set(properties: Properties) -> Iterator[tuple[str, Any]]:
     """The properties that the publisher set, but for headers."""
-    for each in fields(properties):
-        value = getattr(properties, each.name)
-        if value is not None and each.name != "headers":
-            yield each.name, _plain(value)
+    for name, value in properties._asdict().items():
+        if value is not None and name != "headers":
+            yield name, _plain(value)
 
 
 def _plain(value: Any) -> Any:
