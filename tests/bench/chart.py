@@ -117,7 +117,8 @@ def latencies(results: Results) -> str:
     ]  # fmt: skip
     return svg.lines(
         "From publish to durable and acknowledged, one raw file", "of all messages",
-        "milliseconds", lines, y_log=True, x_label=lambda value: names[int(value)],
+        "milliseconds", lines, y_log=True, with_values=True,
+        x_label=lambda value: names[int(value)],
     )  # fmt: skip
 
 

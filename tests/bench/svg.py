@@ -1,38 +1,34 @@
 """Two kinds of picture, as text: horizontal bars, and lines over axes."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-_WIDTH = 760
+_WIDTH = 800
 _ROW = 30
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 200, 56, 52
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 236, 56, 52
 _PLOT_HEIGHT = 260
 _LABEL_GAP = 16
 _BAR_LEFT, _BAR_ROOM = 240, 400
 _TICKS = 5
+_LETTER = 6.0
 
-_STYLE = """
-text { font: 13px system-ui, sans-serif; fill: var(--ink) }
+_FORM = """
+text { font: 13px system-ui, sans-serif }
 .title { font-size: 15px; font-weight: 600 }
-.axis { fill: var(--faint); font-size: 12px }
-.back { fill: var(--back) }
-.grid { stroke: var(--grid); stroke-width: 1 }
-.bar.ours, .dot.ours { fill: var(--ours) }
-.bar.ours2, .dot.ours2 { fill: var(--ours2) }
-.bar.other, .dot.other { fill: var(--other) }
-.bar.limit, .dot.limit { fill: var(--limit) }
+.axis { font-size: 12px }
 .line { fill: none; stroke-width: 2.5; stroke-linejoin: round }
-.line.ours { stroke: var(--ours) }
-.line.ours2 { stroke: var(--ours2) }
-.line.other { stroke: var(--other) }
-.line.limit { stroke: var(--limit) }
-svg { --back: #fcfcfb; --ink: #1b1b19; --faint: #5f5e5a; --grid: #e3e2dd;
-  --ours: #2468c8; --ours2: #12876b; --other: #b8641a; --limit: #6f6e69 }
-@media (prefers-color-scheme: dark) { svg { --back: #181817; --ink: #f3f2ee; --faint: #b0afa8;
-  --grid: #373733; --ours: #6aa5f5; --ours2: #43bf9b; --other: #e5985a; --limit: #a3a29b } }
 """
+_LIGHT = {
+    "back": "#fcfcfb", "ink": "#1b1b19", "faint": "#5f5e5a", "grid": "#e3e2dd",
+    "ours": "#2468c8", "ours2": "#12876b", "other": "#b8641a", "limit": "#6f6e69",
+}  # fmt: skip
+_DARK = {
+    "back": "#181817", "ink": "#f3f2ee", "faint": "#b0afa8", "grid": "#373733",
+    "ours": "#6aa5f5", "ours2": "#43bf9b", "other": "#e5985a", "limit": "#a3a29b",
+}  # fmt: skip
+_MARKS = ("ours", "ours2", "other", "limit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +85,7 @@ def lines(
     x_log: bool = False,
     y_log: bool = False,
     x_label: Callable[[float], str] | None = None,
+    with_values: bool = False,
 ) -> str:
     """Lines over two axes; the x axis has a mark at every point. Empty without lines."""
     if not rows:
@@ -103,9 +100,13 @@ def lines(
     for mark in marks:
         parts.append(_rule(_LEFT, up(mark), right, up(mark)))
         parts.append(_text(_LEFT - 8, up(mark) + 4, _plain(mark), "axis", "end"))
+    free = -math.inf
     for x in xs:
         label = x_label(x) if x_label else _plain(x)
-        parts.append(_text(across(x), foot + 20, label, "axis", "middle"))
+        half = len(label) * _LETTER / 2
+        if across(x) - half >= free:
+            parts.append(_text(across(x), foot + 20, label, "axis", "middle"))
+            free = across(x) + half
     parts.append(_text((_LEFT + right) / 2, foot + 42, x_axis, "axis", "middle"))
     parts.append(_text(8, _TOP - 14, y_axis, "axis", "start"))
     for row in rows:
@@ -117,6 +118,8 @@ def lines(
                 f'<circle class="dot {row.style}" cx="{x:.1f}" cy="{y:.1f}" r="3.5">'
                 f"<title>{escape(row.label)}: {_plain(value)}</title></circle>"
             )
+            if with_values and x < places[-1][0]:
+                parts.append(_text(x, y - 9, _plain(value), "axis", "middle"))
     parts += _end_labels(rows, across, up, right)
     return _picture(title, foot + _BOTTOM, parts)
 
@@ -146,9 +149,25 @@ def _picture(title: str, height: float, parts: Sequence[str]) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height:.0f}" '
         f'width="{_WIDTH}" height="{height:.0f}" role="img" aria-label="{escape(title)}">\n'
-        f'<style>{_STYLE}</style>\n<rect class="back" width="100%" height="100%" rx="6"/>\n'
+        f'<style>{_style()}</style>\n<rect class="back" width="100%" height="100%" rx="6"/>\n'
         f"{_text(16, 26, title, 'title', 'start')}\n{body}\n</svg>\n"
     )
+
+
+def _style() -> str:
+    """Plain colours, not variables: there are viewers that know no variables."""
+    dark = _colours(_DARK)
+    return f"{_FORM}{_colours(_LIGHT)}@media (prefers-color-scheme: dark) {{\n{dark}}}\n"
+
+
+def _colours(of: Mapping[str, str]) -> str:
+    lines = [
+        f"text {{ fill: {of['ink']} }}", f".axis {{ fill: {of['faint']} }}",
+        f".back {{ fill: {of['back']} }}", f".grid {{ stroke: {of['grid']} }}",
+        *(f".bar.{mark}, .dot.{mark} {{ fill: {of[mark]} }}" for mark in _MARKS),
+        *(f".line.{mark} {{ stroke: {of[mark]} }}" for mark in _MARKS),
+    ]  # fmt: skip
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _text(x: float, y: float, text: str, style: str, anchor: str) -> str:
