@@ -117,8 +117,10 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
     def _is_between_messages(self) -> bool:
         """Whether pika would hand the next delivery to the stream's consumer."""
         channel, tag, _, _ = self._streaming
+        assembler = channel._content_assembler
         return (
-            channel._content_assembler._method_frame is None
+            assembler._method_frame is None
+            and assembler._header_frame is None  # one without a method is kept, too
             and tag in channel._consumers
             and tag not in channel._cancelled
             and self._channels.get(channel.channel_number) is channel
@@ -177,8 +179,9 @@ def _odd_seam(connection: Any) -> str:
             return name
     probe = pika.channel.Channel(connection, 1, lambda _channel: None)
     assembler = getattr(probe, "_content_assembler", None)
-    if getattr(assembler, "_method_frame", probe) is not None:
-        return "_content_assembler"
+    for name in ("_method_frame", "_header_frame"):
+        if getattr(assembler, name, probe) is not None:
+            return "_content_assembler"
     kinds = {"_consumers": dict, "_cancelled": set}
     for name, kind in kinds.items():
         if type(getattr(probe, name, None)) is not kind:

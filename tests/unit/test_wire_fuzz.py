@@ -1,0 +1,98 @@
+"""logfan reads the wire as pika does: the same bytes in the same reads tell the same story.
+
+The one difference is stated where pika is set up (`support.readers._left_raw`): pika raises on
+properties that it cannot decode and logfan keeps all of them, so pika, too, leaves them as bytes
+here. They are compared as logfan decodes them.
+
+`LOGFAN_FUZZ_CASES=500000` reads so many, drawn anew each time.
+"""
+
+import os
+from collections import Counter
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from support.readers import Pair, listening
+from support.wire_bytes import Case
+from support.wire_chance import draw, draw_scene
+
+CASES = int(os.environ.get("LOGFAN_FUZZ_CASES", "20000"))
+_AT_ONCE = 20
+
+
+def read_alike(case: Case) -> bool:
+    """Whether both tell the same story of it."""
+    return Pair(case.scene).read(case)
+
+
+def smallest(case: Case) -> Case:
+    """The least of it that still is read in two ways."""
+    for smaller in case.smaller():
+        if not read_alike(smaller):
+            return smallest(smaller)
+    return case
+
+
+def difference(case: Case) -> str:
+    """Where the two stories part, for a person to read."""
+    pair = Pair(case.scene)
+    pair.read(case)
+    theirs, ours = [*pair.pika.story, "the end"], [*pair.logfan.story, "the end"]
+    at = next(n for n, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b)
+    frames = "\n".join(one.hex(" ") for one in case.frames)
+    return f"{case.scene}, cut at {case.cuts}\n{frames}\npika:   {theirs[at]}\nlogfan: {ours[at]}"
+
+
+def test_whatever_comes_is_read_as_pika_reads_it() -> None:
+    read, seen = 0, Counter[str]()
+
+    @settings(
+        max_examples=-(-CASES // _AT_ONCE), deadline=None, database=None,
+        derandomize="LOGFAN_FUZZ_CASES" not in os.environ, report_multiple_bugs=False,
+    )  # fmt: skip
+    @given(seed=st.integers(0, (1 << 64) - 1))
+    def read_some(seed: int) -> None:
+        nonlocal read
+        chance, pair = Random(seed), None
+        for _ in range(_AT_ONCE):
+            if pair is None or not pair.goes_on:
+                pair = Pair(draw_scene(chance))
+            case = draw(chance, pair.scene)
+            if not pair.read(case):
+                assert pair.past is not None
+                raise AssertionError(difference(smallest(pair.past)))
+            read += 1
+            seen.update(_told(pair))
+
+    with listening():
+        read_some()
+    assert read >= CASES
+    missing = {what for what, times in _OFTEN.items() if seen[what] * times < read}
+    assert not missing, f"hardly ever seen: {missing}; {seen}"
+
+
+# Each of these must be seen at least once in so many cases: what is not drawn is not compared.
+_OFTEN = {
+    "a run": 3, "a long run": 10, "one by one": 3, "a heartbeat": 20, "message": 2,
+    "channel over": 40, "connection over": 5, "cancelled": 100, "returned": 200, "got": 500,
+    "blocked": 200, "cancel-ok": 100, "consuming": 100, "sent": 40, "logged": 3, "aborted": 100,
+    "InvalidFrameError": 50, "AttributeError": 50, "BodyTooLongError": 100, "KeyError": 100,
+    "error": 200,
+}  # fmt: skip
+
+
+def _told(pair: Pair) -> set[str]:
+    """What happened, in words."""
+    story, runs = pair.pika.story, pair.logfan.in_runs
+    told = {one[0] for one in story}
+    told |= {one[1].split("(")[0].split(":")[0] for one in story if one[0] == "raised"}
+    if runs:
+        told |= {"a run", "a long run"} if max(runs) > 2 else {"a run"}
+    if sum(one[0] == "message" for one in story) > sum(runs):
+        told.add("one by one")
+    beats = [one[3] for one in story if one[0] == "after a read"]
+    if any(beats):
+        told.add("a heartbeat")
+    return told
