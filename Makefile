@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 STAMP := $(VENV)/.installed
+OLDEST := $(VENV)/oldest/.installed
 CLIENTS := .venv-bench/.installed
 BENCH = SECONDS=$(SECONDS) REPORT=$(REPORT) JSON=$(JSON) CHARTS=$(CHARTS) FROM=$(FROM)
 DEBIAN := daemon/logfan/testing/debian.py
@@ -20,7 +21,7 @@ help: ## Show this list
 run: $(STAMP) ## Show the main job at work, on a private RabbitMQ if none answers; Ctrl-C ends it
 	@$(BIN)/logfan demo
 
-test: lint ## Lint, types and all tests, on a real RabbitMQ
+test: lint $(OLDEST) ## Lint, types and all tests, on a real RabbitMQ
 	@$(BIN)/python -m pytest -q
 
 bench: $(STAMP) $(CLIENTS) ## Every consumer in turns, medians, ratios, targets: REPORT= JSON= CHARTS= FROM=
@@ -90,4 +91,10 @@ $(STAMP): pyproject.toml .requirements.lock
 		&& $(BIN)/python $$wheel/pip install -q --no-index $$wheel; fi
 	@$(PIP) install --require-hashes -r .requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Beside the locked pika, for the tests that are run against both.
+$(OLDEST): .requirements-oldest.lock $(STAMP)
+	@rm -rf $(@D)
+	@$(PIP) install --require-hashes --no-deps --target $(@D) -r $<
 	@touch $@

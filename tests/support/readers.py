@@ -6,7 +6,7 @@ socket is missing. What a reader makes known, to whom and when, is its story.
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -57,7 +57,7 @@ class _Kept(wire.RawProperties):
         super().__init__(b"")
 
     def decode(self, encoded: bytes, offset: int = 0) -> None:
-        self.raw = encoded[offset:]
+        self.raw = bytes(encoded[offset:])
 
 
 class Reader:
@@ -233,9 +233,11 @@ def listening() -> Iterator[None]:
 class Pair:
     """pika and logfan in the same scene. They read one case after another as long as they live."""
 
-    def __init__(self, scene: Scene, *, fast: bool = True) -> None:
+    def __init__(self, scene: Scene, *, fast: bool = True, raw: bool = True) -> None:
+        """`fast`: not stood down; `raw`: pika leaves properties as bytes."""
         self.scene = scene
-        with _left_raw():
+        self._left_raw = _left_raw if raw else nullcontext
+        with self._left_raw():
             self.pika = Reader(pika.SelectConnection, scene)
         self.logfan = Reader(wire.Connection, scene)
         if not fast:
@@ -247,7 +249,7 @@ class Pair:
     def read(self, case: Case) -> bool:
         """Both read it. Whether they still tell the same story."""
         self.past = case if self.past is None else self.past.then(case)
-        with _left_raw():
+        with self._left_raw():
             self.goes_on = self.pika.take(case)
         self.logfan.take(case)
         return self.pika.story == self.logfan.story

@@ -1,0 +1,173 @@
+"""Where pika's inside is not as the fast way needs it, pika reads, and one line says so."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Any
+
+import pika
+import pytest
+from pika import connection, frame
+from pika.adapters.select_connection import IOLoop
+from pika.channel import Channel
+
+from logfan import wire
+from logfan.config import ExchangeSettings, QueueSettings
+from logfan.subscription import Subscription
+from support.readers import Pair, listening
+from support.wire_bytes import Case, Scene, body, deliver, header
+from support.wire_chance import draw, draw_scene
+
+CASES = 150
+
+
+@pytest.fixture(autouse=True)
+def _warned_of_nothing() -> Iterator[None]:
+    wire._warn_once.cache_clear()
+    yield
+    wire._warn_once.cache_clear()
+
+
+def bytearray_buffer(patch: pytest.MonkeyPatch) -> None:
+    """As on pika's main branch."""
+    begin = connection.Connection._init_connection_state
+
+    def begin_with_a_bytearray(self: Any) -> None:
+        begin(self)
+        self._frame_buffer = bytearray()
+
+    patch.setattr(connection.Connection, "_init_connection_state", begin_with_a_bytearray)
+
+
+def no_read_frame(patch: pytest.MonkeyPatch) -> None:
+    """As on pika's main branch: one loop decodes and processes."""
+
+    def read(self: Any, data_in: bytes) -> None:
+        self._frame_buffer += data_in
+        while self._frame_buffer:
+            taken, value = frame.decode_frame(self._frame_buffer)
+            if not value:
+                return
+            self._trim_frame_buffer(taken)
+            self._process_frame(value)
+
+    patch.delattr(connection.Connection, "_read_frame")
+    patch.setattr(connection.Connection, "_on_data_available", read)
+
+
+def no_content_assembler(patch: pytest.MonkeyPatch) -> None:
+    begin, handle = Channel.__init__, Channel._handle_content_frame
+
+    def begin_renamed(self: Any, *arguments: Any, **keywords: Any) -> None:
+        begin(self, *arguments, **keywords)
+        self._assembler = self.__dict__.pop("_content_assembler")
+
+    def handle_renamed(self: Any, value: Any) -> None:
+        self._content_assembler = self._assembler
+        try:
+            handle(self, value)
+        finally:
+            del self._content_assembler
+
+    patch.setattr(Channel, "__init__", begin_renamed)
+    patch.setattr(Channel, "_handle_content_frame", handle_renamed)
+
+
+def other_channels(patch: pytest.MonkeyPatch) -> None:
+    begin = connection.Connection._init_connection_state
+
+    def begin_with_others(self: Any) -> None:
+        begin(self)
+        self._channels = OrderedDict()
+
+    patch.setattr(connection.Connection, "_init_connection_state", begin_with_others)
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "raw"),
+    [
+        (bytearray_buffer, "_frame_buffer", True),
+        (no_read_frame, "_read_frame", False),
+        (no_content_assembler, "_content_assembler", True),
+        (other_channels, "_channels", True),
+    ],
+)
+def test_it_stands_down_with_one_warning_and_reads_as_pika_does(
+    change: Callable[[pytest.MonkeyPatch], None],
+    name: str,
+    raw: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    change(monkeypatch)
+    in_runs, said = read_some(raw=raw)
+    assert in_runs == 0
+    assert said > CASES
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "logfan.wire"]
+    assert warning == (
+        f"this pika ({pika.__version__}) has another {name} than expected; "
+        "it reads by itself, which is right but slower"
+    )
+
+
+def test_stood_down_by_configuration_it_reads_as_pika_does_and_says_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    in_runs, said = read_some(fast=False)
+    assert in_runs == 0
+    assert said > CASES
+    assert not [record for record in caplog.records if record.name == "logfan.wire"]
+
+
+def test_with_pika_as_it_is_the_fast_way_is_taken_without_a_word(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    in_runs, _ = read_some()
+    assert in_runs > CASES / 3
+    assert not [record for record in caplog.records if record.name == "logfan.wire"]
+
+
+def read_some(*, fast: bool = True, raw: bool = True) -> tuple[int, int]:
+    """How many messages came in runs, and how many at all. Both read alike all the time."""
+    in_runs = said = 0
+    with listening():
+        for seed in range(CASES):
+            chance = Random(seed)
+            pair = Pair(draw_scene(chance), fast=fast, raw=raw)
+            case = draw(chance, pair.scene)
+            assert pair.read(case), case
+            in_runs += sum(pair.logfan.in_runs)
+            said += sum(one[0] == "message" for one in pair.logfan.story)
+    return in_runs, said
+
+
+def test_it_may_stand_down_in_the_middle_of_a_frame() -> None:
+    frames = (deliver(1, "x", 1), header(1, 5), body(1, b"hello"), deliver(1, "x", 2))
+    data = b"".join(frames)
+    with listening():
+        for cut in range(len(data)):
+            scene = Scene(1, "x", "plain", company=False)
+            pair = Pair(scene)
+            assert pair.read(Case(scene, (data[:cut],), ()))
+            pair.logfan.connection.stand_down()
+            assert pair.read(Case(scene, (data[cut:],), ()))
+
+
+class _Nobody:
+    """Neither told anything nor given a message: the connection never comes about."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_configuration_decides(fast: bool) -> None:
+    nobody: Any = _Nobody()
+    ioloop = IOLoop()
+    subscription = Subscription(
+        ioloop=ioloop, url="amqp://localhost", parameters=pika.ConnectionParameters(),
+        exchange=ExchangeSettings(), queue=QueueSettings(), prefetch=1, compare=False, fast=fast,
+        events=nobody, receiver=nobody,
+    )  # fmt: skip
+    assert subscription._connection._fast is fast
+    ioloop.close()
