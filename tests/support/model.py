@@ -13,8 +13,10 @@ from typing import Any
 
 from pika import spec
 
-from logfan.api import Record, RecordsRejected, Sink, SinkConfig, SinkUnavailable
+from logfan.api import Properties, Record, RecordsRejected, Sink, SinkConfig, SinkUnavailable
+from logfan.frames import Run
 from logfan.letters import Refusal
+from logfan.subscription import Receiver
 from logfan.topology import Declared
 from support.strands import Strand, Time
 
@@ -107,17 +109,39 @@ class Channel:
             self.frames.append(message)
             theirs += 1
 
-    def next_frame(self, deliver: Callable[..., None]) -> None:
-        """The daemon reads one frame."""
-        frame = self.frames.popleft()
-        if not isinstance(frame, Message):
-            frame()
-            return
+    def read_frames(self, count: int, receiver: Receiver, longest: int) -> None:
+        """The daemon reads up to `count` frames. Messages that never came before are told in runs
+        of up to `longest`, all others (and with 0 all) one by one."""
+        run: list[Message] = []
+        for _ in range(min(count, len(self.frames))):
+            frame = self.frames.popleft()
+            is_plain = isinstance(frame, Message) and not frame.redelivered
+            if run and (len(run) == longest or not is_plain):
+                self._deliver_run(run, receiver)
+                run = []
+            if not isinstance(frame, Message):
+                frame()
+            elif is_plain and longest:
+                run.append(frame)
+            else:
+                method = spec.Basic.Deliver("tag", self._note(frame), frame.redelivered, "logs", "")
+                receiver.deliver(self, method, spec.BasicProperties(), frame.body)
+        if run:
+            self._deliver_run(run, receiver)
+
+    def _deliver_run(self, run: list[Message], receiver: Receiver) -> None:
+        records = [Record(m.body, "logs", "", False, self._truth.time.now, Properties) for m in run]
+        for message in run:
+            self._note(message)
+        size = sum(record.size for record in records)
+        receiver.deliver_run(self, Run(records, self._tag_read, size, end=0))
+
+    def _note(self, message: Message) -> int:
+        """It was read. Its delivery tag."""
         self._tag_read += 1
-        self._truth.delivered[frame.number] += 1
-        self.read[self._tag_read] = len(frame.body)
-        method = spec.Basic.Deliver("tag", self._tag_read, frame.redelivered, "logs", "")
-        deliver(self, method, spec.BasicProperties(), frame.body)
+        self._truth.delivered[message.number] += 1
+        self.read[self._tag_read] = len(message.body)
+        return self._tag_read
 
     def ack(self, tag: int) -> None:
         for message in self._take(tag, multiple=True):

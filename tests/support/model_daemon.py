@@ -84,16 +84,16 @@ class Daemon:
         self._began = True
         self.road.begin(subscription, declared)
 
-    def read(self, frames: int) -> None:
-        """One read of the socket, and the turn of the loop after it."""
-        self._take(frames)
+    def read(self, frames: int, longest: int = PREFETCH) -> None:
+        """One read of the socket, and the turn of the loop after it. `longest`: of a run; with 0
+        all messages come one by one."""
+        self._take(frames, longest)
         self._turn_the_loop()
 
-    def _take(self, frames: int) -> None:
+    def _take(self, frames: int, longest: int) -> None:
         if self.channel is not None:
             self.channel.send()
-            for _ in range(min(frames, len(self.channel.frames))):
-                self.channel.next_frame(self.road.deliver)
+            self.channel.read_frames(frames, self.road, longest)
 
     def _turn_the_loop(self) -> None:
         while self._soon:
@@ -106,10 +106,10 @@ class Daemon:
         for call in calls:
             call()
 
-    def lose(self, unseen: int, frames: int) -> None:
+    def lose(self, unseen: int, frames: int, longest: int) -> None:
         """The channel is gone in the middle of a read, after `unseen` frames of it. Some frames
         may still come after that was told."""
-        self._take(unseen)
+        self._take(unseen, longest)
         channel, self.channel = self.channel, None
         assert channel is not None
         frames_left = [f for f in list(channel.frames)[:frames] if isinstance(f, Message)]
@@ -117,8 +117,7 @@ class Daemon:
         self.road.end(requeue=False)
         channel.frames.clear()
         channel.frames += frames_left
-        for _ in frames_left:
-            channel.next_frame(self.road.deliver)
+        channel.read_frames(len(frames_left), self.road, longest)
         channel.close()
         self._turn_the_loop()
 

@@ -48,6 +48,9 @@ def draw(chance: Random, scene: Scene) -> Case:
     return Case(scene, tuple(frames), tuple(_cuts(chance, frames)))
 
 
+_REPLAYED = b"\x20\0" + table(short(REPLAYED) + b"S" + struct.pack(">I", 4) + b"file")
+
+
 class _Drawer:
     def __init__(self, chance: Random, scene: Scene) -> None:
         self._chance, self._scene = chance, scene
@@ -118,23 +121,26 @@ class _Drawer:
         if chance.random() < odd:
             exchange, key = chance.choice(_EXCHANGES), chance.choice(_KEYS)
         bits = chance.choice((1, 1, 2, 3, 255)) if chance.random() < odd / 2 else 0
+        properties = _properties(chance, odd)
+        if chance.random() < odd / 3:
+            exchange, properties = b"", _REPLAYED
         rest = b"\xce" if chance.random() < odd / 6 else b""
         first = deliver(channel, consumer, self._tag(channel), bits, exchange, key, rest=rest)
-        return [first, *self._content(channel)]
+        return [first, *self._content(channel, properties)]
 
     def _tag(self, channel: int) -> int:
         step = self._chance.choice((0, 2, 70_000)) if self._chance.random() < self._odd / 3 else 1
         self._tags[channel] = (self._tags[channel] + step) % (1 << 64)
         return self._tags[channel]
 
-    def _content(self, channel: int) -> list[bytes]:
+    def _content(self, channel: int, properties: bytes = b"\0\0") -> list[bytes]:
         chance, odd = self._chance, self._odd
         whole = _body(chance, chance.choice(self._sizes))
         weight = chance.choice((1, 0xCE)) if chance.random() < odd / 8 else 0
         size = len(whole)
         if chance.random() < odd / 8:
             size = max(0, size + chance.choice((-8, -1, 1, 8)))
-        frames = [header(channel, size, _properties(chance, odd), weight=weight)]
+        frames = [header(channel, size, properties, weight=weight)]
         if chance.random() < max(odd, 0.02):
             cuts = sorted(chance.randint(0, len(whole)) for _ in range(chance.randint(1, 4)))
             starts, ends = [0, *cuts], [*cuts, len(whole)]
@@ -201,7 +207,7 @@ def _properties(chance: Random, odd: float) -> bytes:
     if kind == "headers":
         return b"\x20\0" + table(*(_field(chance) for _ in range(chance.randint(0, 3))))
     if kind == "replayed":
-        return b"\x20\0" + table(short(REPLAYED) + b"S" + struct.pack(">I", 4) + b"file")
+        return _REPLAYED
     if kind == "long":
         return b"\0\1\0\1\0\0"  # flags that go on
     if kind == "chance":

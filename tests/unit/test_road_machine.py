@@ -28,6 +28,8 @@ from support.model_daemon import BUDGET, PREFETCH, THIRD, Daemon
 
 LIGHT, HEAVY = (12, 12, 12, 40, 100), (12, 12, 12, 40, 150, 390, 900)
 TROUBLES = [f"{kind}-{sink}" for kind in ("poison", "refuse", "late") for sink in SINKS]
+LONGEST = st.sampled_from((PREFETCH, PREFETCH, 2, 0))
+"""How many messages may come as one run; with 0 each comes by itself."""
 ENDS = ("lose", "lose", "lose", "stop", "stop", "kill")
 
 
@@ -76,9 +78,9 @@ class RoadMachine(RuleBasedStateMachine):
 
     # The daemon's threads
 
-    @rule(frames=st.integers(1, 10))
-    def read(self, frames: int) -> None:
-        self.daemon.read(frames)
+    @rule(frames=st.integers(1, 10), longest=LONGEST)
+    def read(self, frames: int, longest: int) -> None:
+        self.daemon.read(frames, longest)
 
     @rule()
     def loop(self) -> None:
@@ -90,9 +92,9 @@ class RoadMachine(RuleBasedStateMachine):
         if strand.is_ready:
             strand.resume()
 
-    @rule(frames=st.integers(3, 10))
-    def go_on(self, frames: int) -> None:
-        self.daemon.read(frames)
+    @rule(frames=st.integers(3, 10), longest=LONGEST)
+    def go_on(self, frames: int, longest: int) -> None:
+        self.daemon.read(frames, longest)
         self.daemon.work()
         self.daemon.loop()
 
@@ -128,11 +130,12 @@ class RoadMachine(RuleBasedStateMachine):
         how=st.sampled_from(ENDS),
         unseen=st.integers(0, 3),
         late=st.integers(0, 3),
+        longest=LONGEST,
     )
-    def end(self, how: str, unseen: int, late: int) -> None:
+    def end(self, how: str, unseen: int, late: int, longest: int) -> None:
         """The channel is lost, TERM comes, or kill -9."""
         if how == "lose":
-            self.daemon.lose(unseen, late)
+            self.daemon.lose(unseen, late, longest)
         elif how == "kill":
             self.daemon.kill()
             self._start_again()

@@ -116,7 +116,7 @@ def test_properties_that_pika_can_decode_are_what_pika_decodes(properties: Any) 
 
 # Each of these must be seen at least once in so many cases: what is not drawn is not compared.
 _OFTEN = {
-    "a run": 3, "a long run": 10, "one by one": 3, "a heartbeat": 20, "message": 2,
+    "a run": 3, "a long run": 10, "one by one": 3, "a heartbeat": 20, "a replay": 100, "message": 2,
     "channel over": 40, "connection over": 5, "cancelled": 100, "returned": 200, "got": 500,
     "blocked": 200, "cancel-ok": 100, "consuming": 100, "sent": 40, "logged": 3, "aborted": 100,
     "InvalidFrameError": 50, "AttributeError": 50, "BodyTooLongError": 100, "KeyError": 100,
@@ -133,6 +133,8 @@ def _told(pair: Pair) -> set[str]:
         told |= {"a run", "a long run"} if max(runs) > 2 else {"a run"}
     if sum(one[0] == "message" for one in story) > sum(runs):
         told.add("one by one")
+    if any(one[0] == "message" and not one[5] and "x-logfan-replay" in one[7] for one in story):
+        told.add("a replay")
     beats = [one[3] for one in story if one[0] == "after a read"]
     if any(beats):
         told.add("a heartbeat")
