@@ -1,5 +1,6 @@
 """One measurement: fill the queue, start a contestant, watch the queue, verify."""
 
+import os
 import re
 import shutil
 import tempfile
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench import bodies, entrants
+from bench.clocks import machine_busy
 from bench.entrants import Start
 from bench.process import Process
 from bench.results import Case, Drain
@@ -45,8 +47,12 @@ def own_folder(stage: Stage) -> Iterator[Path]:
 
 
 def _drain(stage: Stage, case: Case, start: Start, folder: Path) -> Drain:
+    busy, own = machine_busy(), time.process_time()
     with Process(start, folder) as process:
         begin, end = watch(stage, process, case.count)
+        took = time.time() - process.started
+        busy, own = machine_busy() - busy, time.process_time() - own
+        known = own + process.cpu.at(end) + stage.broker.whole
         memory = process.memory_kib()
         counted = _counted(start.port) if start.port else case.count
         code = process.stop()
@@ -58,10 +64,12 @@ def _drain(stage: Stage, case: Case, start: Start, folder: Path) -> Drain:
     return Drain(
         case=case,
         seconds=max(end - begin, LOOK_SECONDS),
-        cpu_seconds=process.cpu_at(end) - process.cpu_at(begin),
+        cpu_seconds=process.cpu.between(begin, end),
+        broker_cpu_seconds=stage.broker.between(begin, end),
         memory_kib=memory,
         start_seconds=begin - process.started,
-        start_cpu_seconds=process.cpu_at(begin),
+        start_cpu_seconds=process.cpu.at(begin),
+        others_share=max(0.0, busy - known) / (took * (os.cpu_count() or 1)),
     )
 
 
@@ -69,8 +77,10 @@ def watch(stage: Stage, process: Process, count: int) -> tuple[float, float]:
     """When the first message was delivered, and when the broker had the last ack."""
     observer = stage.observer
     progress, last = time.monotonic(), -1
+    stage.broker.forget()
     while True:
         process.sample()
+        stage.broker.sample()
         look = observer.read()
         if look is not None and look.messages == 0:
             break
@@ -80,6 +90,7 @@ def watch(stage: Stage, process: Process, count: int) -> tuple[float, float]:
             raise RuntimeError(f"{last} messages are left and nothing moves: {process.log()}")
         time.sleep(_SAMPLE_SECONDS)
     process.sample()
+    stage.broker.sample()
     begin = next(look.at for look in observer.looks if look.ready < count)
     end = next(look.at for look in observer.looks if look.messages == 0)
     return begin, end

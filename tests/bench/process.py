@@ -6,11 +6,10 @@ import re
 import signal
 import subprocess
 import time
-from bisect import bisect_left
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
+from bench.clocks import CpuClock
 from bench.entrants import Start
 
 _PR_SET_PDEATHSIG = 1
@@ -23,8 +22,6 @@ class Process:
 
     def __init__(self, start: Start, folder: Path) -> None:
         self._log = folder / "contestant.log"
-        self.samples: list[tuple[float, float]] = []
-        """Moments, and the seconds of processor (user and system) that it had used until then."""
         self.started = time.time()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -33,8 +30,7 @@ class Process:
                 preexec_fn=_die_with_parent,  # noqa: PLW1509 - no thread of ours holds a lock there
             )  # fmt: skip
         self.pid = self._process.pid
-        # The kernel's clock of another process (see clock_getcpuclockid): no cost for it.
-        self._clock = (~self.pid << 3) | 2
+        self.cpu = CpuClock(self.pid)
 
     def __enter__(self) -> Self:
         return self
@@ -47,11 +43,7 @@ class Process:
         """Note how much processor time it has used. Raises RuntimeError where it has ended."""
         if self._process.poll() is not None:
             raise RuntimeError(f"it ended ({self._process.returncode}): {self.log()}")
-        self.samples.append((time.time(), time.clock_gettime(self._clock)))
-
-    def cpu_at(self, at: float) -> float:
-        """Seconds of processor used until then, between two samples by their share."""
-        return interpolated(self.samples, at)
+        self.cpu.sample()
 
     def memory_kib(self) -> int:
         """The most memory it ever held."""
@@ -69,17 +61,6 @@ class Process:
     def log(self) -> str:
         """The end of what it wrote."""
         return self._log.read_text(errors="replace").strip()[-1500:]
-
-
-def interpolated(samples: Sequence[tuple[float, float]], at: float) -> float:
-    """The value at that moment, on the line between the samples around it."""
-    after = bisect_left(samples, (at, 0.0))
-    if after == 0:
-        return samples[0][1]
-    if after == len(samples):
-        return samples[-1][1]
-    (t0, v0), (t1, v1) = samples[after - 1], samples[after]
-    return v0 + (v1 - v0) * (at - t0) / (t1 - t0)
 
 
 def _die_with_parent() -> None:

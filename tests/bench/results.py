@@ -36,6 +36,10 @@ class Drain:
     memory_kib: int
     start_seconds: float
     start_cpu_seconds: float
+    broker_cpu_seconds: float
+    """What the broker used from the first delivery to the last ack."""
+    others_share: float
+    """Of the cores: what programs that have no part in this took meanwhile, the start included."""
 
     @property
     def rate(self) -> float:
@@ -44,6 +48,10 @@ class Drain:
     @property
     def cpu_us(self) -> float:
         return self.cpu_seconds / self.case.count * 1e6
+
+    @property
+    def broker_us(self) -> float:
+        return self.broker_cpu_seconds / self.case.count * 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +93,7 @@ class Median:
     memory_mib: float
     start_seconds: float
     start_cpu_seconds: float
+    broker_us: float
 
     @property
     def us_a_message(self) -> float:
@@ -106,6 +115,7 @@ class Median:
             memory_mib=median(drain.memory_kib for drain in drains) / 1024,
             start_seconds=median(drain.start_seconds for drain in drains),
             start_cpu_seconds=median(drain.start_cpu_seconds for drain in drains),
+            broker_us=median(drain.broker_us for drain in drains),
         )
 
 

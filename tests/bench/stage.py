@@ -5,6 +5,7 @@ when something changed. So every contestant is watched by the same eyes, asks no
 and what counts as done is what the broker has been told is done.
 """
 
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import NamedTuple, Self
 
 from bench import bodies
 from bench.build import Programs
+from bench.clocks import CpuClock
 from logfan.testing.node import RabbitNode
 from support.broker import channel
 from support.waiting import wait_until
@@ -88,6 +90,11 @@ class Observer:
         self.looks: list[Look] = []
         """Since `forget`, oldest first; there is one for each change."""
 
+    @property
+    def broker_pid(self) -> int:
+        """The process id of the broker's virtual machine."""
+        return int(re.sub(r"\D", "", self._node.ctl("eval", "os:getpid().")))
+
     def __enter__(self) -> Self:
         return self
 
@@ -120,6 +127,7 @@ class Stage:
     folder: Path
     programs: Programs
     observer: Observer
+    broker: CpuClock
 
     def declare(self, kind: str) -> None:
         """A new, empty, durable queue: `classic` or `quorum`."""

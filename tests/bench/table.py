@@ -41,13 +41,13 @@ def _main(results: Results) -> Grid:
     return Grid(
         "Draining a filled classic queue of 200-byte messages, prefetch 4,000",
         ("consumer", "messages a second", "spread", "of the limit", "of pika", "CPU a message",
-         "peak memory", "start", "times"),
+         "the broker's", "peak memory", "start", "times"),
         [
             (
                 title_of(middle.case.entrant), rate(middle.rate), _spread(middle),
                 _ratio(middle, limit), _ratio(middle, pika), us(middle.cpu_us),
-                f"{middle.memory_mib:.0f} MiB", f"{middle.start_seconds:.2f} s",
-                str(middle.times),
+                us(middle.broker_us), f"{middle.memory_mib:.0f} MiB",
+                f"{middle.start_seconds:.2f} s", str(middle.times),
             )
             for middle in middles
         ],

@@ -11,16 +11,25 @@ import pytest
 
 from bench import bodies, chart, contest, latency, table, targets
 from bench.build import Programs
+from bench.clocks import CpuClock, interpolated
 from bench.entrants import AIO_PIKA, CUMULATIVE, FASTSTREAM, LIMIT, ONE, THREE, with_files
 from bench.plan import BACKLOG, MAIN, PLANS, PREFETCH, SINKS, SIZE
-from bench.process import interpolated
 from bench.results import Case, Drain, Latency, Results, quantile, slope
 from bench.stage import Observer, Stage
 from logfan.testing.node import RabbitNode
 
 
 def drained(case: Case, rate: float, cpu_us: float = 5.0, memory_kib: int = 40_000) -> Drain:
-    return Drain(case, case.count / rate, cpu_us * case.count / 1e6, memory_kib, 0.3, 0.25)
+    return Drain(
+        case,
+        case.count / rate,
+        cpu_us * case.count / 1e6,
+        memory_kib,
+        0.3,
+        0.25,
+        30 * case.count / 1e6,
+        0.01,
+    )
 
 
 @pytest.fixture
@@ -149,13 +158,16 @@ def stage(node: RabbitNode) -> Iterator[Stage]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with Observer(node, folder) as observer:
-            yield Stage(node, folder, Programs(), observer)
+            broker = CpuClock(observer.broker_pid)
+            yield Stage(node, folder, Programs(), observer, broker)
 
 
 def test_a_real_drain_is_timed_and_verified(stage: Stage) -> None:
     drain = contest.drain(stage, Case("test", THREE, 500))
     assert 0 < drain.seconds < 60
     assert 0 < drain.cpu_seconds < 60
+    assert 0 < drain.broker_cpu_seconds < 60
+    assert 0 <= drain.others_share < 1
     assert 10_000 < drain.memory_kib < 500_000
     assert drain.start_seconds > 0.05
 
