@@ -231,7 +231,7 @@ def broker_version(connection: Any) -> tuple[int, ...]:
 
 def read_more() -> None:
     """Have pika read 128 KiB at a time rather than 4 KiB: a large body is copied less often."""
-    transport = getattr(io_services_utils, "_AsyncBaseTransport", None)
+    transport = getattr(io_services_utils, "_AsyncTransportBase", None)
     if transport is not None and hasattr(transport, "_MAX_RECV_BYTES"):
         transport._MAX_RECV_BYTES = 128 * 1024
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from pika import exceptions
+from pika.adapters.utils import io_services_utils
 
 from logfan import wire
 from support.readers import Reader, listening
@@ -79,3 +80,10 @@ def test_stood_down_nothing_waits_for_the_end_of_a_read() -> None:
     reader = Reader(wire.Connection, SCENE)
     reader.connection.stand_down()
     assert not reader.connection.after_read(lambda: None)
+
+
+def test_pika_is_made_to_read_more_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    transport = io_services_utils._AsyncPlaintextTransport
+    monkeypatch.setattr(io_services_utils._AsyncTransportBase, "_MAX_RECV_BYTES", 4096)
+    wire.read_more()
+    assert transport._MAX_RECV_BYTES == 128 * 1024
