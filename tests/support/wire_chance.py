@@ -235,7 +235,7 @@ def _field(chance: Random) -> bytes:
 
 
 _IN_ONE = ("end", "type", "size", "channel", "class", "byte", "byte", "cut", "trail")
-_BETWEEN = ("drop", "double", "swap", "noise", "short", "short", "protocol", "empty")
+_BETWEEN = ("drop", "double", "swap", "noise", "short", "short", "protocol", "empty", "lone")
 
 
 def _break(chance: Random, scene: Scene, frames: Sequence[bytes]) -> list[bytes]:
@@ -288,6 +288,11 @@ def _break_between(chance: Random, scene: Scene, broken: list[bytes], kind: str)
         broken.insert(at, b"AMQP\0\0\x09\x01"[: chance.choice((8, 8, 3, 6))])
     elif kind == "empty":
         broken.insert(at, body(scene.channel, b""))
+    elif kind == "lone":
+        # A method without content and, later, content without a method.
+        broken.insert(at, deliver(scene.channel, scene.tag, 1))
+        later = chance.randint(at + 1, len(broken))
+        broken[later:later] = [header(scene.channel, 2), body(scene.channel, b"hi")]
     else:
         # A header too short to hold the size of the body: its end would be read as that.
         payload = struct.pack(">HHQ", 60, 0, 0)[: chance.choice((11, 11, 12, 13, 3))]

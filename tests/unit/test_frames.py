@@ -118,8 +118,10 @@ def test_any_consumer_tag_will_do(tag: str) -> None:
     assert taken(data) == 0
 
 
-def test_the_longest_exchange_and_routing_key_fit() -> None:
-    assert taken(message(1, exchange=b"e" * 255, routing_key=b"k" * 255)) == 1
+@pytest.mark.parametrize("length", [0, 1, 255])
+def test_the_shortest_and_the_longest_exchange_and_routing_key_fit(length: int) -> None:
+    odd = message(2, exchange=b"e" * length, routing_key=b"k" * length)
+    assert taken(message(1) + odd) == 2
 
 
 @pytest.mark.parametrize("tag", [0, 1, 1 << 31, (1 << 64) - 1])
