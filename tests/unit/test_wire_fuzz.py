@@ -24,7 +24,7 @@ from support.readers import Pair, listening
 from support.wire_bytes import Case, Scene, body, deliver, header
 from support.wire_chance import draw, draw_scene
 
-_USUAL = 24_000
+_USUAL = 20_000
 CASES = int(os.environ.get("LOGFAN_FUZZ_CASES", _USUAL))
 _AT_ONCE = 20
 
@@ -56,6 +56,7 @@ def assert_read_alike(case: Case) -> None:
     assert read_alike(case), difference(case)
 
 
+@pytest.mark.timeout(500)  # some 25 s of work; a busy machine takes its time
 def test_whatever_comes_is_read_as_pika_reads_it() -> None:
     read, seen = 0, Counter[str]()
 

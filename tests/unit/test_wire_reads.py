@@ -1,5 +1,6 @@
 """One read of the socket: what comes together is handed over together, and then all is told."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from pika.adapters.utils import io_services_utils
 
 from logfan import wire
 from support.readers import Reader, listening
-from support.wire_bytes import Scene, body, deliver, frame, header, heartbeat
+from support.wire_bytes import Scene, body, deliver, frame, header, heartbeat, method, short
 
 SCENE = Scene(1, "x", "plain", company=False)
 
@@ -52,6 +53,15 @@ def test_after_a_message_in_pieces_the_fast_way_is_taken_again() -> None:
     reader.read(data[cut:])
     assert reader.in_runs == [1, 1]
     assert [one[3] for one in reader.story if one[0] == "message"] == [1, 2, 3]
+
+
+def test_consumed_anew_in_the_middle_of_a_read_the_fast_way_is_taken_again() -> None:
+    scene = replace(SCENE, how="again")
+    reader = Reader(wire.Connection, scene)
+    anew = method(1, (60, 31), short("x")) + method(1, (60, 21), short(scene.later))
+    later = deliver(1, scene.later, 2) + header(1, 2) + body(1, b"hi")
+    reader.read(message(1) + anew + later)
+    assert reader.in_runs == [1, 1]
 
 
 def test_what_waits_for_the_end_of_a_read_is_called_then_in_order_and_once() -> None:
