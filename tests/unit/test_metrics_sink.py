@@ -155,14 +155,14 @@ ODD = st.one_of(
     st.none(), st.booleans(), st.sampled_from([0, 1, 2, 1.0, -1, 2**70, "1", "", "a", "true"]),
     st.floats(), st.lists(st.integers(0, 1), max_size=2), st.dictionaries(st.just("x"), st.just(1)),
 )  # fmt: skip
-BODIES = st.lists(
-    st.one_of(
-        st.fixed_dictionaries({}, optional={"a": ODD, "b": ODD, "n": ODD}),
-        st.fixed_dictionaries({"a": st.sampled_from("xyz"), "b": st.integers(0, 2),
-                               "n": st.integers(0, 9) | st.floats(0, 9)}),
-        ODD,
-    ), max_size=30,
-)  # fmt: skip
+PLAIN = st.fixed_dictionaries({
+    "a": st.sampled_from("xyz"), "b": st.integers(0, 2), "n": st.integers(0, 9) | st.floats(0, 9),
+})  # fmt: skip
+NEARLY = st.fixed_dictionaries({
+    "a": st.sampled_from([1, True, 1.0, "1"]), "b": st.just("k"), "n": st.sampled_from([-1, 0, 1]),
+})  # fmt: skip
+ANY = st.fixed_dictionaries({}, optional={"a": ODD, "b": ODD, "n": ODD}) | PLAIN | NEARLY | ODD
+BODIES = st.lists(PLAIN, max_size=30) | st.lists(NEARLY, max_size=5) | st.lists(ANY, max_size=30)
 
 
 @given(st.lists(BODIES, max_size=3), st.sampled_from([1, 2, 100]))
