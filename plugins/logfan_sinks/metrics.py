@@ -221,17 +221,19 @@ class _Series:
             for body in bodies:
                 self.take(body)
             return
-        keys = zip(*labels, strict=True)
         if numbers is None:
-            counts = Tally(keys) if labels else {(): len(bodies)}
+            counts = Tally(zip(*labels, strict=True)) if labels else {(): len(bodies)}
             for key, count in counts.items():
                 self._put(self._labels(key, count), (count,))
+        elif not labels:
+            self._put(self._labels(()), numbers)
         else:
-            found: dict[Any, list[float]] = {(): numbers} if not labels else {}
-            for key, number in zip(keys, numbers, strict=False):
-                found.setdefault(key, []).append(number)
-            for key, theirs in found.items():
-                self._put(self._labels(key, len(theirs)), theirs)
+            known: dict[Any, Labels] = {}
+            for key, number in zip(zip(*labels, strict=True), numbers, strict=True):
+                series = known.get(key, self._other)
+                if series is self._other:
+                    series = known[key] = self._labels(key)
+                self._put(series, (number,))
 
     def take(self, body: Any) -> None:
         """Count one record."""
