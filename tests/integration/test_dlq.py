@@ -149,14 +149,19 @@ def test_what_was_looked_at_goes_back_in_its_order(operator: Operator) -> None:
     assert bodies(operator.url, operator.dead) == numbered(300)
 
 
-def test_a_quorum_queue_keeps_what_was_looked_at_and_counts_the_looks(operator: Operator) -> None:
+def test_a_quorum_queue_keeps_what_was_looked_at_and_counts_the_looks(
+    operator: Operator, node: RabbitNode
+) -> None:
     bury(operator.url, operator.names, map(record, numbered(300)), kind="quorum")
     for _ in range(10):
         done = operator.types("list")
         assert f"{operator.dead}: 300 dead letters" in done.stdout
         wait_until(lambda: waiting(operator.url, operator.dead) == 300, "all are back")
     assert "failed deliveries" not in done.stderr
-    assert "counts up to 10 failed deliveries" in operator.types("list").stderr
+    # From 4.3 on what is handed back does not count.
+    counts = int(node.version.split(".")[0]) < 4 or node.version.startswith("4.0.")
+    told = operator.types("list").stderr
+    assert ("counts up to 10 failed deliveries" in told) == counts, told
     # The broker puts what it got back behind what it got back before: the order is not kept.
     assert operator.types("show", "--limit", "40").exit_code == 0
     assert operator.types("replay", "--limit", "100").stdout.startswith("100 replayed")
