@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import subprocess
 import tempfile
 import time
 import urllib.request
@@ -19,6 +20,8 @@ from bench.stage import LOOK_SECONDS, Stage
 
 _SAMPLE_SECONDS = 0.005
 _STALL_SECONDS = 60.0
+TROUBLES = (RuntimeError, AssertionError, OSError, subprocess.SubprocessError)
+"""What goes wrong in one measurement and does not end the others."""
 
 
 class ContestFailed(Exception):
@@ -28,11 +31,11 @@ class ContestFailed(Exception):
 def drain(stage: Stage, case: Case) -> Drain:
     """Measure it once. Raises ContestFailed."""
     with own_folder(stage) as folder:
-        stage.fill(case.queue, case.count, case.size)
         start = entrants.start_of(case.entrant, stage, folder, case.prefetch, case.count)
         try:
+            stage.fill(case.queue, case.count, case.size)
             return _drain(stage, case, start, folder)
-        except RuntimeError as error:
+        except TROUBLES as error:
             raise ContestFailed(f"{case}: {error}") from None
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench import entrants
 from bench.bodies import stamp_of
-from bench.contest import ContestFailed, own_folder, verify
+from bench.contest import TROUBLES, ContestFailed, own_folder, verify
 from bench.entrants import Start
 from bench.process import Process
 from bench.results import Latency, quantile
@@ -32,7 +32,7 @@ def measure(stage: Stage, rate: float, seconds: float, label: str, prefetch: int
     with own_folder(stage) as folder:
         try:
             return _measure(stage, folder, rate, count, label, prefetch)
-        except RuntimeError as error:
+        except TROUBLES as error:
             raise ContestFailed(f"latency at {label}: {error}") from None
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from bench import results
 from bench.entrants import (
     AIO_PIKA,
     CUMULATIVE,
@@ -54,6 +55,10 @@ class Plan:
                 yield from present[:at]
 
 
+def _main(name: str, count: int) -> Case:
+    return Case(MAIN, name, count, prefetch=1 if name == TUTORIAL else results.PREFETCH)
+
+
 def whole(seconds: float) -> Plan:
     """`make bench`. The counts give each drain some four seconds."""
     main = (
@@ -66,7 +71,7 @@ def whole(seconds: float) -> Plan:
     sizes = ((100, 60_000), (1 << 10, 50_000), (10 << 10, 12_000), (100 << 10, 2_000))
     return Plan(
         groups=(
-            (3, [Case(MAIN, name, count) for name, count in main]),
+            (3, [_main(name, count) for name, count in main]),
             (3, [Case(BACKLOG, name, 10_000) for name in (LIMIT, THREE)]),
             (2, [Case(BACKLOG, name, 100_000) for name in (LIMIT, THREE)]),
             (1, [Case(BACKLOG, name, 1_000_000) for name in (THREE, LIMIT)]),
@@ -95,7 +100,7 @@ def quick(seconds: float) -> Plan:
     )  # fmt: skip
     return Plan(
         groups=(
-            (2, [Case(MAIN, name, count) for name, count in main]),
+            (2, [_main(name, count) for name, count in main]),
             (2, [Case(SIZE, name, 80, size=1 << 20) for name in (LIMIT, ONE)]),
             (1, [Case(SINKS, with_files(number), 30_000) for number in (1, 4)]),
         ),

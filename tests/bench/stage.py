@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -99,7 +100,8 @@ class Observer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._node.ctl("eval", "logfan_bench_observer ! stop.")
+        with suppress(subprocess.CalledProcessError):  # a broker that is gone has no observer
+            self._node.ctl("eval", "logfan_bench_observer ! stop.")
 
     def forget(self) -> None:
         """Begin anew with what comes from now on."""

@@ -225,6 +225,8 @@ def show(results: Results, console: Console) -> None:
         for row in grid.rows:
             table.add_row(*row)
         console.print(table)
+    for key, value in results.facts.items():
+        console.print(f"{key}: {value}", highlight=False)
     for name, why in results.absent.items():
         console.print(f"left out: {title_of(name)}: {why}", style="yellow")
     for what in results.skipped:
