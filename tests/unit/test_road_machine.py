@@ -135,6 +135,8 @@ class RoadMachine(RuleBasedStateMachine):
     def end(self, how: str, unseen: int, late: int, longest: int) -> None:
         """The channel is lost, TERM comes, or kill -9."""
         if how == "lose":
+            for _ in range(unseen + late):  # so that something is on its way
+                self._publish("", 12)
             self.daemon.lose(unseen, late, longest)
         elif how == "kill":
             self.daemon.kill()
