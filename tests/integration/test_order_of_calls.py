@@ -5,38 +5,22 @@ A kill cannot show a missing fsync, as the page cache outlives the process: so a
 
 import os
 import re
-import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from logfan.testing.debian import DebianUnavailable, unpacked
 from logfan.testing.node import RabbitNode
 from support.broker import Names, publish
 from support.daemon import DaemonProcess
+from support.tracer import tracer
 from support.waiting import wait_until
 
 CALLS = "write,pwrite64,fdatasync,fsync,openat,rename,renameat,renameat2,sendto"
 ACK = r"\x00\x3c\x00\x50"  # class basic, method ack
-
-
-def tracer() -> tuple[str, Mapping[str, str]]:
-    """strace, installed or unpacked."""
-    installed = shutil.which("strace")
-    if installed is not None:
-        return installed, os.environ
-    try:
-        root = unpacked("strace")
-    except DebianUnavailable as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"strace is needed: {error}")
-    libraries = ":".join({str(path.parent) for path in root.rglob("*.so*")})
-    return str(root / "usr/bin/strace"), {**os.environ, "LD_LIBRARY_PATH": libraries}
 
 
 @contextmanager

@@ -1,0 +1,250 @@
+"""The stretches of a message's road, each ready to be counted by itself.
+
+Real connections, roads, workers and sinks; what is missing is the socket. Nothing waits and
+nothing depends on chance: each worker begins once all its batches lie in its queue.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from guard.counting import Counter, Counts
+from guard.messages import AT, CHANNEL, RECORDS_A_READ, batches, messages, reads
+from logfan import Record, Sink, SinkConfig, wire
+from logfan.backoff import Backoff
+from logfan.clock import SYSTEM_CLOCK
+from logfan.codec import decode_properties
+from logfan.config import RabbitmqSettings, Settings, SinkSettings
+from logfan.frames import Run, Stream
+from logfan.ledger import Batch
+from logfan.metrics import ConsumerNumbers, SinkNumbers
+from logfan.road import Road
+from logfan.subscription import Subscription
+from logfan.topology import Declared
+from logfan.worker import Limits, SinkWorker
+from logfan_sinks.file import FileSink
+from logfan_sinks.metrics import MetricsSink
+from support.readers import Reader
+from support.wire_bytes import Scene
+
+MESSAGES = 4_000
+_SINKS = ("a", "b", "c")
+_TAG = "ctag1.0123456789abcdef"
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A part of the road."""
+
+    what: str
+    per: str
+    """What it is counted by: `message` or `batch`."""
+    run: Callable[[Counter, Path], int]
+    """Go it once, in a new folder, counting; how many messages or batches that were."""
+
+    def count(self, folder: Path) -> Counts:
+        """The work for one message or batch; the second time, when all is loaded and known."""
+        for turn in ("first", "second"):
+            place = folder / turn
+            place.mkdir(parents=True)
+            counter = Counter()
+            number = self.run(counter, place)
+        return counter.counts.each(number)
+
+
+class Nothing(Sink):
+    """A sink that takes all and does nothing."""
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Durable at once."""
+
+
+class _Wired(Reader):
+    """A connection without a socket whose consumer is a road."""
+
+    def __init__(self, road: Road) -> None:
+        self._road = road
+        super().__init__(wire.Connection, Scene(CHANNEL, _TAG, "plain", company=False))
+        road.begin(cast(Subscription, self), Declared("q"))
+
+    @property
+    def channel(self) -> Any:
+        """What a road asks of its subscription, and so is `ack`."""
+        return self._channel
+
+    def ack(self, tag: int) -> None:
+        """As `Subscription` does it."""
+        self._channel.basic_ack(tag, multiple=True)
+
+    @property
+    def acks(self) -> int:
+        """How many went out."""
+        return sum(one[0] == "sent" for one in self.story)
+
+    def _stream(self, tag: str) -> None:
+        self.connection.stream(self._channel, tag, self._road.deliver_run, self._road.now)
+
+    def _deliver(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        self._road.deliver(channel, method, properties, body)
+
+
+class _Whole:
+    """From the bytes to the ack: a road with three required sinks that do nothing."""
+
+    def __init__(self) -> None:
+        settings = Settings(
+            sinks={name: SinkSettings(kind="nothing") for name in _SINKS},
+            rabbitmq=RabbitmqSettings(prefetch=MESSAGES),
+        )
+        self.crossing: list[Callable[[], None]] = []
+        self.workers = [self._worker(number, name) for number, name in enumerate(_SINKS)]
+        self.numbers = ConsumerNumbers()
+        self.road = Road(
+            settings=settings, numbers=self.numbers, clock=SYSTEM_CLOCK, workers=self.workers,
+            soon=self._soon, cross=self.crossing.append, say=print, drained=lambda: None,
+        )  # fmt: skip
+        self.reader = _Wired(self.road)
+
+    def _worker(self, number: int, name: str) -> SinkWorker:
+        return SinkWorker(
+            sink=Nothing(SinkConfig(), name=name),
+            limits=Limits(max_records=1_000, max_bytes=8 << 20, window=MESSAGES),
+            backoff=Backoff(0.2, 30.0, jitter=False),
+            numbers=SinkNumbers(),
+            settled=partial(self._settle, number),
+        )
+
+    def _settle(self, sink: int, settled: Sequence[Batch]) -> None:
+        self.road.settle(sink, settled)
+
+    def _soon(self, call: Callable[[], None]) -> None:
+        assert self.reader.connection.after_read(call), "nothing is called after a read"
+
+    def read(self) -> int:
+        """All messages come in. How many reads that takes."""
+        parts = reads(b"".join(messages(MESSAGES, _TAG)))
+        for data in parts:
+            self.reader.connection._proto_data_received(data)
+        return len(parts)
+
+    def work(self) -> None:
+        """The workers do theirs, one after the other."""
+        for worker in self.workers:
+            worker.stop()
+            worker.start()
+            assert worker.join(30.0)
+
+    def settle(self) -> None:
+        """What the workers handed over crosses to the I/O thread."""
+        for call in self.crossing:
+            call()
+
+
+def _scan(counter: Counter, _folder: Path) -> int:
+    block = messages(MESSAGES, _TAG)
+    cuts = range(0, MESSAGES, RECORDS_A_READ)
+    parts = [b"".join(block[at : at + RECORDS_A_READ]) for at in cuts]
+    stream = Stream(CHANNEL, _TAG, decode_properties, apart=b"x-nobody")
+    runs: list[Run | None] = []
+    with counter.here():
+        for data in parts:
+            runs.append(stream.scan(data, 0, AT))  # noqa: PERF401 - a call of its own
+    return _taken(sum(len(run.records) for run in runs if run is not None))
+
+
+def _read(counter: Counter, _folder: Path) -> int:
+    whole = _Whole()
+    parts = reads(b"".join(messages(MESSAGES, _TAG)))
+    with counter.here():
+        for data in parts:
+            whole.reader.connection._proto_data_received(data)
+    return _taken(whole.numbers.received_messages)
+
+
+def _work(counter: Counter, _folder: Path) -> int:
+    whole = _Whole()
+    count = whole.read()
+    with counter.new_threads():
+        whole.work()
+    for worker in whole.workers:
+        _taken(worker.numbers.written)
+    return count * len(_SINKS)
+
+
+def _settle(counter: Counter, _folder: Path) -> int:
+    whole = _Whole()
+    count = whole.read()
+    whole.work()
+    with counter.here():
+        whole.settle()
+    _taken(whole.numbers.acked)
+    assert whole.reader.acks == 1, "one cumulative ack for all that was settled"
+    return count
+
+
+def _written(sink: Sink, counter: Counter) -> int:
+    """Batch by batch, each of them durable."""
+    parts = batches(MESSAGES)
+    sink.open()
+    with counter.here():
+        for records in parts:
+            sink.write(records)
+            sink.flush()
+    sink.close()
+    return MESSAGES
+
+
+def _file(form: str, counter: Counter, folder: Path) -> int:
+    path = folder / "a.log"
+    config = FileSink.Config.model_validate({"path": str(path), "format": form})
+    _written(FileSink(config, name="a"), counter)
+    return _taken(path.read_bytes().count(b"\n"))
+
+
+def _metrics(counter: Counter, _folder: Path) -> int:
+    config = MetricsSink.Config.model_validate(
+        {
+            "counters": [
+                {"name": "guard_lines", "labels": {"level": "level", "service": "service"}},
+                {"name": "guard_status", "labels": {"status": "status"}},
+            ],
+            "histograms": [{"name": "guard_ms", "value": "ms"}],
+        }
+    )
+    return _written(MetricsSink(config, name="guard"), counter)
+
+
+def _properties(counter: Counter, _folder: Path) -> int:
+    raw = [record._properties for records in batches(MESSAGES) for record in records]
+    with counter.here():
+        for one in raw:
+            decode_properties(one)
+    return len(raw)
+
+
+def _json(counter: Counter, _folder: Path) -> int:
+    records = [record for part in batches(MESSAGES) for record in part]
+    with counter.here():
+        for record in records:
+            record.json()
+    return len(records)
+
+
+def _taken(count: int) -> int:
+    assert count == MESSAGES, f"{count} of {MESSAGES} messages came through"
+    return count
+
+
+STRETCHES = {
+    "scan": Stretch("`frames.Stream.scan`: bytes of a read into records", "message", _scan),
+    "read": Stretch("a read of the socket, to the queues of three workers", "message", _read),
+    "worker": Stretch("a worker: collect, offer, settle", "batch", _work),
+    "settlement": Stretch("settlements of three sinks, watermark and ack", "batch", _settle),
+    "file raw": Stretch("the sink file, format raw", "message", partial(_file, "raw")),
+    "file json": Stretch("the sink file, format json", "message", partial(_file, "json")),
+    "metrics": Stretch("the sink metrics: two counters, a histogram", "message", _metrics),
+    "properties": Stretch("`codec.decode_properties`", "message", _properties),
+    "json": Stretch("`Record.json`", "message", _json),
+}

@@ -1,0 +1,25 @@
+"""The counts of today: what a message, or a batch, costs on each stretch of the road.
+
+Made by `PYTHONPATH=tests .venv/bin/python -m guard.show --write`; see README.md beside it.
+"""
+
+from guard.counting import Counts
+
+PYTHON = (3, 11)
+"""Whose bytecode was counted; that of another differs by more than the margin."""
+MARGIN = 0.10
+"""So much more than today may be: no noise, but room for a change that is worth it."""
+SLACK = 0.05
+"""And so much beside: a few calls a batch are next to nothing a message."""
+
+COUNTS = {
+    "scan": Counts(instructions=137.42, calls=0.01, c_calls=5.01),  # a message
+    "read": Counts(instructions=143.91, calls=0.24, c_calls=5.21),  # a message
+    "worker": Counts(instructions=401.21, calls=22.27, c_calls=12.39),  # a batch
+    "settlement": Counts(instructions=222.91, calls=7.55, c_calls=8.91),  # a batch
+    "file raw": Counts(instructions=6.98, calls=1.04, c_calls=1.04),  # a message
+    "file json": Counts(instructions=317.05, calls=7.04, c_calls=10.04),  # a message
+    "metrics": Counts(instructions=140.73, calls=1.4, c_calls=7.75),  # a message
+    "properties": Counts(instructions=167.0, calls=3.0, c_calls=5.0),  # a message
+    "json": Counts(instructions=28.0, calls=1.0, c_calls=1.0),  # a message
+}
