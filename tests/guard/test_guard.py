@@ -1,5 +1,6 @@
 """The road may not become slower unseen: work is counted, not timed, so chance has no say in it."""
 
+import os
 import re
 import subprocess
 import sys
@@ -82,7 +83,7 @@ def calls_of_batches(form: str, folder: Path) -> list[Counter[str]]:
     script = [sys.executable, "-m", "guard.one_batch", form, str(folder / "a.log")]
     done = subprocess.run(
         [program, "-o", str(trace), *script],
-        env={**environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
