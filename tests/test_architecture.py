@@ -54,8 +54,9 @@ ALLOWED: dict[str, set[str]] = {
     "poison": {"api", "ledger"},
     "intake": {"api", "ledger"},
     "reconnect": {"backoff", "broker", "config"},
+    "pace": set(),
     "road": {
-        "api", "clock", "config", "frames", "intake", "ledger", "letters", "metrics",
+        "api", "clock", "config", "frames", "intake", "ledger", "letters", "metrics", "pace",
         "subscription",
         "topology", "wire", "worker",
     },

@@ -21,6 +21,7 @@ from logfan.frames import Run
 from logfan.intake import Arrival, Intake, Window, delivery_count, worn_out
 from logfan.ledger import Batch, Ledger, Verdict
 from logfan.metrics import ConsumerNumbers
+from logfan.pace import Pace
 from logfan.subscription import Subscription
 from logfan.topology import Declared
 from logfan.worker import SinkWorker
@@ -58,14 +59,17 @@ class Road:
         cross: Callable[[Callable[[], None]], None],
         say: Callable[[str], None],
         drained: Callable[[], None],
+        rest: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         """`soon` calls back once this read is taken in, `cross` from another thread; `say` tells
-        what it is doing, in words; `drained` is called after `stop` once nothing is left."""
+        what it is doing, in words; `drained` is called after `stop` once nothing is left; `rest`
+        keeps the thread still for so many seconds."""
         rabbitmq = settings.rabbitmq
         self._settings = settings
         self._numbers = numbers
         self._clock = clock
         self._soon, self._cross, self._say, self._tell_drained = soon, cross, say, drained
+        self._rest, self._pace = rest, Pace(clock.monotonic())
         self._workers = workers
         required = [worker for worker in workers if worker.required]
         self._routes = {worker.name: (worker, 0) for worker in workers}
@@ -199,7 +203,7 @@ class Road:
     def _begin_intake(self) -> None:
         if not self._intake.messages:
             self._arrived_at = self._clock.time()
-            self._soon(self._dispatch)
+            self._soon(self._end_read)
 
     def _take_in_apart(self, record: Record, method: spec.Basic.Deliver, size: int) -> None:
         """One that came before, or that was published to the queue itself."""
@@ -229,6 +233,15 @@ class Road:
         keeper = next((name for name, (_, bit) in self._routes.items() if bit), None)
         keeper = keeper or next(iter(self._routes))
         self._intake.add_apart(restored, tag, size, sink=keeper, verdict=Verdict(reason, sink))
+
+    def _end_read(self) -> None:
+        """All of a read is taken in: off it goes; and where much is coming, more may gather."""
+        messages, ledger = self._intake.messages, self._ledger
+        self._dispatch()
+        roomy = ledger.messages * 2 < self._window.prefetch and not self._stopping
+        seconds = self._pace.wait(self._clock.monotonic(), messages, roomy=roomy)
+        if seconds:
+            self._rest(seconds)
 
     def _dispatch(self) -> None:
         """What this turn read becomes one batch, for the ledger and for every sink."""
