@@ -8,7 +8,7 @@ arenas grew to ten times what was in use, for hours, without a leak anywhere.
 import ctypes
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-_BLOCK_BYTES = 4 << 20
+_BLOCK_BYTES = 256 * 1024
 _ARENAS = 2
 
 
