@@ -136,6 +136,11 @@ class Channel:
         size = sum(record.size for record in records)
         receiver.deliver_run(self, Run(records, self._tag_read, size, end=0))
 
+    @property
+    def messages_read(self) -> int:
+        """How many messages the daemon has read on it."""
+        return self._tag_read
+
     def _note(self, message: Message) -> int:
         """It was read. Its delivery tag."""
         self._tag_read += 1

@@ -34,7 +34,8 @@ class Daemon:
         self.numbers = ConsumerNumbers()
         self.calls: list[Callable[[], None]] = []
         self.channel: Channel | None = None
-        self.acks = self.nacks = 0
+        self.acks = self.nacks = self.reads = 0
+        """On the channels before the present one."""
         self.stopping = self.drained = self._began = False
         self.post = Post(truth)
         self.strands = [Strand() for _ in SINKS]
@@ -124,6 +125,7 @@ class Daemon:
     def _count(self, channel: Channel) -> None:
         self.acks, self.nacks = self.acks + channel.acks, self.nacks + channel.nacks
         channel.acks = channel.nacks = 0
+        self.reads += channel.messages_read
 
     # The workers
 

@@ -175,6 +175,8 @@ class RoadMachine(RuleBasedStateMachine):
         ledger, intake = daemon.road._ledger, daemon.road._intake
         left = numbers.acked + numbers.requeued + numbers.abandoned + ledger.messages
         assert numbers.received_messages == left
+        reads = daemon.reads + (channel.messages_read if channel is not None else 0)
+        assert numbers.received_messages + intake.messages == reads
         acks, nacks = (channel.acks, channel.nacks) if channel is not None else (0, 0)
         assert numbers.acked == daemon.acks + acks
         assert numbers.requeued == daemon.nacks + nacks
