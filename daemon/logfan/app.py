@@ -281,6 +281,7 @@ class Daemon:
                     "up": worker.trouble is None, "trouble": worker.trouble,
                     "held": worker.held, "written": worker.numbers.written,
                     "dropped": worker.numbers.dropped, "retries": worker.numbers.retries,
+                    "dead_lettered": worker.numbers.dead_lettered,
                 }
                 for worker in self._pipeline.workers
             ],

@@ -248,7 +248,7 @@ def _page(status: Mapping[str, Any], reasons: Sequence[str]) -> str:
         f"<td class=n>{status['in_flight']:,} of {status['prefetch']:,}<td class=n>{ready}</table>"
         f'<meter max="{status["prefetch"]}" value="{status["in_flight"]}"></meter>'
         "<table><tr><th>sink<th>state<th class=n>written<th class=n>held<th class=n>retries"
-        f"<th class=n>dropped{rows}</table>"
+        f"<th class=n>dead-lettered<th class=n>dropped{rows}</table>"
         '<p><a href="/metrics">metrics</a> · <a href="/readyz">readyz</a> · '
         '<a href="/healthz">healthz</a></p></html>\n'
     )
@@ -262,5 +262,5 @@ def _sink_row(sink: Mapping[str, Any]) -> str:
     return (
         f"<tr><td>{html.escape(sink['name'])}{note}<td>{state}<td class=n>{sink['written']:,}"
         f"<td class=n>{sink['held']:,}<td class=n>{sink['retries']:,}"
-        f"<td class=n>{sink['dropped']:,}"
+        f"<td class=n>{sink['dead_lettered']:,}<td class=n>{sink['dropped']:,}"
     )

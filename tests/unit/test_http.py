@@ -26,7 +26,7 @@ STATUS: dict[str, Any] = {
     "sinks": [
         {
             "name": "a<b>", "required": True, "up": False, "trouble": "<script>", "held": 1,
-            "written": 2, "dropped": 3, "retries": 4,
+            "written": 2, "dropped": 3, "retries": 4, "dead_lettered": 5,
         }
     ],
 }  # fmt: skip
@@ -87,6 +87,15 @@ def test_health_and_readiness_give_their_reasons(served: Served) -> None:
     assert (status, headers["Content-Type"]) == (503, "application/json")
     assert json.loads(body)["reasons"] == ["sink archive is down: disk full"]
     assert served.get("/healthz")[0] == 503
+
+
+def test_the_page_shows_what_became_of_each_sinks_records(served: Served) -> None:
+    page = served.get("/")[2].decode()
+    assert (
+        "written<th class=n>held<th class=n>retries<th class=n>dead-lettered<th class=n>dropped"
+        in page
+    )
+    assert "".join(f"<td class=n>{cell}" for cell in (2, 1, 4, 5, 3)) in page
 
 
 def test_the_page_escapes_what_it_shows(served: Served) -> None:
