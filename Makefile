@@ -11,7 +11,7 @@ BENCH = SECONDS=$(SECONDS) REPORT=$(REPORT) JSON=$(JSON) CHARTS=$(CHARTS) FROM=$
 DEBIAN := daemon/logfan/testing/debian.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench bench-quick brokers chaos cluster soak lint format clean lock
+.PHONY: help run test bench bench-quick bench-scale brokers chaos cluster soak lint format clean lock
 
 help: ## Show this list
 	@echo "logfan: every message of a RabbitMQ fanout exchange to every sink, acknowledged only then"
@@ -26,6 +26,9 @@ test: lint $(OLDEST) ## Lint, types and all tests, on a real RabbitMQ
 
 bench: $(STAMP) $(CLIENTS) ## Every consumer in turns, medians, ratios, targets: REPORT= JSON= CHARTS= FROM=
 	@PYTHONPATH=tests $(BIN)/python -m bench.run PLAN=whole $(BENCH)
+
+bench-scale: $(STAMP) ## Several instances on one queue, and several queues, in less than four minutes
+	@PYTHONPATH=tests $(BIN)/python -m bench.run PLAN=scale $(BENCH)
 
 bench-quick: $(STAMP) $(CLIENTS) ## The main comparisons in less than two minutes
 	@PYTHONPATH=tests $(BIN)/python -m bench.run PLAN=quick $(BENCH)

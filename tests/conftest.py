@@ -13,7 +13,7 @@ from support.broker import Names
 @pytest.fixture(scope="session")
 def node() -> Iterator[RabbitNode]:
     """One private node for the whole session; tests keep apart by their names on it."""
-    yield from _running()
+    yield from _running("rabbitmq_consistent_hash_exchange")
 
 
 @pytest.fixture
@@ -28,10 +28,10 @@ def names(request: pytest.FixtureRequest) -> Names:
     return Names.unique(request.node.name)
 
 
-def _running() -> Iterator[RabbitNode]:
+def _running(*plugins: str) -> Iterator[RabbitNode]:
     with ExitStack() as stack:
         try:
-            node = stack.enter_context(RabbitNode())
+            node = stack.enter_context(RabbitNode(plugins=plugins))
         except NodeUnavailable as error:
             if os.environ.get("CI"):
                 raise

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from bench import bodies, entrants
 from bench.clocks import machine_busy
@@ -57,7 +58,7 @@ def _drain(stage: Stage, case: Case, start: Start, folder: Path) -> Drain:
         busy, own = machine_busy() - busy, time.process_time() - own
         known = own + process.cpu.at(end) + stage.broker.whole
         memory = process.memory_kib()
-        counted = _counted(start.port) if start.port else case.count
+        counted = counted_at(start.port) if start.port else case.count
         code = process.stop()
         if entrants.is_logfan(case.entrant) and code:
             raise RuntimeError(f"it ended with {code}: {process.log()}")
@@ -76,7 +77,17 @@ def _drain(stage: Stage, case: Case, start: Start, folder: Path) -> Drain:
     )
 
 
-def watch(stage: Stage, process: Process, count: int) -> tuple[float, float]:
+class Watched(Protocol):
+    """What is looked at while the queue empties: one process, or several."""
+
+    def sample(self) -> None:
+        """Note its processor time. Raises RuntimeError where it has ended."""
+
+    def log(self) -> str:
+        """The end of what it wrote."""
+
+
+def watch(stage: Stage, process: Watched, count: int) -> tuple[float, float]:
     """When the first message was delivered, and when the broker had the last ack."""
     observer = stage.observer
     progress, last = time.monotonic(), -1
@@ -111,12 +122,9 @@ def verify(files: list[Path], count: int) -> None:
             )
 
 
-def _counted(port: int) -> int:
-    """How many messages its metrics sink has seen."""
+def counted_at(port: int, name: str = entrants.COUNTED) -> int:
+    """The sum of all series of a metric; by default how many messages the metrics sink has seen."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         text = answer.read().decode()
-    return int(
-        sum(
-            float(n) for n in re.findall(rf"^{entrants.COUNTED}\{{.*\}} (\S+)$", text, re.MULTILINE)
-        )
-    )
+    values = re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE)
+    return int(sum(float(value) for value in values))

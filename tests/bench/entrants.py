@@ -106,15 +106,21 @@ def logfan(name: str, url: str, folder: Path, prefetch: int) -> Start:
     config = folder / "config.toml"
     config.write_text(config_of(name, url, folder, prefetch))
     environ = {**os.environ, "LOGFAN_HTTP__LISTEN": f"127.0.0.1:{port}"}
-    if name == THREE:
-        files = [folder / "0.log", folder / "out.jsonl"]
-    else:
-        files = [folder / f"{number}.log" for number in range(files_of(name))]
     command = [str(LOGFAN), "run", "--config", str(config)]
-    return Start(command, environ, files, port if name == THREE else 0)
+    return Start(command, environ, written(name, folder), port if name == THREE else 0)
 
 
-def config_of(name: str, url: str, folder: Path, prefetch: int) -> str:
+def written(name: str, folder: Path, mark: str = "") -> list[Path]:
+    """The files of its sinks. `mark` tells those of several instances apart."""
+    raw = [folder / f"{number}{mark}.log" for number in range(_raw_files(name))]
+    return [*raw, folder / f"out{mark}.jsonl"] if name == THREE else raw
+
+
+def _raw_files(name: str) -> int:
+    return 1 if name == THREE else files_of(name)
+
+
+def config_of(name: str, url: str, folder: Path, prefetch: int, mark: str = "") -> str:
     """The config file. What it does not say is logfan's default."""
     text = (
         f'[rabbitmq]\nurls = ["{url}"]\nprefetch = {prefetch}\n'
@@ -122,11 +128,10 @@ def config_of(name: str, url: str, folder: Path, prefetch: int) -> str:
         + f'[exchange]\nname = "{QUEUE}-logs"\n[queue]\nname = "{QUEUE}"\n'
         f'[plugins]\ndirectories = ["{folder}/plugins"]\n'
     )
-    for number in range(1 if name == THREE else files_of(name)):
-        text += _file(f"raw{number}", folder / f"{number}.log", "raw")
-    if name == THREE:
-        text += _file("json", folder / "out.jsonl", "json") + _NUMBERS
-    return text
+    raw = _raw_files(name)
+    for number, path in enumerate(written(name, folder, mark)):
+        text += _file(f"file{number}", path, "raw" if number < raw else "json")
+    return text + (_NUMBERS if name == THREE else "")
 
 
 def _file(name: str, path: Path, form: str) -> str:

@@ -1,11 +1,12 @@
 /* Fill a queue fast, or keep up a rate.
  *
- * fill PORT QUEUE COUNT SIZE DECK [RATE]
+ * fill PORT QUEUE COUNT SIZE DECK [RATE [EXCHANGE]]
  *
  * DECK is a file of bodies of SIZE bytes each, taken in turns. Into each body go its number (eight
  * digits from byte 8 on) and the time it is handed to the library (CLOCK_MONOTONIC, nanoseconds,
  * nineteen digits from byte 24 on). With RATE, so many a second are sent, evenly; without, as many
- * as the broker takes. The last line printed: seconds that it took.
+ * as the broker takes (RATE 0 is the same). EXCHANGE takes them in place of the default one, with QUEUE
+ * as the routing key. The last line printed: seconds that it took.
  */
 #include <amqp.h>
 #include <amqp_tcp_socket.h>
@@ -67,10 +68,11 @@ static char *deck_of(const char *path, size_t size, size_t *bodies) {
 }
 
 int main(int argc, char **argv) {
-    must(argc == 6 || argc == 7, "usage: fill PORT QUEUE COUNT SIZE DECK [RATE];");
+    must(argc >= 6 && argc <= 8, "usage: fill PORT QUEUE COUNT SIZE DECK [RATE [EXCHANGE]];");
     const uint64_t count = strtoull(argv[3], NULL, 10);
     const size_t size = (size_t)strtoull(argv[4], NULL, 10);
-    const double rate = argc == 7 ? atof(argv[6]) : 0;
+    const double rate = argc > 6 ? atof(argv[6]) : 0;
+    const char *exchange = argc > 7 ? argv[7] : "";
     size_t bodies = 0;
     char *deck = deck_of(argv[5], size, &bodies);
     amqp_connection_state_t connection = connected(atoi(argv[1]));
@@ -94,8 +96,8 @@ int main(int argc, char **argv) {
         memcpy(body + NUMBER_AT, id, NUMBER_DIGITS);
         put(body + STAMP_AT, STAMP_DIGITS, now());
         const amqp_bytes_t bytes = {size, body};
-        must(amqp_basic_publish(connection, 1, amqp_empty_bytes, amqp_cstring_bytes(argv[2]), 0, 0,
-                                &properties, bytes) == AMQP_STATUS_OK, "publish");
+        must(amqp_basic_publish(connection, 1, amqp_cstring_bytes(exchange),
+                                amqp_cstring_bytes(argv[2]), 0, 0, &properties, bytes) == AMQP_STATUS_OK, "publish");
     }
     printf("%.6f\n", (double)(now() - began) / 1e9);
     /* The broker has taken everything once it answers what comes after it. */

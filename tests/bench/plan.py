@@ -22,6 +22,7 @@ from bench.results import Case
 MAIN, BACKLOG, SINKS, SIZE, PREFETCH, QUEUE = (
     "main", "backlog", "sinks", "size", "prefetch", "queue",
 )  # fmt: skip
+INSTANCES, QUEUES = "instances", "queues"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class Plan:
     rates: Sequence[Rate]
     seconds: float
     """When this is up nothing new is begun."""
+    spread: bool = False
+    """Whether the broker needs the consistent-hash exchange."""
 
     def turns(self, absent: Sequence[str]) -> Iterator[Case]:
         """Every single drain, contestants in turns: each round begins with another one."""
@@ -109,9 +112,31 @@ def quick(seconds: float) -> Plan:
     )
 
 
+def scale(seconds: float) -> Plan:
+    """`make bench-scale`: several instances on one queue, then several queues."""
+    numbers, names, count = (1, 2, 4), (ONE, THREE), 120_000
+    return Plan(
+        groups=(
+            (2, [Case(INSTANCES, name, count, instances=n) for name in names for n in numbers]),
+            (2, [Case(QUEUES, name, count, queues=n) for name in names for n in numbers]),
+        ),
+        rates=(),
+        seconds=seconds,
+        spread=True,
+    )
+
+
 def tiny(seconds: float) -> Plan:
     """To work on the bench itself: everything once, hardly anything of it."""
-    full = whole(seconds)
+    return _shrunk(whole(seconds))
+
+
+def tiny_scale(seconds: float) -> Plan:
+    """The same of `scale`."""
+    return _shrunk(scale(seconds))
+
+
+def _shrunk(full: Plan) -> Plan:
     groups = [
         (1, [replace(case, count=max(20, min(case.count // 50, 2_000))) for case in cases])
         for _, cases in full.groups
@@ -120,7 +145,9 @@ def tiny(seconds: float) -> Plan:
         Rate(rate.label, 0.5, rate.rate, rate.share_of_drain, rate.share_of_flow)
         for rate in full.rates
     ]
-    return Plan(groups, rates, seconds)
+    return Plan(groups, rates, full.seconds, full.spread)
 
 
-PLANS = {"whole": whole, "quick": quick, "tiny": tiny}
+PLANS = {
+    "whole": whole, "quick": quick, "scale": scale, "tiny": tiny, "tiny-scale": tiny_scale,
+}  # fmt: skip

@@ -20,11 +20,22 @@ class Case:
     size: int = 200
     prefetch: int = PREFETCH
     queue: str = "classic"
+    instances: int = 1
+    """Daemons on one queue, or on each of the queues."""
+    queues: int = 0
+    """Behind a consistent-hash exchange; 0: the one queue, without one."""
+
+    @property
+    def daemons(self) -> int:
+        """How many there are together."""
+        return self.instances * max(1, self.queues)
 
     def __str__(self) -> str:
         return (
             f"{self.entrant}, {self.count:,} messages of {self.size:,} bytes, {self.queue} queue, "
             f"prefetch {self.prefetch:,}"
+            + (f", {self.queues} behind the hash exchange" if self.queues else "")
+            + (f", {self.instances} instances" if self.instances > 1 else "")
         )
 
 
@@ -43,18 +54,25 @@ class Drain:
     """What the broker used from the first delivery to the last ack."""
     others_share: float
     """Of the cores: what programs that have no part in this took meanwhile, the start included."""
+    counted: int = 0
+    """How many messages the figures stand for, where it is not all of them."""
+
+    @property
+    def count(self) -> int:
+        """How many messages the figures stand for."""
+        return self.counted or self.case.count
 
     @property
     def rate(self) -> float:
-        return self.case.count / self.seconds
+        return self.count / self.seconds
 
     @property
     def cpu_us(self) -> float:
-        return self.cpu_seconds / self.case.count * 1e6
+        return self.cpu_seconds / self.count * 1e6
 
     @property
     def broker_us(self) -> float:
-        return self.broker_cpu_seconds / self.case.count * 1e6
+        return self.broker_cpu_seconds / self.count * 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +115,7 @@ class Median:
     start_seconds: float
     start_cpu_seconds: float
     broker_us: float
+    count: float
 
     @property
     def us_a_message(self) -> float:
@@ -119,6 +138,7 @@ class Median:
             start_seconds=median(drain.start_seconds for drain in drains),
             start_cpu_seconds=median(drain.start_cpu_seconds for drain in drains),
             broker_us=median(drain.broker_us for drain in drains),
+            count=median(drain.count for drain in drains),
         )
 
 

@@ -1,8 +1,9 @@
 """`make bench`: every contestant in turns on one private broker, then medians, ratios, targets.
 
-`python -m bench.run [PLAN=whole|quick|tiny] [SECONDS=…] [REPORT=FILE] [JSON=FILE] [CHARTS=FOLDER]
-[FROM=FILE]`. FROM shows the results of an earlier run's JSON in place of a new one. Exits 1 where a
-contestant lost messages or broke down. Targets that are missed are told and fail nothing.
+`python -m bench.run [PLAN=whole|quick|scale|tiny|tiny-scale] [SECONDS=…] [REPORT=FILE] [JSON=FILE]
+[CHARTS=FOLDER] [FROM=FILE]`. FROM shows the results of an earlier run's JSON in place of a new one.
+Exits 1 where a contestant lost messages or broke down. Targets that are missed are told and fail
+nothing.
 """
 
 import os
@@ -20,19 +21,20 @@ from statistics import median
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import chart, contest, entrants, latency, plan, table
+from bench import chart, contest, crowd, entrants, latency, plan, table
 from bench.build import programs
 from bench.clocks import CpuClock
 from bench.entrants import CUMULATIVE, ONE
-from bench.plan import MAIN, Plan, Rate
+from bench.plan import INSTANCES, MAIN, QUEUES, Plan, Rate
 from bench.results import Case, Median, Results
-from bench.stage import Observer, Stage
+from bench.stage import MOST_QUEUES, PLUGIN, QUEUE, Observer, Stage, queues_of
 from chaos.run import interrupt, options_of
 from logfan.testing.node import RabbitNode
 
-_SECONDS = {"whole": 820.0, "quick": 90.0, "tiny": 600.0}
+_SECONDS = {"whole": 820.0, "quick": 90.0, "scale": 215.0, "tiny": 600.0, "tiny-scale": 600.0}
 _WARM_UP = 20_000
 _FLOW_SECONDS = 3.0
+_DRAINS = {INSTANCES: crowd.drain, QUEUES: crowd.drain}
 _MAIN_SHARE = 0.55
 """Of the time at most: on a slow machine one round less, so that the rest is measured, too."""
 
@@ -64,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
 def measure(wanted: Plan, console: Console) -> Results:
     """Carry the plan out on a broker of its own."""
     began = time.monotonic()
-    with stage() as scene:
+    with stage(spread=wanted.spread) as scene:
         results = Results(facts=_facts(scene))
         cast = dict.fromkeys(case.entrant for _, cases in wanted.groups for case in cases)
         results.absent = {name: why for name in cast if (why := entrants.why_absent(name, scene))}
@@ -83,11 +85,17 @@ def measure(wanted: Plan, console: Console) -> Results:
 
 
 @contextmanager
-def stage() -> Iterator[Stage]:
-    """The broker, its observer and the programs, in a folder that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="logfan-bench-") as name, RabbitNode() as node:
+def stage(*, spread: bool = False) -> Iterator[Stage]:
+    """The broker, its observer and the programs, in a folder that is gone afterwards. `spread`:
+    with the consistent-hash exchange, and several queues to look at."""
+    plugins = [PLUGIN] if spread else []
+    queues = queues_of(MOST_QUEUES) if spread else [QUEUE]
+    with (
+        tempfile.TemporaryDirectory(prefix="logfan-bench-") as name,
+        RabbitNode(plugins=plugins) as node,
+    ):
         folder = Path(name)
-        with Observer(node, folder) as observer:
+        with Observer(node, folder, queues) as observer:
             broker = CpuClock(observer.broker_pid)
             yield Stage(node, folder, programs(folder), observer, broker)
 
@@ -126,7 +134,7 @@ class Runner:
             return
         self._show(f"{case.group}: {case.entrant}")
         try:
-            drain = contest.drain(self._stage, case)
+            drain = _DRAINS.get(case.group, contest.drain)(self._stage, case)
         except contest.ContestFailed as failure:
             self._failed(failure)
         else:

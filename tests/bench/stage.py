@@ -1,6 +1,6 @@
-"""The private broker, the one queue, what fills it, and one observer of it for all contestants.
+"""The private broker, its queue or queues, what fills them, and one observer for all contestants.
 
-The observer is a process inside the broker that looks at the queue every 5 ms and writes a line
+The observer is a process inside the broker that looks at the queues every 5 ms and writes a line
 when something changed. So every contestant is watched by the same eyes, asks nothing of itself,
 and what counts as done is what the broker has been told is done.
 """
@@ -22,34 +22,44 @@ from support.broker import channel
 from support.waiting import wait_until
 
 QUEUE = "bench"
+FANOUT, SPREAD = f"{QUEUE}-logs", f"{QUEUE}-hash"
+"""What programs publish to, and the consistent-hash exchange bound to it."""
+WEIGHT = "10"
+"""Of each queue behind SPREAD: its binding key."""
+PLUGIN = "rabbitmq_consistent_hash_exchange"
+MOST_QUEUES = 4
 TESTS = Path(__file__).parents[1]
 _FILL_SECONDS = 240.0
 LOOK_SECONDS = 0.005
 """How often the observer looks."""
 
-# `Look` gives what waits and what is there at all, unacknowledged messages included.
+# `Look` gives what waits and what is there at all, unacknowledged messages included, in all queues.
 _OBSERVER = """
 spawn(fun() ->
   group_leader(whereis(init), self()),
   register(logfan_bench_observer, self()),
   {ok, File} = file:open("@FILE@", [append, raw]),
-  Name = rabbit_misc:r(<<"/">>, queue, <<"@QUEUE@">>),
+  Names = [rabbit_misc:r(<<"/">>, queue, Queue) || Queue <- [@QUEUES@]],
   Ask = fun(Queue, Query) ->
     {ok, {_, Number}, _} = ra:local_query(amqqueue:get_pid(Queue), Query),
     Number
   end,
+  One = fun(Queue) ->
+    case amqqueue:get_type(Queue) of
+      rabbit_quorum_queue ->
+        {Ask(Queue, fun rabbit_fifo:query_messages_ready/1),
+         Ask(Queue, fun rabbit_fifo:query_messages_total/1)};
+      _ ->
+        [{_, Ready}, {_, All}] = rabbit_amqqueue:info(Queue, [messages_ready, messages]),
+        {Ready, All}
+    end
+  end,
   Look = fun() ->
-    case rabbit_amqqueue:lookup(Name) of
-      {ok, Queue} ->
-        case amqqueue:get_type(Queue) of
-          rabbit_quorum_queue ->
-            {Ask(Queue, fun rabbit_fifo:query_messages_ready/1),
-             Ask(Queue, fun rabbit_fifo:query_messages_total/1)};
-          _ ->
-            [{_, Ready}, {_, All}] = rabbit_amqqueue:info(Queue, [messages_ready, messages]),
-            {Ready, All}
-        end;
-      _ -> none
+    case [One(Queue) || Name <- Names, {ok, Queue} <- [rabbit_amqqueue:lookup(Name)]] of
+      [] -> none;
+      Found ->
+        {Ready, All} = lists:unzip(Found),
+        {lists:sum(Ready), lists:sum(All)}
     end
   end,
   Watch = fun Watch(Last) ->
@@ -69,8 +79,8 @@ end).
 
 
 class Look(NamedTuple):
-    """The queue at one moment. `at`: seconds since the epoch; `messages` includes unacknowledged
-    ones, `ready` does not."""
+    """All queues together at one moment. `at`: seconds since the epoch; `messages` includes
+    unacknowledged ones, `ready` does not."""
 
     at: float
     ready: int
@@ -80,10 +90,11 @@ class Look(NamedTuple):
 class Observer:
     """Reads what the process inside the broker writes."""
 
-    def __init__(self, node: RabbitNode, folder: Path) -> None:
+    def __init__(self, node: RabbitNode, folder: Path, queues: Sequence[str] = (QUEUE,)) -> None:
         self._file = folder / "observed"
         self._file.touch()
-        code = _OBSERVER.replace("@FILE@", str(self._file)).replace("@QUEUE@", QUEUE)
+        code = _OBSERVER.replace("@FILE@", str(self._file))
+        code = code.replace("@QUEUES@", ", ".join(f'<<"{queue}">>' for queue in queues))
         code = code.replace("@MS@", str(round(LOOK_SECONDS * 1000)))
         self._node = node
         node.ctl("eval", code)
@@ -137,26 +148,54 @@ class Stage:
             open_channel.queue_delete(QUEUE)
             open_channel.queue_declare(QUEUE, durable=True, arguments={"x-queue-type": kind})
 
-    def filler(self, count: int, size: int, rate: float = 0.0) -> list[str]:
-        """The command that publishes `count` messages to the queue, at `rate` a second."""
+    def declare_spread(self, count: int) -> None:
+        """So many new, empty queues behind a consistent-hash exchange bound to the fanout."""
+        with channel(self.node.url) as open_channel:
+            for queue in queues_of(MOST_QUEUES):
+                open_channel.queue_delete(queue)
+            open_channel.exchange_declare(FANOUT, "fanout")
+            by_id = {"hash-property": "message_id"}
+            open_channel.exchange_declare(
+                SPREAD, "x-consistent-hash", durable=True, arguments=by_id
+            )
+            open_channel.exchange_bind(SPREAD, FANOUT)
+            for queue in queues_of(count):
+                open_channel.queue_declare(queue, durable=True)
+                open_channel.queue_bind(queue, SPREAD, WEIGHT)
+
+    def filler(self, count: int, size: int, rate: float = 0.0, exchange: str = "") -> list[str]:
+        """The command that publishes `count` messages to the exchange, at `rate` a second."""
         deck = self.folder / f"deck-{size}"
         if not deck.exists():
             deck.write_bytes(bodies.deck(size))
         program = self.programs.fill
         start = [str(program)] if program else [sys.executable, "-m", "bench.fill"]
         command = [*start, str(self.node.port), QUEUE, str(count), str(size), str(deck)]
-        return [*command, str(rate)] if rate else command
+        return [*command, str(rate), exchange] if rate or exchange else command
 
     def fill(self, kind: str, count: int, size: int) -> None:
         """A new queue with so many messages, all of them there when this returns."""
         self.declare(kind)
-        run(self.filler(count, size), _FILL_SECONDS)
-        wait_until(lambda: self._holds(count), f"the queue holds {count} messages", 120)
+        self._fill(count, size, "")
+
+    def fill_spread(self, queues: int, count: int, size: int) -> None:
+        """New queues with so many messages among them, all of them there when this returns."""
+        self.declare_spread(queues)
+        self._fill(count, size, FANOUT)
+
+    def _fill(self, count: int, size: int, exchange: str) -> None:
+        run(self.filler(count, size, exchange=exchange), _FILL_SECONDS)
+        wait_until(lambda: self._holds(count), f"{count} messages are in the broker", 120)
         self.observer.forget()
 
     def _holds(self, count: int) -> bool:
         look = self.observer.read()
         return look is not None and look.ready == look.messages == count
+
+
+def queues_of(count: int) -> list[str]:
+    """The names of so many queues; the first is the one queue of all other measurements."""
+    return [QUEUE, *(f"{QUEUE}-{number}" for number in range(2, count + 1))]
 
 
 def run(command: Sequence[str], seconds: float) -> str:

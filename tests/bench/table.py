@@ -8,7 +8,7 @@ from rich.table import Table
 
 from bench import targets
 from bench.entrants import CUMULATIVE, LIMIT, files_of, title_of
-from bench.plan import BACKLOG, MAIN, PREFETCH, QUEUE, SINKS, SIZE
+from bench.plan import BACKLOG, INSTANCES, MAIN, PREFETCH, QUEUE, QUEUES, SINKS, SIZE
 from bench.results import Latency, Median, Results
 
 _TO = "\N{EN DASH}"
@@ -29,7 +29,8 @@ def grids(results: Results) -> list[Grid]:
     """All tables that have a row, the targets last."""
     parts = (
         _main(results), _sinks(results), _sizes(results), _by_prefetch(results),
-        _queues(results), _backlogs(results), _latencies(results), _targets(results),
+        _queues(results), _backlogs(results), _several(results), _latencies(results),
+        _targets(results),
     )  # fmt: skip
     return [grid for grid in parts if grid.rows]
 
@@ -163,6 +164,35 @@ def _backlogs(results: Results) -> Grid:
     )  # fmt: skip
 
 
+def _several(results: Results) -> Grid:
+    """Several instances on one queue, and several queues."""
+    rows = []
+    for group, form in ((INSTANCES, "{} on one queue"), (QUEUES, "{}, a queue each")):
+        middles = results.medians(group)
+        for middle in middles:
+            case = middle.case
+            alone = results.median(
+                group, entrant=case.entrant, instances=1, queues=min(1, case.queues)
+            )
+            rows.append(
+                (
+                    title_of(case.entrant), form.format(case.daemons), rate(middle.rate),
+                    _spread(middle), _ratio(middle, alone), us(middle.cpu_us),
+                    us(middle.broker_us), f"{middle.cpu_us * middle.rate / 1e6:.2f}",
+                    f"{middle.broker_us * middle.rate / 1e6:.2f}",
+                    f"{middle.memory_mib:.0f} MiB", f"{middle.count:,.0f}", str(middle.times),
+                )
+            )  # fmt: skip
+    return Grid(
+        "Several instances on one classic queue, and queues behind a consistent-hash exchange",
+        ("consumer", "instances", "messages a second", "spread", "of one", "CPU a message",
+         "the broker's", "cores taken", "by the broker", "peak memory", "counted", "times"),
+        rows,
+        "Everything is that of all instances and all queues together, from the moment when the "
+        'last instance was ready; "counted" is how many messages were left then.',
+    )  # fmt: skip
+
+
 def _latencies(results: Results) -> Grid:
     return Grid(
         "From publish to durable and acknowledged: logfan, one raw file, fsync = batch",
@@ -184,6 +214,8 @@ def _latency(latency: Latency) -> Sequence[str]:
 
 def _targets(results: Results) -> Grid:
     rows = [(r.title, r.reach, r.beyond, r.measured, r.verdict) for r in targets.rows(results)]
+    if not results.medians(MAIN):  # a run that is about something else
+        rows = []
     return Grid("Targets", ("measure", "to reach", "beyond", "measured", ""), rows)
 
 

@@ -9,14 +9,26 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from bench import bodies, chart, contest, latency, table, targets
+from bench import bodies, chart, contest, crowd, latency, table, targets
 from bench.build import Programs
 from bench.clocks import CpuClock, interpolated
-from bench.entrants import AIO_PIKA, CUMULATIVE, FASTSTREAM, LIMIT, ONE, THREE, with_files
-from bench.plan import BACKLOG, MAIN, PLANS, PREFETCH, SINKS, SIZE
+from bench.entrants import (
+    AIO_PIKA,
+    CUMULATIVE,
+    FASTSTREAM,
+    LIMIT,
+    ONE,
+    THREE,
+    Start,
+    with_files,
+)
+from bench.plan import BACKLOG, INSTANCES, MAIN, PLANS, PREFETCH, QUEUES, SINKS, SIZE
 from bench.results import Case, Drain, Latency, Results, quantile, slope
-from bench.stage import Observer, Stage
+from bench.stage import FANOUT, Observer, Stage, queues_of, run
 from logfan.testing.node import RabbitNode
+from support.waiting import wait_until
+
+ACKED = "logfan_acked_messages_total"
 
 
 def drained(case: Case, rate: float, cpu_us: float = 5.0, memory_kib: int = 40_000) -> Drain:
@@ -152,12 +164,12 @@ def test_every_plan_takes_turns_and_leaves_out_who_is_absent() -> None:
     assert len({names[0] for names in rounds}) == 3
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def stage(node: RabbitNode) -> Iterator[Stage]:
     """The bench's stage on the shared node, filled without a compiler."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with Observer(node, folder) as observer:
+        with Observer(node, folder, queues_of(2)) as observer:
             broker = CpuClock(observer.broker_pid)
             yield Stage(node, folder, Programs(), observer, broker)
 
@@ -170,6 +182,67 @@ def test_a_real_drain_is_timed_and_verified(stage: Stage) -> None:
     assert 0 <= drain.others_share < 1
     assert 10_000 < drain.memory_kib < 500_000
     assert drain.start_seconds > 0.05
+
+
+def test_several_daemons_are_measured_as_one(stage: Stage) -> None:
+    drain = crowd.drain(stage, Case(QUEUES, THREE, 500, queues=2))
+    assert 0 < drain.seconds < 60
+    assert 0 < drain.cpu_seconds < 60
+    assert drain.count <= 500
+    assert drain.memory_kib > 2 * 10_000
+
+
+@pytest.mark.parametrize(
+    "case",
+    [Case(INSTANCES, THREE, 500, prefetch=20, instances=2), Case(QUEUES, ONE, 500, queues=2)],
+    ids=["on-one-queue", "a-queue-each"],
+)
+def test_two_instances_share_the_messages_and_together_hold_each_once(
+    stage: Stage, tmp_path: Path, case: Case
+) -> None:
+    if case.queues:
+        stage.declare_spread(case.queues)
+    else:
+        stage.declare(case.queue)
+    crew = crowd.starts(stage, case, tmp_path)
+    with crowd.Crowd(crew, tmp_path) as daemons:
+        daemons.wait_ready()
+        exchange = FANOUT if case.queues else ""
+        run(stage.filler(case.count, case.size, exchange=exchange), 60)
+        wait_until(
+            lambda: sum(contest.counted_at(start.port, ACKED) for start in crew) == case.count,
+            "all messages are acknowledged",
+        )
+        daemons.stop()
+    crowd.verify(crew, case.count, 0)
+    assert all(path.stat().st_size for start in crew for path in start.files)
+
+
+def test_the_files_of_several_instances_are_judged_together(tmp_path: Path) -> None:
+    lines = [b'{"seq":"%08d"}\n' % number for number in range(4)]
+    one, two = tmp_path / "0-1.log", tmp_path / "0-2.log"
+    crew = [Start([], {}, [one]), Start([], {}, [two])]
+    one.write_bytes(lines[1])
+    for wrong in ([lines[0], lines[2]], lines):
+        two.write_bytes(b"".join(wrong))
+        with pytest.raises(RuntimeError, match=r"lost|duplicated"):
+            crowd.verify(crew, 4, 0)
+    crowd.verify(crew, 4, 1)  # one more than once, which the broker said it delivered again
+    two.write_bytes(lines[0] + lines[2] + lines[3])
+    crowd.verify(crew, 4, 0)
+
+
+def test_several_instances_are_held_against_one_of_the_same_kind(results: Results) -> None:
+    results.drains += [
+        replace(drained(Case(INSTANCES, ONE, 1000, instances=2), 60_000), counted=500),
+        drained(Case(INSTANCES, ONE, 1000), 40_000),
+    ]
+    [grid] = [grid for grid in table.grids(results) if "Several" in grid.title]
+    assert [(row[1], row[4]) for row in grid.rows] == [
+        ("2 on one queue", "0.75"),
+        ("1 on one queue", "1.00"),
+    ]
+    assert Results.from_json(results.as_json()) == results
 
 
 def test_a_sink_that_lacks_a_message_or_has_one_twice_fails_the_run(tmp_path: Path) -> None:
