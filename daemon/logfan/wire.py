@@ -86,14 +86,27 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
             return
         calls = self._after_read = []
         try:
-            self._read(self._frame_buffer + data_in if self._frame_buffer else data_in)
+            self._take(data_in)
         finally:
             self._after_read = None
             for call in calls:
                 call()
 
-    def _read(self, data: bytes) -> None:
-        at = 0
+    def _take(self, data_in: bytes) -> None:
+        rest = self._frame_buffer
+        missing = _missing_of_body(rest)
+        if not 0 < missing <= len(data_in):
+            self._read(rest + data_in if rest else data_in)
+            return
+        # Large bodies come so: what is behind the frame need not be copied to complete it.
+        try:
+            self._read(rest + data_in[:missing])
+        except BaseException:
+            self._frame_buffer += data_in[missing:]
+            raise
+        self._read(data_in, missing)
+
+    def _read(self, data: bytes, at: int = 0) -> None:
         try:
             while at < len(data):
                 if self._stream is not None and self._is_between_messages():
@@ -133,6 +146,14 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
             read: tuple[int, Any] = super()._read_frame()
             return read
         return _decode(bytes(buffer), 0)
+
+
+def _missing_of_body(rest: bytes) -> int:
+    """How many bytes complete the body frame that the rest of a read begins with; 0 where it begins
+    with another."""
+    if len(rest) < _FRAME_HEADER_BYTES or rest[0] != spec.FRAME_BODY:
+        return 0
+    return _FRAME_HEADER_BYTES + int.from_bytes(rest[3:7], "big") + 1 - len(rest)
 
 
 def _decode(data: bytes, at: int) -> tuple[int, Any]:

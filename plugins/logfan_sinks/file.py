@@ -34,6 +34,7 @@ OVERFLOWED = Counter(
 )
 FILES = Gauge("logfan_file_sink_files", "Files that messages brought about, of max_files", ["sink"])
 _CHUNK_BYTES = 16 << 20
+_LARGE_LINE_BYTES = 64 << 10
 _SMALL_BYTES = 1 << 20
 """Bodies of so many bytes become lines all at once."""
 _SIZE = attrgetter("size")
@@ -155,11 +156,10 @@ class FileSink(logfan.Sink):
         try:
             for batch in self._by_path(records):
                 for path, lines in batch.items():
-                    lines.append(b"")
-                    data = b"\n".join(lines)
-                    file = self._file(path, len(data))
+                    file = self._file(path, sum(map(len, lines)) + len(lines))
                     self._written[path] = file
-                    file.append(data)
+                    for data in _pieces(lines):
+                        file.append(data)
             self._close_past(int(records[-1].received_at // 3600), self._written)
         except BaseException:
             self._take_back()
@@ -330,6 +330,25 @@ class FileSink(logfan.Sink):
             return False
         too_large = rotate.size is not None and file.size + coming > rotate.size
         return too_large or self._period(self.now()) != file.period
+
+
+def _pieces(lines: Sequence[bytes]) -> Iterator[bytes]:
+    """The lines as the bytes to write, each with its newline: joined, but for large ones, which
+    are not copied for that."""
+    run: list[bytes] = []
+    if max(map(len, lines)) < _LARGE_LINE_BYTES:
+        run += lines
+    else:
+        for line in lines:
+            if len(line) < _LARGE_LINE_BYTES:
+                run.append(line)
+                continue
+            if run:
+                yield b"\n".join((*run, b""))
+            yield line
+            run = [b""]  # its newline begins what comes next
+    run.append(b"")
+    yield b"\n".join(run)
 
 
 @logfan.hookimpl

@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import logfan
+from logfan_sinks.file import _pieces
 from support.files import NOON, deliver, held_open, made, numbered, opened, record
 from support.waiting import wait_until
 
@@ -511,3 +514,11 @@ def test_close_after_a_failed_open_and_close_twice_do_no_harm(tmp_path: Path) ->
     sink.close()
     sink.close()
     wait_until(lambda: not held_open(tmp_path), "nothing is held open")
+
+
+@given(st.lists(st.sampled_from([0, 1, 65_535, 65_536, 70_000]), min_size=1, max_size=6))
+def test_lines_of_all_sizes_are_written_as_they_are(sizes: list[int]) -> None:
+    lines = [bytes([97 + at]) * size for at, size in enumerate(sizes)]
+    pieces = list(_pieces(lines))
+    assert b"".join(pieces) == b"".join(line + b"\n" for line in lines)
+    assert all(any(line is piece for piece in pieces) for line in lines if len(line) >= 65_536)
