@@ -24,7 +24,7 @@ from bench.entrants import (
 )
 from bench.plan import BACKLOG, INSTANCES, MAIN, PLANS, PREFETCH, QUEUES, SINKS, SIZE
 from bench.results import Case, Drain, Latency, Results, quantile, slope
-from bench.stage import FANOUT, Observer, Stage, queues_of, run
+from bench.stage import Observer, Stage, queues_of, run
 from logfan.testing.node import RabbitNode
 from support.waiting import wait_until
 
@@ -192,23 +192,15 @@ def test_several_daemons_are_measured_as_one(stage: Stage) -> None:
     assert drain.memory_kib > 2 * 10_000
 
 
-@pytest.mark.parametrize(
-    "case",
-    [Case(INSTANCES, THREE, 500, prefetch=20, instances=2), Case(QUEUES, ONE, 500, queues=2)],
-    ids=["on-one-queue", "a-queue-each"],
-)
-def test_two_instances_share_the_messages_and_together_hold_each_once(
-    stage: Stage, tmp_path: Path, case: Case
+def test_two_instances_share_one_queue_and_together_hold_each_message_once(
+    stage: Stage, tmp_path: Path
 ) -> None:
-    if case.queues:
-        stage.declare_spread(case.queues)
-    else:
-        stage.declare(case.queue)
+    case = Case(INSTANCES, THREE, 500, prefetch=20, instances=2)
+    stage.declare(case.queue)
     crew = crowd.starts(stage, case, tmp_path)
     with crowd.Crowd(crew, tmp_path) as daemons:
         daemons.wait_ready()
-        exchange = FANOUT if case.queues else ""
-        run(stage.filler(case.count, case.size, exchange=exchange), 60)
+        run(stage.filler(case.count, case.size), 60)
         wait_until(
             lambda: sum(contest.counted_at(start.port, ACKED) for start in crew) == case.count,
             "all messages are acknowledged",
