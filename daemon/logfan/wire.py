@@ -4,6 +4,7 @@ rejects."""
 import logging
 import re
 import struct
+import threading
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
@@ -23,6 +24,7 @@ _PACKED = "x-logfan-packed"
 # A content header must fit into one frame (128 KiB with RabbitMQ's settings), ours included.
 _HEADERS_BYTES = 100_000
 _FRAME_HEADER_BYTES = 7
+_READ_BYTES = 128 * 1024
 _CONTENT_HEADER_BYTES = 12
 _BASIC = struct.pack(">H", spec.BasicProperties.INDEX)
 
@@ -251,10 +253,32 @@ def broker_version(connection: Any) -> tuple[int, ...]:
 
 
 def read_more() -> None:
-    """Have pika read 128 KiB at a time rather than 4 KiB: a large body is copied less often."""
+    """Have pika read 128 KiB at a time rather than 4 KiB: a large body is copied less often, and a
+    read under load brings hundreds of messages.
+
+    Into one buffer of each thread, and out of it what came: `recv` of so much reserves as much for
+    each read, however little comes, and the holes that this leaves made the heap grow by the hour.
+    """
     transport = getattr(io_services_utils, "_AsyncTransportBase", None)
-    if transport is not None and hasattr(transport, "_MAX_RECV_BYTES"):
-        transport._MAX_RECV_BYTES = 128 * 1024
+    if transport is None or not hasattr(transport, "_MAX_RECV_BYTES"):
+        return
+    transport._MAX_RECV_BYTES = _READ_BYTES
+    if hasattr(transport, "_sigint_safe_recv"):
+        transport._sigint_safe_recv = staticmethod(_received)
+
+
+class _Buffer(threading.local):
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(_READ_BYTES))
+
+
+_buffer = _Buffer()
+
+
+def _received(socket: Any, _most_bytes: int) -> bytes:
+    """What the socket has; empty at its end. Raises OSError, as `recv` does."""
+    view = _buffer.view
+    return bytes(view[: socket.recv_into(view)])
 
 
 def cancel(

@@ -104,14 +104,14 @@ def calls_of_batches(form: str, folder: Path) -> list[Counter[str]]:
 
 
 class _Reading:
-    """How often new threads call `recv`."""
+    """How often new threads call `recv_into`."""
 
     def __init__(self) -> None:
         self.reads = 0
 
     def look(self, _frame: FrameType, event: str, called: Any) -> None:
         """As `threading.setprofile` calls it."""
-        if event == "c_call" and called.__name__ == "recv":
+        if event == "c_call" and called.__name__ == "recv_into":
             self.reads += 1
 
 

@@ -1,5 +1,7 @@
 """One read of the socket: what comes together is handed over together, and then all is told."""
 
+import socket
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -90,6 +92,24 @@ def test_stood_down_nothing_waits_for_the_end_of_a_read() -> None:
     reader = Reader(wire.Connection, SCENE)
     reader.connection.stand_down()
     assert not reader.connection.after_read(lambda: None)
+
+
+def test_a_read_takes_what_is_there_and_says_the_end() -> None:
+    wire.read_more()
+    read = io_services_utils._AsyncPlaintextTransport._sigint_safe_recv
+    here, there = socket.socketpair()
+    with here, there:
+        here.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            read(here, 1)
+        there.sendall(b"x" * 10)
+        first = read(here, 1)
+        there.sendall(b"y" * 5)
+        assert (first, read(here, 1)) == (b"x" * 10, b"y" * 5)
+        there.close()
+        assert read(here, 1) == b""
+    # What is kept of a read is no larger than what it brought.
+    assert sys.getsizeof(first) < 100
 
 
 def test_pika_is_made_to_read_more_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
