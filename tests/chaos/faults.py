@@ -188,7 +188,8 @@ def fill_disk(scene: Scene, rng: random.Random) -> None:
 
 
 def limit_files(scene: Scene, rng: random.Random) -> None:
-    size = scene.daemon.log_path.stat().st_size + 65536 + rng.randrange(100_000)
+    # Room for the longest line of the load: one that no file could ever hold is rightly refused.
+    size = scene.daemon.log_path.stat().st_size + 320_000 + rng.randrange(100_000)
     with scene.daemon.files_limited(size):
         wait_until(scene.daemon.sink_troubles, "a sink cannot write on", 20)
         time.sleep(rng.random() * 0.5)

@@ -221,6 +221,8 @@ _EAR = _Ear()
 def listening() -> Iterator[None]:
     """pika's log goes into the stories, and nowhere else."""
     log = logging.getLogger("pika")
+    level = log.level  # a test that set up the daemon's own log left it high
+    log.setLevel(logging.WARNING)
     log.addHandler(_EAR)
     log.propagate = False
     try:
@@ -228,6 +230,7 @@ def listening() -> Iterator[None]:
     finally:
         log.propagate = True
         log.removeHandler(_EAR)
+        log.setLevel(level)
 
 
 class Pair:
