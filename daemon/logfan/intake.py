@@ -39,14 +39,11 @@ class Intake:
         self.size = 0
         """Bytes of all bodies."""
         self.messages = 0
-        self.last_tag = 0
-        """The last delivery tag; 0 where there is nothing."""
 
     def add(self, record: Record, tag: int, size: int) -> None:
         """A message for all sinks."""
         self.size += size
         self.messages += 1
-        self.last_tag = tag
         plain = self._plain
         plain.records.append(record)
         plain.last_tag = tag
@@ -56,7 +53,6 @@ class Intake:
         """Messages for all sinks, of `size` bytes in all."""
         self.size += size
         self.messages += len(records)
-        self.last_tag = last_tag
         plain = self._plain
         plain.records += records
         plain.last_tag = last_tag
@@ -68,7 +64,6 @@ class Intake:
         """A message with a way of its own; the order is kept."""
         self.size += size
         self.messages += 1
-        self.last_tag = tag
         self._plain = Arrival()
         self._arrivals += [Arrival(sink, verdict, [record], tag, size), self._plain]
 
@@ -77,7 +72,7 @@ class Intake:
         arrivals = [arrival for arrival in self._arrivals if arrival.records]
         self._plain = Arrival()
         self._arrivals = [self._plain]
-        self.size = self.messages = self.last_tag = 0
+        self.size = self.messages = 0
         return arrivals
 
 
