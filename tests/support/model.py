@@ -9,6 +9,7 @@ from bisect import insort
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from pika import spec
@@ -22,6 +23,8 @@ from support.strands import Strand, Time
 
 REQUIRED = ("a", "b")
 SINKS = (*REQUIRED, "optional")
+BUDGET = 400
+"""Bytes of bodies that the daemon may hold."""
 
 
 @dataclass(slots=True, order=True)
@@ -86,10 +89,14 @@ class Channel:
         self._queue, self._truth = queue, truth
         self._tag_sent = self._tag_read = 0
         self._consumer, self._consuming, self._prefetch = 0, False, 0
+        self._fit: int | None = None
+        """How many fit into the budget at their size, where it was more that came."""
 
     def consume(self, prefetch: int, on_consuming: Callable[[], None]) -> None:
         assert self.is_open
         assert not self._consuming
+        assert self._fit is None or prefetch <= self._fit, f"{prefetch} where {self._fit} fit"
+        self._fit = None
         self._consumer += 1
         self._consuming, self._prefetch = True, prefetch
         self.frames.append(on_consuming)
@@ -97,7 +104,15 @@ class Channel:
     def cancel(self, on_cancelled: Callable[[], None]) -> None:
         assert self.is_open
         self._consuming = False
+        self._fit = self._how_many_fit()
         self.frames.append(on_cancelled)
+
+    def _how_many_fit(self) -> int | None:
+        """At the mean size of those up to the first that went beyond the budget."""
+        for count, size in enumerate(accumulate(self.read.values()), 1):
+            if size > BUDGET and count > 1:
+                return max(1, BUDGET * count // size)
+        return None
 
     def send(self) -> None:
         """Put on the way what the prefetch allows. Like RabbitMQ it counts for each consumer."""

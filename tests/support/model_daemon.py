@@ -1,29 +1,69 @@
 """A daemon without a broker: the real road and workers, put together on strands."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from logfan.backoff import Backoff
 from logfan.config import RabbitmqSettings, Settings, SinkSettings
+from logfan.frames import Run
 from logfan.ledger import Batch
 from logfan.metrics import ConsumerNumbers, SinkNumbers
-from logfan.road import Road
+from logfan.road import _CLOSED, Road
 from logfan.topology import Declared
 from logfan.worker import Limits, SinkWorker
-from support.model import REQUIRED, SINKS, Channel, Message, ModelSubscription, Post, Store, Truth
+from support.model import (
+    BUDGET,
+    REQUIRED,
+    SINKS,
+    Channel,
+    Message,
+    ModelSubscription,
+    Post,
+    Store,
+    Truth,
+)  # fmt: skip
 from support.strands import Strand, StrandClock, StrandInbox
 
 PREFETCH = 6
-BUDGET = 400
 THIRD = 600.0
 """Of the acknowledgement timeout, in seconds."""
 SETTINGS = Settings(
     sinks={name: SinkSettings(kind="model") for name in SINKS},
     rabbitmq=RabbitmqSettings.model_validate(
-        {"prefetch": PREFETCH, "max_in_flight_bytes": "400B", "acknowledgement_timeout": "30m"}
+        {
+            "prefetch": PREFETCH,
+            "max_in_flight_bytes": f"{BUDGET}B",
+            "acknowledgement_timeout": "30m",
+        }
     ),
 )
+
+
+class Watched:
+    """The road as a receiver: while it is closed to deliveries it keeps none of them."""
+
+    def __init__(self, road: Road) -> None:
+        self._road = road
+
+    def deliver(self, channel: Channel, method: Any, properties: Any, body: bytes) -> None:
+        with self._all_handed_back_where_closed(channel, 1):
+            self._road.deliver(channel, method, properties, body)
+
+    def deliver_run(self, channel: Channel, run: Run) -> None:
+        with self._all_handed_back_where_closed(channel, len(run.records)):
+            self._road.deliver_run(channel, run)
+
+    def now(self) -> float:
+        return self._road.now()
+
+    @contextmanager
+    def _all_handed_back_where_closed(self, channel: Channel, count: int) -> Iterator[None]:
+        closed, read = self._road._pause in _CLOSED, len(channel.read)
+        yield
+        kept = count - (read - len(channel.read))
+        assert not closed or not kept, f"{kept} taken in a pause: {self._road._pause}"
 
 
 class Daemon:
@@ -36,6 +76,8 @@ class Daemon:
         self.channel: Channel | None = None
         self.acks = self.nacks = self.reads = 0
         """On the channels before the present one."""
+        self.rests: list[float] = []
+        """How long it kept still after a read, in seconds."""
         self.stopping = self.drained = self._began = False
         self.post = Post(truth)
         self.strands = [Strand() for _ in SINKS]
@@ -45,7 +87,7 @@ class Daemon:
         self.road = Road(
             settings=SETTINGS, numbers=self.numbers, clock=StrandClock(truth.time, Strand()),
             workers=self.workers, soon=self._soon.append, cross=self.calls.append,
-            say=lambda words: None, drained=self._note_drained,
+            say=lambda words: None, drained=self._note_drained, rest=self.rests.append,
         )  # fmt: skip
         for worker, strand in zip(self.workers, self.strands, strict=True):
             strand.start(worker._run)
@@ -94,7 +136,7 @@ class Daemon:
     def _take(self, frames: int, longest: int) -> None:
         if self.channel is not None:
             self.channel.send()
-            self.channel.read_frames(frames, self.road, longest)
+            self.channel.read_frames(frames, Watched(self.road), longest)
 
     def _turn_the_loop(self) -> None:
         while self._soon:
@@ -118,7 +160,7 @@ class Daemon:
         self.road.end(requeue=False)
         channel.frames.clear()
         channel.frames += frames_left
-        channel.read_frames(len(frames_left), self.road, longest)
+        channel.read_frames(len(frames_left), Watched(self.road), longest)
         channel.close()
         self._turn_the_loop()
 

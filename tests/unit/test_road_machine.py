@@ -23,8 +23,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from support.model import REQUIRED, SINKS, Message, Truth, body_of
-from support.model_daemon import BUDGET, PREFETCH, THIRD, Daemon
+from support.model import BUDGET, REQUIRED, SINKS, Message, Truth, body_of
+from support.model_daemon import PREFETCH, THIRD, Daemon
 
 LIGHT, HEAVY = (12, 12, 12, 40, 100), (12, 12, 12, 40, 150, 390, 900)
 TROUBLES = [f"{kind}-{sink}" for kind in ("poison", "refuse", "late") for sink in SINKS]
@@ -303,4 +303,24 @@ def test_after_an_outage_of_the_dead_letters_the_window_comes_back(trouble: str)
         daemon.loop()
         truth.time.now += 1
     assert truth.acked == {0, 1}
+    daemon.kill()
+
+
+@pytest.mark.parametrize("longest", [PREFETCH, 0], ids=["in a run", "one by one"])
+def test_what_is_on_its_way_when_a_sink_is_down_for_long_is_handed_back(longest: int) -> None:
+    truth, queue = Truth(), [Message(n, body_of(n, "", 12)) for n in range(PREFETCH)]
+    daemon = Daemon(truth, queue)
+    daemon.stores[0].state = "down"
+    daemon.connect()
+    daemon.read(1)
+    daemon.read(2, longest)  # the others are sent, and not read yet
+    daemon.work()
+    truth.time.now += THIRD + 1
+    daemon.road.turn(truth.time.now)
+    assert daemon.channel is not None
+    daemon.read(PREFETCH - 2, longest)
+    assert len(daemon.channel.read) == 2, "taken in, to be handed back with the window"
+    assert daemon.channel.nacks == PREFETCH - 2
+    daemon.read(1)  # the cancellation is confirmed
+    assert daemon.channel.nacks == PREFETCH
     daemon.kill()
