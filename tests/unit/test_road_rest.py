@@ -1,0 +1,72 @@
+"""The road keeps still for a moment where much comes in small reads, and never else."""
+
+from logfan.pace import WAIT_SECONDS
+from support.model import Message, Truth, body_of
+from support.model_daemon import PREFETCH, Daemon
+
+FAST, SLOW = 0.0001, 0.001
+"""Seconds from one message to the next."""
+
+
+class Traffic:
+    """A daemon to which messages come one by one."""
+
+    def __init__(self) -> None:
+        self._truth, self._queue = Truth(), list[Message]()
+        self.daemon = Daemon(self._truth, self._queue)
+        self.daemon.connect()
+        self.daemon.read(1)
+
+    def publish(self) -> None:
+        """A message that waits in the queue."""
+        number = self._truth.published
+        self._truth.published += 1
+        self._queue.append(Message(number, body_of(number, "", 12)))
+
+    def flow(self, count: int, gap: float, *, work: bool = True) -> int:
+        """So many messages, each `gap` seconds after the other. How often it kept still."""
+        before = len(self.daemon.rests)
+        for _ in range(count):
+            self._truth.time.now += gap
+            self.publish()
+            self.daemon.read(1)
+            if work:
+                self.daemon.work()
+                self.daemon.loop()
+        return len(self.daemon.rests) - before
+
+
+def test_it_rests_after_the_small_reads_of_a_rush() -> None:
+    traffic = Traffic()
+    assert traffic.flow(1_000, FAST) > 800
+    assert set(traffic.daemon.rests) == {WAIT_SECONDS}
+    traffic.daemon.kill()
+
+
+def test_light_traffic_is_not_kept_waiting() -> None:
+    traffic = Traffic()
+    assert traffic.flow(1_000, SLOW) == 0
+    traffic.daemon.kill()
+
+
+def test_it_rests_only_while_less_than_half_of_the_prefetch_is_in_flight() -> None:
+    """Else the broker would wait for an acknowledgement, and we for the broker."""
+    traffic = Traffic()
+    traffic.flow(1_000, FAST)
+    assert traffic.flow(PREFETCH // 2 - 1, FAST, work=False) == PREFETCH // 2 - 1
+    assert traffic.flow(PREFETCH - PREFETCH // 2, FAST, work=False) == 0
+    traffic.daemon.kill()
+
+
+def test_it_does_not_rest_once_it_is_told_to_stop() -> None:
+    traffic = Traffic()
+    traffic.flow(1_000, FAST)
+    daemon, before = traffic.daemon, len(traffic.daemon.rests)
+    traffic.publish()
+    assert daemon.channel is not None
+    daemon.channel.send()  # on its way already
+    daemon.stop()
+    daemon.read(1)
+    assert daemon.numbers.in_flight_messages == 1
+    assert len(daemon.rests) == before
+    daemon.kill()
