@@ -8,21 +8,13 @@
  * as the broker takes (RATE 0 is the same). EXCHANGE takes them in place of the default one, with QUEUE
  * as the routing key. The last line printed: seconds that it took.
  */
-#include <amqp.h>
-#include <amqp_tcp_socket.h>
-#include <stdio.h>
-#include <stdlib.h>
+#define PROGRAM "fill"
+#include "connect.h"
+
 #include <string.h>
 #include <time.h>
 
 enum { NUMBER_AT = 8, NUMBER_DIGITS = 8, STAMP_AT = 24, STAMP_DIGITS = 19 };
-
-static void must(int good, const char *what) {
-    if (!good) {
-        fprintf(stderr, "fill: %s failed\n", what);
-        exit(1);
-    }
-}
 
 static uint64_t now(void) {
     struct timespec at;
@@ -41,18 +33,6 @@ static void put(char *at, int digits, uint64_t value) {
         at[digits] = (char)('0' + value % 10);
         value /= 10;
     }
-}
-
-static amqp_connection_state_t connected(int port) {
-    amqp_connection_state_t connection = amqp_new_connection();
-    amqp_socket_t *socket = amqp_tcp_socket_new(connection);
-    must(socket && amqp_socket_open(socket, "127.0.0.1", port) == AMQP_STATUS_OK, "connect");
-    amqp_rpc_reply_t login =
-        amqp_login(connection, "/", 0, 131072, 0, AMQP_SASL_METHOD_PLAIN, "guest", "guest");
-    must(login.reply_type == AMQP_RESPONSE_NORMAL, "login");
-    amqp_channel_open(connection, 1);
-    must(amqp_get_rpc_reply(connection).reply_type == AMQP_RESPONSE_NORMAL, "channel.open");
-    return connection;
 }
 
 static char *deck_of(const char *path, size_t size, size_t *bodies) {

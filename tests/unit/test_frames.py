@@ -8,22 +8,11 @@ import pytest
 from logfan.api import Properties
 from logfan.codec import decode_properties
 from logfan.frames import Stream
-from support.wire_bytes import (
-    END,
-    HEADER,
-    body,
-    deliver,
-    frame,
-    header,
-    heartbeat,
-    method,
-    short,
-    table,
-)
+from support import wire_bytes as wire
 
 TAG, CHANNEL, AT = "ctag1.9f", 5, 1_795_521_600.25
 APART = b"x-logfan-replay"
-JSON = b"\x80\0" + short("application/json")
+JSON = b"\x80\0" + wire.short("application/json")
 
 
 def stream(
@@ -38,9 +27,9 @@ def message(
 ) -> bytes:  # fmt: skip
     """The three frames of a delivery."""
     return (
-        deliver(CHANNEL, TAG, tag, bits, exchange, routing_key)
-        + header(CHANNEL, len(content), properties)
-        + body(CHANNEL, content)
+        wire.deliver(CHANNEL, TAG, tag, bits, exchange, routing_key)
+        + wire.header(CHANNEL, len(content), properties)
+        + wire.body(CHANNEL, content)
     )
 
 
@@ -86,7 +75,7 @@ def test_a_body_may_be_parsed_from_a_run() -> None:
 
 
 def test_it_begins_where_it_is_told_to() -> None:
-    before = heartbeat()
+    before = wire.heartbeat()
     assert taken(before + message(1)) == 0
     assert taken(before + message(1), len(before)) == 1
 
@@ -113,7 +102,7 @@ def test_method_frames_of_another_size_are_learnt_and_the_old_ones_known_again()
 
 @pytest.mark.parametrize("tag", ["x", "é☃", "t" * 255, "\N{SNOWMAN}" * 85])
 def test_any_consumer_tag_will_do(tag: str) -> None:
-    data = deliver(CHANNEL, tag, 1) + header(CHANNEL, 2) + body(CHANNEL, b"hi")
+    data = wire.deliver(CHANNEL, tag, 1) + wire.header(CHANNEL, 2) + wire.body(CHANNEL, b"hi")
     assert stream(tag).scan(data, 0, AT) is not None
     assert taken(data) == 0
 
@@ -143,13 +132,13 @@ def test_a_run_ends_where_the_tags_do_not_go_on(second: int) -> None:
 
 
 def test_a_body_that_ends_like_a_frame_or_holds_frames_is_a_body() -> None:
-    for content in (bytes((END,)) * 20, message(2), b"\0"):
+    for content in (bytes((wire.END,)) * 20, message(2), b"\0"):
         run = stream().scan(message(1, content), 0, AT)
         assert run is not None
         assert [record.body for record in run.records] == [content]
 
 
-_GOOD = (deliver(CHANNEL, TAG, 2), header(CHANNEL, 5, JSON), body(CHANNEL, b"hello"))
+_GOOD = (wire.deliver(CHANNEL, TAG, 2), wire.header(CHANNEL, 5, JSON), wire.body(CHANNEL, b"hello"))
 _WRONG_END = {"end": 0xCD}
 _LEFT = {
     "redelivered": [message(2, bits=1)],
@@ -157,42 +146,47 @@ _LEFT = {
     "an exchange that is not UTF-8": [message(2, exchange=b"\xff")],
     "a routing key that is not UTF-8": [message(2, routing_key=b"\xc3(")],
     "a replayed dead letter": [
-        message(2, properties=b"\x20\0" + table(short(APART) + b"V"), exchange=b"")
+        message(2, properties=b"\x20\0" + wire.table(wire.short(APART) + b"V"), exchange=b"")
     ],
-    "something behind the routing key": [deliver(CHANNEL, TAG, 2, rest=b"\xce"), *_GOOD[1:]],
+    "something behind the routing key": [wire.deliver(CHANNEL, TAG, 2, rest=b"\xce"), *_GOOD[1:]],
     "a routing key that is cut short": [
         _GOOD[0][:3] + struct.pack(">I", len(_GOOD[0]) - 9) + _GOOD[0][7:-2] + b"\xce", *_GOOD[1:]
     ],
-    "another channel": [deliver(CHANNEL + 1, TAG, 2), *_GOOD[1:]],
-    "another consumer": [deliver(CHANNEL, "ctag1.9g", 2), *_GOOD[1:]],
-    "a consumer whose tag begins alike": [deliver(CHANNEL, TAG + "0", 2), *_GOOD[1:]],
+    "another channel": [wire.deliver(CHANNEL + 1, TAG, 2), *_GOOD[1:]],
+    "another consumer": [wire.deliver(CHANNEL, "ctag1.9g", 2), *_GOOD[1:]],
+    "a consumer whose tag begins alike": [wire.deliver(CHANNEL, TAG + "0", 2), *_GOOD[1:]],
     "another method": [_GOOD[0].replace(b"\0<\0<", b"\0<\0\x32"), *_GOOD[1:]],
     "another type of frame": [b"\2" + _GOOD[0][1:], *_GOOD[1:]],
     "a method with a wrong end": [_GOOD[0][:-1] + b"\0", *_GOOD[1:]],
-    "a heartbeat before the header": [_GOOD[0], heartbeat(), *_GOOD[1:]],
-    "a header on another channel": [_GOOD[0], header(CHANNEL + 1, 5, JSON), _GOOD[2]],
-    "a header of another class": [_GOOD[0], header(CHANNEL, 5, JSON, of=50), _GOOD[2]],
-    "a header with a weight": [_GOOD[0], header(CHANNEL, 5, JSON, weight=1), _GOOD[2]],
-    "a header without flags": [_GOOD[0], header(CHANNEL, 5, b""), _GOOD[2]],
-    "a header with half the flags": [_GOOD[0], header(CHANNEL, 5, b"\0"), _GOOD[2]],
+    "a heartbeat before the header": [_GOOD[0], wire.heartbeat(), *_GOOD[1:]],
+    "a header on another channel": [_GOOD[0], wire.header(CHANNEL + 1, 5, JSON), _GOOD[2]],
+    "a header of another class": [_GOOD[0], wire.header(CHANNEL, 5, JSON, of=50), _GOOD[2]],
+    "a header with a weight": [_GOOD[0], wire.header(CHANNEL, 5, JSON, weight=1), _GOOD[2]],
+    "a header without flags": [_GOOD[0], wire.header(CHANNEL, 5, b""), _GOOD[2]],
+    "a header with half the flags": [_GOOD[0], wire.header(CHANNEL, 5, b"\0"), _GOOD[2]],
     # The end of this header, 206, is where the last byte of the size would be.
     "a header without a size": [
-        _GOOD[0], frame(HEADER, CHANNEL, b"\0\x3c" + bytes(9)), body(CHANNEL, b"." * END)
+        _GOOD[0],
+        wire.frame(wire.HEADER, CHANNEL, b"\0\x3c" + bytes(9)),
+        wire.body(CHANNEL, b"." * wire.END),
     ],
     "a header with a wrong end": [_GOOD[0], _GOOD[1][:-1] + b"\0", _GOOD[2]],
-    "a heartbeat before the body": [*_GOOD[:2], heartbeat(), _GOOD[2]],
-    "a body on another channel": [*_GOOD[:2], body(CHANNEL + 1, b"hello")],
+    "a heartbeat before the body": [*_GOOD[:2], wire.heartbeat(), _GOOD[2]],
+    "a body on another channel": [*_GOOD[:2], wire.body(CHANNEL + 1, b"hello")],
     "a body with a wrong end": [*_GOOD[:2], _GOOD[2][:-1] + b"\0"],
-    "no body": [_GOOD[0], header(CHANNEL, 0, JSON)],
-    "an empty body": [_GOOD[0], header(CHANNEL, 0, JSON), body(CHANNEL, b"")],
-    "a body that is too short": [*_GOOD[:2], body(CHANNEL, b"hell")],
-    "a body that is too long": [*_GOOD[:2], body(CHANNEL, b"hello!")],
+    "no body": [_GOOD[0], wire.header(CHANNEL, 0, JSON)],
+    "an empty body": [_GOOD[0], wire.header(CHANNEL, 0, JSON), wire.body(CHANNEL, b"")],
+    "a body that is too short": [*_GOOD[:2], wire.body(CHANNEL, b"hell")],
+    "a body that is too long": [*_GOOD[:2], wire.body(CHANNEL, b"hello!")],
     "a body in two frames": [
-        _GOOD[0], header(CHANNEL, 20), body(CHANNEL, b"." * 8), body(CHANNEL, b"\xce" * 12)
+        _GOOD[0],
+        wire.header(CHANNEL, 20),
+        wire.body(CHANNEL, b"." * 8),
+        wire.body(CHANNEL, b"\xce" * 12),
     ],
-    "a size beyond all measure": [_GOOD[0], header(CHANNEL, (1 << 64) - 1, JSON), _GOOD[2]],
-    "a method": [method(CHANNEL, (60, 30), short(TAG) + b"\1")],
-    "a heartbeat": [heartbeat()],
+    "a size beyond all measure": [_GOOD[0], wire.header(CHANNEL, (1 << 64) - 1, JSON), _GOOD[2]],
+    "a method": [wire.method(CHANNEL, (60, 30), wire.short(TAG) + b"\1")],
+    "a heartbeat": [wire.heartbeat()],
     "a protocol header": [b"AMQP\0\0\x09\x01"],
     "noise": [b"\1\0\5\xff\xff\xff\xff" + b"\xce" * 30],
 }  # fmt: skip
@@ -214,7 +208,7 @@ def test_the_examples_differ_from_a_plain_delivery_in_what_their_names_say_alone
 
 
 def test_replay_in_a_message_to_an_exchange_means_nothing() -> None:
-    assert taken(message(1, properties=b"\x20\0" + table(short(APART) + b"V"))) == 1
+    assert taken(message(1, properties=b"\x20\0" + wire.table(wire.short(APART) + b"V"))) == 1
 
 
 def test_what_is_remembered_of_the_ends_of_methods_is_bounded() -> None:

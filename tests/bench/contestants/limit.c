@@ -2,22 +2,10 @@
  *
  * limit PORT QUEUE PREFETCH COUNT: drains COUNT messages of the queue, then waits to be ended.
  */
-#include <amqp.h>
-#include <amqp_tcp_socket.h>
-#include <stdio.h>
-#include <stdlib.h>
+#define PROGRAM "limit"
+#include "../connect.h"
+
 #include <unistd.h>
-
-static void must(int good, const char *what) {
-    if (!good) {
-        fprintf(stderr, "limit: %s failed\n", what);
-        exit(1);
-    }
-}
-
-static void answered(amqp_connection_state_t connection, const char *what) {
-    must(amqp_get_rpc_reply(connection).reply_type == AMQP_RESPONSE_NORMAL, what);
-}
 
 int main(int argc, char **argv) {
     must(argc == 5, "usage: limit PORT QUEUE PREFETCH COUNT;");
@@ -26,14 +14,7 @@ int main(int argc, char **argv) {
     /* Often enough that the window never runs dry, seldom enough to cost nothing. */
     const uint64_t step = prefetch < 16 ? 1 : (uint64_t)prefetch / 8;
 
-    amqp_connection_state_t connection = amqp_new_connection();
-    amqp_socket_t *socket = amqp_tcp_socket_new(connection);
-    must(socket && amqp_socket_open(socket, "127.0.0.1", port) == AMQP_STATUS_OK, "connect");
-    amqp_rpc_reply_t login =
-        amqp_login(connection, "/", 0, 131072, 0, AMQP_SASL_METHOD_PLAIN, "guest", "guest");
-    must(login.reply_type == AMQP_RESPONSE_NORMAL, "login");
-    amqp_channel_open(connection, 1);
-    answered(connection, "channel.open");
+    amqp_connection_state_t connection = connected(port);
     amqp_basic_qos(connection, 1, 0, prefetch, 0);
     answered(connection, "basic.qos");
     amqp_basic_consume(connection, 1, amqp_cstring_bytes(argv[2]), amqp_empty_bytes, 0, 0, 0,
