@@ -111,6 +111,19 @@ def test_each_file_of_a_batch_is_synced_once(tmp_path: Path, calls: list[tuple[s
         assert sorted(calls) == [("fdatasync", "a"), ("fdatasync", "b")]
 
 
+@pytest.mark.parametrize(("fsync", "told"), [("batch", [(3, 300_000)]), ("never", [])])
+def test_the_disk_begins_with_a_large_line_before_the_batch_is_complete(
+    fsync: str, told: list[tuple[int, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _fd, at, size, _what: asked.append((at, size)))
+    with opened(tmp_path / "a.log", fsync=fsync) as sink:
+        sink.write([record("ab")])
+        sink.write([record("x" * 300_000)])
+        sink.flush()
+    assert asked == told
+
+
 def test_fsync_never_leaves_it_to_the_system(tmp_path: Path, calls: list[tuple[str, str]]) -> None:
     with opened(tmp_path / "a.log", fsync="never") as sink:
         deliver(sink, numbered(0, 2))
