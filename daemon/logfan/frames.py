@@ -5,6 +5,7 @@ body frame. Between the messages of one consumer hardly anything differs but the
 properties and the body, so what surrounds them is compared and not decoded anew. Whatever is not
 just that (a body in several frames or none, other methods and channels, a message that is not whole
 yet, one that came before) is left where it stands: `scan` ends there, and pika reads on.
+`LongBody` puts a body together that comes in several frames, or in several reads.
 
 Source: AMQP 0-9-1, sections 2.3.5 and 4.2.
 """
@@ -23,6 +24,8 @@ _METHOD, _HEADER, _BODY = 1, 2, 3
 _FRAME = struct.Struct(">BHI")
 _BODY_FRAME = struct.Struct(">4sI")
 """The end of the frame before, the type and the channel; the size."""
+_BODY_HEAD = struct.Struct(">3sI")
+"""The type and the channel; the size."""
 _HEADER_BYTES = 19
 """Of a content header frame, up to the flags of the properties."""
 _LEAST_HEADER = 14
@@ -30,6 +33,8 @@ _LEAST_TAIL = 8 + 1 + 1 + 1
 """The tag, whether redelivered, and two empty strings."""
 _MOST_TAIL = _LEAST_TAIL + 255 + 255
 _MOST_TAILS = 10_000
+_BEHIND_BYTES = 4096
+"""So much is received beyond a body: the next message may begin there."""
 
 
 @dataclass(slots=True)
@@ -154,6 +159,83 @@ class Stream:
             self._tails[tail] = _split(tail)
         known = self._tails[tail]
         return known and Origin(*known, False, received_at, self._decode)
+
+
+class LongBody:
+    """The body of one message that comes in several reads, from its first frame to its last.
+
+    It is received into one buffer and copied once, out of it. What is none of its frames ends it.
+    """
+
+    def __init__(self, channel: int, size: int, buffer: bytearray) -> None:
+        """`size` in bytes. One that is larger than the buffer is moved out of it bit by bit; a
+        frame that is larger ends it."""
+        self.channel = channel
+        self.frames = 0
+        """How many of its frames have come whole."""
+        self._missing = size
+        self._kind = struct.pack(">BH", _BODY, channel)
+        self._buffer = memoryview(buffer)
+        self._moved: list[bytes] = []
+        self._fragments: list[memoryview] = []
+        self._at = self._filled = 0
+        self._odd = False
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing more to receive for it."""
+        return self._odd or not self._missing
+
+    def room(self) -> memoryview:
+        """Where to put what comes next; not empty until it is done."""
+        return self._buffer[self._filled : self._at + self._missing + _BEHIND_BYTES]
+
+    def came(self, count: int) -> int:
+        """So many bytes were put into `room`. How many bytes of frames became whole by that."""
+        self._filled += count
+        began = self._at
+        while not self.done and self._take_frame():
+            pass
+        taken = self._at - began
+        if not self.done and self._filled == len(self._buffer):
+            self._move()
+        return taken
+
+    def body(self) -> bytes:
+        """What came of it in whole frames. It must be done."""
+        return b"".join((*self._moved, *self._fragments))
+
+    def rest(self) -> bytes:
+        """What came behind the last of its whole frames."""
+        return bytes(self._buffer[self._at : self._filled])
+
+    def _take_frame(self) -> bool:
+        """Whether a frame of it was whole and next."""
+        start = self._at + _FRAME.size
+        if self._filled < start:
+            return False
+        kind, size = _BODY_HEAD.unpack_from(self._buffer, self._at)
+        end = start + size
+        self._odd = kind != self._kind or not 0 < size <= self._missing
+        if self._odd or end >= self._filled:
+            return False
+        self._odd = self._buffer[end] != FRAME_END
+        if self._odd:
+            return False
+        self._fragments.append(self._buffer[start:end])
+        self.frames += 1
+        self._missing -= size
+        self._at = end + 1
+        return True
+
+    def _move(self) -> None:
+        """Make room in the buffer."""
+        self._odd = not self._at
+        self._moved.append(b"".join(self._fragments))
+        self._fragments.clear()
+        rest = self.rest()
+        self._buffer[: len(rest)] = rest
+        self._at, self._filled = 0, len(rest)
 
 
 def _split(tail: bytes) -> tuple[str, str] | None:

@@ -5,6 +5,7 @@ import logging
 import re
 import struct
 import threading
+import time
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
@@ -13,18 +14,23 @@ import pika
 from pika import frame, spec
 from pika.adapters.utils import io_services_utils
 
+from logfan import memory, packing
 from logfan.api import Properties, Record
-from logfan.codec import decode_properties, decode_table, encode_table
-from logfan.frames import Run, Stream
-from logfan.letters import PREFIX, REPLAY, Letter
+from logfan.codec import decode_properties
+from logfan.frames import LongBody, Run, Stream
+from logfan.letters import REPLAY
 
 log = logging.getLogger(__name__)
 
-_PACKED = "x-logfan-packed"
-# A content header must fit into one frame (128 KiB with RabbitMQ's settings), ours included.
-_HEADERS_BYTES = 100_000
+packed, unpacked, whole = packing.packed, packing.unpacked, packing.whole
+
 _FRAME_HEADER_BYTES = 7
 _READ_BYTES = 128 * 1024
+_LONG_BYTES = 32 * 1024
+_BUFFER_BYTES = 2 << 20
+_QUIET_SECONDS = 10.0
+_AROUND_BYTES = 16 * 1024
+"""What comes with a body: what goes around each of its frames, and the next message's beginning."""
 _CONTENT_HEADER_BYTES = 12
 _BASIC = struct.pack(">H", spec.BasicProperties.INDEX)
 
@@ -42,13 +48,23 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
     """pika's connection with a fast way for deliveries, and no properties can make it fail.
 
     Whole deliveries of the consumer named by `stream` are taken by `frames.Stream` in one pass;
-    all else goes frame by frame through pika, in the order of the wire. Where pika's inside is not
-    as expected, or after `stand_down`, pika reads everything itself.
+    all else goes frame by frame through pika, in the order of the wire; but the frames of a large
+    body are put together by `frames.LongBody`, and pika sees them as one. Where pika's inside is
+    not as expected, or after `stand_down`, pika reads everything itself.
     """
+
+    long_bytes = _LONG_BYTES
+    """A body that is so large and not whole yet is a long one."""
+    buffer_bytes = _BUFFER_BYTES
+    """The most that is received into one buffer."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         self._fast = False
         self._stream: Stream | None = None
+        self._long: LongBody | None = None
+        self._buffer = bytearray()
+        self._large_at = 0.0
+        """When the last large body began, on the monotonic clock; 0.0 where none did lately."""
         self._after_read: list[Callable[[], None]] | None = None
         super().__init__(*arguments, **keywords)
         odd = _odd_seam(self)
@@ -57,8 +73,10 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
         self._fast = not odd
 
     def stand_down(self) -> None:
-        """Leave all reading to pika."""
+        """Leave all reading to pika. Not to be called from within a read."""
         self._fast = False
+        if self._long is not None:
+            self._frame_buffer = self._hand_over(self._long)
 
     def stream(
         self,
@@ -74,6 +92,9 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
             self._stream = Stream(
                 channel.channel_number, consumer_tag, decode_properties, apart=REPLAY.encode()
             )
+            # Read by its own hand, a long body is received right into its place.
+            if hasattr(self._transport, "_sigint_safe_recv"):
+                self._transport._sigint_safe_recv = self._receive
 
     def after_read(self, call: Callable[[], None]) -> bool:
         """Have this called at the end of the present read; False where there is none."""
@@ -82,7 +103,18 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
         self._after_read.append(call)
         return True
 
-    def _on_data_available(self, data_in: bytes) -> None:
+    def room(self) -> memoryview | None:
+        """Where to put what comes next; None where that is nowhere in particular."""
+        return None if self._long is None else self._long.room()
+
+    def _receive(self, socket: Any, most_bytes: int) -> bytes | memoryview:
+        room = self.room()
+        if room is None:
+            return _received(socket, most_bytes)
+        return room[: socket.recv_into(room)]
+
+    def _on_data_available(self, data_in: bytes | memoryview) -> None:
+        """A memoryview is what was put into `room`."""
         if not self._fast:
             super()._on_data_available(data_in)
             return
@@ -94,21 +126,12 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
             for call in calls:
                 call()
 
-    def _take(self, data_in: bytes) -> None:
-        rest = self._frame_buffer
-        missing = _missing_of_body(rest)
-        if not 0 < missing <= len(data_in):
-            self._read(rest + data_in if rest else data_in)
-            return
-        # Large bodies come so: what is behind the frame need not be copied to complete it.
-        try:
-            self._read(rest + data_in[:missing])
-        except BaseException:
-            self._frame_buffer += data_in[missing:]
-            raise
-        self._read(data_in, missing)
+    def _take(self, data_in: bytes | memoryview) -> None:
+        data = bytes(data_in) if self._long is None else self._gather(self._long, data_in)
+        self._read(self._frame_buffer + data if self._frame_buffer else data)
 
-    def _read(self, data: bytes, at: int = 0) -> None:
+    def _read(self, data: bytes) -> None:
+        at = 0
         try:
             while at < len(data):
                 if self._stream is not None and self._is_between_messages():
@@ -126,8 +149,67 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
                 at += taken
                 self.bytes_received += taken
                 self._process_frame(value)
+                if type(value) is frame.Header and self._begins_long(value, len(data) - at):
+                    data, at = self._begin_long(value, data[at:]), 0
         finally:
             self._frame_buffer = data[at:]
+
+    def _begins_long(self, header: frame.Header, there: int) -> bool:
+        """Whether a large body follows, of which no more than so many bytes are there."""
+        channel = self._channels.get(header.channel_number)
+        if header.body_size <= max(self.long_bytes - 1, there) or channel is None:
+            return False
+        assembler = channel._content_assembler
+        return assembler._header_frame is header and not assembler._seen_so_far
+
+    def _begin_long(self, header: frame.Header, data: bytes) -> bytes:
+        """Its body begins with `data`. What is left to read; nothing while more is to come."""
+        if header.body_size > memory.BLOCK_BYTES:
+            self._keep_blocks()
+        size = min(header.body_size + _AROUND_BYTES, self.buffer_bytes)
+        if len(self._buffer) < size:
+            self._buffer = bytearray(size)
+        self._long = LongBody(header.channel_number, header.body_size, self._buffer)
+        return self._gather(self._long, data)
+
+    def _gather(self, long: LongBody, data: bytes | memoryview) -> bytes:
+        """The same with more of it."""
+        before = long.frames
+        if isinstance(data, memoryview):
+            self.bytes_received += long.came(len(data))
+            data = b""
+        while data and not long.done:
+            room = long.room()
+            part, data = data[: len(room)], data[len(room) :]
+            room[: len(part)] = part
+            self.bytes_received += long.came(len(part))
+        self.frames_received += long.frames - before
+        return self._hand_over(long, data) if long.done else b""
+
+    def _hand_over(self, long: LongBody, data: bytes = b"") -> bytes:
+        """Give pika what has come of it as one frame. What is left to read."""
+        self._long, body = None, long.body()
+        self._frame_buffer = rest = long.rest() + data  # whatever the consumer raises
+        if body:
+            self.frames_received -= 1
+            self._process_frame(frame.Body(long.channel, body))
+        self._frame_buffer = b""
+        return rest
+
+    def _keep_blocks(self) -> None:
+        """The memory of large bodies is used again, until none has come for a while."""
+        memory.keep_blocks()
+        if not self._large_at:
+            self._adapter_call_later(_QUIET_SECONDS, self._give_back_where_quiet)
+        self._large_at = time.monotonic()
+
+    def _give_back_where_quiet(self) -> None:
+        quiet = time.monotonic() - self._large_at
+        if quiet < _QUIET_SECONDS or self._long is not None:
+            self._adapter_call_later(_QUIET_SECONDS, self._give_back_where_quiet)
+            return
+        self._large_at, self._buffer = 0.0, bytearray()
+        memory.give_back()
 
     def _is_between_messages(self) -> bool:
         """Whether pika would hand the next delivery to the stream's consumer."""
@@ -148,14 +230,6 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
             read: tuple[int, Any] = super()._read_frame()
             return read
         return _decode(bytes(buffer), 0)
-
-
-def _missing_of_body(rest: bytes) -> int:
-    """How many bytes complete the body frame that the rest of a read begins with; 0 where it begins
-    with another."""
-    if len(rest) < _FRAME_HEADER_BYTES or rest[0] != spec.FRAME_BODY:
-        return 0
-    return _FRAME_HEADER_BYTES + int.from_bytes(rest[3:7], "big") + 1 - len(rest)
 
 
 def _decode(data: bytes, at: int) -> tuple[int, Any]:
@@ -205,6 +279,8 @@ def _odd_seam(connection: Any) -> str:
     for name in ("_method_frame", "_header_frame"):
         if getattr(assembler, name, probe) is not None:
             return "_content_assembler"
+    if type(getattr(assembler, "_seen_so_far", None)) is not int:
+        return "_content_assembler"
     kinds = {"_consumers": dict, "_cancelled": set}
     for name, kind in kinds.items():
         if type(getattr(probe, name, None)) is not kind:
@@ -303,43 +379,3 @@ def cancel(
         done,
         [(spec.Basic.CancelOk, {"consumer_tag": consumer_tag})],
     )
-
-
-def packed(letter: Letter) -> Letter:
-    """The letter with headers that fit into a frame: those that do not go in front of the body."""
-    headers = letter.properties.headers
-    theirs = encode_table({n: v for n, v in headers.items() if not n.startswith(PREFIX)})
-    if len(theirs) <= _HEADERS_BYTES:
-        return letter
-    ours = {n: v for n, v in headers.items() if n.startswith(PREFIX)} | {_PACKED: len(theirs)}
-    return Letter(theirs + letter.body, letter.properties._replace(headers=ours))
-
-
-def whole(record: Record) -> Record:
-    """The record with the headers that `packed` put before its body; others as they are, and so
-    is one that only claims to be packed."""
-    if record.exchange or _PACKED not in record.headers:
-        return record
-    try:
-        letter = unpacked(Letter(record.body, record.properties))
-    except ValueError:
-        return record
-    return Record(
-        letter.body, record.exchange, record.routing_key, record.redelivered, record.received_at,
-        letter.properties,
-    )  # fmt: skip
-
-
-def unpacked(letter: Letter) -> Letter:
-    """What `packed` was given. Raises ValueError where the body is not what the header says."""
-    headers = dict(letter.properties.headers)
-    size = headers.pop(_PACKED, None)
-    if size is None:
-        return letter
-    try:
-        theirs, end = decode_table(letter.body, 0)
-    except struct.error as error:
-        raise ValueError(f"{_PACKED} is {size}, but no headers stand before the body") from error
-    if end != size:
-        raise ValueError(f"{_PACKED} is {size}, but the headers before the body have {end} bytes")
-    return Letter(letter.body[end:], letter.properties._replace(headers={**theirs, **headers}))

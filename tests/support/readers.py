@@ -67,7 +67,10 @@ class Reader:
         self.story: Story = []
         self.in_runs: list[int] = []
         """The length of each run."""
+        self.in_long = 0
+        """How many reads ended within a long body."""
         self._scene = scene
+        self._left = b""
         self._transport = _Transport(self.story)
         self.connection = kind(
             on_close_callback=lambda _, error: self._tell("connection over", error),
@@ -103,22 +106,24 @@ class Reader:
         """Read it to its end, or to the connection's. Whether more may come."""
         self.story.clear()
         self.in_runs.clear()
+        self.in_long = 0
         _EAR.story = self.story
         if not all(self.read(data) for data in case.reads()):
             return False
         scene, channel = self._scene, self._channel
         consuming = channel.is_open and scene.tag in channel._consumers
         is_plain = scene.how in ("plain", "unstreamed")
-        if consuming and is_plain and not self.connection._frame_buffer:
+        if consuming and is_plain and not self._unread():
             return True
         self.lose(None)
         return False
 
     def read(self, data: bytes) -> bool:
         """As the transport hands over what it read. Whether it goes on."""
-        connection = self.connection
         try:
-            connection._proto_data_received(data)
+            self._left = data
+            while self._left:
+                self._read_one()
         except Exception as error:  # noqa: BLE001 - whatever it is, both must raise it
             self._tell("raised", error)
             self._snapshot()
@@ -126,6 +131,27 @@ class Reader:
             return False
         self._snapshot()
         return not self._transport.aborted
+
+    def _read_one(self) -> None:
+        """Hand over what is left, or as much of it as the connection has room for."""
+        connection, data = self.connection, self._left
+        in_place = self._scene.in_place and isinstance(connection, wire.Connection)
+        room = connection.room() if in_place else None
+        if room is None:
+            self._left = b""
+            connection._proto_data_received(data)
+            return
+        count = min(len(data), len(room))
+        room[:count] = data[:count]
+        self._left = data[count:]
+        connection._proto_data_received(room[:count])
+
+    def _unread(self) -> bytes:
+        """What came of a frame that is not whole yet; after an error, all that it left."""
+        long = getattr(self.connection, "_long", None)
+        self.in_long += long is not None
+        rest = self.connection._frame_buffer if long is None else long.rest()
+        return bytes(rest) + self._left
 
     def lose(self, error: Exception | None) -> None:
         """The transport is gone."""
@@ -138,7 +164,7 @@ class Reader:
         self.story.append(
             (
                 "after a read", connection.bytes_received, connection.frames_received,
-                checker and checker._heartbeat_frames_received, bytes(connection._frame_buffer),
+                checker and checker._heartbeat_frames_received, self._unread(),
                 connection.connection_state,
             )
         )  # fmt: skip
@@ -245,6 +271,9 @@ class Pair:
         self.logfan = Reader(wire.Connection, scene)
         if not fast:
             self.logfan.connection.stand_down()
+        if scene.long:
+            self.logfan.connection.long_bytes = scene.long
+            self.logfan.connection.buffer_bytes = scene.buffer
         self.goes_on = True
         self.past: Case | None = None
         """All that they read, as one case."""

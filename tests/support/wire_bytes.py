@@ -27,6 +27,12 @@ class Scene:
     closed by us."""
     company: bool
     """Whether there are another channel and another consumer."""
+    long: int = 0
+    """From how many bytes on logfan takes a body for a long one; 0: as it comes."""
+    buffer: int = 0
+    """How much of one it receives into one buffer at most."""
+    in_place: bool = False
+    """Whether it is read right into that buffer."""
 
     @property
     def other(self) -> int:

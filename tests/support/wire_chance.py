@@ -37,6 +37,9 @@ def draw_scene(chance: Random) -> Scene:
             ("plain", "unstreamed", "again", "cancelled", "closing"), (80, 3, 11, 3, 3)
         )[0],
         company=chance.random() < 0.4,
+        long=chance.choice((0, 0, 1, 1, 9)),
+        buffer=chance.choice((9, 40, 400, 400, 1 << 16)),
+        in_place=chance.random() < 0.5,
     )
 
 
@@ -141,7 +144,7 @@ class _Drawer:
         if chance.random() < odd / 8:
             size = max(0, size + chance.choice((-8, -1, 1, 8)))
         frames = [header(channel, size, properties, weight=weight)]
-        if chance.random() < max(odd, 0.02):
+        if chance.random() < max(odd, 0.3 if self._scene.long else 0.02):
             cuts = sorted(chance.randint(0, len(whole)) for _ in range(chance.randint(1, 4)))
             starts, ends = [0, *cuts], [*cuts, len(whole)]
             parts = [whole[start:end] for start, end in zip(starts, ends, strict=True)]

@@ -129,7 +129,7 @@ _OFTEN = {
     "channel over": 40, "connection over": 5, "cancelled": 100, "returned": 200, "got": 500,
     "blocked": 200, "cancel-ok": 250, "consuming": 250, "sent": 40, "logged": 3, "aborted": 100,
     "InvalidFrameError": 50, "AttributeError": 50, "BodyTooLongError": 100, "KeyError": 100,
-    "error": 200,
+    "error": 200, "a long body": 20,
 }  # fmt: skip
 
 
@@ -144,6 +144,8 @@ def _told(pair: Pair) -> set[str]:
         told.add("one by one")
     if any(one[0] == "message" and not one[5] and "x-logfan-replay" in one[7] for one in story):
         told.add("a replay")
+    if pair.logfan.in_long:
+        told.add("a long body")
     beats = [one[3] for one in story if one[0] == "after a read"]
     if any(beats):
         told.add("a heartbeat")

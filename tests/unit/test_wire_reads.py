@@ -9,7 +9,7 @@ import pytest
 from pika import exceptions
 from pika.adapters.utils import io_services_utils
 
-from logfan import wire
+from logfan import memory, wire
 from support.readers import Reader, listening
 from support.wire_bytes import Scene, body, deliver, frame, header, heartbeat, method, short
 
@@ -117,3 +117,80 @@ def test_pika_is_made_to_read_more_at_a_time(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(io_services_utils._AsyncTransportBase, "_MAX_RECV_BYTES", 4096)
     wire.read_more()
     assert transport._MAX_RECV_BYTES == 128 * 1024
+
+
+def long_message(tag: int, size: int) -> tuple[bytes, list[bytes]]:
+    """What goes before a body of so many bytes, and its frames."""
+    parts = [bytes((n % 251,)) * 100_000 for n in range(size // 100_000)]
+    return deliver(1, "x", tag) + header(1, size), [body(1, part) for part in parts]
+
+
+def test_a_large_body_is_received_right_into_its_place() -> None:
+    reader = Watched()
+    head, frames = long_message(2, 300_000)
+    reader.read(message(1) + head + frames[0][:50])
+    data = b"".join(frames)[50:] + message(3)
+    here, there = socket.socketpair()
+    in_place = 0
+    with here, there:
+        here.setblocking(False)
+        while data:
+            data = data[there.send(data[:70_000]) :]
+            read = reader.connection._receive(here, 1)
+            if isinstance(read, memoryview):
+                assert read.obj is reader.connection._buffer
+                in_place += len(read)
+            reader.connection._proto_data_received(read)
+    assert [one[3] for one in reader.story if one[0] == "message"] == [1, 2, 3]
+    assert [len(one[8]) for one in reader.story if one[0] == "message"] == [5, 300_000, 5]
+    assert in_place > 299_900
+    assert reader.in_runs == [1, 1]
+
+
+def test_each_frame_of_a_large_body_shows_that_the_broker_lives() -> None:
+    reader = Watched()
+    head, frames = long_message(1, 300_000)
+    reader.read(head)
+    before = reader.connection.bytes_received, reader.connection.frames_received
+    for count, one in enumerate(frames, 1):
+        reader.read(one)
+        came = reader.connection.bytes_received - before[0]
+        assert came == sum(map(len, frames[:count]))
+        assert reader.connection.frames_received == before[1] + count
+
+
+def test_the_memory_of_large_bodies_is_used_again_until_none_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reader = Watched()
+    told: list[str] = []
+    later: list[Any] = []
+    monkeypatch.setattr(memory, "keep_blocks", lambda: told.append("keep"))
+    monkeypatch.setattr(memory, "give_back", lambda: told.append("give back"))
+    monkeypatch.setattr(
+        reader.connection, "_adapter_call_later", lambda _seconds, call: later.append(call)
+    )
+    now = 1_000.0
+    monkeypatch.setattr("logfan.wire.time.monotonic", lambda: now)
+    for tag in (1, 2):
+        head, frames = long_message(tag, 300_000)
+        reader.read(head + frames[0])
+        reader.read(b"".join(frames[1:]))
+    assert (told, len(later)) == (["keep", "keep"], 1)
+    now += 9.0
+    later.pop()()
+    assert (told, len(later)) == (["keep", "keep"], 1)
+    now += 1.0
+    later.pop()()
+    assert (told, len(later)) == (["keep", "keep", "give back"], 0)
+
+
+def test_a_body_that_is_not_so_large_leaves_the_memory_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reader = Watched()
+    monkeypatch.setattr(memory, "keep_blocks", lambda: pytest.fail("not for this"))
+    head, frames = long_message(1, 200_000)
+    reader.read(head + frames[0])
+    reader.read(frames[1])
+    assert len(reader.story[1][8]) == 200_000
