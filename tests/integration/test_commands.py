@@ -83,6 +83,9 @@ def test_emit_publishes_its_arguments_and_the_lines_of_its_input(
         assert properties.headers == {"host": "a"}
         assert properties.content_type == "text/plain"
         assert properties.delivery_mode == 2
+        ids = [properties.message_id for _, properties, _ in got]
+        assert len(set(ids)) == 6
+        assert [given.rpartition("-")[2] for given in ids] == ["1", "2", "1", "2", "3", "4"]
 
 
 def test_emit_without_a_broker_exits_69(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,8 +48,8 @@ def emit(
 ) -> None:
     """Publish each TEXT, or each line of standard input, to the exchange.
 
-    Each message is persistent, confirmed by the broker, and told of where it reached no queue
-    (exit 69).
+    Each message is persistent, has a message id of its own (RUN-NUMBER), is confirmed by the
+    broker, and told of where it reached no queue (exit 69).
     """
     from logfan.broker import Kind
     from logfan.link import Interrupted, LinkError
@@ -104,12 +105,14 @@ def _publish(
     from logfan.link import Interrupted
 
     bodies, size = _bodies(texts, publisher)
+    run = uuid.uuid4()
     typed = not texts and sys.stdin is not None and sys.stdin.isatty()
     long = not typed and (size is None or size >= _LONG_BYTES)
     try:
         with progress("publishing", size, long=long, unit="bytes") as advance:
-            for body in bodies:
-                publisher.send(body, routing_key=routing_key, properties=properties)
+            for number, body in enumerate(bodies, 1):
+                own = {**properties, "message_id": f"{run}-{number}"}
+                publisher.send(body, routing_key=routing_key, properties=own)
                 advance(len(body) + 1)
             publisher.drain()
     except Interrupted:
