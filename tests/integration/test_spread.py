@@ -51,6 +51,17 @@ def pair(node: RabbitNode, names: Names, tmp_path: Path) -> Iterator[list[Daemon
         yield daemons
 
 
+def test_the_page_shows_how_to_see_that_the_exchange_is_fed(
+    pair: list[DaemonProcess], node: RabbitNode, names: Names
+) -> None:
+    found = re.search(r"rabbitmqctl (list_bindings [a-z_ ]+) \| grep -w logs\.hash\n(.*?)^```$",
+                      README, re.MULTILINE | re.DOTALL)  # fmt: skip
+    assert found is not None
+    said = node.ctl(*found[1].split()).splitlines()
+    for line in found[2].replace("logs", names.exchange).splitlines():
+        assert line.replace("logfan", names.queue) in said
+
+
 def test_two_queues_set_up_by_the_page_share_the_messages_and_lose_none(
     pair: list[DaemonProcess], node: RabbitNode, names: Names
 ) -> None:
