@@ -251,7 +251,7 @@ class SinkConfig(BaseModel):
     meaning in `logfan sinks KIND`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Sink:

@@ -1,4 +1,4 @@
-"""TOML, environment and secret files into typed settings, with every fault at once.
+"""TOML and secret files into typed settings, with every fault at once.
 
 Attributes are named like the keys of config.toml. Durations are seconds, sizes are bytes.
 """
@@ -12,15 +12,11 @@ from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
-from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
-from pydantic_settings.sources import PydanticBaseSettingsSource
 
-from logfan.explain import did_you_mean, shown
+from logfan.explain import shown
 from logfan.faults import Fault, Faults
 from logfan.units import Duration, Size
 
-ENV_PREFIX = "LOGFAN_"
-_NOT_SETTINGS = ("LOGFAN_CONFIG",)
 _URL_HELP = "write amqp://, then USER:PASSWORD@HOST:PORT/VHOST"
 
 PositiveDuration = Annotated[Duration, Field(gt=0)]
@@ -33,12 +29,16 @@ def _written(default: str) -> Any:
     return Field(default=default, validate_default=True)
 
 
+def _table() -> Any:
+    """A table that need not be written: it is made of its own defaults."""
+    return Field(default={}, validate_default=True)
+
+
 class Table(BaseModel):
     """A table of config.toml: unknown keys are faults, and nothing changes after loading."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True
-    )
+    # Built where it is used: most tables are only ever read as a part of Settings.
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
 
 
 def check_url(secret: SecretStr) -> SecretStr:
@@ -109,7 +109,7 @@ class RabbitmqSettings(Table):
         SecretStr("amqp://guest:guest@localhost:5672/%2F"),
     )
     url_file: Path | None = None
-    tls: TlsSettings = TlsSettings()
+    tls: TlsSettings = _table()
     prefetch: Annotated[int, Field(ge=1, le=65535)] = 1000
     max_in_flight_bytes: Annotated[Size, Field(ge=1)] = _written("64MiB")
     acknowledgement_timeout: Annotated[Duration, Field(ge=1)] = _written("30m")
@@ -118,7 +118,7 @@ class RabbitmqSettings(Table):
     fast_path: bool = True
     """Read deliveries in one pass of our own; false: in pika's way."""
     startup: Literal["retry", "fail"] = "retry"
-    reconnect: ReconnectSettings = ReconnectSettings()
+    reconnect: ReconnectSettings = _table()
 
     def read_urls(self) -> list[str]:
         """The URLs to try in turn; `url_file` is read anew at each call. Raises Faults."""
@@ -207,8 +207,8 @@ class HttpTlsSettings(Table):
 class HttpSettings(Table):
     """`http`"""
 
-    listen: Annotated[Listen, NoDecode, BeforeValidator(parse_listen)] = _written("127.0.0.1:9464")
-    tls: HttpTlsSettings = HttpTlsSettings()
+    listen: Annotated[Listen, BeforeValidator(parse_listen)] = _written("127.0.0.1:9464")
+    tls: HttpTlsSettings = _table()
 
 
 class PluginSettings(Table):
@@ -248,8 +248,8 @@ class SinkSettings(Table):
 
     kind: Name
     required: bool = True
-    batch: BatchSettings = BatchSettings()
-    retry: RetrySettings = RetrySettings()
+    batch: BatchSettings = _table()
+    retry: RetrySettings = _table()
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -257,36 +257,19 @@ class SinkSettings(Table):
         return self.model_extra or {}
 
 
-class Settings(BaseSettings):
+class Settings(Table):
     """All of config.toml."""
-
-    model_config = SettingsConfigDict(
-        extra="forbid", frozen=True, env_prefix=ENV_PREFIX, env_nested_delimiter="__",
-        use_attribute_docstrings=True, validate_default=True,
-    )  # fmt: skip
 
     instance: Annotated[str, Field(pattern=r"^[A-Za-z0-9._@-]*$", max_length=64)] = ""
     shutdown_timeout: Duration = _written("30s")
-    rabbitmq: RabbitmqSettings = RabbitmqSettings()
-    exchange: ExchangeSettings = ExchangeSettings()
-    queue: QueueSettings = QueueSettings()
-    dead_letter: DeadLetterSettings = DeadLetterSettings()
-    http: HttpSettings = HttpSettings()
-    plugins: PluginSettings = PluginSettings()
-    log: LogSettings = LogSettings()
+    rabbitmq: RabbitmqSettings = _table()
+    exchange: ExchangeSettings = _table()
+    queue: QueueSettings = _table()
+    dead_letter: DeadLetterSettings = _table()
+    http: HttpSettings = _table()
+    plugins: PluginSettings = _table()
+    log: LogSettings = _table()
     sinks: Annotated[dict[str, SinkSettings], Field(min_length=1)]
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """`environment_table` has read the environment, so that all faults can be told at once."""
-        return (init_settings,)
 
     @property
     def dead_letter_queue(self) -> str:
@@ -331,25 +314,3 @@ def _toml_hint(raw: bytes) -> str:
     if re.search(rb"=\s*(True|False|None)\b", raw):
         return "; TOML writes true and false in lower case"
     return ""
-
-
-def environment_table(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[Fault]]:
-    """What `LOGFAN_…` variables say, as a table, and the faults of those that name no key."""
-    faults = []
-    for name in environ:
-        upper = name.upper()
-        if not upper.startswith(ENV_PREFIX) or upper in _NOT_SETTINGS:
-            continue
-        top = upper.removeprefix(ENV_PREFIX).partition("__")[0].lower()
-        if top not in Settings.model_fields:
-            names = [ENV_PREFIX + key.upper() for key in Settings.model_fields]
-            near = did_you_mean(ENV_PREFIX + top.upper(), names)
-            hint = near or "; a key is written as LOGFAN_TABLE__KEY"
-            faults.append(Fault(f"environment variable {name}", f"names no key{hint}"))
-    source = EnvSettingsSource(Settings)
-    source.env_vars = {name.lower(): value for name, value in environ.items()}
-    try:
-        return source(), faults
-    except ValueError as error:  # SettingsError: a list or a table that is not JSON
-        problem = f'{error}; write lists and tables as JSON, such as ["a", "b"]'
-        return {}, [*faults, Fault("environment", problem)]

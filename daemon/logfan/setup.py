@@ -11,15 +11,14 @@ from pydantic import ValidationError
 
 from logfan.api import SinkConfig
 from logfan.config import (
-    ENV_PREFIX,
     HOMES,
     PluginSettings,
     Settings,
     SinkSettings,
     TlsSettings,
-    environment_table,
     read_table,
 )
+from logfan.environment import PREFIX, environment_table
 from logfan.explain import did_you_mean, faults_of, shown
 from logfan.exposure import exposed
 from logfan.faults import Fault, Faults
@@ -108,7 +107,7 @@ def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, A
 
 def _settings(table: Mapping[str, Any]) -> tuple[Settings | None, list[Fault]]:
     try:
-        settings = Settings(**table)
+        settings = Settings.model_validate(table)
     except ValidationError as error:
         faults = faults_of(error, Settings, homes=HOMES)
         return None, [fault for fault in faults if fault.place != "sinks" or "sinks" in table]
@@ -225,7 +224,7 @@ def _advice(specs: Sequence[SinkSpec]) -> list[str]:
 
 def _with_variable(fault: Fault, environ: Mapping[str, str]) -> Fault:
     """Name the environment variable where the value came from there."""
-    variable = ENV_PREFIX + fault.place.upper().replace(".", "__")
+    variable = PREFIX + fault.place.upper().replace(".", "__")
     if variable not in environ:
         return fault
     return Fault(f"{fault.place} (from {variable})", fault.problem, fault.value)

@@ -5,7 +5,6 @@ from importlib import import_module
 
 import click
 
-from logfan import __version__
 from logfan.cli.common import HintingGroup
 
 # Loading a command costs its imports, so `--help` reads the summaries from here.
@@ -44,7 +43,8 @@ _COLOR = False if os.environ.get("NO_COLOR") else None
 @click.group(
     cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "color": _COLOR}
 )
-@click.version_option(__version__, prog_name="logfan")
+# By the name of the package: the version is looked up when it is asked for, which takes long.
+@click.version_option(package_name="logfan", prog_name="logfan")
 def main() -> None:
     """RabbitMQ log fan-out: every message to every sink, acknowledged only then.
 

@@ -44,7 +44,8 @@ def _where(config: Path | None) -> tuple[tuple[Path, ...], tuple[str, ...], list
     """Where the config says that plugins are; the defaults where it does not say it soundly."""
     from pydantic import ValidationError
 
-    from logfan.config import PluginSettings, environment_table, read_table
+    from logfan.config import PluginSettings, read_table
+    from logfan.environment import environment_table
     from logfan.explain import faults_of
     from logfan.setup import find_config, laid_over
 
@@ -113,9 +114,11 @@ def _describe(found: Any) -> None:
 
 def _schema(model: Any) -> Any:
     """The model as JSON schema, quietly where a default is nothing that JSON can say."""
+    from logfan.meanings import WithMeanings
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        schema = model.model_json_schema()
+        schema = model.model_json_schema(schema_generator=WithMeanings)
     if "$ref" in schema:  # a model that holds itself
         schema = {**_resolved(schema, schema), "$defs": schema["$defs"]}
     return schema

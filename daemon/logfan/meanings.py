@@ -1,0 +1,57 @@
+"""What the options of a sink mean: the docstrings below the fields of its `Config`.
+
+Read from the source when somebody asks. pydantic would read them whenever a class is made, which
+is a good part of the daemon's start.
+"""
+
+import ast
+import inspect
+import textwrap
+from itertools import pairwise
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+
+
+def meanings_of(model: type[BaseModel]) -> dict[str, str]:
+    """`{field: meaning}`, of those that have one. A field's own `description` comes first."""
+    found: dict[str, str] = {}
+    for cls in reversed(model.__mro__):
+        if issubclass(cls, BaseModel) and cls is not BaseModel:
+            found |= _docstrings(cls)
+    for name, field in model.model_fields.items():
+        if field.description:
+            found[name] = field.description
+    return {name: words for name, words in found.items() if name in model.model_fields}
+
+
+class WithMeanings(GenerateJsonSchema):
+    """Hand it to `model_json_schema`: each property is described by its meaning."""
+
+    def model_schema(self, schema: Any) -> JsonSchemaValue:
+        """The schema of one model, here or within another one."""
+        result = super().model_schema(schema)
+        for name, words in meanings_of(schema["cls"]).items():
+            if name in result.get("properties", {}):
+                result["properties"][name].setdefault("description", words)
+        return result
+
+
+def _docstrings(cls: type) -> dict[str, str]:
+    try:
+        source = textwrap.dedent(inspect.getsource(cls))
+        body = ast.parse(source).body[0]
+    except (OSError, TypeError, SyntaxError):
+        return {}  # made by code, so that there is no source to read
+    found = {}
+    for field, below in pairwise(getattr(body, "body", ())):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(below, ast.Expr)
+            and isinstance(below.value, ast.Constant)
+            and isinstance(below.value.value, str)
+        ):
+            found[field.target.id] = inspect.cleandoc(below.value.value)
+    return found

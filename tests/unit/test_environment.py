@@ -1,0 +1,69 @@
+"""`LOGFAN_…` variables into a table like config.toml's."""
+
+from typing import Any
+
+import pytest
+
+from logfan.environment import environment_table
+
+READ: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
+    "nothing of ours": ({"PATH": "/bin", "LOGFAN_CONFIG": "x.toml"}, {}),
+    "a key at the top": ({"LOGFAN_INSTANCE": "7"}, {"instance": "7"}),
+    "a key in a table": ({"LOGFAN_QUEUE__NAME": "[q]"}, {"queue": {"name": "[q]"}}),
+    "a key in a table within a table": (
+        {"LOGFAN_RABBITMQ__TLS__VERIFY": "false"}, {"rabbitmq": {"tls": {"verify": "false"}}},
+    ),
+    "any case": ({"logfan_Queue__Name": "Q"}, {"queue": {"name": "Q"}}),
+    "a list": ({"LOGFAN_RABBITMQ__URLS": '["a", "b"]'}, {"rabbitmq": {"urls": ["a", "b"]}}),
+    "a list or none": (
+        {"LOGFAN_QUEUE__ROUTING_KEYS": '["10"]'}, {"queue": {"routing_keys": ["10"]}},
+    ),
+    "a table": ({"LOGFAN_LOG": '{"level": "debug"}'}, {"log": {"level": "debug"}}),
+    "an address": ({"LOGFAN_HTTP__LISTEN": "[::1]:9"}, {"http": {"listen": "[::1]:9"}}),
+    "an argument": (
+        {"LOGFAN_QUEUE__ARGUMENTS__x-max-length": "5"},
+        {"queue": {"arguments": {"x-max-length": 5}}},
+    ),
+    "the host's key of a sink": (
+        {"LOGFAN_SINKS__A__REQUIRED": "false"}, {"sinks": {"a": {"required": "false"}}},
+    ),
+    "a sink's own key, as text": (
+        {"LOGFAN_SINKS__A__PATH": "{date}.log"}, {"sinks": {"a": {"path": "{date}.log"}}},
+    ),
+    "a sink's own key, as a number": (
+        {"LOGFAN_SINKS__A__MAX_FILES": "7"}, {"sinks": {"a": {"max_files": 7}}},
+    ),
+    "a sink's own key, as a table": (
+        {"LOGFAN_SINKS__A__ROTATE": '{"keep": 3}'}, {"sinks": {"a": {"rotate": {"keep": 3}}}},
+    ),
+    "the key is laid over its table, whatever comes first": (
+        {"LOGFAN_QUEUE__NAME": "b", "LOGFAN_QUEUE": '{"name": "a", "type": "quorum"}'},
+        {"queue": {"name": "b", "type": "quorum"}},
+    ),
+    "an empty value": ({"LOGFAN_RABBITMQ__URLS": ""}, {"rabbitmq": {"urls": ""}}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", READ)
+def test_each_is_read_as_its_key_takes_it(what: str) -> None:
+    environ, table = READ[what]
+    assert environment_table(environ) == (table, [])
+
+
+def test_what_is_not_json_is_named_without_its_value_and_the_others_count() -> None:
+    environ = {
+        "LOGFAN_RABBITMQ__URLS": "amqp://bob:s3cret@h",
+        "LOGFAN_NOTHING": "1",
+        "LOGFAN_QUEUE__NAME": "q",
+    }
+    table, faults = environment_table(environ)
+    assert table == {"queue": {"name": "q"}}
+    assert [fault.place for fault in faults] == [
+        "environment variable LOGFAN_NOTHING", "environment variable LOGFAN_RABBITMQ__URLS",
+    ]  # fmt: skip
+    assert "s3cret" not in "".join(map(str, faults))
+
+
+def test_a_key_below_what_is_no_table_is_left_to_the_settings() -> None:
+    table, faults = environment_table({"LOGFAN_QUEUE": "5", "LOGFAN_QUEUE__NAME": "q"})
+    assert (table, faults) == ({"queue": 5}, [])

@@ -1,0 +1,55 @@
+"""What a start must not do again: work that nobody asked for, counted and not timed."""
+
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from logfan.setup import prepare
+
+HELP = "import logfan.cli"
+RUN = (
+    "import logfan.cli.run, logfan.logs, logfan.app, logfan.http, logfan.setup\n"
+    "import logfan_sinks.file, logfan_sinks.stdout, logfan_sinks.metrics"
+)
+NEEDLESS = {
+    # `--help` shows what stands in the code.
+    HELP: {"email", "importlib.metadata", "logging", "orjson", "pika", "pydantic"},
+    # For people at a terminal, for tests, and for more ways to write an environment than ours.
+    RUN: {"dotenv", "logfan.meanings", "logfan.testing", "pydantic_settings", "pytest", "rich"},
+}
+
+
+def printed_by(code: str, expression: str) -> set[str]:
+    """What a process prints that runs this code alone, line by line."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport linecache, sys\nprint(*{expression}, sep='\\n')"],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("code", NEEDLESS, ids=["help", "run"])
+def test_it_loads_no_module_that_it_has_no_use_for(code: str) -> None:
+    modules = printed_by(code, "sys.modules")
+    assert "logfan.cli" in modules
+    assert not modules & NEEDLESS[code]
+
+
+def test_it_reads_no_source_for_docstrings_that_only_people_ask_for() -> None:
+    # What `inspect` has read is kept there.
+    assert not {line for line in printed_by(RUN, "linecache.cache") if "logfan" in line}
+
+
+def test_the_certificates_of_the_system_are_not_read_where_nothing_speaks_tls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object, **__: object) -> ssl.SSLContext:
+        raise AssertionError("reads all certificates of the system, which takes 30 ms")
+
+    monkeypatch.setattr(ssl, "create_default_context", read)
+    config = tmp_path / "config.toml"
+    config.write_text('[plugins]\ndirectories = []\n[sinks.a]\nkind = "stdout"\n')
+    assert prepare(config, environ={}).settings.rabbitmq.tls.verify
