@@ -236,10 +236,11 @@ class Road:
 
     def _end_read(self) -> None:
         """All of a read is taken in: off it goes; and where much is coming, more may gather."""
-        messages, ledger = self._intake.messages, self._ledger
+        messages = self._intake.messages
         self._dispatch()
-        roomy = ledger.messages * 2 < self._window.prefetch and not self._stopping
-        seconds = self._pace.wait(self._clock.monotonic(), messages, roomy=roomy)
+        # Half of the window may gather; the other half keeps the broker and the sinks at work.
+        room = 0 if self._stopping else self._window.prefetch // 2 - self._ledger.messages
+        seconds = self._pace.wait(self._clock.monotonic(), messages, room=room)
         if seconds:
             self._rest(seconds)
 

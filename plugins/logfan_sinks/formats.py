@@ -120,7 +120,7 @@ def _all_json(records: Iterable[Record]) -> list[bytes]:
     # What neighbours have in common is made once for them.
     lines = []
     origin, start = None, b""
-    common: tuple[Any, ...] = ()
+    common: list[Any] | None = None
     rest = b""
     for record in records:
         if record.origin is not origin:
@@ -128,10 +128,16 @@ def _all_json(records: Iterable[Record]) -> list[bytes]:
             start = _origin(
                 origin.received_at, origin.exchange, origin.routing_key, origin.redelivered
             )
-        properties = record.properties
-        theirs = properties[_OWN:]
+        headers, message_id, timestamp, correlation_id, *theirs = record.properties
         if theirs != common:
-            common, rest = theirs, _common(theirs)
+            common, rest = theirs, _common(tuple(theirs)) + b',"body":'
+        if headers or correlation_id is not None:
+            own = _own(headers, message_id, timestamp, correlation_id)
+        elif message_id is None:
+            own = _time(timestamp)
+        else:
+            # The common case, at a third of the cost of a dict.
+            own = _id(message_id) + _time(timestamp)
         body = record.body
         try:
             record.json()
@@ -142,7 +148,7 @@ def _all_json(records: Iterable[Record]) -> list[bytes]:
         # layout.
         if _NEWLINE in body or _RETURN in body:
             body = b"".join([line.strip() for line in body.splitlines()])
-        lines.append(b"".join((start, _own(properties), rest, b',"body":', body, b"}")))
+        lines.append(b"".join((start, own, rest, body, b"}")))
     return lines
 
 
@@ -159,24 +165,24 @@ def _origin(received_at: float, exchange: str, routing_key: str, redelivered: bo
     return _dumps(origin)[:-1]
 
 
-def _own(properties: Properties) -> bytes:
-    """`,"message_id":…` and so on: what differs from message to message."""
-    headers, message_id = properties.headers, properties.message_id
-    timestamp, correlation_id = properties.timestamp, properties.correlation_id
-    if correlation_id is None and not headers:
-        # The common case, at a third of the cost of a dict.
-        if message_id is None:
-            return b"" if timestamp is None else b',"timestamp":%d' % timestamp
-        try:
-            text = orjson.dumps(message_id)
-        except TypeError:
-            pass  # broken text
-        else:
-            if timestamp is None:
-                return b',"message_id":%b' % text
-            return b',"message_id":%b,"timestamp":%d' % (text, timestamp)
+def _id(message_id: str) -> bytes:
+    try:
+        return b',"message_id":' + orjson.dumps(message_id)
+    except TypeError:  # broken text
+        return b"," + _dumps({"message_id": message_id})[1:-1]
+
+
+@lru_cache(maxsize=1024)
+def _time(timestamp: int | None) -> bytes:
+    return b"" if timestamp is None else b',"timestamp":%d' % timestamp
+
+
+def _own(
+    headers: Mapping[str, Any], message_id: str | None, timestamp: int | None, other_id: str | None
+) -> bytes:
+    """What differs from message to message."""
     own: dict[str, Any] = {
-        "message_id": message_id, "timestamp": timestamp, "correlation_id": correlation_id,
+        "message_id": message_id, "timestamp": timestamp, "correlation_id": other_id,
     }  # fmt: skip
     own = {name: value for name, value in own.items() if value is not None}
     if headers:

@@ -1,15 +1,26 @@
 """How long deliveries gather before the next read."""
 
-from logfan.pace import WAIT_SECONDS, Pace
+import pytest
+
+from logfan.pace import GOOD_READ, MOST_SECONDS, Pace
+
+ROOM = 1_000_000
 
 
-def read(pace: Pace, rate: float, seconds: float, *, each: int = 10, roomy: bool = True) -> float:
+def read(pace: Pace, rate: float, seconds: float, *, each: int = 10, room: int = ROOM) -> float:
     """The waits of that many seconds of reads that bring `each` messages, summed up."""
     waits, at, gap = 0.0, 100.0, each / rate
     while at < 100.0 + seconds:
-        waits += pace.wait(at, each, roomy=roomy)
+        waits += pace.wait(at, each, room=room)
         at += gap
     return waits
+
+
+def rushed(rate: float) -> Pace:
+    """One that has seen so many messages a second, until 101.0."""
+    pace = Pace(100.0)
+    pace.wait(101.0, int(rate), room=ROOM)
+    return pace
 
 
 def test_light_traffic_never_waits() -> None:
@@ -19,24 +30,35 @@ def test_light_traffic_never_waits() -> None:
 
 def test_a_burst_of_a_few_messages_does_not_wait() -> None:
     pace = Pace(100.0)
-    assert [pace.wait(100.0 + n / 100_000, 1, roomy=True) for n in range(40)] == [0.0] * 40
-    assert pace.wait(101.0, 1, roomy=True) == 0
+    assert [pace.wait(100.0 + n / 100_000, 1, room=ROOM) for n in range(40)] == [0.0] * 40
+    assert pace.wait(101.0, 1, room=ROOM) == 0
 
 
 def test_many_small_reads_wait_once_it_is_known_that_much_comes() -> None:
-    assert read(Pace(100.0), rate=40_000, seconds=1) > 0.9 * WAIT_SECONDS * 4_000
+    assert read(Pace(100.0), rate=40_000, seconds=1) > 0.9 * 4_000 * (GOOD_READ - 10) / 40_000
     assert read(Pace(100.0), rate=40_000, seconds=0.01) == 0
 
 
+def test_it_waits_for_a_good_read_at_the_present_rate() -> None:
+    assert rushed(100_000).wait(101.0, 100, room=ROOM) == pytest.approx((GOOD_READ - 100) / 100_000)
+    assert rushed(100_000).wait(101.0, 300, room=ROOM) == pytest.approx((GOOD_READ - 300) / 100_000)
+
+
+def test_it_never_waits_longer_than_the_most() -> None:
+    assert rushed(6_000).wait(101.0, 1, room=ROOM) == MOST_SECONDS
+
+
 def test_a_large_read_goes_on_at_once() -> None:
-    assert read(Pace(100.0), rate=40_000, seconds=1, each=400) == 0
+    assert read(Pace(100.0), rate=40_000, seconds=1, each=GOOD_READ) == 0
 
 
-def test_where_the_broker_waits_for_an_acknowledgement_nobody_waits_for_the_broker() -> None:
-    assert read(Pace(100.0), rate=40_000, seconds=1, roomy=False) == 0
+def test_it_waits_for_no_more_than_the_broker_may_send() -> None:
+    assert rushed(40_000).wait(101.0, 10, room=20) == pytest.approx(20 / 40_000)
+    assert rushed(40_000).wait(101.0, 10, room=0) == 0
+    assert rushed(40_000).wait(101.0, 10, room=-5) == 0
 
 
 def test_it_ends_with_the_rush() -> None:
     pace = Pace(100.0)
     read(pace, rate=40_000, seconds=1)
-    assert pace.wait(105.0, 1, roomy=True) == 0
+    assert pace.wait(105.0, 1, room=ROOM) == 0

@@ -1,6 +1,6 @@
 """The road keeps still for a moment where much comes in small reads, and never else."""
 
-from logfan.pace import WAIT_SECONDS
+from logfan.pace import MOST_SECONDS
 from support.model import Message, Truth, body_of
 from support.model_daemon import PREFETCH, Daemon
 
@@ -39,7 +39,7 @@ class Traffic:
 def test_it_rests_after_the_small_reads_of_a_rush() -> None:
     traffic = Traffic()
     assert traffic.flow(1_000, FAST) > 800
-    assert set(traffic.daemon.rests) == {WAIT_SECONDS}
+    assert 0 < min(traffic.daemon.rests) <= max(traffic.daemon.rests) <= MOST_SECONDS
     traffic.daemon.kill()
 
 
