@@ -206,7 +206,8 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
     def _give_back_where_quiet(self) -> None:
         quiet = time.monotonic() - self._large_at
         if quiet < _QUIET_SECONDS or self._long is not None:
-            self._adapter_call_later(_QUIET_SECONDS, self._give_back_where_quiet)
+            again = max(1.0, _QUIET_SECONDS - quiet)
+            self._adapter_call_later(again, self._give_back_where_quiet)
             return
         self._large_at, self._buffer = 0.0, bytearray()
         memory.give_back()

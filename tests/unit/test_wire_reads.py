@@ -164,12 +164,14 @@ def test_the_memory_of_large_bodies_is_used_again_until_none_comes(
 ) -> None:
     reader = Watched()
     told: list[str] = []
-    later: list[Any] = []
+    later: list[tuple[float, Any]] = []
     monkeypatch.setattr(memory, "keep_blocks", lambda: told.append("keep"))
     monkeypatch.setattr(memory, "give_back", lambda: told.append("give back"))
-    monkeypatch.setattr(
-        reader.connection, "_adapter_call_later", lambda _seconds, call: later.append(call)
-    )
+
+    def call_later(seconds: float, call: Any) -> None:
+        later.append((seconds, call))
+
+    monkeypatch.setattr(reader.connection, "_adapter_call_later", call_later)
     now = 1_000.0
     monkeypatch.setattr("logfan.wire.time.monotonic", lambda: now)
     for tag in (1, 2):
@@ -177,11 +179,11 @@ def test_the_memory_of_large_bodies_is_used_again_until_none_comes(
         reader.read(head + frames[0])
         reader.read(b"".join(frames[1:]))
     assert (told, len(later)) == (["keep", "keep"], 1)
-    now += 9.0
-    later.pop()()
-    assert (told, len(later)) == (["keep", "keep"], 1)
+    now += 9.0  # as if it had begun a second before the last of them
+    later.pop()[1]()
+    assert (told, [seconds for seconds, _ in later]) == (["keep", "keep"], [1.0])
     now += 1.0
-    later.pop()()
+    later.pop()[1]()
     assert (told, len(later)) == (["keep", "keep", "give back"], 0)
 
 
