@@ -1,9 +1,13 @@
-"""Compiles the C programs of the bench against Debian's librabbitmq, fetched without root."""
+"""Compiles the C programs of the bench against Debian's librabbitmq, fetched without root, and
+logfan itself.
+"""
 
+import compileall
 import platform
 import shutil
 import subprocess
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from logfan.testing import debian
@@ -20,6 +24,14 @@ class Programs:
     fill: Path | None = None
     limit: Path | None = None
     why_none: str = ""
+
+
+def logfan_as_installed() -> None:
+    """Compile logfan as pip does where it installs a wheel. What is installed to be edited would
+    be compiled at its first start, or at each one where PYTHONDONTWRITEBYTECODE is set."""
+    for package in ("logfan", "logfan_sinks"):
+        for place in import_module(package).__path__:
+            compileall.compile_dir(place, quiet=1)
 
 
 def programs(folder: Path) -> Programs:

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -26,8 +25,7 @@ class Process:
         self.started = time.time()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                start.command, cwd=folder, env=_as_installed(start.environ),
-                stdin=subprocess.DEVNULL,
+                start.command, cwd=folder, env=start.environ, stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log,
                 preexec_fn=_die_with_parent,  # noqa: PLW1509 - no thread of ours holds a lock there
             )  # fmt: skip
@@ -63,12 +61,6 @@ class Process:
     def log(self) -> str:
         """The end of what it wrote."""
         return self._log.read_text(errors="replace").strip()[-1500:]
-
-
-def _as_installed(environ: Mapping[str, str]) -> dict[str, str]:
-    """With its code compiled, as pip leaves it: without this, where nothing compiled may be
-    written, an editable install of logfan is compiled anew at each start."""
-    return {key: value for key, value in environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
 
 
 def _die_with_parent() -> None:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench import chart, contest, crowd, entrants, latency, plan, table
-from bench.build import programs
+from bench.build import logfan_as_installed, programs
 from bench.clocks import CpuClock
 from bench.entrants import CUMULATIVE, ONE
 from bench.plan import INSTANCES, MAIN, QUEUES, Plan, Rate
@@ -88,6 +88,7 @@ def measure(wanted: Plan, console: Console) -> Results:
 def stage(*, spread: bool = False) -> Iterator[Stage]:
     """The broker, its observer and the programs, in a folder that is gone afterwards. `spread`:
     with the consistent-hash exchange, and several queues to look at."""
+    logfan_as_installed()
     plugins = [PLUGIN] if spread else []
     queues = queues_of(MOST_QUEUES) if spread else [QUEUE]
     with (
