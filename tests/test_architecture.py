@@ -59,11 +59,11 @@ ALLOWED: dict[str, set[str]] = {
     "poison": {"api", "ledger"},
     "intake": {"api", "ledger"},
     "reconnect": {"backoff", "broker", "config"},
+    "brake": set(),
     "pace": set(),
     "road": {
-        "api", "clock", "config", "frames", "intake", "ledger", "letters", "metrics", "pace",
-        "subscription",
-        "topology", "wire", "worker",
+        "api", "brake", "clock", "config", "frames", "intake", "ledger", "letters", "metrics",
+        "pace", "subscription", "topology", "wire", "worker",
     },
     "consumer": {
         "broker", "clock", "config", "faults", "ledger", "metrics", "reconnect", "road",

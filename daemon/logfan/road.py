@@ -15,6 +15,7 @@ from pika import spec
 
 from logfan import letters, wire
 from logfan.api import Record
+from logfan.brake import Brake
 from logfan.clock import Clock
 from logfan.config import Settings
 from logfan.frames import Run
@@ -77,6 +78,7 @@ class Road:
         self._ledger = Ledger(len(required))
         self._intake = Intake()
         self._window = Window(rabbitmq.prefetch, rabbitmq.max_in_flight_bytes)
+        self._brake = Brake(rabbitmq.max_in_flight_bytes)
         self._hold_seconds = rabbitmq.acknowledgement_timeout * _HOLD_SHARE
         self._subscription: Subscription | None = None
         self._channel: Any = None
@@ -107,6 +109,7 @@ class Road:
 
     def turn(self, now: float) -> None:
         """Once a second; `now` is monotonic."""
+        self._look_at_brake()
         oldest = self._ledger.oldest
         if oldest is not None and now - oldest > self._hold_seconds:
             self._hold(now - oldest)
@@ -125,6 +128,7 @@ class Road:
     def stop(self) -> None:
         """No new deliveries; `drained` is called once those under way are acknowledged."""
         self._stopping = True
+        self._look_at_brake()
         if self._subscription is not None and self._pause is None:
             self._subscription.cancel(partial(self._cancelled, self._subscription))
         else:
@@ -238,6 +242,7 @@ class Road:
         """All of a read is taken in: off it goes; and where much is coming, more may gather."""
         messages = self._intake.messages
         self._dispatch()
+        self._look_at_brake()
         # Half of the window may gather; the other half keeps the broker and the sinks at work.
         room = 0 if self._stopping else self._window.prefetch // 2 - self._ledger.messages
         seconds = self._pace.wait(self._clock.monotonic(), messages, room=room)
@@ -287,9 +292,14 @@ class Road:
             now = self._clock.monotonic()
             for batch in ack.batches:
                 self._numbers.delivery_seconds.observe(now - batch.opened_at, len(batch.records))
+            self._look_at_brake()
         if self._pause in (_Pause.FULL, _Pause.RESIZE):
             self._resume_where_possible()
         self._check_drained()
+
+    def _look_at_brake(self) -> None:
+        held = 0 if self._stopping or self._pause else self._ledger.size  # those need answers
+        self._brake.look(held, self._clock.monotonic(), self._subscription)
 
     # Pauses: no consumer for a while, on a channel that stays
 

@@ -108,6 +108,14 @@ class Subscription:
         if not self._connection.after_read(call):
             self._ioloop.call_later(0, call)
 
+    def hold(self) -> bool:
+        """Read nothing until `go_on`; False where that cannot be."""
+        return self._connection.hold()
+
+    def go_on(self) -> None:
+        """Read again."""
+        self._connection.go_on()
+
     def requeue(self, tag: int) -> None:
         """Hand everything up to `tag`, which is not acknowledged yet, back to the broker."""
         self.channel.basic_nack(tag, multiple=True, requeue=True)

@@ -103,6 +103,20 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
         self._after_read.append(call)
         return True
 
+    def hold(self) -> bool:
+        """Read nothing until `go_on`: the broker waits. False where that cannot be."""
+        transport = self._transport
+        if not self._fast or type(transport) is not io_services_utils._AsyncPlaintextTransport:
+            return False
+        transport._nbio.remove_reader(transport._sock.fileno())
+        return True
+
+    def go_on(self) -> None:
+        """Read again, where the connection still stands."""
+        transport = self._transport
+        if transport is not None and transport._sock is not None:
+            transport._nbio.set_reader(transport._sock.fileno(), transport._on_socket_readable)
+
     def room(self) -> memoryview | None:
         """Where to put what comes next; None where that is nowhere in particular."""
         return None if self._long is None else self._long.room()

@@ -174,6 +174,22 @@ def test_memory_is_bounded_whatever_waits(
     assert peak - base < 64 + 48
 
 
+def test_what_a_busy_sink_has_no_room_for_waits_in_the_broker_and_is_not_sent_twice(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    extra = 'max_in_flight_bytes = "24MiB"\nprefetch = 4000'
+    daemon = DaemonProcess(tmp_path, node.url, names, RAW, extra=extra)
+    with daemon:
+        pass
+    publish(node.url, names.exchange, (b"%07d" % n + bytes(1 << 20) for n in range(200)))
+    with daemon:
+        wait_until(lambda: daemon.acked() == 200, "all is acknowledged", 60)
+        assert daemon.metric("logfan_requeued_messages_total") == 0
+        assert adds_up(daemon)
+    with (tmp_path / "raw.log").open("rb") as lines:
+        assert [int(line[:7]) for line in lines] == list(range(200))
+
+
 def test_one_body_larger_than_the_budget_still_passes(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:

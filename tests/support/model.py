@@ -212,6 +212,12 @@ class ModelSubscription:
     def requeue(self, tag: int) -> None:
         self.channel.nack(tag, multiple=True)
 
+    def hold(self) -> bool:
+        return False  # as over TLS
+
+    def go_on(self) -> None:
+        raise AssertionError("it was not held")
+
     def requeue_one(self, tag: int) -> None:
         self.channel.nack(tag, multiple=False)
 
