@@ -109,7 +109,6 @@ class Road:
 
     def turn(self, now: float) -> None:
         """Once a second; `now` is monotonic."""
-        self._look_at_brake()
         oldest = self._ledger.oldest
         if oldest is not None and now - oldest > self._hold_seconds:
             self._hold(now - oldest)
@@ -117,6 +116,7 @@ class Road:
             self._resume_where_possible()
         elif self._subscribed:
             self._resize()
+        self._look_at_brake()
 
     def settle(self, sink: int, batches: Sequence[Batch]) -> None:
         """Required sink number `sink` has these batches durably. Called by its worker."""

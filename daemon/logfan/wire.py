@@ -106,7 +106,11 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
     def hold(self) -> bool:
         """Read nothing until `go_on`: the broker waits. False where that cannot be."""
         transport = self._transport
-        if not self._fast or type(transport) is not io_services_utils._AsyncPlaintextTransport:
+        plain = getattr(io_services_utils, "_AsyncPlaintextTransport", None)
+        needs = ("_sock", "_nbio", "_on_socket_readable")
+        if not self._fast or transport is None or type(transport) is not plain:
+            return False
+        if any(getattr(transport, name, None) is None for name in needs):
             return False
         transport._nbio.remove_reader(transport._sock.fileno())
         return True

@@ -77,8 +77,13 @@ class Truth:
 class Channel:
     """The broker's side of one channel: one consumer at a time, and frames on their way."""
 
-    def __init__(self, queue: list[Message], truth: Truth) -> None:
+    def __init__(self, queue: list[Message], truth: Truth, *, can_be_held: bool) -> None:
         self.is_open = True
+        self.can_be_held = can_be_held
+        self.held = False
+        """The daemon reads nothing of it for now,"""
+        self.held_at = 0.0
+        """since then."""
         self.frames: deque[Message | Callable[[], None]] = deque()
         self.unacked: dict[int, tuple[Message, int]] = {}
         """By delivery tag: the message, and which consumer it was for."""
@@ -91,6 +96,9 @@ class Channel:
         self._consumer, self._consuming, self._prefetch = 0, False, 0
         self._fit: int | None = None
         """How many fit into the budget at their size, where it was more that came."""
+
+    def hold(self) -> None:
+        self.held, self.held_at = self.can_be_held, self._truth.time.now
 
     def consume(self, prefetch: int, on_consuming: Callable[[], None]) -> None:
         assert self.is_open
@@ -213,10 +221,13 @@ class ModelSubscription:
         self.channel.nack(tag, multiple=True)
 
     def hold(self) -> bool:
-        return False  # as over TLS
+        assert not self.channel.held, "held twice"
+        self.channel.hold()
+        return self.channel.held
 
     def go_on(self) -> None:
-        raise AssertionError("it was not held")
+        assert self.channel.held, "not held"
+        self.channel.held = False
 
     def requeue_one(self, tag: int) -> None:
         self.channel.nack(tag, multiple=False)

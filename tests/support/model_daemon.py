@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from logfan.backoff import Backoff
+from logfan.brake import HOLD_SECONDS
 from logfan.config import RabbitmqSettings, Settings, SinkSettings
 from logfan.frames import Run
 from logfan.ledger import Batch
@@ -71,6 +72,8 @@ class Daemon:
 
     def __init__(self, truth: Truth, queue: list[Message]) -> None:
         self.truth, self.queue = truth, queue
+        self.can_be_held = True
+        """Whether reading can stop, as without TLS."""
         self.numbers = ConsumerNumbers()
         self.calls: list[Callable[[], None]] = []
         self.channel: Channel | None = None
@@ -120,7 +123,7 @@ class Daemon:
 
     def connect(self) -> None:
         self._began = False
-        self.channel = Channel(self.queue, self.truth)
+        self.channel = Channel(self.queue, self.truth, can_be_held=self.can_be_held)
         ModelSubscription(self.channel, self._begin).consume(self.road.prefetch)
 
     def _begin(self, subscription: Any, declared: Declared) -> None:
@@ -136,11 +139,24 @@ class Daemon:
     def _take(self, frames: int, longest: int) -> None:
         if self.channel is not None:
             self.channel.send()
-            self.channel.read_frames(frames, Watched(self.road), longest)
+            if not self.channel.held:
+                self.channel.read_frames(frames, Watched(self.road), longest)
 
     def _turn_the_loop(self) -> None:
         while self._soon:
             self._soon.pop(0)()
+
+    def turn(self) -> None:
+        """What the road does once a second."""
+        self.road.turn(self.truth.time.now)
+        self._look_at_what_is_held()
+
+    def _look_at_what_is_held(self) -> None:
+        """Reading stops for a moment, and not where the broker's answer is waited for."""
+        if self.channel is not None and self.channel.held:
+            assert self.truth.time.now - self.channel.held_at < HOLD_SECONDS
+            assert self.road._pause is None
+            assert not self.stopping
 
     def loop(self) -> None:
         """What came from other threads."""
@@ -159,8 +175,8 @@ class Daemon:
         self._count(channel)
         self.road.end(requeue=False)
         channel.frames.clear()
-        channel.frames += frames_left
-        channel.read_frames(len(frames_left), Watched(self.road), longest)
+        channel.frames += () if channel.held else frames_left
+        channel.read_frames(len(channel.frames), Watched(self.road), longest)
         channel.close()
         self._turn_the_loop()
 
@@ -189,6 +205,7 @@ class Daemon:
             self.channel = None
             self.road.end(requeue=False)
         self.road.stop()
+        self._look_at_what_is_held()
         for worker in self.workers:
             worker.hurry()
 

@@ -44,11 +44,12 @@ class RoadMachine(RuleBasedStateMachine):
         self.daemon = Daemon(self.truth, self.queue)
         self.heavy = False
 
-    @initialize(heavy=st.booleans())
-    def begin(self, heavy: bool) -> None:
+    @initialize(heavy=st.booleans(), can_be_held=st.booleans())
+    def begin(self, heavy: bool, can_be_held: bool) -> None:
         """Heavy messages and poison not in one example: where no other record fits into the
         window beside the poison, nothing proves it, and it stands for ever."""
         self.heavy = heavy
+        self.daemon.can_be_held = can_be_held
         self.daemon.connect()
         self.daemon.read(1)
 
@@ -108,7 +109,7 @@ class RoadMachine(RuleBasedStateMachine):
             self.truth.time.now += seconds
             if work:
                 self.daemon.work()
-            self.daemon.road.turn(self.truth.time.now)
+            self.daemon.turn()
 
     # Trouble
 
@@ -160,7 +161,9 @@ class RoadMachine(RuleBasedStateMachine):
         self._start_again()
 
     def _start_again(self) -> None:
+        can_be_held = self.daemon.can_be_held
         self.daemon = Daemon(self.truth, self.queue)
+        self.daemon.can_be_held = can_be_held
         self.daemon.connect()
 
     # What always holds
@@ -231,7 +234,7 @@ class RoadMachine(RuleBasedStateMachine):
         self.numbers_add_up()
         self.the_budget_holds()
         self.truth.time.now += 1.0
-        self.daemon.road.turn(self.truth.time.now)
+        self.daemon.turn()
 
     def _run_until_quiet(self) -> None:
         """Some company now and then: without another record nothing is proven. One message a
@@ -296,7 +299,7 @@ def test_after_an_outage_of_the_dead_letters_the_window_comes_back(trouble: str)
     assert daemon.workers[0].trouble == "1 refused record cannot be dead-lettered: no confirm"
     truth.time.now += THIRD + 1
     for _ in range(5):
-        daemon.road.turn(truth.time.now)
+        daemon.turn()
         daemon.read(10)
         daemon.work()
         daemon.post.resolve(works=True)
@@ -316,7 +319,7 @@ def test_what_is_on_its_way_when_a_sink_is_down_for_long_is_handed_back(longest:
     daemon.read(2, longest)  # the others are sent, and not read yet
     daemon.work()
     truth.time.now += THIRD + 1
-    daemon.road.turn(truth.time.now)
+    daemon.turn()
     assert daemon.channel is not None
     daemon.read(PREFETCH - 2, longest)
     assert len(daemon.channel.read) == 2, "taken in, to be handed back with the window"
