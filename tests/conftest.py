@@ -18,7 +18,7 @@ def node() -> Iterator[RabbitNode]:
 
 @pytest.fixture
 def own_node() -> Iterator[RabbitNode]:
-    """A node for a test that stops, kills or cuts it."""
+    """A node for a test that stops or kills it. All others share `node`: a start takes 5 s."""
     yield from _running()
 
 

@@ -218,15 +218,15 @@ def test_a_stop_while_unsubscribed_drains_what_is_in_flight(
 
 
 def test_a_quorum_queue_of_ours_never_drops_a_message_for_being_returned(
-    own_node: RabbitNode, names: Names, tmp_path: Path
+    node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
     environ = {"LOGFAN_QUEUE__TYPE": "quorum"}
-    daemon = DaemonProcess(tmp_path, own_node.url, names, RAW, environ=environ)
+    daemon = DaemonProcess(tmp_path, node.url, names, RAW, environ=environ)
     with daemon:
-        publish(own_node.url, names.exchange, [])
-    publish(own_node.url, names.exchange, [b"wanted"])
+        publish(node.url, names.exchange, [])
+    publish(node.url, names.exchange, [b"wanted"])
     for _ in range(25):
-        with channel(own_node.url) as other:
+        with channel(node.url) as other:
             wait_until(partial(has_one, other, names.queue), "it is there")
     with daemon:
         wait_until(lambda: daemon.acked() == 1, "it is not lost")
@@ -235,9 +235,9 @@ def test_a_quorum_queue_of_ours_never_drops_a_message_for_being_returned(
 
 
 def test_a_message_near_its_last_return_is_dead_lettered_before_it_is_dropped(
-    own_node: RabbitNode, names: Names, tmp_path: Path
+    node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
-    with channel(own_node.url) as admin:
+    with channel(node.url) as admin:
         admin.exchange_declare(names.exchange, "fanout")
         admin.queue_declare(
             names.queue, durable=True,
@@ -246,8 +246,8 @@ def test_a_message_near_its_last_return_is_dead_lettered_before_it_is_dropped(
         admin.queue_bind(names.queue, names.exchange)
     (tmp_path / "mood").write_text("deadly")
     environ = {"LOGFAN_QUEUE__TYPE": "quorum"}
-    daemon = moody_daemon(tmp_path, own_node, names, environ=environ)
-    publish(own_node.url, names.exchange, [b"kills"])
+    daemon = moody_daemon(tmp_path, node, names, environ=environ)
+    publish(node.url, names.exchange, [b"kills"])
     for _ in range(4):
         daemon.start(ready=False)
         assert daemon.wait() == 9
@@ -256,7 +256,7 @@ def test_a_message_near_its_last_return_is_dead_lettered_before_it_is_dropped(
         assert "x-delivery-limit is '5' on the broker" in daemon.log()
         assert "its queue drops a message after 5 returns" in daemon.log()
         letters = []
-        with channel(own_node.url) as admin:
+        with channel(node.url) as admin:
             for _ in range(2):
                 _, properties, body = admin.basic_get(f"{names.queue}.dead", auto_ack=True)
                 letters.append(Letter(body, wire.to_properties(properties)))

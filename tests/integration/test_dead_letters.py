@@ -130,28 +130,26 @@ def test_a_sink_that_takes_nothing_is_down_and_refuses_nothing(
 
 
 def test_where_the_dead_letter_cannot_be_published_the_record_waits(
-    own_node: RabbitNode, names: Names, tmp_path: Path
+    node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
-    with daemon_at(tmp_path, own_node, names) as daemon:
-        with channel(own_node.url) as admin:
+    with daemon_at(tmp_path, node, names) as daemon:
+        with channel(node.url) as admin:
             admin.queue_delete(f"{names.queue}.dead")
             # Full at once, and it says so: every publish is refused.
             admin.queue_declare(
                 f"{names.queue}.dead", durable=True,
                 arguments={"x-max-length": 0, "x-overflow": "reject-publish"},
             )  # fmt: skip
-        publish(own_node.url, names.exchange, [b"one", b"refuse", b"two"])
+        publish(node.url, names.exchange, [b"one", b"refuse", b"two"])
         wait_until(lambda: "cannot be dead-lettered" in daemon.get("/readyz")[1], "it says so")
-        assert own_node.unacked(names.queue) == 3 - daemon.acked() >= 1
+        assert node.unacked(names.queue) == 3 - daemon.acked() >= 1
         # The last may have come in a read of its own: then it waits behind the refused one.
         assert lines(tmp_path / "picky.log") in ([b"one"], [b"one", b"two"])
-        with channel(own_node.url) as admin:
+        with channel(node.url) as admin:
             admin.queue_delete(f"{names.queue}.dead")
         # It is declared anew once a letter finds it gone.
         wait_until(lambda: daemon.acked() == 3, "all is acknowledged", 30)
-        assert [letter.body for letter in letters_in(own_node, f"{names.queue}.dead")] == [
-            b"refuse"
-        ]
+        assert [letter.body for letter in letters_in(node, f"{names.queue}.dead")] == [b"refuse"]
         assert lines(tmp_path / "picky.log") == [b"one", b"two"]
 
 

@@ -3,6 +3,7 @@
 import json
 import signal
 from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -81,13 +82,28 @@ def test_every_message_is_in_every_sink_exactly_once(
         assert daemon.stop() == 0
 
 
-def test_the_tutorials_programs_run_unchanged_beside_it(
-    own_node: RabbitNode, tmp_path: Path
-) -> None:
+@pytest.fixture
+def default_names(node: RabbitNode) -> Iterator[Names]:
+    """The names that the tutorials use, and that logfan has by default; nothing bears them yet."""
     names = Names("logs", "logfan")
+
+    def clear() -> None:
+        with channel(node.url) as admin:
+            admin.exchange_delete(names.exchange)
+            admin.queue_delete(names.queue)
+            admin.queue_delete(f"{names.queue}.dead")
+
+    clear()
+    yield names
+    clear()
+
+
+def test_the_tutorials_programs_run_unchanged_beside_it(
+    node: RabbitNode, default_names: Names, tmp_path: Path
+) -> None:
     with (
-        channel(own_node.url) as before,
-        DaemonProcess(tmp_path, own_node.url, names, THREE_SINKS) as daemon,
+        channel(node.url) as before,
+        DaemonProcess(tmp_path, node.url, default_names, THREE_SINKS) as daemon,
     ):
         # Once the daemon has made the exchange, and once more after it: either order works.
         for consumer in ("after", "again"):
@@ -104,11 +120,12 @@ def test_the_tutorials_programs_run_unchanged_beside_it(
         assert lines(tmp_path / "raw.log") == [b"info: after", b"info: again"]
 
 
-def test_the_tutorials_programs_may_be_first(own_node: RabbitNode, tmp_path: Path) -> None:
-    with channel(own_node.url) as first:
+def test_the_tutorials_programs_may_be_first(
+    node: RabbitNode, default_names: Names, tmp_path: Path
+) -> None:
+    with channel(node.url) as first:
         first.exchange_declare(exchange="logs", exchange_type="fanout")
-        names = Names("logs", "logfan")
-        with DaemonProcess(tmp_path, own_node.url, names, THREE_SINKS) as daemon:
+        with DaemonProcess(tmp_path, node.url, default_names, THREE_SINKS) as daemon:
             first.basic_publish(exchange="logs", routing_key="", body="warning: hello")
             wait_until(lambda: daemon.acked() == 1, "the message is acknowledged")
             assert lines(tmp_path / "raw.log") == [b"warning: hello"]

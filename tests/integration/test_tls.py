@@ -42,6 +42,10 @@ def is_told(daemon: DaemonProcess, words: str) -> bool:
     return words in daemon.get("/readyz")[1]
 
 
+def is_logged(daemon: DaemonProcess, words: str) -> bool:
+    return words in daemon.log()
+
+
 def ended(daemon: DaemonProcess) -> tuple[int, str]:
     """Exit code and log of a daemon that must not start."""
     daemon.start(ready=False)
@@ -140,16 +144,15 @@ def test_it_comes_by_itself_once_the_brokers_certificate_is_right(
             tls.show(*identities, valid_from_day=begin, valid_to_day=end)
             if number == 0:
                 daemon.start(ready=False)
-            wait_until(partial(is_told, daemon, words), words)
-            assert words in daemon.log()
+            wait_until(partial(is_told, daemon, words), f"the status says: {words}")
+            wait_until(partial(is_logged, daemon, words), f"the log says: {words}")
             assert daemon.get("/healthz")[0] == 200
-    finally:
         tls.show("localhost", "127.0.0.1")
-    try:
         daemon.wait_ready()
         assert daemon.stop() == 0
     finally:
         daemon.kill()
+        tls.show("localhost", "127.0.0.1")
 
 
 def test_emit_speaks_tls_as_the_daemon_does(tls: TlsNode, names: Names, tmp_path: Path) -> None:

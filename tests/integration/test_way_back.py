@@ -7,9 +7,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import pika
 import pytest
 
-from logfan.testing.node import RabbitNode
+from logfan.testing.node import RabbitNode, answers
 from support.broker import Names, channel, publish, waiting
 from support.daemon import DaemonProcess
 from support.waiting import wait_until
@@ -32,41 +33,54 @@ def has_come_back(daemon: DaemonProcess, losses: int) -> bool:
     return daemon.metric(LOST) == losses and is_consuming(daemon)
 
 
-def test_it_is_back_within_five_seconds_of_the_broker(
+def test_it_is_back_within_five_seconds_of_the_broker_which_kept_what_is_durable(
     own_node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
+    """The node stops in order and starts again, then it is killed and starts again."""
+    with channel(own_node.url, confirms=True) as other:
+        other.queue_declare("kept", durable=True)
+        other.basic_publish("", "kept", b"x", pika.BasicProperties(delivery_mode=2))
     with DaemonProcess(tmp_path, own_node.url, names, RAW) as daemon:
         publish(own_node.url, names.exchange, (b"%d" % n for n in range(1_000)))
-        for trouble in (own_node.stop, own_node.kill):
-            trouble()
-            wait_until(lambda: not is_consuming(daemon), "it notices")
-            assert daemon.get("/healthz")[0] == 200
-            assert daemon.get("/readyz")[0] == 503
-            own_node.start()
-            wait_until(lambda: is_consuming(daemon), "it is back", BACK_SECONDS)
+        wait_until(lambda: daemon.acked() == 1_000, "all is acknowledged")
+        first = own_node.pid
+        own_node.restart()
+        wait_until(lambda: has_come_back(daemon, 1), "it is back", BACK_SECONDS)
+        second = own_node.pid
+        assert waiting(own_node.url, "kept") == 1
+        own_node.kill()
+        killed = own_node.pid
+        assert killed is None
+        assert not answers("127.0.0.1", own_node.port)
+        wait_until(lambda: not is_consuming(daemon), "it notices")
+        assert daemon.get("/healthz")[0] == 200
+        assert daemon.get("/readyz")[0] == 503
+        own_node.start()
+        wait_until(lambda: has_come_back(daemon, 2), "it is back", BACK_SECONDS)
+        assert waiting(own_node.url, "kept") == 1
+        assert len({first, second, own_node.pid, None}) == 4
         publish(own_node.url, names.exchange, (b"%d" % n for n in range(1_000, 2_000)))
         wait_until(lambda: waiting(own_node.url, names.queue) == 0, "all is delivered")
         wait_until(lambda: len(written(tmp_path)) == 2_000, "nothing is missing")
-        assert daemon.metric(LOST) >= 2
         assert daemon.stop() == 0
 
 
 def test_closed_connections_and_deleted_queues_are_no_end(
-    own_node: RabbitNode, names: Names, tmp_path: Path
+    node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
     def delete_queue() -> None:
-        with channel(own_node.url) as admin:
+        with channel(node.url) as admin:
             admin.queue_delete(names.queue)
 
-    troubles: list[Callable[[], None]] = [own_node.close_all_connections, delete_queue]
-    with DaemonProcess(tmp_path, own_node.url, names, RAW) as daemon:
+    troubles: list[Callable[[], None]] = [node.close_all_connections, delete_queue]
+    with DaemonProcess(tmp_path, node.url, names, RAW) as daemon:
         for number, trouble in enumerate(troubles, 1):
             trouble()
             wait_until(
                 partial(has_come_back, daemon, number),
                 f"it is back after {trouble.__name__}; its log:\n{daemon.log()}", BACK_SECONDS,
             )  # fmt: skip
-            publish(own_node.url, names.exchange, [b"after %d" % number])
+            publish(node.url, names.exchange, [b"after %d" % number])
         wait_until(lambda: daemon.acked() == 2, "what came after is acknowledged")
         assert written(tmp_path) == {b"after 1", b"after 2"}
         assert "closed by" in daemon.log()
@@ -74,13 +88,13 @@ def test_closed_connections_and_deleted_queues_are_no_end(
 
 
 def test_received_is_acked_and_requeued_and_abandoned_and_in_flight(
-    own_node: RabbitNode, names: Names, tmp_path: Path
+    node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
-    with DaemonProcess(tmp_path, own_node.url, names, RAW, extra="prefetch = 200") as daemon:
-        publish(own_node.url, names.exchange, (b"%d" % n for n in range(20_000)))
-        own_node.close_all_connections()
-        wait_until(lambda: waiting(own_node.url, names.queue) == 0, "all is delivered")
-        wait_until(lambda: own_node.unacked(names.queue) == 0, "all is acknowledged")
+    with DaemonProcess(tmp_path, node.url, names, RAW, extra="prefetch = 200") as daemon:
+        publish(node.url, names.exchange, (b"%d" % n for n in range(20_000)))
+        node.close_all_connections()
+        wait_until(lambda: waiting(node.url, names.queue) == 0, "all is delivered")
+        wait_until(lambda: node.unacked(names.queue) == 0, "all is acknowledged")
         values = {
             name: daemon.metric(f"logfan_{name}")
             for name in (
@@ -299,17 +313,17 @@ def test_a_port_in_use_is_told_in_words(node: RabbitNode, names: Names, tmp_path
 
 
 def test_a_stopped_process_comes_back_when_its_heartbeats_were_missed(
-    own_node: RabbitNode, names: Names, tmp_path: Path
+    node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
     extra = 'heartbeat = "1s"'
-    with DaemonProcess(tmp_path, own_node.url, names, RAW, extra=extra) as daemon:
+    with DaemonProcess(tmp_path, node.url, names, RAW, extra=extra) as daemon:
         os.kill(daemon.pid, signal.SIGSTOP)
         try:
             wait_until(
-                lambda: own_node.ctl("list_connections", "--no-table-headers", "pid") == "",
+                lambda: node.ctl("list_connections", "--no-table-headers", "pid") == "",
                 "the broker gives the connection up", 30,
             )  # fmt: skip
         finally:
             os.kill(daemon.pid, signal.SIGCONT)
-        publish(own_node.url, names.exchange, [b"hello"])
+        publish(node.url, names.exchange, [b"hello"])
         wait_until(lambda: daemon.acked() == 1, "it is back", 10)
