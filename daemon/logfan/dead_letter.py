@@ -13,7 +13,7 @@ from typing import Any
 from pika import exceptions, spec
 from pika.adapters.select_connection import IOLoop
 
-from logfan import topology, wire
+from logfan import packing, topology, wire
 from logfan.backoff import Backoff
 from logfan.broker import Kind, Trouble, address_of, parameters, trouble_of
 from logfan.codec import EncodedProperties
@@ -123,7 +123,7 @@ class DeadLetters:
     def _publish(self, sending: Sending) -> None:
         try:
             queue = self._settings.queue.name
-            letters = [wire.packed(letter_of(refusal, queue)) for refusal in sending.refusals]
+            letters = [packing.packed(letter_of(refusal, queue)) for refusal in sending.refusals]
             encoded = [EncodedProperties(letter.properties) for letter in letters]
         except Exception as error:
             # A fault of ours, but one record's: the others' way must not end with it.

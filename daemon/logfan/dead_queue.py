@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from logfan import wire
+from logfan import packing, wire
 from logfan.broker import Kind, Trouble
 from logfan.letters import Letter, is_ours
 from logfan.link import Lane, Link, LinkError, Refused
@@ -250,7 +250,7 @@ def _found(tag: int, raw: Any, body: bytes) -> Found:
         headers.pop(name, None)
     letter, damage = Letter(body, properties._replace(headers=headers)), ""
     try:
-        letter = wire.unpacked(letter)
+        letter = packing.unpacked(letter)
     except ValueError as error:
         damage = str(error)
     return Found(

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import closing
 
-from logfan import wire
+from logfan import packing
 from logfan.broker import Kind, Trouble
 from logfan.codec import EncodedProperties
 from logfan.dead_queue import DeadQueue, Found, declared
@@ -89,7 +89,7 @@ class Replay:
         if why:
             self.left[why] += 1
             return
-        again = wire.packed(found.letter.replay())
+        again = packing.packed(found.letter.replay())
         self._published += 1
         self._window.publish(
             "", self._queue, again.body, EncodedProperties(again.properties), found

@@ -13,14 +13,15 @@ from typing import Any
 
 from pika import spec
 
-from logfan import letters, wire
+from logfan import wire
+from logfan.apart import Signpost
 from logfan.api import Record
 from logfan.brake import Brake
 from logfan.clock import Clock
 from logfan.config import Settings
 from logfan.frames import Run
-from logfan.intake import Arrival, Intake, Window, delivery_count, worn_out
-from logfan.ledger import Batch, Ledger, Verdict
+from logfan.intake import Arrival, Intake, Window, delivery_count
+from logfan.ledger import Batch, Ledger
 from logfan.metrics import ConsumerNumbers
 from logfan.pace import Pace
 from logfan.subscription import Subscription
@@ -75,6 +76,11 @@ class Road:
         required = [worker for worker in workers if worker.required]
         self._routes = {worker.name: (worker, 0) for worker in workers}
         self._routes |= {worker.name: (worker, 1 << n) for n, worker in enumerate(required)}
+        self._signpost = Signpost(
+            [*self._routes],
+            keeper=next((worker.name for worker in (*required, *workers)), ""),
+            dead_letters=settings.dead_letter.enabled,
+        )
         self._ledger = Ledger(len(required))
         self._intake = Intake()
         self._window = Window(rabbitmq.prefetch, rabbitmq.max_in_flight_bytes)
@@ -211,32 +217,17 @@ class Road:
 
     def _take_in_apart(self, record: Record, method: spec.Basic.Deliver, size: int) -> None:
         """One that came before, or that was published to the queue itself."""
-        tag = method.delivery_tag
         if method.redelivered:
             self._numbers.redelivered += 1
-            count = delivery_count(record)
-            self._numbers.note_delivery_count(count)
-            verdict = worn_out(count, self._delivery_limit)
-            if verdict is not None and self._settings.dead_letter.enabled:
-                log.warning("a message was %s; it goes to the dead letters", verdict.reason)
-                self._intake.add_apart(record, tag, size, verdict=verdict)
-                return
-        replayed = letters.replayed(wire.whole(record))
-        if replayed is None:
-            self._intake.add(record, tag, size)
-            return
-        sink, restored = replayed
-        if sink in self._routes:
-            self._intake.add_apart(restored, tag, size, sink=sink)
-            return
-        reason = f"no sink is called {sink!r} (a dead letter that was replayed)"
-        if not self._settings.dead_letter.enabled:
-            log.warning("%s, and dead_letter.enabled is false: it goes to all sinks", reason)
-            self._intake.add(restored, tag, size)
-            return
-        keeper = next((name for name, (_, bit) in self._routes.items() if bit), None)
-        keeper = keeper or next(iter(self._routes))
-        self._intake.add_apart(restored, tag, size, sink=keeper, verdict=Verdict(reason, sink))
+            self._numbers.note_delivery_count(delivery_count(record))
+        way = self._signpost.way(
+            record, redelivered=method.redelivered, delivery_limit=self._delivery_limit
+        )
+        tag = method.delivery_tag
+        if way.is_common:
+            self._intake.add(way.record, tag, size)
+        else:
+            self._intake.add_apart(way.record, tag, size, sink=way.sink, verdict=way.verdict)
 
     def _end_read(self) -> None:
         """All of a read is taken in: off it goes; and where much is coming, more may gather."""

@@ -14,15 +14,13 @@ import pika
 from pika import frame, spec
 from pika.adapters.utils import io_services_utils
 
-from logfan import memory, packing
+from logfan import memory
 from logfan.api import Properties, Record
 from logfan.codec import decode_properties
 from logfan.frames import LongBody, Run, Stream
 from logfan.letters import REPLAY
 
 log = logging.getLogger(__name__)
-
-packed, unpacked, whole = packing.packed, packing.unpacked, packing.whole
 
 _FRAME_HEADER_BYTES = 7
 _READ_BYTES = 128 * 1024

@@ -15,7 +15,7 @@ import pika
 import pytest
 from click.testing import CliRunner, Result
 
-from logfan import wire
+from logfan import packing, wire
 from logfan.cli import main
 from logfan.letters import Letter, replayed
 from logfan.testing import hostile_records, record
@@ -191,7 +191,7 @@ def test_a_replay_goes_whole_to_the_daemons_queue_for_its_sink_alone(operator: O
         reader = opened.channel()
         for one in records:
             method, raw, body = reader.basic_get(operator.names.queue, auto_ack=True)
-            letter = wire.unpacked(Letter(body, wire.to_properties(raw)))
+            letter = packing.unpacked(Letter(body, wire.to_properties(raw)))
             arrived = record(
                 letter.body, exchange=method.exchange,
                 headers=letter.properties.headers,

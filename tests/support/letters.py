@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from logfan import wire
+from logfan import packing
 from logfan.api import Record
 from logfan.codec import EncodedProperties
 from logfan.letters import Refusal, letter_of
@@ -29,7 +29,7 @@ def bury(
             opened.queue_declare(name, durable=True, arguments={"x-queue-type": kind})
         for record in records:
             refusal = Refusal(record, sink, reason, 3, at)
-            letter = wire.packed(letter_of(refusal, queue or names.queue))
+            letter = packing.packed(letter_of(refusal, queue or names.queue))
             opened.basic_publish(
                 "", f"{names.queue}.dead", letter.body, EncodedProperties(letter.properties)
             )

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika import spec
 
-from logfan import wire
+from logfan import packing
 from logfan.api import Properties, Record
 from logfan.codec import UNREADABLE, EncodedProperties, decode_properties, encode_table
 from logfan.letters import REPLAY, SINK, Letter, Refusal, letter_of, replayed
@@ -25,9 +25,9 @@ def refused(one: Record) -> Letter:
 
 def over_the_wire(letter: Letter) -> Letter:
     """As pika decodes what we encoded."""
-    packed = wire.packed(letter)
+    packed = packing.packed(letter)
     raw = b"".join(EncodedProperties(packed.properties).encode())
-    return wire.unpacked(Letter(packed.body, decode_properties(raw)))
+    return packing.unpacked(Letter(packed.body, decode_properties(raw)))
 
 
 def test_it_says_what_happened_and_where_it_came_from() -> None:
@@ -89,14 +89,14 @@ def test_hostile_records_come_through_whole(kind: str) -> None:
 def test_headers_that_leave_no_room_in_their_frame_travel_before_the_body() -> None:
     headers = {f"h{n}": "v" * 1000 for n in range(125)}
     one = record("body", headers=headers)
-    packed = wire.packed(refused(one))
+    packed = packing.packed(refused(one))
     assert len(b"".join(EncodedProperties(packed.properties).encode())) < 4096
     assert packed.properties.headers[SINK] == "archive"
     letter = over_the_wire(refused(one))
     assert letter.body == b"body"
     assert dict(letter.original().headers) == headers
     with pytest.raises(ValueError, match="packed"):
-        wire.unpacked(Letter(b"\x00\x00", Properties(headers={"x-logfan-packed": 9})))
+        packing.unpacked(Letter(b"\x00\x00", Properties(headers={"x-logfan-packed": 9})))
 
 
 SCALARS = st.one_of(
@@ -172,7 +172,7 @@ def test_what_is_nested_too_deeply_is_kept_as_bytes_and_can_be_sent_again() -> N
 def test_a_forged_letter_is_a_message_and_no_trouble() -> None:
     forged = {"x-logfan-packed": 9, REPLAY: "archive"}
     one = record("no table", exchange="", headers=forged)
-    assert wire.whole(one) is one
+    assert packing.whole(one) is one
     headers = {REPLAY: "archive", "x-logfan-expiration": 7, "x-logfan-delivery-mode": 70_000}
     result = replayed(record("x", exchange="", headers=headers))
     assert result is not None
