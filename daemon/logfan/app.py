@@ -59,14 +59,16 @@ class Daemon:
         *,
         environ: Mapping[str, str] = os.environ,
         on_started: Callable[["Daemon"], None] | None = None,
+        on_stopping: Callable[[], None] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """`prepare_again` reads the config anew for a reload and raises Faults where it has some;
-        `on_started` is called once all threads run."""
+        `on_started` is called once all threads run, `on_stopping` before anything is stopped
+        because of a signal."""
         self.numbers = Numbers()
         self._prepared = prepared
         self._prepare_again = prepare_again
-        self._on_started = on_started
+        self._on_started, self._on_stopping = on_started, on_stopping
         self._clock = clock
         self._events: queue.SimpleQueue[_Signal | _Ended] = queue.SimpleQueue()
         self._notifier = Notifier.from_environment(environ)
@@ -148,6 +150,8 @@ class Daemon:
         timeout = self._prepared.settings.shutdown_timeout
         self._stopping = True
         self._notifier.stopping()
+        if self._on_stopping is not None:
+            self._on_stopping()
         held = self.numbers.consumer.in_flight_messages
         words = f"stopping: draining {held:,} messages within {timeout:.0f} s"
         log.info("%s", words)

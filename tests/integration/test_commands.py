@@ -138,6 +138,8 @@ def test_the_demo_shows_the_main_job_on_a_node_of_its_own_and_leaves_nothing(
         wait_until(lambda: shown("the private RabbitMQ is removed"), "it ends")
         assert demo.wait(20) == 0
         assert "Traceback" not in seen
+        counts = re.findall(r"(\d+) published, (\d+) received, (\d+) acknowledged", seen)[-1]
+        assert len(set(counts)) == 1, f"what was published and was not received: {counts}"
         assert sorted(path.name for path in tmp_path.iterdir()) == ["config.toml", "out.jsonl"]
     finally:
         demo.kill()

@@ -62,6 +62,7 @@ def demo(config: Path | None, instance: str | None, rate: float) -> None:
                 prepared,
                 lambda: prepare(config, instance=instance, overrides=overrides),
                 on_started=samples.start,
+                on_stopping=samples.stop,
             )
             code = daemon.run()
     except Faults as faults:
@@ -137,11 +138,8 @@ class _Samples:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end.set()
-        if self._daemon is not None:
-            for thread in self._threads:
-                thread.join(5.0)
-            self._say_counts()
+        self.stop()
+        self._say_counts()
 
     def start(self, daemon: "Daemon") -> None:
         """Begin; the daemon's threads run."""
@@ -155,6 +153,14 @@ class _Samples:
         _say("publishing sample logs; Ctrl-C ends it")
         for thread in self._threads:
             thread.start()
+
+    def stop(self) -> None:
+        """Publish no more: what comes while the daemon stops would wait in the queue, and look
+        lost in the last counts."""
+        self._end.set()
+        if self._daemon is not None:
+            for thread in self._threads:
+                thread.join(5.0)
 
     def _publish(self) -> None:
         from logfan.link import LinkError
