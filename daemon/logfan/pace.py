@@ -8,7 +8,9 @@ read waits until enough for a good batch will have come. Light traffic never wai
 
 MOST_SECONDS = 0.010
 GOOD_READ = 400
-"""A read of so many messages is large enough."""
+"""A read of so many messages is large enough,"""
+GOOD_BYTES = 64 * 1024
+"""or one of so many bytes of bodies: much more than that the socket would not hold meanwhile."""
 _FAST = 5_000
 """Messages a second from which on it is worth to wait."""
 _LOOK_SECONDS = 0.01
@@ -23,15 +25,16 @@ class Pace:
         self._count = 0
         self._rate = 0.0
 
-    def wait(self, now: float, messages: int, *, room: int) -> float:
-        """How many seconds to wait after a read that brought so many messages. `room`: how many
-        more may come meanwhile, so that the broker never stands still for us."""
+    def wait(self, now: float, messages: int, size: int, *, room: int) -> float:
+        """How many seconds to wait after a read that brought so many messages of `size` bytes in
+        all. `room`: how many more may come meanwhile, so that the broker never stands still."""
         self._count += messages
         passed = now - self._since
         if passed >= _LOOK_SECONDS:
             self._rate = self._count / passed
             self._since, self._count = now, 0
-        wanted = min(GOOD_READ - messages, room)
+        fitting = (GOOD_BYTES - size) * messages / max(1, size)
+        wanted = min(GOOD_READ - messages, fitting, room)
         if self._rate < _FAST or wanted <= 0:
             return 0.0
         return min(MOST_SECONDS, wanted / self._rate)

@@ -231,12 +231,12 @@ class Road:
 
     def _end_read(self) -> None:
         """All of a read is taken in: off it goes; and where much is coming, more may gather."""
-        messages = self._intake.messages
+        messages, size = self._intake.messages, self._intake.size
         self._dispatch()
         self._look_at_brake()
         # Half of the window may gather; the other half keeps the broker and the sinks at work.
         room = 0 if self._stopping else self._window.prefetch // 2 - self._ledger.messages
-        seconds = self._pace.wait(self._clock.monotonic(), messages, room=room)
+        seconds = self._pace.wait(self._clock.monotonic(), messages, size, room=room)
         if seconds:
             self._rest(seconds)
 

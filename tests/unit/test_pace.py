@@ -2,7 +2,7 @@
 
 import pytest
 
-from logfan.pace import GOOD_READ, MOST_SECONDS, Pace
+from logfan.pace import GOOD_BYTES, GOOD_READ, MOST_SECONDS, Pace
 
 ROOM = 1_000_000
 
@@ -11,7 +11,7 @@ def read(pace: Pace, rate: float, seconds: float, *, each: int = 10, room: int =
     """The waits of that many seconds of reads that bring `each` messages, summed up."""
     waits, at, gap = 0.0, 100.0, each / rate
     while at < 100.0 + seconds:
-        waits += pace.wait(at, each, room=room)
+        waits += pace.wait(at, each, each * 100, room=room)
         at += gap
     return waits
 
@@ -19,7 +19,7 @@ def read(pace: Pace, rate: float, seconds: float, *, each: int = 10, room: int =
 def rushed(rate: float) -> Pace:
     """One that has seen so many messages a second, until 101.0."""
     pace = Pace(100.0)
-    pace.wait(101.0, int(rate), room=ROOM)
+    pace.wait(101.0, int(rate), 0, room=ROOM)
     return pace
 
 
@@ -30,8 +30,8 @@ def test_light_traffic_never_waits() -> None:
 
 def test_a_burst_of_a_few_messages_does_not_wait() -> None:
     pace = Pace(100.0)
-    assert [pace.wait(100.0 + n / 100_000, 1, room=ROOM) for n in range(40)] == [0.0] * 40
-    assert pace.wait(101.0, 1, room=ROOM) == 0
+    assert [pace.wait(100.0 + n / 100_000, 1, 100, room=ROOM) for n in range(40)] == [0.0] * 40
+    assert pace.wait(101.0, 1, 100, room=ROOM) == 0
 
 
 def test_many_small_reads_wait_once_it_is_known_that_much_comes() -> None:
@@ -40,25 +40,31 @@ def test_many_small_reads_wait_once_it_is_known_that_much_comes() -> None:
 
 
 def test_it_waits_for_a_good_read_at_the_present_rate() -> None:
-    assert rushed(100_000).wait(101.0, 100, room=ROOM) == pytest.approx((GOOD_READ - 100) / 100_000)
-    assert rushed(100_000).wait(101.0, 300, room=ROOM) == pytest.approx((GOOD_READ - 300) / 100_000)
+    assert rushed(100_000).wait(101.0, 100, 100, room=ROOM) == pytest.approx(300e-5)
+    assert rushed(100_000).wait(101.0, 300, 100, room=ROOM) == pytest.approx(100e-5)
 
 
 def test_it_never_waits_longer_than_the_most() -> None:
-    assert rushed(6_000).wait(101.0, 1, room=ROOM) == MOST_SECONDS
+    assert rushed(6_000).wait(101.0, 1, 100, room=ROOM) == MOST_SECONDS
 
 
 def test_a_large_read_goes_on_at_once() -> None:
     assert read(Pace(100.0), rate=40_000, seconds=1, each=GOOD_READ) == 0
 
 
+def test_it_waits_for_no_more_bytes_than_the_socket_holds() -> None:
+    assert rushed(20_000).wait(101.0, 63, 63 * 1024, room=ROOM) == pytest.approx(1 / 20_000)
+    assert rushed(20_000).wait(101.0, 64, GOOD_BYTES, room=ROOM) == 0
+    assert rushed(20_000).wait(101.0, 1, 2 * GOOD_BYTES, room=ROOM) == 0
+
+
 def test_it_waits_for_no_more_than_the_broker_may_send() -> None:
-    assert rushed(40_000).wait(101.0, 10, room=20) == pytest.approx(20 / 40_000)
-    assert rushed(40_000).wait(101.0, 10, room=0) == 0
-    assert rushed(40_000).wait(101.0, 10, room=-5) == 0
+    assert rushed(40_000).wait(101.0, 10, 100, room=20) == pytest.approx(20 / 40_000)
+    assert rushed(40_000).wait(101.0, 10, 100, room=0) == 0
+    assert rushed(40_000).wait(101.0, 10, 100, room=-5) == 0
 
 
 def test_it_ends_with_the_rush() -> None:
     pace = Pace(100.0)
     read(pace, rate=40_000, seconds=1)
-    assert pace.wait(105.0, 1, room=ROOM) == 0
+    assert pace.wait(105.0, 1, 100, room=ROOM) == 0
