@@ -36,13 +36,53 @@ _FLAGS = {
 _HAS_ID, _HAS_TIME = 1 << _FLAGS["message_id"], 1 << _FLAGS["timestamp"]
 _VARYING = 1 << _FLAGS["headers"] | 1 << _FLAGS["correlation_id"] | 1
 """With these no message is like the next one; the lowest bit announces more flags."""
-_MOST_KNOWN, _MOST_KNOWN_BYTES = 1000, 2000
-_whole: dict[bytes, Properties] = {}
-_shapes: dict[bytes, tuple[int, bytes, int, bytes, int, tuple[Any, ...]]] = {}
-"""By the bytes of the flags, from the last such message: how many bytes stand before its id (and
-the length of that), these bytes, how many its time has, the bytes behind that, how many it has
-without its id, and the properties that they make."""
+_MOST_KNOWN, _MOST_KNOWN_BYTES, _MOST_STARTS = 1000, 2000, 8
 _new = tuple.__new__  # `_make` costs three times as much
+
+
+class _Known:
+    """What messages had in common with others so far. Read and added to on any thread."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self.count = 0
+        self.whole: dict[bytes, Properties] = {}
+        """All bytes of messages without an id or a time."""
+        self.starts: dict[bytes, list[tuple[int, bytes, int, dict[bytes, tuple[Any, ...]]]]] = {}
+        """By the bytes of the flags: how many bytes stand before the id (and the length of that),
+        these bytes, how many the time has; and, by the bytes behind that, the properties that are
+        not each message's own."""
+
+    def learn(self, raw: bytes, flags: int, id_start: int, id_end: int, found: Properties) -> None:
+        """`found` are the properties of `raw`, whose id is between these places."""
+        if flags & _VARYING or len(raw) > _MOST_KNOWN_BYTES:
+            return
+        if self.count >= _MOST_KNOWN:
+            self.forget()
+        self.count += 1
+        if flags & _HAS_ID:
+            self._learn_start(raw, id_start - 1, id_end, 8 if flags & _HAS_TIME else 0, found)
+        elif not flags & _HAS_TIME:
+            self.whole[raw] = found
+
+    def _learn_start(
+        self, raw: bytes, before: int, id_end: int, time_bytes: int, found: Properties
+    ) -> None:
+        start, rest = raw[:before], raw[id_end + time_bytes :]
+        known = self.starts.setdefault(raw[:2], [])
+        for _, theirs, _, commons in known:
+            if theirs == start:
+                commons[rest] = found[_OWN:]
+                return
+        if len(known) >= _MOST_STARTS:
+            known.clear()
+        known.append((before, start, time_bytes, {rest: found[_OWN:]}))
+
+
+_known = _Known()
 
 
 class EncodedProperties:
@@ -75,19 +115,17 @@ class EncodedProperties:
 def decode_properties(raw: bytes) -> Properties:
     """The properties of a content header, from its flags on. What cannot be read is left out, but
     for the bytes of headers, which `UNREADABLE` keeps."""
-    # One publisher's messages differ in their ids and times, or in nothing: only that is decoded.
-    shape = _shapes.get(raw[:2])
-    if shape is None:
-        return _whole.get(raw) or _decode_each(raw)
-    before, start, time_bytes, rest, without_id, common = shape
-    if raw[:before] == start and len(raw) - raw[before] == without_id:
-        id_end = before + 1 + raw[before]
-        if raw[id_end + time_bytes :] == rest:
-            message_id = raw[before + 1 : id_end].decode("utf-8", "backslashreplace")
-            timestamp = _read_time(raw, id_end)[0] if time_bytes else None
-            own = NO_HEADERS, message_id, timestamp, None
-            return _new(Properties, own + common)
-    return _decode_each(raw)
+    # A publisher's messages differ in their ids and times, or in nothing: only that is decoded.
+    for before, start, time_bytes, commons in _known.starts.get(raw[:2], ()):
+        if raw[:before] == start and len(raw) > before:
+            id_end = before + 1 + raw[before]
+            common = commons.get(raw[id_end + time_bytes :])
+            if common is not None and id_end + time_bytes <= len(raw):
+                message_id = raw[before + 1 : id_end].decode("utf-8", "backslashreplace")
+                timestamp = _read_time(raw, id_end)[0] if time_bytes else None
+                own = NO_HEADERS, message_id, timestamp, None
+                return _new(Properties, own + common)
+    return _known.whole.get(raw) or _decode_each(raw)
 
 
 def _decode_each(raw: bytes) -> Properties:
@@ -125,24 +163,8 @@ def _decode_each(raw: bytes) -> Properties:
         pass  # cut short: the broker sends no such thing, and what came before still counts
     properties = _new(Properties, values)
     if complete:
-        _learn(raw, flags, id_start, id_end, properties)
+        _known.learn(raw, flags, id_start, id_end, properties)
     return properties
-
-
-def _learn(raw: bytes, flags: int, id_start: int, id_end: int, properties: Properties) -> None:
-    """Remember what the next message of this publisher is likely to have as well."""
-    if flags & _VARYING or len(raw) > _MOST_KNOWN_BYTES:
-        return
-    if not flags & (_HAS_ID | _HAS_TIME):
-        if len(_whole) >= _MOST_KNOWN:
-            _whole.clear()
-        _whole[raw] = properties
-    elif flags & _HAS_ID:
-        before, time_bytes = id_start - 1, 8 if flags & _HAS_TIME else 0
-        rest, without_id = raw[id_end + time_bytes :], len(raw) - raw[before]
-        _shapes[raw[:2]] = (
-            before, raw[:before], time_bytes, rest, without_id, properties[_OWN:],
-        )  # fmt: skip
 
 
 @lru_cache(maxsize=4096)

@@ -86,6 +86,8 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
         """Take the deliveries of this consumer the fast way: `take(channel, run)`. Those that need
         more than that still come to the consumer's own callback. `now` in seconds since 1970."""
         if self._fast:
+            if not self._large_at:
+                memory.give_back()  # what an earlier connection kept and was lost with
             self._streaming = channel, consumer_tag, take, now
             self._stream = Stream(
                 channel.channel_number, consumer_tag, decode_properties, apart=REPLAY.encode()

@@ -4,7 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logfan.api import NO_HEADERS, Properties
-from logfan.codec import _MOST_KNOWN, EncodedProperties, _decode_each, _whole, decode_properties
+from logfan.codec import (
+    _MOST_KNOWN,
+    _MOST_STARTS,
+    EncodedProperties,
+    _decode_each,
+    _known,
+    decode_properties,
+)
 
 IDS = st.one_of(st.none(), st.text(max_size=8), st.sampled_from(["", "é" * 120, "\udcff", "a"]))
 TIMES = st.one_of(st.none(), st.integers(0, 2**64 - 1))
@@ -41,6 +48,14 @@ def test_one_after_the_other_they_are_what_each_is_by_itself(messages: list[byte
         assert decode_properties(raw) == _decode_each(raw)
 
 
+def test_a_known_message_that_is_cut_anywhere() -> None:
+    for timestamp in (None, 5):
+        raw = encoded(Properties(content_type="a", message_id="mm", timestamp=timestamp))
+        for size in range(2, len(raw) + 1):
+            decode_properties(raw)
+            assert decode_properties(raw[:size]) == _decode_each(raw[:size])
+
+
 def test_ids_and_times_of_one_publisher() -> None:
     for number in range(3):
         for app in ("shop", "warehouse"):
@@ -53,8 +68,26 @@ def test_what_is_the_same_each_time_is_decoded_once() -> None:
     assert decode_properties(raw) is decode_properties(bytes(bytearray(raw)))
 
 
+def test_publishers_that_take_turns_are_all_known() -> None:
+    apps = [f"app-{number}" for number in range(50)]
+    sent = [Properties(message_id="m", app_id=app) for app in apps]
+    _known.forget()
+    for one in sent:
+        decode_properties(encoded(one))
+    count = _known.count
+    assert [decode_properties(encoded(one)) for one in sent] == sent
+    assert _known.count == count, "decoded one by one again"
+
+
 def test_publishers_without_end_do_not_fill_the_memory() -> None:
     for number in range(2 * _MOST_KNOWN + 10):
-        sent = Properties(app_id=f"a{number}")
-        assert decode_properties(encoded(sent)) == sent
-    assert 0 < len(_whole) <= _MOST_KNOWN
+        for sent in (
+            Properties(app_id=f"a{number}"),
+            Properties(message_id="m", app_id=f"a{number}"),
+            Properties(message_id="m", reply_to=f"r{number}"),
+        ):
+            assert decode_properties(encoded(sent)) == sent
+        starts = _known.starts.values()
+        held = sum(len(commons) for known in starts for *_, commons in known)
+        assert len(_known.whole) + held <= _known.count <= _MOST_KNOWN
+        assert all(len(known) <= _MOST_STARTS for known in starts)

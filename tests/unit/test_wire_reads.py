@@ -187,6 +187,21 @@ def test_the_memory_of_large_bodies_is_used_again_until_none_comes(
     assert (told, len(later)) == (["keep", "keep", "give back"], 0)
 
 
+def test_what_a_lost_connection_kept_goes_back_with_the_next_subscription(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(memory, "keep_blocks", lambda: told.append("keep"))
+    monkeypatch.setattr(memory, "give_back", lambda: told.append("give back"))
+    lost = Watched()
+    told.clear()
+    head, frames = long_message(1, 300_000)
+    lost.read(head + frames[0])
+    assert told == ["keep"]
+    Watched()
+    assert told == ["keep", "give back"]
+
+
 def test_a_body_that_is_not_so_large_leaves_the_memory_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
