@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         SinkConfig,
         SinkUnavailable,
     )
+    from logfan.envelope import json_lines
     from logfan.hookspecs import hookimpl
     from logfan.units import Duration, Size
 
@@ -31,12 +32,14 @@ __all__ = [
     "SinkUnavailable",
     "Size",
     "hookimpl",
+    "json_lines",
 ]
 
 _HOMES = {
     "Duration": "logfan.units",
     "Size": "logfan.units",
     "hookimpl": "logfan.hookspecs",
+    "json_lines": "logfan.envelope",
 }
 
 

@@ -167,6 +167,24 @@ def _decode_each(raw: bytes) -> Properties:
     return properties
 
 
+def id_place(raw: bytes) -> int | None:
+    """Where in the bytes of properties the message id begins, with its length; 0 where there is
+    none; None where headers or a correlation id make each message unlike the next, and where the
+    id is cut short."""
+    try:
+        flags = raw[0] << 8 | raw[1]
+        if flags & _VARYING or not flags & _HAS_ID:
+            return None if flags & _VARYING else 0
+        at = 2
+        for place, kind in _plan(flags):
+            if place == _ID:
+                break
+            at += 1 if kind == _OCTET else 1 + raw[at]
+        return at if at + raw[at] < len(raw) else None
+    except IndexError:
+        return None
+
+
 @lru_cache(maxsize=4096)
 def _plan(flags: int) -> Sequence[tuple[int, int]]:
     """What to read one after the other: the place among the properties, and the kind."""

@@ -22,8 +22,10 @@ _BASIC = struct.pack(">HH", 60, 0)
 """The class of a content header, and its weight."""
 _METHOD, _HEADER, _BODY = 1, 2, 3
 _FRAME = struct.Struct(">BHI")
-_BODY_FRAME = struct.Struct(">4sI")
-"""The end of the frame before, the type and the channel; the size."""
+_BODY_FRAME = struct.Struct(">Q")
+"""As one number: the end of the frame before, the type, the channel; the size."""
+_CONTENT = struct.Struct(">3sI4s")
+"""Of a content header frame: the type and the channel; the size; the class and the weight."""
 _BODY_HEAD = struct.Struct(">3sI")
 """The type and the channel; the size."""
 _HEADER_BYTES = 19
@@ -75,8 +77,9 @@ class Stream:
         self._layouts: dict[int, Layout] = {}
         self._tails: dict[bytes, tuple[str, str] | None] = {}
         self._last = self._layout(len(self._start) + _LEAST_TAIL)
+        self._headers: dict[bytes, int] = {}
         self._next_header = struct.pack(">BH", _HEADER, channel)
-        self._next_body = struct.pack(">BBH", FRAME_END, _BODY, channel)
+        self._next_body = int.from_bytes(struct.pack(">BBH", FRAME_END, _BODY, channel)) << 32
 
     def scan(self, data: bytes, at: int, received_at: float) -> Run | None:
         """The whole deliveries of this consumer from `at` on; None where there is not one."""
@@ -85,33 +88,33 @@ class Stream:
         origins: dict[bytes, Origin] = {}
         head, layout, length = self._last
         unpack, unpack_body = layout.unpack_from, _BODY_FRAME.unpack_from
-        next_header, next_body, apart = self._next_header, self._next_body, self._apart
+        headers, next_body, apart = self._headers, self._next_body, self._apart
         size, last = 0, -1
         try:
             while True:
-                found, tag, tail, kind, header_size, basic, body_size = unpack(data, at)
+                found, tag, tail, header, body_size = unpack(data, at)
                 if found != head:
                     other = self._layout_at(data, at)
                     if other is None:
                         break
                     head, layout, length = other
                     unpack = layout.unpack_from
-                    found, tag, tail, kind, header_size, basic, body_size = unpack(data, at)
+                    found, tag, tail, header, body_size = unpack(data, at)
                 origin = origins.get(tail)
                 if origin is None:
                     origin = self._origin(tail, received_at)
                     if origin is None:
                         break
                     origins[tail] = origin
+                header_bytes = headers.get(header) or self._header(header)
                 at_header = at + length
-                header_end = at_header + 7 + header_size
+                header_end = at_header + header_bytes
                 body_at = header_end + 8
-                mark, fragment = unpack_body(data, header_end)
                 end = body_at + body_size
                 if (
-                    kind != next_header or basic != _BASIC or mark != next_body
-                    or fragment != body_size or not body_size or header_size < _LEAST_HEADER
-                    or data[end] != FRAME_END or (tag != last + 1 and last >= 0)
+                    not header_bytes or not body_size or (tag != last + 1 and last >= 0)
+                    or unpack_body(data, header_end)[0] != next_body + body_size
+                    or data[end] != FRAME_END
                 ):  # fmt: skip
                     break
                 raw = data[at_header + _HEADER_BYTES : header_end]
@@ -146,9 +149,20 @@ class Stream:
         if known is None:
             head = _FRAME.pack(_METHOD, self._channel, size) + self._start
             length = _FRAME.size + size + 1
-            layout = struct.Struct(f">{len(head)}sQ{length - len(head) - 8}s3sI4sQ")
+            layout = struct.Struct(f">{len(head)}sQ{length - len(head) - 8}s11sQ")
             known = self._layouts[size] = head, layout, length
         return known
+
+    def _header(self, header: bytes) -> int:
+        """The size of the content header frame that begins so, without the byte at its end; 0
+        where it is none that is read here."""
+        kind, size, basic = _CONTENT.unpack(header)
+        if kind != self._next_header or basic != _BASIC or size < _LEAST_HEADER:
+            return 0
+        if len(self._headers) >= _MOST_TAILS:
+            self._headers.clear()
+        self._headers[header] = _FRAME.size + size
+        return _FRAME.size + int(size)
 
     def _origin(self, tail: bytes, received_at: float) -> Origin | None:
         """Where a message with this end of its method frame comes from; None where pika shall

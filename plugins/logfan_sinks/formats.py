@@ -1,27 +1,15 @@
 """One record as one line: JSON with its origin, text safe for a terminal, or the bytes. Pure."""
 
-import base64
 import re
-from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
-from functools import lru_cache
+from collections.abc import Callable, Iterable
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Literal
 
-import orjson
-
-from logfan import Properties, Record
+from logfan import Record, json_lines
 
 Format = Literal["json", "text", "raw"]
 
-# What the publisher left out is left out. The first of the properties differ from message to
-# message; the others are mostly the same for all messages of one publisher.
-_OWN = 4
-_COMMON_NAMES = Properties._fields[_OWN:]
 _BODY = attrgetter("body")
-_NEWLINE, _RETURN = b"\n\r"
-_OPTIONS = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
-_MAX_DEPTH = 200
 _LONG = 65536
 _TABLE_MAX = 4096
 
@@ -34,7 +22,7 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 def encoder(form: Format) -> Callable[[Iterable[Record]], list[bytes]]:
     """The function that makes lines, without their newlines, of records."""
-    return {"json": _all_json, "text": _all_text, "raw": _all_raw}[form]
+    return {"json": json_lines, "text": _all_text, "raw": _all_raw}[form]
 
 
 def as_readable(record: Record) -> Record:
@@ -108,132 +96,5 @@ _ESCAPES = EscapeTable(lambda char: _UNSAFE.sub(_escaped, char))
 
 
 def encode_json(record: Record) -> bytes:
-    """One object: received_at, exchange, routing_key, `redelivered` where it is true, the
-    properties and headers that are set, and the body: as JSON where it is JSON (to a depth of
-    1,024), as a string where it is UTF-8, else as `{"base64": …}`."""
-    return _all_json((record,))[0]
-
-
-def _all_json(records: Iterable[Record]) -> list[bytes]:
-    # Bytes put together by hand: this is on the road of every message, and a dict of all of it
-    # would cost five times as much. The body goes in as it came, not parsed and written again.
-    # What neighbours have in common is made once for them.
-    lines = []
-    origin, start = None, b""
-    common: list[Any] | None = None
-    rest = b""
-    for record in records:
-        if record.origin is not origin:
-            origin = record.origin
-            start = _origin(
-                origin.received_at, origin.exchange, origin.routing_key, origin.redelivered
-            )
-        headers, message_id, timestamp, correlation_id, *theirs = record.properties
-        if theirs != common:
-            common, rest = theirs, _common(tuple(theirs)) + b',"body":'
-        if headers or correlation_id is not None:
-            own = _own(headers, message_id, timestamp, correlation_id)
-        elif message_id is None:
-            own = _time(timestamp)
-        else:
-            # The common case, at a third of the cost of a dict.
-            own = _id(message_id) + _time(timestamp)
-        body = record.body
-        try:
-            record.json()
-        except ValueError:
-            body = orjson.dumps(_text_or_base64(body))
-        # The publisher's own bytes: large numbers, the order of keys and double keys stay as they
-        # are. JSON has no raw line break inside a string: each of them, and what surrounds it, is
-        # layout.
-        if _NEWLINE in body or _RETURN in body:
-            body = b"".join([line.strip() for line in body.splitlines()])
-        lines.append(b"".join((start, own, rest, body, b"}")))
-    return lines
-
-
-@lru_cache(maxsize=1024)
-def _origin(received_at: float, exchange: str, routing_key: str, redelivered: bool) -> bytes:
-    """The line's beginning, an open object. All records of one read share the time."""
-    origin: dict[str, Any] = {
-        "received_at": rfc3339(received_at),
-        "exchange": exchange,
-        "routing_key": routing_key,
-    }
-    if redelivered:
-        origin["redelivered"] = True
-    return _dumps(origin)[:-1]
-
-
-def _id(message_id: str) -> bytes:
-    try:
-        return b',"message_id":' + orjson.dumps(message_id)
-    except TypeError:  # broken text
-        return b"," + _dumps({"message_id": message_id})[1:-1]
-
-
-@lru_cache(maxsize=1024)
-def _time(timestamp: int | None) -> bytes:
-    return b"" if timestamp is None else b',"timestamp":%d' % timestamp
-
-
-def _own(
-    headers: Mapping[str, Any], message_id: str | None, timestamp: int | None, other_id: str | None
-) -> bytes:
-    """What differs from message to message."""
-    own: dict[str, Any] = {
-        "message_id": message_id, "timestamp": timestamp, "correlation_id": other_id,
-    }  # fmt: skip
-    own = {name: value for name, value in own.items() if value is not None}
-    if headers:
-        own["headers"] = headers
-    return b",%b" % _dumps(own)[1:-1]
-
-
-@lru_cache(maxsize=1024)
-def _common(values: tuple[Any, ...]) -> bytes:
-    names = zip(_COMMON_NAMES, values, strict=True)
-    known = {name: value for name, value in names if value is not None}
-    return b"," + _dumps(known)[1:-1] if known else b""
-
-
-@lru_cache(maxsize=256)
-def rfc3339(seconds: float) -> str:
-    """`2026-11-24T10:00:00.123456Z`."""
-    return f"{datetime.fromtimestamp(seconds, UTC).isoformat(timespec='microseconds')[:-6]}Z"
-
-
-def _text_or_base64(raw: bytes) -> str | dict[str, str]:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(raw).decode()}
-
-
-def _dumps(value: dict[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(value, _encodable, _OPTIONS)
-    except (TypeError, ValueError, RecursionError):
-        # Broken text, odd keys or a very deep table: rare, so it is looked for only after the fact.
-        return orjson.dumps(_clean(value), _encodable, _OPTIONS)
-
-
-def _encodable(value: Any) -> Any:
-    """What orjson does not know of the types that AMQP headers have."""
-    if isinstance(value, bytes | bytearray | memoryview):
-        return _text_or_base64(bytes(value))
-    return dict(value) if isinstance(value, Mapping) else str(value)
-
-
-def _clean(value: Any, depth: int = 0) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if depth > _MAX_DEPTH:
-        return "…"
-    if isinstance(value, Mapping):
-        return {_clean(str(key)): _clean(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_clean(item, depth + 1) for item in value]
-    if isinstance(value, int) and not -(2**63) <= value < 2**64:
-        return str(value)
-    return value
+    """One object, as `logfan.json_lines` makes it."""
+    return json_lines((record,))[0]

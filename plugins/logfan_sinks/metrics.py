@@ -1,10 +1,11 @@
 """The sink `metrics`: counters, gauges and histograms from the fields of JSON records."""
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
+from operator import itemgetter
 from typing import Annotated, Any, Self
 
 from prometheus_client import REGISTRY
@@ -228,12 +229,28 @@ class _Series:
         elif not labels:
             self._put(self._labels(()), numbers)
         else:
-            known: dict[Any, Labels] = {}
-            for key, number in zip(zip(*labels, strict=True), numbers, strict=True):
-                series = known.get(key, self._other)
-                if series is self._other:
-                    series = known[key] = self._labels(key)
+            self._take_each(zip(*labels, strict=True), numbers)
+
+    def _take_each(self, keys: Iterable[Sequence[Any]], numbers: Sequence[float]) -> None:
+        """Numbers for several series: the first of each by itself, which makes the series, and
+        the others together."""
+        groups: dict[Labels, list[float]] = {}
+        known: dict[Sequence[Any], list[float]] = {}
+        for key, number in zip(keys, numbers, strict=True):
+            group = known.get(key)
+            if group is not None:
+                group.append(number)
+                continue
+            series = self._labels(key)
+            if series in groups:
+                groups[series].append(number)
+            else:
                 self._put(series, (number,))
+            if series != self._other:  # what overflows is counted one by one, in order
+                known[key] = groups.setdefault(series, [])
+        for series, rest in groups.items():
+            if rest:
+                self._put(series, rest)
 
     def take(self, body: Any) -> None:
         """Count one record."""
@@ -271,8 +288,16 @@ class _Series:
             counts = self.values[labels] = [0.0, *[0] * (len(self._bounds) + 1)]
         counts[0] = sum(numbers, counts[0])
         bounds = self._bounds
-        for number in numbers:
-            counts[1 + bisect_left(bounds, number)] += 1
+        if len(numbers) < len(bounds):
+            for number in numbers:
+                counts[1 + bisect_left(bounds, number)] += 1
+            return
+        ordered, before = sorted(numbers), 0
+        for at, bound in enumerate(bounds, 1):
+            until = bisect_right(ordered, bound)
+            counts[at] += until - before
+            before = until
+        counts[-1] += len(ordered) - before
 
 
 class _SinkCollector(Collector):
@@ -357,6 +382,15 @@ def _expose(metric: _Series) -> Metric:
 
 def _column(bodies: Sequence[Any], path: str) -> list[Any]:
     """What stands at the path in each body."""
+    values: Iterable[Any] = bodies
+    try:  # most batches are alike, and then this does not leave C
+        for part in path.split("."):
+            values = map(itemgetter(part), values)
+        found = [*values]
+    except (KeyError, TypeError):
+        pass  # one of them has no such key, or is no object
+    else:
+        return found
     if "." in path:
         return [dotted(body, path) for body in bodies]
     return [body.get(path) if type(body) is dict else dotted(body, path) for body in bodies]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY, generate_latest
 
@@ -157,6 +157,7 @@ ODD = st.one_of(
 )  # fmt: skip
 PLAIN = st.fixed_dictionaries({
     "a": st.sampled_from("xyz"), "b": st.integers(0, 2), "n": st.integers(0, 9) | st.floats(0, 9),
+    "o": st.fixed_dictionaries({"k": st.sampled_from("vw")}),
 })  # fmt: skip
 NEARLY = st.fixed_dictionaries({
     "a": st.sampled_from([1, True, 1.0, "1"]), "b": st.just("k"), "n": st.sampled_from([-1, 0, 1]),
@@ -165,13 +166,18 @@ ANY = st.fixed_dictionaries({}, optional={"a": ODD, "b": ODD, "n": ODD}) | PLAIN
 BODIES = st.lists(PLAIN, max_size=30) | st.lists(NEARLY, max_size=5) | st.lists(ANY, max_size=30)
 
 
+OVERFLOWING = [{"a": name, "b": 0, "n": number} for number, name in enumerate("xyyzyx")]
+
+
 @given(st.lists(BODIES, max_size=3), st.sampled_from([1, 2, 100]))
+@example([OVERFLOWING, OVERFLOWING], 1)
 def test_a_batch_is_counted_as_its_records_one_by_one(batches: list[Any], maximum: int) -> None:
     labels = {"a": "a", "b": "b"}
     for definition in (
         metrics.Counter(name="c", labels=labels), metrics.Counter(name="c", value="n"),
         metrics.Counter(name="c"), metrics.Gauge(name="g", value="n", labels={"a": "a"}),
         metrics.Histogram(name="h", value="n", labels={"a": "x.0"}),
+        metrics.Gauge(name="g", value="n", labels={"k": "o.k"}),
         metrics.Histogram(name="h", value="n", labels=labels, buckets=(1.0, 2.0)),
     ):  # fmt: skip
         together = metrics._Series(definition, maximum)

@@ -1,0 +1,212 @@
+"""Records as lines of JSON: where they come from, their properties, the body as it came. Pure.
+
+The bytes are put together by hand: this is on the road of every message, and a dict of all of it
+would cost five times as much. What neighbours have in common is made once for them; the bytes of
+properties that are like earlier ones become JSON without being decoded.
+"""
+
+import base64
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import orjson
+
+from logfan.api import Properties, Record
+from logfan.codec import id_place
+
+# What the publisher left out is left out. The first of the properties differ from message to
+# message; the others are mostly the same for all messages of one publisher.
+_OWN = 4
+_COMMON_NAMES = Properties._fields[_OWN:]
+_NEWLINE, _RETURN = b"\n\r"
+_ID_KEY, _BODY_KEY, _CLOSE = b',"message_id":', b',"body":', b"}"
+_OPTIONS = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
+_MAX_DEPTH = 200
+_MOST_KNOWN, _MOST_KNOWN_BYTES, _MOST_SHAPES = 1000, 2000, 8
+
+_Shape = tuple[int, bytes, dict[bytes, bytes]]
+"""Of properties with a message id: how many bytes stand before it (and its length), these bytes,
+and the JSON that follows the id by the bytes that follow it."""
+_NO_SHAPE: _Shape = (0, b"no properties begin so", {})
+
+
+class _Known:
+    """The JSON of properties that came before, by their bytes. Read and added to on any thread."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self.count = 0
+        self.whole: dict[bytes, bytes] = {}
+        """By all of their bytes, those without a message id."""
+        self.shapes: dict[bytes, list[_Shape]] = {}
+        """By the bytes of their flags, those with one."""
+
+    def shape_of(self, raw: bytes) -> _Shape:
+        """The one that these bytes begin with."""
+        for shape in self.shapes.get(raw[:2], ()):
+            if raw.startswith(shape[1]):
+                return shape
+        return _NO_SHAPE
+
+    def learn(self, raw: bytes, properties: Properties) -> None:
+        """`properties` are what these bytes say."""
+        before = id_place(raw)
+        if before is None or len(raw) > _MOST_KNOWN_BYTES:
+            return
+        if self.count >= _MOST_KNOWN:
+            self.forget()
+        self.count += 1
+        members = _time(properties.timestamp) + _common(properties[_OWN:]) + _BODY_KEY
+        if not before:
+            self.whole[raw] = members
+            return
+        shape = self.shape_of(raw)
+        if shape is _NO_SHAPE:
+            known = self.shapes.setdefault(raw[:2], [])
+            if len(known) >= _MOST_SHAPES:
+                known.clear()
+            shape = before, raw[:before], {}
+            known.append(shape)
+        shape[2][raw[before + 1 + raw[before] :]] = members
+
+
+_known = _Known()
+
+
+def json_lines(records: Iterable[Record]) -> list[bytes]:
+    """Each record as one JSON object on one line, without the newline.
+
+    It holds received_at, exchange, routing_key, `redelivered` where it is true, the properties and
+    headers that are set, and the body: as JSON where it is JSON (to a depth of 1,024), as a string
+    where it is UTF-8, else as `{"base64": …}`.
+    """
+    lines: list[bytes] = []
+    add, dumps, join = lines.append, orjson.dumps, b"".join
+    origin, start, start_id = None, b"", b""
+    before, beginning, tails = _NO_SHAPE
+    for record in records:
+        if record._origin is not origin:
+            origin = record._origin
+            start = _origin(
+                origin.received_at, origin.exchange, origin.routing_key, origin.redelivered
+            )
+            start_id = start + _ID_KEY
+        body = record._body
+        try:
+            record.json()
+        except ValueError:
+            body = dumps(_text_or_base64(body))
+        # The publisher's own bytes: large numbers, the order of keys and double keys stay as they
+        # are. JSON has no raw line break inside a string: each of them, and what surrounds it, is
+        # layout.
+        if _NEWLINE in body or _RETURN in body:
+            body = join([line.strip() for line in body.splitlines()])
+        raw = record._properties
+        if type(raw) is bytes:
+            if not raw.startswith(beginning):
+                before, beginning, tails = _known.shape_of(raw)
+            if before < len(raw):
+                id_end = before + 1 + raw[before]
+                tail = tails.get(raw[id_end:])
+                if tail is not None and id_end <= len(raw):
+                    message_id = raw[before + 1 : id_end].decode("utf-8", "backslashreplace")
+                    add(join((start_id, dumps(message_id), tail, body, _CLOSE)))
+                    continue
+        add(join((start, _members(record), body, _CLOSE)))
+    return lines
+
+
+def _members(record: Record) -> bytes:
+    """What stands between where a record comes from and its body."""
+    raw = record._properties
+    if type(raw) is bytes and (known := _known.whole.get(raw)) is not None:
+        return known
+    properties = record.properties
+    if type(raw) is bytes:
+        _known.learn(raw, properties)
+    return _own(properties) + _common(properties[_OWN:]) + _BODY_KEY
+
+
+@lru_cache(maxsize=1024)
+def _origin(received_at: float, exchange: str, routing_key: str, redelivered: bool) -> bytes:
+    """The line's beginning, an open object. All records of one read share the time."""
+    origin: dict[str, Any] = {
+        "received_at": rfc3339(received_at),
+        "exchange": exchange,
+        "routing_key": routing_key,
+    }
+    if redelivered:
+        origin["redelivered"] = True
+    return _dumps(origin)[:-1]
+
+
+@lru_cache(maxsize=1024)
+def _time(timestamp: int | None) -> bytes:
+    return b"" if timestamp is None else b',"timestamp":%d' % timestamp
+
+
+def _own(properties: Properties) -> bytes:
+    """What differs from message to message."""
+    own: dict[str, Any] = {
+        "message_id": properties.message_id, "timestamp": properties.timestamp,
+        "correlation_id": properties.correlation_id, "headers": properties.headers or None,
+    }  # fmt: skip
+    return _joined(own)
+
+
+@lru_cache(maxsize=1024)
+def _common(values: tuple[Any, ...]) -> bytes:
+    return _joined(dict(zip(_COMMON_NAMES, values, strict=True)))
+
+
+def _joined(members: dict[str, Any]) -> bytes:
+    """What is set of it, each with a comma before it."""
+    known = {name: value for name, value in members.items() if value is not None}
+    return b",%b" % _dumps(known)[1:-1] if known else b""
+
+
+@lru_cache(maxsize=256)
+def rfc3339(seconds: float) -> str:
+    """`2026-11-24T10:00:00.123456Z`."""
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat(timespec='microseconds')[:-6]}Z"
+
+
+def _text_or_base64(raw: bytes) -> str | dict[str, str]:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(raw).decode()}
+
+
+def _dumps(value: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(value, _encodable, _OPTIONS)
+    except (TypeError, ValueError, RecursionError):
+        # Broken text, odd keys or a very deep table: rare, so it is looked for only after the fact.
+        return orjson.dumps(_clean(value), _encodable, _OPTIONS)
+
+
+def _encodable(value: Any) -> Any:
+    """What orjson does not know of the types that AMQP headers have."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return _text_or_base64(bytes(value))
+    return dict(value) if isinstance(value, Mapping) else str(value)
+
+
+def _clean(value: Any, depth: int = 0) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if depth > _MAX_DEPTH:
+        return "…"
+    if isinstance(value, Mapping):
+        return {_clean(str(key)): _clean(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(item, depth + 1) for item in value]
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return str(value)
+    return value
