@@ -22,7 +22,7 @@ from pydantic import (
 import logfan
 from logfan_sinks.filecap import FileCap
 from logfan_sinks.formats import Format, as_readable, encoder
-from logfan_sinks.logfile import Full, Held, LogFile, unavailable
+from logfan_sinks.logfile import MOST_BUFFERS, Full, Held, LogFile, unavailable
 from logfan_sinks.paths import PathTemplate, check_template
 from logfan_sinks.places import make_folders
 from logfan_sinks.rotation import Archivist, Keep, rotated_name
@@ -34,7 +34,8 @@ OVERFLOWED = Counter(
 )
 FILES = Gauge("logfan_file_sink_files", "Files that messages brought about, of max_files", ["sink"])
 _CHUNK_BYTES = 16 << 20
-_LARGE_LINE_BYTES = 64 << 10
+_JOINED_BYTES = 192 << 10
+_PIECE_BYTES = 1 << 20
 _SMALL_BYTES = 1 << 20
 """Bodies of so many bytes become lines all at once."""
 _SIZE = attrgetter("size")
@@ -156,10 +157,11 @@ class FileSink(logfan.Sink):
         try:
             for batch in self._by_path(records):
                 for path, lines in batch.items():
-                    file = self._file(path, sum(map(len, lines)) + len(lines))
+                    size = sum(map(len, lines)) + len(lines)
+                    file = self._file(path, size)
                     self._written[path] = file
-                    for data in _pieces(lines):
-                        file.append(data)
+                    for buffers in _pieces(lines, size):
+                        file.append(buffers)
             self._close_past(int(records[-1].received_at // 3600), self._written)
         except BaseException:
             self._take_back()
@@ -332,23 +334,25 @@ class FileSink(logfan.Sink):
         return too_large or self._period(self.now()) != file.period
 
 
-def _pieces(lines: Sequence[bytes]) -> Iterator[bytes]:
-    """The lines as the bytes to write, each with its newline: joined, but for large ones, which
-    are not copied for that."""
-    run: list[bytes] = []
-    if max(map(len, lines)) < _LARGE_LINE_BYTES:
-        run += lines
-    else:
-        for line in lines:
-            if len(line) < _LARGE_LINE_BYTES:
-                run.append(line)
-                continue
-            if run:
-                yield b"\n".join((*run, b""))
-            yield line
-            run = [b""]  # its newline begins what comes next
-    run.append(b"")
-    yield b"\n".join(run)
+def _pieces(lines: Sequence[bytes], size: int) -> Iterator[list[bytes]]:
+    """What to write for the lines, `size` bytes with their newlines.
+
+    A common batch is one buffer, as its copy costs less than many buffers would; more than that is
+    copied by the kernel alone, and in pieces, so that the disk can begin with the first.
+    """
+    if size <= _JOINED_BYTES:
+        yield [b"\n".join((*lines, b""))]
+        return
+    piece: list[bytes] = []
+    room = _PIECE_BYTES
+    for line in lines:
+        piece += (line, b"\n")
+        room -= len(line)
+        if room <= 0 or len(piece) >= MOST_BUFFERS:
+            yield piece
+            piece, room = [], _PIECE_BYTES
+    if piece:
+        yield piece
 
 
 @logfan.hookimpl

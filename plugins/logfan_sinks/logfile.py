@@ -6,7 +6,7 @@ import logging
 import os
 import resource
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +19,8 @@ _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
 _TRIES = 5
 _BLOCK = 65536
 _LARGE_BYTES = 256 << 10
+MOST_BUFFERS = 1024
+"""So many one call of the system takes (IOV_MAX)."""
 _WORDS = {
     errno.ENOSPC: "disk full",
     errno.EDQUOT: "disk quota exceeded",
@@ -108,26 +110,28 @@ class LogFile:
         here = os.fstat(self._fd)
         return here.st_dev, here.st_ino
 
-    def append(self, data: bytes) -> None:
-        """Write all of it. Raises SinkUnavailable; `take_back` then leaves no half line behind."""
-        view = memoryview(data)
+    def append(self, buffers: Sequence[bytes]) -> None:
+        """Write all of them, `MOST_BUFFERS` at most, in order. Raises SinkUnavailable; `take_back`
+        then leaves no half line behind."""
         begin = self.size
         self._unsynced = True
         try:
-            while view:
-                count = os.write(self._fd, view)
+            left: Sequence[bytes | memoryview] = buffers
+            while left:
+                count = os.writev(self._fd, left)
                 self._unsettled += count
                 self.size += count
-                view = view[count:]
+                left = _behind(left, count)
         except OSError as error:
             trouble = unavailable(self.path, error)
             if error.errno in (errno.ENOSPC, errno.EFBIG):
                 raise Full(str(trouble), self._most_bytes()) from None
             raise trouble from None
-        if len(data) >= _LARGE_BYTES and self._durable and self.regular:
+        size = self.size - begin
+        if size >= _LARGE_BYTES and self._durable and self.regular:
             # Linux writes it to the disk from now on, and not only once `sync` waits for that.
             with suppress(OSError):
-                os.posix_fadvise(self._fd, begin, len(data), os.POSIX_FADV_DONTNEED)
+                os.posix_fadvise(self._fd, begin, size, os.POSIX_FADV_DONTNEED)
 
     def sync(self) -> None:
         """Return once what was written is durable. Raises SinkUnavailable."""
@@ -275,6 +279,17 @@ def _is_called(folder: int, name: str, fd: int) -> bool:
         return os.path.samestat(os.stat(name, dir_fd=folder), os.fstat(fd))
     except FileNotFoundError:
         return False
+
+
+def _behind(buffers: Sequence[bytes | memoryview], count: int) -> Sequence[bytes | memoryview]:
+    """What is left of them behind their first `count` bytes."""
+    if count >= sum(map(len, buffers)):
+        return ()
+    at = 0
+    while count >= len(buffers[at]):
+        count -= len(buffers[at])
+        at += 1
+    return [memoryview(buffers[at])[count:], *buffers[at + 1 :]]
 
 
 def _end_of_last_line(fd: int, size: int) -> int:

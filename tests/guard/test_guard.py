@@ -30,7 +30,7 @@ All counts: PYTHONPATH=tests .venv/bin/python -m guard.show
 The table is raised (with --write, in a commit that says why) where the work buys something that
 users get: safety, a feature, or less time in `make bench`. Else make the road shorter again."""
 FLOOD = 32_000
-A_BATCH = {"write": 1, "fdatasync": 1, "stat": 3}
+A_BATCH = {"writev": 1, "fdatasync": 1, "stat": 3}
 """System calls of the sink `file`; a look by name or descriptor is a `stat`."""
 READS_A_MIB = 24
 """Of 128 KiB they are 8, and some that find nothing: 11.4 today. With pika's own 4 KiB: 256."""

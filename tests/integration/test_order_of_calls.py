@@ -19,7 +19,7 @@ from support.daemon import DaemonProcess
 from support.tracer import tracer
 from support.waiting import wait_until
 
-CALLS = "write,pwrite64,fdatasync,fsync,openat,rename,renameat,renameat2,sendto"
+CALLS = "writev,pwrite64,fdatasync,fsync,openat,rename,renameat,renameat2,sendto"
 ACK = r"\x00\x3c\x00\x50"  # class basic, method ack
 
 
@@ -68,7 +68,7 @@ def test_each_message_is_written_then_durable_then_acknowledged(
         name = line.split(maxsplit=1)[1].split("(")[0]
         if name == "sendto" and ACK in line:
             told.append("ack")
-        elif name == "write" and file in line:
+        elif name == "writev" and file in line:
             told.append("write")
         elif name == "fdatasync" and file in line:
             told.append("fdatasync")

@@ -15,7 +15,7 @@ from typing import Any
 import logfan
 from logfan_sinks.file import FileSink
 
-CALLS = ("open", "mkdir", "write", "fdatasync", "fsync", "rename", "unlink", "fchmod", "ftruncate")
+CALLS = ("open", "mkdir", "writev", "fdatasync", "fsync", "rename", "unlink", "fchmod", "ftruncate")
 BATCHES, LINES = 4, 5
 
 
@@ -32,8 +32,9 @@ def stop_at(step: int, told: int) -> None:
                 return real(*args, **named)
             count += 1
             if count > step:
-                if name == "write":
-                    real(args[0], args[1][: len(args[1]) // 2])
+                if name == "writev":
+                    whole = b"".join(args[1])
+                    real(args[0], [whole[: len(whole) // 2]])
                 os.pwrite(told, name.encode(), 0)
                 os.kill(os.getpid(), signal.SIGKILL)
             return real(*args, **named)

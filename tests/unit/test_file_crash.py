@@ -17,7 +17,7 @@ def test_killed_at_any_step_of_writing_rotating_and_compressing(tmp_path: Path) 
     seen: set[str] = set()
     for turn in range(5):
         seen |= every_step(tmp_path / str(turn))
-        if {"mkdir", "write", "fdatasync", "rename", "fsync"} <= seen:
+        if {"mkdir", "writev", "fdatasync", "rename", "fsync"} <= seen:
             return
     raise AssertionError(f"killed before these only: {seen}")
 

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 import logfan
 from logfan_sinks.file import _pieces
+from logfan_sinks.logfile import _behind
 from support.files import NOON, deliver, held_open, made, numbered, opened, record
 from support.waiting import wait_until
 
@@ -55,7 +56,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
         monkeypatch.setattr(os, name, call)
 
-    for name in ("write", "fdatasync", "fsync", "close", "ftruncate"):
+    for name in ("writev", "fdatasync", "fsync", "close", "ftruncate"):
         watched(name)
     return seen
 
@@ -91,9 +92,9 @@ def test_a_batch_is_one_write_and_one_fdatasync_after_it(
     with opened(tmp_path / "a.log") as sink:
         del calls[:]
         sink.write(numbered(0, 1000))
-        assert calls == [("write", "a.log")]
+        assert calls == [("writev", "a.log")]
         sink.flush()
-        assert calls == [("write", "a.log"), ("fdatasync", "a.log")]
+        assert calls == [("writev", "a.log"), ("fdatasync", "a.log")]
         sink.flush()
         assert len(calls) == 2
 
@@ -105,13 +106,13 @@ def test_each_file_of_a_batch_is_synced_once(tmp_path: Path, calls: list[tuple[s
         del calls[:]
         sink.write(batch)
         sink.write(batch)
-        assert sorted(calls) == [("write", "a")] * 2 + [("write", "b")] * 2
+        assert sorted(calls) == [("writev", "a")] * 2 + [("writev", "b")] * 2
         del calls[:]
         sink.flush()
         assert sorted(calls) == [("fdatasync", "a"), ("fdatasync", "b")]
 
 
-@pytest.mark.parametrize(("fsync", "told"), [("batch", [(3, 300_000)]), ("never", [])])
+@pytest.mark.parametrize(("fsync", "told"), [("batch", [(3, 300_001)]), ("never", [])])
 def test_the_disk_begins_with_a_large_line_before_the_batch_is_complete(
     fsync: str, told: list[tuple[int, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,10 +141,12 @@ def test_a_short_write_goes_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.write
-    monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:3]))
+    monkeypatch.setattr(os, "writev", lambda fd, data: real(fd, b"".join(data[:2])[:3]))
     with opened(tmp_path / "a.log") as sink:
         deliver(sink, numbered(0, 10))
-    assert bodies(tmp_path / "a.log") == [f"{number:04}" for number in range(10)]
+        deliver(sink, [record(one) for one in ("", "x" * 200_000, "", "y")])
+    there = [f"{number:04}" for number in range(10)]
+    assert bodies(tmp_path / "a.log") == [*there, "", "x" * 200_000, "", "y"]
 
 
 def test_a_write_that_fails_half_way_leaves_nothing_and_succeeds_later(tmp_path: Path) -> None:
@@ -480,7 +483,7 @@ def test_no_more_files_are_open_than_allowed_and_each_is_durable_before_it_is_cl
     for key in keys:
         assert bodies(tmp_path / key) == ["0", "1", "2"]
         mine = [name for name, file in calls if file == key]
-        assert mine == ["write", "fdatasync", "close"] * 3
+        assert mine == ["writev", "fdatasync", "close"] * 3
     assert held_open(tmp_path) == []
 
 
@@ -529,9 +532,21 @@ def test_close_after_a_failed_open_and_close_twice_do_no_harm(tmp_path: Path) ->
     wait_until(lambda: not held_open(tmp_path), "nothing is held open")
 
 
-@given(st.lists(st.sampled_from([0, 1, 65_535, 65_536, 70_000]), min_size=1, max_size=6))
-def test_lines_of_all_sizes_are_written_as_they_are(sizes: list[int]) -> None:
+@given(
+    st.lists(st.sampled_from([0, 1, 65_535, 65_536, 200_000]), min_size=1, max_size=6),
+    st.integers(0, 600_000),
+)
+def test_lines_of_all_sizes_are_written_as_they_are(sizes: list[int], count: int) -> None:
     lines = [bytes([97 + at]) * size for at, size in enumerate(sizes)]
-    pieces = list(_pieces(lines))
-    assert b"".join(pieces) == b"".join(line + b"\n" for line in lines)
-    assert all(any(line is piece for piece in pieces) for line in lines if len(line) >= 65_536)
+    whole = b"".join(line + b"\n" for line in lines)
+    buffers = [one for piece in _pieces(lines, len(whole)) for one in piece]
+    assert b"".join(buffers) == whole
+    assert len(whole) < 200_000 or all(any(one is line for one in buffers) for line in lines)
+    assert b"".join(_behind(buffers, count)) == whole[count:]
+
+
+def test_a_batch_of_more_lines_than_one_call_takes(tmp_path: Path) -> None:
+    words = [f"{number:0100}" for number in range(3000)]
+    with opened(tmp_path / "a.log") as sink:
+        deliver(sink, [record(word) for word in words])
+    assert bodies(tmp_path / "a.log") == words
