@@ -85,6 +85,8 @@ class Road:
         self._intake = Intake()
         self._window = Window(rabbitmq.prefetch, rabbitmq.max_in_flight_bytes)
         self._brake = Brake(rabbitmq.max_in_flight_bytes)
+        self.read_bytes = rabbitmq.max_in_flight_bytes // 8
+        """See `Receiver`: the brake must see the budget fill before it is full."""
         self._hold_seconds = rabbitmq.acknowledgement_timeout * _HOLD_SHARE
         self._subscription: Subscription | None = None
         self._channel: Any = None

@@ -27,6 +27,9 @@ _CLOSE_SECONDS = 3.0
 class Receiver(Protocol):
     """Who takes the messages, on the I/O thread."""
 
+    read_bytes: int
+    """So many may come with one read, where that is more than usual."""
+
     def deliver(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         """One message; pika's callback."""
 
@@ -202,9 +205,11 @@ class Subscription:
         self._consumer_tag = self._consuming.basic_consume(
             self._declared.queue, self._receiver.deliver, callback=self._on_consuming
         )
+        receiver = self._receiver
         self._connection.stream(
-            self._consuming, self._consumer_tag, self._receiver.deliver_run, self._receiver.now
-        )
+            self._consuming, self._consumer_tag, receiver.deliver_run, receiver.now,
+            most_bytes=receiver.read_bytes,
+        )  # fmt: skip
 
     def _on_consuming(self, _frame: Any) -> None:
         if self._over:

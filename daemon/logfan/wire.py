@@ -19,12 +19,18 @@ from logfan.api import Properties, Record
 from logfan.codec import decode_properties
 from logfan.frames import LongBody, Run, Stream
 from logfan.letters import REPLAY
+from logfan.seams import odd_seam
 
 log = logging.getLogger(__name__)
 
 _FRAME_HEADER_BYTES = 7
 _READ_BYTES = 128 * 1024
-_LONG_BYTES = 32 * 1024
+_LARGE_BYTES = 32 * 1024
+_WIDE_READ_BYTES = 1 << 20
+_CUTS = 2
+"""So many reads that end within a large body show that more come."""
+_LONG_BYTES = 128 * 1024 - 7
+"""What is larger comes in several frames, as brokers are set up."""
 _BUFFER_BYTES = 2 << 20
 _QUIET_SECONDS = 10.0
 _AROUND_BYTES = 16 * 1024
@@ -46,13 +52,16 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
     """pika's connection with a fast way for deliveries, and no properties can make it fail.
 
     Whole deliveries of the consumer named by `stream` are taken by `frames.Stream` in one pass;
-    all else goes frame by frame through pika, in the order of the wire; but the frames of a large
-    body are put together by `frames.LongBody`, and pika sees them as one. Where pika's inside is
-    not as expected, or after `stand_down`, pika reads everything itself.
+    all else goes frame by frame through pika, in the order of the wire; but the frames of a long
+    body are put together by `frames.LongBody`, and pika sees them as one. Where one read after the
+    other ends within a large body, more is read at a time. Where pika's inside is not as expected,
+    or after `stand_down`, pika reads everything itself.
     """
 
     long_bytes = _LONG_BYTES
     """A body that is so large and not whole yet is a long one."""
+    large_bytes = _LARGE_BYTES
+    """A body that is so large is a large one."""
     buffer_bytes = _BUFFER_BYTES
     """The most that is received into one buffer."""
 
@@ -63,9 +72,14 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
         self._buffer = bytearray()
         self._large_at = 0.0
         """When the last large body began, on the monotonic clock; 0.0 where none did lately."""
+        self._wide_read_bytes = _WIDE_READ_BYTES
+        self._cut = False
+        """Whether the present read ends within a large body."""
+        self._cuts = 0
+        """How many reads did so, one after the other."""
         self._after_read: list[Callable[[], None]] | None = None
         super().__init__(*arguments, **keywords)
-        odd = _odd_seam(self)
+        odd = odd_seam(self)
         if odd:
             _warn_once(f"this pika ({pika.__version__}) has another {odd} than expected")
         self._fast = not odd
@@ -82,9 +96,12 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
         consumer_tag: str,
         take: Callable[[Any, Run], None],
         now: Callable[[], float],
+        most_bytes: int = _WIDE_READ_BYTES,
     ) -> None:
         """Take the deliveries of this consumer the fast way: `take(channel, run)`. Those that need
-        more than that still come to the consumer's own callback. `now` in seconds since 1970."""
+        more than that still come to the consumer's own callback. `now` in seconds since 1970.
+        `most_bytes`: so much may be read at a time, where that is more than usual."""
+        self._wide_read_bytes = max(_READ_BYTES, min(most_bytes, _WIDE_READ_BYTES))
         if self._fast:
             if not self._large_at:
                 memory.give_back()  # what an earlier connection kept and was lost with
@@ -126,10 +143,13 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
         return None if self._long is None else self._long.room()
 
     def _receive(self, socket: Any, most_bytes: int) -> bytes | memoryview:
-        room = self.room()
-        if room is None:
+        if (room := self.room()) is not None:
+            return room[: socket.recv_into(room)]
+        if self._cuts < _CUTS:
             return _received(socket, most_bytes)
-        return room[: socket.recv_into(room)]
+        self._grow_buffer(self._wide_read_bytes)
+        view = memoryview(self._buffer)
+        return bytes(view[: socket.recv_into(view, self._wide_read_bytes)])
 
     def _on_data_available(self, data_in: bytes | memoryview) -> None:
         """A memoryview is what was put into `room`."""
@@ -145,8 +165,12 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
                 call()
 
     def _take(self, data_in: bytes | memoryview) -> None:
+        self._cut = False
         data = bytes(data_in) if self._long is None else self._gather(self._long, data_in)
         self._read(self._frame_buffer + data if self._frame_buffer else data)
+        self._cuts = self._cuts + 1 if self._cut else 0
+        if self._cuts >= _CUTS:
+            self._keep_blocks()
 
     def _read(self, data: bytes) -> None:
         at = 0
@@ -167,15 +191,17 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
                 at += taken
                 self.bytes_received += taken
                 self._process_frame(value)
-                if type(value) is frame.Header and self._begins_long(value, len(data) - at):
-                    data, at = self._begin_long(value, data[at:]), 0
+                if type(value) is frame.Header and value.body_size > len(data) - at:
+                    self._cut = value.body_size >= self.large_bytes
+                    if self._begins_long(value):
+                        data, at = self._begin_long(value, data[at:]), 0
         finally:
             self._frame_buffer = data[at:]
 
-    def _begins_long(self, header: frame.Header, there: int) -> bool:
-        """Whether a large body follows, of which no more than so many bytes are there."""
+    def _begins_long(self, header: frame.Header) -> bool:
+        """Whether pika waits for the body of this header, and it is a long one."""
         channel = self._channels.get(header.channel_number)
-        if header.body_size <= max(self.long_bytes - 1, there) or channel is None:
+        if header.body_size < self.long_bytes or channel is None:
             return False
         assembler = channel._content_assembler
         return assembler._header_frame is header and not assembler._seen_so_far
@@ -184,9 +210,7 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
         """Its body begins with `data`. What is left to read; nothing while more is to come."""
         if header.body_size > memory.BLOCK_BYTES:
             self._keep_blocks()
-        size = min(header.body_size + _AROUND_BYTES, self.buffer_bytes)
-        if len(self._buffer) < size:
-            self._buffer = bytearray(size)
+        self._grow_buffer(min(header.body_size + _AROUND_BYTES, self.buffer_bytes))
         self._long = LongBody(header.channel_number, header.body_size, self._buffer)
         return self._gather(self._long, data)
 
@@ -213,6 +237,10 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
             self._process_frame(frame.Body(long.channel, body))
         self._frame_buffer = b""
         return rest
+
+    def _grow_buffer(self, size: int) -> None:
+        if len(self._buffer) < size:
+            self._buffer = bytearray(size)
 
     def _keep_blocks(self) -> None:
         """The memory of large bodies is used again, until none has come for a while."""
@@ -277,34 +305,6 @@ def _decode(data: bytes, at: int) -> tuple[int, Any]:
 def _decode_whole(data: bytes) -> tuple[int, Any]:
     decoded: tuple[int, Any] = frame.decode_frame(data)
     return decoded
-
-
-def _odd_seam(connection: Any) -> str:
-    """The first part of pika's inside that is not as the fast way needs it; empty where all fit."""
-    for owner, name in (
-        (pika.SelectConnection, "_on_data_available"), (pika.SelectConnection, "_process_frame"),
-        (pika.SelectConnection, "_read_frame"), (frame, "decode_frame"),
-    ):  # fmt: skip
-        if not callable(getattr(owner, name, None)):
-            return name
-    kinds: dict[str, type] = {
-        "_frame_buffer": bytes, "bytes_received": int, "frames_received": int, "_channels": dict,
-    }  # fmt: skip
-    for name, kind in kinds.items():
-        if type(getattr(connection, name, None)) is not kind:
-            return name
-    probe = pika.channel.Channel(connection, 1, lambda _channel: None)
-    assembler = getattr(probe, "_content_assembler", None)
-    for name in ("_method_frame", "_header_frame"):
-        if getattr(assembler, name, probe) is not None:
-            return "_content_assembler"
-    if type(getattr(assembler, "_seen_so_far", None)) is not int:
-        return "_content_assembler"
-    kinds = {"_consumers": dict, "_cancelled": set}
-    for name, kind in kinds.items():
-        if type(getattr(probe, name, None)) is not kind:
-            return name
-    return ""
 
 
 @lru_cache

@@ -1,11 +1,7 @@
 """The sink `metrics`: counters, gauges and histograms from the fields of JSON records."""
 
 import math
-from bisect import bisect_left, bisect_right
-from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
-from operator import itemgetter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Self
 
 from prometheus_client import REGISTRY
@@ -16,97 +12,11 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.registry import Collector
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
 import logfan
-from logfan_sinks.paths import dotted
-
-OTHER = "other"
-_LABEL_LENGTH = 200
-_RESERVED = ("logfan_", "process_", "python_", "scrape_")
-# Equal values of these kinds have equal texts, which 1, 1.0 and true have not.
-_KINDS_OF_LABEL = frozenset((str, int, type(None)))
-_KINDS_OF_NUMBER = frozenset((int, float))
-_DEFAULT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-
-
-def _name(name: str) -> str:
-    if name.startswith(_RESERVED):
-        raise ValueError(f"begins with {name.partition('_')[0]}_, which others use; choose another")
-    return name
-
-
-def _label(name: str) -> str:
-    if name.startswith("__") or name in ("le", "quantile"):
-        raise ValueError("is a label name that Prometheus keeps for itself")
-    return name
-
-
-def _dotted(path: str) -> str:
-    if not all(path.split(".")):
-        raise ValueError('must be names with dots between them, such as "request.duration"')
-    return path
-
-
-def _rising(bounds: tuple[float, ...]) -> tuple[float, ...]:
-    finite = all(math.isfinite(bound) for bound in bounds)
-    if not bounds or not finite or any(a >= b for a, b in pairwise(bounds)):
-        raise ValueError("must be finite numbers, each larger than the one before")
-    return bounds
-
-
-DottedPath = Annotated[str, AfterValidator(_dotted)]
-MetricName = Annotated[
-    str, StringConstraints(pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*$"), AfterValidator(_name)
-]
-LabelName = Annotated[
-    str, StringConstraints(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$"), AfterValidator(_label)
-]
-
-
-class Counter(logfan.SinkConfig):
-    """One of `counters`."""
-
-    name: MetricName
-    """The metric's name; `_total` is appended where it is missing."""
-    help: str = ""
-    """What it counts, for people."""
-    labels: dict[LabelName, DottedPath] = Field(default_factory=dict)
-    """{ LABEL = "dotted.path" }"""
-    value: DottedPath | None = None
-    """The number to add; without it records are counted."""
-
-
-class Gauge(logfan.SinkConfig):
-    """One of `gauges`: the last value seen."""
-
-    name: MetricName
-    """The metric's name."""
-    help: str = ""
-    """What it shows, for people."""
-    labels: dict[LabelName, DottedPath] = Field(default_factory=dict)
-    """{ LABEL = "dotted.path" }"""
-    value: DottedPath
-    """The number to show."""
-
-
-class Histogram(logfan.SinkConfig):
-    """One of `histograms`."""
-
-    name: MetricName
-    """The metric's name."""
-    help: str = ""
-    """What it measures, for people."""
-    labels: dict[LabelName, DottedPath] = Field(default_factory=dict)
-    """{ LABEL = "dotted.path" }"""
-    value: DottedPath
-    """The number to observe."""
-    buckets: Annotated[tuple[float, ...], AfterValidator(_rising)] = _DEFAULT_BUCKETS
-    """Upper bounds, rising, without infinity."""
-
-
-Definition = Counter | Gauge | Histogram
-Labels = tuple[str, ...]
+from logfan_sinks.definitions import Counter, Definition, Gauge, Histogram
+from logfan_sinks.series import Series
 
 
 class MetricsSink(logfan.Sink):
@@ -145,7 +55,7 @@ class MetricsSink(logfan.Sink):
         """Show the metrics; what was counted before stays."""
         if not hasattr(self, "_metrics"):
             maximum = self.config.max_series
-            metrics = [_Series(d, maximum) for d in self.config.definitions()]
+            metrics = [Series(d, maximum) for d in self.config.definitions()]
             self._not_json = 0
             self._collector = _SinkCollector(self.name, metrics, lambda: self._not_json)
             try:
@@ -189,119 +99,8 @@ class MetricsSink(logfan.Sink):
         return wrong
 
 
-class _Series:
-    """One metric's values by their labels. Written by the sink's thread, read by a scrape."""
-
-    def __init__(self, definition: Definition, maximum: int) -> None:
-        self.definition = definition
-        self.values: dict[Labels, Any] = {}
-        self.skipped = 0
-        """Records without a usable number."""
-        self.overflowed = 0
-        """Records counted under `other`."""
-        self._maximum = maximum
-        self._paths = tuple(definition.labels.values())
-        self._bounds = definition.buckets if isinstance(definition, Histogram) else ()
-        self._other: Labels = (OTHER,) * len(self._paths)
-
-    def take_all(self, bodies: Sequence[Any]) -> None:
-        """Count several records; None is a body that is not JSON.
-
-        Most batches are plain: names and whole numbers as labels, numbers as values. Those are
-        counted by columns; any other is taken record by record, with the same outcome.
-        """
-        if not bodies:
-            return
-        definition = self.definition
-        labels = [_column(bodies, path) for path in self._paths]
-        numbers = None if definition.value is None else _column(bodies, definition.value)
-        if not (
-            all(_KINDS_OF_LABEL.issuperset(map(type, column)) for column in labels)
-            and (numbers is None or _are_plain(numbers))
-        ):
-            for body in bodies:
-                self.take(body)
-            return
-        if numbers is None:
-            counts = Tally(zip(*labels, strict=True)) if labels else {(): len(bodies)}
-            for key, count in counts.items():
-                self._put(self._labels(key, count), (count,))
-        elif not labels:
-            self._put(self._labels(()), numbers)
-        else:
-            self._take_each(zip(*labels, strict=True), numbers)
-
-    def _take_each(self, keys: Iterable[Sequence[Any]], numbers: Sequence[float]) -> None:
-        """Numbers for several series: the first of each by itself, which makes the series, and
-        the others together."""
-        groups: dict[Labels, list[float]] = {}
-        known: dict[Sequence[Any], list[float]] = {}
-        for key, number in zip(keys, numbers, strict=True):
-            group = known.get(key)
-            if group is not None:
-                group.append(number)
-                continue
-            series = self._labels(key)
-            if series in groups:
-                groups[series].append(number)
-            else:
-                self._put(series, (number,))
-            if series != self._other:  # what overflows is counted one by one, in order
-                known[key] = groups.setdefault(series, [])
-        for series, rest in groups.items():
-            if rest:
-                self._put(series, rest)
-
-    def take(self, body: Any) -> None:
-        """Count one record."""
-        definition = self.definition
-        number = 1.0
-        if definition.value is not None:
-            found = _number(dotted(body, definition.value))
-            if found is None or (found < 0 and isinstance(definition, Counter)):
-                self.skipped += 1
-                return
-            number = found
-        self._put(self._labels([dotted(body, path) for path in self._paths]), (number,))
-
-    def _put(self, labels: Labels, numbers: Sequence[float]) -> None:
-        """Numbers for one series, in order."""
-        definition = self.definition
-        if isinstance(definition, Counter):
-            self.values[labels] = sum(numbers, self.values.get(labels, 0.0))
-        elif isinstance(definition, Gauge):
-            self.values[labels] = float(numbers[-1])
-        else:
-            self._observe(labels, numbers)
-
-    def _labels(self, found: Iterable[Any], count: int = 1) -> Labels:
-        """The series for `count` records in which these values were found."""
-        labels = tuple([_label_value(value) for value in found])
-        if labels in self.values or len(self.values) < self._maximum:
-            return labels
-        self.overflowed += count
-        return self._other
-
-    def _observe(self, labels: Labels, numbers: Sequence[float]) -> None:
-        counts = self.values.get(labels)
-        if counts is None:
-            counts = self.values[labels] = [0.0, *[0] * (len(self._bounds) + 1)]
-        counts[0] = sum(numbers, counts[0])
-        bounds = self._bounds
-        if len(numbers) < len(bounds):
-            for number in numbers:
-                counts[1 + bisect_left(bounds, number)] += 1
-            return
-        ordered, before = sorted(numbers), 0
-        for at, bound in enumerate(bounds, 1):
-            until = bisect_right(ordered, bound)
-            counts[at] += until - before
-            before = until
-        counts[-1] += len(ordered) - before
-
-
 class _SinkCollector(Collector):
-    def __init__(self, sink: str, metrics: Sequence[_Series], not_json: Callable[[], int]) -> None:
+    def __init__(self, sink: str, metrics: Sequence[Series], not_json: Callable[[], int]) -> None:
         self._sink = sink
         self._metrics = metrics
         self._not_json = not_json
@@ -364,7 +163,7 @@ def _exposed(definition: Definition) -> Any:
     return families[type(definition)](_family(definition), words, labels=list(definition.labels))
 
 
-def _expose(metric: _Series) -> Metric:
+def _expose(metric: Series) -> Metric:
     family = _exposed(metric.definition)
     for labels, value in list(metric.values.items()):
         if not isinstance(metric.definition, Histogram):
@@ -378,54 +177,6 @@ def _expose(metric: _Series) -> Metric:
         family.add_metric(labels, buckets, total)
     result: Metric = family
     return result
-
-
-def _column(bodies: Sequence[Any], path: str) -> list[Any]:
-    """What stands at the path in each body."""
-    values: Iterable[Any] = bodies
-    try:  # most batches are alike, and then this does not leave C
-        for part in path.split("."):
-            values = map(itemgetter(part), values)
-        found = [*values]
-    except (KeyError, TypeError):
-        pass  # one of them has no such key, or is no object
-    else:
-        return found
-    if "." in path:
-        return [dotted(body, path) for body in bodies]
-    return [body.get(path) if type(body) is dict else dotted(body, path) for body in bodies]
-
-
-def _are_plain(numbers: Sequence[Any]) -> bool:
-    """Whether all of them are finite numbers that no definition skips."""
-    if not _KINDS_OF_NUMBER.issuperset(map(type, numbers)):
-        return False
-    try:
-        return min(numbers) >= 0 and math.isfinite(float(max(numbers)))
-    except OverflowError:
-        return False
-
-
-def _number(value: Any) -> float | None:
-    """A finite number, also where it is written as a string; true and false are none."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _label_value(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, dict | list):
-        return "(nested)"
-    # Lone surrogates cannot be exposed as UTF-8.
-    return str(value)[:_LABEL_LENGTH].encode("utf-8", "replace").decode()
 
 
 @logfan.hookimpl

@@ -47,6 +47,7 @@ class Watched:
 
     def __init__(self, road: Road) -> None:
         self._road = road
+        self.read_bytes = road.read_bytes
 
     def deliver(self, channel: Channel, method: Any, properties: Any, body: bytes) -> None:
         with self._all_handed_back_where_closed(channel, 1):

@@ -10,8 +10,9 @@ from prometheus_client import REGISTRY, generate_latest
 
 from logfan import SinkUnavailable
 from logfan.testing import record
-from logfan_sinks import metrics
+from logfan_sinks.definitions import Counter, Gauge, Histogram
 from logfan_sinks.metrics import MetricsSink
+from logfan_sinks.series import Series
 
 Open = Callable[..., MetricsSink]
 
@@ -174,14 +175,14 @@ OVERFLOWING = [{"a": name, "b": 0, "n": number} for number, name in enumerate("x
 def test_a_batch_is_counted_as_its_records_one_by_one(batches: list[Any], maximum: int) -> None:
     labels = {"a": "a", "b": "b"}
     for definition in (
-        metrics.Counter(name="c", labels=labels), metrics.Counter(name="c", value="n"),
-        metrics.Counter(name="c"), metrics.Gauge(name="g", value="n", labels={"a": "a"}),
-        metrics.Histogram(name="h", value="n", labels={"a": "x.0"}),
-        metrics.Gauge(name="g", value="n", labels={"k": "o.k"}),
-        metrics.Histogram(name="h", value="n", labels=labels, buckets=(1.0, 2.0)),
+        Counter(name="c", labels=labels), Counter(name="c", value="n"),
+        Counter(name="c"), Gauge(name="g", value="n", labels={"a": "a"}),
+        Histogram(name="h", value="n", labels={"a": "x.0"}),
+        Gauge(name="g", value="n", labels={"k": "o.k"}),
+        Histogram(name="h", value="n", labels=labels, buckets=(1.0, 2.0)),
     ):  # fmt: skip
-        together = metrics._Series(definition, maximum)
-        alone = metrics._Series(definition, maximum)
+        together = Series(definition, maximum)
+        alone = Series(definition, maximum)
         for bodies in batches:
             together.take_all(bodies)
             for body in bodies:

@@ -202,6 +202,65 @@ def test_what_a_lost_connection_kept_goes_back_with_the_next_subscription(
     assert told == ["keep", "give back"]
 
 
+def read_through_a_socket(reader: Watched, data: bytes) -> list[int]:
+    """All of it, whenever the socket is full; how many bytes each read brought."""
+    sizes = []
+    here, there = socket.socketpair()
+    with here, there:
+        there.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        there.setblocking(False)
+        here.setblocking(False)
+        while data:
+            data = data[there.send(data) :]
+            read = reader.connection._receive(here, 1)
+            sizes.append(len(read))
+            reader.connection._proto_data_received(read)
+        while there.fileno() >= 0:
+            try:
+                read = reader.connection._receive(here, 1)
+            except BlockingIOError:
+                break
+            sizes.append(len(read))
+            reader.connection._proto_data_received(read)
+    return sizes
+
+
+@pytest.mark.parametrize(("most_bytes", "widest"), [(1 << 20, 400_000), (0, 131_072)])
+def test_where_large_bodies_follow_each_other_more_is_read_at_a_time(
+    most_bytes: int, widest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Watched()
+    kept: list[str] = []
+    monkeypatch.setattr(memory, "keep_blocks", lambda: kept.append("keep"))
+    connection = reader.connection
+    connection.stream(reader._channel, "x", connection._streaming[2], lambda: 0.0, most_bytes)
+    sizes = read_through_a_socket(
+        reader, b"".join(message(tag, b"%5d" % tag * 8_000) for tag in range(1, 101))
+    )
+    assert [one[3] for one in reader.story if one[0] == "message"] == [*range(1, 101)]
+    assert all(one[8] == b"%5d" % one[3] * 8_000 for one in reader.story if one[0] == "message")
+    assert max(sizes[:2]) <= 131_072
+    assert max(sizes) >= widest if most_bytes else max(sizes) == widest
+    assert kept
+    # Small ones again: as much as before, after one read that is still a wide one.
+    connection._proto_data_received(message(101))
+    sizes = read_through_a_socket(
+        reader, b"".join(message(tag, b"x" * 100) for tag in range(102, 5_000))
+    )
+    assert max(sizes) <= 131_072
+
+
+def test_a_large_body_now_and_then_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = Watched()
+    monkeypatch.setattr(memory, "keep_blocks", lambda: pytest.fail("not for this"))
+    for tag in range(1, 20, 2):
+        large = message(tag, b"x" * 100_000)
+        reader.read(large[:50_000])
+        reader.read(large[50_000:] + message(tag + 1))
+    assert reader.connection._cuts == 0
+    assert not reader.connection._buffer
+
+
 def test_a_body_that_is_not_so_large_leaves_the_memory_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,0 +1,90 @@
+"""What the sink `metrics` is told to show: counters, gauges and histograms. Pure."""
+
+import math
+from itertools import pairwise
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+import logfan
+
+_RESERVED = ("logfan_", "process_", "python_", "scrape_")
+_DEFAULT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+def _name(name: str) -> str:
+    if name.startswith(_RESERVED):
+        raise ValueError(f"begins with {name.partition('_')[0]}_, which others use; choose another")
+    return name
+
+
+def _label(name: str) -> str:
+    if name.startswith("__") or name in ("le", "quantile"):
+        raise ValueError("is a label name that Prometheus keeps for itself")
+    return name
+
+
+def _dotted(path: str) -> str:
+    if not all(path.split(".")):
+        raise ValueError('must be names with dots between them, such as "request.duration"')
+    return path
+
+
+def _rising(bounds: tuple[float, ...]) -> tuple[float, ...]:
+    finite = all(math.isfinite(bound) for bound in bounds)
+    if not bounds or not finite or any(a >= b for a, b in pairwise(bounds)):
+        raise ValueError("must be finite numbers, each larger than the one before")
+    return bounds
+
+
+DottedPath = Annotated[str, AfterValidator(_dotted)]
+MetricName = Annotated[
+    str, StringConstraints(pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*$"), AfterValidator(_name)
+]
+LabelName = Annotated[
+    str, StringConstraints(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$"), AfterValidator(_label)
+]
+
+
+class Counter(logfan.SinkConfig):
+    """One of `counters`."""
+
+    name: MetricName
+    """The metric's name; `_total` is appended where it is missing."""
+    help: str = ""
+    """What it counts, for people."""
+    labels: dict[LabelName, DottedPath] = Field(default_factory=dict)
+    """{ LABEL = "dotted.path" }"""
+    value: DottedPath | None = None
+    """The number to add; without it records are counted."""
+
+
+class Gauge(logfan.SinkConfig):
+    """One of `gauges`: the last value seen."""
+
+    name: MetricName
+    """The metric's name."""
+    help: str = ""
+    """What it shows, for people."""
+    labels: dict[LabelName, DottedPath] = Field(default_factory=dict)
+    """{ LABEL = "dotted.path" }"""
+    value: DottedPath
+    """The number to show."""
+
+
+class Histogram(logfan.SinkConfig):
+    """One of `histograms`."""
+
+    name: MetricName
+    """The metric's name."""
+    help: str = ""
+    """What it measures, for people."""
+    labels: dict[LabelName, DottedPath] = Field(default_factory=dict)
+    """{ LABEL = "dotted.path" }"""
+    value: DottedPath
+    """The number to observe."""
+    buckets: Annotated[tuple[float, ...], AfterValidator(_rising)] = _DEFAULT_BUCKETS
+    """Upper bounds, rising, without infinity."""
+
+
+Definition = Counter | Gauge | Histogram
