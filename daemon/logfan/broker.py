@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 from urllib.parse import urlsplit
 
 import pika
@@ -181,3 +182,10 @@ def _os_words(error: OSError) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     return error.strerror or str(error) or type(error).__name__
+
+
+def broker_version(connection: Any) -> tuple[int, ...]:
+    """RabbitMQ's version, such as (4, 0, 5); empty where the broker does not tell."""
+    told = (connection.server_properties or {}).get("version", "")
+    text = told if isinstance(told, str) else told.decode("utf-8", "replace")
+    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])

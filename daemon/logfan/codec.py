@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from logfan.api import NO_HEADERS, Properties
 
@@ -36,12 +36,19 @@ _FLAGS = {
 _HAS_ID, _HAS_TIME = 1 << _FLAGS["message_id"], 1 << _FLAGS["timestamp"]
 _VARYING = 1 << _FLAGS["headers"] | 1 << _FLAGS["correlation_id"] | 1
 """With these no message is like the next one; the lowest bit announces more flags."""
-_MOST_KNOWN, _MOST_KNOWN_BYTES, _MOST_STARTS = 1000, 2000, 8
+_MOST_KNOWN, _MOST_KNOWN_BYTES, _MOST_SHAPES = 1000, 2000, 8
 _new = tuple.__new__  # `_make` costs three times as much
 
+V = TypeVar("V")
+Shape = tuple[int, bytes, int, dict[bytes, V]]
+"""Of properties with a message id: how many bytes stand before it (and its length), these bytes,
+how many the time behind it has; and what is known, by the bytes that follow."""
+NO_SHAPE: Shape[Any] = (0, b"no properties begin so", 0, {})
 
-class _Known:
-    """What messages had in common with others so far. Read and added to on any thread."""
+
+class Known(Generic[V]):
+    """What was made of properties before, by their bytes: a publisher's messages differ in their
+    ids and times, or in nothing. Bounded. Read and added to on any thread."""
 
     def __init__(self) -> None:
         self.forget()
@@ -49,40 +56,49 @@ class _Known:
     def forget(self) -> None:
         """Begin anew."""
         self.count = 0
-        self.whole: dict[bytes, Properties] = {}
-        """All bytes of messages without an id or a time."""
-        self.starts: dict[bytes, list[tuple[int, bytes, int, dict[bytes, tuple[Any, ...]]]]] = {}
-        """By the bytes of the flags: how many bytes stand before the id (and the length of that),
-        these bytes, how many the time has; and, by the bytes behind that, the properties that are
-        not each message's own."""
+        self.whole: dict[bytes, V] = {}
+        """By all bytes, of messages without an id and a time."""
+        self.shapes: dict[bytes, list[Shape[V]]] = {}
+        """By the bytes of the flags, of messages with an id."""
 
-    def learn(self, raw: bytes, flags: int, id_start: int, id_end: int, found: Properties) -> None:
-        """`found` are the properties of `raw`, whose id is between these places."""
-        if flags & _VARYING or len(raw) > _MOST_KNOWN_BYTES:
+    def shape_of(self, raw: bytes) -> Shape[V]:
+        """The one that these bytes begin with."""
+        for shape in self.shapes.get(raw[:2], ()):
+            if raw.startswith(shape[1]):
+                return shape
+        return NO_SHAPE
+
+    def learn(self, raw: bytes, value: V) -> None:
+        """`value` was made of these bytes, and would be of any that have another id or time."""
+        flags = int.from_bytes(raw[:2])
+        time_bytes = 8 if flags & _HAS_TIME else 0
+        if flags & _VARYING or not 2 <= len(raw) <= _MOST_KNOWN_BYTES:
             return
+        before = id_end = 0
+        if flags & _HAS_ID:
+            before = _id_place(raw, flags)
+            id_end = before + 1 + raw[before] if before < len(raw) else len(raw) + 1
+        elif time_bytes:
+            return
+        if id_end + time_bytes > len(raw):
+            return  # cut short
         if self.count >= _MOST_KNOWN:
             self.forget()
         self.count += 1
-        if flags & _HAS_ID:
-            self._learn_start(raw, id_start - 1, id_end, 8 if flags & _HAS_TIME else 0, found)
-        elif not flags & _HAS_TIME:
-            self.whole[raw] = found
-
-    def _learn_start(
-        self, raw: bytes, before: int, id_end: int, time_bytes: int, found: Properties
-    ) -> None:
-        start, rest = raw[:before], raw[id_end + time_bytes :]
-        known = self.starts.setdefault(raw[:2], [])
-        for _, theirs, _, commons in known:
-            if theirs == start:
-                commons[rest] = found[_OWN:]
-                return
-        if len(known) >= _MOST_STARTS:
-            known.clear()
-        known.append((before, start, time_bytes, {rest: found[_OWN:]}))
+        if not before:
+            self.whole[raw] = value
+            return
+        shape = self.shape_of(raw)
+        if shape is NO_SHAPE:
+            shape = before, raw[:before], time_bytes, {}
+            shapes = self.shapes.setdefault(raw[:2], [])
+            if len(shapes) >= _MOST_SHAPES:
+                shapes.clear()
+            shapes.append(shape)
+        shape[3][raw[id_end + time_bytes :]] = value
 
 
-_known = _Known()
+_known: Known[tuple[Any, ...]] = Known()
 
 
 class EncodedProperties:
@@ -115,8 +131,7 @@ class EncodedProperties:
 def decode_properties(raw: bytes) -> Properties:
     """The properties of a content header, from its flags on. What cannot be read is left out, but
     for the bytes of headers, which `UNREADABLE` keeps."""
-    # A publisher's messages differ in their ids and times, or in nothing: only that is decoded.
-    for before, start, time_bytes, commons in _known.starts.get(raw[:2], ()):
+    for before, start, time_bytes, commons in _known.shapes.get(raw[:2], ()):
         if raw[:before] == start and len(raw) > before:
             id_end = before + 1 + raw[before]
             common = commons.get(raw[id_end + time_bytes :])
@@ -125,14 +140,17 @@ def decode_properties(raw: bytes) -> Properties:
                 timestamp = _read_time(raw, id_end)[0] if time_bytes else None
                 own = NO_HEADERS, message_id, timestamp, None
                 return _new(Properties, own + common)
-    return _known.whole.get(raw) or _decode_each(raw)
+    properties: Any = _known.whole.get(raw)
+    if properties is None:
+        properties = _decode_each(raw)
+        _known.learn(raw, properties if properties.message_id is None else properties[_OWN:])
+    decoded: Properties = properties
+    return decoded
 
 
 def _decode_each(raw: bytes) -> Properties:
     values: list[Any] = [*_UNSET]
     size = len(raw)
-    flags = id_start = id_end = 0
-    complete = False
     try:
         flags = raw[0] << 8 | raw[1]
         at, more = 2, flags & 1
@@ -147,8 +165,6 @@ def _decode_each(raw: bytes) -> Properties:
                 if at > size:
                     break
                 values[place] = raw[start:at].decode("utf-8", "backslashreplace")
-                if place == _ID:
-                    id_start, id_end = start, at
             elif kind == _OCTET:
                 values[place] = raw[at]
                 at += 1
@@ -157,32 +173,20 @@ def _decode_each(raw: bytes) -> Properties:
                 at += 8
             else:
                 values[place], at = decode_table(raw, at)
-        else:
-            complete = at == size
     except (struct.error, IndexError):
         pass  # cut short: the broker sends no such thing, and what came before still counts
-    properties = _new(Properties, values)
-    if complete:
-        _known.learn(raw, flags, id_start, id_end, properties)
-    return properties
+    return _new(Properties, values)
 
 
-def id_place(raw: bytes) -> int | None:
-    """Where in the bytes of properties the message id begins, with its length; 0 where there is
-    none; None where headers or a correlation id make each message unlike the next, and where the
-    id is cut short."""
-    try:
-        flags = raw[0] << 8 | raw[1]
-        if flags & _VARYING or not flags & _HAS_ID:
-            return None if flags & _VARYING else 0
-        at = 2
-        for place, kind in _plan(flags):
-            if place == _ID:
-                break
-            at += 1 if kind == _OCTET else 1 + raw[at]
-        return at if at + raw[at] < len(raw) else None
-    except IndexError:
-        return None
+def _id_place(raw: bytes, flags: int) -> int:
+    """Where the message id begins, with its length; behind the end where the bytes are cut short.
+    No headers may stand before it."""
+    at = 2
+    for place, kind in _plan(flags):
+        if place == _ID or at >= len(raw):
+            break
+        at += 1 if kind == _OCTET else 1 + raw[at]
+    return at
 
 
 @lru_cache(maxsize=4096)

@@ -15,7 +15,7 @@ from pika.adapters.select_connection import IOLoop
 
 from logfan import packing, topology, wire
 from logfan.backoff import Backoff
-from logfan.broker import Kind, Trouble, address_of, parameters, trouble_of
+from logfan.broker import Kind, Trouble, address_of, broker_version, parameters, trouble_of
 from logfan.codec import EncodedProperties
 from logfan.config import Settings
 from logfan.declaring import Declaring
@@ -195,7 +195,7 @@ class DeadLetters:
             return
         steps = topology.dead_letter_queue(
             self.queue, quorum=self._settings.queue.type == "quorum",
-            version=wire.broker_version(connection),
+            version=broker_version(connection),
         )  # fmt: skip
         Declaring(connection, steps, on_done=self._on_declared, on_unfit=self._on_unfit).begin()
 

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from logfan.api import Properties, Record
-from logfan.codec import id_place
+from logfan.codec import NO_SHAPE, Known
 
 # What the publisher left out is left out. The first of the properties differ from message to
 # message; the others are mostly the same for all messages of one publisher.
@@ -24,58 +24,8 @@ _NEWLINE, _RETURN = b"\n\r"
 _ID_KEY, _BODY_KEY, _CLOSE = b',"message_id":', b',"body":', b"}"
 _OPTIONS = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 _MAX_DEPTH = 200
-_MOST_KNOWN, _MOST_KNOWN_BYTES, _MOST_SHAPES = 1000, 2000, 8
-
-_Shape = tuple[int, bytes, dict[bytes, bytes]]
-"""Of properties with a message id: how many bytes stand before it (and its length), these bytes,
-and the JSON that follows the id by the bytes that follow it."""
-_NO_SHAPE: _Shape = (0, b"no properties begin so", {})
-
-
-class _Known:
-    """The JSON of properties that came before, by their bytes. Read and added to on any thread."""
-
-    def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """Begin anew."""
-        self.count = 0
-        self.whole: dict[bytes, bytes] = {}
-        """By all of their bytes, those without a message id."""
-        self.shapes: dict[bytes, list[_Shape]] = {}
-        """By the bytes of their flags, those with one."""
-
-    def shape_of(self, raw: bytes) -> _Shape:
-        """The one that these bytes begin with."""
-        for shape in self.shapes.get(raw[:2], ()):
-            if raw.startswith(shape[1]):
-                return shape
-        return _NO_SHAPE
-
-    def learn(self, raw: bytes, properties: Properties) -> None:
-        """`properties` are what these bytes say."""
-        before = id_place(raw)
-        if before is None or len(raw) > _MOST_KNOWN_BYTES:
-            return
-        if self.count >= _MOST_KNOWN:
-            self.forget()
-        self.count += 1
-        members = _time(properties.timestamp) + _common(properties[_OWN:]) + _BODY_KEY
-        if not before:
-            self.whole[raw] = members
-            return
-        shape = self.shape_of(raw)
-        if shape is _NO_SHAPE:
-            known = self.shapes.setdefault(raw[:2], [])
-            if len(known) >= _MOST_SHAPES:
-                known.clear()
-            shape = before, raw[:before], {}
-            known.append(shape)
-        shape[2][raw[before + 1 + raw[before] :]] = members
-
-
-_known = _Known()
+_known: Known[bytes] = Known()
+"""What follows the id and the time in JSON, until the body."""
 
 
 def json_lines(records: Iterable[Record]) -> list[bytes]:
@@ -88,7 +38,8 @@ def json_lines(records: Iterable[Record]) -> list[bytes]:
     lines: list[bytes] = []
     add, dumps, join = lines.append, orjson.dumps, b"".join
     origin, start, start_id = None, b"", b""
-    before, beginning, tails = _NO_SHAPE
+    before, beginning, time_bytes, rests = NO_SHAPE
+    last_time = time = b""
     for record in records:
         if record._origin is not origin:
             origin = record._origin
@@ -109,13 +60,17 @@ def json_lines(records: Iterable[Record]) -> list[bytes]:
         raw = record._properties
         if type(raw) is bytes:
             if not raw.startswith(beginning):
-                before, beginning, tails = _known.shape_of(raw)
+                before, beginning, time_bytes, rests = _known.shape_of(raw)
             if before < len(raw):
                 id_end = before + 1 + raw[before]
-                tail = tails.get(raw[id_end:])
-                if tail is not None and id_end <= len(raw):
+                end = id_end + time_bytes
+                rest = rests.get(raw[end:])
+                if rest is not None and end <= len(raw):
+                    if raw[id_end:end] != last_time:
+                        last_time = raw[id_end:end]
+                        time = b',"timestamp":%d' % int.from_bytes(last_time) if last_time else b""
                     message_id = raw[before + 1 : id_end].decode("utf-8", "backslashreplace")
-                    add(join((start_id, dumps(message_id), tail, body, _CLOSE)))
+                    add(join((start_id, dumps(message_id), time, rest, body, _CLOSE)))
                     continue
         add(join((start, _members(record), body, _CLOSE)))
     return lines
@@ -127,9 +82,10 @@ def _members(record: Record) -> bytes:
     if type(raw) is bytes and (known := _known.whole.get(raw)) is not None:
         return known
     properties = record.properties
+    common = _common(properties[_OWN:]) + _BODY_KEY
     if type(raw) is bytes:
-        _known.learn(raw, properties)
-    return _own(properties) + _common(properties[_OWN:]) + _BODY_KEY
+        _known.learn(raw, common)
+    return _own(properties) + common
 
 
 @lru_cache(maxsize=1024)
@@ -143,11 +99,6 @@ def _origin(received_at: float, exchange: str, routing_key: str, redelivered: bo
     if redelivered:
         origin["redelivered"] = True
     return _dumps(origin)[:-1]
-
-
-@lru_cache(maxsize=1024)
-def _time(timestamp: int | None) -> bytes:
-    return b"" if timestamp is None else b',"timestamp":%d' % timestamp
 
 
 def _own(properties: Properties) -> bytes:

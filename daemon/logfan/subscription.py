@@ -13,7 +13,7 @@ from pika import exceptions
 from pika.adapters.select_connection import IOLoop
 
 from logfan import topology, wire
-from logfan.broker import Kind, Trouble, address_of, trouble_of
+from logfan.broker import Kind, Trouble, address_of, broker_version, trouble_of
 from logfan.config import ExchangeSettings, QueueSettings
 from logfan.declaring import Declaring
 from logfan.frames import Run
@@ -160,7 +160,7 @@ class Subscription:
             return
         self._events.on_connected(self)
         exchange, queue, compare = self._topology
-        version = wire.broker_version(self._connection)
+        version = broker_version(self._connection)
         steps = topology.declare(exchange, queue, compare=compare, version=version)
         Declaring(
             self._connection, steps, on_done=self._on_declared, on_unfit=self._on_unfit

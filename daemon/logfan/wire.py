@@ -2,7 +2,6 @@
 rejects."""
 
 import logging
-import re
 import struct
 import threading
 import time
@@ -73,8 +72,9 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
         self._large_at = 0.0
         """When the last large body began, on the monotonic clock; 0.0 where none did lately."""
         self._wide_read_bytes = _WIDE_READ_BYTES
-        self._cut = False
-        """Whether the present read ends within a large body."""
+        self._full = self._cut = False
+        """Whether the present read brought as much as it could; whether it ends within a large
+        body."""
         self._cuts = 0
         """How many reads did so, one after the other."""
         self._after_read: list[Callable[[], None]] | None = None
@@ -165,7 +165,8 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
                 call()
 
     def _take(self, data_in: bytes | memoryview) -> None:
-        self._cut = False
+        room = _READ_BYTES if self._long is None else len(self._long.room())
+        self._full, self._cut = len(data_in) >= room, False
         data = bytes(data_in) if self._long is None else self._gather(self._long, data_in)
         self._read(self._frame_buffer + data if self._frame_buffer else data)
         self._cuts = self._cuts + 1 if self._cut else 0
@@ -199,9 +200,11 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
             self._frame_buffer = data[at:]
 
     def _begins_long(self, header: frame.Header) -> bool:
-        """Whether pika waits for the body of this header, and it is a long one."""
+        """Whether pika waits for the body of this header, and it is a long one; or a large one, of
+        which the rest is not there yet: it may come bit by bit."""
         channel = self._channels.get(header.channel_number)
-        if header.body_size < self.long_bytes or channel is None:
+        least = self.long_bytes if self._full else min(self.long_bytes, self.large_bytes)
+        if header.body_size < least or channel is None:
             return False
         assembler = channel._content_assembler
         return assembler._header_frame is header and not assembler._seen_so_far
@@ -339,12 +342,6 @@ def to_properties(properties: RawProperties | spec.BasicProperties) -> Propertie
     if isinstance(properties, RawProperties):
         return decode_properties(properties.raw)
     return decode_properties(b"".join(properties.encode()))
-
-
-def broker_version(connection: Any) -> tuple[int, ...]:
-    """RabbitMQ's version, such as (4, 0, 5); empty where the broker does not tell."""
-    told = (connection.server_properties or {}).get("version", "")
-    return tuple(int(part) for part in re.findall(r"\d+", _text(told))[:3])
 
 
 def read_more() -> None:

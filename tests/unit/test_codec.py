@@ -4,7 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logfan.api import Properties
-from logfan.codec import _MOST_KNOWN, _MOST_STARTS, _decode_each, _known, decode_properties
+from logfan.codec import (
+    _MOST_KNOWN,
+    _MOST_SHAPES,
+    Known,
+    _decode_each,
+    _known,
+    decode_properties,
+)
 from support.properties import DAMAGED, PROPERTIES, encoded
 
 
@@ -45,6 +52,24 @@ def test_publishers_that_take_turns_are_all_known() -> None:
     assert _known.count == count, "decoded one by one again"
 
 
+def test_only_what_is_whole_and_alike_is_learnt() -> None:
+    known: Known[str] = Known()
+    for odd in (
+        encoded(Properties(message_id="m", headers={"a": 1})),
+        encoded(Properties(message_id="m", correlation_id="c")),
+        encoded(Properties(timestamp=1)),
+        encoded(Properties(message_id="m"))[:-1],
+        encoded(Properties(content_type="abc", message_id="m", timestamp=1))[:-1],
+        encoded(Properties(message_id="m", app_id="x" * 200, type="y" * 255))[:1],
+        b"",
+    ):
+        known.learn(odd, "odd")
+    assert (known.count, known.whole, known.shapes) == (0, {}, {})
+    raw = encoded(Properties(content_type="abc", message_id="mm", timestamp=1, app_id="x"))
+    known.learn(raw, "even")
+    assert known.shape_of(raw) == (2 + 4, raw[:6], 8, {b"\1x": "even"})
+
+
 def test_publishers_without_end_do_not_fill_the_memory() -> None:
     for number in range(2 * _MOST_KNOWN + 10):
         for sent in (
@@ -53,7 +78,7 @@ def test_publishers_without_end_do_not_fill_the_memory() -> None:
             Properties(message_id="m", reply_to=f"r{number}"),
         ):
             assert decode_properties(encoded(sent)) == sent
-        starts = _known.starts.values()
-        held = sum(len(commons) for known in starts for *_, commons in known)
+        shapes = _known.shapes.values()
+        held = sum(len(commons) for known in shapes for *_, commons in known)
         assert len(_known.whole) + held <= _known.count <= _MOST_KNOWN
-        assert all(len(known) <= _MOST_STARTS for known in starts)
+        assert all(len(known) <= _MOST_SHAPES for known in shapes)

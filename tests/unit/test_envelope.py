@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 import logfan
 from logfan.api import Origin, Properties
-from logfan.codec import decode_properties, id_place
-from logfan.envelope import _MOST_KNOWN, _MOST_SHAPES, _known, json_lines
+from logfan.codec import decode_properties
+from logfan.envelope import _known, json_lines
 from support.properties import DAMAGED, PROPERTIES, encoded
 
 ORIGIN = Origin("logs", "app", False, 1764000000.123456, decode_properties)
@@ -97,26 +97,9 @@ def test_an_id_that_is_no_text_or_has_quotes_is_escaped() -> None:
         assert said == ["first", odd.encode("utf-8", "backslashreplace").decode()]
 
 
-def test_where_the_id_is() -> None:
-    assert id_place(encoded(Properties(content_type="abc", message_id="m"))) == 2 + 4
-    assert id_place(encoded(Properties(content_type="abc", timestamp=1))) == 0
-    assert id_place(encoded(Properties(message_id="m", headers={"a": 1}))) is None
-    assert id_place(encoded(Properties(message_id="m", correlation_id="c"))) is None
-    assert id_place(encoded(Properties(message_id="m"))[:-1]) is None
-    assert id_place(b"") is None
-
-
-def test_publishers_without_end_do_not_fill_the_memory() -> None:
-    for number in range(2 * _MOST_KNOWN + 10):
-        for sent in (
-            Properties(app_id=f"a{number}"),
-            Properties(message_id="m", app_id=f"a{number}"),
-            Properties(message_id="m", reply_to=f"r{number}"),
-        ):
-            made = line(sent)
-            assert made.get("app_id") == sent.app_id
-            assert made.get("reply_to") == sent.reply_to
-        shapes = _known.shapes.values()
-        held = sum(len(tails) for known in shapes for *_, tails in known)
-        assert len(_known.whole) + held <= _known.count <= _MOST_KNOWN
-        assert all(len(known) <= _MOST_SHAPES for known in shapes)
+def test_publishers_that_stamp_each_message_otherwise_are_known() -> None:
+    _known.forget()
+    for number in range(20):
+        sent = Properties(message_id=f"m{number}", timestamp=1764000000000 + number, app_id="a")
+        assert line(sent)["timestamp"] == 1764000000000 + number
+    assert _known.count == 1

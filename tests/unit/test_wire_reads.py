@@ -225,7 +225,7 @@ def read_through_a_socket(reader: Watched, data: bytes) -> list[int]:
     return sizes
 
 
-@pytest.mark.parametrize(("most_bytes", "widest"), [(1 << 20, 400_000), (0, 131_072)])
+@pytest.mark.parametrize(("most_bytes", "widest"), [(1 << 20, 150_000), (0, 131_072)])
 def test_where_large_bodies_follow_each_other_more_is_read_at_a_time(
     most_bytes: int, widest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,7 +258,25 @@ def test_a_large_body_now_and_then_changes_nothing(monkeypatch: pytest.MonkeyPat
         reader.read(large[:50_000])
         reader.read(large[50_000:] + message(tag + 1))
     assert reader.connection._cuts == 0
-    assert not reader.connection._buffer
+
+
+def test_a_large_body_that_comes_bit_by_bit_is_received_into_its_place() -> None:
+    reader = Watched()
+    one = message(1, b"x" * 100_000)
+    reader.read(one[:16_384])
+    assert reader.connection.room() is not None
+    reader.read(one[16_384:])
+    assert [len(one[8]) for one in reader.story if one[0] == "message"] == [100_000]
+
+
+def test_the_rest_of_a_large_body_behind_a_full_read_is_there_already() -> None:
+    reader = Watched()
+    data = b"".join(message(tag, b"x" * 100_000) for tag in (1, 2))
+    reader.connection._proto_data_received(data[:131_072])
+    assert reader.connection.room() is None
+    reader.read(data[131_072:])
+    assert reader.in_runs == [1]
+    assert [one[3] for one in reader.story if one[0] == "message"] == [1, 2]
 
 
 def test_a_body_that_is_not_so_large_leaves_the_memory_alone(
