@@ -14,11 +14,11 @@ SLACK = 0.05
 
 COUNTS = {
     "scan": Counts(instructions=126.43, calls=0.01, c_calls=6.01),  # a message
-    "read": Counts(instructions=133.62, calls=0.26, c_calls=6.23),  # a message
+    "read": Counts(instructions=133.66, calls=0.26, c_calls=6.23),  # a message
     "worker": Counts(instructions=401.21, calls=22.27, c_calls=12.39),  # a batch
     "settlement": Counts(instructions=228.36, calls=7.82, c_calls=9.0),  # a batch
     "file raw": Counts(instructions=7.13, calls=1.05, c_calls=1.04),  # a message
-    "file json": Counts(instructions=143.31, calls=2.05, c_calls=10.05),  # a message
+    "file json": Counts(instructions=156.39, calls=2.05, c_calls=10.05),  # a message
     "metrics": Counts(instructions=54.62, calls=1.39, c_calls=2.8),  # a message
     "properties": Counts(instructions=104.0, calls=1.0, c_calls=7.0),  # a message
     "json": Counts(instructions=28.0, calls=1.0, c_calls=1.0),  # a message
