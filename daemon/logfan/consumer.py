@@ -63,7 +63,6 @@ class Consumer:
         """Set once nothing more is delivered and everything delivered is acknowledged or lost."""
         self.handed_back = 0
         """Messages not acknowledged since `stop_consuming`: the broker has them again."""
-        self._never = threading.Event()
         self._road = self._built(())
         self._thread = threading.Thread(target=self._run, name="consumer", daemon=True)
 
@@ -120,7 +119,7 @@ class Consumer:
         return Road(
             settings=self._settings, numbers=self._numbers, clock=self._clock, workers=workers,
             soon=self._soon, cross=self._ioloop.add_callback_threadsafe, say=say,
-            drained=self.drained.set, rest=self._rest,
+            drained=self.drained.set,
         )  # fmt: skip
 
     def _soon(self, call: Callable[[], None]) -> None:
@@ -128,9 +127,6 @@ class Consumer:
             self._subscription.soon(call)
         else:
             self._ioloop.call_later(0, call)
-
-    def _rest(self, seconds: float) -> None:
-        self._clock.wait(self._never, seconds)
 
     # The way in, and the one way back
 

@@ -1,11 +1,11 @@
 """Open batches to the highest contiguous tag: what may be acknowledged, and no more. Pure.
 
-The consumer's I/O thread alone calls the ledger; the workers only look at a batch's records and
-at its `abandoned` mark.
+The consumer's I/O thread alone calls the ledger, but for `settle`, which each sink's own thread
+calls for itself; beside that the workers only look at a batch's records and marks.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from logfan.api import Record
@@ -33,7 +33,7 @@ class Batch:
         last_tag: int,
         size: int,
         opened_at: float,
-        owed: int,
+        owed: Iterable[int],
     ) -> None:
         self.records = records
         self.last_tag = last_tag
@@ -42,8 +42,9 @@ class Batch:
         """Bytes of all bodies."""
         self.opened_at = opened_at
         """When it was received, on the monotonic clock, in seconds."""
-        self.owed = owed
-        """A bit for each required sink that has not settled it yet."""
+        self.owed = {*owed}
+        """The numbers of the required sinks that have not settled it yet. Each takes out its own,
+        in one step that no other thread sees a half of."""
         self.verdict: Verdict | None = None
         """Where nobody shall be offered its records: why they are dead-lettered at once."""
         self.abandoned = False
@@ -68,7 +69,7 @@ class Ledger:
 
     def __init__(self, required_sinks: int) -> None:
         """`required_sinks`: how many sinks must settle a batch; they are numbered from 0."""
-        self._everyone = (1 << required_sinks) - 1
+        self._everyone = range(required_sinks)
         self._open: deque[Batch] = deque()
         self.messages = 0
         """Messages received and not yet acknowledged."""
@@ -81,9 +82,9 @@ class Ledger:
         last_tag: int,
         size: int,
         now: float,
-        owed: int | None = None,
+        owed: Iterable[int] | None = None,
     ) -> Batch:
-        """Enter what was just delivered. `owed`: a bit for each required sink that it is for;
+        """Enter what was just delivered. `owed`: the numbers of the required sinks that it is for;
         without it, it is for all. Tags rise; a tag out of order is a ValueError."""
         if self._open and last_tag <= self._open[-1].last_tag:
             raise ValueError(f"delivery tag {last_tag} after {self._open[-1].last_tag}")
@@ -93,13 +94,15 @@ class Ledger:
         self.size += size
         return batch
 
-    def settle(self, batch: Batch, sink: int) -> None:
-        """Required sink number `sink` has the batch durably.
+    def settle(self, batch: Batch, sink: int) -> bool:
+        """Required sink number `sink` has the batch durably. True where no other owes it any more,
+        so that `advance` may find something: of those that settle it at once, the last is told so.
 
         A settlement names its batch and no tag: one that was abandoned is not in the ledger any
         more, so a settlement that comes late moves nothing of the next generation.
         """
-        batch.owed &= ~(1 << sink)
+        batch.owed.discard(sink)
+        return not batch.owed
 
     def advance(self) -> Ack | None:
         """Take the settled batches off the front; None where the front is still owed."""

@@ -5,7 +5,6 @@ required sink is down for long, it unsubscribes for a while on a channel that st
 """
 
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import partial
@@ -61,21 +60,20 @@ class Road:
         cross: Callable[[Callable[[], None]], None],
         say: Callable[[str], None],
         drained: Callable[[], None],
-        rest: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         """`soon` calls back once this read is taken in, `cross` from another thread; `say` tells
-        what it is doing, in words; `drained` is called after `stop` once nothing is left; `rest`
-        keeps the thread still for so many seconds."""
+        what it is doing, in words; `drained` is called after `stop` once nothing is left."""
         rabbitmq = settings.rabbitmq
         self._settings = settings
         self._numbers = numbers
         self._clock = clock
         self._soon, self._cross, self._say, self._tell_drained = soon, cross, say, drained
-        self._rest, self._pace = rest, Pace(clock.monotonic())
+        self._pace = Pace(clock.monotonic())
         self._workers = workers
         required = [worker for worker in workers if worker.required]
-        self._routes = {worker.name: (worker, 0) for worker in workers}
-        self._routes |= {worker.name: (worker, 1 << n) for n, worker in enumerate(required)}
+        self._routes: dict[str, tuple[SinkWorker, Sequence[int]]]
+        self._routes = {worker.name: (worker, ()) for worker in workers}
+        self._routes |= {worker.name: (worker, (n,)) for n, worker in enumerate(required)}
         self._signpost = Signpost(
             [*self._routes],
             keeper=next((worker.name for worker in (*required, *workers)), ""),
@@ -97,7 +95,6 @@ class Road:
         self._delivery_limit: int | None = None
         self._arrived_at = 0.0
         self._received_before = (0, 0)
-        self._settled: deque[tuple[int, Sequence[Batch]]] = deque()
         self._crossing = False
 
     @property
@@ -128,8 +125,8 @@ class Road:
 
     def settle(self, sink: int, batches: Sequence[Batch]) -> None:
         """Required sink number `sink` has these batches durably. Called by its worker."""
-        self._settled.append((sink, batches))
-        if not self._crossing:
+        done = [self._ledger.settle(batch, sink) for batch in batches]
+        if any(done) and not self._crossing:
             self._crossing = True
             self._cross(self._take_settled)
 
@@ -239,8 +236,8 @@ class Road:
         # Half of the window may gather; the other half keeps the broker and the sinks at work.
         room = 0 if self._stopping else self._window.prefetch // 2 - self._ledger.messages
         seconds = self._pace.wait(self._clock.monotonic(), messages, size, room=room)
-        if seconds:
-            self._rest(seconds)
+        if seconds and self._subscription is not None:
+            self._subscription.rest(seconds)
 
     def _dispatch(self) -> None:
         """What this turn read becomes one batch, for the ledger and for every sink."""
@@ -268,12 +265,8 @@ class Road:
     # Acknowledgements out
 
     def _take_settled(self) -> None:
-        # Cleared before the queue is read: who appends after that schedules the next call.
+        # Cleared before the ledger is looked at: who settles after that schedules the next call.
         self._crossing = False
-        while self._settled:
-            sink, batches = self._settled.popleft()
-            for batch in batches:
-                self._ledger.settle(batch, sink)
         self._acknowledge()
 
     def _acknowledge(self) -> None:

@@ -119,6 +119,11 @@ class Subscription:
         """Read again."""
         self._connection.go_on()
 
+    def rest(self, seconds: float) -> None:
+        """Read nothing for so long, where that can be; all else goes on meanwhile."""
+        if self._connection.hold():
+            self._ioloop.call_later(seconds, self._connection.go_on)
+
     def requeue(self, tag: int) -> None:
         """Hand everything up to `tag`, which is not acknowledged yet, back to the broker."""
         self.channel.basic_nack(tag, multiple=True, requeue=True)

@@ -17,6 +17,7 @@ from logfan import memory
 from logfan.api import Properties, Record
 from logfan.codec import decode_properties
 from logfan.frames import LongBody, Run, Stream
+from logfan.holding import Hold
 from logfan.letters import REPLAY
 from logfan.seams import odd_seam
 
@@ -66,6 +67,7 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         self._fast = False
+        self._hold = Hold()
         self._stream: Stream | None = None
         self._long: LongBody | None = None
         self._buffer = bytearray()
@@ -122,27 +124,18 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
 
     def hold(self) -> bool:
         """Read nothing until `go_on`: the broker waits. False where that cannot be."""
-        transport = self._transport
-        plain = getattr(io_services_utils, "_AsyncPlaintextTransport", None)
-        needs = ("_sock", "_nbio", "_on_socket_readable")
-        if not self._fast or transport is None or type(transport) is not plain:
-            return False
-        if any(getattr(transport, name, None) is None for name in needs):
-            return False
-        transport._nbio.remove_reader(transport._sock.fileno())
-        return True
+        return self._hold.begin(self._transport)
 
     def go_on(self) -> None:
-        """Read again, where the connection still stands."""
-        transport = self._transport
-        if transport is not None and transport._sock is not None:
-            transport._nbio.set_reader(transport._sock.fileno(), transport._on_socket_readable)
+        """Read again, where the connection still stands and nobody else holds it."""
+        self._hold.end(self._transport)
 
     def room(self) -> memoryview | None:
         """Where to put what comes next; None where that is nowhere in particular."""
         return None if self._long is None else self._long.room()
 
     def _receive(self, socket: Any, most_bytes: int) -> bytes | memoryview:
+        self._hold.check(self._transport)
         if (room := self.room()) is not None:
             return room[: socket.recv_into(room)]
         if self._cuts < _CUTS:

@@ -78,6 +78,9 @@ class _Wired(Reader):
         """As `Subscription` does it."""
         self._channel.basic_ack(tag, multiple=True)
 
+    def rest(self, seconds: float) -> None:
+        """There is no socket to leave alone."""
+
     @property
     def acks(self) -> int:
         """How many went out."""

@@ -210,9 +210,16 @@ class ModelSubscription:
 
     address = "model"
 
-    def __init__(self, channel: Channel, on_consuming: Callable[[Any, Declared], None]) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        on_consuming: Callable[[Any, Declared], None],
+        rests: list[float],
+    ) -> None:
+        """`rests` is where it notes how long nothing should be read, in seconds."""
         self.channel = channel
         self._on_consuming = on_consuming
+        self.rest = rests.append
 
     def ack(self, tag: int) -> None:
         self.channel.ack(tag)

@@ -81,7 +81,7 @@ class Daemon:
         self.acks = self.nacks = self.reads = 0
         """On the channels before the present one."""
         self.rests: list[float] = []
-        """How long it kept still after a read, in seconds."""
+        """For how long nothing should be read after a read, in seconds."""
         self.stopping = self.drained = self._began = False
         self.post = Post(truth)
         self.strands = [Strand() for _ in SINKS]
@@ -91,7 +91,7 @@ class Daemon:
         self.road = Road(
             settings=SETTINGS, numbers=self.numbers, clock=StrandClock(truth.time, Strand()),
             workers=self.workers, soon=self._soon.append, cross=self.calls.append,
-            say=lambda words: None, drained=self._note_drained, rest=self.rests.append,
+            say=lambda words: None, drained=self._note_drained,
         )  # fmt: skip
         for worker, strand in zip(self.workers, self.strands, strict=True):
             strand.start(worker._run)
@@ -125,7 +125,7 @@ class Daemon:
     def connect(self) -> None:
         self._began = False
         self.channel = Channel(self.queue, self.truth, can_be_held=self.can_be_held)
-        ModelSubscription(self.channel, self._begin).consume(self.road.prefetch)
+        ModelSubscription(self.channel, self._begin, self.rests).consume(self.road.prefetch)
 
     def _begin(self, subscription: Any, declared: Declared) -> None:
         self._began = True
