@@ -28,8 +28,6 @@ class Hold:
         self._holders -= 1
         if self._holders or transport is None or transport._sock is None:
             return
-        if getattr(transport, "_ssl_readable_action", transport) is None:
-            return  # TLS must write first, and sets its reader then
         transport._nbio.set_reader(transport._sock.fileno(), transport._on_socket_readable)
         if _is_tls(transport):
             # What TLS has taken from the socket already makes that no more readable.

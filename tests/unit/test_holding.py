@@ -1,0 +1,165 @@
+"""While a connection's reading is held nothing comes in, and everything else goes on."""
+
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pika.adapters.select_connection import IOLoop
+from pika.adapters.utils import io_services_utils as transports
+from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
+
+from logfan.holding import Hold
+from support.certificates import Authority
+
+BLOCK = b"0123456789abcdef" * 1024
+"""What becomes one record of TLS."""
+READ_BYTES = 4096
+"""What one read brings: TLS then still has most of a record."""
+MOST_SECONDS = 10.0
+
+
+class Line:
+    """A loop, one of pika's own transports on it, and the other end of its socket."""
+
+    def __init__(self, near: socket.socket, far: socket.socket, kind: type[Any]) -> None:
+        self.far, self.loop, self.hold = far, IOLoop(), Hold()
+        self.came = 0
+        """Bytes that the protocol got."""
+        self.asked = 0
+        """How often pika wanted to read."""
+        self.on_data: Callable[[], None] = lambda: None
+        near.setblocking(False)
+        nbio = SelectorIOServicesAdapter(self.loop)
+        self.transport = kind(near, self, nbio)
+        self.transport._sigint_safe_recv = self._receive
+
+    def _receive(self, near: Any, _most: int) -> bytes:
+        self.asked += 1
+        self.hold.check(self.transport)
+        data: bytes = near.recv(READ_BYTES)
+        return data
+
+    # What pika's transport calls
+
+    def data_received(self, data: bytes) -> None:
+        self.came += len(data)
+        self.on_data()
+
+    def connection_lost(self, _error: BaseException | None) -> None:
+        self.loop.stop()
+
+    def eof_received(self) -> bool:
+        return False
+
+    # What a test does
+
+    def begin(self) -> None:
+        assert self.hold.begin(self.transport)
+
+    def end(self) -> None:
+        self.hold.end(self.transport)
+
+    def turn(self, *, until: Callable[[], bool]) -> None:
+        """Let the loop run until it holds; that it never does is a failure."""
+
+        def look() -> None:
+            if until():
+                self.loop.stop()
+            else:
+                self.loop.call_later(0.001, look)
+
+        late = self.loop.call_later(MOST_SECONDS, self.loop.stop)
+        self.loop.call_later(0, look)
+        self.loop.start()
+        self.loop.remove_timeout(late)
+        assert until()
+
+    def answer(self) -> None:
+        """Write something, and see it arrive: by then the loop has seen all that it might read."""
+        self.transport.write(b"an acknowledgement")
+        self.turn(until=lambda: not self.transport._tx_buffers)
+        assert self.far.recv(100) == b"an acknowledgement"
+
+
+def tls_pair(folder: Path, near: socket.socket, far: socket.socket) -> tuple[Any, Any]:
+    """The same two ends, speaking TLS."""
+    authority = Authority(folder)
+    pair = authority.issue("server", "localhost")
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(pair.cert, pair.key)
+    client = ssl.create_default_context(cafile=str(authority.file))
+    ends = [
+        client.wrap_socket(near, server_hostname="localhost", do_handshake_on_connect=False),
+        server.wrap_socket(far, server_side=True, do_handshake_on_connect=False),
+    ]
+    for end in ends:
+        end.setblocking(False)
+    missing = list(ends)
+    while missing:
+        for end in list(missing):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+                missing.remove(end)
+    ends[1].setblocking(True)
+    return ends[0], ends[1]
+
+
+@pytest.fixture(params=["plain", "TLS"])
+def line(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Line]:
+    near, far = socket.socketpair()
+    if request.param == "TLS":
+        near, far = tls_pair(tmp_path, near, far)
+        made = Line(near, far, transports._AsyncSSLTransport)
+    else:
+        made = Line(near, far, transports._AsyncPlaintextTransport)
+    yield made
+    far.close()
+    if made.transport._sock is not None:
+        made.transport.abort()
+        made.loop.start()  # until the connection is told to be lost
+    made.loop.close()
+
+
+def test_what_is_not_read_waits_and_comes_once_the_last_has_let_go(line: Line) -> None:
+    line.far.sendall(BLOCK)
+    line.turn(until=lambda: line.came == len(BLOCK))
+    line.answer()
+    asked = line.asked
+    line.begin()
+    line.begin()
+    line.far.sendall(BLOCK)
+    line.answer()
+    line.end()
+    line.answer()
+    assert line.asked == asked, "the loop turns in vain"
+    line.end()
+    line.turn(until=lambda: line.came == 2 * len(BLOCK))
+
+
+def test_held_in_the_middle_of_a_turn_it_reads_no_more_in_it(line: Line) -> None:
+    """pika reads several times in a turn; TLS also what it has taken from the socket before."""
+    line.on_data = line.begin
+    line.far.sendall(BLOCK)
+    line.turn(until=lambda: line.came > 0)
+    line.answer()
+    assert line.came <= READ_BYTES
+    line.on_data = lambda: None
+    line.end()
+    line.turn(until=lambda: line.came == len(BLOCK))
+
+
+def test_a_connection_that_ends_while_it_is_held_is_no_trouble(line: Line) -> None:
+    line.begin()
+    line.transport.abort()
+    line.turn(until=lambda: line.transport._sock is None)
+    line.end()
+    line.turn(until=lambda: True)
+
+
+def test_another_inside_of_pika_cannot_be_held() -> None:
+    assert not Hold().begin(None)
+    assert not Hold().begin(object())
