@@ -5,8 +5,9 @@
  * DECK is a file of bodies of SIZE bytes each, taken in turns. Into each body go its number (eight
  * digits from byte 8 on) and the time it is handed to the library (CLOCK_MONOTONIC, nanoseconds,
  * nineteen digits from byte 24 on). With RATE, so many a second are sent, evenly; without, as many
- * as the broker takes (RATE 0 is the same). EXCHANGE takes them in place of the default one, with QUEUE
- * as the routing key. The last line printed: seconds that it took.
+ * as the broker takes (RATE 0 is the same), and it ends when the broker has confirmed all of them: they
+ * are on its disk then, and no drain finds it still writing. EXCHANGE takes them in place of the default
+ * one, with QUEUE as the routing key. The last line printed: seconds that it took.
  */
 #define PROGRAM "fill"
 #include "connect.h"
@@ -14,7 +15,13 @@
 #include <string.h>
 #include <time.h>
 
-enum { NUMBER_AT = 8, NUMBER_DIGITS = 8, STAMP_AT = 24, STAMP_DIGITS = 19 };
+enum { NUMBER_AT = 8, NUMBER_DIGITS = 8, STAMP_AT = 24, STAMP_DIGITS = 19, LOOK_EVERY = 64 };
+
+/* What the broker has confirmed: a mark for each message, by its number from 1 on. */
+typedef struct {
+    char *marks;
+    uint64_t below, count; /* all below are marked; so many are marked */
+} confirms_t;
 
 static uint64_t now(void) {
     struct timespec at;
@@ -47,6 +54,31 @@ static char *deck_of(const char *path, size_t size, size_t *bodies) {
     return deck;
 }
 
+static void mark(confirms_t *confirms, uint64_t number) {
+    confirms->count += !confirms->marks[number];
+    confirms->marks[number] = 1;
+}
+
+/* Take in the confirms that are there; with `wait`, wait for one. */
+static void look(amqp_connection_state_t connection, confirms_t *confirms, int wait) {
+    amqp_frame_t frame;
+    struct timeval none = {0, 0};
+    amqp_maybe_release_buffers(connection);
+    for (;; wait = 0) {
+        const int status = amqp_simple_wait_frame_noblock(connection, &frame, wait ? NULL : &none);
+        if (status == AMQP_STATUS_TIMEOUT) {
+            return;
+        }
+        must(status == AMQP_STATUS_OK && frame.frame_type == AMQP_FRAME_METHOD &&
+             frame.payload.method.id == AMQP_BASIC_ACK_METHOD, "confirm");
+        const amqp_basic_ack_t *ack = frame.payload.method.decoded;
+        for (; ack->multiple && confirms->below <= ack->delivery_tag; confirms->below++) {
+            mark(confirms, confirms->below);
+        }
+        mark(confirms, ack->delivery_tag);
+    }
+}
+
 int main(int argc, char **argv) {
     must(argc >= 6 && argc <= 8, "usage: fill PORT QUEUE COUNT SIZE DECK [RATE [EXCHANGE]];");
     const uint64_t count = strtoull(argv[3], NULL, 10);
@@ -64,6 +96,12 @@ int main(int argc, char **argv) {
         .delivery_mode = AMQP_DELIVERY_PERSISTENT,
         .timestamp = (uint64_t)time(NULL),
     };
+    confirms_t confirms = {calloc(count + 1, 1), 1, 0};
+    must(confirms.marks != NULL, "memory");
+    if (rate <= 0) {
+        amqp_confirm_select(connection, 1);
+        answered(connection, "confirm.select");
+    }
     char id[NUMBER_DIGITS + 1] = {0};
     const uint64_t began = now();
     for (uint64_t number = 0; number < count; number++) {
@@ -78,6 +116,12 @@ int main(int argc, char **argv) {
         const amqp_bytes_t bytes = {size, body};
         must(amqp_basic_publish(connection, 1, amqp_cstring_bytes(exchange),
                                 amqp_cstring_bytes(argv[2]), 0, 0, &properties, bytes) == AMQP_STATUS_OK, "publish");
+        if (rate <= 0 && number % LOOK_EVERY == 0) {
+            look(connection, &confirms, 0);
+        }
+    }
+    while (rate <= 0 && confirms.count < count) {
+        look(connection, &confirms, 1);
     }
     printf("%.6f\n", (double)(now() - began) / 1e9);
     /* The broker has taken everything once it answers what comes after it. */
