@@ -1,4 +1,5 @@
-"""What `fill.c` does, where there is no C compiler: slower, and it takes more of a core.
+"""What `fill.c` does, where there is no C compiler: slower, and it takes more of a core. It has
+each message confirmed at any rate.
 
 `python -m bench.fill PORT QUEUE COUNT SIZE DECK [RATE [EXCHANGE]]`
 """
@@ -11,8 +12,9 @@ from pathlib import Path
 import pika
 
 from bench.bodies import NUMBER_AT, NUMBER_DIGITS, STAMP_AT, STAMP_DIGITS
-from bench.stage import QUEUE
-from support.broker import channel
+from logfan.config import Settings
+from logfan.link import Link
+from logfan.publish import Window
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -22,23 +24,29 @@ def main(arguments: Sequence[str]) -> None:
     rate = float(arguments[5]) if len(arguments) > 5 else 0.0
     exchange = arguments[6] if len(arguments) > 6 else ""
     bodies = [bytearray(deck[at : at + size]) for at in range(0, len(deck), size)]
-    properties = pika.BasicProperties(
-        content_type="application/json", delivery_mode=2, timestamp=int(time.time())
-    )
-    with channel(f"amqp://guest:guest@127.0.0.1:{port}/%2F") as open_channel:
+    url = f"amqp://guest:guest@127.0.0.1:{port}/%2F"
+    settings = {"rabbitmq": {"urls": [url]}, "sinks": {"none": {"kind": "none"}}}
+    with Link(Settings.model_validate(settings)) as link:
+        window = Window(link.lane())
         began = time.monotonic()
         for number in range(count):
             if rate:
-                time.sleep(max(0.0, began + number / rate - time.monotonic()))
+                early = began + number / rate - time.monotonic()
+                link.until(link.time_limit(max(0.0, early)))
             body = bodies[number % len(bodies)]
-            properties.message_id = f"{number:0{NUMBER_DIGITS}d}"
-            body[NUMBER_AT : NUMBER_AT + NUMBER_DIGITS] = properties.message_id.encode()
+            name = f"{number:0{NUMBER_DIGITS}d}"
+            body[NUMBER_AT : NUMBER_AT + NUMBER_DIGITS] = name.encode()
             stamp = f"{time.monotonic_ns():0{STAMP_DIGITS}d}".encode()
             body[STAMP_AT : STAMP_AT + STAMP_DIGITS] = stamp
-            open_channel.basic_publish(exchange, queue, bytes(body), properties)
+            properties = pika.BasicProperties(
+                content_type="application/json", delivery_mode=2, timestamp=int(time.time()),
+                message_id=name,
+            )  # fmt: skip
+            window.publish(exchange, queue, bytes(body), properties)
         print(f"{time.monotonic() - began:.6f}")
-        # An answer to a later request means that all before it is in the queue.
-        open_channel.queue_declare(QUEUE, passive=True)
+        window.drain()
+        if window.returned or window.rejected:
+            sys.exit(f"{window.returned + window.rejected} messages reached no queue")
 
 
 if __name__ == "__main__":

@@ -155,6 +155,8 @@ class Results:
     """What there was no time for."""
     failures: list[str] = field(default_factory=list)
     """Whoever lost messages or broke down."""
+    disk_rate: float = 0.0
+    """Bytes a second that the disk alone takes, see `disk.durable_rate`; 0.0: not measured."""
 
     def medians(self, group: str = "", **wanted: object) -> list[Median]:
         """One for each case, in the order in which they were first measured."""
@@ -184,6 +186,7 @@ class Results:
             absent=data["absent"],
             skipped=data["skipped"],
             failures=data["failures"],
+            disk_rate=data.get("disk_rate", 0.0),
         )
 
 

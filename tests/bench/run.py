@@ -21,11 +21,11 @@ from statistics import median
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import chart, contest, crowd, entrants, latency, plan, table
+from bench import chart, contest, crowd, disk, entrants, latency, plan, table
 from bench.build import logfan_as_installed, programs
 from bench.clocks import CpuClock
 from bench.entrants import CUMULATIVE, ONE
-from bench.plan import INSTANCES, MAIN, QUEUES, Plan, Rate
+from bench.plan import INSTANCES, MAIN, QUEUES, SIZE, Plan, Rate
 from bench.results import Case, Median, Results
 from bench.stage import MOST_QUEUES, PLUGIN, QUEUE, Observer, Stage, queues_of
 from chaos.run import interrupt, options_of
@@ -122,6 +122,9 @@ class Runner:
             self.latency(rate)
         for case in turns[first:]:
             self.drain(case)
+        if any(case.group == SIZE for case in turns) and not self._is_late("the disk alone"):
+            self._show("the disk alone")
+            self._results.disk_rate = disk.durable_rate(self._stage.folder)
 
     def _warm_up(self) -> None:
         """A drain that is thrown away: the broker's code and the page cache get warm."""

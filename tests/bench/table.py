@@ -1,12 +1,12 @@
 """Results as tables: once as rows of words, shown on a terminal and as Markdown."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 from rich.table import Table
 
-from bench import targets
+from bench import disk, targets
 from bench.entrants import CUMULATIVE, LIMIT, files_of, title_of
 from bench.plan import BACKLOG, INSTANCES, MAIN, PREFETCH, QUEUE, QUEUES, SINKS, SIZE
 from bench.results import Latency, Median, Results
@@ -78,10 +78,25 @@ def _sinks(results: Results) -> Grid:
 
 
 def _sizes(results: Results) -> Grid:
-    return _by(
+    grid = _by(
         "Size of the bodies", "size", results, [MAIN, SIZE], lambda middle: middle.case.size,
         lambda size: f"{bytes_of(int(size))}", show=_rate_and_bytes,
     )  # fmt: skip
+    return replace(grid, note=_of_the_disk(results))
+
+
+def _of_the_disk(results: Results) -> str:
+    if not results.disk_rate:
+        return ""
+    words = (
+        f"The disk alone took {results.disk_rate / 1e6:,.0f} MB/s: lines of 1 MiB, one thread, an "
+        f"fdatasync each {bytes_of(disk.SYNC_BYTES)}"
+    )
+    limit = results.median(SIZE, entrant=LIMIT, size=disk.LINE_BYTES)
+    if limit:
+        share = results.disk_rate / (limit.rate * limit.case.size)
+        words += f". That is {share:.2f} of what the C client took, which keeps nothing"
+    return f"{words}."
 
 
 def _by_prefetch(results: Results) -> Grid:
@@ -216,7 +231,12 @@ def _targets(results: Results) -> Grid:
     rows = [(r.title, r.reach, r.beyond, r.measured, r.verdict) for r in targets.rows(results)]
     if not results.medians(MAIN):  # a run that is about something else
         rows = []
-    return Grid("Targets", ("measure", "to reach", "beyond", "measured", ""), rows)
+    most = targets.most_possible(results)
+    note = ""
+    if most:
+        note = f"The C client itself is {' and '.join(most)}: where a target is more, it is out of "
+        note += "reach on this machine."
+    return Grid("Targets", ("measure", "to reach", "beyond", "measured", ""), rows, note)
 
 
 def line_of(middle: Median) -> str:

@@ -85,6 +85,18 @@ def _against_the_better(name: str, *others: str) -> Measure:
     return measure
 
 
+def most_possible(results: Results) -> list[str]:
+    """What the C limit reaches against those that our rates are held against, in words."""
+    parts = (
+        (ratio(LIMIT, CUMULATIVE)(results), "{:.2f} of bare pika with cumulative acks"),
+        (
+            _against_the_better(LIMIT, FASTSTREAM, AIO_PIKA)(results),
+            "{:.2f} of the faster of FastStream and aio-pika",
+        ),
+    )
+    return [words.format(value) for value, words in parts if value is not None]
+
+
 def _cpu(name: str) -> Measure:
     def measure(results: Results) -> float | None:
         middle = results.median(MAIN, entrant=name)

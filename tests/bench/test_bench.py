@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from bench import bodies, chart, contest, crowd, latency, table, targets
+from bench import bodies, chart, contest, crowd, disk, latency, table, targets
 from bench.build import Programs
 from bench.clocks import CpuClock, interpolated
 from bench.entrants import (
@@ -96,6 +96,20 @@ def test_a_slower_or_a_missing_measurement_is_not_called_reached(results: Result
     assert verdicts[:6] == ["NOT REACHED"] * 6
     assert verdicts[9:11] == ["not measured"] * 2
     assert verdicts[-1] == "NOT REACHED"
+
+
+def test_what_the_disk_and_the_limit_allow_is_told(results: Results, tmp_path: Path) -> None:
+    assert "of the faster of FastStream and aio-pika: where a target is more" in table.markdown(
+        results
+    )
+    [row] = [m for m in results.medians(SIZE) if m.case.entrant == LIMIT]
+    results.disk_rate = 0.5 * row.rate * row.case.size
+    assert "an fdatasync each 8 MiB. That is 0.50 of what" in table.markdown(results)
+    moments = iter((0.0, 2.0, 3.0, 4.0, 10.0, 14.0))
+    assert (
+        disk.durable_rate(tmp_path, disk.SYNC_BYTES, lambda: next(moments)) == disk.SYNC_BYTES / 2
+    )
+    assert disk.durable_rate(tmp_path, disk.SYNC_BYTES) > 0
 
 
 def test_results_come_back_from_their_json(results: Results) -> None:

@@ -65,10 +65,11 @@ def old_generation_acked() -> None:
     stale: list[Any] = []
 
     def make_settle(settle: Any) -> Any:
-        def late(ledger: Any, batch: Any, sink: int) -> None:
-            settle(ledger, batch, sink)
-            if batch.abandoned and not batch.owed:
+        def late(ledger: Any, batch: Any, sink: int) -> Any:
+            done = settle(ledger, batch, sink)
+            if batch.abandoned and done:
                 stale.append(batch)
+            return done
 
         return late
 
