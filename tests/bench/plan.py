@@ -76,8 +76,7 @@ def whole(seconds: float) -> Plan:
         groups=(
             (3, [_main(name, count) for name, count in main]),
             (3, [Case(BACKLOG, name, 10_000) for name in (LIMIT, THREE)]),
-            (1, [Case(BACKLOG, name, 100_000) for name in (LIMIT, THREE)]),
-            (1, [Case(BACKLOG, THREE, 1_000_000)]),
+            (1, [Case(BACKLOG, name, n) for n in (100_000, 1_000_000) for name in (LIMIT, THREE)]),
             (2, [Case(SIZE, name, 250, size=1 << 20) for name in trio]),
             (2, [Case(SINKS, with_files(number), 40_000) for number in (1, 2, 4, 8)]),
             (1, [Case(SIZE, name, count, size=size) for size, count in sizes for name in trio]),

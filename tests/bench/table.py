@@ -234,8 +234,10 @@ def _targets(results: Results) -> Grid:
     most = targets.most_possible(results)
     note = ""
     if most:
-        note = f"The C client itself is {' and '.join(most)}: where a target is more, it is out of "
-        note += "reach on this machine."
+        note = (
+            f"The same of the C client, which does nothing: {', '.join(most)}. Where a target is "
+        )
+        note += "beyond that, the broker stands in the way."
     return Grid("Targets", ("measure", "to reach", "beyond", "measured", ""), rows, note)
 
 

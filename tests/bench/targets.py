@@ -86,15 +86,17 @@ def _against_the_better(name: str, *others: str) -> Measure:
 
 
 def most_possible(results: Results) -> list[str]:
-    """What the C limit reaches against those that our rates are held against, in words."""
+    """What came out for the C limit where the broker is what decides, in words."""
     parts = (
-        (ratio(LIMIT, CUMULATIVE)(results), "{:.2f} of bare pika with cumulative acks"),
+        (ratio(LIMIT, CUMULATIVE), "{:.2f} of bare pika with cumulative acks"),
         (
-            _against_the_better(LIMIT, FASTSTREAM, AIO_PIKA)(results),
+            _against_the_better(LIMIT, FASTSTREAM, AIO_PIKA),
             "{:.2f} of the faster of FastStream and aio-pika",
         ),
+        (growth(LIMIT), "{:+.1f} % a message from a backlog of 10,000 to 1,000,000"),
     )
-    return [words.format(value) for value, words in parts if value is not None]
+    found = [(measure(results), words) for measure, words in parts]
+    return [words.format(value) for value, words in found if value is not None]
 
 
 def _cpu(name: str) -> Measure:
@@ -113,12 +115,16 @@ def each_further_sink(results: Results) -> float | None:
     return slope((files_of(middle.case.entrant), middle.cpu_us) for middle in middles)
 
 
-def growth(results: Results) -> float | None:
+def growth(name: str) -> Measure:
     """Per cent that a message takes longer from the largest backlog than from 10,000."""
-    middles = {middle.case.count: middle for middle in results.medians(BACKLOG, entrant=THREE)}
-    if 1_000_000 not in middles or 10_000 not in middles:
-        return None
-    return (middles[1_000_000].us_a_message / middles[10_000].us_a_message - 1) * 100
+
+    def measure(results: Results) -> float | None:
+        middles = {middle.case.count: middle for middle in results.medians(BACKLOG, entrant=name)}
+        if 1_000_000 not in middles or 10_000 not in middles:
+            return None
+        return (middles[1_000_000].us_a_message / middles[10_000].us_a_message - 1) * 100
+
+    return measure
 
 
 def _memory(results: Results) -> float | None:
@@ -156,7 +162,7 @@ TARGETS = (
     Target("latency at 1,000 messages a second, p50", 3, 1, "ms", _latency("p50")),
     Target("latency at 1,000 messages a second, p99", 15, 5, "ms", _latency("p99")),
     Target("peak memory, 1,000,000 messages, three sinks", 70, 45, "MB", _memory),
-    Target("growth of time a message, backlog of 10,000 to 1,000,000", 10, 0, "%", growth),
+    Target("growth of time a message, backlog of 10,000 to 1,000,000", 10, 0, "%", growth(THREE)),
     Target("start of logfan run to consuming", 0.8, 0.4, "s", _start),
     Target("1 MiB bodies: bytes a second against the C limit", 0.7, 0.9, "x",
            ratio(ONE, LIMIT, SIZE, size=1 << 20), more_is_better=True),
