@@ -118,10 +118,25 @@ def lines(
                 f'<circle class="dot {row.style}" cx="{x:.1f}" cy="{y:.1f}" r="3.5">'
                 f"<title>{escape(row.label)}: {_plain(value)}</title></circle>"
             )
-            if with_values and x < places[-1][0]:
-                parts.append(_text(x, y - 9, _plain(value), "axis", "middle"))
+    if with_values:
+        parts += _value_labels(rows, across, up)
     parts += _end_labels(rows, across, up, right)
     return _picture(title, foot + _BOTTOM, parts)
+
+
+def _value_labels(
+    rows: Sequence[Line], across: Callable[[float], float], up: Callable[[float], float]
+) -> list[str]:
+    """Values above their points, but for the last of a line; moved down where they would touch."""
+    points = sorted((x, up(y), y) for row in rows for x, y in row.points[:-1])
+    parts = []
+    column, lowest = math.nan, -math.inf
+    for x, place, value in points:
+        if x != column:
+            column, lowest = x, -math.inf
+        lowest = max(place - 9, lowest + _LABEL_GAP - 2)
+        parts.append(_text(across(x), lowest, _plain(value), "axis", "middle"))
+    return parts
 
 
 def _end_labels(

@@ -1,5 +1,6 @@
 """The bench itself: its arithmetic, its pictures, its verdicts, and one real drain."""
 
+import re
 import tempfile
 from array import array
 from collections.abc import Iterator
@@ -111,6 +112,16 @@ def test_what_the_disk_and_the_limit_allow_is_told(results: Results, tmp_path: P
         disk.durable_rate(tmp_path, disk.SYNC_BYTES, lambda: next(moments)) == disk.SYNC_BYTES / 2
     )
     assert disk.durable_rate(tmp_path, disk.SYNC_BYTES) > 0
+
+
+def test_values_of_lines_that_lie_close_do_not_cover_each_other(results: Results) -> None:
+    results.latencies.append(Latency(ONE, 100, 100, 800, "100/s", 0.91, 6.1, 8.1, 9.1))
+    form = r'class="axis" x="([0-9.]+)" y="([0-9.]+)" text-anchor="middle">([0-9.]+)<'
+    places = re.findall(form, chart.latencies(results))
+    heights = {value: (x, float(y)) for x, y, value in places}
+    (column, one), (same, other) = heights["0.9"], heights["0.91"]
+    assert column == same
+    assert abs(one - other) > 12
 
 
 def test_results_come_back_from_their_json(results: Results) -> None:
