@@ -5,7 +5,7 @@ import errno
 import ssl
 from typing import Any
 
-_NEEDS = ("_sock", "_nbio", "_on_socket_readable")
+_NEEDS = ("_sock", "_nbio", "_on_socket_readable", "_state")
 
 
 class Hold:
@@ -24,9 +24,9 @@ class Hold:
         return True
 
     def end(self, transport: Any) -> None:
-        """Let go of it, if it is still there."""
+        """Let go of it. One that is ending, or has ended, is not read any more."""
         self._holders -= 1
-        if self._holders or transport is None or transport._sock is None:
+        if self._holders or transport is None or transport._state != transport._STATE_ACTIVE:
             return
         transport._nbio.set_reader(transport._sock.fileno(), transport._on_socket_readable)
         if _is_tls(transport):
