@@ -6,8 +6,9 @@ from logfan.config import ReconnectSettings
 
 _UNREACHABLE_MAX_SECONDS = 2.0
 """A refused TCP connect costs nobody anything: ask often, so that we are back soon."""
-_STABLE_SECONDS = 10.0
-"""A subscription that lived so long was good: the next trouble starts with a short back-off."""
+_STABLE_SECONDS = 3.0
+"""A subscription that lived so long was good: the next trouble starts with a short back-off. More
+would hold up who loses one node of a cluster after the other."""
 
 
 class Reconnect:

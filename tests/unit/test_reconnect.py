@@ -1,0 +1,68 @@
+"""The pace of the way back: whom to ask next, and when."""
+
+import pytest
+
+from logfan.broker import Kind, Trouble
+from logfan.config import ReconnectSettings
+from logfan.reconnect import Reconnect
+
+LOST, REFUSED, UNREACHABLE = (
+    Trouble(kind, "why") for kind in (Kind.LOST, Kind.REFUSED, Kind.UNREACHABLE)
+)
+
+
+class Way:
+    """Attempts one after the other, each after the wait that was asked for."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._reconnect = Reconnect(ReconnectSettings())
+
+    def lives(self, seconds: float) -> float:
+        """A subscription for so long, then it is lost. The wait that follows."""
+        self._reconnect.connected()
+        self._reconnect.subscribed(self.now)
+        self.now += seconds
+        return self.fails(LOST)
+
+    def fails(self, trouble: Trouble) -> float:
+        """An attempt, or what came of it, is over. The wait that follows."""
+        self._reconnect.ended(self.now)
+        wait = self._reconnect.delay(trouble)
+        self.now += wait
+        return wait
+
+
+def test_the_urls_are_asked_in_turn() -> None:
+    reconnect = Reconnect(ReconnectSettings())
+    urls = ["a", "b", "c"]
+    assert [reconnect.next_url(urls) for _ in range(5)] == ["a", "b", "c", "a", "b"]
+
+
+@pytest.mark.parametrize("seconds", [3.1, 6.0, 3600.0])
+def test_after_a_subscription_that_lived_for_a_while_the_wait_is_short(seconds: float) -> None:
+    """As where one node of a cluster after the other goes away."""
+    way = Way()
+    assert max(way.lives(seconds) for _ in range(50)) <= 0.5
+
+
+@pytest.mark.parametrize("seconds", [0.1, 2.9])
+def test_one_that_is_soon_lost_waits_longer_and_longer_up_to_the_maximum(seconds: float) -> None:
+    way = Way()
+    waits = [way.lives(seconds) for _ in range(12)]
+    assert waits[0] <= 0.5
+    assert waits[3] > 1.0
+    assert all(15.0 <= wait <= 30.0 for wait in waits[7:])
+    way.lives(3.1)
+    assert way.lives(0.1) <= 1.0
+
+
+def test_what_is_refused_waits_longer_and_longer() -> None:
+    way = Way()
+    assert [way.fails(REFUSED) for _ in range(10)][-1] >= 15.0
+
+
+def test_an_address_where_nobody_is_costs_two_seconds_at_most_and_slows_nothing_else() -> None:
+    way = Way()
+    assert max(way.fails(UNREACHABLE) for _ in range(50)) <= 2.0
+    assert way.lives(0.1) <= 0.5
