@@ -13,6 +13,8 @@ GOOD_BYTES = 64 * 1024
 """or one of so many bytes of bodies: much more than that the socket would not hold meanwhile."""
 _FAST = 5_000
 """Messages a second from which on it is worth to wait."""
+LEAST_ROOM = 100
+"""Where fewer may come meanwhile the window is small: it would be empty before the wait is over."""
 _LOOK_SECONDS = 0.01
 
 
@@ -35,6 +37,6 @@ class Pace:
             self._since, self._count = now, 0
         fitting = (GOOD_BYTES - size) * messages / max(1, size)
         wanted = min(GOOD_READ - messages, fitting, room)
-        if self._rate < _FAST or wanted <= 0:
+        if self._rate < _FAST or wanted <= 0 or room < LEAST_ROOM:
             return 0.0
         return min(MOST_SECONDS, wanted / self._rate)

@@ -56,13 +56,12 @@ def test_each_message_is_written_then_durable_then_acknowledged(
 ) -> None:
     sinks = '[sinks.a]\nkind = "file"\npath = "logs/a.log"\nrotate = { size = "1B" }'
     trace = tmp_path / "trace"
-    with DaemonProcess(tmp_path, node.url, names, sinks) as daemon:
-        with traced(daemon.pid, trace):
-            for number in range(1, 4):
-                publish(node.url, names.exchange, [b"%d" % number])
-                wait_until(lambda: daemon.acked() == number, "acknowledged")  # noqa: B023
-            # To the end: an acknowledgement counts before the loop's next turn sends it.
-            assert daemon.stop() == 0
+    with DaemonProcess(tmp_path, node.url, names, sinks) as daemon, traced(daemon.pid, trace):
+        for number in range(1, 4):
+            publish(node.url, names.exchange, [b"%d" % number])
+            wait_until(lambda: daemon.acked() == number, "acknowledged")  # noqa: B023
+        # To the end: an acknowledgement counts before the loop's next turn sends it.
+        assert daemon.stop() == 0
     file, folder = "logs/a.log>", "logs>"
     told: list[str] = []
     for line in map(plain, trace.read_text().splitlines()):

@@ -30,16 +30,23 @@ from support.strands import Strand, StrandClock, StrandInbox
 PREFETCH = 6
 THIRD = 600.0
 """Of the acknowledgement timeout, in seconds."""
-SETTINGS = Settings(
-    sinks={name: SinkSettings(kind="model") for name in SINKS},
-    rabbitmq=RabbitmqSettings.model_validate(
-        {
-            "prefetch": PREFETCH,
-            "max_in_flight_bytes": f"{BUDGET}B",
-            "acknowledgement_timeout": "30m",
-        }
-    ),
-)
+
+
+def settings_of(prefetch: int, budget: int) -> Settings:
+    """A daemon's, with all sinks of the model. `budget`: bytes."""
+    return Settings(
+        sinks={name: SinkSettings(kind="model") for name in SINKS},
+        rabbitmq=RabbitmqSettings.model_validate(
+            {
+                "prefetch": prefetch,
+                "max_in_flight_bytes": f"{budget}B",
+                "acknowledgement_timeout": "30m",
+            }
+        ),
+    )
+
+
+SETTINGS = settings_of(PREFETCH, BUDGET)
 
 
 class Watched:
@@ -71,7 +78,8 @@ class Watched:
 class Daemon:
     """A road and its workers, as `Consumer` and `Pipeline` put them together."""
 
-    def __init__(self, truth: Truth, queue: list[Message]) -> None:
+    def __init__(self, truth: Truth, queue: list[Message], settings: Settings = SETTINGS) -> None:
+        self._rabbitmq = settings.rabbitmq
         self.truth, self.queue = truth, queue
         self.can_be_held = True
         """Whether reading can stop, as without TLS."""
@@ -89,7 +97,7 @@ class Daemon:
         self.workers = [self._worker(n, store) for n, store in enumerate(self.stores)]
         self._soon: list[Callable[[], None]] = []
         self.road = Road(
-            settings=SETTINGS, numbers=self.numbers, clock=StrandClock(truth.time, Strand()),
+            settings=settings, numbers=self.numbers, clock=StrandClock(truth.time, Strand()),
             workers=self.workers, soon=self._soon.append, cross=self.calls.append,
             say=lambda words: None, drained=self._note_drained,
         )  # fmt: skip
@@ -101,9 +109,9 @@ class Daemon:
         worker = SinkWorker(
             sink=store,
             limits=Limits(
-                max_records=3, max_bytes=300, window=PREFETCH,
-                waiting_records=None if required else PREFETCH,
-                waiting_bytes=None if required else BUDGET,
+                max_records=3, max_bytes=300, window=self._rabbitmq.prefetch,
+                waiting_records=None if required else self._rabbitmq.prefetch,
+                waiting_bytes=None if required else self._rabbitmq.max_in_flight_bytes,
             ),
             backoff=Backoff(0.2, 30.0, jitter=False),
             numbers=SinkNumbers(),

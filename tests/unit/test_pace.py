@@ -2,7 +2,7 @@
 
 import pytest
 
-from logfan.pace import GOOD_BYTES, GOOD_READ, MOST_SECONDS, Pace
+from logfan.pace import GOOD_BYTES, GOOD_READ, LEAST_ROOM, MOST_SECONDS, Pace
 
 ROOM = 1_000_000
 
@@ -59,9 +59,14 @@ def test_it_waits_for_no_more_bytes_than_the_socket_holds() -> None:
 
 
 def test_it_waits_for_no_more_than_the_broker_may_send() -> None:
-    assert rushed(40_000).wait(101.0, 10, 100, room=20) == pytest.approx(20 / 40_000)
-    assert rushed(40_000).wait(101.0, 10, 100, room=0) == 0
-    assert rushed(40_000).wait(101.0, 10, 100, room=-5) == 0
+    some = LEAST_ROOM + 20
+    assert rushed(40_000).wait(101.0, 10, 100, room=some) == pytest.approx(some / 40_000)
+
+
+def test_where_hardly_anything_may_come_it_does_not_wait() -> None:
+    assert rushed(40_000).wait(101.0, 10, 100, room=LEAST_ROOM) > 0
+    for room in (LEAST_ROOM - 1, 0, -5):
+        assert rushed(40_000).wait(101.0, 10, 100, room=room) == 0
 
 
 def test_it_ends_with_the_rush() -> None:

@@ -1,9 +1,10 @@
-"""The road keeps still for a moment where much comes in small reads, and never else."""
+"""Nothing is read for a moment where much comes in small reads, and never else."""
 
-from logfan.pace import MOST_SECONDS
+from logfan.pace import LEAST_ROOM, MOST_SECONDS
 from support.model import Message, Truth, body_of
-from support.model_daemon import PREFETCH, Daemon
+from support.model_daemon import Daemon, settings_of
 
+PREFETCH = 4 * LEAST_ROOM
 FAST, SLOW = 0.0001, 0.001
 """Seconds from one message to the next."""
 
@@ -11,9 +12,9 @@ FAST, SLOW = 0.0001, 0.001
 class Traffic:
     """A daemon to which messages come one by one."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefetch: int = PREFETCH) -> None:
         self._truth, self._queue = Truth(), list[Message]()
-        self.daemon = Daemon(self._truth, self._queue)
+        self.daemon = Daemon(self._truth, self._queue, settings_of(prefetch, 1 << 20))
         self.daemon.connect()
         self.daemon.read(1)
 
@@ -24,7 +25,8 @@ class Traffic:
         self._queue.append(Message(number, body_of(number, "", 12)))
 
     def flow(self, count: int, gap: float, *, work: bool = True) -> int:
-        """So many messages, each `gap` seconds after the other. How often it kept still."""
+        """So many messages, each `gap` seconds after the other. How often it read nothing for a
+        moment."""
         before = len(self.daemon.rests)
         for _ in range(count):
             self._truth.time.now += gap
@@ -53,8 +55,15 @@ def test_it_rests_only_while_less_than_half_of_the_prefetch_is_in_flight() -> No
     """Else the broker would wait for an acknowledgement, and we for the broker."""
     traffic = Traffic()
     traffic.flow(1_000, FAST)
-    assert traffic.flow(PREFETCH // 2 - 1, FAST, work=False) == PREFETCH // 2 - 1
-    assert traffic.flow(PREFETCH - PREFETCH // 2, FAST, work=False) == 0
+    most = PREFETCH // 2 - LEAST_ROOM
+    assert traffic.flow(most, FAST, work=False) == most
+    assert traffic.flow(PREFETCH - most, FAST, work=False) == 0
+    traffic.daemon.kill()
+
+
+def test_a_small_window_is_not_kept_waiting() -> None:
+    traffic = Traffic(2 * LEAST_ROOM - 2)
+    assert traffic.flow(1_000, FAST) == 0
     traffic.daemon.kill()
 
 
