@@ -1,6 +1,7 @@
 """While a connection's reading is held nothing comes in, and everything else goes on."""
 
 import contextlib
+import select
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -12,8 +13,12 @@ from pika.adapters.select_connection import IOLoop
 from pika.adapters.utils import io_services_utils as transports
 from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
 
+from logfan import wire
 from logfan.holding import Hold
 from support.certificates import Authority
+from support.readers import Reader
+from support.waiting import wait_until
+from support.wire_bytes import Scene
 
 BLOCK = b"0123456789abcdef" * 1024
 """What becomes one record of TLS."""
@@ -161,6 +166,19 @@ def test_a_connection_that_ends_while_it_is_held_is_no_trouble(line: Line) -> No
     line.end()
     assert fd not in line.nbio._watchers, "the next connection may have this number"
     line.turn(until=lambda: line.transport._sock is None)
+
+
+def test_a_consumer_reads_nothing_while_its_connection_is_held(line: Line) -> None:
+    reader = Reader(wire.Connection, Scene(1, "tag", "plain", company=False))
+    connection, reader.connection._transport = reader.connection, line.transport
+    near = line.transport._sock
+    line.far.sendall(BLOCK)
+    assert connection.hold()
+    with pytest.raises((BlockingIOError, ssl.SSLWantReadError)):
+        connection._receive(near, READ_BYTES)
+    connection.go_on()
+    wait_until(lambda: select.select([near], [], [], 0)[0], "there is something to read")
+    assert connection._receive(near, READ_BYTES)
 
 
 def test_another_inside_of_pika_cannot_be_held() -> None:

@@ -327,3 +327,20 @@ def test_what_is_on_its_way_when_a_sink_is_down_for_long_is_handed_back(longest:
     daemon.read(1)  # the cancellation is confirmed
     assert daemon.channel.nacks == PREFETCH
     daemon.kill()
+
+
+def test_what_all_have_is_acknowledged_though_one_call_settles_more_than_that() -> None:
+    truth, queue = Truth(), [Message(n, body_of(n, "", 12)) for n in range(2)]
+    daemon = Daemon(truth, queue)
+    daemon.connect()
+    daemon.read(2)  # the answer, and the first message
+    daemon.read(1)
+    first, second = daemon.road._ledger._open
+    for name in REQUIRED:
+        truth.times_held[name][0] += 1
+    daemon.road.settle(1, [first])
+    assert not daemon.calls, "one sink owes it still: there is nothing to wake the loop for"
+    daemon.road.settle(0, [first, second])
+    daemon.loop()
+    assert truth.acked == {0}
+    daemon.kill()
