@@ -185,11 +185,13 @@ def test_an_optional_sink_holds_nothing_back(
 def test_term_under_load_loses_and_doubles_nothing(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
-    count = 20_000
+    count = 40_000
     # A small window makes the drain slow enough to be interrupted.
-    extra = "prefetch = 50"
+    extra = "prefetch = 10"
     with DaemonProcess(tmp_path, node.url, names, THREE_SINKS, extra=extra) as daemon:
+        daemon.stop()  # the queue is there now, and fills while nobody drains it
         publish(node.url, names.exchange, (b"%d" % n for n in range(count)))
+        daemon.start()
         wait_until(lambda: daemon.acked() > 1_000, "it is in the middle of it")
         daemon.signal(signal.SIGTERM)
         assert daemon.wait() == 0
