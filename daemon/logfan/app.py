@@ -87,8 +87,9 @@ class Daemon:
         memory.return_what_is_free()
         REGISTRY.register(self._collector)
         try:
-            self._http = self._serve(self._prepared)
+            # First the signals: who sees it answer may stop it at once.
             with _Signals(self._events):
+                self._http = self._serve(self._prepared)
                 self._pipeline.start()
                 log.info("metrics at %s/metrics", self._address(settings.http))
                 if settings.rabbitmq.startup == "retry":
