@@ -1,4 +1,4 @@
-"""The layout, held: imports run downward only, and no room outgrows its walls."""
+"""The layout, held: imports run downward only, and no function outgrows a screen."""
 
 import ast
 from pathlib import Path
@@ -18,17 +18,18 @@ ALLOWED: dict[str, set[str]] = {
     "hookspecs": {"api"},
     "units": set(),
     "faults": set(),
+    "foreign": set(),
     "clock": set(),
     "memory": set(),
     "backoff": set(),
     "repetition": set(),
-    "logs": {"explain", "repetition"},
+    "logs": {"foreign", "repetition"},
     "notify": set(),
     "metrics": set(),
     "tls": set(),
     "http_connections": set(),
     "http": {"http_connections", "tls"},
-    "explain": {"faults"},
+    "explain": {"faults", "foreign"},
     "meanings": set(),
     "config": {"explain", "faults", "units"},
     "environment": {"config", "explain", "faults"},
@@ -139,10 +140,9 @@ def test_a_built_in_sink_imports_only_public_names(path: Path) -> None:
     sorted([*HOST.rglob("*.py"), *SINKS.rglob("*.py")]),
     ids=lambda path: str(path.relative_to(ROOT)),
 )
-def test_every_room_says_its_job_and_stays_small(path: Path) -> None:
+def test_every_room_says_its_job_and_functions_stay_short(path: Path) -> None:
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree) or not tree.body
-    assert len(path.read_text().splitlines()) <= 400
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno < 70, node.name

@@ -8,10 +8,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from logfan.faults import Fault
+from logfan.foreign import mask
 
 _SECRET_NAME = re.compile(r"pass|secret|token|credential|api_?key|dsn", re.IGNORECASE)
-# As far as the last @: a password may hold a / that nobody encoded.
-_USER_INFO = re.compile(r"(?<=://)\S*@")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:/+", re.IGNORECASE)
 _URL_NAME = re.compile(r"(?:^|_)urls?$", re.IGNORECASE)
 # Without a user a URL may still be a password in the wrong place: as in amqp://bob:s3cret.
@@ -50,11 +49,6 @@ def did_you_mean(wrong: str, right: Iterable[str]) -> str:
 def is_secret_name(name: str) -> bool:
     """Whether a key of this name holds a secret, as far as a name can say."""
     return _SECRET_NAME.search(name) is not None
-
-
-def mask(text: str) -> str:
-    """The text with user and password of every URL in it hidden."""
-    return _USER_INFO.sub("***@", text)
 
 
 def shown(place: str, value: object) -> str | None:

@@ -16,7 +16,7 @@ from typing import TextIO
 
 import orjson
 
-from logfan.explain import mask
+from logfan.foreign import mask
 from logfan.repetition import Repetition
 
 TEXT, JSON = "text", "json"

@@ -1,0 +1,77 @@
+"""Text of foreign objects: exceptions, reasons, replies, bodies. Sans-I/O.
+
+What others wrote may raise when it is asked for its text, may be without end, may hold half of a
+character, a terminal's commands, or a password in a URL. It is taken here and nowhere else:
+guarded, cut, and in linear time.
+"""
+
+import re
+
+REASON_CHARACTERS = 1000
+"""So much of a failure's text is kept, shown and sent."""
+_SCANNED = 8
+"""Text is cut before it is searched: to so many times of what is kept."""
+_WORD = re.compile(r"\S+")
+
+
+def text_of(value: object, most: int = REASON_CHARACTERS) -> str:
+    """`str(value)`, cut to `most` characters, as text that any encoder takes. Never raises.
+
+    Where its `str` fails, or gives no string, the name of its type.
+    """
+    try:
+        text = str(value)
+    except BaseException:  # noqa: BLE001 - a plugin's or a library's code, which may raise anything
+        text = ""
+        failed = True
+    else:
+        failed = False
+    # A subclass of str may have methods of its own: from here on it is one of ours.
+    text = str.__str__(text)
+    if failed:
+        return f"{type_name(value)} (its text cannot be read)"
+    return cut(valid(text[: most + 1]), most)
+
+
+def line_of(value: object, most: int = REASON_CHARACTERS) -> str:
+    """The same on one line, with single spaces."""
+    return cut(" ".join(text_of(value, most * _SCANNED).split()), most)
+
+
+def describe(error: BaseException, most: int = REASON_CHARACTERS) -> str:
+    """`TypeName: text`, on one line; the type's name alone where there is no text."""
+    text, name = line_of(error, most), type_name(error)
+    return (
+        cut(f"{name}: {text}", most) if text and not text.startswith(f"{name} (") else text or name
+    )
+
+
+def type_name(value: object) -> str:
+    """The name of its type, cut."""
+    return cut(valid(str.__str__(type.__getattribute__(type(value), "__name__"))), 100)
+
+
+def cut(text: str, most: int) -> str:
+    """At most `most` characters; `…` as the last one says that there was more."""
+    return text if len(text) <= most else text[: max(0, most - 1)] + "…"
+
+
+def valid(text: str) -> str:
+    """The text with lone surrogates escaped, so that it can be encoded."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+    return text
+
+
+def mask(text: str) -> str:
+    """The text with user and password of every URL in it hidden: from `://` to the last `@` of the
+    same word, as a password may hold an @ that nobody encoded."""
+    return _WORD.sub(_masked, text) if "://" in text and "@" in text else text
+
+
+def _masked(match: re.Match[str]) -> str:
+    word = match[0]
+    start, end = word.find("://"), word.rfind("@")
+    return f"{word[: start + 3]}***{word[end:]}" if 0 <= start < end else word

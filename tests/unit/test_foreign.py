@@ -1,0 +1,85 @@
+"""Foreign text: never an exception, never without end, in linear time."""
+
+import time
+
+import pytest
+
+from logfan import foreign
+
+
+class Hostile(Exception):
+    """Its text raises, whatever it is asked."""
+
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+    __repr__ = __str__
+
+
+class NoString(Exception):
+    """Its text is none."""
+
+    def __str__(self) -> str:
+        return 7  # type: ignore[return-value]  # noqa: PLE0307 - the fault that is tried
+
+
+class Own(str):
+    """A string whose methods lie."""
+
+    __slots__ = ()
+
+    def __getitem__(self, _: object) -> "Own":
+        raise RuntimeError
+
+    def __str__(self) -> str:
+        return self
+
+
+@pytest.mark.parametrize("error", [Hostile(), NoString()])
+def test_a_text_that_cannot_be_had_becomes_the_name_of_the_type(error: Exception) -> None:
+    name = type(error).__name__
+    assert foreign.text_of(error) == f"{name} (its text cannot be read)"
+    assert foreign.line_of(error) == foreign.describe(error) == foreign.text_of(error)
+
+
+def test_a_string_of_a_type_of_its_own_is_taken_as_plain_text() -> None:
+    assert foreign.text_of(Own("abc")) == "abc"
+    assert type(foreign.text_of(Own("abc"))) is str
+
+
+def test_a_text_is_cut_where_it_is_taken() -> None:
+    text = foreign.text_of(ValueError("x" * (100 << 20)))
+    assert len(text) == foreign.REASON_CHARACTERS
+    assert text.endswith("x…")
+    assert len(foreign.describe(ValueError("y" * 5000))) == foreign.REASON_CHARACTERS
+    assert foreign.line_of("a\n\n b", 10) == "a b"
+
+
+def test_a_lone_surrogate_is_escaped() -> None:
+    assert foreign.describe(ValueError("a\ud800b")) == "ValueError: a\\ud800b"
+    foreign.text_of("\udcff" * 5000).encode()
+
+
+def test_an_error_without_a_text_is_its_name() -> None:
+    assert foreign.describe(ValueError()) == "ValueError"
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("amqp://a:b@h/v", "amqp://***@h/v"),
+        ("see amqp://a:p@ss@h and amqps://c:d@e.", "see amqp://***@h and amqps://***@e."),
+        ("mail bob@example.org", "mail bob@example.org"),
+        ("http://h/a b@c", "http://h/a b@c"),
+        ("a@b://c", "a@b://c"),
+    ],
+)
+def test_user_and_password_of_every_url_are_hidden(text: str, masked: str) -> None:
+    assert foreign.mask(text) == masked
+
+
+@pytest.mark.parametrize("text", ["://" * 700_000, "://a " * 400_000 + "@", "://" * 700_000 + " @"])
+def test_masking_takes_linear_time(text: str) -> None:
+    began = time.process_time()
+    foreign.mask(text)
+    assert time.process_time() - began < 2.0
