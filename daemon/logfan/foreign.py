@@ -6,21 +6,27 @@ guarded, cut, and in linear time.
 """
 
 import re
+import traceback
+from collections.abc import Callable, Iterator
 
 REASON_CHARACTERS = 1000
 """So much of a failure's text is kept, shown and sent."""
+TRACEBACK_CHARACTERS = 16_000
+_FRAMES, _CHAINED, _GROUPED = 40, 4, 5
 _SCANNED = 8
 """Text is cut before it is searched: to so many times of what is kept."""
 _WORD = re.compile(r"\S+")
 
 
-def text_of(value: object, most: int = REASON_CHARACTERS) -> str:
+def text_of(
+    value: object, most: int = REASON_CHARACTERS, how: Callable[[object], str] = str
+) -> str:
     """`str(value)`, cut to `most` characters, as text that any encoder takes. Never raises.
 
-    Where its `str` fails, or gives no string, the name of its type.
+    `how` may be `repr`. Where it fails, or gives no string, the name of its type.
     """
     try:
-        text = str(value)
+        text = how(value)
     except BaseException:  # noqa: BLE001 - a plugin's or a library's code, which may raise anything
         text = ""
         failed = True
@@ -48,7 +54,47 @@ def describe(error: BaseException, most: int = REASON_CHARACTERS) -> str:
 
 def type_name(value: object) -> str:
     """The name of its type, cut."""
-    return cut(valid(str.__str__(type.__getattribute__(type(value), "__name__"))), 100)
+    # By the slot itself: a metaclass may have a `__name__` of its own.
+    return cut(valid(str.__str__(_SLOT_OF_NAME.__get__(type(value)))), 100)
+
+
+def traceback_of(error: BaseException) -> str:
+    """Its traceback, after those of what it came from, as Python shows them: the last frames of
+    each, and the end where all of it is too long. Never raises."""
+    try:
+        text = valid("\n".join(_lines_of_chain(error)))
+    except BaseException:  # noqa: BLE001 - frames and sources of a plugin's, of any shape
+        text = describe(error)
+    return text if len(text) <= TRACEBACK_CHARACTERS else "…" + text[1 - TRACEBACK_CHARACTERS :]
+
+
+def _lines_of_chain(error: BaseException) -> Iterator[str]:
+    chain: list[tuple[BaseException, str]] = []
+    one: BaseException | None = error
+    link = ""
+    # By the base's own slots: a plugin's exception may have attributes of its own.
+    while one is not None and len(chain) < _CHAINED:
+        chain.append((one, link))
+        cause = _SLOTS["__cause__"].__get__(one)
+        link = "The above exception was the direct cause of the following exception:"
+        if cause is None and not _SLOTS["__suppress_context__"].__get__(one):
+            cause = _SLOTS["__context__"].__get__(one)
+            link = "During handling of the above exception, another exception occurred:"
+        one = cause
+    for one, link in reversed(chain):
+        yield "Traceback (most recent call last):"
+        for line in traceback.format_tb(_SLOTS["__traceback__"].__get__(one), limit=-_FRAMES):
+            yield cut(line.rstrip("\n"), REASON_CHARACTERS)
+        yield f"{type_name(one)}: {text_of(one)}"
+        if issubclass(type(one), BaseExceptionGroup):
+            for sub in BaseExceptionGroup.exceptions.__get__(one)[:_GROUPED]:
+                yield f"  | {describe(sub)}"
+        if link:
+            yield f"\n{link}\n"
+
+
+_SLOT_OF_NAME = vars(type)["__name__"]
+_SLOTS = vars(BaseException)
 
 
 def cut(text: str, most: int) -> str:

@@ -2,17 +2,34 @@
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 
 from logfan.api import Record, RecordsRejected, Sink, SinkUnavailable
 from logfan.backoff import Backoff
 from logfan.clock import Clock
+from logfan.foreign import describe, line_of, traceback_of
 from logfan.metrics import SinkNumbers
 
 log = logging.getLogger(__name__)
 
 _SAY_AGAIN_SECONDS = 60.0
 _TRACED_MAX = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What came of an attempt that failed, in text of our own: of what the sink raised nothing is
+    kept, as it may be of any size and holds what its frames held."""
+
+    why: str
+    unavailable: bool = False
+    """The sink says that it is down: no evidence against a record."""
+    reasons: Mapping[int, str] = field(default_factory=dict)
+    """The records that it refused, for good, by their index; it took all others."""
+    traceback: str = ""
+    """Empty where the sink named its trouble itself."""
 
 
 class SinkHandle:
@@ -49,44 +66,44 @@ class SinkHandle:
         self._news = News()
         self._traced: set[str] = set()
 
-    def offer(self, records: Sequence[Record]) -> BaseException | None:
-        """Open if need be, write and flush. None where all of it is taken and durable;
-        RecordsRejected where all but those are; else what the sink raised, and it must be opened
-        anew."""
+    def offer(self, records: Sequence[Record]) -> Failure | None:
+        """Open if need be, write and flush. None where all of it is taken and durable; else why
+        not, and unless records were refused the sink must be opened anew."""
         started = self.busy_since = self._clock.monotonic()
-        rejected = None
+        reasons: Mapping[int, str] | None = None
         try:
             if not self.opened:
                 self._ever_opened = True
                 self._sink.open()
                 self.opened = True
             if records:
-                rejected = self._write(records)
+                reasons = self._write(records)
         except BaseException as error:  # noqa: BLE001 - whatever a plugin raises, its records stay
             self.busy_since = None
             self.opened = False
-            return error
+            return _failure(error)
         now = self._clock.monotonic()
         self.busy_since = None
         if records:
             self._numbers.write_seconds.observe(now - started)
-        if rejected is None:
-            self.succeeded()
-        return rejected
+        if reasons:
+            return Failure(f"{counted(len(reasons), 'record')} refused", reasons=reasons)
+        self.succeeded()
+        return None
 
-    def _write(self, records: Sequence[Record]) -> RecordsRejected | None:
+    def _write(self, records: Sequence[Record]) -> Mapping[int, str] | None:
         """Write and flush. What a sink refuses it may know at either."""
-        reasons: dict[int, str] = {}
+        reasons: dict[int, str] | None = None
         try:
             self._sink.write(records)
         except RecordsRejected as rejected:
-            reasons |= _checked(rejected, len(records))
+            reasons = _checked(rejected, len(records))
         try:
             self._sink.flush()
         except RecordsRejected as rejected:
-            reasons |= _checked(rejected, len(records))
+            reasons = (reasons or {}) | _checked(rejected, len(records))
             self._sink.flush()  # of all the others
-        return RecordsRejected(reasons) if reasons else None
+        return reasons
 
     def succeeded(self) -> None:
         """The sink is up."""
@@ -101,12 +118,10 @@ class SinkHandle:
         self._numbers.up = True
         self._numbers.paused = False
 
-    def back_off(
-        self, why: str, *, traceback: BaseException | None = None, quick: bool = False
-    ) -> None:
+    def back_off(self, why: str, *, traceback: str = "", quick: bool = False) -> None:
         """Say why, and wait: the window stands still meanwhile, which is the backpressure.
 
-        `traceback`: of this error, the first time. `quick`: the sink is alive, so that it need not
+        `traceback`: shown the first time. `quick`: the sink is alive, so that it need not
         be given ever more time."""
         self._numbers.up = False
         self._numbers.retries += 1
@@ -118,9 +133,9 @@ class SinkHandle:
             log.warning(
                 "sink %s: %s; retrying in %.2g s; %s held",
                 self.name, why, delay, counted(self._held(), "message"),
-                exc_info=None if why in self._traced else traceback,
+                extra={"traceback": "" if why in self._traced else traceback},
             )  # fmt: skip
-            if traceback is not None and len(self._traced) < _TRACED_MAX:
+            if traceback and len(self._traced) < _TRACED_MAX:
                 self._traced.add(why)
         if not self.quitting:
             self._clock.wait(self.wake, delay)
@@ -140,24 +155,29 @@ class SinkHandle:
         self.busy_since = None
 
 
+def _failure(error: BaseException) -> Failure:
+    # By the type alone: an exception may lie about its class, or raise when it is asked.
+    if issubclass(type(error), SinkUnavailable):
+        return Failure(line_of(error) or "unavailable", unavailable=True)
+    return Failure(describe(error), traceback=traceback_of(error))
+
+
 def _checked(rejected: RecordsRejected, count: int) -> dict[int, str]:
-    for index in rejected.reasons:
+    """The reasons as text of our own. Raises where they name what was not offered, or where the
+    plugin's mapping does."""
+    reasons: dict[int, str] = {}
+    for index in islice(rejected.reasons, count + 1):
         if type(index) is not int or not 0 <= index < count:
-            raise ValueError(f"RecordsRejected names record {index!r} of a batch of {count}")
-    return dict(rejected.reasons)
+            raise ValueError(f"RecordsRejected names record {line_of(index)} of a batch of {count}")
+        reasons[index] = line_of(rejected.reasons[index])
+    if not reasons:
+        raise ValueError("RecordsRejected names no record")
+    return reasons
 
 
 def counted(count: int, noun: str) -> str:
     """`1 message`, `1,000 messages`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def describe(error: BaseException) -> str:
-    """The error in words for the operator, on one line."""
-    text = " ".join(str(error).split())
-    if isinstance(error, SinkUnavailable):
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 class News:

@@ -17,6 +17,7 @@ import orjson
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from logfan.foreign import REASON_CHARACTERS, cut, valid
 from logfan.http_connections import BoundedHandler, BoundedServer, Limits
 from logfan.tls import TlsFileError, server_context
 
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _GZIP_FROM_BYTES = 1024
 _SHOWN_LENGTH = 200
+_REASONS = 20
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 
@@ -115,7 +117,9 @@ class HttpServer:
             return _verdict(self._unready())
         if path == "/":
             page = _page(self._status(), self._unready())
-            return _Answer(HTTPStatus.OK, "text/html; charset=utf-8", page.encode())
+            return _Answer(
+                HTTPStatus.OK, "text/html; charset=utf-8", page.encode("utf-8", "backslashreplace")
+            )
         return _Answer(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"not found\n")
 
     def _metrics(self, accept: str) -> "_Answer":
@@ -140,8 +144,15 @@ class _Answer:
 
 def _verdict(reasons: Sequence[str]) -> _Answer:
     status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
-    body = {"status": "unavailable", "reasons": list(reasons)} if reasons else {"status": "ok"}
-    return _Answer(status, "application/json", orjson.dumps(body, default=str) + b"\n")
+    body = {"status": "unavailable", "reasons": _shown(reasons)} if reasons else {"status": "ok"}
+    return _Answer(status, "application/json", orjson.dumps(body) + b"\n")
+
+
+def _shown(reasons: Sequence[str]) -> list[str]:
+    """Reasons as they go out: encodable, each cut, the first of many."""
+    shown = [cut(valid(reason), REASON_CHARACTERS) for reason in reasons[:_REASONS]]
+    more = len(reasons) - len(shown)
+    return [*shown, f"and {more} more"] if more else shown
 
 
 class _Server(BoundedServer):
@@ -230,7 +241,7 @@ def _page(status: Mapping[str, Any], reasons: Sequence[str]) -> str:
     """The status page: whole in itself, and everything in it escaped."""
     e = html.escape
     verdict = (
-        "".join(f'<p class="bad">✗ {e(reason)}</p>' for reason in reasons)
+        "".join(f'<p class="bad">✗ {e(reason)}</p>' for reason in _shown(reasons))
         or '<p class="good">✓ consuming, all required sinks are up</p>'
     )
     instance = f" · {e(str(status['instance']))}" if status["instance"] else ""

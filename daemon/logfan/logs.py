@@ -16,8 +16,8 @@ from typing import TextIO
 
 import orjson
 
-from logfan.foreign import mask
-from logfan.repetition import Repetition
+from logfan.foreign import mask, traceback_of
+from logfan.repetition import Repetition, message_of
 
 TEXT, JSON = "text", "json"
 
@@ -81,7 +81,10 @@ class _Handler(logging.StreamHandler[TextIO]):
             # The flood may end here, and then no further line would bring its count along.
             self._timer = threading.Timer(self._repetition.remaining, self._on_timer)
             self._timer.daemon = True
-            self._timer.start()
+            try:
+                self._timer.start()
+            except RuntimeError:  # no more threads: the next line brings the count along
+                self._timer = None
 
     def close(self) -> None:
         """Tell what was held back, also when the process ends."""
@@ -111,12 +114,8 @@ class _TextFormatter(logging.Formatter):
         self._journal = journal
 
     def format(self, record: logging.LogRecord) -> str:
-        lines = [one_line(mask(record.getMessage()))]
-        if record.exc_info and record.exc_info[0] is not None:
-            lines += [
-                f"    {one_line(line)}"
-                for line in mask(self.formatException(record.exc_info)).splitlines()
-            ]
+        lines = [one_line(mask(message_of(record)))]
+        lines += [f"    {one_line(line)}" for line in mask(_traceback(record)).splitlines()]
         if self._journal:
             number = next(n for level, n in _SYSLOG_LEVELS if record.levelno >= level)
             return "\n".join(f"<{number}>{line}" for line in lines)
@@ -132,11 +131,19 @@ class _JsonFormatter(logging.Formatter):
             "time": _timestamp(record),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": message_of(record),
         }
-        if record.exc_info and record.exc_info[0] is not None:
-            entry["traceback"] = self.formatException(record.exc_info)
+        if traceback := _traceback(record):
+            entry["traceback"] = traceback
         return orjson.dumps({key: _encodable(mask(text)) for key, text in entry.items()}).decode()
+
+
+def _traceback(record: logging.LogRecord) -> str:
+    """Of the exception that the line is about, or as a text that came along."""
+    if isinstance(record.exc_info, tuple) and isinstance(record.exc_info[1], BaseException):
+        return traceback_of(record.exc_info[1])
+    given = record.__dict__.get("traceback")
+    return given if type(given) is str else ""
 
 
 def _encodable(text: str) -> str:

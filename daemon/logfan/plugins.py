@@ -28,6 +28,7 @@ from logfan import hookspecs
 from logfan.api import Sink, SinkConfig
 from logfan.explain import did_you_mean
 from logfan.faults import Fault
+from logfan.foreign import line_of, text_of, type_name
 
 GROUP = "logfan"
 HOST_KEYS = ("kind", "required", "batch", "retry")
@@ -157,7 +158,7 @@ def _registered(origin: str, load: Callable[[], object]) -> list[tuple[str, type
 
 
 def _hook_words(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = line_of(error)
     match = re.search(r"unknown hook '([^']+)'", text)
     if match is not None:
         return f"has a hook {match[1]!r} that logfan does not know; the only hook is register_sinks"
@@ -217,7 +218,7 @@ def _check_config(cls: type[Sink]) -> None:
             warnings.simplefilter("ignore")
             config.model_json_schema()
     except Exception as error:  # noqa: BLE001 - a type that no TOML value can become
-        said = (str(error).splitlines() or [type(error).__name__])[0]
+        said = (text_of(error).splitlines() or [type_name(error)])[0]
         raise _Broken(f"{name}.Config has a type that TOML cannot give: {said}") from None
 
 
@@ -244,8 +245,7 @@ def _words(error: BaseException, origin: str) -> str:
     ]
     # The first file that is neither ours nor the import's is the plugin's.
     own = [frame for frame in frames if frame.filename == frames[0].filename]
-    text = " ".join(str(error).split()) or "no reason given"
-    text = f"{type(error).__name__}: {text}"
+    text = f"{type_name(error)}: {line_of(error) or 'no reason given'}"
     file, line = (own[0].filename, own[-1].lineno) if own else (None, None)
     if isinstance(error, SyntaxError):  # it is in a file that did not come to run
         text, file, line = error.msg, error.filename, error.lineno

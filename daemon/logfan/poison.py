@@ -123,7 +123,7 @@ class Recovery:
         refused = [entry for index, entry in enumerate(offered) if index in reasons]
         for index, entry in enumerate(offered):
             if index in reasons:
-                entry.reason = str(reasons[index])
+                entry.reason = reasons[index]
         _failed(refused, now)
         others = [entry for index, entry in enumerate(offered) if index not in reasons]
         if others:

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from logfan.foreign import describe, text_of
+
 BURST = 60
 """Equal lines that are told in a window."""
 BURST_OF_LOGGER = 300
@@ -54,7 +56,7 @@ class Repetition:
         if record.levelno <= logging.DEBUG:
             return True
         own = record.name.split(".", 1)[0] in ("logfan", "logfan_sinks")
-        text = _message(record) if own else str(record.msg)
+        text = message_of(record) if own else text_of(record.msg, _KEY_LENGTH)
         key = record.name, record.levelno, _NUMBER.sub("0", text[:_KEY_LENGTH])
         seen = self._seen_own if own else self._seen
         if _is_within(seen, key, BURST) and (
@@ -65,7 +67,7 @@ class Repetition:
             key = record.name, record.levelno, ""
         untold = self._untold.setdefault(key, Untold(record.name, record.levelno, ""))
         untold.count += 1
-        untold.last = _message(record)[:_KEY_LENGTH]
+        untold.last = message_of(record)[:_KEY_LENGTH]
         return False
 
     def summaries(self, *, at_end: bool = False) -> Iterator[Untold]:
@@ -86,8 +88,9 @@ def _is_within(seen: dict[Key, int], key: Key, limit: int) -> bool:
     return seen[key] <= limit
 
 
-def _message(record: logging.LogRecord) -> str:
+def message_of(record: logging.LogRecord) -> str:
+    """Its text. A plugin's line that cannot be put together is shown as it was given."""
     try:
         return record.getMessage()
-    except Exception:  # noqa: BLE001 - a plugin's format that does not fit: logging itself tells it
-        return str(record.msg)
+    except BaseException as error:  # noqa: BLE001 - a plugin's format, or what it is filled with
+        return f"{text_of(record.msg)} (this line cannot be put together: {describe(error)})"

@@ -9,9 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from logfan.api import RecordsRejected, SinkUnavailable
 from logfan.clock import Clock
-from logfan.handle import News, SinkHandle, counted, describe
+from logfan.handle import Failure, News, SinkHandle, counted
 from logfan.ledger import Batch
 from logfan.letters import Refusal
 from logfan.metrics import SinkNumbers
@@ -75,10 +74,10 @@ class Rescue:
         """Open the sink, once; where that fails, wait."""
         failure = self._handle.offer(())
         if failure is not None:
-            self._handle.back_off(describe(failure), traceback=_worth_a_traceback(failure))
+            self._handle.back_off(failure.why, traceback=failure.traceback)
 
     def run(
-        self, offered: Sequence[Entry], failure: BaseException | None, others: Sequence[Entry]
+        self, offered: Sequence[Entry], failure: Failure | None, others: Sequence[Entry]
     ) -> None:
         """Until nothing of it is left, or the process must end. `failure` is what came of writing
         the `offered` ones; the `others` were not offered yet, and come after them."""
@@ -120,14 +119,14 @@ class Rescue:
             entry.first_failed_at = self._clock.time()
         recovery.refuse(condemned)
 
-    def _learn(self, recovery: Recovery, offered: Sequence[Entry], failure: BaseException) -> None:
+    def _learn(self, recovery: Recovery, offered: Sequence[Entry], failure: Failure) -> None:
         """What the failure says about the sink and about the records; then wait, where need be."""
-        now, why = self._clock.time(), describe(failure)
-        if isinstance(failure, RecordsRejected):
+        now, why = self._clock.time(), failure.why
+        if failure.reasons:
             refused = recovery.rejected(offered, failure.reasons, now)
             self.took(len(offered) - len(refused))
             why = f"refused {counted(len(refused), 'record')} (the first: {refused[0].reason})"
-        elif isinstance(failure, SinkUnavailable):
+        elif failure.unavailable:
             recovery.unavailable(offered, now)
             refused = ()
         else:
@@ -145,7 +144,7 @@ class Rescue:
                 f"the last 1,000 records; the first of {len(refused)}: {refused[0].reason}"
             )
         self._handle.back_off(
-            why, traceback=_worth_a_traceback(failure), quick=recovery.is_alive and not refused
+            why, traceback=failure.traceback, quick=recovery.is_alive and not refused
         )
 
     def _bury(self, recovery: Recovery) -> bool:
@@ -197,7 +196,3 @@ class Rescue:
                 del self._left[entry.batch]
                 finished.append(entry.batch)
         self._finish(finished)
-
-
-def _worth_a_traceback(failure: BaseException) -> BaseException | None:
-    return None if isinstance(failure, SinkUnavailable | RecordsRejected) else failure

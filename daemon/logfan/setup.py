@@ -22,6 +22,7 @@ from logfan.environment import PREFIX, environment_table
 from logfan.explain import did_you_mean, faults_of, shown
 from logfan.exposure import exposed
 from logfan.faults import Fault, Faults
+from logfan.foreign import text_of
 from logfan.plugins import SinkKind, discover
 from logfan.tls import faults_of_files
 
@@ -180,7 +181,7 @@ def _sinks(
             faults += faults_of(error, kind.cls.Config, place, homes)
             continue
         except Exception as error:  # noqa: BLE001 - a plugin's validator may raise anything
-            problem = f"the Config of {kind.origin} failed to judge it: {error!r}"
+            problem = f"the Config of {kind.origin} failed to judge it: {text_of(error, how=repr)}"
             faults.append(Fault(place, problem))
             continue
         try:
@@ -205,7 +206,7 @@ def _conflicts(specs: list[SinkSpec]) -> list[Fault]:
         try:
             conflicts = dict(cls.conflicts(configs))
         except Exception as error:  # noqa: BLE001 - a plugin's code must not end in our traceback
-            conflicts = dict.fromkeys(configs, f"conflicts() failed: {error!r}")
+            conflicts = dict.fromkeys(configs, f"conflicts() failed: {text_of(error, how=repr)}")
         faults += [Fault(f"sinks.{name}", why) for name, why in conflicts.items()]
     return faults
 
@@ -218,7 +219,9 @@ def _advice(specs: Sequence[SinkSpec]) -> list[str]:
         try:
             said += [f"sinks.{name}: {why}" for name, why in cls.advice(configs).items()]
         except Exception as error:  # noqa: BLE001 - a plugin's code must not end in our traceback
-            said += [f"sinks.{name}: advice() failed: {error!r}" for name in configs]
+            said += [
+                f"sinks.{name}: advice() failed: {text_of(error, how=repr)}" for name in configs
+            ]
     return said
 
 

@@ -47,6 +47,72 @@ def test_a_string_of_a_type_of_its_own_is_taken_as_plain_text() -> None:
     assert type(foreign.text_of(Own("abc"))) is str
 
 
+class Meta(type):
+    """Its classes have no name that one can ask for."""
+
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        raise SystemExit(4)
+
+
+class Nameless(Exception, metaclass=Meta):
+    """Neither has it attributes."""
+
+    def __getattribute__(self, name: str) -> object:
+        raise KeyboardInterrupt
+
+    def __str__(self) -> str:
+        return "x" * (10 << 20)
+
+
+def fail(error: BaseException, depth: int = 0) -> None:
+    if depth:
+        fail(error, depth - 1)
+    raise error
+
+
+def raised(error: BaseException, depth: int = 0) -> BaseException:
+    """The error with a traceback of so many frames more."""
+    try:
+        fail(error, depth)
+    except BaseException as caught:  # noqa: BLE001 - that is what is asked for
+        return caught
+    raise AssertionError
+
+
+def test_a_class_may_be_as_hostile_as_it_likes() -> None:
+    assert foreign.type_name(Nameless()) == "Nameless"
+    assert foreign.describe(Nameless()).startswith("Nameless: xxx")
+    text = foreign.traceback_of(raised(Nameless()))
+    assert text.startswith("Traceback (most recent call last):\n")
+    assert "Nameless: xxx" in text
+    assert len(text) <= foreign.TRACEBACK_CHARACTERS
+
+
+def test_a_traceback_shows_what_it_came_from() -> None:
+    second = ValueError("second")
+    second.__cause__ = raised(KeyError("first"))
+    text = foreign.traceback_of(raised(second))
+    at = [text.index(f"{name}Error: ") for name in ("Key", "Value")]
+    assert at[0] < text.index("was the direct cause of") < at[1]
+    assert "in fail\n    raise error\nKeyError: 'first'" in text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Hostile(), NoString(), raised(RecursionError("deep"), 900), ValueError("\udcff\n" * 100_000)],
+)
+def test_a_traceback_never_raises_and_has_a_bound(error: BaseException) -> None:
+    last = raised(error)
+    for n in range(1000):
+        link = ValueError(f"link {n}")
+        link.__context__, last = last, link
+    for one in (error, last, BaseExceptionGroup("many", [error] * 10_000)):
+        text = foreign.traceback_of(one)
+        assert len(text) <= foreign.TRACEBACK_CHARACTERS
+        text.encode()
+
+
 def test_a_text_is_cut_where_it_is_taken() -> None:
     text = foreign.text_of(ValueError("x" * (100 << 20)))
     assert len(text) == foreign.REASON_CHARACTERS

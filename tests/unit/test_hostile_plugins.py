@@ -35,6 +35,10 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "misspelt import": ("from logfan import Snk\n", "Snk"),
     "fails at import": (TOP + "x = 1 / 0\n", "ZeroDivisionError: division by zero (line 2)"),
     "exits at import": (TOP + "raise SystemExit('bye')\n", "SystemExit: bye (line 2)"),
+    "fails at import without a text": (
+        TOP + "class E(Exception):\n    def __str__(self): raise SystemExit\nraise E\n",
+        "E: E (its text cannot be read) (line 4)",
+    ),
     "interrupts at import": (TOP + "raise KeyboardInterrupt\n", "KeyboardInterrupt"),
     "recursion": (TOP + "def f(): f()\nf()\n", "RecursionError"),
     "empty file": ("", "registers no sink"),
@@ -340,11 +344,18 @@ def test_an_unchanged_plugin_is_imported_once(folder: Path) -> None:
             "failed to judge it: KeyError('oops')",
         ),
         (
+            TOP
+            + "class E(Exception):\n    def __str__(self): 1 / 0\n    __repr__ = __str__\n"
+            + sink("@classmethod\n    def conflicts(cls, configs): raise E")
+            + HOOK,
+            "conflicts() failed: E (its text cannot be read)",
+        ),
+        (
             TOP + sink("@classmethod\n    def conflicts(cls, configs): return None") + HOOK,
             "conflicts() failed",
         ),
     ],
-    ids=["validator that fails", "conflicts that gives nothing"],
+    ids=["validator that fails", "an error without a text", "conflicts that gives nothing"],
 )
 def test_what_fails_only_when_it_is_configured_is_a_fault_of_its_sink(
     folder: Path, tmp_path: Path, text: str, words: str

@@ -89,6 +89,19 @@ def test_health_and_readiness_give_their_reasons(served: Served) -> None:
     assert served.get("/healthz")[0] == 503
 
 
+def test_reasons_are_bounded_and_can_be_encoded_whatever_they_hold(served: Served) -> None:
+    served.unready += ["sink a is down: \ud800" + "x" * (3 << 20)] * 500
+    status, _, body = served.get("/readyz")
+    assert status == 503
+    assert "\\ud800" in json.loads(body)["reasons"][0]
+    assert json.loads(body)["reasons"][-1] == "and 480 more"
+    assert len(body) < 32 << 10
+    status, _, page = served.get("/")
+    assert status == 200
+    assert b"sink a is down: \\ud800" in page
+    assert len(page) < 64 << 10
+
+
 def test_the_page_shows_what_became_of_each_sinks_records(served: Served) -> None:
     page = served.get("/")[2].decode()
     assert (

@@ -40,6 +40,40 @@ def test_json_is_an_object_a_line_with_its_traceback(capsys: pytest.CaptureFixtu
     assert "ValueError" in entry["traceback"]
 
 
+class Hostile(Exception):
+    """Has no text."""
+
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_no_line_raises_whatever_it_is_made_of(
+    form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure("info", form, environ={})
+    log = logging.getLogger("logfan.sink.x")
+    error = Hostile()
+    log.warning("with a traceback", exc_info=error)
+    log.warning("%s", error)
+    log.warning(error)
+    log.warning("a bad %d format", "x")
+    told = capsys.readouterr().err
+    assert "Hostile (its text cannot be read)" in told
+    assert "this line cannot be put together: SystemExit: 3" in told
+    assert "a bad %d format (this line cannot be put together: TypeError" in told
+    assert "Logging error" not in told
+
+
+def test_a_traceback_is_bounded(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "text", environ={})
+    error = ValueError("x" * (10 << 20))
+    logging.getLogger("logfan.x").error("it broke", exc_info=error)
+    assert len(capsys.readouterr().err) < 32 << 10
+
+
 def test_under_journald_each_line_has_its_priority(monkeypatch: pytest.MonkeyPatch) -> None:
     read, write = os.pipe()
     with os.fdopen(write, "w") as stream, os.fdopen(read) as reader:

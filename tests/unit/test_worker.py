@@ -3,12 +3,14 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 
 from logfan.api import Properties, Record, RecordsRejected, Sink, SinkConfig, SinkUnavailable
 from logfan.backoff import Backoff
 from logfan.ledger import Batch, Ledger
+from logfan.letters import Refusal
 from logfan.metrics import SinkNumbers
 from logfan.worker import Limits, SinkWorker
 from support.waiting import wait_until
@@ -248,5 +250,91 @@ def test_a_bug_is_told_with_its_traceback_once(
     bench.finish()
     told = [record for record in caplog.records if "a bug" in record.getMessage()]
     assert len(told) == 1
-    assert told[0].exc_info is not None
+    assert "raise self.failures.pop(0)\nValueError: a bug" in told[0].__dict__["traceback"]
     assert "1 message held" in told[0].getMessage()
+
+
+class Hostile(Exception):
+    """Raises whatever it is asked for: its text, its class, its attributes."""
+
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+    __repr__ = __str__
+
+    def __getattribute__(self, name: str) -> object:
+        raise RuntimeError(name)
+
+
+class HostileReasons(RecordsRejected):
+    """Its reasons cannot be read."""
+
+    def __init__(self) -> None:
+        Exception.__init__(self, "no reasons")
+
+    @property
+    def reasons(self) -> dict[int, str]:  # type: ignore[override]
+        raise SystemExit(4)
+
+
+class HostileUnavailable(SinkUnavailable):
+    """Has no text."""
+
+    __str__ = __repr__ = Hostile.__str__
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        (Hostile(), "Hostile (its text cannot be read)"),
+        (HostileUnavailable(), "HostileUnavailable (its text cannot be read)"),
+        (HostileReasons(), "SystemExit: 4"),
+        (RecordsRejected({Hostile(): "who"}), "Hostile (its text cannot be read)"),  # type: ignore[dict-item]
+        (ValueError("\ud800" + "x" * (10 << 20)), "ValueError: \\ud800xxx"),
+        (SinkUnavailable("y" * (10 << 20)), "yyyyy"),
+    ],
+    ids=["error", "unavailable", "reasons", "index", "long", "long unavailable"],
+)
+def test_a_failure_whose_text_is_hostile_ends_no_worker(
+    make: Make, caplog: pytest.LogCaptureFixture, failure: BaseException, words: str
+) -> None:
+    caplog.set_level(logging.WARNING)
+    bench = make(start=False)
+    bench.sink.failures = [failure] * 2
+    bench.submit(b"a")
+    bench.worker.start()
+    bench.finish()
+    assert bench.sink.taken == [b"a"]
+    (told,) = [one.getMessage() for one in caplog.records if "retrying" in one.getMessage()]
+    assert words in told
+    assert len(told) < 1200
+
+
+class Post:
+    """Takes every refusal at once."""
+
+    failure = None
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    def send(self, refusals: Sequence[Refusal]) -> "Post":
+        self.reasons += [refusal.reason for refusal in refusals]
+        return self
+
+    def wait(self, seconds: float) -> bool:
+        return True
+
+
+def test_a_reason_that_is_hostile_or_endless_is_cut_where_it_is_taken(make: Make) -> None:
+    bench, post = make(start=False), Post()
+    bench.worker._rescue._send = post.send
+    reasons: dict[int, Any] = {0: Hostile(), 1: "x" * (10 << 20), 2: "\ud800"}
+    bench.sink.failures = [RecordsRejected(reasons)]
+    batch = bench.submit(b"a", b"b", b"c", b"d")
+    bench.worker.start()
+    bench.finish()
+    assert bench.settled == [batch]
+    assert post.reasons[0] == "Hostile (its text cannot be read)"
+    assert len(post.reasons[1]) == 1000
+    assert post.reasons[2] == "\\ud800"
