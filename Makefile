@@ -11,7 +11,7 @@ BENCH = SECONDS=$(SECONDS) REPORT=$(REPORT) JSON=$(JSON) CHARTS=$(CHARTS) FROM=$
 DEBIAN := daemon/logfan/testing/debian.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench bench-quick bench-scale brokers chaos cluster soak lint format clean lock
+.PHONY: help run test bench bench-quick bench-scale brokers chaos cluster soak lint format dist clean lock
 
 help: ## Show this list
 	@echo "logfan: every message of a RabbitMQ fanout exchange to every sink, acknowledged only then"
@@ -55,6 +55,11 @@ lint: $(STAMP) ## ruff and mypy (strict) over everything
 format: $(STAMP) ## Put the code into its form
 	@$(BIN)/ruff check -q --fix .
 	@$(BIN)/ruff format -q .
+
+dist: $(STAMP) ## Build wheel, sdist and their checksums into dist/
+	@rm -rf dist
+	@$(BIN)/python -m hatchling build -d dist >/dev/null
+	@cd dist && sha256sum *.whl *.tar.gz > SHA256SUMS && cat SHA256SUMS
 
 clean: ## Remove what make made in this folder (the cached RabbitMQ stays)
 	rm -rf $(VENV) .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis dist logs

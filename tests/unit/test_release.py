@@ -1,0 +1,51 @@
+"""What a release holds: built as `make dist` builds it, installed apart, and used."""
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    build = [sys.executable, "-m", "hatchling", "build", "-d", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    return folder
+
+
+def test_the_wheel_works_where_it_is_installed(dist: Path, tmp_path: Path) -> None:
+    [wheel] = dist.glob("logfan-*.whl")
+    target = tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps"]
+    subprocess.run([*pip, "--target", str(target), str(wheel)], check=True, capture_output=True)
+    config = tmp_path / "config.toml"
+    config.write_text('[sinks.a]\nkind = "file"\npath = "a.log"\n')
+    config.chmod(0o600)
+    checked = subprocess.run(
+        [sys.executable, "-m", "logfan", "check", "--config", str(config)],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(target)},
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert checked.returncode == 0, checked.stderr
+    with zipfile.ZipFile(wheel) as archive:
+        assert any(name.endswith("systemd/system/logfan.service") for name in archive.namelist())
+
+
+def test_the_source_release_holds_what_its_own_commands_need(dist: Path) -> None:
+    [source] = dist.glob("logfan-*.tar.gz")
+    with tarfile.open(source) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = {
+        "Makefile", "README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md",
+        "pyproject.toml", "config.toml", ".requirements.lock", ".requirements-oldest.lock",
+        ".ci/run", "daemon/logfan/__init__.py", "plugins/logfan_sinks/file.py",
+        "systemd/logfan.service", "tests/conftest.py",
+    }  # fmt: skip
+    assert wanted <= names
