@@ -8,10 +8,12 @@ STAMP := $(VENV)/.installed
 OLDEST := $(VENV)/oldest/.installed
 CLIENTS := .venv-bench/.installed
 BENCH = SECONDS=$(SECONDS) REPORT=$(REPORT) JSON=$(JSON) CHARTS=$(CHARTS) FROM=$(FROM)
+FAST := tests/test_architecture.py tests/unit tests/contract tests/guard
+WORKERS ?= 2
 DEBIAN := daemon/logfan/testing/debian.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench bench-quick bench-scale brokers chaos cluster soak lint format dist clean lock
+.PHONY: help run test test-fast bench bench-quick bench-scale brokers chaos cluster soak lint format dist clean lock
 
 help: ## Show this list
 	@echo "logfan: every message of a RabbitMQ fanout exchange to every sink, acknowledged only then"
@@ -22,7 +24,10 @@ run: $(STAMP) ## Show the main job at work, on a private RabbitMQ if none answer
 	@$(BIN)/logfan demo
 
 test: lint $(OLDEST) ## Lint, types and all tests, on a real RabbitMQ
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n $(WORKERS)
+
+test-fast: $(STAMP) $(OLDEST) ## The tests that need no RabbitMQ, in less than a minute
+	@$(BIN)/python -m pytest -q -n $(WORKERS) $(FAST)
 
 bench: $(STAMP) $(CLIENTS) ## Every consumer in turns, medians, ratios, targets: REPORT= JSON= CHARTS= FROM=
 	@PYTHONPATH=tests $(BIN)/python -m bench.run PLAN=whole $(BENCH)

@@ -27,6 +27,8 @@ from support.wire_chance import draw, draw_scene
 _USUAL = 20_000
 CASES = int(os.environ.get("LOGFAN_FUZZ_CASES", _USUAL))
 _AT_ONCE = 20
+_PARTS = 4
+"""Each a test of its own with cases of its own, so that several processors share the work."""
 
 
 def read_alike(case: Case) -> bool:
@@ -56,18 +58,19 @@ def assert_read_alike(case: Case) -> None:
     assert read_alike(case), difference(case)
 
 
-@pytest.mark.timeout(500)  # some 25 s of work; a busy machine takes its time
-def test_whatever_comes_is_read_as_pika_reads_it() -> None:
+@pytest.mark.timeout(500)  # some 6 s of work; a busy machine takes its time
+@pytest.mark.parametrize("part", range(_PARTS))
+def test_whatever_comes_is_read_as_pika_reads_it(part: int) -> None:
     read, seen = 0, Counter[str]()
 
     @settings(
-        max_examples=-(-CASES // _AT_ONCE), deadline=None, database=None,
+        max_examples=-(-CASES // (_AT_ONCE * _PARTS)), deadline=None, database=None,
         derandomize=CASES <= _USUAL, report_multiple_bugs=False,
     )  # fmt: skip
     @given(seed=st.integers(0, (1 << 64) - 1))
     def read_some(seed: int) -> None:
         nonlocal read
-        chance, pair = Random(seed), None
+        chance, pair = Random(seed * _PARTS + part), None
         for _ in range(_AT_ONCE):
             if pair is None or not pair.goes_on:
                 pair = Pair(draw_scene(chance))
@@ -80,7 +83,7 @@ def test_whatever_comes_is_read_as_pika_reads_it() -> None:
 
     with listening():
         read_some()
-    assert read >= CASES
+    assert read >= CASES // _PARTS
     missing = {what for what, times in _OFTEN.items() if seen[what] * times < read}
     assert not missing, f"hardly ever seen: {missing}; {seen}"
 
