@@ -153,6 +153,16 @@ class ExchangeSettings(Table):
     declare: Literal["auto", "passive", "never"] = "auto"
 
 
+def parse_limit(value: object) -> object:
+    """A delivery limit, or `"none"`. Raises ValueError."""
+    if value is None or value == "none":
+        return value
+    number = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+    if isinstance(number, int) and not isinstance(number, bool) and number >= 1:
+        return number
+    raise ValueError('must be a number of returns from 1 on, or "none" where there is no limit')
+
+
 class QueueSettings(Table):
     """`queue`"""
 
@@ -162,6 +172,15 @@ class QueueSettings(Table):
     arguments: dict[str, Any] = Field(default_factory=dict)
     routing_keys: tuple[str, ...] | None = None
     """Binding keys; without them "" is bound, and "#" on a topic exchange."""
+    delivery_limit: Annotated[int | Literal["none"] | None, BeforeValidator(parse_limit)] = None
+    """The limit in force on a quorum queue, which a policy may have set; else what it was declared
+    with, or the broker's default."""
+
+    @property
+    def kind(self) -> str:
+        """The `x-queue-type` to declare with: what `arguments` say wins."""
+        own = "quorum" if self.type == "quorum" else "classic"
+        return str(self.arguments.get("x-queue-type", own))
 
 
 class DeadLetterSettings(Table):

@@ -53,6 +53,7 @@ class Consumer:
         self._reconnect = Reconnect(settings.rabbitmq.reconnect)
         self._subscription: Subscription | None = None
         self._began: Subscription | None = None
+        self._declared: Declared | None = None
         self._stopping = False
         self._closing = False
         self.state = "starting"
@@ -158,7 +159,7 @@ class Consumer:
             exchange=self._settings.exchange,
             queue=self._settings.queue,
             prefetch=self._road.prefetch,
-            compare=self._began is None,
+            known=self._declared,
             fast=rabbitmq.fast_path,
             events=self,
             receiver=self._road,
@@ -176,7 +177,7 @@ class Consumer:
         """See `subscription.Events`."""
         self._reconnect.subscribed(self._clock.monotonic())
         if subscription is not self._began:
-            self._began = subscription
+            self._began, self._declared = subscription, declared
             for remark in declared.remarks:
                 log.warning("%s", remark)
         self._road.begin(subscription, declared)

@@ -21,6 +21,7 @@ from logfan.config import Settings
 from logfan.declaring import Declaring
 from logfan.faults import Faults
 from logfan.letters import Refusal, letter_of
+from logfan.shape import QUORUM, Shape
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,8 @@ class DeadLetters:
         self._published = 0
         self._closing = False
         self._told = ""
+        self._shape: Shape | None = None
+        """What the queue was like when it was last declared."""
 
     # What other threads call
 
@@ -194,17 +197,19 @@ class DeadLetters:
         if self._closing:
             return
         steps = topology.dead_letter_queue(
-            self.queue, quorum=self._settings.queue.type == "quorum",
+            self.queue, quorum=self._settings.queue.kind == QUORUM, known=self._shape,
             version=broker_version(connection),
         )  # fmt: skip
         Declaring(connection, steps, on_done=self._on_declared, on_unfit=self._on_unfit).begin()
 
     def _on_unfit(self, unfit: topology.Unfit) -> None:
+        self._shape = unfit.shape or self._shape
         self._lose(Trouble(Kind.REFUSED, str(unfit), at_declaration=True), close=True)
 
     def _on_declared(self, channel: Any, declared: topology.Declared) -> None:
+        self._shape = declared.shape
         for remark in declared.remarks:
-            self._tell(remark)
+            log.warning("%s", remark)
         channel.add_on_close_callback(self._on_channel_end)
         channel.add_on_return_callback(self._on_return)
         channel.confirm_delivery(self._on_confirm, callback=lambda _: self._on_ready(channel))

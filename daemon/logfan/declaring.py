@@ -70,7 +70,8 @@ class Declaring:
         elif isinstance(step, topology.DeclareQueue):
             channel.queue_declare(
                 step.name, passive=step.passive, durable=step.durable, exclusive=step.exclusive,
-                arguments=dict(step.arguments), callback=self._on_yes,
+                auto_delete=step.auto_delete, arguments=dict(step.arguments),
+                callback=self._on_yes,
             )  # fmt: skip
         else:
             channel.queue_bind(step.queue, step.exchange, step.routing_key, callback=self._on_yes)

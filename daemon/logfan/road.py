@@ -104,8 +104,7 @@ class Road:
 
     def begin(self, subscription: Subscription, declared: Declared) -> None:
         """Subscribed: for the first time on this connection, or again after a pause."""
-        if self._delivery_limit is None:
-            self._delivery_limit = declared.delivery_limit
+        self._delivery_limit = declared.delivery_limit
         self._subscription = subscription
         self._channel = subscription.channel
         self._subscribed = self._numbers.consuming = True

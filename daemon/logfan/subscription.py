@@ -68,12 +68,12 @@ class Subscription:
         exchange: ExchangeSettings,
         queue: QueueSettings,
         prefetch: int,
-        compare: bool,
+        known: topology.Declared | None,
         fast: bool,
         events: Events,
         receiver: Receiver,
     ) -> None:
-        """Begins to connect. `compare`: see `topology.declare`; `fast`: `rabbitmq.fast_path`."""
+        """Begins to connect. `known`: see `topology.declare`; `fast`: `rabbitmq.fast_path`."""
         self.address = address_of(url)
         self.channel: Any = None
         """The channel of the live consumer; None before it is subscribed."""
@@ -81,7 +81,7 @@ class Subscription:
         self._events = events
         self._receiver = receiver
         self._prefetch = prefetch
-        self._topology = exchange, queue, compare
+        self._topology = exchange, queue, known
         self._consuming: Any = None
         self._declared = topology.Declared("")
         self._consumer_tag = ""
@@ -164,9 +164,9 @@ class Subscription:
         if self._over:
             return
         self._events.on_connected(self)
-        exchange, queue, compare = self._topology
+        exchange, queue, known = self._topology
         version = broker_version(self._connection)
-        steps = topology.declare(exchange, queue, compare=compare, version=version)
+        steps = topology.declare(exchange, queue, known=known, version=version)
         Declaring(
             self._connection, steps, on_done=self._on_declared, on_unfit=self._on_unfit
         ).begin()

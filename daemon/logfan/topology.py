@@ -5,19 +5,16 @@ Each generator yields one step, gets an `Answer` back, and ends by returning or 
 subscription's business.
 """
 
-import re
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from logfan import shape as shapes
 from logfan.config import ExchangeSettings, QueueSettings
+from logfan.shape import CLASSIC, DELIVERY_LIMIT, QUORUM, TYPE, Difference, Shape
 
 NOT_FOUND, LOCKED, INEQUIVALENT, ACCESS_REFUSED = 404, 405, 406, 403
-DELIVERY_LIMIT = "x-delivery-limit"
-_DEFAULT_LIMIT = 20  # of a quorum queue, since RabbitMQ 4
-# A quorum queue that drops no message for being returned. To say so takes another number with each
-# version: none before RabbitMQ 4, -1 since. This one means it to all of them.
-_QUORUM: Mapping[str, Any] = {"x-queue-type": "quorum", DELIVERY_LIMIT: (1 << 31) - 1}
+_MOST_DIFFERENCES = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +34,7 @@ class DeclareQueue:
     name: str
     durable: bool = True
     exclusive: bool = False
+    auto_delete: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
     passive: bool = False
 
@@ -69,13 +67,31 @@ class Declared:
 
     queue: str
     remarks: tuple[str, ...] = ()
+    """Of this declaration; what was remarked before is not repeated."""
     delivery_limit: int | None = None
-    """After so many returns the broker drops a message; None where it never does, or where this
-    was not asked for."""
+    """After so many returns the broker drops a message; None where it never does."""
+    shape: Shape | None = None
+    """What the queue is like; None where that could not be asked for."""
+
+    @property
+    def kind(self) -> str:
+        """`classic`, `quorum` or `stream`; empty where it is not known."""
+        return self.shape.kind if self.shape is not None else ""
+
+    @property
+    def pauses_by_cancel(self) -> bool:
+        """Whether the queue stays, with its messages, while it has no consumer for a while."""
+        shape = self.shape
+        return shape is None or not (shape.auto_delete or "x-expires" in shape.arguments)
 
 
 class Unfit(Exception):
     """The topology cannot be used as it is; the text says what differs and the way out."""
+
+    def __init__(self, why: str, shape: Shape | None = None) -> None:
+        """`shape`: what the queue is like, where that was found out."""
+        super().__init__(why)
+        self.shape = shape
 
 
 Steps = Generator[Step, Answer, Declared]
@@ -85,41 +101,68 @@ def declare(
     exchange: ExchangeSettings,
     queue: QueueSettings,
     *,
-    compare: bool,
+    known: Declared | None = None,
     version: tuple[int, ...] = (),
 ) -> Steps:
-    """All that a subscription needs. With `compare`, what exists is held against the settings:
-    the broker logs a channel error for each difference, so once in a process is enough.
-    `version` is the broker's; empty where it did not tell."""
+    """All that a subscription needs. `known`: what came of it before in this process; the broker
+    logs an error for each difference, so only what changed is asked for again. `version` is the
+    broker's; empty where it did not tell."""
     remarks: list[str] = []
-    yield from _exchange(exchange, remarks, compare=compare)
+    yield from _exchange(exchange, remarks, compare=known is None)
+    found: Shape | None = None
+    name = queue.name
     if queue.type == "exclusive":
-        name, limit = (yield from _exclusive(queue)), None
-    elif queue.declare == "never":
-        name, limit = queue.name, _limit_of_others(version)
-    else:
-        name = queue.name
-        wanted = {**_QUORUM, **queue.arguments} if queue.type == "quorum" else {**queue.arguments}
-        limit = yield from _durable(
-            queue.name, wanted, remarks, version,
-            compare=compare, passive_only=queue.declare == "passive",
-        )  # fmt: skip
+        name, found = yield from _exclusive(queue)
+    elif queue.declare != "never":
+        wished = shapes.of_ours(queue.kind, queue.arguments)
+        found = yield from _durable(name, wished, known, passive_only=queue.declare == "passive")
+        if found is not None:
+            if unfit := shapes.unfit_to_consume(name, found):
+                raise Unfit(unfit, found)
+            limit = _in_force(queue, found, version)
+            if known is None or known.shape != found:
+                remarks += shapes.remarks(name, wished, found, limit)
+    limit = _in_force(queue, found, version)
+    guessed = found is None or not found.whole
+    if guessed and limit is not None and queue.delivery_limit is None and known is None:
+        remarks.append(
+            f"what queue {name!r} is like cannot be asked for: if it is a quorum queue, it is "
+            f"taken to drop a message after {limit} returns; queue.delivery_limit names the limit "
+            "in force"
+        )
     if queue.declare != "never":
         yield from _bind(exchange, queue, name, remarks)
-    return Declared(name, tuple(remarks), limit)
+    return Declared(name, tuple(remarks), limit, found)
 
 
-def dead_letter_queue(name: str, *, quorum: bool, version: tuple[int, ...] = ()) -> Steps:
-    """The dead-letter queue: durable, and a quorum queue where the main one is."""
-    remarks: list[str] = []
-    arguments = _QUORUM if quorum else {}
-    yield from _durable(name, arguments, remarks, version, compare=False, passive_only=False)
-    return Declared(name, tuple(remarks))
+def dead_letter_queue(
+    name: str, *, quorum: bool, known: Shape | None = None, version: tuple[int, ...] = ()
+) -> Steps:
+    """The dead-letter queue: durable, and a quorum queue where the main one is. `known` is what it
+    was like before. Raises Unfit where letters would be lost in it at once."""
+    wished = shapes.of_ours(QUORUM if quorum else CLASSIC, {})
+    before = None if known is None else Declared(name, shape=known)
+    found = yield from _durable(name, wished, before, passive_only=False)
+    if found is None:
+        return Declared(name)
+    if unfit := shapes.unfit_for_letters(name, found):
+        raise Unfit(unfit, found)
+    limit = shapes.limit_of(found, version)
+    remarks = () if known == found else tuple(shapes.remarks_of_letters(name, found, limit))
+    return Declared(name, remarks, limit, found)
 
 
-def _limit_of_others(version: tuple[int, ...]) -> int | None:
-    """What holds for a quorum queue that was declared without a limit."""
-    return _DEFAULT_LIMIT if version >= (4,) else None
+def _in_force(queue: QueueSettings, found: Shape | None, version: tuple[int, ...]) -> int | None:
+    """The delivery limit: what the operator names, but no more than the queue was declared with."""
+    if found is not None and found.kind not in (QUORUM, ""):
+        return None
+    by_shape = shapes.limit_of(found, version)
+    if queue.delivery_limit is None:
+        return by_shape
+    declared = None if found is None or found.number(DELIVERY_LIMIT) is None else by_shape
+    named = None if queue.delivery_limit == "none" else queue.delivery_limit
+    limits = [limit for limit in (declared, named) if limit is not None]
+    return min(limits, default=None)
 
 
 def _exchange(
@@ -145,7 +188,7 @@ def _exchange(
         return
     if answer.code == ACCESS_REFUSED:
         raise Unfit(f"exchange {settings.name!r} may not be declared: {_said(answer)}")
-    difference = Difference.of(answer)
+    difference = Difference.of(answer.text) if answer.code == INEQUIVALENT else None
     if difference is None:
         raise Unfit(f"exchange {settings.name!r}: {_said(answer)}")
     if difference.argument == "type":
@@ -154,30 +197,45 @@ def _exchange(
             f"{difference.ours!r} here but {difference.theirs!r} on the broker; set "
             f'exchange.type = "{difference.theirs}", or use another exchange.name'
         )
+    if difference.argument == "durable" and difference.theirs == "true":
+        return
     remarks.append(
         f"exchange {settings.name!r} is used as it stands: {difference.argument} is "
         f"{difference.theirs!r} on the broker, {difference.ours!r} in the config"
+        f"{_EXCHANGE_HARM.get(difference.argument, '')}"
     )
 
 
-def _exclusive(settings: QueueSettings) -> Generator[Step, Answer, str]:
-    answer = yield DeclareQueue("", durable=False, exclusive=True, arguments=settings.arguments)
+_EXCHANGE_HARM = {
+    "durable": "; a restart of the broker takes it and all its bindings along; have who declares "
+    "it do so as durable, or set exchange.durable = false",
+    "auto_delete": "; it goes, with what is published to it, when its last queue is unbound; have "
+    "who declares it do so without auto_delete",
+    "internal": "; programs cannot publish to it, other exchanges can",
+}
+
+
+def _exclusive(settings: QueueSettings) -> Generator[Step, Answer, tuple[str, Shape]]:
+    shape = shapes.of_ours(CLASSIC, settings.arguments)
+    shape = replace(shape, durable=False, exclusive=True)
+    answer = yield _declaration("", shape)
     if answer.code:
         raise Unfit(f"a queue of our own may not be declared: {_said(answer)}")
-    return answer.queue
+    return answer.queue, shape
+
+
+def _declaration(name: str, shape: Shape) -> DeclareQueue:
+    return DeclareQueue(
+        name, durable=shape.durable, exclusive=shape.exclusive, auto_delete=shape.auto_delete,
+        arguments=shape.arguments,
+    )  # fmt: skip
 
 
 def _durable(
-    name: str,
-    arguments: Mapping[str, Any],
-    remarks: list[str],
-    version: tuple[int, ...],
-    *,
-    compare: bool,
-    passive_only: bool,
-) -> Generator[Step, Answer, int | None]:
-    """A durable queue, used as it stands where it exists. Returns its delivery limit."""
-    active = DeclareQueue(name, arguments=arguments)
+    name: str, wished: Shape, known: Declared | None, *, passive_only: bool
+) -> Generator[Step, Answer, Shape | None]:
+    """A queue that is used as it stands where it exists, else made as wished. Returns what it is
+    like; None where the broker does not let us ask."""
     answer = yield DeclareQueue(name, passive=True)
     if answer.code == NOT_FOUND and passive_only:
         raise Unfit(
@@ -192,33 +250,31 @@ def _durable(
     if answer.code and answer.code != NOT_FOUND:
         raise Unfit(f"queue {name!r}: {_said(answer)}")
     existed = answer.code == 0
-    if existed and not compare:
-        return None
-    answer = yield active
-    if answer.code == 0:
-        return _limit(arguments.get(DELIVERY_LIMIT), version)
-    if existed and answer.code == ACCESS_REFUSED:
-        return _limit_of_others(version)
-    difference = Difference.of(answer)
-    if difference is None:
-        raise Unfit(f"queue {name!r} may not be declared: {_said(answer)}")
-    limit = _limit(difference.theirs if difference.argument == DELIVERY_LIMIT else None, version)
-    remarks.append(
-        f"queue {name!r} is used as it stands: {difference.argument} is "
-        f"{difference.theirs!r} on the broker, {difference.ours!r} in the config"
-        f"{difference.harm(limit)}"
-    )
-    return limit
+    if existed and known is not None and known.shape is None:
+        return None  # it may not be asked for, as was seen
+    shape = wished if known is None or known.shape is None or not existed else known.shape
+    return (yield from _compare(name, shape, existed=existed))
 
 
-def _limit(argument: object, version: tuple[int, ...]) -> int | None:
-    """After how many returns a queue with this `x-delivery-limit` drops a message."""
-    try:
-        limit = int(str(argument))
-    except ValueError:
-        return _limit_of_others(version)
-    # Before RabbitMQ 4 a limit below nothing was the lowest limit of all.
-    return limit if limit >= 0 else (None if version >= (4,) else 0)
+def _compare(name: str, shape: Shape, *, existed: bool) -> Generator[Step, Answer, Shape | None]:
+    """Declare, taking over what the broker names, until a declaration fits."""
+    adopted: set[str] = set()
+    for _ in range(_MOST_DIFFERENCES):
+        answer = yield _declaration(name, shape)
+        if answer.code == 0:
+            return shape
+        difference = Difference.of(answer.text) if answer.code == INEQUIVALENT else None
+        unasked = existed and answer.code == ACCESS_REFUSED
+        if not adopted and not unasked and (difference is None or difference.is_invalid):
+            raise Unfit(f"queue {name!r} may not be declared: {_said(answer)}")
+        if difference is None or difference.argument in adopted - {TYPE}:
+            break
+        other = shape.adopting(difference)
+        if other is None:
+            break  # something that no declaration can take over
+        adopted.add(difference.argument)
+        shape = other
+    return shape.only(adopted) if adopted else None
 
 
 def _bind(
@@ -240,44 +296,3 @@ def _bind(
 
 def _said(answer: Answer) -> str:
     return f"{answer.text} ({answer.code})"
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One argument in which what exists differs from what we would declare."""
-
-    argument: str
-    ours: str
-    theirs: str
-
-    @classmethod
-    def of(cls, answer: Answer) -> "Difference | None":
-        """Read out of RabbitMQ's words for a 406; None for any other answer."""
-        if answer.code != INEQUIVALENT:
-            return None
-        argument = _ARGUMENT.search(answer.text)
-        values = _VALUES.search(answer.text)
-        if argument is None or values is None:
-            return None
-        ours, theirs = (value.strip("'") if value else "none" for value in values.groups())
-        return cls(argument[1], ours, theirs)
-
-    def harm(self, limit: int | None = None) -> str:
-        """What an operator should fear of it; empty where there is nothing. `limit`: see
-        `Declared.delivery_limit`."""
-        if self.argument == DELIVERY_LIMIT and limit is not None:
-            return (
-                f"; after {limit} returns the broker drops a message, or dead-letters it where "
-                "the queue has a dead-letter exchange"
-            )
-        if self.argument == "durable" and self.theirs == "false":
-            return "; its messages do not survive a restart of the broker"
-        if self.argument == "auto_delete" and self.theirs == "true":
-            return "; it is deleted, with its messages, when its last consumer goes"
-        return ""
-
-
-_ARGUMENT = re.compile(r"inequivalent arg '([^']+)'")
-_VALUES = re.compile(
-    r"received (?:the value )?('[^']*'|none).*? but current is (?:the value )?('[^']*'|none)"
-)

@@ -13,6 +13,7 @@ from logfan.config import Settings, SinkSettings
 SHIPPED = Path(__file__).parents[2] / "config.toml"
 EXAMPLES = {
     "rabbitmq.url_file", "rabbitmq.tls", "queue.arguments", "queue.routing_keys",
+    "queue.delivery_limit",
     "dead_letter.queue", "http.tls",
 }  # fmt: skip
 """Keys whose default is that they are absent: what stands there is an example."""

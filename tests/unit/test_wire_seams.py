@@ -166,7 +166,7 @@ def test_the_configuration_decides(fast: bool) -> None:
     ioloop = IOLoop()
     subscription = Subscription(
         ioloop=ioloop, url="amqp://localhost", parameters=pika.ConnectionParameters(),
-        exchange=ExchangeSettings(), queue=QueueSettings(), prefetch=1, compare=False, fast=fast,
+        exchange=ExchangeSettings(), queue=QueueSettings(), prefetch=1, known=None, fast=fast,
         events=nobody, receiver=nobody,
     )  # fmt: skip
     assert subscription._connection._fast is fast
