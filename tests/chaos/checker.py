@@ -1,11 +1,15 @@
 """The judge: what was confirmed, against what each sink durably holds. Imports nothing of logfan.
 
 It reads the publisher's journal, the files themselves (live, rotated, compressed) and, where
-given, the dead letters. By itself: `python -m chaos.checker JOURNAL raw:raw.log json:out.jsonl`.
+given, the dead letters. Several publishers have a journal each. By itself:
+`python -m chaos.checker JOURNAL[,JOURNAL] raw:raw.log json:out.jsonl`.
 
 What it calls what:
 
 - *lost*: confirmed by the broker at least once, and in no file (nor refused into the dead letters);
+- *unrouted*: confirmed and in no file, but published without `mandatory` while the exchange was
+  made anew and nothing could be bound to it yet: the broker drops it, whoever listens. Never
+  counted for a publisher that is mandatory;
 - *unexpected*: an id that was never published;
 - *corrupt*: a line that is not byte for byte what was published; *torn*: a last line without end;
 - *duplicated*: copies beyond the number of times that the id was published;
@@ -32,6 +36,8 @@ import zstandard
 from chaos import bodies
 
 Kind = Literal["raw", "json"]
+Span = tuple[int, int]
+"""From when to when, in monotonic nanoseconds."""
 _TOLD = 5
 
 
@@ -44,16 +50,21 @@ class Journal:
     """What the publisher did."""
 
     run: str = ""
+    name: str = ""
+    """Of the publisher, where there are several; its findings bear it."""
     times: "array[int]" = field(default_factory=lambda: array("H"))
     """How often each number was published; the index is the number."""
     epochs: "array[int]" = field(default_factory=lambda: array("I"))
     """The channel that it was published on first."""
     confirmed: bytearray = field(default_factory=bytearray)
+    unrouted: set[int] = field(default_factory=set)
+    """Numbers of which the publishing that was confirmed may have reached no queue."""
 
     @classmethod
-    def read(cls, path: Path) -> "Journal":
-        """Raises NothingToCheck where nothing was confirmed."""
-        journal = cls()
+    def read(cls, path: Path, *, name: str = "", unbound: Sequence[Span] = ()) -> "Journal":
+        """`unbound`: the spans in which no queue was bound to the exchange. Raises NothingToCheck
+        where nothing was confirmed."""
+        journal = cls(name=name)
         with path.open() as lines:
             journal.run = next(lines).split()[1]
             for line in lines:
@@ -67,6 +78,11 @@ class Journal:
                     journal.epochs.append(int(words[2]))
                     journal.confirmed.append(0)
                 journal.times[number] += 1
+                # The last publishing is the one that was confirmed.
+                if any(start <= int(words[3]) <= end for start, end in unbound):
+                    journal.unrouted.add(number)
+                else:
+                    journal.unrouted.discard(number)
         if not any(journal.confirmed):
             raise NothingToCheck(f"{path}: not one message was confirmed")
         return journal
@@ -91,6 +107,7 @@ class Finding:
     lines: int = 0
     distinct: int = 0
     lost: list[int] = field(default_factory=list)
+    unrouted: int = 0
     unexpected: list[str] = field(default_factory=list)
     corrupt: list[str] = field(default_factory=list)
     torn: list[str] = field(default_factory=list)
@@ -123,6 +140,14 @@ class _Held:
     """Numbers in the order of their first copies."""
     redelivered: bytearray
 
+    def add(self, number: int, *, redelivered: bool) -> None:
+        """One copy."""
+        if not self.copies[number]:
+            self.firsts.append(number)
+        self.copies[number] += 1
+        if redelivered:
+            self.redelivered[number] = 1
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -142,29 +167,47 @@ class DeadLetter:
     body: bytes
 
 
+Refuses = Callable[[str, int], bool]
+"""Sink and number: whether the record must lie in the dead letters."""
+
+
 def check(
     journal: Journal,
     sources: Sequence[Source],
     dead_letters: Sequence[DeadLetter] = (),
     *,
-    refuses: Callable[[str, int], bool] = lambda _sink, _number: False,
+    refuses: Refuses = lambda _sink, _number: False,
 ) -> list[Finding]:
-    """A finding for each sink. `refuses(sink, number)`: whether it must lie in the dead letters.
+    """A finding for each sink. Raises NothingToCheck where a sink has no file at all."""
+    return check_all([journal], sources, dead_letters, refuses=refuses)
 
-    Raises NothingToCheck where a sink has no file at all.
-    """
-    read = [(source, *_read(source, journal)) for source in sources]
-    again = bytearray(len(journal.times))
-    for _, _, held in read:
-        for number, flag in enumerate(held.redelivered):
-            if flag:
-                again[number] = 1
-    for source, finding, held in read:
-        finding.distinct = len(held.firsts)
-        dead = _dead(source.name, dead_letters, journal, finding)
-        _judge(journal, finding, held, dead, partial(refuses, source.name))
-        _judge_order(journal, finding, held.firsts, again)
-    return [finding for _, finding, _ in read]
+
+def check_all(
+    journals: Sequence[Journal],
+    sources: Sequence[Source],
+    dead_letters: Sequence[DeadLetter] = (),
+    *,
+    refuses: Refuses = lambda _sink, _number: False,
+) -> list[Finding]:
+    """The same for several publishers: a finding for each sink and publisher. What belongs to
+    none of them is found with the first."""
+    read = [(source, _read(source, journals)) for source in sources]
+    findings = []
+    for place, journal in enumerate(journals):
+        again = bytearray(len(journal.times))
+        for _, held_by_all in read:
+            for number, flag in enumerate(held_by_all[place][1].redelivered):
+                again[number] |= flag
+        for source, held_by_all in read:
+            finding, held = held_by_all[place]
+            finding.distinct = len(held.firsts)
+            dead = _dead(source.name, dead_letters, journal, finding)
+            _judge(journal, finding, held, dead, partial(refuses, source.name))
+            _judge_order(journal, finding, held.firsts, again)
+            findings.append(finding)
+    for source, held_by_all in read:
+        _judge_strange_letters(source.name, dead_letters, journals, held_by_all[0][0])
+    return findings
 
 
 def files_of(path: Path) -> list[Path]:
@@ -179,37 +222,41 @@ def files_of(path: Path) -> list[Path]:
     return [rotated[stamp] for stamp in sorted(rotated)] + live
 
 
-def _read(source: Source, journal: Journal) -> tuple[Finding, _Held]:
-    finding = Finding(source.name)
-    total = len(journal.times)
-    held = _Held(array("H", bytes(2 * total)), array("I"), bytearray(total))
+def _read(source: Source, journals: Sequence[Journal]) -> list[tuple[Finding, _Held]]:
+    """What the sink holds of each publisher, in the journals' order."""
     files = files_of(source.path)
     if not files:
         raise NothingToCheck(f"sink {source.name}: there is no {source.path}")
-    finding.files = len(files)
+    found = [_nothing_yet(source.name, journal) for journal in journals]
+    by_run = {journal.run: pair for journal, pair in zip(journals, found, strict=True)}
+    first = found[0][0]
     unpack = _from_json if source.kind == "json" else _from_raw
     for file in files:
         for line in _lines(file):
             if not line.endswith(b"\n"):
-                finding.torn.append(f"{file.name}: {line[:60]!r}")
+                first.torn.append(f"{file.name}: {line[:60]!r}")
                 continue
-            finding.lines += 1
             try:
                 body, redelivered = unpack(line[:-1])
                 parsed = bodies.parse(body)
             except ValueError as error:
-                finding.corrupt.append(f"{file.name}: {error}: {line[:60]!r}")
+                first.corrupt.append(f"{file.name}: {error}: {line[:60]!r}")
                 continue
-            number = parsed.number
-            if parsed.run != journal.run or number >= total:
-                finding.unexpected.append(bodies.make_id(parsed.run, number))
-                continue
-            if not held.copies[number]:
-                held.firsts.append(number)
-            held.copies[number] += 1
-            if redelivered:
-                held.redelivered[number] = 1
-    return finding, held
+            finding, held = by_run.get(parsed.run, (first, None))
+            finding.lines += 1
+            if held is None or parsed.number >= len(held.copies):
+                finding.unexpected.append(bodies.make_id(parsed.run, parsed.number))
+            else:
+                held.add(parsed.number, redelivered=redelivered)
+    for finding, _ in found:
+        finding.files = len(files)
+    return found
+
+
+def _nothing_yet(sink: str, journal: Journal) -> tuple[Finding, _Held]:
+    total = len(journal.times)
+    name = f"{sink} ({journal.name})" if journal.name else sink
+    return Finding(name), _Held(array("H", bytes(2 * total)), array("I"), bytearray(total))
 
 
 def _lines(file: Path) -> Iterator[bytes]:
@@ -259,6 +306,23 @@ def _dead(
     """How many dead letters there are of each number."""
     dead = array("H", bytes(2 * len(journal.times)))
     for letter in letters:
+        parsed = _parsed(letter)
+        if letter.sink != sink or parsed is None or parsed.run != journal.run:
+            continue
+        if parsed.number >= len(dead):
+            finding.unexpected.append(bodies.make_id(parsed.run, parsed.number))
+        elif str(parsed.number) not in letter.reason:
+            finding.wrongly_refused.append(f"{parsed.number}, for {letter.reason!r}")
+        else:
+            dead[parsed.number] += 1
+    return dead
+
+
+def _judge_strange_letters(
+    sink: str, letters: Sequence[DeadLetter], journals: Sequence[Journal], finding: Finding
+) -> None:
+    """Dead letters that are nothing that was published."""
+    for letter in letters:
         if letter.sink != sink:
             continue
         try:
@@ -266,13 +330,15 @@ def _dead(
         except bodies.Corrupt as error:
             finding.corrupt.append(f"dead letter: {error}: {letter.body[:60]!r}")
             continue
-        if parsed.run != journal.run or parsed.number >= len(dead):
+        if all(parsed.run != journal.run for journal in journals):
             finding.unexpected.append(bodies.make_id(parsed.run, parsed.number))
-        elif str(parsed.number) not in letter.reason:
-            finding.wrongly_refused.append(f"{parsed.number}, for {letter.reason!r}")
-        else:
-            dead[parsed.number] += 1
-    return dead
+
+
+def _parsed(letter: DeadLetter) -> bodies.Parsed | None:
+    try:
+        return bodies.parse(letter.body)
+    except bodies.Corrupt:
+        return None
 
 
 def _judge(
@@ -286,7 +352,9 @@ def _judge(
     for number, confirmed in enumerate(journal.confirmed):
         copies, letters = held.copies[number], dead[number]
         right, wrong = (letters, copies) if refuses(number) else (copies, letters)
-        if confirmed and not right:
+        if confirmed and not right and number in journal.unrouted:
+            finding.unrouted += 1
+        elif confirmed and not right:
             finding.lost.append(number)
         if wrong:
             finding.wrongly_refused.append(f"{number}, {copies} written and {letters} dead")
@@ -318,14 +386,15 @@ def main(arguments: Sequence[str]) -> int:
     if len(arguments) < 2:
         print(__doc__, file=sys.stderr)
         return 2
-    journal = Journal.read(Path(arguments[0]))
+    journals = [Journal.read(Path(name)) for name in arguments[0].split(",")]
     sources = []
     for word in arguments[1:]:
         kind, _, path = word.partition(":")
         sources.append(Source(path, cast("Kind", kind), Path(path)))
     wrong = 0
-    print(f"{journal.count:,} confirmed, {journal.resent:,} published again")
-    for finding in check(journal, sources):
+    for journal in journals:
+        print(f"{journal.count:,} confirmed, {journal.resent:,} published again")
+    for finding in check_all(journals, sources):
         faults = finding.faults(finding.duplicated)
         wrong += len(faults)
         print(

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -70,6 +70,7 @@ class ChaosDaemon(DaemonProcess):
         refuse: int = 0,
         rotate: str = "2MiB",
         extra: str = "",
+        other_urls: Sequence[str] = (),
     ) -> None:
         """`disk`: the folder of the raw file, else the daemon's own. `refuse`: see `Troubled`.
         `mutant`: the name of a defect of `chaos.mutated`; empty is the real daemon."""
@@ -80,8 +81,12 @@ class ChaosDaemon(DaemonProcess):
         self.lives = 0
         sinks = SINKS.format(disk=self.disk, keep=_FILES_MAX, refuse=refuse, rotate=rotate)
         settings = SETTINGS.format(prefetch=prefetch) + extra
-        environ = {"LOGFAN_SHUTDOWN_TIMEOUT": f"{SHUTDOWN_SECONDS}s"}
-        super().__init__(folder, url, names, sinks, extra=settings, environ=environ)
+        # Durable, as all that is to outlive the broker: without it a restart drops the binding.
+        environ = {
+            "LOGFAN_SHUTDOWN_TIMEOUT": f"{SHUTDOWN_SECONDS}s", "LOGFAN_EXCHANGE__DURABLE": "true",
+        }  # fmt: skip
+        urls = '", "'.join([url, *other_urls])
+        super().__init__(folder, urls, names, sinks, extra=settings, environ=environ)
         plugins = folder / "plugins"
         plugins.mkdir()
         (plugins / "troubled.py").write_bytes((_SINKS / "troubled.py").read_bytes())
@@ -124,6 +129,17 @@ class ChaosDaemon(DaemonProcess):
         acked = re.search(r"^logfan_acked_messages_total (\S+)$", text, re.MULTILINE)
         consuming = "\nlogfan_consuming 1.0\n" in text
         return consuming and acked is not None and float(acked[1]) > acked_before
+
+    @contextmanager
+    def configured(self, old: str, new: str) -> Iterator[None]:
+        """The file says something else meanwhile; nobody is asked to read it."""
+        before = self.config.read_text()
+        assert old in before
+        self.config.write_text(before.replace(old, new, 1))
+        try:
+            yield
+        finally:
+            self.config.write_text(before)
 
     # Orders for the sink
 

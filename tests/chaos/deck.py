@@ -18,7 +18,7 @@ class Deck:
         self._rng = random.Random(names.queue)
         self.journal = Journal(run=f"{self._rng.getrandbits(32):08x}")
 
-    def publish(self, count: int) -> None:
+    def publish(self, count: int, *, mandatory: bool = True) -> None:
         """So many more, each confirmed."""
         with channel(self._url, confirms=True) as open_channel:
             for _ in range(count):
@@ -29,7 +29,7 @@ class Deck:
                     "",
                     bodies.make(self.journal.run, number, self._rng),
                     pika.BasicProperties(delivery_mode=2, message_id=mark),
-                    mandatory=True,
+                    mandatory=mandatory,
                 )
                 self.journal.times.append(1)
                 self.journal.epochs.append(0)

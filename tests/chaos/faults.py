@@ -5,18 +5,29 @@ faults do not happen would prove nothing.
 """
 
 import random
+import re
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from chaos import bodies
 from chaos.scene import Scene
 from chaos.watcher import LOST
-from support.broker import channel
+from support.broker import channel, waiting
 from support.waiting import wait_until
 
 Do = Callable[[Scene, random.Random], None]
+REBOUND = "logfan_rebound_total"
+REQUEUED = "logfan_requeued_messages_total"
+_REBOUND_SECONDS = 10.0
+"""The daemon looks each 5 s; the rest is margin."""
+_MEANWHILE = 50
+"""Messages that each publisher has confirmed while the daemon is away."""
+_ODD = 11
+"""How many odd things `sinks/troubled.py` can raise."""
+_WENT_BACK = re.compile(r"reload: .*going (back to|on with) the old")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +41,8 @@ class Fault:
     """Whether the daemon is another process afterwards."""
     share: float = 0.0
     """How many there are for each kill."""
-    needs_disk: bool = False
+    needs: str = ""
+    """What not every run has, and without which it is left out: see `can`."""
 
 
 def kill(scene: Scene, rng: random.Random) -> None:
@@ -73,14 +85,21 @@ def kill_broker(scene: Scene, rng: random.Random) -> None:
     before = scene.node.pid
     scene.node.kill()
     wait_until(lambda: not scene.daemon.consuming(), "it notices", 10)
-    if rng.random() < 0.2:
-        # The daemon, too, and it starts before its broker is there.
+    # In turns: the daemon runs on; it is killed too, and starts before its broker is there; it is
+    # away until publishers were back for a while.
+    turn = scene.done[BROKER.name] % 3
+    if turn:
         scene.daemon.kill()
         scene.crashes += 1
+    if turn == 1:
         scene.daemon.start(ready=False)
     scene.node.start()
     after = wait_until(lambda: scene.node.pid, "it has a process", 10)
     assert after != before
+    if turn == 2:
+        for load in scene.loads:
+            load.wait_confirmed(load.confirmed + _MEANWHILE)
+        scene.daemon.start(ready=False)
 
 
 def close_connections(scene: Scene, rng: random.Random) -> None:
@@ -89,11 +108,33 @@ def close_connections(scene: Scene, rng: random.Random) -> None:
 
 
 def delete_queue(scene: Scene, rng: random.Random) -> None:
-    """Once it is empty, as what is in a queue dies with it; the broker itself sees to that."""
+    """Once it is empty, as what is in a queue dies with it; the broker itself sees to that. Who is
+    not mandatory publishes again when the queue is back."""
     scene.drain()
     with _loss(scene), channel(scene.node.url) as admin:
         admin.queue_delete(scene.names.queue, if_empty=True)
     scene.load.resume()
+    wait_until(scene.daemon.consuming, "the queue is back", 20)
+    scene.resume()
+
+
+def renew_exchange(scene: Scene, rng: random.Random) -> None:
+    """Deleted and declared anew: the queue and its consumer stay, their binding is gone. The
+    broker itself shows when it is bound again: it confirms to the publisher that is mandatory."""
+    scene.pause()
+    rebound, confirmed = scene.daemon.metric(REBOUND), scene.load.confirmed
+    began = time.monotonic_ns()
+    with channel(scene.node.url) as admin:
+        admin.exchange_delete(scene.names.exchange)
+        admin.exchange_declare(scene.names.exchange, "fanout", durable=True)
+    scene.resume()
+    wait_until(
+        lambda: scene.load.confirmed > confirmed,
+        f"the queue is bound again; the daemon's log ends:\n{scene.daemon.log()[-3000:]}",
+        _REBOUND_SECONDS,
+    )
+    scene.unbound.append((began, time.monotonic_ns()))
+    wait_until(lambda: scene.daemon.metric(REBOUND) > rebound, "it counts that", 10)
 
 
 def cut(scene: Scene, rng: random.Random) -> None:
@@ -140,7 +181,7 @@ def sink_fails(scene: Scene, rng: random.Random) -> None:
 def sink_hangs(scene: Scene, rng: random.Random) -> None:
     """And while everything stands still, the daemon's account is held against the broker's."""
     with _ordered(scene, "hang", times=1):
-        scene.load.pause()
+        scene.pause()
         wait_until(
             lambda: (
                 scene.node.unacked(scene.names.queue)
@@ -150,7 +191,7 @@ def sink_hangs(scene: Scene, rng: random.Random) -> None:
             "as many are in flight here as are unacknowledged there",
             20,
         )
-        scene.load.resume()
+        scene.resume()
 
 
 def sink_slows(scene: Scene, rng: random.Random) -> None:
@@ -168,6 +209,105 @@ def sink_crashes(scene: Scene, rng: random.Random) -> None:
     assert scene.daemon.deeds(order) == before + 1
     scene.crashes += 1
     scene.daemon.start(ready=False)
+
+
+def sink_raises_oddly(scene: Scene, rng: random.Random) -> None:
+    """Exceptions whose text cannot be read, and some that are made to end a thread."""
+    for number in rng.sample(range(_ODD), 3):
+        before = scene.daemon.deeds("odd")
+        scene.daemon.order(f"odd {number}")
+        scene.daemon.wait_deed("odd", before + 1)
+    scene.daemon.order("")
+
+
+def worker_dies(scene: Scene, rng: random.Random) -> None:
+    """A sink's thread ends in the host's own code. Nothing may look alive then: exit 70."""
+    before = scene.daemon.deeds("die")
+    scene.daemon.order("die")
+    scene.daemon.wait_deed("die", before + 1)
+    scene.daemon.order("")
+    scene.restart_as_systemd()
+
+
+def fill_dead_letters(scene: Scene, rng: random.Random) -> None:
+    """The dead-letter queue takes nothing for a while; what is in it stays."""
+    queue, policy = f"{scene.names.queue}.dead", f"full-{scene.names.queue}"
+
+    def set_policy(definition: str) -> None:
+        scene.node.ctl("set_policy", policy, f"^{re.escape(queue)}$", definition)
+
+    wait_until(lambda: waiting(scene.node.url, queue) > 0, "there are dead letters", 30)
+    # One after the other: a limit that comes alone would drop what is there.
+    set_policy('{"overflow": "reject-publish"}')
+    set_policy('{"overflow": "reject-publish", "max-length": 1}')
+    try:
+        wait_until(lambda: "troubled" in scene.daemon.sink_troubles(), "its sink is not ready", 30)
+        time.sleep(rng.random())
+    finally:
+        scene.node.ctl("clear_policy", policy)
+
+
+def shorten_timeout(scene: Scene, rng: random.Random) -> None:
+    """The broker ends a channel that owes an acknowledgement for 3 s, and one sink hangs."""
+    _set_timeout(scene, timeout_ms=3_000, look_ms=500)
+    try:
+        daemon = scene.daemon
+        before = daemon.metric(LOST) + daemon.metric(REQUEUED)
+        with _ordered(scene, "hang", times=1):
+            wait_until(
+                lambda: daemon.metric(LOST) + daemon.metric(REQUEUED) > before,
+                "the channel is lost, or the window handed back in time", 20,
+            )  # fmt: skip
+    finally:
+        _set_timeout(scene, timeout_ms=1_800_000, look_ms=60_000)
+
+
+def _set_timeout(scene: Scene, *, timeout_ms: int, look_ms: int) -> None:
+    settings = {"consumer_timeout": timeout_ms, "channel_tick_interval": look_ms}
+    calls = [f"application:set_env(rabbit, {name}, {value})" for name, value in settings.items()]
+    scene.node.ctl("eval", f"{', '.join(calls)}.")
+    # A channel takes it up when it opens.
+    with _loss(scene):
+        scene.node.close_all_connections()
+    wait_until(scene.daemon.consuming, "it has another channel", 20)
+
+
+def forbid_message(scene: Scene, rng: random.Random) -> None:
+    """Each time that a certain message is to be delivered the connection ends, as RabbitMQ 4 ends
+    it for what it cannot convert to AMQP 0-9-1."""
+    number = int(scene.load.numbers["published"]) + 200
+    mark = bodies.make_id(scene.load.run, number).encode() + b"\5chaos"
+    refused = scene.proxy.counts.refused
+    scene.proxy.forbid(mark)
+    try:
+        wait_until(lambda: scene.proxy.counts.refused >= refused + 4, "it is refused", 40)
+    finally:
+        scene.proxy.heal()
+
+
+def refuse_config(scene: Scene, rng: random.Random) -> None:
+    """HUP with a config that is sound by itself and that the broker refuses."""
+    daemon, pid = scene.daemon, scene.daemon.pid
+    queue = scene.names.queue
+    with channel(scene.node.url) as admin:
+        admin.queue_declare(f"{queue}-stream", durable=True, arguments={"x-queue-type": "stream"})
+    differences = {
+        "another type": ("[exchange]\n", '[exchange]\ntype = "direct"\n'),
+        "a stream": (f'name = "{queue}"', f'name = "{queue}-stream"'),
+        "no such virtual host": ("/%2F", "/nowhere"),
+    }
+    # In turns, so that each of them comes.
+    turn = list(differences)[scene.done[REFUSED_CONFIG.name] % len(differences)]
+    seen = len(daemon.log())
+    with daemon.configured(*differences[turn]):
+        daemon.signal(signal.SIGHUP)
+        wait_until(
+            lambda: _WENT_BACK.search(scene.living_log(), seen),
+            f"it goes back to the config before ({turn}); its log:\n{daemon.log()[-3000:]}", 40,
+        )  # fmt: skip
+    with channel(scene.node.url) as admin:
+        admin.queue_delete(f"{queue}-stream")
+    assert daemon.pid == pid
 
 
 def fill_disk(scene: Scene, rng: random.Random) -> None:
@@ -209,7 +349,8 @@ def alarm(scene: Scene, rng: random.Random) -> None:
 KILL = Fault("kill -9 of the daemon", kill, ends_life=True, share=1)
 BROKER = Fault("SIGKILL of the broker, and its restart", kill_broker, share=0.15)
 CUT = Fault("proxy: connection reset", cut, share=0.25)
-DISK = Fault("disk full (ENOSPC on a tmpfs)", fill_disk, share=0.03, needs_disk=True)
+DISK = Fault("disk full (ENOSPC on a tmpfs)", fill_disk, share=0.03, needs="disk")
+REFUSED_CONFIG = Fault("HUP with a config that the broker refuses", refuse_config, share=0.03)
 LIMIT = Fault("no file may grow (RLIMIT_FSIZE)", limit_files, share=0.03)
 ALL = (
     KILL,
@@ -222,6 +363,9 @@ ALL = (
     Fault("SIGSTOP, then SIGCONT", stop_and_continue, share=0.06),
     Fault("all connections closed by an operator", close_connections, share=0.05),
     Fault("queue deleted", delete_queue, share=0.03),
+    Fault("dead-letter queue full", fill_dead_letters, share=0.05),
+    Fault("a short consumer_timeout", shorten_timeout, share=0.03, needs="consumer_timeout"),
+    Fault("a message that ends the connection", forbid_message, share=0.03),
     Fault("proxy: black hole", black_hole, share=0.05),
     Fault("proxy: delay", delay, share=0.03),
     Fault("proxy: trickle", trickle, share=0.03),
@@ -249,13 +393,20 @@ def plan(rng: random.Random, counts: Mapping[str, int]) -> list[Fault]:
     return planned
 
 
-def counts_for(kills: int, *, has_disk: bool) -> dict[str, int]:
-    """How many of each kind go with so many kills: one at least."""
+def counts_for(kills: int, can: Collection[str]) -> dict[str, int]:
+    """How many of each kind go with so many kills: one at least. `can`: see there."""
     return {
         fault.name: max(1, round(kills * fault.share))
         for fault in ALL
-        if has_disk or not fault.needs_disk
+        if not fault.needs or fault.needs in can
     }
+
+
+def can(scene: Scene) -> set[str]:
+    """What this run has of all that faults may need."""
+    version = tuple(int(part) for part in scene.node.version.split(".")[:2])
+    has = {"disk": scene.disk is not None, "consumer_timeout": version < (4, 3)}
+    return {name for name, yes in has.items() if yes}
 
 
 class _loss:  # noqa: N801 - reads as a statement: with _loss(scene)

@@ -5,10 +5,11 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from chaos.checker import Journal
+from chaos.checker import Journal, Span
 from support.waiting import wait_until
 
 TESTS = Path(__file__).parents[1]
@@ -29,15 +30,19 @@ class Load:
         count: int = 10_000_000,
         seconds: float = 7200.0,
         seed: str = "0",
+        plain: bool = False,
     ) -> None:
+        """`plain`: without `mandatory`, and beside one that has it."""
         self.run = run
-        self.journal_path = folder / "published.journal"
+        self.name = "plain" if plain else ""
+        mark = "-plain" if plain else ""
+        self.journal_path = folder / f"published{mark}.journal"
         self._command = [
             sys.executable, "-m", "chaos.publisher", url, exchange, str(self.journal_path),
             "--run", run, "--rate", str(rate), "--count", str(count), "--seconds", str(seconds),
-            "--seed", seed,
+            "--seed", seed, *(["--plain"] if plain else []),
         ]  # fmt: skip
-        self._log = folder / "publisher.log"
+        self._log = folder / f"publisher{mark}.log"
         self.numbers: dict[str, Any] = {}
         """The publisher's own, a moment old."""
         self._orders = 0
@@ -71,8 +76,12 @@ class Load:
 
     def pause(self) -> None:
         """Publish nothing new, and return once all that was published is confirmed."""
+        self.hush()
+        self.wait_quiet()
+
+    def hush(self) -> None:
+        """Publish nothing new from now on; `wait_quiet` waits for the rest."""
         self._order("pause")
-        self._wait_quiet()
 
     def resume(self) -> None:
         self._order("resume")
@@ -81,15 +90,17 @@ class Load:
         """Wait until so many are confirmed."""
         wait_until(lambda: self._alive() and self.confirmed >= count, "it is confirmed", seconds)
 
-    def finish(self) -> Journal:
-        """Wait until all is confirmed, end it, and read its journal."""
+    def finish(self, unbound: Sequence[Span] = ()) -> Journal:
+        """Wait until all is confirmed, end it, and read its journal. `unbound`: see there."""
         self._order("stop")
         process = self._running()
         if process.wait(_QUIET_SECONDS) != 0:
             raise AssertionError(f"not all was confirmed; the publisher's log:\n{self._said()}")
-        return Journal.read(self.journal_path)
+        return Journal.read(self.journal_path, name=self.name, unbound=unbound)
 
-    def _wait_quiet(self) -> None:
+    def wait_quiet(self) -> None:
+        """Wait until all that was published is confirmed."""
+
         def is_quiet() -> bool:
             # What it said before it read the order does not count.
             return self.numbers.get("orders") == self._orders and bool(self.numbers["quiet"])

@@ -37,6 +37,8 @@ class Counts:
     """Chunks that were kept back."""
     delayed: int = 0
     trickled: int = 0
+    refused: int = 0
+    """Connections ended because of a message that may not pass."""
     bytes: int = 0
 
 
@@ -52,6 +54,7 @@ class Proxy:
         self._hole = False
         self._delay = 0.0
         self._trickle = False
+        self._forbidden = b""
         self._loop = asyncio.new_event_loop()
         self._through = asyncio.Event()
         self._through.set()
@@ -87,9 +90,14 @@ class Proxy:
         """What the broker sends comes a few bytes at a time."""
         self._trickle = True
 
+    def forbid(self, mark: bytes) -> None:
+        """End each connection on which the broker sends something with this in it, as a broker
+        does that cannot deliver a message; what stands before it passes."""
+        self._forbidden = mark
+
     def heal(self) -> None:
         """Forward as before; what was kept back passes now."""
-        self._delay, self._trickle = 0.0, False
+        self._delay, self._trickle, self._forbidden = 0.0, False, b""
         self._loop.call_soon_threadsafe(self._through.set)
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
@@ -153,6 +161,7 @@ class Proxy:
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, of_client: bool
     ) -> None:
+        tail = b""
         with contextlib.suppress(OSError):
             while chunk := await reader.read(_CHUNK):
                 self.counts.bytes += len(chunk)
@@ -166,8 +175,20 @@ class Proxy:
                     self._note_ack(chunk)
                 elif self._trickle:
                     chunk = await self._drop_by_drop(chunk, writer)
+                elif self._forbidden:
+                    # It may stand across two reads.
+                    tail = (tail + chunk)[-len(chunk) - len(self._forbidden) :]
+                    if self._forbidden in tail:
+                        self.counts.refused += 1
+                        await self._pass_before(self._forbidden, chunk, writer)
+                        return
                 writer.write(chunk)
                 await writer.drain()
+
+    async def _pass_before(self, mark: bytes, chunk: bytes, writer: asyncio.StreamWriter) -> None:
+        """What stands before the mark, and the end."""
+        writer.write(chunk[: max(0, chunk.find(mark))])
+        await writer.drain()
 
     async def _drop_by_drop(self, chunk: bytes, writer: asyncio.StreamWriter) -> bytes:
         """Sends a part of it slowly while the order stands; returns the rest."""

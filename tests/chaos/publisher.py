@@ -3,7 +3,9 @@
 `python -m chaos.publisher URL EXCHANGE JOURNAL --run NAME …`. The journal has a line for every
 publishing (`p NUMBER EPOCH NANOSECONDS`) and for every confirm (`c NUMBER`). An epoch is one
 channel's life. What was not confirmed when its channel ended, was refused, or came back as
-unroutable, is published again under the same id, so that each id ends up confirmed. It takes
+unroutable, is published again under the same id, so that each id ends up confirmed. With `--plain`
+it publishes as most programs do, without `mandatory`: what reaches no queue is confirmed all the
+same, and only whoever compares can find that it is missing. It takes
 `pause`, `resume` and `stop` from standard input, a word a line, and prints its numbers as JSON.
 It ends by itself when its input ends, after its count, or after its time.
 """
@@ -172,8 +174,9 @@ class Publisher:
         self._sent[self._tag] = number
         self._numbers["sent"] += 1
         self._channel.basic_publish(
-            self._options.exchange, "", self._unconfirmed[number], properties, mandatory=True
-        )
+            self._options.exchange, "", self._unconfirmed[number], properties,
+            mandatory=not self._options.plain,
+        )  # fmt: skip
         return True
 
     def _on_return(self, _channel: Any, _method: Any, properties: Any, _body: bytes) -> None:
@@ -214,6 +217,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=10_000_000, help="most messages")
     parser.add_argument("--seconds", type=float, default=7200.0, help="longest time")
     parser.add_argument("--seed", default="0")
+    parser.add_argument("--plain", action="store_true", help="without mandatory")
     return Publisher(parser.parse_args()).run()
 
 

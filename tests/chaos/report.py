@@ -86,7 +86,7 @@ def _headline(verdict: Verdict) -> str:
     corrupt = sum(len(finding.corrupt) + len(finding.torn) for finding in verdict.findings)
     broken = len(verdict.faults())
     end = "every invariant held" if not broken else f"{broken} invariants BROKE"
-    return f"{verdict.journal.count:,} confirmed, {lost} lost, {corrupt} corrupt; {end}"
+    return f"{verdict.confirmed:,} confirmed, {lost} lost, {corrupt} corrupt; {end}"
 
 
 def _summary(facts: Facts, verdict: Verdict) -> list[str]:
@@ -103,7 +103,7 @@ def _summary(facts: Facts, verdict: Verdict) -> list[str]:
             f"connections or consumers lost; the proxy saw {facts.proxy['connections']} connections"
         ),
         (
-            f"{verdict.journal.count:,} messages confirmed; {verdict.journal.resent:,} published "
+            f"{verdict.confirmed:,} messages confirmed; {verdict.resent:,} published "
             "again under the same id, as no confirm had come"
         ),
         (
@@ -135,14 +135,14 @@ def _tables(facts: Facts, verdict: Verdict) -> list[tuple[str, Table]]:
         )  # fmt: skip
     sinks: list[list[str]] = [
         [
-            "sink", "held", "refused", "lost", "unexpected", "corrupt", "torn", "misordered",
-            "late", "duplicated", "explained", "files",
+            "sink", "held", "refused", "lost", "unrouted", "unexpected", "corrupt", "torn",
+            "misordered", "late", "duplicated", "explained", "files",
         ]
     ]  # fmt: skip
     for f in verdict.findings:
         numbers = (
-            f.distinct, f.refused, len(f.lost), len(f.unexpected), len(f.corrupt), len(f.torn),
-            len(f.misordered), f.late, f.duplicated, verdict.duplicates_max, f.files,
+            f.distinct, f.refused, len(f.lost), f.unrouted, len(f.unexpected), len(f.corrupt),
+            len(f.torn), len(f.misordered), f.late, f.duplicated, verdict.duplicates_max, f.files,
         )  # fmt: skip
         sinks.append([f.sink, *(f"{number:,}" for number in numbers)])
     return [("What was done", faults), ("What each sink holds", sinks)]

@@ -49,9 +49,10 @@ def carry_out(
         fault.do(scene, rng)
         scene.done[fault.name] += 1
         scene.wait_flowing(fault.name)
-    while scene.load.confirmed < messages and time.monotonic() < deadline:
+    while scene.confirmed < messages and time.monotonic() < deadline:
         tell(scene, len(planned), "the rest of the messages")
-        scene.load.wait_confirmed(min(messages, scene.load.confirmed + 2000), 120)
+        missing = min(messages - scene.confirmed, 2000)
+        scene.load.wait_confirmed(scene.load.confirmed + missing, 120)
     return []
 
 
@@ -73,10 +74,10 @@ def main(arguments: Sequence[str]) -> int:
     disk_size = max(_DISK_MIN, messages * _BYTES_A_MESSAGE)
     with (
         RabbitNode() as node,
-        scene(node, rate=rate, seed=seed, refuse=REFUSE, disk_size=disk_size) as stage,
+        scene(node, rate=rate, seed=seed, refuse=REFUSE, disk_size=disk_size, plain=True) as stage,
     ):
         stage.wait_flowing("the first start")
-        planned = faults.plan(rng, faults.counts_for(kills, has_disk=stage.disk is not None))
+        planned = faults.plan(rng, faults.counts_for(kills, faults.can(stage)))
         with _progress(len(planned)) as tell:
             left = carry_out(
                 stage, planned, rng, deadline=started + seconds, messages=messages, tell=tell
@@ -109,7 +110,7 @@ class _Lines:
     def __call__(self, scene: Scene, index: int, name: str) -> None:
         if index // 10 != self._told:
             self._told = index // 10
-            print(f"{index}/{self._total}: {scene.load.confirmed:,} confirmed; {name}", flush=True)
+            print(f"{index}/{self._total}: {scene.confirmed:,} confirmed; {name}", flush=True)
 
 
 class _Bar:
@@ -139,7 +140,7 @@ class _Bar:
 
     def _show(self, scene: Scene, index: int, name: str) -> None:
         self._progress.update(
-            self._task, completed=index, description=name, confirmed=scene.load.confirmed
+            self._task, completed=index, description=name, confirmed=scene.confirmed
         )
 
 

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 from pika import exceptions
 
-from chaos.checker import DeadLetter, Finding, Journal, check
+from chaos.checker import DeadLetter, Finding, Journal, Span, check_all
 from chaos.daemon import ChaosDaemon
 from chaos.disk import DiskUnavailable, SmallDisk
 from chaos.load import Load
@@ -27,17 +27,23 @@ BACK_SECONDS = 10.0
 _PATIENCE_SECONDS = 60.0
 _DRAIN_SECONDS = 120.0
 _LOOK_SECONDS = 0.03
+_SHARE_PLAIN = 0.25
+"""Of the load, what is published without `mandatory`."""
+EXIT_INTERNAL = 70
 
 
 @dataclass(slots=True)
 class Scene:
-    """A broker, a proxy before it, a daemon behind that, a load, and a watcher."""
+    """A broker, a proxy before it, a daemon behind that, two publishers, and a watcher."""
 
     folder: Path
     node: RabbitNode
     proxy: Proxy
     daemon: ChaosDaemon
     load: Load
+    """Mandatory: it knows when nothing is bound, and publishes again."""
+    plain: Load | None
+    """Not mandatory, as most programs: what it had confirmed must arrive all the same."""
     watcher: Watcher
     names: Names
     disk: SmallDisk | None
@@ -47,6 +53,8 @@ class Scene:
     """Faults that were seen to happen, by name."""
     recoveries: dict[str, list[float]] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
+    unbound: list[Span] = field(default_factory=list)
+    """When no queue could be bound to the exchange, as that was just made anew."""
     losses_min: int = 0
     """How many losses faults brought about, at a moment when the daemon went on to live."""
     starved_max: float = 0.0
@@ -59,6 +67,7 @@ class Scene:
         waited = self._starved()
         # Not in a tight loop: each look costs the daemon time that it needs to come back.
         while not self.daemon.is_flowing(before):
+            self.assert_alive()
             time.sleep(_LOOK_SECONDS)
             if time.monotonic() - started > _PATIENCE_SECONDS:
                 end = self.daemon.log()[-3000:]
@@ -89,9 +98,49 @@ class Scene:
             found.append(f"{watcher.losses} losses were seen, {self.losses_min} were brought about")
         return found
 
+    @property
+    def loads(self) -> list[Load]:
+        """The publishers."""
+        return [self.load, self.plain] if self.plain is not None else [self.load]
+
+    @property
+    def confirmed(self) -> int:
+        """How many messages the broker has confirmed to all publishers."""
+        return sum(load.confirmed for load in self.loads)
+
+    def pause(self) -> None:
+        """Publish nothing new, and return once all that was published is confirmed."""
+        for load in self.loads:
+            load.hush()
+        for load in self.loads:
+            load.wait_quiet()
+
+    def resume(self) -> None:
+        """Publish again."""
+        for load in self.loads:
+            load.resume()
+
+    def assert_alive(self) -> None:
+        """Fail where the daemon has ended by itself."""
+        if not self.daemon.is_running():
+            end = self.daemon.log()[-3000:]
+            raise AssertionError(f"it ended by itself ({self.daemon.wait(1)}); its log:\n{end}")
+
+    def living_log(self) -> str:
+        """The daemon's log. Fails where it has ended by itself."""
+        self.assert_alive()
+        return self.daemon.log()
+
+    def restart_as_systemd(self) -> None:
+        """Start it again after an internal fault, which it must have told by its exit code."""
+        code = self.daemon.wait(20)
+        assert code == EXIT_INTERNAL, f"it ended with {code}; its log:\n{self.daemon.log()[-3000:]}"
+        self.crashes += 1
+        self.daemon.start(ready=False)
+
     def drain(self) -> None:
         """Pause the load and wait until every message is acknowledged."""
-        self.load.pause()
+        self.pause()
         wait_until(
             lambda: (
                 waiting(self.node.url, self.names.queue) == 0
@@ -109,11 +158,14 @@ class Scene:
             self.broken.append(f"the broker still holds {counts}")
         if code := self.daemon.terminate():
             self.broken.append(f"the last stop ended with {code}")
-        journal = self.load.finish()
+        journals = [
+            self.load.finish(),
+            *([self.plain.finish(self.unbound)] if self.plain is not None else []),
+        ]
         refuse = self.daemon.refuse
         letters = dead_letters(self.node.url, self.names) if refuse else []
-        findings = check(
-            journal,
+        findings = check_all(
+            journals,
             self.daemon.sources,
             letters,
             refuses=lambda sink, number: bool(
@@ -121,8 +173,9 @@ class Scene:
             ),
         )
         verdict = Verdict(
-            journal, findings, self.crashes + self.watcher.losses, self.daemon.prefetch
-        )
+            journals, findings, self.crashes + self.watcher.losses, self.daemon.prefetch,
+            handed_back=self.watcher.requeued,
+        )  # fmt: skip
         watcher = self.watcher
         verdict.broken = [*self.broken, *watcher.broken, *watcher.not_flat(), *self._blind()]
         return verdict
@@ -132,17 +185,31 @@ class Scene:
 class Verdict:
     """What came out."""
 
-    journal: Journal
+    journals: list[Journal]
+    """One a publisher."""
     findings: list[Finding]
     losses: int
     """Crashes, and lost connections, channels and consumers."""
     prefetch: int
+    handed_back: int = 0
+    """Messages that the daemon gave back to the broker by itself."""
     broken: list[str] = field(default_factory=list)
 
     @property
     def duplicates_max(self) -> int:
-        """As many copies as can be explained: a window for each crash or loss."""
-        return self.losses * self.prefetch
+        """As many copies as can be explained: a window for each crash or loss, and each message
+        that was handed back."""
+        return self.losses * self.prefetch + self.handed_back
+
+    @property
+    def confirmed(self) -> int:
+        """How many messages were confirmed."""
+        return sum(journal.count for journal in self.journals)
+
+    @property
+    def resent(self) -> int:
+        """How many publishings were repetitions."""
+        return sum(journal.resent for journal in self.journals)
 
     def faults(self) -> list[str]:
         """Everything that broke, in words; empty where all held."""
@@ -163,11 +230,14 @@ def scene(
     prefetch: int = 1000,
     disk_size: int = 0,
     extra: str = "",
+    plain: bool = False,
+    other_urls: Sequence[str] = (),
 ) -> Iterator[Scene]:
     """Everything up, messages flowing. `disk_size`: of a small disk for the raw file, where one
-    can be had; 0 puts it beside the others. The folder is gone afterwards."""
+    can be had; 0 puts it beside the others. `plain`: a part of the `rate` is published without
+    mandatory. `other_urls`: of further nodes of a cluster, where the daemon may go, and where the
+    load is published. The folder is gone afterwards."""
     names = Names.unique("chaos")
-    run = secrets.token_hex(4)
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="logfan-chaos-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -182,17 +252,23 @@ def scene(
         url = node.url.replace(f":{node.port}/", f":{proxy.port}/")
         daemon = ChaosDaemon(
             folder, url, names, disk=disk.path if disk else None, mutant=mutant,
-            refuse=refuse, prefetch=prefetch, extra=extra,
+            refuse=refuse, prefetch=prefetch, extra=extra, other_urls=other_urls,
         )  # fmt: skip
         stack.enter_context(daemon)
-        load = stack.enter_context(
-            Load(
-                node.url, names.exchange, folder, run=run, rate=rate, count=messages,
-                seconds=seconds, seed=seed,
-            )
-        )  # fmt: skip
+
+        def publisher(rate: float, *, plain: bool) -> Load:
+            load = Load(
+                other_urls[0] if other_urls else node.url, names.exchange, folder,
+                run=secrets.token_hex(4), rate=rate, count=messages, seconds=seconds, seed=seed,
+                plain=plain,
+            )  # fmt: skip
+            return stack.enter_context(load)
+
+        share = _SHARE_PLAIN if plain else 0.0
+        load = publisher(rate * (1 - share), plain=False)
+        unsure = publisher(rate * share, plain=True) if plain else None
         watcher = stack.enter_context(Watcher(daemon))
-        yield Scene(folder, node, proxy, daemon, load, watcher, names, disk)
+        yield Scene(folder, node, proxy, daemon, load, unsure, watcher, names, disk)
 
 
 def dead_letters(url: str, names: Names) -> list[DeadLetter]:

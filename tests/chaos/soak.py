@@ -167,7 +167,7 @@ def as_markdown(
     times = [1000 * percentile(everything, percent) for percent in (50, 99, 100)]
     python = platform.python_version()
     head = [
-        f"### {verdict.journal.count:,} messages at {rate:.0f} a second: {result}",
+        f"### {verdict.confirmed:,} messages at {rate:.0f} a second: {result}",
         "",
         f"- logfan {__version__}, RabbitMQ {broker}, Python {python}, {os.cpu_count()} cores",
         f"- lost {lost}, corrupt {corrupt}, duplicated {duplicated}",
@@ -214,7 +214,7 @@ def main(arguments: Sequence[str]) -> int:
             periods = watch(stage, seconds, tell)
         verdict = stage.finish()
         faults = [*verdict.faults(), *not_flat(periods)]
-        if verdict.losses or verdict.journal.resent:
+        if verdict.losses or verdict.resent:
             faults.append(f"{verdict.losses} connections were lost in a run without faults")
         text = as_markdown(periods, verdict, faults, broker=node.version, rate=rate)
     print(text)

@@ -76,6 +76,34 @@ def test_one_that_was_never_confirmed_may_be_missing(tmp_path: Path) -> None:
     assert not finding.faults(0)
 
 
+def test_each_publisher_has_its_own_findings_in_files_that_are_shared(tmp_path: Path) -> None:
+    theirs = [bodies.make("beef02", number, RNG) for number in range(50)]
+    plain = Journal(run="beef02", name="plain")
+    plain.times.extend([1] * 50)
+    plain.epochs.extend([1] * 50)
+    plain.confirmed.extend([1] * 50)
+    mixed = [*BODIES[:100], *theirs[:49], *BODIES[100:], bodies.make("dead03", 0, RNG)]
+    ours, others = checker.check_all([journal(), plain], [raw(tmp_path / "r", mixed)])
+    assert (ours.sink, others.sink) == ("raw", "raw (plain)")
+    assert (ours.distinct, others.distinct) == (200, 49)
+    assert others.faults(0) == ["raw (plain): 1 lost (49)"]
+    assert ours.faults(0) == ["raw: 1 unexpected (dead03-0)"]
+
+
+def test_what_was_published_while_nothing_could_be_bound_is_unrouted_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "published.journal"
+    lines = ["run cafe01", "p 0 1 100", "p 1 1 200", "p 2 1 300", "c 0", "c 1", "c 2"]
+    # Published in the span and without a confirm, then again after it: that one is owed.
+    lines += ["p 3 1 250", "p 3 2 400", "c 3"]
+    file.write_text("".join(f"{line}\n" for line in lines))
+    read = Journal.read(file, name="plain", unbound=[(150, 299)])
+    finding = only(check(read, [raw(tmp_path / "r", BODIES[:1])]))
+    assert finding.unrouted == 1
+    assert finding.lost == [2, 3]
+
+
 def test_an_id_that_was_never_published_is_unexpected(tmp_path: Path) -> None:
     others = [bodies.make("beef02", 3, RNG), bodies.make(RUN, 200, RNG)]
     finding = only(check(journal(), [raw(tmp_path / "r", [*BODIES, *others])]))

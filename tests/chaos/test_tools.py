@@ -72,6 +72,20 @@ def test_the_proxy_forwards_and_notes_acknowledgements() -> None:
         assert (proxy.counts.connections, proxy.counts.held, proxy.counts.reset) == (1, 0, 0)
 
 
+def test_the_proxy_lets_a_message_that_is_forbidden_end_its_connection() -> None:
+    with echo() as proxy, socket.create_connection(("127.0.0.1", proxy.port), 10) as client:
+        proxy.forbid(b"mark")
+        client.sendall(b"before, then the ma")
+        assert received(client, 19) == b"before, then the ma"
+        client.sendall(b"rk and more")
+        assert client.recv(100) == b""
+        assert proxy.counts.refused == 1
+        proxy.heal()
+        with socket.create_connection(("127.0.0.1", proxy.port), 10) as other:
+            other.sendall(b"a mark")
+            assert received(other, 6) == b"a mark"
+
+
 def test_the_proxy_resets_connections() -> None:
     with echo() as proxy, socket.create_connection(("127.0.0.1", proxy.port), 10) as client:
         client.sendall(b"hello")
@@ -132,7 +146,7 @@ def test_a_soak_tells_what_grew() -> None:
 
 
 def test_a_seed_draws_the_same_plan_again_and_all_of_it() -> None:
-    counts = faults.counts_for(200, has_disk=True)
+    counts = faults.counts_for(200, {"disk", "consumer_timeout"})
     planned = faults.plan(random.Random("seed"), counts)
     assert planned == faults.plan(random.Random("seed"), counts)
     assert planned != faults.plan(random.Random("another"), counts)
@@ -142,12 +156,12 @@ def test_a_seed_draws_the_same_plan_again_and_all_of_it() -> None:
     assert done[faults.BROKER.name] >= 30
     assert done[faults.CUT.name] >= 50
     assert set(done) == {fault.name for fault in faults.ALL}
-    assert faults.DISK.name not in faults.counts_for(200, has_disk=False)
+    assert faults.DISK.name not in faults.counts_for(200, set())
 
 
 def test_the_report_shows_what_was_done_and_what_broke() -> None:
     journal = Journal(run="r", confirmed=bytearray(b"\1\1\1"))
-    verdict = Verdict(journal, [Finding("raw", distinct=2, lost=[1])], losses=2, prefetch=10)
+    verdict = Verdict([journal], [Finding("raw", distinct=2, lost=[1])], losses=2, prefetch=10)
     facts = report.Facts(
         seed="5eed", seconds=61.0, crashes=1, losses=1, scrapes=7, lives=2,
         growth={"descriptors": 0, "threads": 0, "memory_kib": 2048}, long_lives=1,

@@ -75,6 +75,7 @@ class Watcher:
         """Invariants that did not hold, in words."""
         self._before: tuple[int, Mapping[str, float]] = (0, {})
         self._losses: dict[int, float] = {}
+        self._requeued: dict[int, float] = {}
         self.lives: dict[int, list[Vitals]] = defaultdict(list)
         """By life: what was seen of it once it consumed."""
         self._ended = threading.Event()
@@ -92,6 +93,11 @@ class Watcher:
     def losses(self) -> int:
         """Connections, channels and consumers lost, over all lives."""
         return int(sum(self._losses.values()))
+
+    @property
+    def requeued(self) -> int:
+        """Messages that the daemon handed back by itself, over all lives."""
+        return int(sum(self._requeued.values()))
 
     def _run(self) -> None:
         try:
@@ -137,7 +143,7 @@ class Watcher:
             if before_life == life and seen[name] < before[name]:
                 self._broke(f"life {life}: {name} fell from {before[name]} to {seen[name]}")
         self._before = (life, seen)
-        self._losses[life] = seen[LOST]
+        self._losses[life], self._requeued[life] = seen[LOST], requeued
 
     def _broke(self, words: str) -> None:
         if len(self.broken) < 20:

@@ -1,4 +1,5 @@
-"""A drop-in sink that does what it is told: fail, hang, be slow, refuse, crash the process.
+"""A drop-in sink that does what it is ordered to: fail, hang, be slow, refuse, crash the process,
+raise what has no text, end its own thread.
 
 Orders come through a file that it reads before each write; what it did stands in another, so that
 a test knows that its fault really happened. What it takes it appends to a file of raw bodies,
@@ -7,15 +8,58 @@ durable in `flush`, and cut back to the last flush where a write is made again.
 
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import logfan
 
 _POLL_SECONDS = 0.01
 _HANG_SECONDS_MAX = 120.0
 _NUMBER = re.compile(rb'^(?:\{"id":"|id=)\w+-(\d+)')
+
+
+class _NoText(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+class _ExitsWhenRead(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(0)
+
+    __repr__ = __str__
+
+
+class _NotEvenText(Exception):
+    def __str__(self) -> str:
+        return 7  # type: ignore[return-value]  # noqa: PLE0307 - a plugin may be wrong
+
+
+class _Stop(BaseException):
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
+ODD: Sequence[Callable[[], BaseException]] = (
+    _NoText,
+    _ExitsWhenRead,
+    _NotEvenText,
+    _Stop,
+    lambda: SystemExit(0),
+    KeyboardInterrupt,
+    GeneratorExit,
+    lambda: logfan.SinkUnavailable("half of a character: \udc80"),
+    lambda: RuntimeError("long " * 2_000_000),
+    lambda: logfan.RecordsRejected({-1: "a record that was not offered"}),
+    lambda: ExceptionGroup("a group", [_NoText(), _NotEvenText()]),
+)
+"""What a sink's code may raise, and the host must outlive."""
 
 
 class Troubled(logfan.Sink):
@@ -25,8 +69,9 @@ class Troubled(logfan.Sink):
         path: str
         """Where to."""
         orders: str
-        """The file that holds the present order: empty, fail, slow, crash, abort, or hang. A
-        write that hangs goes on once the order is another one, be it `hang` with more words."""
+        """The file that holds the present order: empty, fail, slow, crash, abort, odd with a
+        number of `ODD`, die, or hang. A write that hangs goes on once the order is another one, be
+        it `hang` with more words."""
         deeds: str
         """The file that what was done is appended to, a line each."""
         refuse: int = 0
@@ -93,6 +138,13 @@ class Troubled(logfan.Sink):
         elif order == "abort":
             self._did("abort", count)
             os.abort()
+        elif order.startswith("odd"):
+            self._did("odd", count)
+            odd = ODD[int(order.split()[1])]
+            raise odd()
+        elif order == "die":
+            self._did("die", count)
+            sys.settrace(_end_the_thread)
 
     def _hang(self, order: str, count: int) -> None:
         self._did("hang", count)
@@ -109,6 +161,13 @@ class Troubled(logfan.Sink):
     def _did(self, deed: str, count: int) -> None:
         with Path(self.config.deeds).open("a") as deeds:
             deeds.write(f"{deed} {count}\n")
+
+
+def _end_the_thread(frame: FrameType, _event: str, _argument: Any) -> None:
+    """Called with each function that this thread enters. In the host's own code, where nothing of
+    a plugin is called, it raises what ends a thread without a word."""
+    if frame.f_code.co_filename.endswith("/logfan/worker.py"):
+        raise SystemExit
 
 
 @logfan.hookimpl
