@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         SinkConfig,
         SinkUnavailable,
     )
-    from logfan.envelope import json_lines
+    from logfan.envelope import json_lines, json_pieces
     from logfan.hookspecs import hookimpl
     from logfan.units import Duration, Size
 
@@ -33,6 +33,7 @@ __all__ = [
     "Size",
     "hookimpl",
     "json_lines",
+    "json_pieces",
 ]
 
 _HOMES = {
@@ -40,6 +41,7 @@ _HOMES = {
     "Size": "logfan.units",
     "hookimpl": "logfan.hookspecs",
     "json_lines": "logfan.envelope",
+    "json_pieces": "logfan.envelope",
 }
 
 

@@ -6,19 +6,29 @@ This room imports nothing of the host. Everything public here is also a name of 
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
+from weakref import ReferenceType, ref
 
 import orjson
 from pydantic import BaseModel, ConfigDict
 
+from logfan.charsets import (
+    is_unlike_json,
+    json_bytes,
+    may_be_another,
+    pieces_of,
+    text_of,
+)
 from logfan.encodings import codings, decode
+from logfan.trees import LONG, SMALL_BYTES, TIMES_MAX, Odd, parse
 
 UNPARSED = object()
 """In the place of a body that nobody parsed yet."""
+_KEPT_PROPERTIES_BYTES = 4096
+"""Properties of more bytes are decoded anew at each look: they may become many times their size."""
 NO_HEADERS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -84,7 +94,7 @@ class Record:
     return is shared, so copy before you change anything.
     """
 
-    __slots__ = ("_body", "_decoded", "_json", "_origin", "_properties")
+    __slots__ = ("__weakref__", "_body", "_decoded", "_json", "_origin", "_properties")
     _decoded: "Record | str"
 
     def __init__(
@@ -100,7 +110,7 @@ class Record:
         self._body = body
         self._origin = Origin(exchange, routing_key, redelivered, received_at, _call)
         self._properties: Any = properties
-        self._json: Any = UNPARSED
+        self._json: Any = UNPARSED if len(body) <= SMALL_BYTES else LONG
 
     origin: Origin = _read_only(
         "_origin",
@@ -123,7 +133,10 @@ class Record:
         """The AMQP properties, decoded at the first look."""
         properties = self._properties
         if type(properties) is not Properties:
-            self._properties = properties = self._origin.decode(properties)
+            raw = properties
+            properties = self._origin.decode(raw)
+            if type(raw) is not bytes or len(raw) <= _KEPT_PROPERTIES_BYTES:
+                self._properties = properties
         known: Properties = properties
         return known
 
@@ -149,31 +162,90 @@ class Record:
 
     @property
     def text(self) -> str:
-        """The body as UTF-8 text; bytes that are not UTF-8 become U+FFFD."""
-        return self._body.decode("utf-8", "replace")
+        """The body as text: UTF-8, or in the character set that the publisher declared.
+
+        That is one of `content_type` (`text/plain; charset=iso-8859-1`) or `content_encoding`
+        (`latin-1`). Bytes that are no text in it are escaped, as `\\xe9`: none is lost.
+        """
+        try:
+            text = self._body.decode()
+        except UnicodeDecodeError:
+            return text_of(self._body, *self._declared())
+        return text_of(self._body, *self._declared()) if may_be_another(text) else text
+
+    def text_pieces(self) -> Iterator[str]:
+        """`text`, piece by piece: for a body so long that it must not be held several times."""
+        return pieces_of(self._body, *self._declared())
+
+    def _declared(self) -> tuple[str | None, str | None]:
+        """What may name the body's character set."""
+        properties = self.properties
+        return properties.content_type, properties.content_encoding
 
     def json(self) -> Any:
-        """The body parsed as JSON, once for all sinks. Raises ValueError where it is not JSON."""
+        """The body parsed as JSON, once for all sinks as a rule.
+
+        A byte order mark before it is no part of it, and it may be in the character set that the
+        publisher declared. What is long is parsed anew where little is known to be kept. Raises
+        ValueError where it is no JSON, or where its values might take more than 96 MiB.
+        """
         parsed = self._json
-        if parsed is UNPARSED:
+        if parsed is UNPARSED:  # as in `_parse`, without its call
             try:
-                parsed = orjson.loads(self._body)
+                self._json = parsed = orjson.loads(self._body)
             except ValueError as error:
-                parsed = _NotJson(str(error))
-            self._json = parsed
-        if type(parsed) is _NotJson:
-            raise ValueError(f"the body is not JSON: {parsed.why}")
+                parsed = self._odd(error)
+        if type(parsed) is Odd:
+            if parsed is LONG:
+                parsed = _PARSED.of(self)
+                if type(parsed) is not Odd:
+                    return parsed
+            if parsed.body is None:
+                raise ValueError(f"the body is not JSON: {parsed.why}")
+            return parsed.value
         return parsed
+
+    def _parse(self) -> Any:
+        """What `json` gives, or an `Odd`."""
+        parsed = self._json
+        if parsed is not UNPARSED:
+            return _PARSED.of(self) if parsed is LONG else parsed
+        try:
+            self._json = parsed = orjson.loads(self._body)
+        except ValueError as error:
+            return self._odd(error)
+        return parsed
+
+    def _odd(self, error: ValueError) -> Odd:
+        """What becomes of a small body that is no JSON as it stands."""
+        odd, _ = self._otherwise(Odd(str(error)))
+        self._json = odd
+        return odd
+
+    def _parse_long(self) -> tuple[Any, int]:
+        """The same, and what it may take in memory."""
+        parsed, weight = parse(self._body)
+        return self._otherwise(parsed) if type(parsed) is Odd else (parsed, weight)
+
+    def _otherwise(self, odd: Odd) -> tuple[Odd, int]:
+        """What is no JSON as it stands may be so in another character set."""
+        other = json_bytes(self._body, *self._declared()) if is_unlike_json(self._body) else None
+        if other is None:
+            return odd, 0
+        value, weight = parse(other)
+        if type(value) is Odd:
+            return value, 0
+        return Odd(value=value, body=other), weight + len(other)
 
     def decoded(self) -> "Record":
         """The same message with its `content_encoding` undone: gzip (x-gzip), zstd, or two of them.
 
         `body`, `text`, `json()` and `size` of what it gives are those of the decoded body, and
         its `content_encoding` is None. It is the record itself where nothing is to be undone.
-        Decoded once for all sinks, while it is at hand. Raises ValueError, with the reason in
-        words, for an unknown encoding, a torn or damaged stream, something behind its end, and
-        for what would be larger than 64 MiB, or than 1 MiB and 200 times its size; this is found
-        while decoding, so that no more than that is ever held.
+        Decoded once for all sinks, while it is at hand and no larger than 4 MiB. Raises ValueError,
+        with the reason in words, for an unknown encoding, a torn or damaged stream, something
+        behind its end, and for what would be larger than 64 MiB, or than 1 MiB and 200 times its
+        size; this is found while decoding, so that no more than that is ever held.
         """
         try:
             names = codings(self.properties.content_encoding)
@@ -193,18 +265,66 @@ class Record:
         return f"<Record {self.exchange!r} {self.routing_key!r} of {self.size} bytes>"
 
 
-class _Shared:
-    """Decodes, one body at a time, and keeps what was decoded last for the sinks still to come.
+class _Kept:
+    """What records hold beside their bodies, up to so many bytes: the oldest is let go first.
 
-    A record may wait long, for a sink that is down, and what it became may be large: only so
-    much is kept, whatever the prefetch, and what was dropped is decoded anew when it is asked for.
+    A record may wait long, for a sink that is down, and what it becomes may be large.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, slot: str, max_bytes: int) -> None:
+        self.max_each = max_bytes // 4
+        self._slot = slot
         self._max_bytes = max_bytes
-        self._lock = threading.Lock()
-        self._kept: deque[tuple[Record, int]] = deque()
+        self._kept: deque[tuple[ReferenceType[Record], int]] = deque()
         self._size = 0
+
+    def add(self, record: Record, weight: int) -> None:
+        """It will hold so much; it may be let go of meanwhile, with the record."""
+        self._kept.append((ref(record), weight))
+        self._size += weight
+        while self._size > self._max_bytes:
+            old, weight = self._kept.popleft()
+            self._size -= weight
+            if (known := old()) is not None:
+                forget(known, self._slot)
+
+
+def forget(record: Record, slot: str) -> None:
+    """Make it anew when it is asked for."""
+    if slot == "_json":
+        record._json = LONG
+    elif hasattr(record, slot):
+        delattr(record, slot)
+
+
+class _Parsed:
+    """Parses long bodies, one at a time, and keeps what they became for the sinks still to come,
+    as far as that is little."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._lock = threading.Lock()
+        self._kept = _Kept("_json", max_bytes)
+
+    def of(self, record: Record) -> Any:
+        """The value, or an `Odd`."""
+        with self._lock:
+            parsed = record._json
+            if parsed is not LONG:
+                return parsed
+            parsed, weight = record._parse_long()
+            if weight <= self._kept.max_each:
+                record._json = parsed
+                if weight:
+                    self._kept.add(record, weight)
+        return parsed
+
+
+class _Shared:
+    """Decodes, one body at a time, and keeps what was decoded last for the sinks still to come."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._lock = threading.Lock()
+        self._kept = _Kept("_decoded", max_bytes)
 
     def decoded(self, record: Record, names: Sequence[str]) -> Record | str:
         """The decoded record, or why there is none."""
@@ -213,19 +333,18 @@ class _Shared:
             if known is None:
                 try:
                     known = _with_body(record, decode(record.body, names))
-                    self._keep(record, known)
                 except ValueError as error:
-                    known = str(error)
-                record._decoded = known
+                    known = record._decoded = str(error)
+                else:
+                    self._keep(record, known)
         return known
 
     def _keep(self, record: Record, decoded: Record) -> None:
-        self._kept.append((record, weight := record.size + decoded.size + _RECORD_BYTES))
-        self._size += weight
-        while self._size > self._max_bytes and len(self._kept) > 1:
-            old, weight = self._kept.popleft()
-            self._size -= weight
-            del old._decoded
+        times = TIMES_MAX if decoded.size <= SMALL_BYTES else 1  # it may be parsed, and keep that
+        weight = decoded.size * times + _RECORD_BYTES
+        if weight <= self._kept.max_each:
+            record._decoded = decoded
+            self._kept.add(record, weight)
 
 
 def _with_body(record: Record, body: bytes) -> Record:
@@ -237,11 +356,7 @@ def _with_body(record: Record, body: bytes) -> Record:
 
 _RECORD_BYTES = 2000  # what a record costs beside its body, roughly
 _SHARED = _Shared(max_bytes=16 << 20)
-
-
-@dataclass(frozen=True, slots=True)
-class _NotJson:
-    why: str
+_PARSED = _Parsed(max_bytes=64 << 20)
 
 
 class SinkConfig(BaseModel):

@@ -7,6 +7,8 @@ from io import BytesIO
 
 import zstandard
 
+from logfan.charsets import charset
+
 MAX_BYTES = 64 << 20
 """What a body may become."""
 MAX_RATIO = 200
@@ -19,10 +21,8 @@ MAX_MEMBERS = 10_000
 WINDOW_BYTES = 8 << 20
 """What a zstd stream may have the decoder remember; RFC 9659 asks publishers for no more."""
 
-# Not encodings but names of character sets, which some clients (kombu, Celery) put there.
-_PLAIN = frozenset(
-    ("", "identity", "none", "binary", "7bit", "8bit", "utf-8", "utf8", "ascii", "us-ascii")
-)
+# No encodings, nor are the names of character sets, which some clients (kombu, Celery) put there.
+_PLAIN = frozenset(("", "identity", "none", "binary", "7bit", "8bit"))
 _READ = 65536
 _STEP = 256 << 10
 _ZSTD_BLOCK = 128 << 10
@@ -37,7 +37,8 @@ def codings(content_encoding: str | None) -> tuple[str, ...]:
     Raises ValueError for a name that is not known, and for more than two.
     """
     names = [name.strip().lower() for name in (content_encoding or "").split(",")]
-    names = [name.removeprefix("x-") for name in names if name not in _PLAIN]
+    names = [name for name in names if name not in _PLAIN and charset(name) is None]
+    names = [name.removeprefix("x-") for name in names]
     for name in names:
         if name not in _DECODERS:
             raise ValueError(f"the content_encoding {name[:40]!r} is not known; gzip and zstd are")

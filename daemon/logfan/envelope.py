@@ -6,15 +6,17 @@ properties that are like earlier ones become JSON without being decoded.
 """
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 import orjson
 
-from logfan.api import Properties, Record
+from logfan.api import UNPARSED, Properties, Record
+from logfan.charsets import PIECE_BYTES, is_utf8, pieces_of
 from logfan.codec import NO_SHAPE, Known
+from logfan.trees import Odd
 
 # What the publisher left out is left out. The first of the properties differ from message to
 # message; the others are mostly the same for all messages of one publisher.
@@ -32,8 +34,8 @@ def json_lines(records: Iterable[Record]) -> list[bytes]:
     """Each record as one JSON object on one line, without the newline.
 
     It holds received_at, exchange, routing_key, `redelivered` where it is true, the properties and
-    headers that are set, and the body: as JSON where it is JSON (to a depth of 1,024), as a string
-    where it is UTF-8, else as `{"base64": …}`.
+    headers that are set, and the body: as JSON where it is JSON (to a depth of 1,024, and so many
+    values as `Record.json` parses), as a string where it is UTF-8, else as `{"base64": …}`.
     """
     lines: list[bytes] = []
     add, dumps, join = lines.append, orjson.dumps, b"".join
@@ -48,15 +50,18 @@ def json_lines(records: Iterable[Record]) -> list[bytes]:
             )
             start_id = start + _ID_KEY
         body = record._body
-        try:
-            record.json()
-        except ValueError:
-            body = dumps(_text_or_base64(body))
+        parsed = record._json
+        if parsed is UNPARSED:
+            parsed = record._parse()
+        if type(parsed) is Odd:
+            body, is_json = _json_of(record)
+            if not is_json:
+                body = _no_json(body)
         # The publisher's own bytes: large numbers, the order of keys and double keys stay as they
         # are. JSON has no raw line break inside a string: each of them, and what surrounds it, is
         # layout.
         if _NEWLINE in body or _RETURN in body:
-            body = join([line.strip() for line in body.splitlines()])
+            body = join(_on_one_line(body))
         raw = record._properties
         if type(raw) is bytes:
             if not raw.startswith(beginning):
@@ -74,6 +79,63 @@ def json_lines(records: Iterable[Record]) -> list[bytes]:
                     continue
         add(join((start, _members(record), body, _CLOSE)))
     return lines
+
+
+def json_pieces(record: Record) -> Iterator[bytes]:
+    """The line that `json_lines` makes of this record, in pieces: where the body is long, this
+    holds no more than the body and a piece of it."""
+    origin = record._origin
+    yield _origin(origin.received_at, origin.exchange, origin.routing_key, origin.redelivered)
+    yield _members(record)
+    body, is_json = _json_of(record)
+    if not is_json:
+        yield from _text_pieces(body) if is_utf8(body) else _base64_pieces(body)
+    elif _NEWLINE in body or _RETURN in body:
+        yield from _on_one_line(body)
+    else:
+        yield body
+    yield _CLOSE
+
+
+def _json_of(record: Record) -> tuple[bytes, bool]:
+    """The body's JSON, or the body, and which of them. Nothing that was parsed is held."""
+    parsed = record._parse()
+    if type(parsed) is not Odd:
+        return record.body, True
+    return (record.body, False) if parsed.body is None else (parsed.body, True)
+
+
+def _no_json(body: bytes) -> bytes:
+    if len(body) <= PIECE_BYTES:
+        return orjson.dumps(_text_or_base64(body))
+    return b"".join(_text_pieces(body) if is_utf8(body) else _base64_pieces(body))
+
+
+def _text_pieces(body: bytes) -> Iterator[bytes]:
+    yield b'"'
+    for piece in pieces_of(body, None, None):
+        yield orjson.dumps(piece)[1:-1]
+    yield b'"'
+
+
+def _base64_pieces(body: bytes) -> Iterator[bytes]:
+    yield b'{"base64":"'
+    step = PIECE_BYTES // 3 * 3
+    for at in range(0, len(body), step):
+        yield base64.b64encode(body[at : at + step])
+    yield b'"}'
+
+
+def _on_one_line(body: bytes) -> Iterator[bytes]:
+    """JSON without its line breaks, and what surrounds them: pieces that end with lines."""
+    at, size = 0, len(body)
+    while at < size:
+        end = size
+        if size - at > PIECE_BYTES:
+            ends = [body.find(line_end, at + PIECE_BYTES) for line_end in (b"\n", b"\r")]
+            end = min((end + 1 for end in ends if end >= 0), default=size)
+        yield b"".join([line.strip() for line in body[at:end].splitlines()])
+        at = end
 
 
 def _members(record: Record) -> bytes:

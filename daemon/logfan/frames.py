@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from logfan.api import UNPARSED, Origin, Properties, Record
+from logfan.trees import LONG, SMALL_BYTES
 
 FRAME_END = 0xCE
 _DELIVER = struct.pack(">HH", 60, 60)
@@ -124,7 +125,7 @@ class Stream:
                 record._body = data[body_at:end]
                 record._origin = origin
                 record._properties = raw
-                record._json = UNPARSED
+                record._json = UNPARSED if body_size <= SMALL_BYTES else LONG
                 add(record)
                 size += body_size
                 last = tag

@@ -1,17 +1,21 @@
 """One record as one line: JSON with its origin, text safe for a terminal, or the bytes. Pure."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import Literal
 
-from logfan import Record, json_lines
+from logfan import Record, json_lines, json_pieces
 
 Format = Literal["json", "text", "raw"]
+
+LONG_BODY_BYTES = 1 << 20
+"""The line of a longer body is made and written in pieces: it may be many times as long."""
 
 _BODY = attrgetter("body")
 _LONG = 65536
 _TABLE_MAX = 4096
+_LINE_END = "\r\n"
 
 # Everything that moves a cursor, breaks a line, or turns the direction of the text.
 _UNSAFE = re.compile(
@@ -23,6 +27,23 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 def encoder(form: Format) -> Callable[[Iterable[Record]], list[bytes]]:
     """The function that makes lines, without their newlines, of records."""
     return {"json": json_lines, "text": _all_text, "raw": _all_raw}[form]
+
+
+def line_pieces(form: Format) -> Callable[[Record], Iterator[bytes]]:
+    """The function that makes one line, without its newline, in pieces: for a long body."""
+    return {"json": json_pieces, "text": text_pieces, "raw": _raw_pieces}[form]
+
+
+def utf8_pieces(raw: bytes, most: int) -> Iterator[bytes]:
+    """Pieces of `most` bytes or a little less, none of which ends within a character."""
+    at = 0
+    while at < len(raw):
+        end = at + most
+        back = 0
+        while back < 3 and end - back < len(raw) and raw[end - back] & 0xC0 == 0x80:
+            back += 1
+        yield raw[at : end - back]
+        at = end - back
 
 
 def as_readable(record: Record) -> Record:
@@ -46,9 +67,32 @@ def encode_raw(record: Record) -> bytes:
     return record.body
 
 
+def _raw_pieces(record: Record) -> Iterator[bytes]:
+    yield record.body
+
+
 def encode_text(record: Record) -> bytes:
-    """The body as UTF-8 text, control characters escaped (`\\n`, `\\x1b`, `\\u202e`)."""
-    return escape(record.text).encode()
+    """The body as text in UTF-8, control characters escaped (`\\n`, `\\x1b`, `\\u202e`) but for one
+    line end behind it."""
+    if record.size > LONG_BODY_BYTES:
+        return b"".join(text_pieces(record))
+    return escape(without_line_end(record.text)).encode()
+
+
+def text_pieces(record: Record) -> Iterator[bytes]:
+    """The same in pieces."""
+    pending = ""
+    for piece in record.text_pieces():
+        if len(pending) > len(_LINE_END):
+            yield escape(pending[: -len(_LINE_END)]).encode()
+            pending = pending[-len(_LINE_END) :]
+        pending += piece
+    yield escape(without_line_end(pending)).encode()
+
+
+def without_line_end(text: str) -> str:
+    """Without the one line end that a publisher put behind it: the line brings its own."""
+    return text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text
 
 
 def escape(text: str) -> str:

@@ -18,17 +18,17 @@ LEVEL_KEYS = ("level", "severity", "lvl", "levelname", "log.level")
 _LEADING = re.compile(r"\W{0,3}([A-Za-z]{3,11})\b")
 
 
-def level_of(record: Record) -> int:
-    """Its level: from a field of a JSON body, else from a leading word as in `error: …` or
-    `[warn] …`, else INFO."""
+def level_of(record: Record) -> int | None:
+    """Its level: from a field of a JSON body, or from a leading word as in `error: …` or
+    `[warn] …`; None where there is none."""
     try:
         body = record.json()
     except ValueError:
         match = _LEADING.match(record.body[:40].decode("utf-8", "replace"))
-        return _NAMES.get(match[1].lower(), INFO) if match else INFO
+        return _NAMES.get(match[1].lower()) if match else None
     if isinstance(body, Mapping):
         for key in LEVEL_KEYS:
             value = body.get(key)
             if isinstance(value, str):
-                return _NAMES.get(value.strip().lower(), INFO)
-    return INFO
+                return _NAMES.get(value[:40].strip().lower())
+    return None

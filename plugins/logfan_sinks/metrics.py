@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Annotated, Any, Self
 
 from prometheus_client import REGISTRY
@@ -17,6 +18,11 @@ from pydantic import Field, model_validator
 import logfan
 from logfan_sinks.definitions import Counter, Definition, Gauge, Histogram
 from logfan_sinks.series import Series
+
+_BODY = attrgetter("body")
+_CHUNK_BYTES = 256 << 10
+_UNREADABLE = logfan.Record(b"", "", "", False, 0.0, logfan.Properties())
+"""In the place of a body that cannot be decoded: no JSON."""
 
 
 class MetricsSink(logfan.Sink):
@@ -67,16 +73,37 @@ class MetricsSink(logfan.Sink):
 
     def write(self, records: Sequence[logfan.Record]) -> None:
         """Count them. Nothing in here can fail half way: what is odd is counted as skipped."""
-        decode = self.config.decode
+        if not self.config.decode and sum(map(len, map(_BODY, records))) <= _CHUNK_BYTES:
+            self._count(records)
+            return
+        # What bodies become may be many times as large: no more of it is held than of one chunk.
+        chunk: list[logfan.Record] = []
+        size = 0
+        for record in records:
+            seen = self._readable(record) if self.config.decode else record
+            if chunk and size + seen.size > _CHUNK_BYTES:
+                self._count(chunk)
+                chunk, size = [], 0
+            chunk.append(seen)
+            size += seen.size
+        self._count(chunk)
+
+    def _count(self, records: Sequence[logfan.Record]) -> None:
         bodies = []
         for record in records:
             try:
-                bodies.append((record.decoded() if decode else record).json())
+                bodies.append(record.json())
             except ValueError:
                 self._not_json += 1
                 bodies.append(None)
         for metric in self._metrics:
             metric.take_all(bodies)
+
+    def _readable(self, record: logfan.Record) -> logfan.Record:
+        try:
+            return record.decoded()
+        except ValueError:
+            return _UNREADABLE
 
     def close(self) -> None:
         """Show them no longer."""

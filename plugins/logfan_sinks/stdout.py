@@ -12,21 +12,43 @@ import orjson
 
 import logfan
 from logfan_sinks.formats import (
+    LONG_BODY_BYTES,
     EscapeTable,
     Format,
     as_readable,
     encode_json,
-    encode_raw,
     encode_text,
     escape,
     escape_long,
+    line_pieces,
+    utf8_pieces,
+    without_line_end,
 )
-from logfan_sinks.levels import CRITICAL, DEBUG, ERROR, LEVEL_KEYS, NOTICE, WARNING, level_of
+from logfan_sinks.levels import (
+    CRITICAL,
+    DEBUG,
+    ERROR,
+    INFO,
+    LEVEL_KEYS,
+    NOTICE,
+    WARNING,
+    level_of,
+)
 
 _WAIT_MILLISECONDS = 1000
 _CHUNK_BYTES = 4 << 20
-_COLOURS = {DEBUG: "2", NOTICE: "36", WARNING: "33", ERROR: "31", CRITICAL: "1;31"}
-_LEVEL_NAMES = {7: "debug", 6: "info", 5: "notice", 4: "warning", 3: "error", 2: "critical"}
+_PIECE_BYTES = 256 << 10
+_JOURNAL_BYTES = 32 << 10
+_COLOURS: dict[int | None, str] = {
+    DEBUG: "2",
+    NOTICE: "36",
+    WARNING: "33",
+    ERROR: "31",
+    CRITICAL: "1;31",
+}
+_LEVEL_NAMES: dict[int | None, str] = {
+    7: "debug", 6: "info", 5: "notice", 4: "warning", 3: "error", 2: "critical",
+}  # fmt: skip
 _MESSAGE_KEYS = ("message", "msg", "text", "event")
 _TIME_KEYS = ("time", "timestamp", "ts", "@timestamp")
 
@@ -65,9 +87,16 @@ class StdoutSink(logfan.Sink):
 
     def write(self, records: Sequence[logfan.Record]) -> None:
         """All lines, then return: standard output keeps no more promise than that."""
-        lines, size = [], 0
+        lines: list[bytes] = []
+        size = 0
         for record in records:
-            lines.append(self._line(as_readable(record) if self.config.decode else record))
+            seen = as_readable(record) if self.config.decode else record
+            if seen.size > LONG_BODY_BYTES:
+                self._send(b"".join(lines))
+                lines, size = [], 0
+                self._send_long(seen)
+                continue
+            lines.append(self._line(seen))
             size += len(lines[-1])
             if size >= _CHUNK_BYTES:  # a line may be much longer than its body
                 self._send(b"".join(lines))
@@ -77,31 +106,40 @@ class StdoutSink(logfan.Sink):
     def _line(self, record: logfan.Record) -> bytes:
         form = self.config.format
         if form == "raw":
-            line = encode_raw(record)
+            line = record.body
         elif form == "json":
-            # JSON escapes C0 by itself; DEL, C1 and the like pass, and a terminal may obey them.
-            line = encode_json(record)
-            if not line.isascii() or b"\x7f" in line:
-                line = escape_json(line.decode("utf-8", "replace")).encode()
+            line = _harmless(encode_json(record))
         elif self._terminal or self._colour:
-            line = self._for_people(record).encode()
+            line = (self._head(record) + escape(without_line_end(_message(record)))).encode()
         else:
             line = encode_text(record)
         if self._journal:
-            # A prefix of our own, so that a body that begins with <0> is no emergency.
-            return b"<%d>%b\n" % (level_of(record), line)
+            return journal_lines(line, level_of(record))
         return line + b"\n"
 
-    def _for_people(self, record: logfan.Record) -> str:
-        """`10:15:00 warning checkout  payment is slow duration_ms=812`"""
+    def _send_long(self, record: logfan.Record) -> None:
+        """A line that may be many times as long as its body, in pieces."""
+        form = self.config.format
+        level = level_of(record) if self._journal else None
+        if form == "text" and (self._terminal or self._colour):
+            self._send(self._head(record).encode())
+        for whole in line_pieces(form)(record):
+            for piece in utf8_pieces(whole, _PIECE_BYTES):
+                ready = _harmless(piece) if form == "json" else piece
+                self._send(journal_lines(ready, level) if self._journal else ready)
+        if not self._journal:
+            self._send(b"\n")
+
+    def _head(self, record: logfan.Record) -> str:
+        """`10:15:00 warning checkout `, before the message."""
         level = level_of(record)
         when = datetime.fromtimestamp(record.received_at).astimezone().strftime("%H:%M:%S")
-        name = f"{_LEVEL_NAMES[level]:<8}"
+        name = f"{_LEVEL_NAMES.get(level, ''):<8}"
         if self._colour:
             when = f"\x1b[2m{when}\x1b[0m"
             name = f"\x1b[{_COLOURS[level]}m{name}\x1b[0m" if level in _COLOURS else name
         route = f"{escape(record.routing_key)} " if record.routing_key else ""
-        return f"{when} {name} {route}{escape(_message(record))}"
+        return f"{when} {name} {route}"
 
     def _send(self, data: bytes) -> None:
         view = memoryview(data)
@@ -118,6 +156,28 @@ class StdoutSink(logfan.Sink):
                 else:
                     why = f"standard output: {error.strerror}"
                 raise logfan.SinkUnavailable(why) from None
+
+
+def journal_lines(line: bytes, level: int | None) -> bytes:
+    """For journald, which takes a new entry, and a level from its first characters, behind each
+    line break, each NUL and each 48 KiB: all of these get a level of ours, so that `<0>` in a body
+    is no emergency."""
+    prefix = b"<%d>" % (INFO if level is None else level)
+    if len(line) <= _JOURNAL_BYTES and b"\n" not in line and b"\0" not in line:
+        return b"%b%b\n" % (prefix, line)
+    entries = [
+        b"%b%b\n" % (prefix, piece)
+        for part in line.replace(b"\0", b"\n").split(b"\n")
+        for piece in utf8_pieces(part, _JOURNAL_BYTES)
+    ]
+    return b"".join(entries)
+
+
+def _harmless(line: bytes) -> bytes:
+    """JSON escapes C0 by itself; DEL, C1 and the like pass, and a terminal may obey them."""
+    if line.isascii() and b"\x7f" not in line:
+        return line
+    return escape_json(line.decode("utf-8", "replace")).encode()
 
 
 def escape_json(line: str) -> str:

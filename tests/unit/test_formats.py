@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import MappingProxyType
@@ -13,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logfan_sinks.formats import encode_json, encode_raw, encode_text, encoder, escape
+from logfan import json_pieces
+from logfan_sinks.formats import encode_json, encode_text, encoder, escape, without_line_end
 from support.files import record
 
 MICROSECONDS = 1764000000.123456
@@ -105,7 +107,7 @@ def test_pretty_printed_json_becomes_one_line_and_keeps_its_strings() -> None:
         (b"Infinity", "Infinity"),
         (b"1e400", "1e400"),
         (b'"\\ud800"', '"\\ud800"'),
-        (b"\xef\xbb\xbf{}", "\ufeff{}"),
+        (b"\xef\xbb\xbfno JSON", "\ufeffno JSON"),
         (b'{"a":1} {"a":2}', '{"a":1} {"a":2}'),
         (b'{"a":"raw\nbreak"}', '{"a":"raw\nbreak"}'),
         (b"[" * 100_000 + b"]" * 100_000, "[" * 100_000 + "]" * 100_000),
@@ -210,12 +212,110 @@ def test_text_escapes_what_is_dangerous_and_leaves_the_rest(text: str, shown: st
     assert escape(text) == shown
 
 
-def test_text_shows_a_replacement_for_bytes_that_are_no_text() -> None:
-    assert encode_text(record(b"a\xffb")).decode() == "a\ufffdb"
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        (b"a\xffb", "a\\xffb"),
+        ("grö".encode("latin-1"), "gr\\xf6"),
+        ("é ".encode() + b"\xe9", "é \\xe9"),
+        (b"\xff\xfe", "\\xff\\xfe"),
+        (b"\xed\xa0\x80", "\\xed\\xa0\\x80"),
+        (b"\xc3", "\\xc3"),
+    ],
+)
+def test_text_escapes_bytes_that_are_no_text(raw: bytes, shown: str) -> None:
+    assert encode_text(record(raw)).decode() == shown
 
 
-def test_raw_is_the_body_itself() -> None:
-    assert encode_raw(record(b"\xff\n\0")) == b"\xff\n\0"
+@pytest.mark.parametrize(
+    ("content_type", "content_encoding", "raw"),
+    [
+        ("text/plain; charset=iso-8859-1", None, "größe é".encode("latin-1")),
+        ('text/plain;format=flowed; Charset = "ISO-8859-15"', None, "größe é".encode("latin-1")),
+        ("text/plain", "latin-1", "größe é".encode("latin-1")),
+        (None, "windows-1252", "größe é".encode("latin-1")),
+        ("text/plain; charset=utf-16", None, "größe é".encode("utf-16")),
+        ("text/plain; charset=utf-16", None, "größe é".encode("utf-16-le")),
+        ("text/plain; charset=utf-16be", None, "größe é".encode("utf-16-be")),
+        ("text/plain; charset=utf-32", "utf-8", "größe é".encode("utf-32")),
+        ("text/plain; charset=iso-8859-1", None, "größe é".encode()),  # a false one
+        ("text/plain; charset=us-ascii", None, "größe é".encode()),
+        ("text/plain; charset=utf-16", None, "größe é".encode()),
+    ],
+)
+def test_text_is_read_in_the_character_set_that_the_publisher_declared(
+    content_type: str | None, content_encoding: str | None, raw: bytes
+) -> None:
+    one = record(raw, content_type=content_type, content_encoding=content_encoding)
+    assert one.text == "größe é"
+    assert encode_text(one).decode() == "größe é"
+
+
+@pytest.mark.parametrize(
+    "name", ["utf-8", "ascii", "utf-16", "hex", "base64", "zlib", "rot13", "punycode", "idna",
+             "unicode_escape", "utf-7", "undefined", "no such", "os", "__init__", "\0", ""],
+)  # fmt: skip
+def test_a_false_character_set_has_the_bytes_escaped(name: str) -> None:
+    for odd in (record(b"a\xe9b", content_type=f"text/plain; charset={name}"),
+                record(b"a\xe9b", content_encoding=name)):  # fmt: skip
+        assert encode_text(odd) == b"a\\xe9b"
+
+
+@given(st.binary(max_size=60))
+def test_the_bytes_can_be_had_back_from_what_is_shown(raw: bytes) -> None:
+    """Where there is no backslash among them: no byte that is no text is lost."""
+    raw = raw.replace(b"\\", b"")
+    text = record(raw).text
+    assert (
+        re.sub(r"\\x(..)", lambda found: chr(0xDC00 + int(found[1], 16)), text).encode(
+            "utf-8", "surrogateescape"
+        )
+        == raw
+    )
+
+
+@pytest.mark.parametrize("charset", [None, "iso-8859-1", "utf-16"])
+def test_a_long_body_is_the_same_text_in_pieces(charset: str | None) -> None:
+    for unit in ("größe é\n", "\0\x1b", "x\r\n"):
+        long = unit * (2_200_000 // len(unit))
+        one = record(
+            long.encode(charset or "utf-8"),
+            content_type=f"text/plain; charset={charset}" if charset else None,
+        )
+        assert encode_text(one) == escape(without_line_end(long)).encode()
+        assert one.text == long
+
+
+def test_one_line_end_behind_a_body_is_not_shown() -> None:
+    shown = {b"a\n": b"a", b"a\r\n": b"a", b"a\n\n": b"a\\n", b"\n": b"", b"a\r": b"a\\r",
+             b"a\nb\n": b"a\\nb"}  # fmt: skip
+    assert {raw: encode_text(record(raw)) for raw in shown} == shown
+
+
+@pytest.mark.parametrize(
+    ("raw", "content_type"),
+    [
+        (b"\xef\xbb\xbf" + '{"a": "é"}'.encode(), None),
+        ('{"a": "é"}'.encode("utf-16"), None),
+        ('{"a": "é"}'.encode("utf-32"), None),
+        ('{"a": "é"}'.encode("latin-1"), "application/json; charset=iso-8859-1"),
+        ('{"a": "é"}'.encode("utf-16-le"), "application/json; charset=utf-16le"),
+    ],
+)
+@pytest.mark.parametrize("size", [0, 5_000, 2_000_000])
+def test_json_behind_a_byte_order_mark_or_in_a_declared_set_is_json(
+    raw: bytes, content_type: str | None, size: int
+) -> None:
+    space = " " * size
+    charset = "utf-8" if raw[:3] == b"\xef\xbb\xbf" else "latin-1"
+    if raw[1:2] == b"\0" or raw[2:4] == b"{\0":
+        charset = "utf-16-le"
+    if raw[4:8] == b"{\0\0\0":
+        charset = "utf-32-le"
+    one = record(raw + space.encode(charset), content_type=content_type)
+    assert one.json() == {"a": "é"}
+    assert json.loads(encode_json(one))["body"] == {"a": "é"}
+    assert json.loads(b"".join(json_pieces(one)))["body"] == {"a": "é"}
 
 
 def test_each_format_has_its_encoder() -> None:

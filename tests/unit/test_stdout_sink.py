@@ -3,6 +3,8 @@
 import os
 import pty
 import re
+import select
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +24,11 @@ class Output:
 
     def text(self) -> str:
         os.set_blocking(self.read_end, False)
-        return os.read(self.read_end, 1 << 20).decode()
+        got = b""
+        while not got or select.select([self.read_end], [], [], 0.05)[0]:
+            select.select([self.read_end], [], [], 10)
+            got += os.read(self.read_end, 1 << 20)
+        return got.decode()
 
 
 @pytest.fixture
@@ -67,13 +73,19 @@ def test_text_on_a_terminal_has_a_coloured_level_and_the_message(terminal: Outpu
 @pytest.mark.parametrize(
     ("body", "name"),
     [
-        ("error: it broke", "error"), ("[warn] hot", "warning"), ("hello", "info"),
+        ("error: it broke", "error"), ("[warn] hot", "warning"), ("info: x", "info"),
         ('{"severity": "FATAL", "msg": "x"}', "critical"), ('{"lvl": "debug"}', "debug"),
     ],
 )  # fmt: skip
 def test_the_level_is_found_where_publishers_put_it(terminal: Output, body: str, name: str) -> None:
     sink(colour="never").write([record(body)])
     assert re.match(rf"\d\d:\d\d:\d\d {name} ", terminal.text())
+
+
+@pytest.mark.parametrize("body", ["hello", '{"level": "great"}', '{"a": 1}', "Notes: x", "[1]"])
+def test_a_level_that_is_not_found_is_none(terminal: Output, body: str) -> None:
+    sink(colour="never").write([record(body)])
+    assert re.match(rf"\d\d:\d\d:\d\d {' ' * 8} ", terminal.text())
 
 
 @pytest.mark.parametrize("name", ["NO_COLOR", "TERM"])
@@ -115,6 +127,38 @@ def test_under_journald_each_line_has_a_priority_of_its_own(
     assert pipe.text() == "<6><0>boom\n<3>error: x\n<6>a\\nb\n"
 
 
+@pytest.mark.parametrize("form", ["raw", "text", "json"])
+def test_under_journald_no_part_of_a_body_sets_its_own_priority(
+    pipe: Output, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """It begins an entry at a line break, at a NUL, and after 48 KiB."""
+    status = os.fstat(pipe.stream.fileno())
+    monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+    built = sink(format=form)
+    for body in (b"a\n<0>b\0<0>c\n", b"<0>" * 30_000, "<0>é".encode() * 10_000, b"\0<0>" * 9_000):
+        writer = threading.Thread(target=built.write, args=([record(body)],))
+        writer.start()
+        got = b""
+        while writer.is_alive() or select.select([pipe.read_end], [], [], 0)[0]:
+            if select.select([pipe.read_end], [], [], 0.05)[0]:
+                got += os.read(pipe.read_end, 1 << 20)
+        entries = [part[: 48 << 10] for part in re.split(rb"[\n\0]", got) if part]
+        assert all(entry.startswith(b"<6>") for entry in entries)
+        assert all(len(part) < 48 << 10 for part in re.split(rb"[\n\0]", got))
+        got.decode()
+        if form == "raw" and b"\0" not in body:
+            assert b"".join(entry[3:] for entry in entries) == body
+
+
+def test_a_raw_body_of_several_lines_is_so_many_entries(
+    pipe: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = os.fstat(pipe.stream.fileno())
+    monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+    sink(format="raw").write([record("error: a\n<0>b\n"), record("")])
+    assert pipe.text() == "<3>error: a\n<3><0>b\n<6>\n"
+
+
 def test_a_reader_that_went_away_is_told_in_words(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -129,8 +173,6 @@ def test_a_reader_that_went_away_is_told_in_words(
 
 
 def test_a_slow_reader_of_a_non_blocking_pipe_gets_everything(pipe: Output) -> None:
-    import threading
-
     os.set_blocking(pipe.stream.fileno(), False)
     built = sink()
     size = 1 << 20
