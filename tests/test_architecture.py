@@ -74,6 +74,7 @@ ALLOWED: dict[str, set[str]] = {
         "apart", "api", "brake", "clock", "config", "frames", "intake", "ledger", "metrics", "pace",
         "subscription", "topology", "wire", "worker",
     },
+    "changes": {"broker", "setup"},
     "consumer": {
         "broker", "clock", "config", "faults", "ledger", "metrics", "reconnect", "road",
         "subscription", "topology", "wire", "worker",
@@ -83,12 +84,12 @@ ALLOWED: dict[str, set[str]] = {
     "dead_queue": {"broker", "letters", "link", "packing", "wire"},
     "replay": {"broker", "codec", "dead_queue", "link", "packing", "publish"},
     "pipeline": {
-        "backoff", "broker", "clock", "consumer", "dead_letter", "metrics", "setup", "worker",
+        "backoff", "broker", "clock", "consumer", "dead_letter", "metrics", "reconnect", "setup",
+        "worker",
     },
     "app": {
-        "", "broker", "clock", "config", "faults", "http", "logs", "memory", "metrics", "notify",
-        "pipeline",
-        "setup",
+        "", "broker", "changes", "clock", "config", "faults", "foreign", "http", "logs", "memory",
+        "metrics", "notify", "pipeline", "plugins", "reconnect", "setup",
     },
 }  # fmt: skip
 

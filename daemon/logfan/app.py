@@ -9,7 +9,7 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from types import FrameType
@@ -19,13 +19,17 @@ from prometheus_client import REGISTRY
 
 from logfan import __version__, logs, memory
 from logfan.broker import Kind, Trouble
+from logfan.changes import changed_keys, elsewhere, left_behind, named
 from logfan.clock import SYSTEM_CLOCK, Clock
 from logfan.config import HttpSettings
 from logfan.faults import Faults
-from logfan.http import HttpServer
+from logfan.foreign import describe
+from logfan.http import HttpServer, ListenError
 from logfan.metrics import LogfanCollector, Numbers
 from logfan.notify import Notifier
 from logfan.pipeline import Pipeline
+from logfan.plugins import changed_since_loaded
+from logfan.reconnect import Patience
 from logfan.setup import Prepared
 
 log = logging.getLogger(__name__)
@@ -42,11 +46,31 @@ class _Signal(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class _Ended:
-    """The consumer's thread ended by itself."""
+class _Subscribed:
+    """The pipeline of this number is subscribed, maybe again."""
 
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A thread of the pipeline of this number ended by itself."""
+
+    number: int
     trouble: Trouble | None
     error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Earlier:
+    """The config that a reload has put aside until the new one is subscribed."""
+
+    prepared: Prepared
+    worked: bool
+    """It was subscribed once: the broker takes it."""
+
+
+_Event = _Signal | _Subscribed | _Ended
 
 
 class Daemon:
@@ -70,13 +94,19 @@ class Daemon:
         self._prepare_again = prepare_again
         self._on_started, self._on_stopping = on_started, on_stopping
         self._clock = clock
-        self._events: queue.SimpleQueue[_Signal | _Ended] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._stop_asked = threading.Event()
         self._notifier = Notifier.from_environment(environ)
         self._stopping = False
         self._ready = False
         self._http: HttpServer | None = None
         self._collector = LogfanCollector(self.numbers, __version__)
-        self._pipeline = self._build(prepared)
+        self._number = 0
+        """Which pipeline of this process runs: what an earlier one has to say comes too late."""
+        self._worked = False
+        """Whether the config that runs was subscribed once."""
+        self._earlier: _Earlier | None = None
+        self._pipeline = self._build(Patience.at_start(prepared.settings.rabbitmq.startup))
 
     def run(self) -> int:
         """Run until a signal or a trouble that forbids to go on.
@@ -88,7 +118,7 @@ class Daemon:
         REGISTRY.register(self._collector)
         try:
             # First the signals: who sees it answer may stop it at once.
-            with _Signals(self._events):
+            with _Signals(stop=self.stop, reload=lambda: self._events.put(_Signal.RELOAD)):
                 self._http = self._serve(self._prepared)
                 self._pipeline.start()
                 log.info("metrics at %s/metrics", self._address(settings.http))
@@ -97,6 +127,12 @@ class Daemon:
                 if self._on_started is not None:
                     self._on_started(self)
                 return self._until_the_end()
+        except ListenError:
+            raise
+        except Exception:
+            log.critical("internal fault; please report it", exc_info=True)
+            self._pipeline.stop(0.0, self._wait)
+            return EXIT_INTERNAL
         finally:
             if self._http is not None:
                 self._http.stop()
@@ -110,6 +146,7 @@ class Daemon:
 
     def stop(self) -> None:
         """As SIGTERM does. May be called on any thread."""
+        self._stop_asked.set()
         self._events.put(_Signal.STOP)
 
     @property
@@ -128,10 +165,17 @@ class Daemon:
                 self._reload()
             elif event is _Signal.STOP:
                 return self._stop()
-            elif isinstance(event, _Ended):
+            elif event.number != self._number:
+                continue  # of a pipeline that a reload has replaced
+            elif isinstance(event, _Subscribed):
+                self._settle_in()
+            elif self._earlier is None:
                 return self._give_up(event)
+            else:
+                why = event.trouble.why if event.trouble else "internal fault; please report it"
+                self._go_back(self._earlier, why, event.error)
 
-    def _next_event(self) -> _Signal | _Ended | None:
+    def _next_event(self) -> _Event | None:
         try:
             return self._events.get(timeout=_TICK_SECONDS)
         except queue.Empty:
@@ -188,45 +232,98 @@ class Daemon:
             if not (self._pipeline.stuck() or self._pipeline.hanging()):
                 self._notifier.watchdog()
 
+    # Reload: the old config stays at hand until the new one is subscribed
+
     def _reload(self) -> None:
         """SIGHUP: reopen; where the config changed, drain and build the pipeline anew."""
-        self._notifier.reloading()
+        if self._ready:
+            self._notifier.reloading()
+        for file in changed_since_loaded():
+            log.warning(
+                "reload: %s changed since it was loaded; a plugin's new code takes effect at the "
+                "next start: systemctl restart logfan", file,
+            )  # fmt: skip
         try:
             fresh = self._prepare_again()
         except Faults as faults:
             for fault in faults.faults:
                 log.error("reload: %s", fault)
             log.error("reload: the new config has faults; going on with the old one")
+        except Exception:
+            log.exception("reload: the new config cannot be read; going on with the old one")
         else:
             self._take_over(fresh)
         self._pipeline.reopen()
-        self._notifier.ready()
+        if self._ready:
+            self._notifier.ready()
 
     def _take_over(self, fresh: Prepared) -> None:
-        if not _differ(fresh, self._prepared):
+        old = self._prepared
+        keys = changed_keys(old, fresh)
+        if not keys:
             log.info("reload: the config is unchanged; reopening files")
             return
-        old, new = self._prepared.settings, fresh.settings
-        logs.configure(new.log.level, new.log.format)
-        if new.http != old.http:
-            log.warning("reload: http.* takes effect at the next start")
-        log.info("reload: the config changed; draining, then starting anew")
-        handed_back = self._pipeline.stop(old.shutdown_timeout, self._wait)
+        log.info("reload: changed: %s; draining, then starting anew", named(keys))
+        if any(key.startswith("http.") for key in keys):
+            log.warning("reload: http.* takes effect at the next start: systemctl restart logfan")
+        for warning in (*(one for one in fresh.warnings if one not in old.warnings),
+                        *left_behind(old, fresh)):  # fmt: skip
+            log.warning("reload: %s", warning)
+        was_consuming = self._pipeline.consumer.consuming
+        handed_back = self._pipeline.stop(old.settings.shutdown_timeout, self._wait)
+        if self._stop_asked.is_set():
+            return  # what was drained for the reload is drained for the stop, too
         if handed_back:
             log.warning("reload: %d messages went back to the broker", handed_back)
-        self._prepared = fresh
-        self._pipeline = self._build(fresh)
+        # What ran last of all that worked: where one refused config follows another, the first.
+        if self._earlier is None or self._worked:
+            self._earlier = _Earlier(old, self._worked)
+        earlier = self._earlier
+        lost = was_consuming and elsewhere(old, fresh)
+        absence = fresh.settings.rabbitmq.startup == "retry" and not lost
+        try:
+            self._begin(fresh, Patience(refusal=False, absence=absence), worked=False)
+        except Exception as error:  # noqa: BLE001 - a sink's constructor may raise anything
+            self._go_back(earlier, f"it cannot be started ({describe(error)})", error)
+
+    def _go_back(self, earlier: _Earlier, why: str, error: BaseException | None) -> None:
+        """The new config came to nothing before it was subscribed: the earlier one again."""
+        self._earlier = None
+        log.error(
+            "reload: the new config is not taken over: %s; going back to the old one. Mend it, "
+            "then reload again", why, exc_info=error,
+        )  # fmt: skip
+        self._pipeline.stop(0.0, self._wait)
+        settings = earlier.prepared.settings
+        patience = Patience() if earlier.worked else Patience.at_start(settings.rabbitmq.startup)
+        self._begin(earlier.prepared, patience, worked=earlier.worked)
+
+    def _begin(self, prepared: Prepared, patience: Patience, *, worked: bool) -> None:
+        log_settings = prepared.settings.log
+        logs.configure(log_settings.level, log_settings.format)
+        self._prepared, self._worked = prepared, worked
+        self._pipeline = self._build(patience)
         self._pipeline.start()
+
+    def _settle_in(self) -> None:
+        """The config that runs is subscribed."""
+        if self._earlier is not None:
+            self._earlier = None
+            log.info("reload: the new config is taken over")
+        self._worked = True
+        self._tell_ready()
 
     # What is built from what
 
-    def _build(self, prepared: Prepared) -> Pipeline:
-        self.numbers.configure([spec.name for spec in prepared.sinks])
+    def _build(self, patience: Patience) -> Pipeline:
+        self._number = number = self._number + 1
+        self.numbers.configure([spec.name for spec in self._prepared.sinks])
         return Pipeline(
-            prepared,
+            self._prepared,
             self.numbers,
-            on_subscribed=self._on_subscribed,
-            on_end=lambda trouble, error: self._events.put(_Ended(trouble, error)),
+            on_subscribed=lambda: self._events.put(_Subscribed(number)),
+            on_end=lambda trouble, error: self._events.put(_Ended(number, trouble, error)),
+            patience=patience,
             clock=self._clock,
         )
 
@@ -240,9 +337,6 @@ class Daemon:
         )  # fmt: skip
         server.start()
         return server
-
-    def _on_subscribed(self) -> None:
-        self._tell_ready()
 
     def _tell_ready(self) -> None:
         if not self._ready:
@@ -296,10 +390,11 @@ class Daemon:
 class _Signals:
     """TERM and INT stop, HUP reloads; a second TERM or INT exits at once."""
 
-    def __init__(self, events: "queue.SimpleQueue[_Signal | _Ended]") -> None:
-        self._events = events
+    def __init__(self, *, stop: Callable[[], None], reload: Callable[[], None]) -> None:
+        self._stop, self._reload = stop, reload
         self._stops = 0
         self._before: dict[int, Any] = {}
+        self._mask: Iterable[int] = ()
 
     def __enter__(self) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -309,8 +404,12 @@ class _Signals:
             (signal.SIGHUP, self._on_hangup),
         ):  # fmt: skip
             self._before[number] = signal.signal(number, handler)
+        # A HUP that came while the config was read waits for this.
+        self._mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     def __exit__(self, *_: object) -> None:
+        if self._before:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -321,20 +420,7 @@ class _Signals:
                 2, b"second signal: exiting at once; the broker has what was not acknowledged\n"
             )
             os._exit(EXIT_HANDED_BACK)
-        self._events.put(_Signal.STOP)
+        self._stop()
 
     def _on_hangup(self, _number: int, _frame: FrameType | None) -> None:
-        self._events.put(_Signal.RELOAD)
-
-
-def _differ(fresh: Prepared, current: Prepared) -> bool:
-    """Whether anything differs that a sink or the consumer was built from.
-
-    A plugin's code is not compared: new code takes a new start.
-    """
-
-    def built_from(prepared: Prepared) -> object:
-        sinks = [(spec.name, spec.kind.origin, spec.config.model_dump()) for spec in prepared.sinks]
-        return prepared.settings, sinks
-
-    return built_from(fresh) != built_from(current)
+        self._reload()

@@ -17,7 +17,7 @@ from logfan.config import Settings
 from logfan.faults import Faults
 from logfan.ledger import Batch
 from logfan.metrics import ConsumerNumbers
-from logfan.reconnect import Reconnect
+from logfan.reconnect import Patience, Reconnect
 from logfan.road import Road
 from logfan.subscription import Subscription
 from logfan.topology import Declared
@@ -38,12 +38,17 @@ class Consumer:
         numbers: ConsumerNumbers,
         on_subscribed: Callable[[], None],
         on_end: Callable[[Trouble | None, BaseException | None], None],
+        patience: Patience | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """`on_subscribed` is called at each subscription; `on_end` once, where the thread ended by
         itself: with the trouble that forbids to go on, or with a fault of our own. Both are
-        called on the I/O thread."""
+        called on the I/O thread. `patience`: what is endured before the first subscription; by
+        default as `rabbitmq.startup` has it."""
         self._settings = settings
+        self._patience = patience or Patience.at_start(settings.rabbitmq.startup)
+        self._failures = 0
+        """Attempts before the first subscription that came to nothing."""
         self._numbers = numbers
         self._tell_subscribed = on_subscribed
         self._tell_end = on_end
@@ -54,8 +59,11 @@ class Consumer:
         self._subscription: Subscription | None = None
         self._began: Subscription | None = None
         self._declared: Declared | None = None
+        self._ways = 1
         self._stopping = False
         self._closing = False
+        self._leaving = False
+        """A connection that was not subscribed yet is being closed."""
         self.state = "starting"
         """What it is doing, in words."""
         self.turned_at = clock.monotonic()
@@ -84,6 +92,9 @@ class Consumer:
 
     def finish(self, seconds: float) -> bool:
         """Hand back what is left, close the connection, end the thread. True where it ended."""
+        if self._thread.ident is None:
+            self._ioloop.close()
+            return True
         self._ioloop.add_callback_threadsafe(self._finish)
         self._thread.join(seconds)
         return not self._thread.is_alive()
@@ -102,9 +113,9 @@ class Consumer:
             self._ioloop.start()
         except Exception as error:  # noqa: BLE001 - told to the main thread, which exits 70
             self._numbers.connected = self._numbers.consuming = False
-            self.drained.set()
             self._tell_end(None, error)
         finally:
+            self.drained.set()
             self._ioloop.close()
 
     def _turn(self) -> None:
@@ -138,8 +149,9 @@ class Consumer:
         try:
             urls = rabbitmq.read_urls()
         except Faults as faults:
-            self._back_off(Trouble(Kind.UNREACHABLE, str(faults)))
+            self._came_to_nothing(Trouble(Kind.UNREACHABLE, str(faults)))
             return
+        self._ways = len(urls)
         url = self._reconnect.next_url(urls)
         try:
             wanted = parameters(
@@ -150,7 +162,7 @@ class Consumer:
             )
         except (OSError, ValueError) as error:
             self._numbers.connections_failed += 1
-            self._back_off(trouble_of(error, "rabbitmq.tls", was_open=False))
+            self._came_to_nothing(trouble_of(error, "rabbitmq.tls", was_open=False))
             return
         self._subscription = Subscription(
             ioloop=self._ioloop,
@@ -199,14 +211,15 @@ class Consumer:
         else:
             self._numbers.connections_failed += 1
         self._reconnect.ended(self._clock.monotonic())
-        if self._began is None and self._is_fatal(trouble):
-            self._end(trouble)
+        self._came_to_nothing(trouble, subscription)
+
+    def _came_to_nothing(self, trouble: Trouble, subscription: Subscription | None = None) -> None:
+        """The end of an attempt, or of a subscription: another one, or the end."""
+        self._failures += 1
+        if self._began is None and self._patience.is_over(trouble, self._failures, self._ways):
+            self._end(trouble, subscription)
             return
         self._back_off(trouble)
-
-    def _is_fatal(self, trouble: Trouble) -> bool:
-        """Before the first subscription: what nobody can have fixed by the next attempt."""
-        return trouble.at_declaration or self._settings.rabbitmq.startup == "fail"
 
     def _lose(self, *, requeue: bool = False) -> None:
         left = self._road.end(requeue=requeue)
@@ -223,11 +236,16 @@ class Consumer:
         log.warning("%s", self.state)
         self._ioloop.call_later(delay, self._connect)
 
-    def _end(self, trouble: Trouble) -> None:
+    def _end(self, trouble: Trouble, subscription: Subscription | None) -> None:
         self.state = trouble.why
         self._closing = True
         self._tell_end(trouble, None)
-        self._ioloop.stop()
+        if subscription is None:
+            self._ioloop.stop()
+            return
+        # The process may live on with another config: no connection is left behind.
+        self._leaving = True
+        subscription.close(self._left)
 
     # The stop
 
@@ -239,7 +257,8 @@ class Consumer:
         if subscription is not None and subscription.channel is None:
             # Still on its way: it need not arrive.
             self._lose()
-            subscription.close(lambda: None)
+            self._leaving = True
+            subscription.close(self._left)
         if subscription is not None:
             self.state = "draining"
         self._road.stop()
@@ -248,7 +267,13 @@ class Consumer:
         self._closing = self._stopping = True
         subscription = self._subscription
         if subscription is None:
-            self._ioloop.stop()
+            if not self._leaving:
+                self._ioloop.stop()
             return
         self._lose(requeue=True)
         subscription.close(self._ioloop.stop)
+
+    def _left(self) -> None:
+        self._leaving = False
+        if self._closing:
+            self._ioloop.stop()

@@ -102,10 +102,12 @@ class Numbers:
 
     consumer: ConsumerNumbers = field(default_factory=ConsumerNumbers)
     sinks: dict[str, SinkNumbers] = field(default_factory=dict)
+    _known: dict[str, SinkNumbers] = field(default_factory=dict)
 
     def configure(self, names: Sequence[str]) -> None:
-        """Have numbers for just these sinks; those that stay go on counting."""
-        self.sinks = {name: self.sinks.get(name, SinkNumbers()) for name in names}
+        """Have numbers for just these sinks; those that stay, or come back, go on counting."""
+        self._known.update(self.sinks)
+        self.sinks = {name: self._known.get(name, SinkNumbers()) for name in names}
 
 
 class LogfanCollector(Collector):

@@ -10,6 +10,7 @@ from logfan.clock import SYSTEM_CLOCK, Clock
 from logfan.consumer import Consumer
 from logfan.dead_letter import DeadLetters
 from logfan.metrics import Numbers
+from logfan.reconnect import Patience
 from logfan.setup import Prepared, SinkSpec
 from logfan.worker import Limits, SinkWorker
 
@@ -35,13 +36,15 @@ class Pipeline:
         *,
         on_subscribed: Callable[[], None],
         on_end: Callable[[Trouble | None, BaseException | None], None],
+        patience: Patience | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        """`on_subscribed` and `on_end`: see `Consumer`."""
+        """`on_subscribed`, `on_end` and `patience`: see `Consumer`."""
         self._clock = clock
+        self._handed_back: int | None = None
         self.consumer = Consumer(
             settings=prepared.settings, numbers=numbers.consumer, clock=clock,
-            on_subscribed=on_subscribed, on_end=on_end,
+            on_subscribed=on_subscribed, on_end=on_end, patience=patience,
         )  # fmt: skip
         enabled = prepared.settings.dead_letter.enabled
         self.dead_letters = (
@@ -97,8 +100,14 @@ class Pipeline:
 
         Returns how many messages went back to the broker: 0 where all was acknowledged.
         `wait(condition, deadline)` calls `condition(seconds)`, which waits for so long at most,
-        until it returns True or the monotonic deadline has passed, and says which.
+        until it returns True or the monotonic deadline has passed, and says which. A second call
+        only says the same again.
         """
+        if self._handed_back is None:
+            self._handed_back = self._stop(seconds, wait)
+        return self._handed_back
+
+    def _stop(self, seconds: float, wait: Wait) -> int:
         deadline = self._clock.monotonic() + seconds
         self.consumer.stop_consuming()
         for worker in self.workers:

@@ -5,6 +5,7 @@ plugin's fault never ends the search: all faults are told together. What may be 
 is never run.
 """
 
+import hashlib
 import importlib
 import inspect
 import os
@@ -350,6 +351,19 @@ class _SourceLoader(SourceFileLoader):
 
 
 _loaded: dict[Path, ModuleType] = {}
+_sources: dict[Path, bytes | None] = {}
+
+
+def changed_since_loaded() -> list[Path]:
+    """Drop-ins whose file is no longer what this process runs: new code takes a new start."""
+    return [file for file, source in _sources.items() if _digest(file) != source]
+
+
+def _digest(file: Path) -> bytes | None:
+    try:
+        return hashlib.sha256(file.read_bytes()).digest()
+    except OSError:
+        return None
 
 
 def _load(file: Path) -> ModuleType:
@@ -358,6 +372,7 @@ def _load(file: Path) -> ModuleType:
     file = file.absolute()
     if file in _loaded:
         return _loaded[file]
+    source = _digest(file)
     name = f"logfan_dropin_{len(_loaded)}_{re.sub(r'[^A-Za-z0-9_]', '_', file.stem)}"
     spec = spec_from_loader(name, _SourceLoader(name, str(file)))
     if spec is None or spec.loader is None:
@@ -369,5 +384,5 @@ def _load(file: Path) -> ModuleType:
     except BaseException:
         sys.modules.pop(name, None)
         raise
-    _loaded[file] = module
+    _loaded[file], _sources[file] = module, source
     return module

@@ -1,4 +1,8 @@
-"""Which URL comes next, and when: the pace of the one way back. Pure."""
+"""Which URL comes next, and when: the pace of the one way back; what ends it before the first
+subscription. Pure."""
+
+from dataclasses import dataclass
+from typing import Literal, Self
 
 from logfan.backoff import Backoff
 from logfan.broker import Kind, Trouble
@@ -9,6 +13,28 @@ _UNREACHABLE_MAX_SECONDS = 2.0
 _STABLE_SECONDS = 3.0
 """A subscription that lived so long was good: the next trouble starts with a short back-off. More
 would hold up who loses one node of a cluster after the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Which troubles before the first subscription end the consumer, rather than being retried."""
+
+    refusal: bool = True
+    """Wait for a declaration to be accepted that was refused for good: only where it worked once
+    before, with this very config."""
+    absence: bool = True
+    """Wait for a broker that does not answer, or lets nobody in."""
+
+    @classmethod
+    def at_start(cls, startup: Literal["retry", "fail"]) -> Self:
+        """As `rabbitmq.startup` has it."""
+        return cls(refusal=False, absence=startup == "retry")
+
+    def is_over(self, trouble: Trouble, attempts: int, ways: int) -> bool:
+        """After so many attempts, with so many URLs to try in turn."""
+        if trouble.at_declaration:
+            return not self.refusal
+        return not self.absence and attempts >= ways
 
 
 class Reconnect:

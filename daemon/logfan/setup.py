@@ -1,9 +1,10 @@
 """All that can be checked offline, in one place: what `check`, `run` and `demo` do first."""
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,29 +49,49 @@ class Prepared:
     path: Path | None
     """The file it came from; None where there was none."""
     warnings: tuple[str, ...]
+    urls: tuple[str, ...] = field(default=(), repr=False)
+    """The broker's URLs, wherever they stand."""
+    contents: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What the files held that the config names, as digests, by the key that names each."""
 
 
 def find_config(path: Path | None, environ: Mapping[str, str]) -> Path | None:
-    """`--config`, else `$LOGFAN_CONFIG`, else ./config.toml, else the system's, else None."""
+    """`--config`, else `$LOGFAN_CONFIG`, else ./config.toml, else the system's, else None.
+
+    A file that is there and cannot be read is found: going on to the next would hide that.
+    """
     if path is not None:
         return path
     if environ.get("LOGFAN_CONFIG"):
         return Path(environ["LOGFAN_CONFIG"])
-    return next((p for p in (Path("config.toml"), SYSTEM_CONFIG) if p.exists()), None)
+    return next((p for p in (Path("config.toml"), SYSTEM_CONFIG) if _is_there(p)), None)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def prepare(
     path: Path | None,
     *,
+    search: bool = True,
     instance: str | None = None,
     environ: Mapping[str, str] = os.environ,
     overrides: Mapping[str, Any] | None = None,
 ) -> Prepared:
     """Config, plugins and every sink's own options, checked. Raises Faults with all there are.
 
-    `overrides` is a table laid over the file and the environment.
+    `search`: without a path, take what `find_config` finds. `overrides` is a table laid over the
+    file and the environment.
     """
-    path = find_config(path, environ)
+    if search:
+        path = find_config(path, environ)
     in_file = read_table(path) if path is not None else {}
     from_environment, faults = environment_table(environ)
     table = laid_over(laid_over(in_file, from_environment), overrides or {})
@@ -93,7 +114,26 @@ def prepare(
     warnings = [
         *exposed(settings, path, in_file, environ), *_warnings(settings), *_advice(sinks),
     ]  # fmt: skip
-    return Prepared(settings, sinks, path, tuple(warnings))
+    urls = tuple(settings.rabbitmq.read_urls())
+    return Prepared(settings, sinks, path, tuple(warnings), urls, _contents(settings))
+
+
+def _contents(settings: Settings) -> dict[str, str]:
+    """A digest of each file that the broker's and the HTTP side read beside the config."""
+    rabbitmq, http = settings.rabbitmq, settings.http
+    files = {"rabbitmq.url_file": rabbitmq.url_file}
+    for place, tls in (("rabbitmq.tls", rabbitmq.tls), ("http.tls", http.tls)):
+        for key in ("ca_file", "cert_file", "key_file"):
+            files[f"{place}.{key}"] = getattr(tls, key, None)
+    digests = {}
+    for key, file in files.items():
+        if file is None:
+            continue
+        try:
+            digests[key] = hashlib.sha256(file.read_bytes()).hexdigest()
+        except OSError:
+            digests[key] = ""  # told when it is read for what it is needed for
+    return digests
 
 
 def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import pika
 from pika import frame, spec
 from pika.adapters.utils import io_services_utils
+from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowAborted
 
 from logfan import memory
 from logfan.api import Properties, Record
@@ -85,6 +86,12 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
         if odd:
             _warn_once(f"this pika ({pika.__version__}) has another {odd} than expected")
         self._fast = not odd
+
+    def _on_connection_workflow_done(self, outcome: Any) -> None:
+        # Closed while it opens, pika hands over this class itself, and fails on it in the loop.
+        if outcome is AMQPConnectionWorkflowAborted:
+            outcome = AMQPConnectionWorkflowAborted()
+        super()._on_connection_workflow_done(outcome)
 
     def stand_down(self) -> None:
         """Leave all reading to pika. Not to be called from within a read."""

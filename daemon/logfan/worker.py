@@ -156,7 +156,9 @@ class SinkWorker:
         self.stop()
 
     def join(self, seconds: float) -> bool:
-        """Wait for the thread's end; True where it ended."""
+        """Wait for the thread's end; True where it ended, or was never started."""
+        if self._thread.ident is None:
+            return True
         self._thread.join(seconds)
         return not self._thread.is_alive()
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -28,12 +28,15 @@ class DaemonProcess:
         *,
         extra: str = "",
         environ: Mapping[str, str] | None = None,
+        command: Sequence[str] | None = None,
     ) -> None:
-        """`sinks` and `extra` are TOML; `extra` may begin with keys of `[rabbitmq]`."""
+        """`sinks` and `extra` are TOML; `extra` may begin with keys of `[rabbitmq]`. `command`:
+        other arguments than `run --config FILE`."""
         self.folder = folder
         self.port = free_port()
         self.names = names
         self.config = folder / "config.toml"
+        self._command = command or ["run", "--config", str(self.config)]
         self._environ = {**os.environ, "LOGFAN_HTTP__LISTEN": f"127.0.0.1:{self.port}"}
         self._environ.update(environ or {})
         self._process: subprocess.Popen[bytes] | None = None
@@ -61,7 +64,7 @@ class DaemonProcess:
         """Start it, and wait until it is ready."""
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "logfan", "run", "--config", str(self.config)],
+                [sys.executable, "-m", "logfan", *self._command],
                 cwd=self.folder, env=self._environ, stdout=log, stderr=log,
             )  # fmt: skip
         if ready:

@@ -3,8 +3,10 @@
 import gc
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import click
@@ -23,25 +25,45 @@ def run(config: Path | None, instance: str | None) -> None:
 
     SIGTERM and SIGINT drain and stop it, SIGHUP reopens files and reloads the config.
     """
-    with _no_garbage():
+    with _hangups_wait(), _no_garbage():
         from logfan import logs
         from logfan.app import Daemon
         from logfan.http import ListenError
         from logfan.setup import find_config, prepare
 
+        # Fixed here, so that a reload reads the same file, whatever appears elsewhere meanwhile.
+        found = find_config(config, os.environ)
+        path = found.absolute() if found is not None else None
+        again = partial(prepare, path, search=False, instance=instance)
         try:
-            prepared = prepare(config, instance=instance)
+            prepared = again()
         except Faults as faults:
-            refuse(faults, find_config(config, os.environ))
+            refuse(faults, found)
     logs.configure(prepared.settings.log.level, prepared.settings.log.format)
     for warning in prepared.warnings:
         log.warning("%s", warning)
-    daemon = Daemon(prepared, lambda: prepare(config, instance=instance), environ=os.environ)
+    daemon = Daemon(prepared, again, environ=os.environ)
     try:
         code = daemon.run()
     except ListenError as error:
         fail(str(error), EXIT_CONFIG)
+    # While the interpreter ends it takes our handlers away, but not this.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     raise SystemExit(code)
+
+
+@contextmanager
+def _hangups_wait() -> Iterator[None]:
+    """A HUP that comes while the config is read waits for the daemon's handler. After the daemon's
+    end it does nothing, instead of ending the process before its exit code."""
+    handler = signal.signal(signal.SIGHUP, lambda *_: None)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGHUP, handler)
+        raise
 
 
 @contextmanager

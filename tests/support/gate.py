@@ -1,0 +1,79 @@
+"""A TCP gate in front of a broker: open, shut (nobody answers), or stalled within the handshake."""
+
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Self
+
+from logfan.testing.node import free_port
+
+
+class Gate:
+    """Forwards connections on a port of its own that stays the same."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self.port = free_port()
+        self.connections = 0
+        """How many came."""
+        self.stall_after: int | None = None
+        """So many bytes of the broker's pass on each new connection, and nothing after them."""
+        self._listener: socket.socket | None = None
+        self._open: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shut()
+
+    def open(self) -> None:
+        """Take connections."""
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self._run(self._serve, self._listener)
+
+    def shut(self) -> None:
+        """Refuse connections, and cut those that there are."""
+        if self._listener is not None:
+            with suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._listener = None
+        for one in self._open:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(10)
+        for one in self._open:
+            one.close()
+        self._open.clear()
+        self._threads.clear()
+
+    def _run(self, call: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=call, args=arguments, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def _serve(self, listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                broker = socket.create_connection(("127.0.0.1", self._target))
+                self._open += [client, broker]
+                self.connections += 1
+                self._run(self._pump, client, broker, None)
+                self._run(self._pump, broker, client, self.stall_after)
+
+    def _pump(self, source: socket.socket, target: socket.socket, most: int | None) -> None:
+        with suppress(OSError):
+            while most != 0 and (data := source.recv(most or 65536)):
+                target.sendall(data)
+                most = None if most is None else most - len(data)
+        if most == 0:
+            return  # it stays open, and says nothing more
+        for side in (source, target):
+            with suppress(OSError):
+                side.shutdown(socket.SHUT_RDWR)
