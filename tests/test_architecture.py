@@ -59,7 +59,11 @@ ALLOWED: dict[str, set[str]] = {
     "shape": set(),
     "topology": {"config", "shape"},
     "declaring": {"topology"},
-    "subscription": {"broker", "config", "declaring", "frames", "topology", "wire"},
+    "binding": {"config", "shape", "topology"},
+    "lookout": {"binding", "declaring", "topology"},
+    "subscription": {
+        "binding", "broker", "config", "declaring", "frames", "lookout", "topology", "wire",
+    },
     "dead_letter": {
         "backoff", "broker", "codec", "config", "declaring", "faults", "letters", "packing",
         "shape", "topology", "wire",
@@ -76,7 +80,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "changes": {"broker", "setup"},
     "consumer": {
-        "broker", "clock", "config", "faults", "ledger", "metrics", "reconnect", "road",
+        "binding", "broker", "clock", "config", "faults", "ledger", "metrics", "reconnect", "road",
         "subscription", "topology", "wire", "worker",
     },
     "link": {"broker", "config", "faults", "wire"},
@@ -94,7 +98,7 @@ ALLOWED: dict[str, set[str]] = {
 }  # fmt: skip
 
 PIKA = {
-    "broker", "consumer", "dead_letter", "declaring", "link", "publish", "road", "seams",
+    "broker", "consumer", "dead_letter", "declaring", "link", "lookout", "publish", "road", "seams",
     "subscription", "wire",
 }  # fmt: skip
 """The rooms that know pika; only `wire` may look inside it, and `seams` for it."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pika.adapters.select_connection import IOLoop
 
 from logfan import wire
+from logfan.binding import Binding, Look
 from logfan.broker import Kind, Trouble, parameters, trouble_of
 from logfan.clock import SYSTEM_CLOCK, Clock
 from logfan.config import Settings
@@ -56,6 +57,8 @@ class Consumer:
         wire.read_more()
         self._ioloop = IOLoop()
         self._reconnect = Reconnect(settings.rabbitmq.reconnect)
+        self._binding: Binding | None = Binding(settings.exchange)
+        self._unbound = self._consuming_words = ""
         self._subscription: Subscription | None = None
         self._began: Subscription | None = None
         self._declared: Declared | None = None
@@ -103,6 +106,11 @@ class Consumer:
     def consuming(self) -> bool:
         """Whether deliveries can arrive now."""
         return self._numbers.consuming
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing arrives; empty where all is well."""
+        return self._unbound if self.consuming else f"not consuming: {self.state}"
 
     # The loop
 
@@ -173,6 +181,7 @@ class Consumer:
             prefetch=self._road.prefetch,
             known=self._declared,
             fast=rabbitmq.fast_path,
+            binding=self._binding,
             events=self,
             receiver=self._road,
         )
@@ -193,13 +202,32 @@ class Consumer:
             for remark in declared.remarks:
                 log.warning("%s", remark)
         self._road.begin(subscription, declared)
-        self.state = f"consuming queue {declared.queue} at {subscription.address}"
+        self._consuming_words = f"consuming queue {declared.queue} at {subscription.address}"
+        self.state = self._unbound or self._consuming_words
         log.info("%s", self.state)
         self._tell_subscribed()
 
-    def on_ready_count(self, messages: int) -> None:
+    def on_look(self, look: Look) -> None:
         """See `subscription.Events`."""
-        self._numbers.queue_ready = messages
+        self._numbers.queue_ready = look.messages
+        if look.rebound:
+            self._numbers.rebound += 1
+            log.warning("%s", look.rebound)
+        if look.remark:
+            log.warning("%s", look.remark)
+        if look.unbound != self._unbound:
+            self._unbound = look.unbound
+            self.state = look.unbound or self._consuming_words
+            if look.unbound:
+                log.warning("%s; looking again every 5 s", look.unbound)
+
+    def on_no_looks(self, why: str) -> None:
+        """See `subscription.Events`."""
+        self._binding, self._numbers.queue_ready = None, None
+        log.warning(
+            "no second channel (%s): messages waiting are not counted, and a binding that goes is "
+            "made again at the next connection only; allow 2 channels a connection", why,
+        )  # fmt: skip
 
     def on_trouble(self, subscription: Subscription, trouble: Trouble) -> None:
         """See `subscription.Events`. The generation ends; the broker delivers its rest again."""
@@ -224,6 +252,7 @@ class Consumer:
     def _lose(self, *, requeue: bool = False) -> None:
         left = self._road.end(requeue=requeue)
         self._numbers.connected = False
+        self._unbound = ""
         if self._stopping:
             self.handed_back += left
         self._subscription = None

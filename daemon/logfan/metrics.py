@@ -68,7 +68,8 @@ class ConsumerNumbers:
     delivery_count_max: int = 0
     """The highest `x-delivery-count` of a message so far."""
     queue_ready: int | None = None
-    """None before it was first asked for."""
+    """None where it is not known."""
+    rebound: int = 0
     delivery_seconds: Histogram = field(default_factory=lambda: Histogram(DELIVERY_BOUNDS))
 
     def note_delivery_count(self, count: int) -> None:
@@ -169,6 +170,9 @@ class LogfanCollector(Collector):
         )
         ready = math.nan if numbers.queue_ready is None else numbers.queue_ready
         yield _gauge("queue_ready_messages", "Messages waiting in the queue; NaN if unknown", ready)
+        yield _counter(
+            "rebound", "Times that the queue's binding was gone and was made again", numbers.rebound
+        )
         histogram = HistogramMetricFamily(
             "logfan_delivery_seconds", "From the receipt of a message to its acknowledgement"
         )

@@ -129,7 +129,7 @@ class Pipeline:
 
     def unready(self) -> list[str]:
         """Why records do not flow: empty where the consumer is subscribed and required sinks up."""
-        reasons = [] if self.consumer.consuming else [f"not consuming: {self.consumer.state}"]
+        reasons = [self.consumer.trouble] if self.consumer.trouble else []
         for worker in self.workers:
             trouble, busy = worker.trouble, worker.busy_seconds()
             if not worker.required:

@@ -13,14 +13,15 @@ from pika import exceptions
 from pika.adapters.select_connection import IOLoop
 
 from logfan import topology, wire
+from logfan.binding import Binding, Look
 from logfan.broker import Kind, Trouble, address_of, broker_version, trouble_of
 from logfan.config import ExchangeSettings, QueueSettings
 from logfan.declaring import Declaring
 from logfan.frames import Run
+from logfan.lookout import Lookout
 
 log = logging.getLogger(__name__)
 
-_READY_COUNT_SECONDS = 5.0
 _CLOSE_SECONDS = 3.0
 
 
@@ -49,8 +50,11 @@ class Events(Protocol):
     def on_subscribed(self, subscription: "Subscription", declared: topology.Declared) -> None:
         """Deliveries follow. Called again after each `consume`."""
 
-    def on_ready_count(self, messages: int) -> None:
-        """How many messages wait in the queue, not counting those in flight."""
+    def on_look(self, look: Look) -> None:
+        """What the queue and its bindings look like, every 5 s."""
+
+    def on_no_looks(self, why: str) -> None:
+        """There is no channel to look on."""
 
     def on_trouble(self, subscription: "Subscription", trouble: Trouble) -> None:
         """It is over, for this reason. Called once, and never after `close`."""
@@ -70,10 +74,12 @@ class Subscription:
         prefetch: int,
         known: topology.Declared | None,
         fast: bool,
+        binding: Binding | None,
         events: Events,
         receiver: Receiver,
     ) -> None:
-        """Begins to connect. `known`: see `topology.declare`; `fast`: `rabbitmq.fast_path`."""
+        """Begins to connect. `known`: see `topology.declare`; `fast`: `rabbitmq.fast_path`.
+        Without a `binding` nothing is looked at, and no second channel is opened."""
         self.address = address_of(url)
         self.channel: Any = None
         """The channel of the live consumer; None before it is subscribed."""
@@ -88,8 +94,8 @@ class Subscription:
         self._was_open = False
         self._over = False
         self._on_closed: Callable[[], None] | None = None
-        self._counter: Any = None
-        self._count_timer: Any = None
+        self._binding = binding
+        self._lookout: Lookout | None = None
         self._connection = wire.Connection(
             parameters,
             on_open_callback=self._on_open,
@@ -148,7 +154,7 @@ class Subscription:
     def close(self, on_closed: Callable[[], None]) -> None:
         """Close the connection. A broker that does not answer is waited for 3 s, no longer."""
         self._over = True
-        self._stop_counting()
+        self._stop_looking()
         if self._connection.is_closed:
             on_closed()
             return
@@ -187,7 +193,7 @@ class Subscription:
         if self._over:
             return
         self._over = True
-        self._stop_counting()
+        self._stop_looking()
         self._events.on_trouble(self, trouble)
         if not (self._connection.is_closed or self._connection.is_closing):
             self._connection.close()
@@ -199,12 +205,20 @@ class Subscription:
         self._consuming = channel
         channel.add_on_close_callback(self._on_channel_end)
         channel.add_on_cancel_callback(self._on_cancelled_by_broker)
-        self._consume()
+        if self._binding is None:
+            self._consume()
+            return
+        # Before anything is delivered: the broker may close the connection for want of a channel.
+        self._binding.begin(declared)
+        self._lookout = Lookout(self._ioloop, self._connection, self._binding, self._events)
+        self._lookout.open(self._consume)
 
     def _on_unfit(self, unfit: topology.Unfit) -> None:
         self._end(Trouble(Kind.REFUSED, str(unfit), at_declaration=True))
 
     def _consume(self) -> None:
+        if self._over or not self._consuming.is_open:
+            return
         # What is set here holds for the consumer that comes, not for one that is there.
         self._consuming.basic_qos(prefetch_count=self._prefetch)
         self._consumer_tag = self._consuming.basic_consume(
@@ -222,8 +236,8 @@ class Subscription:
         first = self.channel is None
         self.channel = self._consuming
         self._events.on_subscribed(self, self._declared)
-        if first:
-            self._count()
+        if first and self._lookout is not None:
+            self._lookout.begin(self._declared)
 
     def _on_channel_end(self, channel: Any, error: BaseException) -> None:
         if not isinstance(error, exceptions.ChannelClosedByBroker):
@@ -242,36 +256,6 @@ class Subscription:
             Trouble(Kind.LOST, f"the broker cancelled the consumer; was queue {queue!r} deleted?")
         )
 
-    # The ready count, on a channel of its own: asking for a queue that is gone closes the channel
-
-    def _count(self) -> None:
-        if self._over or not self._connection.is_open:
-            return
-        self._count_timer = self._ioloop.call_later(_READY_COUNT_SECONDS, self._count)
-        if self._counter is None:
-            self._connection.channel(on_open_callback=self._on_counter)
-        else:
-            self._ask_count()
-
-    def _on_counter(self, channel: Any) -> None:
-        self._counter = channel
-        channel.add_on_close_callback(self._on_counter_end)
-        self._ask_count()
-
-    def _on_counter_end(self, _channel: Any, _error: BaseException) -> None:
-        self._counter = None
-
-    def _ask_count(self) -> None:
-        if self._counter.is_open:
-            self._counter.queue_declare(
-                self._declared.queue, passive=True, callback=self._on_counted
-            )
-
-    def _on_counted(self, frame: Any) -> None:
-        if not self._over:
-            self._events.on_ready_count(frame.method.message_count)
-
-    def _stop_counting(self) -> None:
-        if self._count_timer is not None:
-            self._ioloop.remove_timeout(self._count_timer)
-            self._count_timer = None
+    def _stop_looking(self) -> None:
+        if self._lookout is not None:
+            self._lookout.stop()

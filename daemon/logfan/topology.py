@@ -7,7 +7,7 @@ subscription's business.
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from logfan import shape as shapes
 from logfan.config import ExchangeSettings, QueueSettings
@@ -25,6 +25,15 @@ class DeclareExchange:
     type: str
     durable: bool
     passive: bool = False
+    auto_delete: bool = False
+    internal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteExchange:
+    """Delete the exchange where nothing is bound to it."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +57,15 @@ class Bind:
     routing_key: str
 
 
-Step = DeclareExchange | DeclareQueue | Bind
+@dataclass(frozen=True, slots=True)
+class BindExchange:
+    """Have all that reaches `source` go on to `destination`."""
+
+    destination: str
+    source: str
+
+
+Step = DeclareExchange | DeleteExchange | DeclareQueue | Bind | BindExchange
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +76,8 @@ class Answer:
     text: str = ""
     queue: str = ""
     """The name of the queue just declared."""
+    messages: int = 0
+    """How many messages wait in the queue just declared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +91,14 @@ class Declared:
     """After so many returns the broker drops a message; None where it never does."""
     shape: Shape | None = None
     """What the queue is like; None where that could not be asked for."""
+    bindings: tuple[Bind, ...] = ()
+    """Those of the queue that were made, or were there."""
+    durable: bool | None = None
+    """Whether the exchange is; None where this was not asked for, or not answered."""
+    made_exchange: bool = False
+    """There was none."""
+    made_queue: bool = False
+    """There was none."""
 
     @property
     def kind(self) -> str:
@@ -94,7 +121,10 @@ class Unfit(Exception):
         self.shape = shape
 
 
-Steps = Generator[Step, Answer, Declared]
+T = TypeVar("T")
+Walk = Generator[Step, Answer, T]
+"""Steps, each of which gets its answer, and what came of them."""
+Steps = Walk[Declared]
 
 
 def declare(
@@ -108,14 +138,16 @@ def declare(
     logs an error for each difference, so only what changed is asked for again. `version` is the
     broker's; empty where it did not tell."""
     remarks: list[str] = []
-    yield from _exchange(exchange, remarks, compare=known is None)
+    durable, made = yield from _exchange(exchange, remarks, compare=known is None)
+    binds, missing = queue.declare != "never", set[str]()
     found: Shape | None = None
     name = queue.name
     if queue.type == "exclusive":
         name, found = yield from _exclusive(queue)
-    elif queue.declare != "never":
+    elif binds:
         wished = shapes.of_ours(queue.kind, queue.arguments)
-        found = yield from _durable(name, wished, known, passive_only=queue.declare == "passive")
+        walk = _durable(name, wished, known, passive_only=queue.declare == "passive")
+        found = yield from _noting_what_is_missing(walk, missing)
         if found is not None:
             if unfit := shapes.unfit_to_consume(name, found):
                 raise Unfit(unfit, found)
@@ -130,9 +162,27 @@ def declare(
             f"taken to drop a message after {limit} returns; queue.delivery_limit names the limit "
             "in force"
         )
-    if queue.declare != "never":
-        yield from _bind(exchange, queue, name, remarks)
-    return Declared(name, tuple(remarks), limit, found)
+    bindings = (yield from _bind(exchange, queue, name, remarks)) if binds else ()
+    if durable is False and binds and queue.type != "exclusive":
+        remarks.append(_not_durable(exchange.name, name))
+    return Declared(
+        name, tuple(remarks), limit, found, bindings=bindings, durable=durable, made_exchange=made,
+        made_queue=queue.type == "exclusive" or name in missing,
+    )  # fmt: skip
+
+
+def _noting_what_is_missing(walk: Walk[T], missing: set[str]) -> Walk[T]:
+    """The same walk; the queues that do not exist are entered in `missing`."""
+    try:
+        step = next(walk)
+        while True:
+            answer = yield step
+            if isinstance(step, DeclareQueue) and answer.code == NOT_FOUND:
+                missing.add(step.name)
+            step = walk.send(answer)
+    except StopIteration as end:
+        result: T = end.value
+        return result
 
 
 def dead_letter_queue(
@@ -167,9 +217,10 @@ def _in_force(queue: QueueSettings, found: Shape | None, version: tuple[int, ...
 
 def _exchange(
     settings: ExchangeSettings, remarks: list[str], *, compare: bool
-) -> Generator[Step, Answer, None]:
+) -> Generator[Step, Answer, tuple[bool | None, bool]]:
+    """Returns whether the exchange is durable, where this is known, and whether it was made."""
     if settings.declare == "never":
-        return
+        return None, False
     active = DeclareExchange(settings.name, settings.type, settings.durable)
     passive = DeclareExchange(settings.name, settings.type, settings.durable, passive=True)
     answer = yield passive
@@ -182,10 +233,12 @@ def _exchange(
         raise Unfit(f"exchange {settings.name!r}: {_said(answer)}")
     existed = answer.code == 0
     if existed and not compare:
-        return
+        return None, False
     answer = yield active
-    if answer.code == 0 or (existed and answer.code == ACCESS_REFUSED):
-        return
+    if answer.code == 0:
+        return settings.durable, not existed
+    if existed and answer.code == ACCESS_REFUSED:
+        return None, False
     if answer.code == ACCESS_REFUSED:
         raise Unfit(f"exchange {settings.name!r} may not be declared: {_said(answer)}")
     difference = Difference.of(answer.text) if answer.code == INEQUIVALENT else None
@@ -197,18 +250,28 @@ def _exchange(
             f"{difference.ours!r} here but {difference.theirs!r} on the broker; set "
             f'exchange.type = "{difference.theirs}", or use another exchange.name'
         )
-    if difference.argument == "durable" and difference.theirs == "true":
-        return
+    if difference.argument == "durable":
+        return difference.theirs == "true", False
     remarks.append(
         f"exchange {settings.name!r} is used as it stands: {difference.argument} is "
         f"{difference.theirs!r} on the broker, {difference.ours!r} in the config"
         f"{_EXCHANGE_HARM.get(difference.argument, '')}"
     )
+    return None, False
+
+
+def _not_durable(exchange: str, queue: str) -> str:
+    return (
+        f"exchange {exchange!r} is not durable: a restart of the broker removes it, and with it "
+        f"the binding of queue {queue!r}. What is published after that and before logfan has bound "
+        "it again (it binds at its start and every 5 s) reaches no queue: it is lost. "
+        "To prevent it stop the publishers, delete the exchange, and declare it durable from now "
+        "on: exchange.durable = true here, durable=True in the publishers. Until then publish with "
+        "confirms and `mandatory`, and publish again what is returned"
+    )
 
 
 _EXCHANGE_HARM = {
-    "durable": "; a restart of the broker takes it and all its bindings along; have who declares "
-    "it do so as durable, or set exchange.durable = false",
     "auto_delete": "; it goes, with what is published to it, when its last queue is unbound; have "
     "who declares it do so without auto_delete",
     "internal": "; programs cannot publish to it, other exchanges can",
@@ -279,19 +342,24 @@ def _compare(name: str, shape: Shape, *, existed: bool) -> Generator[Step, Answe
 
 def _bind(
     exchange: ExchangeSettings, queue: QueueSettings, name: str, remarks: list[str]
-) -> Generator[Step, Answer, None]:
+) -> Generator[Step, Answer, tuple[Bind, ...]]:
+    """Returns the bindings that stand; none where those that are there must do."""
+    bindings: list[Bind] = []
     keys = queue.routing_keys
     if keys is None:
         keys = ("#",) if exchange.type == "topic" else ("",)
     for key in keys:
-        answer = yield Bind(name, exchange.name, key)
+        binding = Bind(name, exchange.name, key)
+        answer = yield binding
         if answer.code == 0:
+            bindings.append(binding)
             continue
         what = f"queue {name!r} may not be bound to exchange {exchange.name!r}"
         if answer.code == ACCESS_REFUSED and queue.declare == "passive":
             remarks.append(f"{what} ({_said(answer)}); relying on a binding that is there already")
-            return
+            return ()
         raise Unfit(f"{what}: {_said(answer)}")
+    return tuple(bindings)
 
 
 def _said(answer: Answer) -> str:

@@ -23,6 +23,7 @@ CATALOGUE = {
     "logfan_in_flight_bytes": "gauge",
     "logfan_delivery_count_max": "gauge",
     "logfan_queue_ready_messages": "gauge",
+    "logfan_rebound_total": "counter",
     "logfan_sink_records_total": "counter",
     "logfan_sink_retries_total": "counter",
     "logfan_sink_up": "gauge",

@@ -45,6 +45,7 @@ def played(
             return steps, end.value
 
 
+BOUND = Bind("logfan", "logs", "")
 GONE = Answer(404, "NOT_FOUND - no exchange 'logs' in vhost '/'")
 DIFFERS = (
     "PRECONDITION_FAILED - inequivalent arg '{}' for {} in vhost '/': received {} but current is {}"
@@ -57,7 +58,25 @@ def test_what_is_not_there_is_made_and_bound() -> None:
     assert [getattr(step, "passive", None) for step in steps] == [True, False, True, False, None]
     assert steps[-1] == Bind("logfan", "logs", "")
     # The type is sent: a virtual host may have another default.
-    assert declared == Declared("logfan", shape=Shape(arguments={"x-queue-type": "classic"}))
+    assert declared.shape == Shape(arguments={"x-queue-type": "classic"})
+    assert declared.bindings == (BOUND,)
+    assert (declared.made_exchange, declared.made_queue) == (True, True)
+
+
+def test_a_queue_that_was_there_without_its_exchange_is_told_from_a_new_one() -> None:
+    _, declared = played([GONE, Answer()])
+    assert (declared.made_exchange, declared.made_queue) == (True, False)
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_an_exchange_that_is_not_durable_is_told_with_the_way_out(durable: bool) -> None:
+    differs = DIFFERS.format("durable", "exchange 'logs'", f"'{not durable}'", f"'{durable}'")
+    settings = ExchangeSettings(durable=not durable)
+    _, declared = played([Answer(), Answer(406, differs.lower())], settings)
+    assert declared.durable is durable
+    assert durable or "is not durable: a restart of the broker removes it" in declared.remarks[0]
+    assert durable or "exchange.durable = true here" in declared.remarks[0]
+    assert len(declared.remarks) == (not durable)
 
 
 def test_what_is_there_is_only_asked_for_after_the_first_time() -> None:
@@ -93,13 +112,13 @@ def test_the_argument_that_differs_is_read_out_of_the_brokers_words(
 def test_a_broker_that_may_not_be_asked_is_used_as_it_stands() -> None:
     refused = Answer(403, "ACCESS_REFUSED - access to exchange 'logs' refused")
     _, declared = played([Answer(), refused, Answer(), refused], version=(3, 10, 8))
-    assert declared == Declared("logfan")
+    assert declared == Declared("logfan", bindings=(BOUND,))
     _, declared = played([Answer(), refused, Answer(), refused], version=(4, 0, 5))
     assert declared.delivery_limit == 20
     assert "queue.delivery_limit names the limit in force" in declared.remarks[0]
     settings = QueueSettings(delivery_limit="none")
     _, declared = played([Answer(), refused, Answer(), refused], queue=settings, version=(4, 0, 5))
-    assert declared == Declared("logfan")
+    assert declared == Declared("logfan", bindings=(BOUND,))
 
 
 def test_a_topic_exchange_is_bound_with_everything() -> None:
@@ -218,7 +237,9 @@ def settled(
     broker: Broker, queue: QueueSettings | None = None, version: tuple[int, ...] = (3, 10, 8)
 ) -> Declared:
     """What comes of declaring against this broker."""
-    return walked(declare(ExchangeSettings(), queue or QueueSettings(), version=version), broker)
+    return walked(
+        declare(ExchangeSettings(durable=True), queue or QueueSettings(), version=version), broker
+    )
 
 
 def walked(road: Steps, broker: Broker) -> Declared:
@@ -351,7 +372,7 @@ def test_a_durable_exchange_is_no_warning() -> None:
     assert declared.remarks == ()
     text = DIFFERS.format("durable", "exchange 'logs'", "'true'", "'false'")
     _, declared = played([Answer(), Answer(406, text)], ExchangeSettings(durable=True))
-    assert "durable is 'false' on the broker" in declared.remarks[0]
+    assert "is not durable: a restart of the broker removes it" in declared.remarks[0]
 
 
 def test_a_queue_made_anew_by_others_is_looked_at_again() -> None:

@@ -167,7 +167,7 @@ def test_the_configuration_decides(fast: bool) -> None:
     subscription = Subscription(
         ioloop=ioloop, url="amqp://localhost", parameters=pika.ConnectionParameters(),
         exchange=ExchangeSettings(), queue=QueueSettings(), prefetch=1, known=None, fast=fast,
-        events=nobody, receiver=nobody,
+        binding=None, events=nobody, receiver=nobody,
     )  # fmt: skip
     assert subscription._connection._fast is fast
     ioloop.close()

@@ -1,0 +1,179 @@
+"""The queue's binding goes with its exchange: it is made again, told and counted."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from logfan.testing.node import RabbitNode
+from support.broker import Names, channel, publish, waiting
+from support.daemon import DaemonProcess
+from support.waiting import wait_until
+
+RAW = '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
+REBOUND = "logfan_rebound_total"
+LOOKS_SECONDS = 12.0
+"""Two looks at the queue, and a little."""
+
+
+def delete_exchange(url: str, names: Names) -> None:
+    with channel(url) as other:
+        other.exchange_delete(names.exchange)
+
+
+def make_anew(url: str, names: Names, *, kind: str = "fanout", durable: bool = False) -> None:
+    """Delete the exchange and make it again, within a moment."""
+    with channel(url) as other:
+        other.exchange_delete(names.exchange)
+        other.exchange_declare(names.exchange, kind, durable=durable)
+
+
+def arrives(daemon: DaemonProcess, url: str, names: Names, body: bytes, key: str = "") -> bool:
+    with channel(url) as other:
+        other.basic_publish(names.exchange, key, body)
+    return body in (daemon.folder / "raw.log").read_bytes().splitlines()
+
+
+@pytest.mark.parametrize("durable", [True, False], ids=["now durable", "as before"])
+def test_an_exchange_made_anew_is_bound_again_within_a_look(
+    node: RabbitNode, names: Names, tmp_path: Path, durable: bool
+) -> None:
+    with DaemonProcess(tmp_path, node.url, names, RAW) as daemon:
+        wait_until(lambda: arrives(daemon, node.url, names, b"before"), "it is bound")
+        for number in (1, 2):
+            make_anew(node.url, names, durable=durable)
+            body = b"after %d" % number
+            wait_until(
+                lambda body=body: arrives(daemon, node.url, names, body),  # type: ignore[misc]
+                "it is bound again", LOOKS_SECONDS,
+            )  # fmt: skip
+            wait_until(lambda number=number: daemon.metric(REBOUND) == number, "counted", 6)  # type: ignore[misc]
+        words = f"exchange '{names.exchange}' had been deleted and made anew; queue"
+        assert daemon.log().count(words) == 2
+        assert daemon.metric('logfan_connections_total{outcome="lost"}') == 0
+        assert daemon.stop() == 0
+
+
+def test_an_exchange_that_is_gone_is_declared_again(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    with DaemonProcess(tmp_path, node.url, names, RAW) as daemon:
+        delete_exchange(node.url, names)
+        wait_until(lambda: daemon.metric(REBOUND) == 1, "it is made and bound", LOOKS_SECONDS)
+        publish(node.url, names.exchange, [b"after"])
+        wait_until(lambda: daemon.acked() == 1, "what comes arrives")
+        assert daemon.is_ready()
+        assert "had gone and was made again" in daemon.log()
+
+
+@pytest.mark.parametrize("declare", ["passive", "never"])
+def test_where_it_may_not_be_declared_it_is_not_ready_until_others_have(
+    node: RabbitNode, names: Names, tmp_path: Path, declare: str
+) -> None:
+    with channel(node.url) as other:
+        other.exchange_declare(names.exchange, "fanout")
+    environ = {"LOGFAN_EXCHANGE__DECLARE": declare}
+    with DaemonProcess(tmp_path, node.url, names, RAW, environ=environ) as daemon:
+        delete_exchange(node.url, names)
+        wait_until(lambda: daemon.get("/readyz")[0] == 503, "it is not ready", LOOKS_SECONDS)
+        assert "nothing arrives" in daemon.get("/readyz")[1]
+        assert daemon.get("/healthz")[0] == 200
+        with channel(node.url) as other:
+            other.exchange_declare(names.exchange, "fanout")
+        wait_until(daemon.is_ready, "it is bound again", LOOKS_SECONDS)
+        publish(node.url, names.exchange, [b"after"])
+        wait_until(lambda: daemon.acked() == 1, "what comes arrives")
+        assert daemon.metric(REBOUND) == 1
+
+
+def test_every_routing_key_is_bound_again(node: RabbitNode, names: Names, tmp_path: Path) -> None:
+    environ = {
+        "LOGFAN_EXCHANGE__TYPE": "direct", "LOGFAN_QUEUE__ROUTING_KEYS": '["info", "error"]',
+    }  # fmt: skip
+    with DaemonProcess(tmp_path, node.url, names, RAW, environ=environ) as daemon:
+        make_anew(node.url, names, kind="direct")
+        for key in ("info", "error"):
+            wait_until(
+                lambda key=key: arrives(daemon, node.url, names, key.encode(), key),  # type: ignore[misc]
+                f"{key} is bound again", LOOKS_SECONDS,
+            )  # fmt: skip
+        wait_until(lambda: daemon.metric(REBOUND) == 1, "once", 6)
+
+
+def test_one_who_may_make_no_mark_is_bound_again_all_the_same(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """Read on the exchange, write on its queue, nothing else: it cannot know, but it binds."""
+    with channel(node.url) as other:
+        other.exchange_declare(names.exchange, "fanout")
+        other.queue_declare(names.queue, durable=True)
+    user = names.queue[-6:]
+    node.ctl("add_user", user, "secret")
+    queues = f"^{names.queue}(\\.dead)?$"
+    node.ctl("set_permissions", user, queues, queues, f"^({names.exchange}|{names.queue}.*)$")
+    url = node.url.replace("guest:guest", f"{user}:secret")
+    with DaemonProcess(tmp_path, url, names, RAW) as daemon:
+        make_anew(node.url, names)
+        wait_until(lambda: arrives(daemon, node.url, names, b"after"), "bound", LOOKS_SECONDS)
+        delete_exchange(node.url, names)
+        wait_until(lambda: daemon.get("/readyz")[0] == 503, "it is not ready", LOOKS_SECONDS)
+        assert "it may not be declared" in daemon.get("/readyz")[1]
+        make_anew(node.url, names)
+        wait_until(daemon.is_ready, "it is ready again", LOOKS_SECONDS)
+        assert daemon.metric(REBOUND) == 1
+        assert "ACCESS_REFUSED" not in daemon.log().split("made again")[-1]
+
+
+def restart_and_publish_first(node: RabbitNode, names: Names) -> None:
+    node.stop()
+    node.start()
+    with channel(node.url) as other:
+        other.exchange_declare(names.exchange, "fanout")
+        other.basic_publish(names.exchange, "", b"lost")
+
+
+def test_a_restart_of_the_broker_with_a_publisher_that_is_back_first(
+    own_node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """What it publishes before is lost; that is told at each start, and when it happened."""
+    extra = 'reconnect = { initial = "5s", max = "5s" }'
+    with DaemonProcess(tmp_path, own_node.url, names, RAW, extra=extra) as daemon:
+        assert f"exchange '{names.exchange}' is not durable" in daemon.log()
+        assert "exchange.durable = true here" in daemon.log()
+        assert "was made anew" not in daemon.log()
+        wait_until(lambda: arrives(daemon, own_node.url, names, b"before"), "it is bound")
+        restart_and_publish_first(own_node, names)
+        wait_until(lambda: daemon.metric(REBOUND) == 1, "bound again, and counted", 20)
+        publish(own_node.url, names.exchange, [b"after"])
+        wait_until(lambda: b"after" in (tmp_path / "raw.log").read_bytes(), "it arrives")
+        assert daemon.stop() == 0
+        restart_and_publish_first(own_node, names)
+        daemon.start()
+        wait_until(lambda: "was made anew meanwhile" in daemon.log(), "told", 6)
+        assert waiting(own_node.url, names.queue) == 0
+        assert b"lost" not in (tmp_path / "raw.log").read_bytes()
+        assert daemon.stop() == 0
+        delete_exchange(own_node.url, names)
+        daemon.start()
+        wait_until(lambda: daemon.metric(REBOUND) == 1, "it had gone while it was stopped", 6)
+
+
+def test_a_durable_exchange_is_no_warning_and_outlives_a_restart_of_the_broker(
+    own_node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    with channel(own_node.url) as other:
+        other.exchange_declare(names.exchange, "fanout", durable=True)
+        other.queue_declare(names.queue, durable=True)
+        other.queue_bind(names.queue, names.exchange)
+    looked: Callable[[], bool]
+    with DaemonProcess(tmp_path, own_node.url, names, RAW) as daemon:
+        looked = lambda: daemon.metric("logfan_queue_ready_messages") == 0  # noqa: E731
+        wait_until(looked, "it has looked")
+        assert " warning " not in daemon.log()
+        own_node.restart()
+        wait_until(lambda: daemon.metric('logfan_connections_total{outcome="lost"}'), "lost")
+        wait_until(lambda: arrives(daemon, own_node.url, names, b"after"), "it is bound", 20)
+        wait_until(looked, "it has looked again")
+        assert daemon.metric(REBOUND) == 0
+        assert "binding" not in daemon.log().split("connection", 1)[-1]
+        assert daemon.stop() == 0
