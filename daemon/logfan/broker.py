@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
-from urllib.parse import urlsplit
 
 import pika
 from pika import exceptions
 
-from logfan import __version__
+from logfan import __version__, amqp_url
 from logfan.config import TlsSettings
+from logfan.foreign import describe, line_of, text_of
 from logfan.tls import TlsFileError, client_context, handshake_words, refusal
 
 _CONNECT_SECONDS = 10.0
@@ -40,11 +40,10 @@ class Trouble:
 
 def address_of(url: str) -> str:
     """`host:port/vhost` of an AMQP URL, without user and password, for people to read."""
-    parts = urlsplit(url)
-    port = parts.port or (5671 if parts.scheme == "amqps" else 5672)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    vhost = parts.path.removeprefix("/")
-    return f"{host}:{port}/{vhost}" if vhost not in ("", "%2F", "%2f") else f"{host}:{port}"
+    try:
+        return str(amqp_url.parse(url))
+    except ValueError:
+        return "the broker"
 
 
 def parameters(
@@ -54,21 +53,24 @@ def parameters(
 
     Raises TlsFileError, an OSError, where a TLS file cannot be used.
     """
-    result = pika.URLParameters(url)
-    result.heartbeat = max(1, round(heartbeat))
-    result.connection_attempts = 1
-    result.socket_timeout = _CONNECT_SECONDS
-    result.stack_timeout = _HANDSHAKE_SECONDS
+    # Not by pika's own reading of URLs, whose words about a wrong one quote it.
+    address = amqp_url.parse(url)
+    result = pika.ConnectionParameters(
+        host=address.host, port=address.port, virtual_host=address.vhost,
+        heartbeat=max(1, round(heartbeat)), connection_attempts=1,
+        socket_timeout=_CONNECT_SECONDS, stack_timeout=_HANDSHAKE_SECONDS,
+    )  # fmt: skip
     result.client_properties = {
         "product": "logfan",
         "version": __version__,
         "connection_name": f"logfan {instance}@{socket.gethostname()}".replace(" @", "@"),
     }
-    parts = urlsplit(url)
-    if parts.scheme == "amqps":
+    if address.user is not None and address.password is not None:
+        result.credentials = pika.PlainCredentials(address.user, address.password)
+    if address.tls:
         context = client_context(tls.ca_file, tls.cert_file, tls.key_file, verify=tls.verify)
-        result.ssl_options = pika.SSLOptions(context, parts.hostname)
-        if tls.cert_file is not None and parts.username is None:
+        result.ssl_options = pika.SSLOptions(context, address.host)
+        if tls.cert_file is not None and address.user is None:
             result.credentials = pika.credentials.ExternalCredentials()
     return result
 
@@ -93,7 +95,7 @@ def trouble_of(error: BaseException | None, address: str, *, was_open: bool) -> 
             kind = Kind.LOST if was_open else Kind.UNREACHABLE
             return Trouble(kind, f"{address}: {_os_words(cause)}")
     last = causes[-1] if causes else None
-    words = f"{type(last).__name__}: {last}" if last is not None else "closed without a reason"
+    words = describe(last) if last is not None else "closed without a reason"
     if was_open:
         inner = re.search(r"'([^']+)'\)", words)
         return Trouble(Kind.LOST, f"connection to {address} lost: {inner[1] if inner else words}")
@@ -102,7 +104,7 @@ def trouble_of(error: BaseException | None, address: str, *, was_open: bool) -> 
 
 def _refused_certificate(cause: BaseException, address: str) -> Trouble | None:
     if isinstance(cause, ssl.SSLError | exceptions.AMQPConnectionError):
-        words = refusal(repr(cause))
+        words = refusal(text_of(cause.args))
         if words is not None:
             return Trouble(Kind.REFUSED, f"{address}: {words}")
     return None
@@ -110,7 +112,7 @@ def _refused_certificate(cause: BaseException, address: str) -> Trouble | None:
 
 def _said_no(cause: BaseException, address: str) -> Trouble | None:
     if isinstance(cause, exceptions.ConnectionClosedByBroker):
-        code, text = cause.reply_code, cause.reply_text
+        code, text = cause.reply_code, line_of(cause.reply_text)
         if code == 403:
             return Trouble(
                 Kind.REFUSED,
@@ -125,7 +127,7 @@ def _said_no(cause: BaseException, address: str) -> Trouble | None:
             )
         return Trouble(Kind.UNREACHABLE, f"{address} closed the connection: {text} ({code})")
     if isinstance(cause, exceptions.ProbableAuthenticationError):
-        if "mechanism EXTERNAL" in str(cause):
+        if "mechanism EXTERNAL" in text_of(cause):
             return Trouble(
                 Kind.REFUSED,
                 f"{address} refused to log in by certificate (EXTERNAL); it needs a user named as "
@@ -145,13 +147,13 @@ def _said_no(cause: BaseException, address: str) -> Trouble | None:
     if isinstance(cause, exceptions.AuthenticationError):
         return Trouble(
             Kind.REFUSED,
-            f"{address} offers none of our ways to log in ({cause}); a client certificate without "
-            "a user in the URL needs EXTERNAL (the broker's plugin rabbitmq_auth_mechanism_ssl "
-            "and its auth_mechanisms)",
+            f"{address} offers none of our ways to log in ({line_of(cause)}); a client certificate "
+            "without a user in the URL needs EXTERNAL (the broker's plugin "
+            "rabbitmq_auth_mechanism_ssl and its auth_mechanisms)",
         )
     if isinstance(cause, exceptions.IncompatibleProtocolError | exceptions.ProtocolSyntaxError):
         hint = "is the port right? A port with TLS needs amqps://"
-        if "StreamLostError" in str(cause):
+        if "StreamLostError" in text_of(cause):
             why = f"{address} closed the connection without a word of AMQP; {hint}"
             return Trouble(Kind.UNREACHABLE, f"{why}, and may want a client certificate")
         return Trouble(Kind.UNREACHABLE, f"{address} does not speak AMQP 0-9-1; {hint}")
@@ -181,11 +183,11 @@ def _os_words(error: OSError) -> str:
         return handshake_words(error)
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    return error.strerror or str(error) or type(error).__name__
+    return line_of(error.strerror or error) or type(error).__name__
 
 
 def broker_version(connection: Any) -> tuple[int, ...]:
     """RabbitMQ's version, such as (4, 0, 5); empty where the broker does not tell."""
     told = (connection.server_properties or {}).get("version", "")
-    text = told if isinstance(told, str) else told.decode("utf-8", "replace")
-    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
+    text = told.decode("utf-8", "replace") if isinstance(told, bytes) else text_of(told, 100)
+    return tuple(int(part) for part in re.findall(r"\d{1,9}", text[:100])[:3])

@@ -5,19 +5,18 @@ Attributes are named like the keys of config.toml. Durations are seconds, sizes 
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
+from logfan import amqp_url
 from logfan.explain import shown
 from logfan.faults import Fault, Faults
+from logfan.foreign import hide, line_of
 from logfan.units import Duration, Size
-
-_URL_HELP = "write amqp://, then USER:PASSWORD@HOST:PORT/VHOST"
 
 PositiveDuration = Annotated[Duration, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -43,43 +42,13 @@ class Table(BaseModel):
 
 def check_url(secret: SecretStr) -> SecretStr:
     """Raise ValueError, without the password, where it is no usable AMQP URL."""
-    url = secret.get_secret_value()
-    parts = urlsplit(url)
-    if parts.scheme not in ("amqp", "amqps"):
-        raise ValueError(f"must begin with amqp:// or amqps://; {_URL_HELP}")
-    if re.search(r"\s", url):
-        raise ValueError("must not hold spaces; percent-encode them as %20")
-    encode = (
-        "; percent-encode what is special in user or password (/ as %2F, @ as %40, : as %3A, "
-        "# as %23, ? as %3F)"
-    )
-    if parts.query or "?" in url:
-        raise ValueError(
-            f"must not hold ?; what stands behind it has keys here, as heartbeat and tls{encode}"
-        )
-    if parts.fragment:
-        raise ValueError(f"must not hold #{encode}")
-    try:
-        port = parts.port
-    except ValueError:
-        raise ValueError(f"has a port that is no number from 1 to 65535{encode}") from None
-    if not parts.hostname or port == 0 or "@" in parts.path or parts.netloc.count("@") > 1:
-        raise ValueError(f"names no usable host and port{encode}; {_URL_HELP}")
-    if parts.username is not None and parts.password is None:
-        raise ValueError(
-            "names a user and no password; write USER:PASSWORD@, or leave the user out to log in "
-            "by a client certificate"
-        )
-    if "/" in parts.path[1:]:
-        raise ValueError("has more than one / after the host; write a / in the vhost as %2F")
-    if "%" in url and "\ufffd" in unquote(url):
-        raise ValueError("holds a percent sequence that is not UTF-8")
+    amqp_url.parse(secret.get_secret_value())
     return secret
 
 
 def _not_empty(urls: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     if not urls:
-        raise ValueError(f"must not be empty; {_URL_HELP}")
+        raise ValueError("must not be empty; write a list of URLs: amqp://USER:PASSWORD@HOST:PORT")
     return urls
 
 
@@ -122,6 +91,12 @@ class RabbitmqSettings(Table):
 
     def read_urls(self) -> list[str]:
         """The URLs to try in turn; `url_file` is read anew at each call. Raises Faults."""
+        urls = self._urls()
+        for url in urls:
+            hide(amqp_url.parse(url).password or "")
+        return urls
+
+    def _urls(self) -> list[str]:
         if self.url_file is None:
             return [url.get_secret_value() for url in self.urls]
         try:
@@ -133,7 +108,8 @@ class RabbitmqSettings(Table):
             raise Faults([Fault("rabbitmq.url_file", problem, value)]) from None
         lines = [line.strip() for line in text.splitlines()]
         urls = [line for line in lines if line and not line.startswith("#")]
-        faults = [] if urls else [Fault("rabbitmq.url_file", f"{self.url_file} holds no URL")]
+        value = shown("rabbitmq.url_file", str(self.url_file))
+        faults = [] if urls else [Fault("rabbitmq.url_file", "the file holds no URL", value)]
         for number, url in enumerate(urls, 1):
             try:
                 check_url(SecretStr(url))
@@ -270,6 +246,10 @@ class SinkSettings(Table):
     batch: BatchSettings = _table()
     retry: RetrySettings = _table()
 
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        # Without the sink's own keys, of which one may be a password.
+        return [(name, getattr(self, name)) for name in SinkSettings.model_fields]
+
     @property
     def options(self) -> Mapping[str, Any]:
         """The sink's own keys, not validated here."""
@@ -322,13 +302,15 @@ def read_table(path: Path) -> dict[str, Any]:
         line = raw[: error.start].count(b"\n") + 1
         raise Faults([Fault(str(path), f"is not UTF-8 (line {line}); save it as UTF-8")]) from None
     except tomllib.TOMLDecodeError as error:
-        raise Faults([Fault(str(path), f"is not valid TOML: {error}{_toml_hint(raw)}")]) from None
+        raise Faults(
+            [Fault(str(path), f"is not valid TOML: {line_of(error)}{_toml_hint(raw)}")]
+        ) from None
     except RecursionError:
         raise Faults([Fault(str(path), "is nested too deeply")]) from None
 
 
 def _toml_hint(raw: bytes) -> str:
-    if re.search(rb"^\s*[\w.]+\s*:\s", raw, re.MULTILINE):
+    if re.search(rb"^[ \t]*[\w.]+[ \t]*:\s", raw, re.MULTILINE):
         return "; in TOML it is key = value, not key: value"
     if re.search(rb"=\s*(True|False|None)\b", raw):
         return "; TOML writes true and false in lower case"

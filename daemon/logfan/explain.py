@@ -8,16 +8,17 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from logfan.faults import Fault
-from logfan.foreign import mask
+from logfan.foreign import cut, hide, line_of, mask
 
 _SECRET_NAME = re.compile(r"pass|secret|token|credential|api_?key|dsn", re.IGNORECASE)
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:/+", re.IGNORECASE)
 _URL_NAME = re.compile(r"(?:^|_)urls?$", re.IGNORECASE)
 # Without a user a URL may still be a password in the wrong place: as in amqp://bob:s3cret.
 _HARMLESS_URL = re.compile(
-    r"[a-z][a-z0-9+.-]*:/+(\*\*\*@)?([\w.-]*|\[[\da-f:.]*\])(:\d*)?(/[^:@]*)?", re.IGNORECASE
+    r"[a-z][a-z0-9+.-]{0,20}:/{1,3}([\w.-]*|\[[\da-f:.]*\])(:\d{0,5})?(/[\w.-]*)?", re.IGNORECASE
 )
-_SHOWN_LENGTH = 60
+SHOWN_LENGTH = 60
+_JUDGED_LENGTH = 300
+_NAME_LENGTH = 100
 
 _WORDS = {
     "missing": "is missing",
@@ -51,32 +52,28 @@ def is_secret_name(name: str) -> bool:
     return _SECRET_NAME.search(name) is not None
 
 
-def shown(place: str, value: object) -> str | None:
-    """The value as in TOML, for an error; None where its name or kind says that it is a secret."""
+def shown(place: str, value: object, most: int = SHOWN_LENGTH) -> str | None:
+    """The value as in TOML, for an error; None where it is a secret, or may hold one."""
     name = next((part for part in reversed(place.split(".")) if not part.isdigit()), place)
     if is_secret_name(name) or isinstance(value, Mapping | list | tuple) or value is None:
         return None
     if isinstance(value, bool):
         return str(value).lower()
-    text = str(value)
-    if isinstance(value, str):
-        text = _without_user(value)
-        if _URL_NAME.search(name) and not _HARMLESS_URL.fullmatch(text):
-            return None
-    text = text if len(text) <= _SHOWN_LENGTH else text[: _SHOWN_LENGTH - 1] + "…"
+    if isinstance(value, str) and _may_hold_password(name, value):
+        return None
+    text = line_of(value, most)
     return f'"{text}"' if isinstance(value, str) else text
 
 
-def _without_user(text: str) -> str:
-    """A value without what may be user and password.
+def _may_hold_password(name: str, text: str) -> bool:
+    """Whether it is a URL, in whatever state, with more in it than a host, a port and a path.
 
-    Wherever a URL was written by mistake, with a space in it, or with its // made a / as a path.
+    A URL is found in the places of other things, too, with a letter amiss, or with its // made a /
+    as a path.
     """
-    before, at, after = text.rpartition("@")
-    if not at:
-        return text
-    scheme = _SCHEME.match(before)
-    return f"{scheme[0] if scheme else ''}***@{after}"
+    if not (_URL_NAME.search(name) or "@" in text or ":/" in text):
+        return False
+    return len(text) > _JUDGED_LENGTH or _HARMLESS_URL.fullmatch(text) is None
 
 
 def faults_of(
@@ -89,15 +86,22 @@ def faults_of(
     keys that live elsewhere to where that is."""
     faults = []
     for entry in error.errors(include_url=False, include_context=True):
-        location = [str(part) for part in entry["loc"]]
+        location = [_named(str(part)) for part in entry["loc"]]
         place = ".".join([prefix, *location] if prefix else location)
-        name = location[-1] if location else prefix
         if entry["type"] == "extra_forbidden":
+            name = location[-1] if location else prefix
             faults.append(Fault(place, _unknown(name, location[:-1], model, homes or {})))
             continue
         value = None if entry["type"] == "missing" else shown(place, entry["input"])
+        if value is None and isinstance(entry["input"], str):
+            hide(entry["input"])  # a plugin's words about it may quote it
         faults.append(Fault(place or "config", mask(_problem(entry)), value))
     return faults
+
+
+def _named(key: str) -> str:
+    """A key as it is shown; a URL may have been written in its place, too."""
+    return "***" if _may_hold_password("", key) else cut(key, _NAME_LENGTH)
 
 
 def _problem(entry: Mapping[str, Any]) -> str:
@@ -105,10 +109,10 @@ def _problem(entry: Mapping[str, Any]) -> str:
     if kind in _WORDS:
         return _WORDS[kind]
     if kind == "value_error":
-        return str(context.get("error", entry["msg"]))
+        return line_of(context.get("error", entry["msg"]))
     if kind == "literal_error":
         allowed = re.findall(r"'([^']*)'", str(context["expected"]))
-        near = did_you_mean(str(entry["input"]), allowed)
+        near = did_you_mean(cut(str(entry["input"]), _NAME_LENGTH), allowed)
         return "must be " + " or ".join(f'"{word}"' for word in allowed) + near
     limits = {
         "greater_than_equal": ("at least", "ge"), "greater_than": ("more than", "gt"),
@@ -117,7 +121,7 @@ def _problem(entry: Mapping[str, Any]) -> str:
     if kind in limits:
         words, key = limits[kind]
         return f"must be {words} {context[key]}"
-    return str(entry["msg"]).removeprefix("Value error, ")
+    return line_of(entry["msg"]).removeprefix("Value error, ")
 
 
 def _unknown(

@@ -2,7 +2,6 @@
 
 import grp
 import os
-import re
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +13,6 @@ from logfan.explain import is_secret_name
 # The service's own group, and the one that Debian has for those who may read private keys: who
 # runs `check` is not who runs the service.
 _TRUSTED_GROUPS = ("logfan", "ssl-cert")
-_USER_INFO = re.compile(r"://(?!guest:guest@)[^/\s]*:[^/\s]*@")
 
 
 def exposed(
@@ -33,7 +31,7 @@ def exposed(
             yield f"{key}: {file} may be read by {who}; chmod 600 {file}"
     if path is None:
         return
-    place = next(_passwords(table), None)
+    place = next((place for place, _ in secrets_in(table)), None)
     who = _who(path, stat.S_IROTH, stat.S_IRGRP) if place is not None else None
     if who is not None:
         instead = "the URL into rabbitmq.url_file" if place == "rabbitmq.urls" else "it elsewhere"
@@ -56,20 +54,25 @@ def _secret_files(settings: Settings) -> Iterator[tuple[str, Path]]:
             yield f"{place}.cert_file", tls.cert_file  # it holds the key, too
 
 
-def _passwords(table: Mapping[str, Any], place: str = "") -> Iterator[str]:
-    """Where in the table a password stands."""
+def secrets_in(table: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, str]]:
+    """What in the table is a password, by its key's name or in a URL, and where it stands."""
     for key, value in table.items():
         here = f"{place}.{key}" if place else str(key)
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, Mapping):
-                yield from _passwords(one, here)
-            elif isinstance(one, str) and _is_password(str(key), one):
-                yield here
+                yield from secrets_in(one, here)
+            elif isinstance(one, str):
+                for secret in _secrets_of(str(key), one):
+                    yield here, secret
 
 
-def _is_password(key: str, value: str) -> bool:
-    named = is_secret_name(key) and not key.endswith(("_file", "_path")) and value != ""
-    return named or _USER_INFO.search(value) is not None
+def _secrets_of(key: str, value: str) -> Iterator[str]:
+    if is_secret_name(key) and not key.endswith(("_file", "_path")) and value != "":
+        yield value
+    for word in value.split():
+        login, _, _ = word.partition("://")[2].rpartition("@")
+        if ":" in login and login != "guest:guest":
+            yield login.partition(":")[2]
 
 
 def _who(path: Path, others: int, group: int) -> str | None:

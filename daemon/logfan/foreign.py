@@ -5,9 +5,11 @@ character, a terminal's commands, or a password in a URL. It is taken here and n
 guarded, cut, and in linear time.
 """
 
+import json
 import re
 import traceback
 from collections.abc import Callable, Iterator
+from urllib.parse import quote, unquote
 
 REASON_CHARACTERS = 1000
 """So much of a failure's text is kept, shown and sent."""
@@ -16,15 +18,31 @@ _FRAMES, _CHAINED, _GROUPED = 40, 4, 5
 _SCANNED = 8
 """Text is cut before it is searched: to so many times of what is kept."""
 _WORD = re.compile(r"\S+")
+_SECRETS = 100
+_SHORTEST_SECRET = 6
+_COMMON_WORD = re.compile(r"[a-z]{0,12}")
+
+_secrets: list[str] = []
+"""What `mask` hides, the longest first."""
 
 
 def text_of(
     value: object, most: int = REASON_CHARACTERS, how: Callable[[object], str] = str
 ) -> str:
-    """`str(value)`, cut to `most` characters, as text that any encoder takes. Never raises.
+    """`str(value)`, masked and cut to `most` characters, as text that any encoder takes. Never
+    raises.
 
     `how` may be `repr`. Where it fails, or gives no string, the name of its type.
     """
+    return cut(_taken(value, most * _SCANNED, how), most)
+
+
+def line_of(value: object, most: int = REASON_CHARACTERS) -> str:
+    """The same on one line, with single spaces."""
+    return cut(" ".join(_taken(value, most * _SCANNED, str).split()), most)
+
+
+def _taken(value: object, most: int, how: Callable[[object], str]) -> str:
     try:
         text = how(value)
     except BaseException:  # noqa: BLE001 - a plugin's or a library's code, which may raise anything
@@ -36,12 +54,10 @@ def text_of(
     text = str.__str__(text)
     if failed:
         return f"{type_name(value)} (its text cannot be read)"
-    return cut(valid(text[: most + 1]), most)
-
-
-def line_of(value: object, most: int = REASON_CHARACTERS) -> str:
-    """The same on one line, with single spaces."""
-    return cut(" ".join(text_of(value, most * _SCANNED).split()), most)
+    if len(text) <= most:
+        return mask(valid(text))
+    # Where a URL is cut, the @ behind its password may be in what is cut off.
+    return mask(f"{valid(text[:most])}@")[:-1]
 
 
 def describe(error: BaseException, most: int = REASON_CHARACTERS) -> str:
@@ -62,7 +78,7 @@ def traceback_of(error: BaseException) -> str:
     """Its traceback, after those of what it came from, as Python shows them: the last frames of
     each, and the end where all of it is too long. Never raises."""
     try:
-        text = valid("\n".join(_lines_of_chain(error)))
+        text = mask(valid("\n".join(_lines_of_chain(error))))
     except BaseException:  # noqa: BLE001 - frames and sources of a plugin's, of any shape
         text = describe(error)
     return text if len(text) <= TRACEBACK_CHARACTERS else "…" + text[1 - TRACEBACK_CHARACTERS :]
@@ -111,13 +127,32 @@ def valid(text: str) -> str:
     return text
 
 
+def hide(secret: str) -> None:
+    """Have `mask` hide this from now on, in each spelling that it may come in.
+
+    Left out: what is so short or so common that it would be found in any text.
+    """
+    plain = unquote(secret)
+    if len(plain) < _SHORTEST_SECRET or _COMMON_WORD.fullmatch(plain):
+        return
+    spellings = {secret, plain, quote(plain, safe=""), quote(plain)}
+    for text in (secret, plain):
+        spellings |= {repr(text)[1:-1], json.dumps(text)[1:-1]}
+    known = [old for old in _secrets if old not in spellings]
+    _secrets[:] = sorted([*spellings, *known[:_SECRETS]], key=len, reverse=True)
+
+
 def mask(text: str) -> str:
-    """The text with user and password of every URL in it hidden: from `://` to the last `@` of the
-    same word, as a password may hold an @ that nobody encoded."""
-    return _WORD.sub(_masked, text) if "://" in text and "@" in text else text
+    """The text with user and password of every URL in it hidden: from `:/` to the last `@` of the
+    same word, as a password may hold an @ that nobody encoded. And each known secret (`hide`)."""
+    for secret in _secrets:
+        text = text.replace(secret, "***")
+    return _WORD.sub(_masked, text) if ":/" in text and "@" in text else text
 
 
 def _masked(match: re.Match[str]) -> str:
     word = match[0]
-    start, end = word.find("://"), word.rfind("@")
-    return f"{word[: start + 3]}***{word[end:]}" if 0 <= start < end else word
+    start, end = word.find(":/"), word.rfind("@")
+    while word.startswith("/", start + 1):
+        start += 1
+    return f"{word[: start + 1]}***{word[end:]}" if 0 <= start < end else word

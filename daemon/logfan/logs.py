@@ -16,7 +16,7 @@ from typing import TextIO
 
 import orjson
 
-from logfan.foreign import mask, traceback_of
+from logfan.foreign import TRACEBACK_CHARACTERS, text_of, traceback_of
 from logfan.repetition import Repetition, message_of
 
 TEXT, JSON = "text", "json"
@@ -25,6 +25,8 @@ _SYSLOG_LEVELS = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (
 # Others' libraries speak of their inside; what an operator needs of it our own lines say.
 _QUIET = ("pika",)
 _WINDOW_SECONDS = 60.0
+_MESSAGE_CHARACTERS = 8000
+"""So much of a line is written, whatever a plugin or a library puts into it."""
 
 
 def configure(
@@ -86,6 +88,10 @@ class _Handler(logging.StreamHandler[TextIO]):
             except RuntimeError:  # no more threads: the next line brings the count along
                 self._timer = None
 
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Standard error takes nothing: there is no place to say it, least of all with the line's
+        arguments as they are."""
+
     def close(self) -> None:
         """Tell what was held back, also when the process ends."""
         with self.lock or nullcontext():
@@ -114,8 +120,8 @@ class _TextFormatter(logging.Formatter):
         self._journal = journal
 
     def format(self, record: logging.LogRecord) -> str:
-        lines = [one_line(mask(message_of(record)))]
-        lines += [f"    {one_line(line)}" for line in mask(_traceback(record)).splitlines()]
+        lines = [one_line(_message(record))]
+        lines += [f"    {one_line(line)}" for line in _traceback(record).splitlines()]
         if self._journal:
             number = next(n for level, n in _SYSLOG_LEVELS if record.levelno >= level)
             return "\n".join(f"<{number}>{line}" for line in lines)
@@ -131,11 +137,15 @@ class _JsonFormatter(logging.Formatter):
             "time": _timestamp(record),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": message_of(record),
+            "message": _message(record),
         }
         if traceback := _traceback(record):
             entry["traceback"] = traceback
-        return orjson.dumps({key: _encodable(mask(text)) for key, text in entry.items()}).decode()
+        return orjson.dumps(entry).decode()
+
+
+def _message(record: logging.LogRecord) -> str:
+    return text_of(message_of(record), _MESSAGE_CHARACTERS)
 
 
 def _traceback(record: logging.LogRecord) -> str:
@@ -143,11 +153,7 @@ def _traceback(record: logging.LogRecord) -> str:
     if isinstance(record.exc_info, tuple) and isinstance(record.exc_info[1], BaseException):
         return traceback_of(record.exc_info[1])
     given = record.__dict__.get("traceback")
-    return given if type(given) is str else ""
-
-
-def _encodable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
+    return text_of(given, TRACEBACK_CHARACTERS) if type(given) is str else ""
 
 
 def _timestamp(record: logging.LogRecord) -> str:

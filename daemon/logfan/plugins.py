@@ -249,7 +249,7 @@ def _words(error: BaseException, origin: str) -> str:
     text = f"{type_name(error)}: {line_of(error) or 'no reason given'}"
     file, line = (own[0].filename, own[-1].lineno) if own else (None, None)
     if isinstance(error, SyntaxError):  # it is in a file that did not come to run
-        text, file, line = error.msg, error.filename, error.lineno
+        text, file, line = line_of(error.msg), error.filename, error.lineno
     elif isinstance(error, ModuleNotFoundError):
         text += "; install it into the environment that logfan runs in"
     where = [] if file is None or file == os.path.abspath(origin) else [file]  # noqa: PTH100 - text

@@ -21,13 +21,14 @@ from logfan.config import (
 )
 from logfan.environment import PREFIX, environment_table
 from logfan.explain import did_you_mean, faults_of, shown
-from logfan.exposure import exposed
+from logfan.exposure import exposed, secrets_in
 from logfan.faults import Fault, Faults
-from logfan.foreign import text_of
+from logfan.foreign import hide, line_of, text_of
 from logfan.plugins import SinkKind, discover
-from logfan.tls import faults_of_files
+from logfan.tls import TlsFileError, faults_of_files
 
 SYSTEM_CONFIG = Path("/etc/logfan/config.toml")
+_PATH_LENGTH = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class SinkSpec:
     name: str
     kind: SinkKind
     settings: SinkSettings
-    config: SinkConfig
+    config: SinkConfig = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,8 @@ def prepare(
     table = laid_over(laid_over(in_file, from_environment), overrides or {})
     if instance is not None:
         table["instance"] = instance
+    for _, secret in secrets_in(table):
+        hide(secret)
     if not table.get("sinks"):
         where = path or "no config file was found (./config.toml, /etc/logfan/config.toml)"
         table.pop("sinks", None)
@@ -175,10 +178,15 @@ def _cross_faults(settings: Settings, table: Mapping[str, Any]) -> list[Fault]:
         if tls.key_file is not None and tls.cert_file is None:
             faults.append(Fault(f"{place}.key_file", f"needs {place}.cert_file beside it"))
         for spoilt in faults_of_files(getattr(tls, "ca_file", None), tls.cert_file, tls.key_file):
-            faults.append(Fault(f"{place}.{spoilt.key}", spoilt.problem, f'"{spoilt.file}"'))
+            faults.append(_fault_of_file(place, spoilt))
     if settings.dead_letter_queue == settings.queue.name:
         faults.append(Fault("dead_letter.queue", "must not be the queue that is consumed"))
     return faults
+
+
+def _fault_of_file(place: str, spoilt: TlsFileError) -> Fault:
+    key = f"{place}.{spoilt.key}"
+    return Fault(key, spoilt.problem, shown(key, str(spoilt.file), _PATH_LENGTH))
 
 
 def _kinds(table: Mapping[str, Any]) -> tuple[Mapping[str, SinkKind], list[Fault]]:
@@ -247,7 +255,7 @@ def _conflicts(specs: list[SinkSpec]) -> list[Fault]:
             conflicts = dict(cls.conflicts(configs))
         except Exception as error:  # noqa: BLE001 - a plugin's code must not end in our traceback
             conflicts = dict.fromkeys(configs, f"conflicts() failed: {text_of(error, how=repr)}")
-        faults += [Fault(f"sinks.{name}", why) for name, why in conflicts.items()]
+        faults += [Fault(f"sinks.{name}", line_of(why)) for name, why in conflicts.items()]
     return faults
 
 
@@ -257,7 +265,7 @@ def _advice(specs: Sequence[SinkSpec]) -> list[str]:
     for cls in {spec.kind.cls: None for spec in specs}:
         configs = {spec.name: spec.config for spec in specs if spec.kind.cls is cls}
         try:
-            said += [f"sinks.{name}: {why}" for name, why in cls.advice(configs).items()]
+            said += [f"sinks.{name}: {line_of(why)}" for name, why in cls.advice(configs).items()]
         except Exception as error:  # noqa: BLE001 - a plugin's code must not end in our traceback
             said += [
                 f"sinks.{name}: advice() failed: {text_of(error, how=repr)}" for name in configs

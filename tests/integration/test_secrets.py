@@ -22,7 +22,7 @@ from support.waiting import wait_until
 
 # Each piece is looked for alone: a fault may quote what stands between two special characters.
 PIECES = ("hunter2", "K0rb", "flecht", "w3rk", "sch4u")
-PASSWORD = "hunter2/K0rb@flecht#w3rk:sch4u%?"
+PASSWORD = "hunter2/K0rb@flecht#w3rk:sch4u%?\uff03[]"
 ENCODED = quote(PASSWORD, safe="")
 USER = "bob"
 SINK = '[plugins]\ndirectories = []\n[sinks.raw]\nkind = "file"\npath = "raw.log"\n'
