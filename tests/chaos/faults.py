@@ -27,6 +27,7 @@ _MEANWHILE = 50
 """Messages that each publisher has confirmed while the daemon is away."""
 _ODD = 11
 """How many odd things `sinks/troubled.py` can raise."""
+_HOME_NODE = re.compile("home node .* is down")
 _WENT_BACK = re.compile(r"reload: .*going (back to|on with) the old")
 
 
@@ -211,6 +212,31 @@ def sink_crashes(scene: Scene, rng: random.Random) -> None:
     scene.daemon.start(ready=False)
 
 
+def home_node_down(scene: Scene, rng: random.Random) -> None:
+    """The node that has the queue is killed; the daemon goes to another one, where the queue is
+    known and cannot be used. In turns it runs on, or is killed and starts there."""
+    daemon = scene.daemon
+    scene.pause()
+    began = time.monotonic_ns()
+    seen = len(daemon.log())
+    scene.node.kill()
+    if scene.done[HOME.name] % 2:
+        daemon.kill()
+        scene.crashes += 1
+        daemon.start(ready=False)
+        seen = 0
+    scene.resume()
+    wait_until(
+        lambda: _HOME_NODE.search(scene.living_log(), seen), "it hears that the node is down", 30
+    )
+    time.sleep(rng.random() * 3)
+    scene.assert_alive()
+    confirmed = scene.load.confirmed
+    scene.node.start()
+    wait_until(lambda: scene.load.confirmed > confirmed, "messages are routed again", 30)
+    scene.unbound.append((began, time.monotonic_ns()))
+
+
 def sink_raises_oddly(scene: Scene, rng: random.Random) -> None:
     """Exceptions whose text cannot be read, and some that are made to end a thread."""
     for number in rng.sample(range(_ODD), 3):
@@ -351,18 +377,22 @@ BROKER = Fault("SIGKILL of the broker, and its restart", kill_broker, share=0.15
 CUT = Fault("proxy: connection reset", cut, share=0.25)
 DISK = Fault("disk full (ENOSPC on a tmpfs)", fill_disk, share=0.03, needs="disk")
 REFUSED_CONFIG = Fault("HUP with a config that the broker refuses", refuse_config, share=0.03)
+HOME = Fault("the queue's node down, another one up", home_node_down, share=0.05, needs="cluster")
 LIMIT = Fault("no file may grow (RLIMIT_FSIZE)", limit_files, share=0.03)
 ALL = (
     KILL,
     BROKER,
     CUT,
     DISK,
+    HOME,
     LIMIT,
     Fault("TERM under load, and a start", terminate, ends_life=True, share=0.05),
     Fault("a sink crashes the process", sink_crashes, ends_life=True, share=0.05),
     Fault("SIGSTOP, then SIGCONT", stop_and_continue, share=0.06),
     Fault("all connections closed by an operator", close_connections, share=0.05),
     Fault("queue deleted", delete_queue, share=0.03),
+    Fault("exchange made anew", renew_exchange, share=0.05),
+    REFUSED_CONFIG,
     Fault("dead-letter queue full", fill_dead_letters, share=0.05),
     Fault("a short consumer_timeout", shorten_timeout, share=0.03, needs="consumer_timeout"),
     Fault("a message that ends the connection", forbid_message, share=0.03),
@@ -393,6 +423,12 @@ def plan(rng: random.Random, counts: Mapping[str, int]) -> list[Fault]:
     return planned
 
 
+def of_the_cluster(kills: int) -> dict[str, int]:
+    """What goes with so many kills in the second, short part of the long form."""
+    turns = max(2, round(kills * HOME.share))
+    return {HOME.name: turns, KILL.name: turns, CUT.name: turns}
+
+
 def counts_for(kills: int, can: Collection[str]) -> dict[str, int]:
     """How many of each kind go with so many kills: one at least. `can`: see there."""
     return {
@@ -405,7 +441,11 @@ def counts_for(kills: int, can: Collection[str]) -> dict[str, int]:
 def can(scene: Scene) -> set[str]:
     """What this run has of all that faults may need."""
     version = tuple(int(part) for part in scene.node.version.split(".")[:2])
-    has = {"disk": scene.disk is not None, "consumer_timeout": version < (4, 3)}
+    has = {
+        "cluster": scene.clustered,
+        "disk": scene.disk is not None,
+        "consumer_timeout": version < (4, 3),
+    }
     return {name for name, yes in has.items() if yes}
 
 

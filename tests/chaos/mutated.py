@@ -7,7 +7,7 @@ rather than run a sound daemon under a wrong name.
 
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 DEFECTS: dict[str, Callable[[], None]] = {}
@@ -96,6 +96,20 @@ def dead_letter_without_confirm() -> None:
         return trusting
 
     _patch("logfan.dead_letter", "DeadLetters.send", make)
+
+
+@_defect
+def not_bound_again() -> None:
+    """A binding that is gone is noticed and told, and not made again."""
+
+    def make(_: Any) -> Any:
+        def idle(_binding: Any, _bindings: Any) -> Generator[Any, Any, str]:
+            yield from ()
+            return ""
+
+        return idle
+
+    _patch("logfan.binding", "Binding._bind", make)
 
 
 @_defect

@@ -11,7 +11,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
@@ -22,6 +22,11 @@ _RST = struct.pack("ii", 1, 0)
 # A whole basic.ack frame: type method, a channel, 13 bytes, class 60, method 80, the tag, multiple.
 _ACK = struct.Struct(">BHIHHQBB")
 _ACK_FRAME = (1, 13, 60, 80, 0xCE)
+
+# The same from the broker is a confirm to a publisher: what stands before the tag, without type
+# and channel.
+_CONFIRM = struct.pack(">IHH", 13, 60, 80)
+_BEFORE_SIZE = 3
 
 T = TypeVar("T")
 
@@ -39,6 +44,8 @@ class Counts:
     trickled: int = 0
     refused: int = 0
     """Connections ended because of a message that may not pass."""
+    withheld: int = 0
+    """Connections on which a confirm is, or was, kept back."""
     bytes: int = 0
 
 
@@ -55,6 +62,8 @@ class Proxy:
         self._delay = 0.0
         self._trickle = False
         self._forbidden = b""
+        self._withholding = False
+        self._withheld: list[tuple[asyncio.Event, asyncio.StreamWriter]] = []
         self._loop = asyncio.new_event_loop()
         self._through = asyncio.Event()
         self._through.set()
@@ -95,9 +104,25 @@ class Proxy:
         does that cannot deliver a message; what stands before it passes."""
         self._forbidden = mark
 
+    def withhold_confirms(self) -> None:
+        """On each connection, keep back the next confirm of a publisher, and all that follows."""
+        self._withholding = True
+
+    def let_first_pass(self) -> None:
+        """What was kept back first passes now, on its connection alone."""
+        self._loop.call_soon_threadsafe(self._withheld.pop(0)[0].set)
+
+    def cut_withheld(self) -> None:
+        """Reset the connections on which something is kept back."""
+        writers = {writer for _, writer in self._withheld}
+        self._do(self._cut(writers))
+
     def heal(self) -> None:
         """Forward as before; what was kept back passes now."""
         self._delay, self._trickle, self._forbidden = 0.0, False, b""
+        self._withholding = False
+        while self._withheld:
+            self.let_first_pass()
         self._loop.call_soon_threadsafe(self._through.set)
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
@@ -115,8 +140,9 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _cut(self) -> int:
-        writers, self._writers = self._writers, set()
+    async def _cut(self, only: Collection[asyncio.StreamWriter] | None = None) -> int:
+        writers = self._writers if only is None else self._writers.intersection(only)
+        self._writers = self._writers - writers
         for writer in writers:
             raw = writer.get_extra_info("socket")
             with contextlib.suppress(OSError):
@@ -180,15 +206,24 @@ class Proxy:
                     tail = (tail + chunk)[-len(chunk) - len(self._forbidden) :]
                     if self._forbidden in tail:
                         self.counts.refused += 1
-                        await self._pass_before(self._forbidden, chunk, writer)
+                        writer.write(chunk[: max(0, chunk.find(self._forbidden))])
+                        await writer.drain()
                         return
+                elif self._withholding and _CONFIRM in chunk:
+                    chunk = await self._withhold(chunk, writer)
                 writer.write(chunk)
                 await writer.drain()
 
-    async def _pass_before(self, mark: bytes, chunk: bytes, writer: asyncio.StreamWriter) -> None:
-        """What stands before the mark, and the end."""
-        writer.write(chunk[: max(0, chunk.find(mark))])
+    async def _withhold(self, chunk: bytes, writer: asyncio.StreamWriter) -> bytes:
+        """Sends what stands before the confirm; returns the rest, once that may pass."""
+        start = chunk.index(_CONFIRM) - _BEFORE_SIZE
+        writer.write(chunk[:start])
         await writer.drain()
+        passes = asyncio.Event()
+        self._withheld.append((passes, writer))
+        self.counts.withheld += 1
+        await passes.wait()
+        return chunk[start:]
 
     async def _drop_by_drop(self, chunk: bytes, writer: asyncio.StreamWriter) -> bytes:
         """Sends a part of it slowly while the order stands; returns the rest."""

@@ -38,7 +38,9 @@ class Facts:
         growth, long_lives = scene.watcher.growth()
         counts = scene.proxy.counts
         proxy = {name: getattr(counts, name) for name in ("connections", "reset", "held")}
-        notes = [] if scene.disk else ["no small disk could be had (root only), so none was filled"]
+        notes = ["a cluster of two nodes, the queue on one of them"] if scene.clustered else []
+        if scene.disk is None and not scene.clustered:
+            notes.append("no small disk could be had (root only), so none was filled")
         return cls(
             seed=seed, seconds=seconds, crashes=scene.crashes, losses=scene.watcher.losses,
             scrapes=scene.watcher.scrapes, lives=scene.daemon.lives, growth=growth,

@@ -1,4 +1,5 @@
-"""`make chaos`: the long form. Faults from a printed seed under load, then the verdict.
+"""`make chaos`: the long form. Faults from a printed seed under load, then the verdict; first on
+one node, then, shorter, on a cluster of two.
 
 `python -m chaos.run [KILLS=200] [SECONDS=1800] [SEED=…] [MESSAGES=1000000] [REPORT=FILE]`. Exits 1
 where anything broke. On a terminal it shows how far it is.
@@ -17,12 +18,14 @@ from typing import Any
 
 from chaos import faults, report
 from chaos.faults import Fault
-from chaos.scene import Scene, scene
+from chaos.scene import Scene, Verdict, scene
+from logfan.testing.cluster import RabbitCluster
 from logfan.testing.node import RabbitNode
 
 _REPORT = "chaos-report.md"
 _BYTES_A_MESSAGE = 600
 _DISK_MIN = 64 << 20
+_CLUSTER_SECONDS_MIN = 120.0
 REFUSE = 97
 """Every so-manieth record is refused by one sink, for good."""
 
@@ -67,8 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     seed = options["SEED"] or secrets.token_hex(4)
     print(f"seed {seed}: {kills} kills within {seconds:.0f} s; SEED={seed} draws them again")
     signal.signal(signal.SIGTERM, interrupt)
-    started = time.monotonic()
-    rng = random.Random(seed)
+    deadline = time.monotonic() + seconds
     # Half of the time the broker is there and the load flows; the rest is margin.
     rate = min(4000.0, max(500.0, 2.2 * messages / seconds))
     disk_size = max(_DISK_MIN, messages * _BYTES_A_MESSAGE)
@@ -76,21 +78,40 @@ def main(arguments: Sequence[str]) -> int:
         RabbitNode() as node,
         scene(node, rate=rate, seed=seed, refuse=REFUSE, disk_size=disk_size, plain=True) as stage,
     ):
-        stage.wait_flowing("the first start")
-        planned = faults.plan(rng, faults.counts_for(kills, faults.can(stage)))
-        with _progress(len(planned)) as tell:
-            left = carry_out(
-                stage, planned, rng, deadline=started + seconds, messages=messages, tell=tell
-            )
-        print("all faults are over; draining and comparing")
-        verdict = stage.finish()
-        facts = report.Facts.of(stage, verdict, seed=seed, seconds=time.monotonic() - started)
-        facts.left = len(left)
-        facts.broker = node.version
-    print(report.as_text(facts, verdict))
-    Path(options["REPORT"]).write_text(report.as_markdown(facts, verdict))
+        counts = faults.counts_for(kills, faults.can(stage))
+        outcomes = [_act(stage, counts, seed, deadline=deadline, messages=messages)]
+    with (
+        RabbitCluster(2) as cluster,
+        scene(
+            cluster.nodes[0], rate=500, seed=seed, refuse=REFUSE, plain=True,
+            other_urls=cluster.urls[1:],
+        ) as stage,
+    ):  # fmt: skip
+        # Short as it is, it has its time whatever the first part took.
+        deadline = max(deadline, time.monotonic() + _CLUSTER_SECONDS_MIN)
+        outcomes.append(_act(stage, faults.of_the_cluster(kills), seed, deadline=deadline))
+    Path(options["REPORT"]).write_text("\n".join(report.as_markdown(*each) for each in outcomes))
     print(f"the report: {options['REPORT']}")
-    return 1 if verdict.faults() else 0
+    return 1 if any(verdict.faults() for _, verdict in outcomes) else 0
+
+
+def _act(
+    stage: Scene, counts: Mapping[str, int], seed: str, *, deadline: float, messages: int = 0
+) -> tuple[report.Facts, Verdict]:
+    """So many faults on one scene, and what came of it."""
+    started = time.monotonic()
+    rng = random.Random(seed)
+    stage.wait_flowing("the first start")
+    planned = faults.plan(rng, counts)
+    with _progress(len(planned)) as tell:
+        left = carry_out(stage, planned, rng, deadline=deadline, messages=messages, tell=tell)
+    print("all faults are over; draining and comparing")
+    verdict = stage.finish()
+    facts = report.Facts.of(stage, verdict, seed=seed, seconds=time.monotonic() - started)
+    facts.left = len(left)
+    facts.broker = stage.node.version
+    print(report.as_text(facts, verdict))
+    return facts, verdict
 
 
 def _progress(total: int) -> AbstractContextManager[Tell]:

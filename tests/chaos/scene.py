@@ -47,6 +47,8 @@ class Scene:
     watcher: Watcher
     names: Names
     disk: SmallDisk | None
+    clustered: bool = False
+    """Whether the node is one of a cluster: what it has goes down with it, and the others live."""
     crashes: int = 0
     """How often the daemon ended without its drain."""
     done: Counter[str] = field(default_factory=Counter)
@@ -268,7 +270,10 @@ def scene(
         load = publisher(rate * (1 - share), plain=False)
         unsure = publisher(rate * share, plain=True) if plain else None
         watcher = stack.enter_context(Watcher(daemon))
-        yield Scene(folder, node, proxy, daemon, load, unsure, watcher, names, disk)
+        yield Scene(
+            folder, node, proxy, daemon, load, unsure, watcher, names, disk,
+            clustered=bool(other_urls),
+        )  # fmt: skip
 
 
 def dead_letters(url: str, names: Names) -> list[DeadLetter]:

@@ -136,6 +136,18 @@ def dead_letter_queue_gone(stage: Stage) -> None:
     wait_until(lambda: stage.daemon.acked() == 2 * REFUSE, "the second as well")
 
 
+def exchange_made_anew(stage: Stage) -> None:
+    names = stage.daemon.names
+    stage.deck.publish(10)
+    wait_until(lambda: stage.daemon.acked() == 10, "the queue is bound")
+    with channel(stage.node.url) as admin:
+        admin.exchange_delete(names.exchange)
+        admin.exchange_declare(names.exchange, "fanout", durable=True)
+    wait_until(lambda: stage.daemon.metric("logfan_rebound_total"), "it says that it is again")
+    # As most programs publish: what reaches no queue is confirmed all the same.
+    stage.deck.publish(10, mandatory=False)
+
+
 def started_on_a_torn_line(stage: Stage) -> None:
     stage.deck.publish(10)
     wait_until(lambda: stage.daemon.acked() == 10, "there is something")
@@ -175,10 +187,15 @@ SCENARIOS: dict[str, tuple[Callable[[Stage], None], str, str]] = {
         killed_after_a_settlement_of_the_channel_before, "troubled", "lost",
     ),
     "dead-letter-without-confirm": (dead_letter_queue_gone, "troubled", "lost"),
+    "not-bound-again": (exchange_made_anew, "raw", "lost"),
     "torn-line-not-mended": (started_on_a_torn_line, "raw", "corrupt"),
     "half-write-not-taken-back": (disk_full_in_the_middle_of_a_batch, "raw", "duplicated"),
     "failed-batch-dropped": (a_sink_fails_for_a_while, "troubled", "lost"),
 }  # fmt: skip
+
+
+REFUSING = {dead_letter_queue_gone}
+"""Scenarios in which the troubled sink refuses each fifth record."""
 
 
 @pytest.mark.parametrize("mutated", [False, True], ids=["sound", "mutant"])
@@ -187,7 +204,7 @@ def test_the_checker_tells_the_mutant_from_the_sound_daemon(
     node: RabbitNode, names: Names, tmp_path: Path, defect: str, mutated: bool
 ) -> None:
     scenario, sink, verdict = SCENARIOS[defect]
-    refuse = REFUSE if scenario is dead_letter_queue_gone else 0
+    refuse = REFUSE if scenario in REFUSING else 0
     with staged(node, names, tmp_path, defect if mutated else "", refuse) as stage:
         scenario(stage)
         found = {finding.sink: finding for finding in stage.finish()}

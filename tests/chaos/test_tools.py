@@ -146,7 +146,7 @@ def test_a_soak_tells_what_grew() -> None:
 
 
 def test_a_seed_draws_the_same_plan_again_and_all_of_it() -> None:
-    counts = faults.counts_for(200, {"disk", "consumer_timeout"})
+    counts = faults.counts_for(200, {fault.needs for fault in faults.ALL})
     planned = faults.plan(random.Random("seed"), counts)
     assert planned == faults.plan(random.Random("seed"), counts)
     assert planned != faults.plan(random.Random("another"), counts)
@@ -156,7 +156,8 @@ def test_a_seed_draws_the_same_plan_again_and_all_of_it() -> None:
     assert done[faults.BROKER.name] >= 30
     assert done[faults.CUT.name] >= 50
     assert set(done) == {fault.name for fault in faults.ALL}
-    assert faults.DISK.name not in faults.counts_for(200, set())
+    assert {faults.DISK.name, faults.HOME.name}.isdisjoint(faults.counts_for(200, set()))
+    assert faults.of_the_cluster(20)[faults.HOME.name] == 2
 
 
 def test_the_report_shows_what_was_done_and_what_broke() -> None:
