@@ -50,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "codec": {"api"},
     "envelope": {"api", "charsets", "codec", "trees"},
-    "letters": {"api"},
+    "letters": {"api", "codec"},
     "frames": {"api", "trees"},
     "packing": {"api", "codec", "letters"},
     "wire": {"api", "codec", "frames", "holding", "letters", "memory", "seams"},
@@ -66,12 +66,12 @@ ALLOWED: dict[str, set[str]] = {
         "binding", "broker", "config", "declaring", "frames", "lookout", "topology", "wire",
     },
     "dead_letter": {
-        "backoff", "broker", "codec", "config", "declaring", "faults", "letters", "packing",
-        "shape", "topology", "wire",
+        "backoff", "broker", "codec", "config", "confirms", "declaring", "faults", "foreign",
+        "letters", "packing", "shape", "topology", "wire",
     },
     "poison": {"api", "ledger"},
     "intake": {"api", "ledger"},
-    "apart": {"api", "intake", "ledger", "letters", "packing"},
+    "apart": {"api", "foreign", "intake", "ledger", "letters", "packing"},
     "reconnect": {"backoff", "broker", "config"},
     "brake": set(),
     "pace": set(),
@@ -84,8 +84,9 @@ ALLOWED: dict[str, set[str]] = {
         "binding", "broker", "clock", "config", "faults", "ledger", "metrics", "reconnect", "road",
         "subscription", "topology", "wire", "worker",
     },
-    "link": {"broker", "config", "faults", "wire"},
-    "publish": {"broker", "config", "link"},
+    "confirms": set(),
+    "link": {"broker", "config", "faults", "foreign", "wire"},
+    "publish": {"broker", "config", "confirms", "link"},
     "dead_queue": {"broker", "letters", "link", "packing", "wire"},
     "replay": {"broker", "codec", "dead_queue", "link", "packing", "publish"},
     "pipeline": {
@@ -99,8 +100,8 @@ ALLOWED: dict[str, set[str]] = {
 }  # fmt: skip
 
 PIKA = {
-    "broker", "consumer", "dead_letter", "declaring", "link", "lookout", "publish", "road", "seams",
-    "subscription", "wire",
+    "broker", "confirms", "consumer", "dead_letter", "declaring", "link", "lookout", "publish",
+    "road", "seams", "subscription", "wire",
 }  # fmt: skip
 """The rooms that know pika; only `wire` may look inside it, and `seams` for it."""
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from logfan import letters, packing
 from logfan.api import Record
+from logfan.foreign import cut
 from logfan.intake import delivery_count, worn_out
 from logfan.ledger import Verdict
 
@@ -42,18 +43,18 @@ class Signpost:
 
     def way(self, record: Record, *, redelivered: bool, delivery_limit: int | None) -> Way:
         """Of one message. `delivery_limit`: after so many returns its queue drops it."""
+        replayed = letters.replayed(packing.whole(record))
+        verdict = None
         if redelivered and self._dead_letters:
             verdict = worn_out(delivery_count(record), delivery_limit)
-            if verdict is not None:
-                log.warning("a message was %s; it goes to the dead letters", verdict.reason)
-                return Way(record, verdict=verdict)
-        replayed = letters.replayed(packing.whole(record))
+        if verdict is not None:
+            log.warning("a message was %s; it goes to the dead letters", verdict.reason)
         if replayed is None:
-            return Way(record)
+            return Way(record, verdict=verdict)
         sink, restored = replayed
         if sink in self._sinks:
-            return Way(restored, sink)
-        reason = f"no sink is called {sink!r} (a dead letter that was replayed)"
+            return Way(restored, sink, verdict)
+        reason = f"no sink is called {cut(sink, 100)!r} (a dead letter that was replayed)"
         if not self._dead_letters:
             log.warning("%s, and dead_letter.enabled is false: it goes to all sinks", reason)
             return Way(restored)

@@ -6,11 +6,14 @@ not slow the consumer. Workers hand refusals over with `send` and wait for what 
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import takewhile
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from pika import exceptions, spec
+from pika import exceptions
 from pika.adapters.select_connection import IOLoop
 
 from logfan import packing, topology, wire
@@ -18,9 +21,11 @@ from logfan.backoff import Backoff
 from logfan.broker import Kind, Trouble, address_of, broker_version, parameters, trouble_of
 from logfan.codec import EncodedProperties
 from logfan.config import Settings
+from logfan.confirms import Confirms
 from logfan.declaring import Declaring
 from logfan.faults import Faults
-from logfan.letters import Refusal, letter_of
+from logfan.foreign import describe, line_of
+from logfan.letters import Failure, Refusal, letter_of
 from logfan.shape import QUORUM, Shape
 
 log = logging.getLogger(__name__)
@@ -29,33 +34,74 @@ _RECONNECT_MAX_SECONDS = 5.0
 _CLOSE_SECONDS = 3.0
 _BLOCKED_SECONDS = 300.0
 """So long the broker may block who publishes before the attempt counts as failed."""
+_IN_FLIGHT_BYTES = 16 << 20
+"""So much may await its confirm before more is published; a single letter always may."""
+_TICK_SECONDS = 1.0
+_UNNEEDED_TICKS = 5
+_OF_A_LETTER = (406, 501, 502, 505, 541)
+"""What the broker says where it is what was published that it does not take: too large, a frame it
+cannot read, an error of its own."""
 
 
 class Sending:
-    """Refusals on their way. `wait` for the end; `failure` then says why not, or None."""
+    """Refusals on their way. `wait` for the end; `failures` then says which did not arrive."""
 
     def __init__(self, refusals: Sequence[Refusal]) -> None:
         self.refusals = refusals
-        self.failure: str | None = None
-        self.unconfirmed = len(refusals)
+        self.failures: dict[int, Failure] = {}
+        """By the index of the refusal."""
+        self._left = len(refusals)
         self._done = threading.Event()
 
     def wait(self, seconds: float) -> bool:
-        """True once every one is confirmed, or the attempt has failed."""
+        """True once it is known of each one whether it is confirmed."""
         return self._done.wait(seconds)
 
-    def end(self, failure: str | None) -> None:
-        """Called once, by the thread that publishes."""
-        self.failure = failure
-        self._done.set()
+    def end(self, index: int, failure: Failure | None) -> None:
+        """Called once for each, by the thread that publishes."""
+        if failure is not None:
+            self.failures[index] = failure
+        self._left -= 1
+        if self._left <= 0:
+            self._done.set()
+
+    def fail(self, failure: Failure) -> None:
+        """None of them can be sent."""
+        for index in range(len(self.refusals)):
+            self.end(index, failure)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parcel:
+    """One refusal of a sending."""
+
+    sending: Sending
+    index: int
+    alone: bool
+    """Whether it is sent while no other awaits its confirm."""
+
+    @property
+    def refusal(self) -> Refusal:
+        return self.sending.refusals[self.index]
+
+    def end(self, failure: Failure | None = None) -> None:
+        """What became of it; None: the broker confirmed it."""
+        self.sending.end(self.index, failure)
 
 
 class DeadLetters:
     """The one way to the dead-letter queue."""
 
-    def __init__(self, settings: Settings, on_fault: Callable[[BaseException], None]) -> None:
-        """`on_fault` is called, on the thread, where it ended by a fault of our own."""
+    def __init__(
+        self,
+        settings: Settings,
+        on_fault: Callable[[BaseException], None],
+        is_connected: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`on_fault` is called, on the thread, where it ended by a fault of our own.
+        `is_connected` tells whether the consumer has its connection: it comes first."""
         self._tell_fault = on_fault
+        self._is_connected = is_connected
         self.queue = settings.dead_letter_queue
         self._settings = settings
         self._ioloop = IOLoop()
@@ -67,12 +113,14 @@ class DeadLetters:
         )
         self._attempts = 0
         self._address = ""
+        self._begun = False
         self._connection: Any = None
-        self._channel: Any = None
         self._was_open = False
-        self._waiting: list[Sending] = []
-        self._unconfirmed: dict[int, Sending] = {}
-        self._published = 0
+        self._waiting: deque[_Parcel] = deque()
+        self._confirms: Confirms[_Parcel] | None = None
+        """Of the live channel; None while there is none."""
+        self._alone = False
+        self._unneeded_ticks = 0
         self._closing = False
         self._told = ""
         self._shape: Shape | None = None
@@ -81,8 +129,13 @@ class DeadLetters:
     # What other threads call
 
     def start(self) -> None:
-        """Connect and see to the queue, as often as that takes."""
+        """Start the thread. It connects once `begin` was called or something is sent."""
         self._thread.start()
+
+    def begin(self) -> None:
+        """The consumer is subscribed: connect and see to the queue, as often as that takes."""
+        with suppress(Exception):  # the loop is closed: the process is about to end
+            self._ioloop.add_callback_threadsafe(self._begin)
 
     def send(self, refusals: Sequence[Refusal]) -> Sending:
         """Publish these; they are safe once the result says so."""
@@ -90,7 +143,7 @@ class DeadLetters:
         try:
             self._ioloop.add_callback_threadsafe(lambda: self._accept(sending))
         except Exception:  # noqa: BLE001 - the loop is closed: the process is about to end
-            sending.end("stopped")
+            sending.fail(Failure("stopped"))
         return sending
 
     def finish(self, seconds: float) -> bool:
@@ -105,59 +158,76 @@ class DeadLetters:
     def _run(self) -> None:
         why = "stopped"
         try:
-            self._connect()
+            self._tick()
             self._ioloop.start()
         except Exception as error:  # noqa: BLE001 - told to the main thread, which exits 70
-            why = f"internal fault: {error!r}"
+            why = f"internal fault: {describe(error)}"
             self._tell_fault(error)
         finally:
             self._closing = True
             self._fail_all(why)
             self._ioloop.close()
 
+    def _begin(self) -> None:
+        if not self._begun:
+            self._begun = True
+            self._connect()
+
+    def _tick(self) -> None:
+        """Once a second: a connection that the consumer may be waiting for, as a user's are
+        counted, is given up. Without a consumer nothing is refused."""
+        self._ioloop.call_later(_TICK_SECONDS, self._tick)
+        if self._is_connected() or self._connection is None:
+            self._unneeded_ticks = 0
+            return
+        self._unneeded_ticks += 1
+        if self._unneeded_ticks >= _UNNEEDED_TICKS and self._connection.is_open:
+            why = "closed, as the consumer has no connection"
+            self._lose(Trouble(Kind.LOST, why), close=True)
+
     def _accept(self, sending: Sending) -> None:
         if self._closing:
-            sending.end("stopped")
-        elif self._channel is None:
-            self._waiting.append(sending)
-        else:
-            self._publish(sending)
+            sending.fail(Failure("stopped"))
+            return
+        self._waiting.extend(
+            _Parcel(sending, index, refusal.alone) for index, refusal in enumerate(sending.refusals)
+        )
+        self._begin()
+        self._pump()
 
-    def _publish(self, sending: Sending) -> None:
+    def _pump(self) -> None:
+        """Publish what may be published now."""
+        while (confirms := self._confirms) is not None and self._waiting:
+            alone = self._waiting[0].alone
+            if confirms and (alone or self._alone or confirms.size >= _IN_FLIGHT_BYTES):
+                return
+            self._alone = alone
+            self._publish(self._waiting.popleft(), confirms)
+
+    def _publish(self, parcel: _Parcel, confirms: Confirms[_Parcel]) -> None:
+        frame_max = self._connection.params.frame_max
         try:
-            queue = self._settings.queue.name
-            letters = [packing.packed(letter_of(refusal, queue)) for refusal in sending.refusals]
-            encoded = [EncodedProperties(letter.properties) for letter in letters]
+            letter = letter_of(parcel.refusal, self._settings.queue.name)
+            letter = packing.packed(letter, frame_max)
+            encoded = EncodedProperties(letter.properties)
         except Exception as error:
             # A fault of ours, but one record's: the others' way must not end with it.
             log.exception("a dead letter cannot be written; please report it")
-            sending.end(f"internal fault: {error!r}")
+            parcel.end(Failure(f"internal fault: {describe(error)}", own=True))
             return
-        for letter, properties in zip(letters, encoded, strict=True):
-            self._published += 1
-            self._unconfirmed[self._published] = sending
-            self._channel.basic_publish("", self.queue, letter.body, properties, mandatory=True)
+        confirms.publish("", self.queue, letter.body, encoded, parcel)
 
     # What became of it
 
-    def _on_confirm(self, frame: Any) -> None:
-        tag, multiple = frame.method.delivery_tag, frame.method.multiple
-        taken = isinstance(frame.method, spec.Basic.Ack)
-        if not multiple:
-            tags = [tag]
+    def _on_verdict(self, parcel: _Parcel, taken: bool) -> None:
+        if taken:
+            parcel.end()
         else:
-            tags = list(takewhile(lambda known: known <= tag, self._unconfirmed))
-        for known in tags:
-            sending = self._unconfirmed.pop(known, None)
-            if sending is None:
-                continue
-            if not taken:
-                sending.failure = f"the broker did not take them into queue {self.queue!r}"
-            sending.unconfirmed -= 1
-            if not sending.unconfirmed:
-                sending.end(sending.failure)
+            why = f"the broker did not take it into queue {self.queue!r}; is that full?"
+            parcel.end(Failure(why))
+        self._pump()
 
-    def _on_return(self, *_: Any) -> None:
+    def _on_return(self) -> None:
         # Which of them it was does not matter: a queue that is gone took those before along.
         self._lose(
             Trouble(Kind.LOST, f"queue {self.queue!r} is gone; it is declared anew"), close=True
@@ -167,6 +237,9 @@ class DeadLetters:
 
     def _connect(self) -> None:
         if self._closing:
+            return
+        if not self._is_connected():
+            self._ioloop.call_later(_TICK_SECONDS, self._connect)
             return
         rabbitmq = self._settings.rabbitmq
         self._was_open = False
@@ -193,60 +266,86 @@ class DeadLetters:
         )
 
     def _on_open(self, connection: Any) -> None:
-        self._was_open = True
-        if self._closing:
+        if self._closing or connection is not self._connection:
             return
+        self._was_open = True
         steps = topology.dead_letter_queue(
             self.queue, quorum=self._settings.queue.kind == QUORUM, known=self._shape,
             version=broker_version(connection),
         )  # fmt: skip
-        Declaring(connection, steps, on_done=self._on_declared, on_unfit=self._on_unfit).begin()
+        Declaring(
+            connection, steps, on_done=self._on_declared, on_unfit=partial(self._unfit, connection)
+        ).begin()
 
-    def _on_unfit(self, unfit: topology.Unfit) -> None:
-        self._shape = unfit.shape or self._shape
-        self._lose(Trouble(Kind.REFUSED, str(unfit), at_declaration=True), close=True)
+    def _unfit(self, connection: Any, unfit: topology.Unfit) -> None:
+        if connection is self._connection:
+            self._shape = unfit.shape or self._shape
+            self._lose(Trouble(Kind.REFUSED, str(unfit), at_declaration=True), close=True)
 
     def _on_declared(self, channel: Any, declared: topology.Declared) -> None:
+        if channel.connection is not self._connection:
+            return  # of a connection that was left meanwhile
         self._shape = declared.shape
         for remark in declared.remarks:
             log.warning("%s", remark)
         channel.add_on_close_callback(self._on_channel_end)
-        channel.add_on_return_callback(self._on_return)
-        channel.confirm_delivery(self._on_confirm, callback=lambda _: self._on_ready(channel))
+        confirms: Confirms[_Parcel] = Confirms(
+            channel, on_verdict=self._on_verdict, on_return=self._on_return
+        )
+        confirms.begin(callback=lambda _: self._on_ready(channel, confirms))
 
-    def _on_ready(self, channel: Any) -> None:
+    def _on_ready(self, channel: Any, confirms: Confirms[_Parcel]) -> None:
         if channel.connection is not self._connection:
             return
-        self._channel = channel
-        self._published = 0
+        self._confirms = confirms
+        self._alone = False
         self._backoff.reset()
         self._told = ""
-        waiting, self._waiting = self._waiting, []
-        for sending in waiting:
-            self._publish(sending)
+        self._pump()
 
     def _on_channel_end(self, channel: Any, error: BaseException) -> None:
         if channel.connection is self._connection and isinstance(
             error, exceptions.ChannelClosedByBroker
         ):
-            why = f"the broker closed the channel: {error.reply_text} ({error.reply_code})"
-            self._lose(Trouble(Kind.LOST, why), close=True)
+            why = f"the broker closed the channel: {line_of(error.reply_text)} ({error.reply_code})"
+            if not (error.reply_code in _OF_A_LETTER and self._suspects(why)):
+                self._lose(Trouble(Kind.LOST, why), close=True)
 
     def _on_connection_end(self, connection: Any, error: BaseException | None) -> None:
-        if self._closing:
+        if self._closing and connection is self._connection:
             self._ioloop.stop()
             return
         if connection is not self._connection:
             return  # closed on purpose, after a trouble that was told
-        self._lose(trouble_of(error, self._address, was_open=self._was_open))
+        trouble = trouble_of(error, self._address, was_open=self._was_open)
+        if not (
+            isinstance(error, exceptions.ConnectionClosedByBroker)
+            and error.reply_code in _OF_A_LETTER
+            and self._suspects(trouble.why)
+        ):
+            self._lose(trouble)
+
+    def _suspects(self, why: str) -> bool:
+        """The broker refused something that was published, and named nothing: with a single letter
+        on its way it was that one; else each is sent again by itself. False where none was."""
+        suspects = self._confirms.drop() if self._confirms is not None else []
+        if len(suspects) == 1:
+            suspects[0].end(Failure(why, own=True))
+        else:
+            self._waiting.extendleft(reversed([replace(one, alone=True) for one in suspects]))
+        if suspects:
+            self._leave(close=True)
+        return bool(suspects)
 
     def _lose(self, trouble: Trouble, *, close: bool = False) -> None:
         """One way back: whoever waits is told, and the next connection is tried after a while."""
-        connection, self._connection, self._channel = self._connection, None, None
-        why = f"dead letters cannot be sent: {trouble.why}"
-        if self._waiting or self._unconfirmed or trouble.kind is Kind.REFUSED:
-            self._tell(why)
+        if self._waiting or self._confirms or trouble.kind is Kind.REFUSED:
+            self._tell(f"dead letters cannot be sent: {trouble.why}")
         self._fail_all(trouble.why)
+        self._leave(close=close)
+
+    def _leave(self, *, close: bool) -> None:
+        connection, self._connection, self._confirms = self._connection, None, None
         if close and connection is not None and connection.is_open:
             connection.close()
         if not self._closing:
@@ -258,11 +357,12 @@ class DeadLetters:
             log.warning("%s", words)
 
     def _fail_all(self, why: str) -> None:
-        failed = [*self._waiting, *dict.fromkeys(self._unconfirmed.values())]
+        failed = self._confirms.drop() if self._confirms is not None else []
+        failed += self._waiting
+        self._confirms = None
         self._waiting.clear()
-        self._unconfirmed.clear()
-        for sending in failed:
-            sending.end(why)
+        for parcel in failed:
+            parcel.end(Failure(why))
 
     def _finish(self) -> None:
         self._closing = True

@@ -42,13 +42,11 @@ class Found:
     """Bytes of the body."""
     deliveries: int
     """How often the broker has counted a failed delivery of it; quorum queues only."""
-    damage: str = ""
-    """Why it cannot be read as a letter; empty where it can."""
 
     @property
     def ours(self) -> bool:
         """Whether logfan put it there."""
-        return not self.damage and is_ours(self.letter.properties.headers)
+        return is_ours(self.letter.properties.headers)
 
 
 @dataclass(slots=True)
@@ -248,11 +246,5 @@ def _found(tag: int, raw: Any, body: bytes) -> Found:
     deliveries = headers.get("x-delivery-count")
     for name in _OF_THE_DELIVERY:
         headers.pop(name, None)
-    letter, damage = Letter(body, properties._replace(headers=headers)), ""
-    try:
-        letter = packing.unpacked(letter)
-    except ValueError as error:
-        damage = str(error)
-    return Found(
-        tag, letter, len(letter.body), deliveries if isinstance(deliveries, int) else 0, damage
-    )
+    letter = packing.unpacked(Letter(body, properties._replace(headers=headers)))
+    return Found(tag, letter, len(letter.body), deliveries if isinstance(deliveries, int) else 0)

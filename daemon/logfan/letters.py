@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from logfan.api import Properties, Record
+from logfan.codec import UNREADABLE
 
 PREFIX = "x-logfan-"
 SINK = "x-logfan-sink"
@@ -22,6 +23,13 @@ ROUTING_KEY = "x-logfan-routing-key"
 QUEUE = "x-logfan-queue"
 REPLAY = "x-logfan-replay"
 """The sink that a message in the daemon's own queue is meant for, and no other."""
+
+PACKED = "x-logfan-packed"
+"""See `packing`."""
+OURS = frozenset(
+    (SINK, REASON, ATTEMPTS, FIRST_FAILED_AT, EXCHANGE, ROUTING_KEY, QUEUE, REPLAY, PACKED)
+)
+"""What a letter must say in its own frame; every other header is the publisher's."""
 
 _REASON_CHARACTERS = 1000
 _PERSISTENT = 2
@@ -44,6 +52,18 @@ class Refusal:
     """How often the sink was offered it."""
     first_failed_at: float
     """In seconds since 1970 (UTC)."""
+    alone: bool = False
+    """Whether its letter was refused before for a reason of its own: it is sent by itself, so that
+    no other letter fails with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a dead letter did not get into its queue."""
+
+    why: str
+    own: bool = False
+    """True where it is this letter that the broker will not take; False where none can be sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +120,7 @@ class Letter:
         if not 0 <= (moved["delivery_mode"] or 0) <= 255:
             moved["delivery_mode"] = None
         theirs = {name: headers[_moved(name)] for name in _ROUTES if _moved(name) in headers}
-        theirs |= {name: v for name, v in headers.items() if not name.startswith(PREFIX)}
+        theirs |= {name: v for name, v in headers.items() if _is_theirs(name, v)}
         return self.properties._replace(headers=theirs, **moved)
 
     def replay(self) -> "Letter":
@@ -112,19 +132,21 @@ class Letter:
 
 
 def letter_of(refusal: Refusal, queue: str) -> Letter:
-    """The dead letter of a refusal. `queue` is the one that the record was consumed from."""
+    """The dead letter of a refusal. `queue` is the one that the record was consumed from.
+
+    Headers that a publisher named like ours are left out: what stands in a letter we wrote."""
     record = refusal.record
     properties = record.properties
     headers: dict[str, Any] = {
         name: value
         for name, value in properties.headers.items()
-        if name not in _ROUTES and name not in _OF_THE_DELIVERY
+        if name not in _ROUTES and name not in _OF_THE_DELIVERY and _is_theirs(name, value)
     }
     for name in _MOVED:
         headers[_moved(name)] = getattr(properties, name)
     for name in _ROUTES:
         headers[_moved(name)] = properties.headers.get(name)
-    headers = {n: v for n, v in headers.items() if v is not None or not n.startswith(PREFIX)}
+    headers = {n: v for n, v in headers.items() if v is not None or _is_theirs(n, v)}
     failed_at = datetime.fromtimestamp(refusal.first_failed_at, UTC)
     headers |= {
         SINK: refusal.sink,
@@ -159,6 +181,11 @@ def replayed(record: Record) -> tuple[str, Record] | None:
 def is_ours(headers: Mapping[str, Any]) -> bool:
     """Whether these are the headers of a dead letter of logfan."""
     return SINK in headers and REASON in headers
+
+
+def _is_theirs(name: str, value: object) -> bool:
+    """Whether a header is the publisher's; so is the part of a table that nobody can read."""
+    return not name.startswith(PREFIX) or (name == UNREADABLE and isinstance(value, bytes))
 
 
 def _moved(name: str) -> str:

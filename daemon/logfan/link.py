@@ -16,6 +16,7 @@ from logfan import wire
 from logfan.broker import Kind, Trouble, address_of, parameters, trouble_of
 from logfan.config import Settings
 from logfan.faults import Faults
+from logfan.foreign import line_of
 
 _TICK_SECONDS = 0.1
 """How soon a signal is seen while nothing arrives."""
@@ -52,7 +53,8 @@ class Link:
     def __init__(
         self, settings: Settings, *, on_blocked: Callable[[str], None] = lambda _why: None
     ) -> None:
-        """Connects. `on_blocked` hears why the broker takes nothing for now. Raises LinkError."""
+        """Connects. `on_blocked` hears why the broker takes nothing for now, and an empty text
+        once it takes messages again. Raises LinkError."""
         self._loop = IOLoop()
         self._loop.activate_poller()
         self._over: Trouble | None = None
@@ -63,7 +65,10 @@ class Link:
             self._loop.close()
             raise
         self._connection.add_on_connection_blocked_callback(
-            lambda _connection, frame: on_blocked(str(frame.method.reason))
+            lambda _connection, frame: on_blocked(line_of(frame.method.reason) or "no reason given")
+        )
+        self._connection.add_on_connection_unblocked_callback(
+            lambda _connection, _frame: on_blocked("")
         )
         self._tick()
 
@@ -111,6 +116,11 @@ class Link:
         passed: list[bool] = []
         self._loop.call_later(seconds, lambda: passed.append(True))
         return lambda: bool(passed)
+
+    @property
+    def frame_max(self) -> int:
+        """The most bytes of a frame, as agreed with the broker; 0 without a limit."""
+        return int(self._connection.params.frame_max)
 
     def lane(self) -> "Lane":
         """A new channel."""

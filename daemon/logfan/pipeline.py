@@ -44,12 +44,16 @@ class Pipeline:
         self._handed_back: int | None = None
         self.consumer = Consumer(
             settings=prepared.settings, numbers=numbers.consumer, clock=clock,
-            on_subscribed=on_subscribed, on_end=on_end, patience=patience,
+            on_subscribed=partial(self._subscribed, on_subscribed), on_end=on_end,
+            patience=patience,
         )  # fmt: skip
         enabled = prepared.settings.dead_letter.enabled
         self.dead_letters = (
-            DeadLetters(prepared.settings, partial(on_end, None)) if enabled else None
-        )
+            DeadLetters(
+                prepared.settings, partial(on_end, None),
+                is_connected=lambda: numbers.consumer.connected,
+            ) if enabled else None
+        )  # fmt: skip
         self.workers: Sequence[SinkWorker] = [
             self._worker(spec, sink_number, prepared, numbers)
             for sink_number, spec in _numbered(prepared.sinks)
@@ -89,6 +93,12 @@ class Pipeline:
         if self.dead_letters is not None:
             self.dead_letters.start()
         self.consumer.start(self.workers)
+
+    def _subscribed(self, then: Callable[[], None]) -> None:
+        """The main job has its connection and its channel: only now the side job wants its own."""
+        if self.dead_letters is not None:
+            self.dead_letters.begin()
+        then()
 
     def reopen(self) -> None:
         """Have every sink open anew."""

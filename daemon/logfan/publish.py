@@ -8,6 +8,7 @@ import pika
 
 from logfan.broker import Kind, Trouble
 from logfan.config import Settings
+from logfan.confirms import Confirms
 from logfan.link import Lane, Link, LinkError, Refused
 
 _NOT_FOUND = 404
@@ -31,63 +32,54 @@ class Window:
         """Messages that the broker would not take."""
         self._lane = lane
         self._on_confirmed = on_confirmed
-        self._waiting: dict[int, tuple[int, Any]] = {}
-        self._bytes = 0
-        self._number = 0
-        lane.channel.add_on_return_callback(self._on_return)
-        lane.ask(lane.channel.confirm_delivery, self._on_verdict)
+        self._confirms: Confirms[Any] = Confirms(
+            lane.channel, on_verdict=self._on_verdict, on_return=self._on_return
+        )
+        lane.ask(self._confirms.begin)
 
     def __len__(self) -> int:
         """How many messages may have arrived or not."""
-        return len(self._waiting)
+        return len(self._confirms)
 
     def publish(
         self, exchange: str, routing_key: str, body: bytes, properties: Any, token: Any = None
     ) -> None:
         """Publish; where the window is full, wait until half of it is confirmed."""
-        if len(self._waiting) >= _WINDOW_MESSAGES or self._bytes >= _WINDOW_BYTES:
+        confirms = self._confirms
+        if len(confirms) >= _WINDOW_MESSAGES or confirms.size >= _WINDOW_BYTES:
             self._lane.until(
                 lambda: (
-                    len(self._waiting) <= _WINDOW_MESSAGES // 2
-                    and self._bytes <= _WINDOW_BYTES // 2
+                    len(confirms) <= _WINDOW_MESSAGES // 2 and confirms.size <= _WINDOW_BYTES // 2
                 )
             )
         self._lane.check()
-        self._number += 1
-        self._bytes += len(body)
-        self._waiting[self._number] = (len(body), token)
-        self._lane.channel.basic_publish(exchange, routing_key, body, properties, mandatory=True)
+        confirms.publish(exchange, routing_key, body, properties, token)
 
     def drain(self, too_late: Callable[[], bool] = lambda: False) -> None:
         """Wait until nothing awaits its confirm, or it is too late for that."""
-        self._lane.until(lambda: not self._waiting or too_late())
+        self._lane.until(lambda: not self._confirms or too_late())
 
-    def _on_return(self, *_: Any) -> None:
+    def _on_return(self) -> None:
         self.returned += 1
 
-    def _on_verdict(self, frame: Any) -> None:
-        method = frame.method
-        taken = isinstance(method, pika.spec.Basic.Ack)
-        numbers = [method.delivery_tag]
-        if method.multiple:
-            numbers = [number for number in self._waiting if number <= method.delivery_tag]
-        for number in numbers:
-            size, token = self._waiting.pop(number)
-            self._bytes -= size
-            if taken:
-                self.confirmed += 1
-                self._on_confirmed(token)
-            else:
-                self.rejected += 1
+    def _on_verdict(self, token: Any, taken: bool) -> None:
+        if taken:
+            self.confirmed += 1
+            self._on_confirmed(token)
+        else:
+            self.rejected += 1
 
 
 class Publisher:
     """Publishes to the configured exchange, on a connection of its own."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Connects and sees to the exchange, as `exchange.declare` says. Raises LinkError."""
+    def __init__(
+        self, settings: Settings, *, on_blocked: Callable[[str], None] = lambda _why: None
+    ) -> None:
+        """Connects and sees to the exchange, as `exchange.declare` says. `on_blocked`: see `Link`.
+        Raises LinkError."""
         self._exchange = settings.exchange
-        self.link = Link(settings)
+        self.link = Link(settings, on_blocked=on_blocked)
         try:
             self._window = Window(self._open())
         except Refused as refused:

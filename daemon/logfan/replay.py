@@ -89,15 +89,13 @@ class Replay:
         if why:
             self.left[why] += 1
             return
-        again = packing.packed(found.letter.replay())
+        again = packing.packed(found.letter.replay(), self._link.frame_max)
         self._published += 1
         self._window.publish(
             "", self._queue, again.body, EncodedProperties(again.properties), found
         )
 
     def _why_not(self, found: Found) -> str:
-        if found.damage:
-            return "that cannot be read"
         if not found.ours:
             return "that logfan did not put there"
         letter = found.letter

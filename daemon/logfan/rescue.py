@@ -6,13 +6,13 @@ refuses everything. What to offer and what counts as evidence is decided in `poi
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from logfan.clock import Clock
 from logfan.handle import Failure, News, SinkHandle, counted
 from logfan.ledger import Batch
-from logfan.letters import Refusal
+from logfan.letters import Failure, Refusal
 from logfan.metrics import SinkNumbers
 from logfan.poison import Entry, Recovery, Refusals
 
@@ -25,8 +25,8 @@ class Sending(Protocol):
     """Refusals on their way to the dead-letter queue."""
 
     @property
-    def failure(self) -> str | None:
-        """Why they did not get there, once `wait` said that it is over; None where they did."""
+    def failures(self) -> Mapping[int, Failure]:
+        """Which did not get there, by their index, once `wait` said that it is over."""
 
     def wait(self, seconds: float) -> bool:
         """True once it is over."""
@@ -158,24 +158,26 @@ class Rescue:
         while not sending.wait(_POLL_SECONDS):
             if self._handle.quitting:
                 return False
-        if sending.failure is not None:
-            refused = counted(len(entries), "refused record")
-            words = f"{refused} cannot be dead-lettered: {sending.failure}"
-            self._handle.back_off(words)
-            return False
-        self._numbers.rejected += len(entries)
-        self._numbers.dead_lettered += len(entries)
-        reason = entries[0].reason
-        if self._news.is_news(reason, self._clock.monotonic()):
-            log.warning(
-                "sink %s: %s refused and dead-lettered (the first: %s)",
-                self._handle.name, counted(len(entries), "record"), reason,
-            )  # fmt: skip
-        recovery.buried(entries)
-        if self._handle.opened:
+        failures = sending.failures
+        there = [entry for index, entry in enumerate(entries) if index not in failures]
+        if there:
+            self._numbers.rejected += len(there)
+            self._numbers.dead_lettered += len(there)
+            reason = there[0].reason
+            if self._news.is_news(reason, self._clock.monotonic()):
+                log.warning(
+                    "sink %s: %s refused and dead-lettered (the first: %s)",
+                    self._handle.name, counted(len(there), "record"), reason,
+                )  # fmt: skip
+            recovery.buried(there)
+        if failures:
+            refused = counted(len(failures), "refused record")
+            why = next(iter(failures.values())).why
+            self._handle.back_off(f"{refused} cannot be dead-lettered: {why}")
+        elif self._handle.opened:
             self._handle.succeeded()
         self._finish_done(recovery)
-        return True
+        return not failures
 
     def _refusal(self, entry: Entry) -> Refusal:
         verdict = entry.batch.verdict

@@ -29,7 +29,7 @@ def bury(
             opened.queue_declare(name, durable=True, arguments={"x-queue-type": kind})
         for record in records:
             refusal = Refusal(record, sink, reason, 3, at)
-            letter = packing.packed(letter_of(refusal, queue or names.queue))
+            letter = packing.packed(letter_of(refusal, queue or names.queue), 131_072)
             opened.basic_publish(
                 "", f"{names.queue}.dead", letter.body, EncodedProperties(letter.properties)
             )

@@ -23,10 +23,11 @@ def refused(one: Record) -> Letter:
     return letter_of(Refusal(one, "archive", "too old\nfor us", 3, AT), "logfan")
 
 
-def over_the_wire(letter: Letter) -> Letter:
-    """As pika decodes what we encoded."""
-    packed = packing.packed(letter)
+def over_the_wire(letter: Letter, frame_max: int = 131_072) -> Letter:
+    """As pika decodes what we encoded, in one frame of that size."""
+    packed = packing.packed(letter, frame_max)
     raw = b"".join(EncodedProperties(packed.properties).encode())
+    assert len(raw) + 20 <= frame_max
     return packing.unpacked(Letter(packed.body, decode_properties(raw)))
 
 
@@ -86,17 +87,78 @@ def test_hostile_records_come_through_whole(kind: str) -> None:
     assert letter.routing_key == one.routing_key
 
 
-def test_headers_that_leave_no_room_in_their_frame_travel_before_the_body() -> None:
-    headers = {f"h{n}": "v" * 1000 for n in range(125)}
+FRAMES = (4096, 8192, 131_072)
+
+
+@pytest.mark.parametrize("frame_max", FRAMES)
+def test_headers_that_leave_no_room_in_their_frame_travel_before_the_body(frame_max: int) -> None:
+    headers = {f"h{n}": "v" * 1000 for n in range(130)}
     one = record("body", headers=headers)
-    packed = packing.packed(refused(one))
+    packed = packing.packed(refused(one), frame_max)
     assert len(b"".join(EncodedProperties(packed.properties).encode())) < 4096
     assert packed.properties.headers[SINK] == "archive"
-    letter = over_the_wire(refused(one))
+    letter = over_the_wire(refused(one), frame_max)
     assert letter.body == b"body"
     assert dict(letter.original().headers) == headers
-    with pytest.raises(ValueError, match="packed"):
-        packing.unpacked(Letter(b"\x00\x00", Properties(headers={"x-logfan-packed": 9})))
+
+
+@pytest.mark.parametrize("frame_max", FRAMES)
+@pytest.mark.parametrize("under", range(-60, 700, 20))
+def test_at_every_size_around_the_frame_a_letter_fits_and_comes_back(
+    frame_max: int, under: int
+) -> None:
+    one = record("body", headers={"trace": "s" * (frame_max - under)}, message_id="m")
+    letter = over_the_wire(refused(one), frame_max)
+    assert letter.body == b"body"
+    assert dict(letter.original().headers) == {"trace": "s" * (frame_max - under)}
+    again = over_the_wire(letter.replay(), frame_max)
+    assert (again.body, again.original()) == (b"body", letter.original())
+
+
+def test_the_smallest_frame_holds_the_longest_properties_names_and_reason() -> None:
+    names: dict[str, Any] = dict.fromkeys(
+        ("content_type", "content_encoding", "correlation_id", "reply_to", "expiration",
+         "message_id", "type", "user_id", "app_id", "cluster_id"), "\u00e4" * 127,
+    )  # fmt: skip
+    one = record(
+        "body", exchange="e" * 255, routing_key="r" * 255, headers={"CC": ["c" * 5000]}, priority=9,
+        delivery_mode=1, timestamp=1 << 40, **names,
+    )  # fmt: skip
+    long = letter_of(Refusal(one, "s" * 255, "\u20ac" * 1000, 1 << 40, AT), "q" * 255)
+    letter = over_the_wire(over_the_wire(long, 4096).replay(), 4096)
+    assert letter.original() == one.properties
+    assert (letter.exchange, letter.routing_key) == (one.exchange, one.routing_key)
+    assert (letter.sink, letter.queue) == ("s" * 255, "q" * 255)
+    assert letter.reason.startswith("\u20ac" * 50)
+
+
+@pytest.mark.parametrize("name", ["x-logfan-anything", "x-logfan-reason", "x-logfan-replay"])
+def test_a_header_that_a_publisher_named_like_ours_is_no_part_of_the_letter(name: str) -> None:
+    letter = over_the_wire(refused(record("x", headers={name: "v" * 130_000, "host": "a"})))
+    assert letter.sink == "archive"
+    assert letter.reason == "too old for us"
+    assert dict(letter.original().headers) == {"host": "a"}
+    assert "x-logfan-anything" not in letter.properties.headers
+
+
+@pytest.mark.parametrize("mark", [9, 4, 0, -1, "4", "4 0123456789abcdef", b"x", None, [4], True])
+def test_a_forged_mark_of_packing_is_not_trusted(mark: object) -> None:
+    """The body begins with an empty table, as a forger would have it."""
+    body = b"\x00\x00\x00\x00body"
+    letter = over_the_wire(refused(record(body, headers={"x-logfan-packed": mark})))
+    assert letter.body == body
+    by_hand = refused(record(body))
+    headers = {**by_hand.properties.headers, "x-logfan-packed": mark}
+    forged = Letter(body, by_hand.properties._replace(headers=headers))
+    assert packing.unpacked(forged).body == body
+    assert over_the_wire(packing.unpacked(forged).replay(), 4096).body == body
+
+
+def test_letters_that_were_packed_before_there_was_a_check_value_are_read() -> None:
+    table = encode_table({"old": "v" * 100_000})
+    letter = Letter(table + b"body", Properties(headers={"x-logfan-packed": len(table)}))
+    assert packing.unpacked(letter).body == b"body"
+    assert packing.unpacked(letter).properties.headers == {"old": "v" * 100_000}
 
 
 SCALARS = st.one_of(
@@ -172,7 +234,7 @@ def test_what_is_nested_too_deeply_is_kept_as_bytes_and_can_be_sent_again() -> N
 def test_a_forged_letter_is_a_message_and_no_trouble() -> None:
     forged = {"x-logfan-packed": 9, REPLAY: "archive"}
     one = record("no table", exchange="", headers=forged)
-    assert packing.whole(one) is one
+    assert packing.whole(one).body == one.body
     headers = {REPLAY: "archive", "x-logfan-expiration": 7, "x-logfan-delivery-mode": 70_000}
     result = replayed(record("x", exchange="", headers=headers))
     assert result is not None

@@ -102,8 +102,6 @@ def letter_json(found: Found) -> str:
             "first_failed_at": letter.first_failed_at, "exchange": letter.exchange,
             "routing_key": letter.routing_key, "queue": letter.queue,
         }  # fmt: skip
-    if found.damage:
-        entry["damage"] = found.damage
     properties = _properties(found)
     entry["properties"] = dict(_set(properties))
     entry["headers"] = _plain(properties.headers)
@@ -122,7 +120,7 @@ def letter_text(number: int, found: Found) -> Iterator[str]:
         origin = f"exchange {letter.exchange!r}, routing key {letter.routing_key!r}"
         yield _line("from", f"{origin}, queue {letter.queue!r}")
     else:
-        yield _head(number, found.damage or _FOREIGN)
+        yield _head(number, _FOREIGN)
     properties = _properties(found)
     for name, value in _set(properties):
         yield _line(name, _short(str(value), _VALUE_CHARACTERS))
