@@ -7,13 +7,16 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from logfan.testing import record
 from logfan.testing.node import RabbitNode, free_port
 from support.broker import Names, channel
+from support.letters import bodies, bury
 from support.waiting import wait_until
 
 LOGFAN = [sys.executable, "-m", "logfan"]
@@ -86,6 +89,43 @@ def test_emit_publishes_its_arguments_and_the_lines_of_its_input(
         ids = [properties.message_id for _, properties, _ in got]
         assert len(set(ids)) == 6
         assert [given.rpartition("-")[2] for given in ids] == ["1", "2", "1", "2", "3", "4"]
+
+
+@contextmanager
+def memory_alarm(node: RabbitNode) -> Iterator[None]:
+    """The broker has less memory than it wants, and blocks who publishes."""
+    node.ctl("set_vm_memory_high_watermark", "absolute", "1")
+    try:
+        wait_until(lambda: "memory" in node.ctl("eval", "rabbit_alarm:get_alarms()."), "an alarm")
+        yield
+    finally:
+        node.ctl("set_vm_memory_high_watermark", "0.9")
+        wait_until(
+            lambda: "memory" not in node.ctl("eval", "rabbit_alarm:get_alarms()."), "no alarm"
+        )
+
+
+@pytest.mark.parametrize("command", ["emit", "replay"])
+def test_under_a_memory_alarm_it_says_that_the_broker_blocks_it_and_goes_on_after(
+    command: str, folder: Path, node: RabbitNode, names: Names
+) -> None:
+    bury(node.url, names, [record("one", exchange=names.exchange)], sink="screen")
+    with channel(node.url) as admin:
+        admin.exchange_declare(names.exchange, "fanout")
+        admin.queue_bind(names.queue, names.exchange)
+    arguments = ["emit", "hello"] if command == "emit" else ["dlq", "replay"]
+    heard = folder / "heard"
+    with heard.open("wb") as error, memory_alarm(node):
+        process = subprocess.Popen([*LOGFAN, *arguments], cwd=folder, stderr=error)
+        wait_until(lambda: "blocks all publishers" in heard.read_text(), "it says so")
+        said = heard.read_text()
+        assert "low on memory" in said
+        assert "vm_memory_high_watermark" in said
+        assert "Ctrl-C" in said
+        assert process.poll() is None
+    assert process.wait(30) == 0
+    assert "takes messages again" in heard.read_text()
+    assert bodies(node.url, names.queue) == [b"hello" if command == "emit" else b"one"]
 
 
 def test_emit_without_a_broker_exits_69(folder: Path) -> None:

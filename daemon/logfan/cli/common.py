@@ -99,3 +99,25 @@ def warn(messages: Iterable[str]) -> None:
     """Say them on standard error."""
     for message in messages:
         click.echo(f"{click.style('warning', fg='yellow')}  {message}", err=True)
+
+
+def tell_blocked(why: str) -> None:
+    """For `Link`: say that the broker takes no messages for now, and when it does again."""
+    if why:
+        warn([blocked_words(why)])
+    else:
+        click.echo("the broker takes messages again; going on", err=True)
+
+
+def blocked_words(why: str) -> str:
+    """What it means that the broker blocks who publishes, and what to do."""
+    ways = []
+    if "memory" in why:
+        ways.append("let its queues drain, give it more memory or raise vm_memory_high_watermark")
+    if "disk" in why:
+        ways.append("free disk space on it or lower disk_free_limit")
+    return (
+        f"the broker blocks all publishers, as it is {why}; waiting until it takes messages again. "
+        f"To end that, {', and '.join(ways) or 'ask the broker for its alarms'} "
+        "(`rabbitmq-diagnostics alarms`); Ctrl-C gives up"
+    )

@@ -15,6 +15,7 @@ import click
 from logfan.cli.common import (
     EXIT_CONFIG,
     EXIT_UNAVAILABLE,
+    blocked_words,
     config_option,
     fail,
     instance_option,
@@ -171,7 +172,7 @@ class _Samples:
             if self._end.wait(0.05):
                 return
         try:
-            with Publisher(self._settings) as publisher:
+            with Publisher(self._settings, on_blocked=_tell_blocked) as publisher:
                 while not self._end.wait(self._pause):
                     body, properties = _sample(random)
                     self._published += publisher.publish(body, properties=properties)
@@ -202,6 +203,10 @@ class _Samples:
                 if file.is_file():
                     sizes.append(f"{file}: {file.stat().st_size:,} bytes")
         return f" ({', '.join(sizes)})" if sizes else ""
+
+
+def _tell_blocked(why: str) -> None:
+    _say(blocked_words(why) if why else "the broker takes messages again; going on")
 
 
 _SERVICES = ("checkout", "payments", "search", "mail")

@@ -23,6 +23,7 @@ from logfan.cli.common import (
     instance_option,
     interrupts_to,
     refuse,
+    tell_blocked,
     warn,
 )
 from logfan.cli.progress import progress
@@ -313,7 +314,7 @@ def _dead_letters(settings: "Settings") -> "Iterator[tuple[DeadQueue, Link]]":
     from logfan.link import Interrupted, Link, LinkError
 
     try:
-        with Link(settings, on_blocked=_tell_blocked) as link, interrupts_to(link.interrupt):
+        with Link(settings, on_blocked=tell_blocked) as link, interrupts_to(link.interrupt):
             yield DeadQueue(link, settings.dead_letter_queue), link
     except NoSuchQueue as none:
         click.echo(f"no dead letters: queue {none} does not exist yet")
@@ -325,7 +326,3 @@ def _dead_letters(settings: "Settings") -> "Iterator[tuple[DeadQueue, Link]]":
         fail("interrupted", EXIT_SIGNAL + interrupted.number)
     except KeyboardInterrupt:
         fail("interrupted", EXIT_SIGNAL + signal.SIGINT)
-
-
-def _tell_blocked(why: str) -> None:
-    warn([f"the broker takes no messages for now ({why}); waiting"])

@@ -19,6 +19,7 @@ from logfan.cli.common import (
     instance_option,
     interrupts_to,
     refuse,
+    tell_blocked,
 )
 from logfan.cli.progress import progress
 from logfan.faults import Faults
@@ -65,7 +66,8 @@ def emit(
         refuse(faults, find_config(config, os.environ))
     publisher: Publisher | None = None
     try:
-        with Publisher(settings) as publisher, interrupts_to(publisher.link.interrupt):
+        publisher = Publisher(settings, on_blocked=tell_blocked)
+        with publisher, interrupts_to(publisher.link.interrupt):
             _publish(publisher, texts, routing_key, properties)
     except LinkError as error:
         refused = error.trouble.kind is Kind.REFUSED
