@@ -25,7 +25,7 @@ from logfan.confirms import Confirms
 from logfan.declaring import Declaring
 from logfan.faults import Faults
 from logfan.foreign import describe, line_of
-from logfan.letters import Failure, Refusal, letter_of
+from logfan.letters import Refusal, Unsent, letter_of
 from logfan.shape import QUORUM, Shape
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Sending:
 
     def __init__(self, refusals: Sequence[Refusal]) -> None:
         self.refusals = refusals
-        self.failures: dict[int, Failure] = {}
+        self.failures: dict[int, Unsent] = {}
         """By the index of the refusal."""
         self._left = len(refusals)
         self._done = threading.Event()
@@ -57,7 +57,7 @@ class Sending:
         """True once it is known of each one whether it is confirmed."""
         return self._done.wait(seconds)
 
-    def end(self, index: int, failure: Failure | None) -> None:
+    def end(self, index: int, failure: Unsent | None) -> None:
         """Called once for each, by the thread that publishes."""
         if failure is not None:
             self.failures[index] = failure
@@ -65,7 +65,7 @@ class Sending:
         if self._left <= 0:
             self._done.set()
 
-    def fail(self, failure: Failure) -> None:
+    def fail(self, failure: Unsent) -> None:
         """None of them can be sent."""
         for index in range(len(self.refusals)):
             self.end(index, failure)
@@ -84,7 +84,7 @@ class _Parcel:
     def refusal(self) -> Refusal:
         return self.sending.refusals[self.index]
 
-    def end(self, failure: Failure | None = None) -> None:
+    def end(self, failure: Unsent | None = None) -> None:
         """What became of it; None: the broker confirmed it."""
         self.sending.end(self.index, failure)
 
@@ -143,7 +143,7 @@ class DeadLetters:
         try:
             self._ioloop.add_callback_threadsafe(lambda: self._accept(sending))
         except Exception:  # noqa: BLE001 - the loop is closed: the process is about to end
-            sending.fail(Failure("stopped"))
+            sending.fail(Unsent("stopped"))
         return sending
 
     def finish(self, seconds: float) -> bool:
@@ -187,7 +187,7 @@ class DeadLetters:
 
     def _accept(self, sending: Sending) -> None:
         if self._closing:
-            sending.fail(Failure("stopped"))
+            sending.fail(Unsent("stopped"))
             return
         self._waiting.extend(
             _Parcel(sending, index, refusal.alone) for index, refusal in enumerate(sending.refusals)
@@ -213,7 +213,7 @@ class DeadLetters:
         except Exception as error:
             # A fault of ours, but one record's: the others' way must not end with it.
             log.exception("a dead letter cannot be written; please report it")
-            parcel.end(Failure(f"internal fault: {describe(error)}", own=True))
+            parcel.end(Unsent(f"internal fault: {describe(error)}", own=True))
             return
         confirms.publish("", self.queue, letter.body, encoded, parcel)
 
@@ -224,7 +224,7 @@ class DeadLetters:
             parcel.end()
         else:
             why = f"the broker did not take it into queue {self.queue!r}; is that full?"
-            parcel.end(Failure(why))
+            parcel.end(Unsent(why))
         self._pump()
 
     def _on_return(self) -> None:
@@ -330,7 +330,7 @@ class DeadLetters:
         on its way it was that one; else each is sent again by itself. False where none was."""
         suspects = self._confirms.drop() if self._confirms is not None else []
         if len(suspects) == 1:
-            suspects[0].end(Failure(why, own=True))
+            suspects[0].end(Unsent(why, own=True))
         else:
             self._waiting.extendleft(reversed([replace(one, alone=True) for one in suspects]))
         if suspects:
@@ -362,7 +362,7 @@ class DeadLetters:
         self._confirms = None
         self._waiting.clear()
         for parcel in failed:
-            parcel.end(Failure(why))
+            parcel.end(Unsent(why))
 
     def _finish(self) -> None:
         self._closing = True

@@ -58,7 +58,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class Unsent:
     """Why a dead letter did not get into its queue."""
 
     why: str

@@ -12,7 +12,7 @@ from typing import Protocol
 from logfan.clock import Clock
 from logfan.handle import Failure, News, SinkHandle, counted
 from logfan.ledger import Batch
-from logfan.letters import Failure, Refusal
+from logfan.letters import Refusal, Unsent
 from logfan.metrics import SinkNumbers
 from logfan.poison import Entry, Recovery, Refusals
 
@@ -25,7 +25,7 @@ class Sending(Protocol):
     """Refusals on their way to the dead-letter queue."""
 
     @property
-    def failures(self) -> Mapping[int, Failure]:
+    def failures(self) -> Mapping[int, Unsent]:
         """Which did not get there, by their index, once `wait` said that it is over."""
 
     def wait(self, seconds: float) -> bool:

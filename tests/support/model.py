@@ -16,7 +16,7 @@ from pika import spec
 
 from logfan.api import Properties, Record, RecordsRejected, Sink, SinkConfig, SinkUnavailable
 from logfan.frames import Run
-from logfan.letters import Failure, Refusal
+from logfan.letters import Refusal, Unsent
 from logfan.subscription import Receiver
 from logfan.topology import Declared
 from support.strands import Strand, Time
@@ -346,7 +346,7 @@ class ModelSending:
 
     def __init__(self, refusals: Sequence[Refusal], time: Time, strand: Strand) -> None:
         self.refusals = refusals
-        self.failures: dict[int, Failure] = {}
+        self.failures: dict[int, Unsent] = {}
         self.done = False
         self._time, self._strand = time, strand
 
@@ -379,7 +379,7 @@ class Post:
                 letters = {(r.sink, number_of(r.record)) for r in sending.refusals}
                 self._truth.letters |= letters
             else:
-                failure = Failure("no confirm")
+                failure = Unsent("no confirm")
                 sending.failures = dict.fromkeys(range(len(sending.refusals)), failure)
             sending.done = True
 

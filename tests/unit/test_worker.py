@@ -10,7 +10,7 @@ import pytest
 from logfan.api import Properties, Record, RecordsRejected, Sink, SinkConfig, SinkUnavailable
 from logfan.backoff import Backoff
 from logfan.ledger import Batch, Ledger
-from logfan.letters import Refusal
+from logfan.letters import Refusal, Unsent
 from logfan.metrics import SinkNumbers
 from logfan.worker import Limits, SinkWorker
 from support.waiting import wait_until
@@ -313,9 +313,8 @@ def test_a_failure_whose_text_is_hostile_ends_no_worker(
 class Post:
     """Takes every refusal at once."""
 
-    failure = None
-
     def __init__(self) -> None:
+        self.failures: dict[int, Unsent] = {}
         self.reasons: list[str] = []
 
     def send(self, refusals: Sequence[Refusal]) -> "Post":
