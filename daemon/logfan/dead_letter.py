@@ -115,6 +115,8 @@ class DeadLetters:
         self._address = ""
         self._begun = False
         self._connection: Any = None
+        self._open: list[Any] = []
+        """The connections that are open, those among them that are being left."""
         self._was_open = False
         self._waiting: deque[_Parcel] = deque()
         self._confirms: Confirms[_Parcel] | None = None
@@ -266,6 +268,7 @@ class DeadLetters:
         )
 
     def _on_open(self, connection: Any) -> None:
+        self._open.append(connection)
         if self._closing or connection is not self._connection:
             return
         self._was_open = True
@@ -312,8 +315,10 @@ class DeadLetters:
                 self._lose(Trouble(Kind.LOST, why), close=True)
 
     def _on_connection_end(self, connection: Any, error: BaseException | None) -> None:
-        if self._closing and connection is self._connection:
-            self._ioloop.stop()
+        if connection in self._open:
+            self._open.remove(connection)
+        if self._closing:
+            self._stop_once_closed()
             return
         if connection is not self._connection:
             return  # closed on purpose, after a trouble that was told
@@ -367,10 +372,13 @@ class DeadLetters:
     def _finish(self) -> None:
         self._closing = True
         self._fail_all("stopped")
-        connection = self._connection
-        if connection is None or not connection.is_open:
-            # pika cannot close in order what is not open yet: the socket goes with the loop.
-            self._ioloop.stop()
-            return
+        for connection in self._open:
+            if connection.is_open:
+                connection.close()
         self._ioloop.call_later(_CLOSE_SECONDS, self._ioloop.stop)
-        connection.close()
+        self._stop_once_closed()
+
+    def _stop_once_closed(self) -> None:
+        # pika cannot close in order what is not open yet: that socket goes with the loop.
+        if not self._open:
+            self._ioloop.stop()
