@@ -47,9 +47,9 @@ class Peer:
         self.say(spec.Basic.Return(312, "NO_ROUTE", "", "q"), channel)
         self._socket.sendall(frame.Header(channel, 0, spec.BasicProperties()).marshal())
 
-    def let_go(self) -> None:
+    def let_go(self, channel: int = 1) -> None:
         """Answer the client's wish to close the channel."""
-        self.say(spec.Channel.CloseOk())
+        self.say(spec.Channel.CloseOk(), channel)
 
     def cut(self) -> None:
         """End the connection without a word."""
@@ -89,7 +89,7 @@ class Peer:
             self.say(spec.Connection.OpenOk(), 0)
         elif isinstance(method, spec.Channel.Close):
             if not self.keeps:
-                self.let_go()
+                self.let_go(channel)
             self.closing.set()
         elif isinstance(method, spec.Queue.Declare):
             self.say(spec.Queue.DeclareOk(method.queue, 0, 0), channel)
