@@ -34,9 +34,10 @@ ALLOWED: dict[str, set[str]] = {
     "explain": {"faults", "foreign"},
     "meanings": set(),
     "amqp_url": set(),
-    "config": {"amqp_url", "explain", "faults", "foreign", "units"},
+    "permissions": set(),
+    "config": {"amqp_url", "explain", "faults", "foreign", "permissions", "units"},
     "environment": {"config", "explain", "faults"},
-    "exposure": {"config", "explain"},
+    "exposure": {"config", "explain", "permissions"},
     "plugins": {"api", "explain", "faults", "foreign", "hookspecs"},
     "setup": {
         "api", "config", "environment", "explain", "exposure", "faults", "foreign", "plugins",

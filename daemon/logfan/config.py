@@ -16,6 +16,7 @@ from logfan import amqp_url
 from logfan.explain import shown
 from logfan.faults import Fault, Faults
 from logfan.foreign import hide, line_of
+from logfan.permissions import denied
 from logfan.units import Duration, Size
 
 PositiveDuration = Annotated[Duration, Field(gt=0)]
@@ -103,6 +104,8 @@ class RabbitmqSettings(Table):
             text = self.url_file.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            if isinstance(error, PermissionError):
+                why = denied(self.url_file)
             problem = f"cannot be read ({why}); it names a file that holds the URL, a line each"
             value = shown("rabbitmq.url_file", str(self.url_file))
             raise Faults([Fault("rabbitmq.url_file", problem, value)]) from None
@@ -294,8 +297,9 @@ def read_table(path: Path) -> dict[str, Any]:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        why = f"cannot be read: {(error.strerror or str(error)).lower()}"
-        raise Faults([Fault(str(path), why)]) from None
+        denied_to_us = isinstance(error, PermissionError)
+        why = denied(path) if denied_to_us else (error.strerror or str(error)).lower()
+        raise Faults([Fault(str(path), f"cannot be read: {why}")]) from None
     try:
         return tomllib.loads(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:

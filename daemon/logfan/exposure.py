@@ -9,6 +9,7 @@ from typing import Any
 
 from logfan.config import Settings
 from logfan.explain import is_secret_name
+from logfan.permissions import is_the_daemons, out_of_reach, remedy
 
 # The service's own group, and the one that Debian has for those who may read private keys: who
 # runs `check` is not who runs the service.
@@ -24,11 +25,13 @@ def exposed(
     """
     credentials = environ.get("CREDENTIALS_DIRECTORY")
     for key, file in _secret_files(settings):
-        if credentials and file.is_relative_to(credentials):
+        if file.is_relative_to(credentials or "/run/credentials"):
             continue  # systemd made that folder for this service alone
         who = _who(file, stat.S_IROTH, stat.S_IRGRP)
         if who is not None:
-            yield f"{key}: {file} may be read by {who}; chmod 600 {file}"
+            yield f"{key}: {file} may be read by {who}; {remedy(file)}"
+        elif (hidden := out_of_reach(file)) is not None:
+            yield f"{key}: {hidden}"
     if path is None:
         return
     place = next((place for place, _ in secrets_in(table)), None)
@@ -36,9 +39,11 @@ def exposed(
     if who is not None:
         instead = "the URL into rabbitmq.url_file" if place == "rabbitmq.urls" else "it elsewhere"
         yield (
-            f"{path} holds a password ({place}) and may be read by {who}; chmod 640 {path}, or put "
+            f"{path} holds a password ({place}) and may be read by {who}; {remedy(path)}, or put "
             f"{instead}"
         )
+    elif (hidden := out_of_reach(path)) is not None:
+        yield hidden
     who = _who(path, stat.S_IWOTH, stat.S_IWGRP)
     if who is not None:
         yield f"{path} may be changed by {who}, and says what the daemon runs; chmod go-w {path}"
@@ -83,7 +88,8 @@ def _who(path: Path, others: int, group: int) -> str | None:
         return None
     if status.st_mode & others:
         return "everybody"
-    if not status.st_mode & group or status.st_gid in (0, os.getegid(), *os.getgroups()):
+    ours = status.st_gid in (0, os.getegid(), *os.getgroups()) or is_the_daemons(status.st_gid)
+    if not status.st_mode & group or ours:
         return None
     try:
         name = grp.getgrgid(status.st_gid).gr_name

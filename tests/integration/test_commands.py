@@ -58,6 +58,35 @@ def test_a_mistyped_command_is_understood(tmp_path: Path) -> None:
     assert "Did you mean 'check'?" in done.stderr
 
 
+READERS = ("check", "run", "sinks", "sinks file", "emit x", "dlq list", "demo")
+# Root's right to read what it may not is taken away.
+POWERLESS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give its rights away")
+@pytest.mark.parametrize("command", READERS)
+@pytest.mark.parametrize("how", ["--config", "LOGFAN_CONFIG", "./config.toml", "its folder"])
+def test_a_config_that_may_not_be_read_is_78(how: str, command: str, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    environ = dict(os.environ)
+    if how == "its folder":
+        config = tmp_path / "etc" / "config.toml"
+        config.parent.mkdir(mode=0)
+    config.write_text('[sinks.screen]\nkind = "stdout"\n')
+    config.chmod(0)
+    if how == "LOGFAN_CONFIG":
+        environ["LOGFAN_CONFIG"] = str(config)
+    given = [] if how in ("LOGFAN_CONFIG", "./config.toml") else ["--config", str(config)]
+    done = subprocess.run(
+        [*POWERLESS, *LOGFAN, *command.split(), *given], cwd=tmp_path, env=environ, timeout=30,
+        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 78, done.stderr
+    assert "cannot be read: permission denied: root may not " in done.stderr
+    assert ("chgrp" if how == "its folder" else "chmod") in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_emit_says_when_messages_reach_no_queue(folder: Path, names: Names) -> None:
     done = logfan("emit", "hello", "world", folder=folder)
     assert done.returncode == 69

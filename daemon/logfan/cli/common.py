@@ -36,7 +36,8 @@ class HintingGroup(click.Group):
 def config_option(command: Command) -> Command:
     """`--config FILE`"""
     return click.option(
-        "--config", "-c", "config", type=click.Path(path_type=Path), metavar="FILE",
+        # A file that cannot be read is a fault of the config (78), not of usage (2).
+        "--config", "-c", "config", type=click.Path(path_type=Path, readable=False), metavar="FILE",
         help="The config file; else the first of $LOGFAN_CONFIG, ./config.toml, "
         "/etc/logfan/config.toml.",
     )(command)  # fmt: skip

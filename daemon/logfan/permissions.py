@@ -1,0 +1,105 @@
+"""Who may read a file, and the commands that let the daemon read it and nobody else. It only looks.
+
+Who runs `check` is often root, and who runs the daemon is the service's user: `chmod 600` of a file
+of root's would lock the service out.
+"""
+
+import grp
+import os
+import pwd
+import shlex
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+SERVICE = "logfan"
+"""The user that the units run as."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Who is to read."""
+
+    name: str
+    uid: int
+    group: str
+    groups: frozenset[int]
+
+
+def remedy(path: Path) -> str:
+    """The commands for a file that others may read, or that the daemon may not."""
+    reader, file = _reader(), shlex.quote(str(path))
+    try:
+        owner = path.stat().st_uid
+    except OSError:
+        owner = 0  # out of sight: most likely root's
+    if reader.uid == owner != 0:
+        return f"chmod 600 {file}"
+    if reader.uid == 0:  # root asks, where no user of that name is: in a container, or before it
+        return f"chmod 600 {file}, or chgrp {SERVICE} {file} && chmod 640 {file} for the service"
+    return f"chgrp {reader.group} {file} && chmod 640 {file}"
+
+
+def denied(path: Path) -> str:
+    """Why we may not read it, and the way out."""
+    reader = _reader()
+    for folder in reversed(path.absolute().parents):
+        if not os.access(folder, os.X_OK, effective_ids=True):
+            there = shlex.quote(str(folder))
+            return (
+                f"permission denied: {reader.name} may not enter {folder}; "
+                f"chgrp {reader.group} {there} && chmod 750 {there}"
+            )
+    return f"permission denied: {reader.name} may not read it; {remedy(path)}"
+
+
+def out_of_reach(path: Path) -> str | None:
+    """Whether the service's user may not read what root may, who checks it: with the way out."""
+    reader = _reader()
+    if reader.uid == os.geteuid():
+        return None
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    if status.st_uid == reader.uid:
+        readable = status.st_mode & stat.S_IRUSR
+    elif status.st_gid in reader.groups:
+        readable = status.st_mode & stat.S_IRGRP
+    else:
+        readable = status.st_mode & stat.S_IROTH
+    if readable:
+        return None
+    return f"{path} may not be read by the service's user {reader.name}; {remedy(path)}"
+
+
+def is_the_daemons(gid: int) -> bool:
+    """Whether this is a group of who is to read."""
+    return gid in _reader().groups
+
+
+def _reader() -> _Reader:
+    """The service's user where there is one and root asks; else who asks."""
+    user = _user()
+    if user is not None:
+        groups = frozenset(os.getgrouplist(user.pw_name, user.pw_gid))
+        return _Reader(user.pw_name, user.pw_uid, _group(user.pw_gid), groups)
+    uid, gid = os.geteuid(), os.getegid()  # a container's user, which no file names
+    return _Reader(f"user {uid}", uid, _group(gid), frozenset((gid, *os.getgroups())))
+
+
+def _user() -> pwd.struct_passwd | None:
+    if os.geteuid() == 0:
+        with suppress(KeyError):
+            return pwd.getpwnam(SERVICE)
+    with suppress(KeyError):
+        return pwd.getpwuid(os.geteuid())
+    return None
+
+
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
