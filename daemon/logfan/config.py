@@ -271,7 +271,7 @@ class Settings(Table):
     http: HttpSettings = _table()
     plugins: PluginSettings = _table()
     log: LogSettings = _table()
-    sinks: Annotated[dict[str, SinkSettings], Field(min_length=1)]
+    sinks: dict[str, SinkSettings] = Field(default_factory=dict)
 
     @property
     def dead_letter_queue(self) -> str:

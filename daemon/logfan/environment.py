@@ -1,5 +1,6 @@
 """What `LOGFAN_…` variables say, as a table like that of config.toml."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args, get_origin
 
@@ -35,6 +36,63 @@ def environment_table(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[
             problem = 'is not JSON; write lists and tables as JSON, such as ["a", "b"]'
             faults.append(Fault(f"environment variable {name}", problem))
     return table, faults
+
+
+def variables_by_key(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables' names as they are written, by the paths of their keys (`queue.name`)."""
+    return {".".join(path): name for path, name in _paths(environ)}
+
+
+def with_variables(fault: Fault, variables: Mapping[str, str], in_file: Mapping[str, Any]) -> Fault:
+    """The fault with the variable that its value came from, and with those whose keys it names.
+
+    `variables` as from `variables_by_key`; `in_file` is the config file's table.
+    """
+    if not variables:
+        return fault
+    sources = _sources(fault.place.split("."), variables, in_file)
+    place = f"{fault.place} (from {', '.join(sources)})" if sources else fault.place
+    remarks = [
+        f"; {key} is from {name}"
+        for key, name in variables.items()
+        if name not in sources and _concerns(key, fault)
+    ]
+    return Fault(place, fault.problem + "".join(remarks), fault.value)
+
+
+def _concerns(key: str, fault: Fault) -> bool:
+    """Whether what is wrong also hangs on that key: it is named, or says which kind a sink is."""
+    sink = fault.place.split(".")[:2]
+    if sink[0] == "sinks" and key == ".".join([*sink, "kind"]):
+        return True
+    named = re.search(rf"(?<![\w.]){re.escape(key)}(?!\w|\.\w)", fault.problem)
+    return named is not None and "." in key and not fault.problem.startswith("unknown key")
+
+
+def _sources(
+    place: list[str], variables: Mapping[str, str], in_file: Mapping[str, Any]
+) -> list[str]:
+    """The variable of the key, or of the nearest table or list around it; else those that made a
+    table which the file does not have."""
+    for length in range(len(place), 0, -1):
+        name = variables.get(".".join(place[:length]))
+        if name is not None:
+            return [name]
+    for length in range(len(place), 0, -1):
+        if _holds(in_file, place[:length]):
+            break
+        below = ".".join(place[:length]) + "."
+        if made := [name for key, name in variables.items() if key.startswith(below)]:
+            return made
+    return []
+
+
+def _holds(table: Any, path: Iterable[str]) -> bool:
+    for key in path:
+        if not isinstance(table, Mapping) or key not in table:
+            return False
+        table = table[key]
+    return True
 
 
 def _paths(environ: Mapping[str, str]) -> Iterable[tuple[list[str], str]]:

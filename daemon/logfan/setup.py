@@ -13,13 +13,14 @@ from pydantic import ValidationError
 from logfan.api import SinkConfig
 from logfan.config import (
     HOMES,
+    HttpTlsSettings,
     PluginSettings,
     Settings,
     SinkSettings,
     TlsSettings,
     read_table,
 )
-from logfan.environment import PREFIX, environment_table
+from logfan.environment import environment_table, variables_by_key, with_variables
 from logfan.explain import did_you_mean, faults_of, shown
 from logfan.exposure import exposed, secrets_in
 from logfan.faults import Fault, Faults
@@ -85,40 +86,100 @@ def prepare(
     instance: str | None = None,
     environ: Mapping[str, str] = os.environ,
     overrides: Mapping[str, Any] | None = None,
+    every_plugin: bool = True,
 ) -> Prepared:
     """Config, plugins and every sink's own options, checked. Raises Faults with all there are.
 
     `search`: without a path, take what `find_config` finds. `overrides` is a table laid over the
-    file and the environment.
+    file and the environment. Without `every_plugin` a plugin that no sink needs may be broken,
+    which becomes a warning.
     """
-    if search:
-        path = find_config(path, environ)
-    in_file = read_table(path) if path is not None else {}
-    from_environment, faults = environment_table(environ)
-    table = laid_over(laid_over(in_file, from_environment), overrides or {})
-    if instance is not None:
-        table["instance"] = instance
-    for _, secret in secrets_in(table):
-        hide(secret)
+    source = _read(path, instance, environ, overrides or {}, search=search)
+    table = source.table
+    faults = [*source.faults]
     if not table.get("sinks"):
-        where = path or "no config file was found (./config.toml, /etc/logfan/config.toml)"
+        where = source.path or "no config file was found (./config.toml, /etc/logfan/config.toml)"
         table.pop("sinks", None)
         faults.append(
             Fault("sinks", f'at least one sink is needed, as [sinks.NAME] with kind = "…"; {where}')
         )
     settings, settings_faults = _settings(table)
-    faults += [_with_variable(fault, environ) for fault in settings_faults]
     kinds, plugin_faults = _kinds(table)
-    faults += plugin_faults
     sinks, sink_faults = _sinks(table, kinds)
-    faults += [_with_variable(fault, environ) for fault in sink_faults]
+    lacking = any(fault.place.endswith(".kind") for fault in sink_faults)
+    told = plugin_faults if every_plugin or lacking else []
+    faults += [source.named(fault) for fault in (*settings_faults, *told, *sink_faults)]
     if faults or settings is None:
         raise Faults(faults)
     warnings = [
-        *exposed(settings, path, in_file, environ), *_warnings(settings), *_advice(sinks),
+        *exposed(settings, source.path, source.in_file, environ), *_warnings(settings),
+        *_advice(sinks), *(str(fault) for fault in plugin_faults),
     ]  # fmt: skip
     urls = tuple(settings.rabbitmq.read_urls())
-    return Prepared(settings, sinks, path, tuple(warnings), urls, _contents(settings))
+    return Prepared(settings, sinks, source.path, tuple(warnings), urls, _contents(settings))
+
+
+def read_settings(
+    path: Path | None, *, instance: str | None = None, environ: Mapping[str, str] = os.environ
+) -> Settings:
+    """The config for a command that runs no sink. No plugin is looked for, of `sinks` the names
+    alone count, and none is needed. Raises Faults."""
+    source = _read(path, instance, environ, {}, search=True)
+    sinks = source.table.get("sinks")
+    names = sinks if isinstance(sinks, Mapping) else ()
+    source.table["sinks"] = {str(name): {"kind": "unread"} for name in names}
+    settings, settings_faults = _settings(source.table, serves=False)
+    faults = [*source.faults, *(source.named(fault) for fault in settings_faults)]
+    if faults or settings is None:
+        raise Faults(faults)
+    return settings
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What was written, and where."""
+
+    path: Path | None
+    in_file: Mapping[str, Any]
+    table: dict[str, Any]
+    """The file, the environment over it, and the command's own keys over that."""
+    faults: Sequence[Fault]
+    variables: Mapping[str, str]
+    """The environment's variables that count, by their keys."""
+
+    def named(self, fault: Fault) -> Fault:
+        """The fault with the variables that its value came from."""
+        return with_variables(fault, self.variables, self.in_file)
+
+
+def _read(
+    path: Path | None,
+    instance: str | None,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, Any],
+    *,
+    search: bool,
+) -> _Source:
+    if search:
+        path = find_config(path, environ)
+    try:
+        in_file = read_table(path) if path is not None else {}
+    except Faults as faults:
+        named = environ.get("LOGFAN_CONFIG")
+        if not named or path is None or Path(named).absolute() != path.absolute():
+            raise
+        raise Faults(
+            Fault(f"{fault.place} (from LOGFAN_CONFIG)", fault.problem) for fault in faults.faults
+        ) from None
+    from_environment, faults_of_variables = environment_table(environ)
+    table = laid_over(laid_over(in_file, from_environment), overrides)
+    variables = variables_by_key(environ)
+    if instance is not None:
+        table["instance"] = instance
+        variables["instance"] = "--instance"
+    for _, secret in secrets_in(table):
+        hide(secret)
+    return _Source(path, in_file, table, faults_of_variables, variables)
 
 
 def _contents(settings: Settings) -> dict[str, str]:
@@ -149,16 +210,19 @@ def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, A
     return result
 
 
-def _settings(table: Mapping[str, Any]) -> tuple[Settings | None, list[Fault]]:
+def _settings(
+    table: Mapping[str, Any], *, serves: bool = True
+) -> tuple[Settings | None, list[Fault]]:
+    """`serves`: whether metrics are served, so that the files of `http.tls` must be there."""
     try:
         settings = Settings.model_validate(table)
     except ValidationError as error:
         faults = faults_of(error, Settings, homes=HOMES)
         return None, [fault for fault in faults if fault.place != "sinks" or "sinks" in table]
-    return settings, _cross_faults(settings, table)
+    return settings, _cross_faults(settings, table, serves=serves)
 
 
-def _cross_faults(settings: Settings, table: Mapping[str, Any]) -> list[Fault]:
+def _cross_faults(settings: Settings, table: Mapping[str, Any], *, serves: bool) -> list[Fault]:
     """What is wrong between keys that are each right."""
     faults = []
     rabbitmq = settings.rabbitmq
@@ -174,13 +238,18 @@ def _cross_faults(settings: Settings, table: Mapping[str, Any]) -> list[Fault]:
             rabbitmq.read_urls()
         except Faults as error:
             faults += error.faults
-    for place, tls in (("rabbitmq.tls", rabbitmq.tls), ("http.tls", settings.http.tls)):
+    tables: list[tuple[str, TlsSettings | HttpTlsSettings]] = [("rabbitmq.tls", rabbitmq.tls)]
+    if serves:
+        tables.append(("http.tls", settings.http.tls))
+    for place, tls in tables:
         if tls.key_file is not None and tls.cert_file is None:
             faults.append(Fault(f"{place}.key_file", f"needs {place}.cert_file beside it"))
         for spoilt in faults_of_files(getattr(tls, "ca_file", None), tls.cert_file, tls.key_file):
             faults.append(_fault_of_file(place, spoilt))
     if settings.dead_letter_queue == settings.queue.name:
-        faults.append(Fault("dead_letter.queue", "must not be the queue that is consumed"))
+        faults.append(
+            Fault("dead_letter.queue", "must not be queue.name, the queue that is consumed")
+        )
     return faults
 
 
@@ -271,14 +340,6 @@ def _advice(specs: Sequence[SinkSpec]) -> list[str]:
                 f"sinks.{name}: advice() failed: {text_of(error, how=repr)}" for name in configs
             ]
     return said
-
-
-def _with_variable(fault: Fault, environ: Mapping[str, str]) -> Fault:
-    """Name the environment variable where the value came from there."""
-    variable = PREFIX + fault.place.upper().replace(".", "__")
-    if variable not in environ:
-        return fault
-    return Fault(f"{fault.place} (from {variable})", fault.problem, fault.value)
 
 
 def _warnings(settings: Settings) -> list[str]:

@@ -201,20 +201,98 @@ def test_all_faults_are_told_together(tmp_path: Path) -> None:
     assert "5 faults in" in result.output
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "words"),
-    [
-        ("LOGFAN_RABITMQ__PREFETCH", "5", 'did you mean "LOGFAN_RABBITMQ"'),
-        ("LOGFAN_RABBITMQ__PREFETCH", "lots", "rabbitmq.prefetch (from LOGFAN_RABBITMQ__PREFETCH)"),
-        ("LOGFAN_RABBITMQ__PREFECH", "5", '"prefetch"'),
-        ("LOGFAN_RABBITMQ__URLS", "amqp://h", "as JSON"),
-        ("LOGFAN_SINKS__A__FORMAT", "xml", "sinks.a.format (from LOGFAN_SINKS__A__FORMAT)"),
-    ],
-)
-def test_a_wrong_variable_is_named(tmp_path: Path, name: str, value: str, words: str) -> None:
-    result = check(tmp_path, SINK, **{name: value})
+VARIABLES: dict[str, tuple[str, dict[str, str], str]] = {
+    "table misspelt": ("", {"LOGFAN_RABITMQ__PREFETCH": "5"}, 'did you mean "LOGFAN_RABBITMQ"'),
+    "no number": (
+        "", {"LOGFAN_RABBITMQ__PREFETCH": "lots"},
+        "rabbitmq.prefetch (from LOGFAN_RABBITMQ__PREFETCH)",
+    ),
+    "key misspelt": (
+        "", {"LOGFAN_RABBITMQ__PREFECH": "5"},
+        "rabbitmq.prefech (from LOGFAN_RABBITMQ__PREFECH): unknown key",
+    ),
+    "no JSON": ("", {"LOGFAN_RABBITMQ__URLS": "amqp://h"}, "as JSON"),
+    "a sink's option": (
+        "", {"LOGFAN_SINKS__A__FORMAT": "xml"}, "sinks.a.format (from LOGFAN_SINKS__A__FORMAT)",
+    ),
+    "an item of a list": (
+        "", {"LOGFAN_RABBITMQ__URLS": '["http://h"]'},
+        "rabbitmq.urls.0 (from LOGFAN_RABBITMQ__URLS)",
+    ),
+    "a key of a table": (
+        "", {"LOGFAN_LOG": '{"level": "loud"}'}, "log.level (from LOGFAN_LOG)",
+    ),
+    "in lower case": (
+        "", {"logfan_log__Level": "loud"}, "log.level (from logfan_log__Level)",
+    ),
+    "the instance": ("", {"LOGFAN_INSTANCE": "a/b"}, "instance (from LOGFAN_INSTANCE)"),
+    "a value that does not go with the file's": (
+        '[rabbitmq]\nreconnect = { initial = "2s" }\n', {"LOGFAN_RABBITMQ__RECONNECT__MAX": "1s"},
+        "rabbitmq.reconnect.max is from LOGFAN_RABBITMQ__RECONNECT__MAX",
+    ),
+    "a URL beside the file's": (
+        '[rabbitmq]\nurl_file = "u"\n', {"LOGFAN_RABBITMQ__URLS": '["amqp://h"]'},
+        "rabbitmq.urls is from LOGFAN_RABBITMQ__URLS",
+    ),
+    "a file of URLs beside the file's": (
+        '[rabbitmq]\nurls = ["amqp://h"]\n', {"LOGFAN_RABBITMQ__URL_FILE": "u"},
+        "rabbitmq.url_file (from LOGFAN_RABBITMQ__URL_FILE): is set beside",
+    ),
+    "a file that is not there": (
+        "", {"LOGFAN_RABBITMQ__URL_FILE": "u"},
+        'rabbitmq.url_file (from LOGFAN_RABBITMQ__URL_FILE) = "u": cannot be read',
+    ),
+    "a CA that is not there": (
+        "", {"LOGFAN_RABBITMQ__TLS__CA_FILE": "ca"},
+        "rabbitmq.tls.ca_file (from LOGFAN_RABBITMQ__TLS__CA_FILE)",
+    ),
+    "the queue of the dead letters": (
+        '[dead_letter]\nqueue = "q"\n', {"LOGFAN_QUEUE__NAME": "q"},
+        "queue.name is from LOGFAN_QUEUE__NAME",
+    ),
+    "another kind, whose option is missing": (
+        "", {"LOGFAN_SINKS__A__KIND": "file"}, "sinks.a.kind is from LOGFAN_SINKS__A__KIND",
+    ),
+    "a sink that is nowhere else": (
+        "", {"LOGFAN_SINKS__ARCHIV__PATH": "x"},
+        "sinks.archiv.kind (from LOGFAN_SINKS__ARCHIV__PATH): is missing",
+    ),
+    "a plugin that is not there": (
+        "", {"LOGFAN_PLUGINS__DISABLED": '["nothing"]'},
+        "plugins.disabled (from LOGFAN_PLUGINS__DISABLED)",
+    ),
+    "a folder that is none": (
+        "", {"LOGFAN_PLUGINS__DIRECTORIES": '["/etc/hostname"]'},
+        "plugins.directories is from LOGFAN_PLUGINS__DIRECTORIES",
+    ),
+    "a port of the HTTP side": (
+        "", {"LOGFAN_HTTP__LISTEN": "nowhere"}, "http.listen (from LOGFAN_HTTP__LISTEN)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", VARIABLES)
+def test_a_fault_that_comes_from_a_variable_names_it(tmp_path: Path, what: str) -> None:
+    text, environ, words = VARIABLES[what]
+    result = check(tmp_path, text + SINK, **environ)
     assert result.exit_code == 78
     assert words in result.output
+
+
+def test_a_variable_that_names_the_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "away.toml"
+    result = CliRunner(env={"LOGFAN_CONFIG": str(file)}).invoke(main, ["check"])
+    assert result.exit_code == 78
+    assert f"{file} (from LOGFAN_CONFIG): cannot be read" in result.output
+
+
+def test_a_wrong_instance_of_the_command_line_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(SINK)
+    environ = {"LOGFAN_INSTANCE": "x"}
+    result = CliRunner(env=environ).invoke(main, ["check", "-c", str(file), "--instance", "a/b"])
+    assert result.exit_code == 78
+    assert "instance (from --instance)" in result.output
 
 
 def test_a_variable_overrides_the_file(tmp_path: Path) -> None:

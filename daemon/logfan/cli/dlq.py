@@ -298,10 +298,10 @@ def _matching(dead: "DeadQueue", sink: str | None, most: int) -> "Iterator[Found
 
 
 def _settings(config: Path | None, instance: str | None) -> "Settings":
-    from logfan.setup import find_config, prepare
+    from logfan.setup import find_config, read_settings
 
     try:
-        return prepare(config, instance=instance).settings
+        return read_settings(config, instance=instance)
     except Faults as faults:
         refuse(faults, find_config(config, os.environ))
 

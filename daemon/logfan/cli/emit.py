@@ -55,13 +55,13 @@ def emit(
     from logfan.broker import Kind
     from logfan.link import Interrupted, LinkError
     from logfan.publish import Publisher
-    from logfan.setup import find_config, prepare
+    from logfan.setup import find_config, read_settings
 
     properties: dict[str, Any] = {"headers": _headers(headers)} if headers else {}
     if content_type:
         properties["content_type"] = content_type
     try:
-        settings = prepare(config, instance=instance).settings
+        settings = read_settings(config, instance=instance)
     except Faults as faults:
         refuse(faults, find_config(config, os.environ))
     publisher: Publisher | None = None
