@@ -90,12 +90,33 @@ def dead_letter_without_confirm() -> None:
     def make(send: Any) -> Any:
         def trusting(letters: Any, refusals: Any) -> Any:
             sending = send(letters, refusals)
-            sending.end(None)
+            for index in range(len(refusals)):
+                sending.end(index, None)
+            sending.end = lambda *_: None
             return sending
 
         return trusting
 
     _patch("logfan.dead_letter", "DeadLetters.send", make)
+
+
+@_defect
+def late_confirm_counted() -> None:
+    """A confirm that comes on a channel that was left counts for the one that is used now."""
+    newest: list[Any] = []
+
+    def make_begin(begin: Any) -> Any:
+        def noted(confirms: Any, **keywords: Any) -> None:
+            newest[:] = [confirms]
+            begin(confirms, **keywords)
+
+        return noted
+
+    _patch("logfan.confirms", "Confirms.begin", make_begin)
+    _patch(
+        "logfan.confirms", "Confirms._confirmed",
+        lambda confirmed: lambda _, frame: confirmed(newest[0], frame),
+    )  # fmt: skip
 
 
 @_defect

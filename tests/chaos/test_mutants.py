@@ -136,6 +136,26 @@ def dead_letter_queue_gone(stage: Stage) -> None:
     wait_until(lambda: stage.daemon.acked() == 2 * REFUSE, "the second as well")
 
 
+def late_confirm_of_the_connection_before(stage: Stage) -> None:
+    dead, proxy = f"{stage.daemon.names.queue}.dead", stage.proxy
+    wait_until(lambda: dead in stage.node.ctl("list_queues", "name"), "its queue is declared")
+    with channel(stage.node.url) as admin:
+        admin.queue_delete(dead)
+    proxy.withhold_confirms()
+    stage.deck.publish(REFUSE)
+    wait_until(lambda: proxy.counts.withheld == 1, "the letter came back, its confirm is under way")
+    wait_until(lambda: proxy.counts.withheld == 2, "it is sent on the next connection")
+    connections = proxy.counts.open
+    proxy.let_first_pass()
+    wait_until(lambda: proxy.counts.open == connections - 1, "the connection before is closed")
+    # The letter on its way now does not arrive.
+    with channel(stage.node.url) as admin:
+        admin.queue_delete(dead)
+    proxy.cut_withheld()
+    proxy.heal()
+    wait_until(lambda: stage.daemon.acked() == REFUSE, "the refused one is dead-lettered")
+
+
 def exchange_made_anew(stage: Stage) -> None:
     names = stage.daemon.names
     stage.deck.publish(10)
@@ -187,6 +207,7 @@ SCENARIOS: dict[str, tuple[Callable[[Stage], None], str, str]] = {
         killed_after_a_settlement_of_the_channel_before, "troubled", "lost",
     ),
     "dead-letter-without-confirm": (dead_letter_queue_gone, "troubled", "lost"),
+    "late-confirm-counted": (late_confirm_of_the_connection_before, "troubled", "lost"),
     "not-bound-again": (exchange_made_anew, "raw", "lost"),
     "torn-line-not-mended": (started_on_a_torn_line, "raw", "corrupt"),
     "half-write-not-taken-back": (disk_full_in_the_middle_of_a_batch, "raw", "duplicated"),
@@ -194,7 +215,7 @@ SCENARIOS: dict[str, tuple[Callable[[Stage], None], str, str]] = {
 }  # fmt: skip
 
 
-REFUSING = {dead_letter_queue_gone}
+REFUSING = {dead_letter_queue_gone, late_confirm_of_the_connection_before}
 """Scenarios in which the troubled sink refuses each fifth record."""
 
 
