@@ -63,8 +63,10 @@ ALLOWED: dict[str, set[str]] = {
     "declaring": {"topology"},
     "binding": {"config", "shape", "topology"},
     "lookout": {"binding", "declaring", "topology"},
+    "stream_watch": {"frames", "wire"},
     "subscription": {
-        "binding", "broker", "config", "declaring", "frames", "lookout", "topology", "wire",
+        "binding", "broker", "config", "declaring", "lookout", "shape", "stream_watch", "topology",
+        "wire",
     },
     "dead_letter": {
         "backoff", "broker", "codec", "config", "confirms", "declaring", "faults", "foreign",

@@ -36,6 +36,8 @@ class Trouble:
     why: str
     at_declaration: bool = False
     """True where trying again cannot help until somebody changes something: exit 77 at start."""
+    is_final: bool = False
+    """True where no attempt can have worked before: exit 77 at any time."""
 
 
 def address_of(url: str) -> str:

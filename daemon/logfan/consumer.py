@@ -244,7 +244,8 @@ class Consumer:
     def _came_to_nothing(self, trouble: Trouble, subscription: Subscription | None = None) -> None:
         """The end of an attempt, or of a subscription: another one, or the end."""
         self._failures += 1
-        if self._began is None and self._patience.is_over(trouble, self._failures, self._ways):
+        may_end = self._began is None or trouble.is_final
+        if may_end and self._patience.is_over(trouble, self._failures, self._ways):
             self._end(trouble, subscription)
             return
         self._back_off(trouble)

@@ -15,6 +15,7 @@ from logfan.config import (
     HOMES,
     HttpTlsSettings,
     PluginSettings,
+    QueueSettings,
     Settings,
     SinkSettings,
     TlsSettings,
@@ -246,6 +247,7 @@ def _cross_faults(settings: Settings, table: Mapping[str, Any], *, serves: bool)
             faults.append(Fault(f"{place}.key_file", f"needs {place}.cert_file beside it"))
         for spoilt in faults_of_files(getattr(tls, "ca_file", None), tls.cert_file, tls.key_file):
             faults.append(_fault_of_file(place, spoilt))
+    faults += _queue_kind_faults(settings.queue)
     if settings.dead_letter_queue == settings.queue.name:
         faults.append(
             Fault("dead_letter.queue", "must not be queue.name, the queue that is consumed")
@@ -256,6 +258,25 @@ def _cross_faults(settings: Settings, table: Mapping[str, Any], *, serves: bool)
 def _fault_of_file(place: str, spoilt: TlsFileError) -> Fault:
     key = f"{place}.{spoilt.key}"
     return Fault(key, spoilt.problem, shown(key, str(spoilt.file), _PATH_LENGTH))
+
+
+def _queue_kind_faults(queue: QueueSettings) -> list[Fault]:
+    """A type of queue, among its arguments, that logfan cannot live with."""
+    kind = queue.kind
+    if kind == "classic" or (kind == "quorum" and queue.type != "exclusive"):
+        return []
+    place, value = "queue.arguments.x-queue-type", shown("x-queue-type", kind)
+    if kind == "stream":
+        return [
+            Fault(
+                place,
+                "a stream takes nothing back that was not acknowledged, so messages would be lost; "
+                'leave it out, or write "classic" or "quorum"',
+                value,
+            )
+        ]
+    allowed = '"classic"' if queue.type == "exclusive" else '"classic" or "quorum"'
+    return [Fault(place, f"must be {allowed}", value)]
 
 
 def _kinds(table: Mapping[str, Any]) -> tuple[Mapping[str, SinkKind], list[Fault]]:

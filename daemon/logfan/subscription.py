@@ -17,28 +17,13 @@ from logfan.binding import Binding, Look
 from logfan.broker import Kind, Trouble, address_of, broker_version, trouble_of
 from logfan.config import ExchangeSettings, QueueSettings
 from logfan.declaring import Declaring
-from logfan.frames import Run
 from logfan.lookout import Lookout
+from logfan.shape import stream_text
+from logfan.stream_watch import Receiver, StreamWatch
 
 log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 3.0
-
-
-class Receiver(Protocol):
-    """Who takes the messages, on the I/O thread."""
-
-    read_bytes: int
-    """So many may come with one read, where that is more than usual."""
-
-    def deliver(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        """One message; pika's callback."""
-
-    def deliver_run(self, channel: Any, run: Run) -> None:
-        """Messages that came together."""
-
-    def now(self) -> float:
-        """The time that they bear, in seconds since 1970."""
 
 
 class Events(Protocol):
@@ -221,14 +206,20 @@ class Subscription:
             return
         # What is set here holds for the consumer that comes, not for one that is there.
         self._consuming.basic_qos(prefetch_count=self._prefetch)
-        self._consumer_tag = self._consuming.basic_consume(
-            self._declared.queue, self._receiver.deliver, callback=self._on_consuming
-        )
         receiver = self._receiver
+        if not self._declared.kind:
+            receiver = StreamWatch(receiver, self._on_stream)
+        self._consumer_tag = self._consuming.basic_consume(
+            self._declared.queue, receiver.deliver, callback=self._on_consuming
+        )
         self._connection.stream(
             self._consuming, self._consumer_tag, receiver.deliver_run, receiver.now,
             most_bytes=receiver.read_bytes,
         )  # fmt: skip
+
+    def _on_stream(self) -> None:
+        why = stream_text(self._declared.queue)
+        self._end(Trouble(Kind.REFUSED, why, at_declaration=True, is_final=True))
 
     def _on_consuming(self, _frame: Any) -> None:
         if self._over:

@@ -17,7 +17,7 @@ from pika import spec
 from logfan.api import Properties, Record, RecordsRejected, Sink, SinkConfig, SinkUnavailable
 from logfan.frames import Run
 from logfan.letters import Refusal, Unsent
-from logfan.subscription import Receiver
+from logfan.stream_watch import Receiver
 from logfan.topology import Declared
 from support.strands import Strand, Time
 

@@ -109,6 +109,24 @@ HOSTILE: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "listen on a wild port": (
         f'[http]\nlisten = "127.0.0.1:99999"\n{SINK}', ("http.listen", "65535"),
     ),
+    "a stream among the queue's arguments": (
+        f'[queue]\narguments = {{ x-queue-type = "stream" }}\n{SINK}',
+        ('queue.arguments.x-queue-type = "stream"', "messages would be lost", '"classic"'),
+    ),
+    "a type of queue that there is not": (
+        f'[queue]\narguments = {{ x-queue-type = "quantum" }}\n{SINK}',
+        ("queue.arguments.x-queue-type", '"classic" or "quorum"'),
+    ),
+    "an exclusive quorum queue": (
+        f'[queue]\ntype = "exclusive"\narguments = {{ x-queue-type = "quorum" }}\n{SINK}',
+        ("queue.arguments.x-queue-type", 'must be "classic"'),
+    ),
+    "no delivery limit": (
+        f"[queue]\ndelivery_limit = 0\n{SINK}", ("queue.delivery_limit = 0", '"none"'),
+    ),
+    "an odd delivery limit": (
+        f'[queue]\ndelivery_limit = "few"\n{SINK}', ("queue.delivery_limit", '"none"'),
+    ),
     "dead letters into the same queue": (
         f'[dead_letter]\nqueue = "logfan"\n{SINK}', ("dead_letter.queue", "consumed"),
     ),

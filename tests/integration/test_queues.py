@@ -1,0 +1,113 @@
+"""Queues of any nature, made by others or by a virtual host's default, on a real RabbitMQ."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from logfan.testing.node import RabbitNode
+from support.broker import Names, channel, publish
+from support.daemon import DaemonProcess
+from support.waiting import wait_until
+
+RAW = '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
+STREAM = {"x-queue-type": "stream"}
+QUORUM = {"x-queue-type": "quorum"}
+
+
+def made(url: str, names: Names, arguments: Mapping[str, Any], **properties: Any) -> None:
+    """An exchange, and a queue as somebody else would make it, bound to it."""
+    with channel(url) as admin:
+        admin.exchange_declare(names.exchange, "fanout")
+        admin.queue_declare(
+            names.queue, arguments=dict(arguments), **{"durable": True, **properties}
+        )
+        admin.queue_bind(names.queue, names.exchange)
+
+
+def lines(folder: Path, name: str = "raw.log") -> list[bytes]:
+    path = folder / name
+    return path.read_bytes().splitlines() if path.exists() else []
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {}, {"LOGFAN_QUEUE__TYPE": "quorum"}, {"LOGFAN_QUEUE__DECLARE": "passive"},
+    ],
+    ids=["classic", "quorum", "passive"],
+)  # fmt: skip
+def test_a_stream_is_refused_with_the_reason(
+    node: RabbitNode, names: Names, tmp_path: Path, environ: Mapping[str, str]
+) -> None:
+    made(node.url, names, {**STREAM, "x-max-age": "1h"})
+    daemon = DaemonProcess(tmp_path, node.url, names, RAW, environ=environ)
+    daemon.start(ready=False)
+    assert daemon.wait() == 77
+    assert f"queue {names.queue!r} is a stream" in daemon.log()
+    assert "bind a classic or a quorum queue" in daemon.log()
+
+
+@pytest.mark.parametrize("fast", ["true", "false"])
+def test_a_stream_that_may_not_be_asked_for_is_found_out_before_a_message_is_taken(
+    node: RabbitNode, names: Names, tmp_path: Path, fast: str
+) -> None:
+    made(node.url, names, STREAM)
+    environ = {"LOGFAN_QUEUE__DECLARE": "never", "LOGFAN_RABBITMQ__FAST_PATH": fast}
+    with DaemonProcess(tmp_path, node.url, names, RAW, environ=environ) as daemon:
+        publish(node.url, names.exchange, [b"one", b"two"])
+        assert daemon.wait() == 77
+        assert "is a stream" in daemon.log()
+        assert "went back" not in daemon.log()
+        assert "handed back" not in daemon.log()
+    assert lines(tmp_path) == []
+
+
+def test_without_permission_to_ask_a_stream_is_found_out_too(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    made(node.url, names, STREAM)
+    with channel(node.url) as admin:
+        admin.queue_declare(f"{names.queue}.dead", durable=True)
+    node.ctl("add_user", "reader", "reader")
+    node.ctl("set_permissions", "reader", "^$", ".*", ".*")
+    try:
+        url = node.url.replace("guest:guest", "reader:reader")
+        with DaemonProcess(tmp_path, url, names, RAW) as daemon:
+            publish(node.url, names.exchange, [b"one"])
+            assert daemon.wait() == 77
+            assert "is a stream" in daemon.log()
+    finally:
+        node.ctl("delete_user", "reader")
+
+
+@pytest.mark.parametrize("default", ["stream", "quorum"])
+def test_our_queues_are_what_the_config_says_whatever_the_virtual_hosts_default(
+    node: RabbitNode, names: Names, tmp_path: Path, default: str
+) -> None:
+    vhost = f"of-{default}s"
+    node.ctl("add_vhost", vhost, "--default-queue-type", default)
+    node.ctl("set_permissions", "-p", vhost, "guest", ".*", ".*", ".*")
+    url = node.url_of(vhost)
+    with DaemonProcess(tmp_path, url, names, RAW) as daemon:
+        publish(url, names.exchange, [b"hello"])
+        wait_until(lambda: daemon.acked() == 1, "it is acknowledged")
+        listed = node.ctl("list_queues", "--no-table-headers", "-p", vhost, "name", "type")
+        assert dict(line.split("\t") for line in listed.splitlines() if "\t" in line) == {
+            names.queue: "classic", f"{names.queue}.dead": "classic",
+        }  # fmt: skip
+        # Once more on the same queues: nothing differs.
+        assert daemon.stop() == 0
+        daemon.start()
+        assert "is used as it stands" not in daemon.log()
+
+
+def test_a_queue_from_before_the_type_was_sent_is_used_without_a_word(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    made(node.url, names, {})
+    with DaemonProcess(tmp_path, node.url, names, RAW) as daemon:
+        publish(node.url, names.exchange, [b"hello"])
+        wait_until(lambda: daemon.acked() == 1, "it is acknowledged")
+        assert "is used as it stands" not in daemon.log()
