@@ -12,6 +12,9 @@ Format = Literal["json", "text", "raw"]
 LONG_BODY_BYTES = 1 << 20
 """The line of a longer body is made and written in pieces: it may be many times as long."""
 
+BEGINNINGS: dict[Format, bytes] = {"json": b'{"received_at":"', "text": b"", "raw": b""}
+"""What each line of a format begins with."""
+
 _BODY = attrgetter("body")
 _LONG = 65536
 _TABLE_MAX = 4096

@@ -8,6 +8,7 @@ import resource
 import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from logfan import SinkUnavailable
@@ -35,25 +36,67 @@ _WORDS = {
     errno.ENAMETOOLONG: "the name is too long",
     errno.EMFILE: "too many open files; lower max_open_files, or raise the service's LimitNOFILE",
     errno.ESTALE: "the network file system lost the file",
+    errno.EILSEQ: "the file system takes no such name",
 }
+_ANOTHER_SINK = "another sink of this daemon"
+_NO_INODES = (
+    "no free inodes, though there is room for bytes: remove files, or have messages bring about "
+    "fewer (max_files)"
+)
+_NO_LOCKS = (
+    "the file system has no locks (flock), without which two processes could tear each other's "
+    "lines; mount it with locks (NFS: without nolock, with lockd running), or take a path on "
+    "another file system"
+)
+_TAKEN_FOR_GOOD = frozenset(
+    (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO)
+)
+_TAKEN = _TAKEN_FOR_GOOD | {errno.EINVAL, errno.EILSEQ, errno.ENODEV}
+_DENIED = (errno.EACCES, errno.EPERM)
 
 
 def unavailable(path: str, error: OSError) -> SinkUnavailable:
     """The error in words, as the sink's trouble."""
+    return SinkUnavailable(_in_words(path, error))
+
+
+def _in_words(path: str, error: OSError) -> str:
     name = errno.errorcode.get(error.errno or 0, "")
     words = _WORDS.get(error.errno or 0, (error.strerror or str(error)).lower())
-    return SinkUnavailable(f"{path}: {words} ({name})" if name else f"{path}: {words}")
+    if error.errno == errno.ENOSPC and _has_no_inodes(path):
+        words = _NO_INODES
+    return f"{path}: {words} ({name})" if name else f"{path}: {words}"
+
+
+def _has_no_inodes(path: str) -> bool:
+    for place in (Path(path), *Path(path).parents):
+        with suppress(OSError):
+            disk = os.statvfs(place)
+            return disk.f_files > 0 and disk.f_favail == 0 and disk.f_bavail > 0
+    return False
+
+
+class Taken(SinkUnavailable):
+    """A name that a message decided on is something else already, and no file for its lines."""
+
+    def __init__(self, why: str, *, lasting: bool) -> None:
+        super().__init__(why)
+        self.lasting = lasting
+        """Whether waiting does not help."""
 
 
 class Held(SinkUnavailable):
     """Somebody has the file open and locked."""
 
     def __init__(self, path: str, here: os.stat_result) -> None:
+        holder = _holder(here.st_ino)
         super().__init__(
-            f"{path}: {_holder(here.st_ino)} writes to it; give each instance and each sink a path "
+            f"{path}: {holder} writes to it; give each instance and each sink a path "
             "of its own, for example with {instance}"
         )
         self.identity = (here.st_dev, here.st_ino)
+        self.is_ours = holder == _ANOTHER_SINK
+        """Whether it is another sink of this daemon."""
 
 
 class Full(SinkUnavailable):
@@ -64,13 +107,46 @@ class Full(SinkUnavailable):
         self.most_bytes = most_bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """What was appended to a file that was closed or moved aside before it was settled."""
+
+    place: str
+    untrusted: int
+    identity: tuple[int, int]
+    size: int
+    """The file's."""
+    count: int
+    """Bytes at its end that are not settled."""
+    aside: bool = False
+    """Whether it was rotated: with nothing in it, it would count among those that stay."""
+
+    def take_back(self) -> None:
+        """Cut it off, where the file is there and nobody wrote to it since."""
+        name = os.path.basename(self.place)  # noqa: PTH119 - text alone
+        with suppress(OSError), folder_of(self.place, self.untrusted) as folder:
+            fd = os.open(name, _FLAGS | os.O_NOFOLLOW, dir_fd=folder)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                here = os.fstat(fd)
+                if (here.st_dev, here.st_ino, here.st_size) == (*self.identity, self.size):
+                    os.ftruncate(fd, self.size - self.count)
+                    if self.aside and self.size == self.count:
+                        os.unlink(name, dir_fd=folder)
+            finally:
+                os.close(fd)
+
+
 class LogFile:
     """Opened for appending, by this process alone."""
 
-    def __init__(self, path: str, *, durable: bool, untrusted: int, log: logging.Logger) -> None:
+    def __init__(
+        self, path: str, *, durable: bool, untrusted: int, beginning: bytes, log: logging.Logger
+    ) -> None:
         """Open or create it, with its folders. `durable`: `sync` makes what was written durable.
-        In the last `untrusted` parts of the path symbolic links are refused.
-        Raises SinkUnavailable."""
+        In the last `untrusted` parts of the path, which messages decided on, symbolic links are
+        refused. `beginning`: of each line; empty where lines have none in common.
+        Raises SinkUnavailable; `Taken` where that is a matter of the untrusted parts."""
         self.path = path
         self.names: list[str] = []
         """The paths under which the sink knows it: more than one where the file system takes
@@ -85,6 +161,7 @@ class LogFile:
         """Where it lies: the path, or where the operator's own link for the file leads."""
         self._durable = durable
         self._untrusted = untrusted
+        self._beginning = beginning
         self._log = log
         self._unsynced = False
         self._unsettled = 0
@@ -99,7 +176,7 @@ class LogFile:
                 self._begin(folder)
         except OSError as error:
             self.close()
-            raise unavailable(path, error) from None
+            raise self._trouble(error) from None
         except BaseException:
             self.close()
             raise
@@ -152,6 +229,21 @@ class LogFile:
         """What was appended so far stays: `take_back` goes no further back than this."""
         self._unsettled = 0
 
+    @property
+    def unsettled(self) -> Unsettled | None:
+        """What would have to be taken back once this is closed."""
+        if not (self._unsettled and self.regular):
+            return None
+        here = os.fstat(self._fd)
+        return Unsettled(
+            self.place, self._untrusted, (here.st_dev, here.st_ino), here.st_size, self._unsettled
+        )
+
+    def carry(self, unsettled: Unsettled | None) -> None:
+        """It was closed meanwhile: what was not settled then is still not."""
+        if unsettled is not None and unsettled.size == self.size:
+            self._unsettled += unsettled.count
+
     def take_back(self) -> None:
         """Cut off what was appended since the last `settle`: the host will write it again."""
         unsettled, self._unsettled = self._unsettled, 0
@@ -163,10 +255,12 @@ class LogFile:
         with suppress(OSError):
             os.ftruncate(self._fd, max(0, os.fstat(self._fd).st_size - unsettled))
 
-    def rotate(self, name_aside: Callable[[int, str], str]) -> None:
+    def rotate(self, name_aside: Callable[[int, str], str]) -> Unsettled | None:
         """Move the file aside and go on with a new one of the same name, locked all the time.
-        `name_aside` gets folder and name, and gives a free name. Raises SinkUnavailable."""
+        `name_aside` gets folder and name, and gives a free name. Gives what is not settled of the
+        old one. Raises SinkUnavailable."""
         self.sync()
+        left = self.unsettled
         old, name = self._fd, os.path.basename(self.place)  # noqa: PTH119 - text alone
         try:
             with folder_of(self.place, self._untrusted) as folder:
@@ -181,6 +275,8 @@ class LogFile:
                 self._begin(folder)
         except OSError as error:
             raise unavailable(self.path, error) from None
+        beside = self.place[: len(self.place) - len(name)] + aside
+        return left and replace(left, place=beside, aside=True)
 
     def is_current(self) -> bool:
         """Whether the path still leads to this file: nobody renamed or deleted it."""
@@ -230,16 +326,30 @@ class LogFile:
         self.regular = stat.S_ISREG(here.st_mode)
         if not self.regular:
             if self._untrusted or not stat.S_ISCHR(here.st_mode):
-                kinds = (
-                    "no regular file" if self._untrusted else "neither a regular file nor a device"
-                )
-                raise SinkUnavailable(f"{self.path}: is {kinds}")
+                if self._untrusted:
+                    raise Taken(f"{self.path}: is no regular file", lasting=True)
+                raise SinkUnavailable(f"{self.path}: is neither a regular file nor a device")
             return False
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Held(self.path, here) from None
+        except OSError as error:
+            name = errno.errorcode.get(error.errno or 0, "")
+            raise SinkUnavailable(f"{self.path}: {_NO_LOCKS} ({name})") from None
         return True
+
+    def _trouble(self, error: OSError) -> SinkUnavailable:
+        """Whose trouble it is: where the folder above all that messages decided on is sound, it
+        may be that of the name alone."""
+        words = _in_words(self.path, error)
+        above = "/".join(self.path.split("/")[: -self._untrusted]) if self._untrusted else ""
+        if self._untrusted and Path(above or ("/" if self.path[:1] == "/" else ".")).is_dir():
+            if error.errno in _TAKEN:
+                return Taken(words, lasting=error.errno in _TAKEN_FOR_GOOD)
+            if error.errno in _DENIED and os.path.lexists(self.path):
+                return Taken(words, lasting=False)
+        return SinkUnavailable(words)
 
     def _begin(self, folder: int) -> None:
         """Make a new file's name durable, and an old one's last line whole."""
@@ -261,16 +371,34 @@ class LogFile:
         return min((limit for limit in limits if limit > 0), default=None)
 
     def _mend(self) -> None:
-        """Cut off a last line without its end: a crash tore it, and it was never acknowledged."""
+        """Make the last line whole where it has no end. One that a crash tore is cut off, as it was
+        never acknowledged; what may be somebody else's stays."""
         end = _end_of_last_line(self._fd, self.size)
-        if end < self.size:
+        size = self.size - end
+        if not size:
+            return
+        if self._may_be_torn(end):
             self._log.warning(
                 "%s: cut off a torn last line of %d bytes, left by a crash; its message was not "
-                "acknowledged and comes again", self.path, self.size - end,
+                "acknowledged and comes again", self.path, size,
             )  # fmt: skip
             os.ftruncate(self._fd, end)
-            os.fdatasync(self._fd)
             self.size = end
+        else:
+            self._log.warning(
+                "%s: its last line, of %d bytes, has no end and does not look like one of this "
+                "sink; it stays and gets a line end", self.path, size,
+            )  # fmt: skip
+            self.size += os.write(self._fd, b"\n")
+        os.fdatasync(self._fd)
+
+    def _may_be_torn(self, at: int) -> bool:
+        """Whether what begins at `at` and has no end may be a line of ours."""
+        if not self._beginning:
+            return at > 0  # some line must have been whole
+        begin = os.pread(self._fd, len(self._beginning), at)
+        # A crash of the machine leaves zeros where the bytes did not get to the disk.
+        return self._beginning.startswith(begin.rstrip(b"\0"))
 
 
 def _is_called(folder: int, name: str, fd: int) -> bool:
@@ -311,5 +439,5 @@ def _holder(inode: int) -> str:
             words = line.split()
             if words[1] == "FLOCK" and words[5].endswith(f":{inode}"):
                 pid = int(words[4])
-                return "another sink of this daemon" if pid == os.getpid() else f"process {pid}"
+                return _ANOTHER_SINK if pid == os.getpid() else f"process {pid}"
     return "another process"

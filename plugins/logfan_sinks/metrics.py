@@ -1,6 +1,7 @@
 """The sink `metrics`: counters, gauges and histograms from the fields of JSON records."""
 
 import math
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Annotated, Any, Self
@@ -63,13 +64,14 @@ class MetricsSink(logfan.Sink):
             maximum = self.config.max_series
             metrics = [Series(d, maximum) for d in self.config.definitions()]
             self._not_json = 0
-            self._collector = _SinkCollector(self.name, metrics, lambda: self._not_json)
+            self._collector = _SinkCollector(metrics)
             try:
                 REGISTRY.register(self._collector)
             except ValueError as error:
                 raise logfan.SinkUnavailable(f"a metric's name is taken: {error}") from None
             # Last, so that an open that failed is made anew and a close has nothing to undo.
             self._metrics = metrics
+            _OWN.add(self.name, metrics, lambda: self._not_json)
 
     def write(self, records: Sequence[logfan.Record]) -> None:
         """Count them. Nothing in here can fail half way: what is odd is counted as skipped."""
@@ -109,6 +111,7 @@ class MetricsSink(logfan.Sink):
         """Show them no longer."""
         if hasattr(self, "_metrics"):
             REGISTRY.unregister(self._collector)
+            _OWN.remove(self._metrics)
 
     @classmethod
     def conflicts(cls, configs: Mapping[str, Any]) -> Mapping[str, str]:
@@ -127,10 +130,10 @@ class MetricsSink(logfan.Sink):
 
 
 class _SinkCollector(Collector):
-    def __init__(self, sink: str, metrics: Sequence[Series], not_json: Callable[[], int]) -> None:
-        self._sink = sink
+    """What one sink was told to show."""
+
+    def __init__(self, metrics: Sequence[Series]) -> None:
         self._metrics = metrics
-        self._not_json = not_json
 
     def describe(self) -> Iterator[Metric]:
         """The names alone, so that registering them finds a clash and needs no scrape."""
@@ -140,29 +143,68 @@ class _SinkCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         for metric in self._metrics:
             yield _expose(metric)
-        # The sink's own counts are families of their own name for each sink: two sinks of this
-        # kind may not show one family twice.
-        label = self._sink.replace("-", "_")
-        skipped = CounterMetricFamily(
-            f"logfan_metrics_sink_{label}_skipped_records",
-            "Records without a usable number for a metric",
-            labels=["metric"],
+
+
+class _OwnCounts(Collector):
+    """What all sinks of this kind count beside: one family each, with the sink's name as a label,
+    as no family may be shown twice."""
+
+    def __init__(self) -> None:
+        self._sinks: list[tuple[str, Sequence[Series], Callable[[], int]]] = []
+        self._registered = False
+
+    def add(self, sink: str, metrics: Sequence[Series], not_json: Callable[[], int]) -> None:
+        """Show these from now on."""
+        with _LOCK:
+            self._sinks = [*self._sinks, (sink, metrics, not_json)]
+            if not self._registered:
+                self._registered = True
+                REGISTRY.register(self)
+
+    def remove(self, metrics: Sequence[Series]) -> None:
+        """Show them no longer."""
+        with _LOCK:
+            self._sinks = [one for one in self._sinks if one[1] is not metrics]
+
+    def describe(self) -> Iterator[Metric]:
+        yield from self._families()
+
+    def collect(self) -> Iterator[Metric]:
+        sinks = self._sinks
+        if not sinks:
+            return
+        skipped, overflowed, no_json = self._families()
+        for sink, metrics, not_json in sinks:
+            for metric in metrics:
+                name = _family(metric.definition)
+                skipped.add_metric([sink, name], metric.skipped)
+                overflowed.add_metric([sink, name], metric.overflowed)
+            no_json.add_metric([sink], not_json())
+        yield from (skipped, overflowed, no_json)
+
+    @staticmethod
+    def _families() -> tuple[CounterMetricFamily, CounterMetricFamily, CounterMetricFamily]:
+        return (
+            CounterMetricFamily(
+                "logfan_metrics_sink_skipped_records",
+                "Records without a usable number for a metric",
+                labels=["sink", "metric"],
+            ),
+            CounterMetricFamily(
+                "logfan_metrics_sink_overflowed_records",
+                "Records counted under the label value `other`, beyond max_series",
+                labels=["sink", "metric"],
+            ),
+            CounterMetricFamily(
+                "logfan_metrics_sink_not_json_records",
+                "Records whose body is not JSON",
+                labels=["sink"],
+            ),
         )
-        overflowed = CounterMetricFamily(
-            f"logfan_metrics_sink_{label}_overflowed_records",
-            "Records counted under the label value `other`, beyond max_series",
-            labels=["metric"],
-        )
-        for metric in self._metrics:
-            skipped.add_metric([_family(metric.definition)], metric.skipped)
-            overflowed.add_metric([_family(metric.definition)], metric.overflowed)
-        yield skipped
-        yield overflowed
-        yield CounterMetricFamily(
-            f"logfan_metrics_sink_{label}_not_json_records",
-            "Records whose body is not JSON",
-            float(self._not_json()),
-        )
+
+
+_LOCK = threading.Lock()
+_OWN = _OwnCounts()
 
 
 def _family(definition: Definition) -> str:

@@ -1,6 +1,7 @@
 """`{date}` and its like into a path; what comes from a message cannot leave its place. Pure."""
 
 import hashlib
+import os
 import re
 import socket
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ _UNSAFE = re.compile(
     "[/\\x00-\\x1f\\x7f-\\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
 _OTHER = "_other"
+_NAME_BYTES = 255
 _HOUR_SECONDS = 3600
 
 
@@ -74,6 +76,18 @@ class PathTemplate:
         inner = [".+".join(map(re.escape, part.split("\0"))) for part in parts[-self.untrusted :]]
         return outer, [re.compile(part, re.DOTALL) for part in inner]
 
+    def all_paths(self) -> re.Pattern[str]:
+        """What the absolute paths look like, of any time, where no message decides on them."""
+        marks = {"date": "\0d", "hour": "\0h"}
+        pieces = [
+            (marks.get(piece) or self._fixed[piece]) if at % 2 else piece
+            for at, piece in enumerate(self._pieces)
+        ]
+        whole = re.escape(os.path.abspath("".join(pieces)))  # noqa: PTH100 - a pure look at text
+        for mark, shape in (("\0d", r"\d{4}-\d\d-\d\d"), ("\0h", r"\d\d")):
+            whole = whole.replace(re.escape(mark), shape)
+        return re.compile(whole)
+
     def _fill(self, hour: int, names: tuple[str, ...]) -> str:
         components = self._filled(hour, names).split("/")
         if self.untrusted:
@@ -103,10 +117,31 @@ def _plain(text: str) -> str:
     return "/".join([first, *(part for part in rest if part not in ("", "."))])
 
 
+def too_long(template: PathTemplate, suffix: int = 0) -> str | None:
+    """Why no file system takes this path, or `suffix` more bytes behind it; None where one may."""
+    # Fields of messages are cut where they are too long, and leave room for rotation.
+    *folders, name = template.other(0).split("/")
+    size = len(os.fsencode(name)) + (0 if template.untrusted else suffix)
+    longest = max([size, *(len(os.fsencode(folder)) for folder in folders)])
+    if longest <= _NAME_BYTES:
+        return None
+    if suffix and size == longest:
+        return (
+            f"has a name of {size - suffix} bytes: {_NAME_BYTES} are allowed, and that leaves no "
+            f"room for the {suffix} that rotation adds"
+        )
+    return f"has a name of {longest} bytes in it; file systems take {_NAME_BYTES}"
+
+
 def check_template(text: str) -> str:
     """Raise ValueError where the text is no usable path; gives it back where it is."""
     if not text or "\0" in text or text.endswith("/"):
         raise ValueError("must name a file")
+    if text.startswith("~"):
+        raise ValueError(
+            "begins with ~, which a shell expands and logfan does not: write the whole path "
+            "(./~ for a folder of that name)"
+        )
     if any(brace in _FIELD.sub("", text) for brace in "{}"):
         raise ValueError(f"has a brace without its partner; {_HELP}")
     for name in _FIELD.findall(text):

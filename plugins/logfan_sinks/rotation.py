@@ -11,6 +11,7 @@ import os
 import queue
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -31,6 +32,14 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WAITING_MAX = 1000
 _CLOSE_SECONDS = 5.0
+_STAMP_BYTES = len(".20261124T101500.123456Z")
+_GAP_SECONDS = 30 * 86400.0
+_DOUBT_SECONDS = 86400.0
+
+
+def suffix_bytes(compress: str) -> int:
+    """How much longer than the file's name those of its rotated ones may be."""
+    return _STAMP_BYTES + (len(_SUFFIXES[compress] + _PART) if _SUFFIXES[compress] else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +86,13 @@ def rotated_files(folder: int, name: str) -> list[Rotated]:
 class Archivist:
     """Prunes and compresses rotated files on a thread of its own, one at a time."""
 
-    def __init__(self, *, compress: str, keep: Keep, log: logging.Logger) -> None:
+    def __init__(self, *, compress: str, keep: Keep, now: float, log: logging.Logger) -> None:
+        """`now`: by the clock that stamps rotated files, in seconds since 1970."""
         self._suffix = _SUFFIXES[compress]
         self._keep = keep
         self._log = log
+        self._began, self._since = now, time.monotonic()
+        self._doubted = False
         self._stop = threading.Event()
         self._waiting: queue.Queue[tuple[str, int, float] | None] = queue.Queue(_WAITING_MAX)
         self._thread = threading.Thread(target=self._run, name="archivist", daemon=True)
@@ -156,11 +168,36 @@ class Archivist:
             stamps = sorted({rotated.stamp for rotated in files})
             old = set(stamps[: max(0, len(stamps) - self._keep.count)])
         else:
+            if self._may_be_wrong(files, now):
+                return
             oldest = now - (self._keep.age or 0)
             old = {rotated.stamp for rotated in files if rotated.at.timestamp() < oldest}
         for rotated in files:
             if rotated.stamp in old:
                 _remove(folder, rotated.name)
+
+    def _may_be_wrong(self, files: list[Rotated], now: float) -> bool:
+        """Whether the clock says that a month passed between the last rotated file and this run:
+        it may be years ahead, as where a machine lost its time. Then nothing is removed by age for
+        a day, in which somebody, or NTP, may set it right."""
+        seconds = time.monotonic() - self._since
+        if abs(now - self._began - seconds) > _GAP_SECONDS:  # it was set meanwhile
+            self._began, self._since, seconds = now, time.monotonic(), 0.0
+        before = [stamp for one in files if (stamp := one.at.timestamp()) < self._began]
+        doubt = (
+            bool(before) and self._began - max(before) > _GAP_SECONDS and seconds < _DOUBT_SECONDS
+        )
+        if doubt and not self._doubted:
+            self._log.warning(
+                "%s: rotated %s, and the clock says %s: it may be wrong, so no file is removed by "
+                "its age for a day", files[-1].name, _day(max(before)), _day(now),
+            )  # fmt: skip
+        self._doubted = doubt
+        return doubt
+
+
+def _day(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).date().isoformat()
 
 
 def _remove(folder: int, name: str) -> None:

@@ -130,7 +130,9 @@ def test_a_message_cannot_pose_as_a_rotated_file() -> None:
     assert stamp not in path
 
 
-def test_a_link_among_the_parts_that_messages_decide_on_is_refused(tmp_path: Path) -> None:
+def test_a_link_among_the_parts_that_messages_decide_on_is_not_followed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (tmp_path / "logs").mkdir()
@@ -143,12 +145,13 @@ def test_a_link_among_the_parts_that_messages_decide_on_is_refused(tmp_path: Pat
         ("{routing_key}/new/{headers.name}.log", "evil", "a"),
     ]
     for path, key, name in hostile:
-        message = record("x", routing_key=key, headers={"name": name})
-        with (
-            opened(tmp_path / "logs" / path) as sink,
-            pytest.raises(logfan.SinkUnavailable, match="symbolic link"),
-        ):
-            sink.write([message])
+        message = record(path, routing_key=key, headers={"name": name})
+        with opened(tmp_path / "logs" / path) as sink:
+            deliver(sink, [message])
+        assert "a part of the path is a symbolic link, which is refused (ELOOP)" in caplog.text
+        caplog.clear()
+        other = path.replace("{routing_key}", "_other").replace("{headers.name}", "_other")
+        assert path in (tmp_path / "logs" / other).read_text().splitlines()
     assert list(outside.iterdir()) == []
 
 
@@ -212,6 +215,8 @@ def test_the_operators_own_links_are_followed(tmp_path: Path) -> None:
         ({"path": "a", "rotate": {"every": "1d", "kep": 3}}, "not permitted"),
         ({"path": "a", "max_open_files": 0}, "greater than or equal to 1"),
         ({"path": "a", "colour": "auto"}, "not permitted"),
+        ({"path": "~/logs/a.log"}, "begins with ~, which a shell expands and logfan does not"),
+        ({"path": "~logs/a.log"}, "begins with ~"),
     ],
 )
 def test_a_wrong_option_is_a_fault_that_says_what_would_be_right(
@@ -220,6 +225,35 @@ def test_a_wrong_option_is_a_fault_that_says_what_would_be_right(
     with pytest.raises(ValidationError) as caught:
         FileSink.Config(**options)
     assert said in str(caught.value).replace('"', "'") or said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "rotate", "said"),
+    [
+        ("x" * 256, None, "has a name of 256 bytes in it; file systems take 255"),
+        ("x" * 255, None, None),
+        ("é" * 128, None, "has a name of 256 bytes in it"),
+        ("x" * 256 + "/a", None, "has a name of 256 bytes in it"),
+        ("x" * 231, {"size": "1MiB"}, None),
+        ("x" * 232, {"size": "1MiB"}, "255 are allowed, and that leaves no room for the 24"),
+        ("x" * 224, {"size": "1MiB", "compress": "gzip"}, "no room for the 32 that rotation adds"),
+        ("x" * 223, {"size": "1MiB", "compress": "zstd"}, "no room for the 33 that rotation adds"),
+        ("x" * 222, {"size": "1MiB", "compress": "zstd"}, None),
+        ("x" * 220 + "{date}", {"size": "1MiB"}, None),
+        ("x" * 222 + "{date}", {"size": "1MiB"}, "no room"),
+        ("x" * 250 + "{routing_key}", {"size": "1MiB", "compress": "zstd"}, None),
+    ],
+)  # fmt: skip
+def test_a_name_that_no_file_system_takes_is_a_fault(
+    path: str, rotate: Any, said: str | None
+) -> None:
+    found = FileSink.conflicts({"a": FileSink.Config(path=f"logs/{path}", rotate=rotate)})
+    assert (said in found["a"]) if said else not found
+
+
+@pytest.mark.parametrize("text", ["./~/a.log", "a~", "logs/~a.log"])
+def test_a_tilde_elsewhere_is_a_character_like_others(text: str) -> None:
+    assert FileSink.Config(path=text).path == text
 
 
 def test_the_defaults_are_those_of_the_contract() -> None:

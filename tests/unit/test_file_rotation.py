@@ -15,7 +15,7 @@ import logfan
 from logfan_sinks import rotation
 from logfan_sinks.places import folder_of
 from logfan_sinks.rotation import rotated_files, rotated_name
-from support.files import NOON, Watch, deliver, held_open, numbered, opened, record
+from support.files import NOON, Watch, deliver, held_open, made, numbered, opened, record
 from support.waiting import wait_until
 
 DAY = 86400
@@ -304,6 +304,41 @@ def test_keep_is_an_age(tmp_path: Path) -> None:
     with opened(path, rotate={"every": "1d", "keep": "2d"}):
         wait_until(lambda: len(names(path)) == 2, "the older two are gone")
     assert names(path) == ["a.log", "a.log.20261122T120001.000000Z.gz"]
+
+
+@pytest.mark.parametrize("days", [400, 5000])
+def test_one_start_with_a_clock_far_ahead_removes_nothing_by_age(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, days: int
+) -> None:
+    path = tmp_path / "a.log"
+    old = ["20261022T000000.000000Z", "20261122T000000.000000Z", "20261123T000000.000000Z"]
+    leave(path, *old)
+    rotate = {"every": "1d", "keep": "30d", "compress": "gzip"}
+    wrong = made(path, rotate=rotate)
+    wrong.time += days * 86400
+    wrong.open()
+    for number in range(2):  # it rotates, and so stamps files of the wrong time
+        wrong.time += 86400
+        deliver(wrong, numbered(number, number + 1))
+    wait_until(lambda: {file.suffix for file in rotated(path)} == {".gz"}, "all are compressed")
+    wrong.close()
+    assert {f"a.log.{stamp}.gz" for stamp in old} <= set(names(path))
+    assert "it may be wrong, so no file is removed by its age for a day" in caplog.text
+    with opened(path, rotate=rotate):  # the clock is right again: what is old goes
+        wait_until(lambda: f"a.log.{old[0]}.gz" not in names(path), "the oldest is gone")
+    assert {f"a.log.{stamp}.gz" for stamp in old[1:]} <= set(names(path))
+
+
+def test_a_clock_that_jumps_while_it_runs_removes_nothing_by_age(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    leave(path, "20261122T000000.000000Z")
+    with opened(path, rotate={"size": "1B", "keep": "7d", "compress": "gzip"}) as sink:
+        for number in range(4):
+            sink.time += 2000 * 86400
+            deliver(sink, numbered(number, number + 1))
+        wait_until(lambda: {file.suffix for file in rotated(path)} == {".gz"}, "compressed")
+    assert f"{path.name}.20261122T000000.000000Z.gz" in names(path)
+    assert len(rotated(path)) == 4
 
 
 def test_a_file_and_its_compressed_copy_count_as_one(tmp_path: Path) -> None:

@@ -152,7 +152,10 @@ def test_a_full_disk_is_named_also_where_the_file_itself_cannot_be_made(tmp_path
     sink.close()
     """
     said = on_a_disk(tmp_path / "disk", program, options="size=1m,nr_inodes=3")
-    assert said == "/k/a.log: disk full (ENOSPC)\n"
+    assert said == (
+        "/k/a.log: no free inodes, though there is room for bytes: remove files, or have messages "
+        "bring about fewer (max_files) (ENOSPC)\n"
+    )
 
 
 def a_pipe(path: Path) -> None:
@@ -205,24 +208,133 @@ def test_a_link_of_the_operators_that_leads_nowhere_has_its_file_made(tmp_path: 
         made(tmp_path / "b.log").open()
 
 
-def test_where_messages_decide_only_regular_files_are_written(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "null").symlink_to("/dev/null")
+def a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def a_link(path: Path) -> None:
+    path.symlink_to("/dev/null")
+
+
+def a_loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def a_device(path: Path) -> None:
+    os.mknod(path, 0o666 | 0o020000, os.makedev(1, 3))
+
+
+TAKEN = [a_folder, a_pipe, a_socket, a_link, a_loop]
+if os.geteuid() == 0:
+    TAKEN.append(a_device)
+
+
+@pytest.mark.parametrize("take", TAKEN)
+@pytest.mark.parametrize("as_a_folder", [False, True])
+def test_a_name_that_is_taken_sends_its_messages_to_the_path_for_all_others(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    take: Callable[[Path], None],
+    as_a_folder: bool,
+) -> None:
+    if as_a_folder and take is a_folder:
+        pytest.skip("a folder is just what is needed")
+    end = "/a.log" if as_a_folder else ""
+    take(tmp_path / "taken")
+    with opened(f"{tmp_path}/{{routing_key}}{end}") as sink:
+        for number in range(3):
+            keys = ("good", "taken", "better", "taken")
+            deliver(sink, [record(f"{key} {number}", routing_key=key) for key in keys])
+    assert lines(tmp_path / f"good{end}") == ["good 0", "good 1", "good 2"]
+    assert lines(tmp_path / f"better{end}") == ["better 0", "better 1", "better 2"]
+    assert lines(tmp_path / f"_other{end}") == [f"taken {number // 2}" for number in range(6)]
+    (told,) = [one.getMessage() for one in caplog.records if "messages that decide" in one.msg]
+    assert f"{tmp_path}/taken{end}: " in told
+    assert f"go to {tmp_path}/_other{end}" in told
+
+
+def test_where_the_path_for_all_others_is_taken_too_just_these_are_refused(tmp_path: Path) -> None:
+    for name in ("taken", "_other"):
+        (tmp_path / name).mkdir()
     with opened(tmp_path / "{routing_key}") as sink:
-        with pytest.raises(logfan.SinkUnavailable, match=r"pipe: is no regular file"):
-            sink.write([record("x", routing_key="pipe")])
-        with pytest.raises(logfan.SinkUnavailable, match=r"null: .*symbolic link"):
-            sink.write([record("x", routing_key="null")])
+        batch = [record(key, routing_key=key) for key in ("a", "taken", "b", "taken")]
+        for _ in range(2):
+            with pytest.raises(logfan.RecordsRejected) as refused:
+                sink.write(batch)
+            assert dict(refused.value.reasons) == dict.fromkeys(
+                (1, 3), f"{tmp_path}/_other: is a directory (EISDIR)"
+            )
+            sink.flush()
+    assert lines(tmp_path / "a") == ["a", "a"]
+    assert lines(tmp_path / "b") == ["b", "b"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a device")
-def test_a_device_among_them_is_refused_too(tmp_path: Path) -> None:
-    os.mknod(tmp_path / "null", 0o666 | 0o020000, os.makedev(1, 3))
-    with (
-        opened(tmp_path / "{routing_key}") as sink,
-        pytest.raises(logfan.SinkUnavailable, match=r"null: is no regular file"),
-    ):
-        sink.write([record("x", routing_key="null")])
+def test_what_is_wrong_above_the_messages_part_is_the_sinks_trouble(tmp_path: Path) -> None:
+    with opened(tmp_path / "logs/{routing_key}/{headers.x}") as sink:
+        deliver(sink, [record("0")])
+        shutil.rmtree(tmp_path / "logs")
+        (tmp_path / "logs").touch()
+        with pytest.raises(logfan.SinkUnavailable, match="no directory"):
+            sink.write([record("1", routing_key="new")])
+        (tmp_path / "logs").unlink()
+        sink.open()
+        deliver(sink, [record("1")])
+    assert lines(tmp_path / "logs/app/_") == ["1"]
+
+
+@pytest.mark.parametrize("opened_first", [True, False])
+@pytest.mark.parametrize("path", ["errors.log", "errors-{date}.log"])
+def test_no_message_decides_on_the_path_of_another_sink(
+    tmp_path: Path, opened_first: bool, path: str
+) -> None:
+    day = path.replace("{date}", "2026-11-24")
+    with opened(tmp_path / path) as fixed:
+        deliver(fixed, [record("fixed 0")])
+        if not opened_first:
+            fixed._let_go()
+            fixed._files.clear()
+        with opened(tmp_path / "{routing_key}") as sink:
+            deliver(sink, [record("other", routing_key=day), record("x", routing_key="x")])
+            deliver(fixed, [record("fixed 1")])
+    assert lines(tmp_path / day) == ["fixed 0", "fixed 1"]
+    assert lines(tmp_path / "_other") == ["other"]
+    assert lines(tmp_path / "x") == ["x"]
+
+
+def test_two_sinks_whose_messages_decide_on_one_file_hold_each_other_not_up(tmp_path: Path) -> None:
+    with opened(tmp_path / "{routing_key}") as one, opened(tmp_path / "{headers.to}") as two:
+        deliver(one, [record("one", routing_key="a")])
+        deliver(two, [record("two", headers={"to": "a"}), record("b", headers={"to": "b"})])
+    assert lines(tmp_path / "a") == ["one"]
+    assert lines(tmp_path / "_other") == ["two"]
+    assert lines(tmp_path / "b") == ["b"]
+
+
+def test_another_process_is_waited_for(tmp_path: Path) -> None:
+    with opened(tmp_path / "{routing_key}") as sink, (tmp_path / "a").open("w") as file:
+        program = "import fcntl, sys; fcntl.flock(0, fcntl.LOCK_EX); print(1, flush=True); input()"
+        holder = subprocess.Popen(
+            [sys.executable, "-c", program.replace("input()", "sys.stdout.close(); import time; "
+             "time.sleep(60)")], stdin=file, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with pytest.raises(logfan.SinkUnavailable, match=f"process {holder.pid} writes to it"):
+            sink.write([record("x", routing_key="a")])
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+
+
+def test_a_file_system_without_locks_says_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def has_none(fd: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", has_none)
+    with pytest.raises(logfan.SinkUnavailable, match=r"has no locks.* take a path on .*ENOLCK"):
+        made(tmp_path / "a.log").open()
 
 
 def test_the_operators_link_for_the_file_stays_and_its_target_rotates(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """The file sink's road to the disk: whole lines, durable first, nothing torn and nothing twice."""
 
 import errno
+import fcntl
+import gzip
 import logging
 import os
 import resource
@@ -20,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import logfan
+from logfan_sinks import logfile
 from logfan_sinks.file import _pieces
 from logfan_sinks.logfile import _behind
 from support.files import NOON, deliver, held_open, made, numbered, opened, record
@@ -284,12 +287,36 @@ def test_a_torn_line_is_mended_at_open(
     assert f"{path}: cut off a torn last line of {len(torn)} bytes" in caplog.text
 
 
-def test_a_file_that_is_one_torn_line_is_emptied(tmp_path: Path) -> None:
+@pytest.mark.parametrize("torn", ['{"received_at":"2026-11-', "{", '{"received_at":"', "\0\0"])
+@pytest.mark.parametrize("before", ["", "foreign\n"])
+def test_a_torn_line_of_json_is_known_by_its_beginning(
+    tmp_path: Path, torn: str, before: str
+) -> None:
     path = tmp_path / "a.log"
-    path.write_bytes(b"x" * 70_000)
-    with opened(path) as sink:
+    path.write_text(before + torn)
+    with opened(path, format="json") as sink:
         deliver(sink, numbered(0, 1))
-    assert bodies(path) == ["0000"]
+    assert path.read_text().startswith(f'{before}{{"received_at":"2026-11-24T12:00:00.000000Z",')
+
+
+@pytest.mark.parametrize(
+    ("form", "content"),
+    [
+        ("raw", b"x" * 70_000), ("text", b"precious"), ("json", b"precious"), ("json", b"\x7fELF"),
+        ("json", b'{"mine":1}'), ("json", b"a\nb"), ("json", b'a\n{"received_on":"'),
+        ("raw", b"\0\0"),
+    ],
+)  # fmt: skip
+def test_a_foreign_file_without_a_newline_is_never_cut(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, form: str, content: bytes
+) -> None:
+    path = tmp_path / "a.log"
+    path.write_bytes(content)
+    with opened(path, format=form) as sink:
+        deliver(sink, numbered(0, 1))
+    assert path.read_bytes().startswith(content + b"\n")
+    assert path.read_bytes().count(b"\n") == content.count(b"\n") + 2
+    assert "has no end and does not look like one of this sink" in caplog.text
 
 
 def test_whole_lines_are_left_alone_at_open(
@@ -485,6 +512,39 @@ def test_no_more_files_are_open_than_allowed_and_each_is_durable_before_it_is_cl
         mine = [name for name, file in calls if file == key]
         assert mine == ["writev", "fdatasync", "close"] * 3
     assert held_open(tmp_path) == []
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 64])
+@pytest.mark.parametrize("rotate", [None, {"size": "4B"}, {"size": "30B", "compress": "gzip"}])
+def test_a_path_that_fails_makes_no_copies_on_the_others(
+    tmp_path: Path, most: int, rotate: Any
+) -> None:
+    """Whatever was closed, rotated and opened again within the batch."""
+    keys = ["a", "b", "c", "a", "d", "b"]
+    large = "x" * 1_100_000
+    with opened(tmp_path / "{routing_key}", max_open_files=most, rotate=rotate) as sink:
+        deliver(sink, [record("0", routing_key=key) for key in keys])
+        batch = [record(text, routing_key=key) for text in ("1", large, "2") for key in keys]
+        with (tmp_path / "held").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            sink_held = f"{tmp_path}/held: .* writes to it"
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(logfile, "_holder", lambda _: "process 1")
+                for _ in range(4):
+                    with pytest.raises(logfan.SinkUnavailable, match=sink_held):
+                        sink.write([*batch, record("x", routing_key="held")])
+                    sink.open()
+        deliver(sink, batch)
+    for key in "abcd":
+        count = keys.count(key)
+        expected = ["0"] * count + ["1"] * count + [large] * count + ["2"] * count
+        found = [text for file in sorted(tmp_path.glob(f"{key}.*")) for text in content_of(file)]
+        assert found + content_of(tmp_path / key) == expected
+
+
+def content_of(file: Path) -> list[str]:
+    raw = file.read_bytes()
+    return (gzip.decompress(raw) if file.suffix == ".gz" else raw).decode().splitlines()
 
 
 def test_the_file_used_last_is_closed_last(tmp_path: Path) -> None:

@@ -50,8 +50,8 @@ def test_a_counter_adds_a_field_and_passes_over_what_is_no_number(opened: Open) 
     sink.write([record(b'{"request": {"size": NaN}}')])
     sink.write([record({"request": {"size": size}}) for size in sizes])
     assert value("bytes_total") == 19.5
-    assert value("logfan_metrics_sink_m_skipped_records_total", metric="bytes") == 7
-    assert value("logfan_metrics_sink_m_not_json_records_total") == 1
+    assert value("logfan_metrics_sink_skipped_records_total", sink="m", metric="bytes") == 7
+    assert value("logfan_metrics_sink_not_json_records_total", sink="m") == 1
 
 
 def test_a_gauge_shows_the_last_value(opened: Open) -> None:
@@ -74,9 +74,32 @@ def test_series_are_capped_and_the_rest_counts_as_other(opened: Open) -> None:
     sink.write([record({"user": "u3"})])
     assert value("by_user_total", user="u3") == 2
     assert value("by_user_total", user="other") == 90
-    assert value("logfan_metrics_sink_m_overflowed_records_total", metric="by_user") == 90
+    assert value("logfan_metrics_sink_overflowed_records_total", sink="m", metric="by_user") == 90
     shown = generate_latest(REGISTRY).decode()
     assert shown.count("by_user_total{") == 11
+
+
+def test_sinks_whose_names_are_nearly_one_show_each_family_once() -> None:
+    sinks: list[MetricsSink] = []
+    for name in ("a-b", "a_b"):
+        counter = {"name": f"near_{len(sinks)}", "value": "n"}
+        sinks.append(
+            MetricsSink(MetricsSink.Config.model_validate({"counters": [counter]}), name=name)
+        )
+        sinks[-1].open()
+        sinks[-1].write([record({"n": "no number"})] * len(sinks) + [record(b"no JSON")])
+    shown = generate_latest(REGISTRY).decode()
+    try:
+        for family in ("skipped", "overflowed", "not_json"):
+            assert shown.count(f"# TYPE logfan_metrics_sink_{family}_records_total counter") == 1
+        for name, at in (("a-b", 0), ("a_b", 1)):
+            labels = {"sink": name, "metric": f"near_{at}"}
+            assert value("logfan_metrics_sink_skipped_records_total", **labels) == at + 2
+            assert value("logfan_metrics_sink_not_json_records_total", sink=name) == 1
+    finally:
+        for sink in sinks:
+            sink.close()
+    assert "logfan_metrics_sink" not in generate_latest(REGISTRY).decode()
 
 
 def test_what_was_counted_stays_when_it_is_opened_again(opened: Open) -> None:
