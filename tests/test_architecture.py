@@ -85,7 +85,7 @@ ALLOWED: dict[str, set[str]] = {
     "changes": {"broker", "setup"},
     "consumer": {
         "binding", "broker", "clock", "config", "faults", "ledger", "metrics", "reconnect", "road",
-        "subscription", "topology", "wire", "worker",
+        "shape", "subscription", "topology", "wire", "worker",
     },
     "confirms": set(),
     "link": {"broker", "config", "faults", "foreign", "wire"},

@@ -16,6 +16,9 @@ from logfan.ledger import Verdict
 
 log = logging.getLogger(__name__)
 
+_EARLY_COUNT = 2
+"""So many returns are worth a warning: limits of 3 are in use."""
+
 
 class Way(NamedTuple):
     """The record, which may be another than before, and where it goes."""
@@ -35,18 +38,25 @@ class Way(NamedTuple):
 class Signpost:
     """Knows the sinks, and whether there are dead letters."""
 
-    def __init__(self, sinks: Sequence[str], *, keeper: str, dead_letters: bool) -> None:
-        """`sinks`: their names; `keeper`: which of them keeps a letter that is for none of them."""
+    def __init__(
+        self, sinks: Sequence[str], *, keeper: str, dead_letters: bool, limit_is_named: bool
+    ) -> None:
+        """`sinks`: their names; `keeper`: which of them keeps a letter that is for none of them.
+        `limit_is_named`: the operator has told which delivery limit is in force."""
         self._sinks = sinks
         self._keeper = keeper
         self._dead_letters = dead_letters
+        self._tell_from = None if limit_is_named else _EARLY_COUNT
 
     def way(self, record: Record, *, redelivered: bool, delivery_limit: int | None) -> Way:
         """Of one message. `delivery_limit`: after so many returns its queue drops it."""
         replayed = letters.replayed(packing.whole(record))
         verdict = None
+        count = delivery_count(record) if redelivered else 0
         if redelivered and self._dead_letters:
-            verdict = worn_out(delivery_count(record), delivery_limit)
+            verdict = worn_out(count, delivery_limit)
+        if count and verdict is None:
+            self._tell_rising(count, delivery_limit)
         if verdict is not None:
             log.warning("a message was %s; it goes to the dead letters", verdict.reason)
         if replayed is None:
@@ -59,3 +69,19 @@ class Signpost:
             log.warning("%s, and dead_letter.enabled is false: it goes to all sinks", reason)
             return Way(restored)
         return Way(restored, self._keeper, Verdict(reason, sink))
+
+    def _tell_rising(self, count: int, limit: int | None) -> None:
+        """Early, and then at growing counts: a policy's limit may be near, and does not show."""
+        if self._tell_from is None or count < self._tell_from:
+            return
+        self._tell_from = count + max(1, count // 2)
+        known = "none is known here" if limit is None else f"{limit} is known here"
+        log.warning(
+            "messages came back %d times and were not acknowledged (each crash, lost connection "
+            "and window handed back counts). At the queue's delivery limit the broker drops them: "
+            "%s, but a policy may set a lower one, which a client cannot see. Compare "
+            "`rabbitmqctl list_queues name effective_policy_definition`, and set "
+            'queue.delivery_limit to the limit in force, or to "none"; messages near it then '
+            "become dead letters and are not lost",
+            count, known,
+        )  # fmt: skip

@@ -20,6 +20,7 @@ from logfan.ledger import Batch
 from logfan.metrics import ConsumerNumbers
 from logfan.reconnect import Patience, Reconnect
 from logfan.road import Road
+from logfan.shape import QUORUM
 from logfan.subscription import Subscription
 from logfan.topology import Declared
 from logfan.worker import SinkWorker
@@ -51,6 +52,7 @@ class Consumer:
         self._failures = 0
         """Attempts before the first subscription that came to nothing."""
         self._numbers = numbers
+        self._keeps_letters = settings.dead_letter.enabled
         self._tell_subscribed = on_subscribed
         self._tell_end = on_end
         self._clock = clock
@@ -201,6 +203,12 @@ class Consumer:
             self._began, self._declared = subscription, declared
             for remark in declared.remarks:
                 log.warning("%s", remark)
+            if declared.kind == QUORUM and declared.delivery_limit and not self._keeps_letters:
+                log.warning(
+                    "queue %r drops a message after %d returns, and dead_letter.enabled is false: "
+                    "nothing can be kept of what is about to be dropped; set it to true",
+                    declared.queue, declared.delivery_limit,
+                )  # fmt: skip
         self._road.begin(subscription, declared)
         self._consuming_words = f"consuming queue {declared.queue} at {subscription.address}"
         self.state = self._unbound or self._consuming_words

@@ -78,6 +78,7 @@ class Road:
             [*self._routes],
             keeper=next((worker.name for worker in (*required, *workers)), ""),
             dead_letters=settings.dead_letter.enabled,
+            limit_is_named=settings.queue.delivery_limit is not None,
         )
         self._ledger = Ledger(len(required))
         self._intake = Intake()

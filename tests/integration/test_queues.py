@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from logfan.testing.node import RabbitNode
-from support.broker import Names, channel, publish
+from support.broker import Names, channel, publish, waiting
 from support.daemon import DaemonProcess
+from support.letters import bodies
 from support.waiting import wait_until
 
 RAW = '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
@@ -111,3 +112,100 @@ def test_a_queue_from_before_the_type_was_sent_is_used_without_a_word(
         publish(node.url, names.exchange, [b"hello"])
         wait_until(lambda: daemon.acked() == 1, "it is acknowledged")
         assert "is used as it stands" not in daemon.log()
+
+
+GATE = '''
+import pathlib, time, logfan
+
+class Gate(logfan.Sink):
+    """Hang while a file called `shut` is there."""
+
+    def write(self, records):
+        pathlib.Path("entered").touch()
+        while pathlib.Path("shut").exists():
+            time.sleep(0.01)
+        with open("gate.log", "ab") as file:
+            file.writelines(record.body + b"\\n" for record in records)
+
+@logfan.hookimpl
+def register_sinks(register):
+    register("gate", Gate)
+'''
+GATED = '[sinks.gate]\nkind = "gate"\n'
+MESSAGES = [b"%d" % number for number in range(50)]
+
+
+def killed(folder: Path, url: str, names: Names, times: int, environ: Mapping[str, str]) -> str:
+    """A daemon whose sink hangs is killed so often while it holds messages; then the sink works,
+    and all is taken out of the queue. Returns the daemon's log."""
+    (folder / "plugins").mkdir()
+    (folder / "plugins/gate.py").write_text(GATE)
+    (folder / "shut").touch()
+    daemon = DaemonProcess(folder, url, names, GATED, environ=environ)
+
+    def letters() -> float:
+        return daemon.metric('logfan_dead_lettered_records_total{sink="gate"}')
+
+    for _ in range(times):
+        with daemon:
+            wait_until(
+                lambda: (
+                    daemon.metric("logfan_received_messages_total") == len(MESSAGES)
+                    and ((folder / "entered").exists() or letters() == len(MESSAGES))
+                ),
+                "the sink holds what there is, or it is a dead letter",
+            )
+            if letters():
+                break
+        (folder / "entered").unlink()
+    (folder / "shut").unlink()
+    with daemon:
+        wait_until(lambda: daemon.metric("logfan_in_flight_messages") == 0, "nothing is held")
+        wait_until(lambda: waiting(url, names.queue) == 0, "the queue is empty")
+        assert daemon.stop() == 0
+    return daemon.log()
+
+
+def kept(folder: Path, url: str, names: Names) -> set[bytes]:
+    """What is written, or a dead letter."""
+    return {*lines(folder, "gate.log"), *bodies(url, f"{names.queue}.dead")}
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+def test_a_limit_beside_other_differences_is_found_and_costs_no_message(
+    node: RabbitNode, names: Names, tmp_path: Path, kind: str
+) -> None:
+    made(node.url, names, {**QUORUM, "x-delivery-limit": 3, "x-max-length": 1000})
+    publish(node.url, names.exchange, MESSAGES)
+    log = killed(tmp_path, node.url, names, 5, {"LOGFAN_QUEUE__TYPE": kind})
+    assert kept(tmp_path, node.url, names) == set(MESSAGES)
+    assert "x-delivery-limit is '3' on the broker" in log
+    assert "its queue drops a message after 3 returns" in log
+
+
+@pytest.mark.parametrize("policy", ["set_policy", "set_operator_policy"])
+def test_a_policys_limit_that_the_operator_names_costs_no_message(
+    node: RabbitNode, names: Names, tmp_path: Path, policy: str
+) -> None:
+    environ = {"LOGFAN_QUEUE__TYPE": "quorum", "LOGFAN_QUEUE__DELIVERY_LIMIT": "3"}
+    definition = '{"delivery-limit": 3}'
+    node.ctl(policy, "--apply-to", "queues", names.queue, f"^{names.queue}$", definition)
+    with DaemonProcess(tmp_path, node.url, names, RAW, environ=environ):
+        pass  # it makes the queue
+    publish(node.url, names.exchange, MESSAGES)
+    killed(tmp_path, node.url, names, 5, environ)
+    assert kept(tmp_path, node.url, names) == set(MESSAGES)
+
+
+def test_rising_counts_are_told_early_where_no_limit_is_named(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    environ = {"LOGFAN_QUEUE__TYPE": "quorum"}
+    with DaemonProcess(tmp_path, node.url, names, RAW, environ=environ):
+        pass
+    publish(node.url, names.exchange, MESSAGES)
+    log = killed(tmp_path, node.url, names, 3, environ)
+    assert log.count("came back 2 times") == 1
+    assert log.count("came back 3 times") == 1
+    assert "set queue.delivery_limit to the limit in force" in log
+    assert set(lines(tmp_path, "gate.log")) == set(MESSAGES)
