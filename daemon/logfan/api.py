@@ -23,6 +23,7 @@ from logfan.charsets import (
     text_of,
 )
 from logfan.encodings import codings, decode
+from logfan.threads import OwnThread
 from logfan.trees import LONG, SMALL_BYTES, TIMES_MAX, Odd, parse
 
 UNPARSED = object()
@@ -409,6 +410,25 @@ class Sink:
 
     def close(self) -> None:
         """Release. Called once, last; never before `open`."""
+
+    def start_thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
+        """Start a thread of your own for what the sink cannot do without.
+
+        Where `work` raises, the daemon ends with exit code 70 and the service manager starts it
+        anew, rather than go on with a part of it dead: catch what the sink can live with. To
+        return is fine. Raises RuntimeError where the system has no thread left.
+        """
+        thread = OwnThread(name, work, self._logfan_on_fault)
+        thread.may_end()
+        others = [one for one in self._logfan_threads if one.is_alive or one.fault]
+        self._logfan_threads = (*others, thread)  # before it can have ended
+        return thread.try_start()
+
+    # The host's own, under names that no sink has.
+    _logfan_threads: tuple[OwnThread, ...] = ()
+
+    def _logfan_on_fault(self) -> None:
+        """Replaced by the host."""
 
     @classmethod
     def conflicts(cls, configs: Mapping[str, Any]) -> Mapping[str, str]:

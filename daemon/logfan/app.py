@@ -43,6 +43,7 @@ _TICK_SECONDS = 1.0
 class _Signal(Enum):
     STOP = "stop"
     RELOAD = "reload"
+    FAULT = "a thread has ended and should not have"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +55,10 @@ class _Subscribed:
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """A thread of the pipeline of this number ended by itself."""
+    """The consumer of the pipeline of this number cannot go on."""
 
     number: int
-    trouble: Trouble | None
-    error: BaseException | None
+    trouble: Trouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Daemon:
         self._stopping = False
         self._ready = False
         self._http: HttpServer | None = None
-        self._collector = LogfanCollector(self.numbers, __version__)
+        self._collector = LogfanCollector(self.numbers, __version__, clock)
         self._number = 0
         """Which pipeline of this process runs: what an earlier one has to say comes too late."""
         self._worked = False
@@ -119,6 +119,7 @@ class Daemon:
         try:
             # First the signals: who sees it answer may stop it at once.
             with _Signals(stop=self.stop, reload=lambda: self._events.put(_Signal.RELOAD)):
+                log.info("%s", self._start_line())
                 self._http = self._serve(self._prepared)
                 self._pipeline.start()
                 log.info("metrics at %s/metrics", self._address(settings.http))
@@ -129,8 +130,8 @@ class Daemon:
                 return self._until_the_end()
         except ListenError:
             raise
-        except Exception:
-            log.critical("internal fault; please report it", exc_info=True)
+        except BaseException as error:
+            log.critical("internal fault; please report it", exc_info=error)
             self._pipeline.stop(0.0, self._wait)
             return EXIT_INTERNAL
         finally:
@@ -138,6 +139,11 @@ class Daemon:
                 self._http.stop()
             REGISTRY.unregister(self._collector)
             self._notifier.close()
+
+    def _start_line(self) -> str:
+        prepared = self._prepared
+        sinks = ", ".join(f"{spec.name} ({spec.settings.kind})" for spec in prepared.sinks)
+        return f"logfan {__version__} starts; config {prepared.path or '(none)'}; sinks: {sinks}"
 
     def _address(self, http: HttpSettings) -> str:
         scheme = "http" if http.tls.cert_file is None else "https"
@@ -159,7 +165,14 @@ class Daemon:
     def _until_the_end(self) -> int:
         while True:
             event = self._next_event()
-            if event is None:
+            faults = self._faults()
+            if faults and self._earlier is not None and self._http_is_well:
+                self._go_back(self._earlier, "; ".join(faults))
+                if event is not None:
+                    self._events.put(event)
+            elif faults:
+                return self._give_up(None)
+            elif event is None or event is _Signal.FAULT:
                 self._tick()
             elif event is _Signal.RELOAD:
                 self._reload()
@@ -170,10 +183,9 @@ class Daemon:
             elif isinstance(event, _Subscribed):
                 self._settle_in()
             elif self._earlier is None:
-                return self._give_up(event)
+                return self._give_up(event.trouble)
             else:
-                why = event.trouble.why if event.trouble else "internal fault; please report it"
-                self._go_back(self._earlier, why, event.error)
+                self._go_back(self._earlier, event.trouble.why)
 
     def _next_event(self) -> _Event | None:
         try:
@@ -183,7 +195,8 @@ class Daemon:
 
     def _tick(self) -> None:
         """Progress feeds the watchdog; the absence of it does not."""
-        stuck = [*self._pipeline.stuck(), *self._pipeline.hanging()]
+        self._pipeline.look()
+        stuck = [*self._faults(), *self._pipeline.stuck(), *self._pipeline.hanging()]
         if stuck:
             self._notifier.status("stuck: " + "; ".join(stuck))
             return
@@ -202,24 +215,25 @@ class Daemon:
         log.info("%s", words)
         self._notifier.status(words)
         handed_back = self._pipeline.stop(timeout, self._wait)
+        if self._faults():
+            return EXIT_INTERNAL
         if handed_back:
             log.warning("stopped; %d messages went back to the broker", handed_back)
             return EXIT_HANDED_BACK
         log.info("stopped; everything received is acknowledged")
         return EXIT_OK
 
-    def _give_up(self, ended: _Ended) -> int:
+    def _give_up(self, trouble: Trouble | None) -> int:
+        """Without a trouble: a thread has ended and should not have, as the log has told."""
         self._stopping = True
         self._notifier.stopping()
-        if ended.error is not None:
-            log.critical("internal fault; please report it", exc_info=ended.error)
-        elif ended.trouble is not None:
-            log.error("giving up: %s", ended.trouble.why)
-            self._notifier.status(ended.trouble.why)
+        if trouble is not None:
+            log.error("giving up: %s", trouble.why)
+        self._notifier.status("; ".join(self._faults()) if trouble is None else trouble.why)
         self._pipeline.stop(0.0, self._wait)
-        if ended.error is not None or ended.trouble is None:
+        if trouble is None or self._faults():
             return EXIT_INTERNAL
-        return EXIT_REFUSED if ended.trouble.kind is Kind.REFUSED else EXIT_UNAVAILABLE
+        return EXIT_REFUSED if trouble.kind is Kind.REFUSED else EXIT_UNAVAILABLE
 
     def _wait(self, condition: Callable[[float], bool], deadline: float) -> bool:
         """Wait on a condition in ticks, so that signals and the watchdog are served meanwhile."""
@@ -227,8 +241,9 @@ class Daemon:
             remaining = deadline - self._clock.monotonic()
             if condition(max(0.0, min(remaining, _TICK_SECONDS))):
                 return True
-            if remaining <= 0:
+            if remaining <= 0 or self._faults():
                 return False
+            self._pipeline.look()
             if not (self._pipeline.stuck() or self._pipeline.hanging()):
                 self._notifier.watchdog()
 
@@ -273,6 +288,8 @@ class Daemon:
         handed_back = self._pipeline.stop(old.settings.shutdown_timeout, self._wait)
         if self._stop_asked.is_set():
             return  # what was drained for the reload is drained for the stop, too
+        if self._faults():
+            return  # the daemon ends as soon as the main loop looks
         if handed_back:
             log.warning("reload: %d messages went back to the broker", handed_back)
         # What ran last of all that worked: where one refused config follows another, the first.
@@ -286,7 +303,7 @@ class Daemon:
         except Exception as error:  # noqa: BLE001 - a sink's constructor may raise anything
             self._go_back(earlier, f"it cannot be started ({describe(error)})", error)
 
-    def _go_back(self, earlier: _Earlier, why: str, error: BaseException | None) -> None:
+    def _go_back(self, earlier: _Earlier, why: str, error: BaseException | None = None) -> None:
         """The new config came to nothing before it was subscribed: the earlier one again."""
         self._earlier = None
         log.error(
@@ -322,7 +339,8 @@ class Daemon:
             self._prepared,
             self.numbers,
             on_subscribed=lambda: self._events.put(_Subscribed(number)),
-            on_end=lambda trouble, error: self._events.put(_Ended(number, trouble, error)),
+            on_end=lambda trouble: self._events.put(_Ended(number, trouble)),
+            on_fault=self._on_fault,
             patience=patience,
             clock=self._clock,
         )
@@ -333,10 +351,22 @@ class Daemon:
         server = HttpServer(
             host=listen.host, port=listen.port, registry=REGISTRY,
             unhealthy=self._unhealthy, unready=self._unready, status=self.status,
-            cert_file=tls.cert_file, key_file=tls.key_file,
+            cert_file=tls.cert_file, key_file=tls.key_file, on_fault=self._on_fault,
         )  # fmt: skip
         server.start()
         return server
+
+    def _on_fault(self) -> None:
+        self._events.put(_Signal.FAULT)
+
+    def _faults(self) -> list[str]:
+        """Threads that have ended and should not have."""
+        http = self._http.fault if self._http is not None else None
+        return [*([http] if http else ()), *self._pipeline.faults()]
+
+    @property
+    def _http_is_well(self) -> bool:
+        return self._http is not None and self._http.fault is None
 
     def _tell_ready(self) -> None:
         if not self._ready:
@@ -346,17 +376,17 @@ class Daemon:
     # What it says of itself
 
     def _unhealthy(self) -> list[str]:
-        return self._pipeline.stuck()
+        return [*self._faults(), *self._pipeline.stuck()]
 
     def _unready(self) -> list[str]:
-        return ["stopping"] if self._stopping else self._pipeline.unready()
+        return [*self._faults(), *(["stopping"] if self._stopping else self._pipeline.unready())]
 
     def status_text(self) -> str:
         """What the daemon is doing, in one line, for systemd's STATUS."""
         numbers = self.numbers.consumer
-        down = [worker for worker in self._pipeline.workers if worker.trouble is not None]
+        troubles = {worker.name: worker.trouble for worker in self._pipeline.workers}
         parts = [self._pipeline.consumer.state]
-        parts += [f"sink {worker.name} down: {worker.trouble}" for worker in down]
+        parts += [f"sink {name} down: {why}" for name, why in troubles.items() if why]
         parts.append(f"{numbers.acked:,} acknowledged, {numbers.in_flight_messages:,} in flight")
         return "; ".join(parts)
 
@@ -377,12 +407,13 @@ class Daemon:
             "sinks": [
                 {
                     "name": worker.name, "required": worker.required,
-                    "up": worker.trouble is None, "trouble": worker.trouble,
+                    "up": trouble is None, "trouble": trouble,
                     "held": worker.held, "written": worker.numbers.written,
                     "dropped": worker.numbers.dropped, "retries": worker.numbers.retries,
                     "dead_lettered": worker.numbers.dead_lettered,
                 }
                 for worker in self._pipeline.workers
+                for trouble in (worker.trouble,)
             ],
         }  # fmt: skip
 

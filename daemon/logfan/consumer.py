@@ -22,6 +22,7 @@ from logfan.reconnect import Patience, Reconnect
 from logfan.road import Road
 from logfan.shape import QUORUM
 from logfan.subscription import Subscription
+from logfan.threads import OwnThread
 from logfan.topology import Declared
 from logfan.worker import SinkWorker
 
@@ -39,12 +40,13 @@ class Consumer:
         settings: Settings,
         numbers: ConsumerNumbers,
         on_subscribed: Callable[[], None],
-        on_end: Callable[[Trouble | None, BaseException | None], None],
+        on_end: Callable[[Trouble], None],
+        on_fault: Callable[[], None] = lambda: None,
         patience: Patience | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        """`on_subscribed` is called at each subscription; `on_end` once, where the thread ended by
-        itself: with the trouble that forbids to go on, or with a fault of our own. Both are
+        """`on_subscribed` is called at each subscription; `on_end` once, where a trouble forbids
+        to go on; `on_fault` where the thread has ended and should not have: see `fault`. All are
         called on the I/O thread. `patience`: what is endured before the first subscription; by
         default as `rabbitmq.startup` has it."""
         self._settings = settings
@@ -78,7 +80,7 @@ class Consumer:
         self.handed_back = 0
         """Messages not acknowledged since `stop_consuming`: the broker has them again."""
         self._road = self._built(())
-        self._thread = threading.Thread(target=self._run, name="consumer", daemon=True)
+        self._thread = OwnThread("consumer", self._run, on_fault)
 
     # What other threads call
 
@@ -97,12 +99,17 @@ class Consumer:
 
     def finish(self, seconds: float) -> bool:
         """Hand back what is left, close the connection, end the thread. True where it ended."""
-        if self._thread.ident is None:
+        self._thread.may_end()
+        if not self._thread.was_started:
             self._ioloop.close()
             return True
         self._ioloop.add_callback_threadsafe(self._finish)
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+        return self._thread.join(seconds)
+
+    @property
+    def fault(self) -> str | None:
+        """How the thread ended where it should not have; None while all is well."""
+        return self._thread.fault
 
     @property
     def consuming(self) -> bool:
@@ -121,10 +128,8 @@ class Consumer:
             self._turn()
             self._connect()
             self._ioloop.start()
-        except Exception as error:  # noqa: BLE001 - told to the main thread, which exits 70
-            self._numbers.connected = self._numbers.consuming = False
-            self._tell_end(None, error)
         finally:
+            self._numbers.connected = self._numbers.consuming = False
             self.drained.set()
             self._ioloop.close()
 
@@ -277,7 +282,8 @@ class Consumer:
     def _end(self, trouble: Trouble, subscription: Subscription | None) -> None:
         self.state = trouble.why
         self._closing = True
-        self._tell_end(trouble, None)
+        self._thread.may_end()
+        self._tell_end(trouble)
         if subscription is None:
             self._ioloop.stop()
             return

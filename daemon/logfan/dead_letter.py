@@ -27,6 +27,7 @@ from logfan.faults import Faults
 from logfan.foreign import describe, line_of
 from logfan.letters import Refusal, Unsent, letter_of
 from logfan.shape import QUORUM, Shape
+from logfan.threads import OwnThread
 
 log = logging.getLogger(__name__)
 
@@ -95,17 +96,16 @@ class DeadLetters:
     def __init__(
         self,
         settings: Settings,
-        on_fault: Callable[[BaseException], None],
+        on_fault: Callable[[], None],
         is_connected: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`on_fault` is called, on the thread, where it ended by a fault of our own.
+        """`on_fault` is called where the thread has ended and should not have: see `fault`.
         `is_connected` tells whether the consumer has its connection: it comes first."""
-        self._tell_fault = on_fault
         self._is_connected = is_connected
         self.queue = settings.dead_letter_queue
         self._settings = settings
         self._ioloop = IOLoop()
-        self._thread = threading.Thread(target=self._run, name="dead-letters", daemon=True)
+        self._thread = OwnThread("dead-letters", self._run, on_fault)
         rabbitmq = settings.rabbitmq
         self._backoff = Backoff(
             min(rabbitmq.reconnect.initial, _RECONNECT_MAX_SECONDS),
@@ -150,10 +150,15 @@ class DeadLetters:
 
     def finish(self, seconds: float) -> bool:
         """Close the connection and end the thread. True where it ended."""
-        if self._thread.is_alive():
+        self._thread.may_end()
+        if self._thread.is_alive:
             self._ioloop.add_callback_threadsafe(self._finish)
-            self._thread.join(seconds)
-        return not self._thread.is_alive()
+        return self._thread.join(seconds)
+
+    @property
+    def fault(self) -> str | None:
+        """How the thread ended where it should not have; None while all is well."""
+        return self._thread.fault
 
     # The thread
 
@@ -162,9 +167,9 @@ class DeadLetters:
         try:
             self._tick()
             self._ioloop.start()
-        except Exception as error:  # noqa: BLE001 - told to the main thread, which exits 70
+        except BaseException as error:
             why = f"internal fault: {describe(error)}"
-            self._tell_fault(error)
+            raise
         finally:
             self._closing = True
             self._fail_all(why)

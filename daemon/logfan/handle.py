@@ -10,11 +10,14 @@ from logfan.api import Record, RecordsRejected, Sink, SinkUnavailable
 from logfan.backoff import Backoff
 from logfan.clock import Clock
 from logfan.foreign import describe, line_of, traceback_of
+from logfan.health import HANGS_AFTER_SECONDS, Health, duration
 from logfan.metrics import SinkNumbers
 
 log = logging.getLogger(__name__)
 
 _SAY_AGAIN_SECONDS = 60.0
+_TOLD_MAX = 10
+"""So many different failures of one outage are told as they come; then its reminders have to do."""
 _TRACED_MAX = 100
 
 
@@ -33,8 +36,8 @@ class Failure:
 
 
 class SinkHandle:
-    """A sink, whether it is up, and when it is tried again. Used on the sink's thread; others read
-    `trouble` and `busy_since`, and set `wake` and `quitting`."""
+    """A sink, and when it is tried again. Used on the sink's thread; others read `health` and set
+    `wake` and `quitting`."""
 
     def __init__(
         self,
@@ -47,10 +50,7 @@ class SinkHandle:
     ) -> None:
         """`held` tells how many messages wait for the sink, for the log."""
         self.name = sink.name
-        self.trouble: str | None = "not opened yet"
-        """Why the sink is down; None while it is up."""
-        self.busy_since: float | None = None
-        """Since when (monotonic seconds) the thread is inside the sink's code; None while not."""
+        self.health = numbers.health = Health(clock.monotonic())
         self.opened = False
         """False where `open` must be called before the next write."""
         self.quitting = False
@@ -63,13 +63,15 @@ class SinkHandle:
         self._held = held
         self._clock = clock
         self._ever_opened = False
-        self._news = News()
+        self._called_at = 0.0
+        self._told: set[str] = set()
         self._traced: set[str] = set()
 
     def offer(self, records: Sequence[Record]) -> Failure | None:
         """Open if need be, write and flush. None where all of it is taken and durable; else why
         not, and unless records were refused the sink must be opened anew."""
-        started = self.busy_since = self._clock.monotonic()
+        health = self.health
+        started = health.busy_since = self._called_at = self._clock.monotonic()
         reasons: Mapping[int, str] | None = None
         try:
             if not self.opened:
@@ -79,11 +81,16 @@ class SinkHandle:
             if records:
                 reasons = self._write(records)
         except BaseException as error:  # noqa: BLE001 - whatever a plugin raises, its records stay
-            self.busy_since = None
             self.opened = False
-            return _failure(error)
+            failure = _failure(error)
+            health.failed(failure.why, started, self._clock.monotonic())
+            health.busy_since = None
+            return failure
         now = self._clock.monotonic()
-        self.busy_since = None
+        if now - started >= HANGS_AFTER_SECONDS:
+            # It was down, as is told once more now that it is over.
+            health.failed(f"had not returned for {duration(now - started)}", started, now)
+        health.busy_since = None
         if records:
             self._numbers.write_seconds.observe(now - started)
         if reasons:
@@ -107,29 +114,33 @@ class SinkHandle:
 
     def succeeded(self) -> None:
         """The sink is up."""
-        if self.trouble is None:
+        health = self.health
+        if health.trouble is None:
             return
-        if self._backoff.attempts:
-            attempts = counted(self._backoff.attempts, "attempt")
-            log.info("sink %s: up again after %s", self.name, attempts)
-        self._backoff.reset()
-        self._news = News()
-        self.trouble = None
-        self._numbers.up = True
+        now, attempts = self._clock.monotonic(), self._backoff.attempts
+        why, seconds = health.trouble, health.down_seconds(now)
+        health.trouble = None
         self._numbers.paused = False
+        if attempts or now - self._called_at >= HANGS_AFTER_SECONDS:
+            after = counted(attempts, "attempt") if attempts else why
+            log.info(
+                "sink %s: up again; it was down for %s (%s)", self.name, duration(seconds), after
+            )
+        self._backoff.reset()
+        self._told.clear()
 
     def back_off(self, why: str, *, traceback: str = "", quick: bool = False) -> None:
         """Say why, and wait: the window stands still meanwhile, which is the backpressure.
 
         `traceback`: shown the first time. `quick`: the sink is alive, so that it need not
         be given ever more time."""
-        self._numbers.up = False
         self._numbers.retries += 1
-        self.trouble = why
+        self.health.failed(why, self._called_at, self._clock.monotonic())
         if quick:
             self._backoff.reset()
         delay = self._backoff.next()
-        if self._news.is_news(why, self._clock.monotonic()):
+        if why not in self._told and len(self._told) < _TOLD_MAX:
+            self._told.add(why)
             log.warning(
                 "sink %s: %s; retrying in %.2g s; %s held",
                 self.name, why, delay, counted(self._held(), "message"),
@@ -143,16 +154,16 @@ class SinkHandle:
 
     def close(self) -> None:
         """Let the sink go. Nothing is called after that."""
-        self._numbers.up = False
-        self.trouble = "stopped"
+        now = self._clock.monotonic()
+        self.health.failed("stopped", now, now)
         if not self._ever_opened:
             return
-        self.busy_since = self._clock.monotonic()
+        self.health.busy_since = now
         try:
             self._sink.close()
         except BaseException:
             log.warning("sink %s: close failed", self.name, exc_info=True)
-        self.busy_since = None
+        self.health.busy_since = None
 
 
 def _failure(error: BaseException) -> Failure:

@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from prometheus_client.exposition import choose_encoder
 
 from logfan.foreign import REASON_CHARACTERS, cut, valid
 from logfan.http_connections import BoundedHandler, BoundedServer, Limits
+from logfan.threads import OwnThread
 from logfan.tls import TlsFileError, server_context
 
 log = logging.getLogger(__name__)
@@ -48,9 +50,11 @@ class HttpServer:
         cert_file: Path | None = None,
         key_file: Path | None = None,
         limits: Limits | None = None,
+        on_fault: Callable[[], None] = lambda: None,
     ) -> None:
         """`unhealthy` and `unready` give reasons, none where all is well; `status` what the page
-        shows. All are called on HTTP threads."""
+        shows. All are called on HTTP threads. `on_fault` is called where the listener's thread has
+        ended and should not have: see `fault`."""
         self._host = host
         self._wanted_port = port
         self._cert_file, self._key_file = cert_file, key_file
@@ -61,7 +65,8 @@ class HttpServer:
         self._limits = limits or Limits()
         self._rendering = threading.Lock()
         self._server: _Server | None = None
-        self._thread: threading.Thread | None = None
+        self._on_fault = on_fault
+        self._thread: OwnThread | None = None
 
     @property
     def port(self) -> int:
@@ -80,18 +85,22 @@ class HttpServer:
             )
         except (OSError, OverflowError) as error:
             raise ListenError(self._why(error)) from None
-        self._thread = threading.Thread(
-            target=self._server.serve_forever,
-            kwargs={"poll_interval": 0.1},
-            name="http",
-            daemon=True,
+        self._thread = OwnThread(
+            "http", partial(self._server.serve_forever, poll_interval=0.1), self._on_fault
         )
         self._thread.start()
+
+    @property
+    def fault(self) -> str | None:
+        """How the listener's thread ended where it should not have; None while all is well."""
+        return None if self._thread is None else self._thread.fault
 
     def stop(self) -> None:
         """Close the listener; connections under way end by themselves."""
         if self._server is not None and self._thread is not None:
-            self._server.shutdown()
+            self._thread.may_end()
+            if self._thread.is_alive:
+                self._server.shutdown()
             self._server.server_close()
             self._thread.join(2.0)
             self._server = self._thread = None

@@ -1,7 +1,8 @@
 """Open batches to the highest contiguous tag: what may be acknowledged, and no more. Pure.
 
 The consumer's I/O thread alone calls the ledger, but for `settle`, which each sink's own thread
-calls for itself; beside that the workers only look at a batch's records and marks.
+calls for itself; beside that the workers only look at a batch's records and marks, and a scrape at
+`oldest`.
 """
 
 from collections import deque
@@ -121,8 +122,12 @@ class Ledger:
 
     @property
     def oldest(self) -> float | None:
-        """When the oldest open batch was received, on the monotonic clock; None without one."""
-        return self._open[0].opened_at if self._open else None
+        """When the oldest open batch was received, on the monotonic clock; None without one. Any
+        thread may ask."""
+        try:
+            return self._open[0].opened_at
+        except IndexError:  # the I/O thread may take it away meanwhile
+            return None
 
     def abandon(self) -> int:
         """The channel is gone: forget what is open and begin a new generation.

@@ -6,7 +6,7 @@ its `SinkNumbers` (but `dropped`, which the I/O thread counts). Readers may be a
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client.core import (
@@ -16,6 +16,9 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.registry import Collector
+
+from logfan.clock import SYSTEM_CLOCK, Clock
+from logfan.health import Health
 
 # From a sink in memory to one on a bad disk; from a local broker to a long outage of a sink.
 WRITE_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
@@ -70,6 +73,11 @@ class ConsumerNumbers:
     queue_ready: int | None = None
     """None where it is not known."""
     rebound: int = 0
+    oldest: Callable[[], float | None] = lambda: None
+    """When the oldest unacknowledged message was received, in monotonic seconds; None where there
+    is none. Put here by the road, and called at the scrape."""
+    dead_letters_waiting: int | None = None
+    """None where it is not known."""
     delivery_seconds: Histogram = field(default_factory=lambda: Histogram(DELIVERY_BOUNDS))
 
     def note_delivery_count(self, count: int) -> None:
@@ -86,7 +94,8 @@ class ConsumerNumbers:
 class SinkNumbers:
     """What one sink's worker counts."""
 
-    up: bool = False
+    health: Health = field(default_factory=lambda: Health(0.0))
+    """Put here by who runs the sink."""
     paused: bool = False
     """Refuses too much, so that nothing more of it is dead-lettered."""
     written: int = 0
@@ -114,9 +123,10 @@ class Numbers:
 class LogfanCollector(Collector):
     """Exposes the numbers. All label sets exist from the start."""
 
-    def __init__(self, numbers: Numbers, version: str) -> None:
+    def __init__(self, numbers: Numbers, version: str, clock: Clock = SYSTEM_CLOCK) -> None:
         self._numbers = numbers
         self._version = version
+        self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
         """Called at each scrape, on an HTTP thread."""
@@ -163,6 +173,12 @@ class LogfanCollector(Collector):
         in_flight = received - acked - requeued - abandoned
         yield _gauge("in_flight_messages", "Messages received and not yet acknowledged", in_flight)
         yield _gauge("in_flight_bytes", "Bytes of their bodies", numbers.in_flight_bytes)
+        oldest = numbers.oldest()
+        yield _gauge(
+            "oldest_unacknowledged_seconds",
+            "Since when the oldest message in flight waits for its acknowledgement; 0 without one",
+            0.0 if oldest is None else max(0.0, self._clock.monotonic() - oldest),
+        )
         yield _gauge(
             "delivery_count_max",
             "The most often that a quorum queue delivered one message before, since the start",
@@ -172,6 +188,10 @@ class LogfanCollector(Collector):
         yield _gauge("queue_ready_messages", "Messages waiting in the queue; NaN if unknown", ready)
         yield _counter(
             "rebound", "Times that the queue's binding was gone and was made again", numbers.rebound
+        )
+        dead = math.nan if numbers.dead_letters_waiting is None else numbers.dead_letters_waiting
+        yield _gauge(
+            "dead_letters_waiting", "Messages in the dead-letter queue; NaN if unknown", dead
         )
         histogram = HistogramMetricFamily(
             "logfan_delivery_seconds", "From the receipt of a message to its acknowledgement"
@@ -193,6 +213,10 @@ class LogfanCollector(Collector):
             "logfan_dead_lettered_records", "Records sent to the dead-letter queue", labels=["sink"]
         )
         up = GaugeMetricFamily("logfan_sink_up", "1 while the sink takes records", labels=["sink"])
+        down = GaugeMetricFamily(
+            "logfan_sink_down_seconds", "Since when the sink is down; 0 while it is up",
+            labels=["sink"],
+        )  # fmt: skip
         paused = GaugeMetricFamily(
             "logfan_sink_paused", "1 while the sink refuses more than dead_letter.max_ratio allows",
             labels=["sink"],
@@ -200,15 +224,19 @@ class LogfanCollector(Collector):
         seconds = HistogramMetricFamily(
             "logfan_sink_write_seconds", "Write and flush of one batch", labels=["sink"]
         )
+        now = self._clock.monotonic()
         for name, numbers in sinks.items():
+            # Asked once, so that both say the same.
+            down_since = numbers.health.down_since(now)
             for outcome in ("written", "rejected", "dropped"):
                 records.add_metric([name, outcome], getattr(numbers, outcome))
             retries.add_metric([name], numbers.retries)
             dead.add_metric([name], numbers.dead_lettered)
-            up.add_metric([name], float(numbers.up))
+            up.add_metric([name], float(down_since is None))
+            down.add_metric([name], 0.0 if down_since is None else max(0.0, now - down_since))
             paused.add_metric([name], float(numbers.paused))
             seconds.add_metric([name], numbers.write_seconds.buckets(), numbers.write_seconds.sum)
-        yield from (records, retries, dead, up, paused, seconds)
+        yield from (records, retries, dead, up, down, paused, seconds)
 
 
 def _gauge(name: str, words: str, value: float) -> Metric:

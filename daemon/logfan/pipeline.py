@@ -18,8 +18,6 @@ log = logging.getLogger(__name__)
 
 HANG_SECONDS = 300.0
 """A required sink inside one call for so long makes no progress: the watchdog is not fed."""
-SLOW_SECONDS = 30.0
-"""A sink inside one call for so long is named by /readyz."""
 _LOOP_SECONDS = 10.0
 _CLOSE_SECONDS = 5.0
 
@@ -35,23 +33,25 @@ class Pipeline:
         numbers: Numbers,
         *,
         on_subscribed: Callable[[], None],
-        on_end: Callable[[Trouble | None, BaseException | None], None],
+        on_end: Callable[[Trouble], None],
+        on_fault: Callable[[], None],
         patience: Patience | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        """`on_subscribed`, `on_end` and `patience`: see `Consumer`."""
+        """`on_subscribed`, `on_end` and `patience`: see `Consumer`. `on_fault` is called where a
+        thread has ended and should not have: see `faults`."""
         self._clock = clock
+        self._on_fault = on_fault
         self._handed_back: int | None = None
         self.consumer = Consumer(
             settings=prepared.settings, numbers=numbers.consumer, clock=clock,
             on_subscribed=partial(self._subscribed, on_subscribed), on_end=on_end,
-            patience=patience,
+            on_fault=on_fault, patience=patience,
         )  # fmt: skip
         enabled = prepared.settings.dead_letter.enabled
         self.dead_letters = (
             DeadLetters(
-                prepared.settings, partial(on_end, None),
-                is_connected=lambda: numbers.consumer.connected,
+                prepared.settings, on_fault, is_connected=lambda: numbers.consumer.connected,
             ) if enabled else None
         )  # fmt: skip
         self.workers: Sequence[SinkWorker] = [
@@ -83,6 +83,7 @@ class Pipeline:
             settled=None if sink_number is None else partial(self.consumer.settle, sink_number),
             send=None if self.dead_letters is None else self.dead_letters.send,
             max_ratio=prepared.settings.dead_letter.max_ratio,
+            on_fault=self._on_fault,
             clock=self._clock,
         )
 
@@ -137,18 +138,22 @@ class Pipeline:
                 log.error("sink %s: still inside its own code; left behind", worker.name)
         return self.consumer.handed_back
 
+    def faults(self) -> list[str]:
+        """Threads that have ended and should not have: the process must end."""
+        owners = [self.consumer, *([self.dead_letters] if self.dead_letters else ()), *self.workers]
+        return [owner.fault for owner in owners if owner.fault is not None]
+
     def unready(self) -> list[str]:
         """Why records do not flow: empty where the consumer is subscribed and required sinks up."""
         reasons = [self.consumer.trouble] if self.consumer.trouble else []
-        for worker in self.workers:
-            trouble, busy = worker.trouble, worker.busy_seconds()
-            if not worker.required:
-                continue
-            if trouble is not None:
-                reasons.append(f"sink {worker.name} is down: {trouble}")
-            elif busy > SLOW_SECONDS:
-                reasons.append(f"sink {worker.name} has not returned for {busy:.0f} s")
+        troubles = {w.name: w.trouble for w in self.workers if w.required}
+        reasons += [f"sink {name} is down: {why}" for name, why in troubles.items() if why]
         return reasons
+
+    def look(self) -> None:
+        """Tell of sinks that hang, and again of those that stay down. About once a second."""
+        for worker in self.workers:
+            worker.look()
 
     def stuck(self) -> list[str]:
         """What makes no progress at all: empty while all is well or knowingly backing off."""

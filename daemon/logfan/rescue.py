@@ -97,7 +97,7 @@ class Rescue:
             offer = recovery.offer()
             self._finish_done(recovery)
             if not offer:
-                if self._handle.trouble is not None:
+                if self._handle.health.trouble is not None:
                     # What it was about was handed back meanwhile. Nothing comes for a sink that
                     # is down, so nothing but `open` can tell that it is up.
                     self._handle.opened = False

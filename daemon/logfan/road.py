@@ -31,8 +31,6 @@ log = logging.getLogger(__name__)
 
 _HOLD_SHARE = 1 / 3
 """Of the broker's acknowledgement timeout: so long a window waits for a sink."""
-_SLOW_SECONDS = 30.0
-"""A sink inside one call for so long is not ready for a new window."""
 
 
 class _Pause(Enum):
@@ -80,7 +78,8 @@ class Road:
             dead_letters=settings.dead_letter.enabled,
             limit_is_named=settings.queue.delivery_limit is not None,
         )
-        self._ledger = Ledger(len(required))
+        self._ledger = ledger = Ledger(len(required))
+        numbers.oldest = lambda: ledger.oldest
         self._intake = Intake()
         self._window = Window(rabbitmq.prefetch, rabbitmq.max_in_flight_bytes)
         self._brake = Brake(rabbitmq.max_in_flight_bytes)
@@ -310,7 +309,7 @@ class Road:
         """A required sink does not settle: give the window back before the broker takes it."""
         if self._stopping or self._subscription is None or self._channel is None:
             return
-        owing = [w.name for w in self._workers if w.required and not w.is_ready(_SLOW_SECONDS)]
+        owing = [w.name for w in self._workers if w.required and not w.is_up]
         names = ", ".join(owing) or "a required sink"
         words = f"sink {names} has held messages for {seconds:.0f} s; unsubscribed until it is up"
         if self._pause is None:
@@ -375,7 +374,7 @@ class Road:
         self._subscription.consume(self._window.prefetch - held)
 
     def _sinks_are_ready(self) -> bool:
-        return all(w.is_ready(_SLOW_SECONDS) for w in self._workers if w.required)
+        return all(w.is_up for w in self._workers if w.required)
 
     def _resize(self) -> None:
         """Once a second: a prefetch that was cut for large messages grows when they are small."""

@@ -8,7 +8,6 @@ It touches its own sink and its own queue, and nothing of the broker: what is du
 import contextlib
 import logging
 import queue
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -17,11 +16,13 @@ from itertools import chain
 from logfan.api import Record, Sink
 from logfan.backoff import Backoff
 from logfan.clock import SYSTEM_CLOCK, Clock
-from logfan.handle import News, SinkHandle
+from logfan.handle import News, SinkHandle, counted
+from logfan.health import Health, Reminders, duration
 from logfan.ledger import Batch
 from logfan.metrics import SinkNumbers
 from logfan.poison import Entry
 from logfan.rescue import Rescue, Send
+from logfan.threads import OwnThread
 
 log = logging.getLogger(__name__)
 
@@ -92,11 +93,13 @@ class SinkWorker:
         settled: Callable[[Sequence[Batch]], None] | None,
         send: Send | None = None,
         max_ratio: float = 1.0,
+        on_fault: Callable[[], None] = lambda: None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """`settled` is called on the worker's thread; None for a sink that is not required.
         `send` takes refused records to the dead-letter queue; without it they are offered again.
-        `max_ratio`: of the last 1,000 records, so many may be refused."""
+        `max_ratio`: of the last 1,000 records, so many may be refused. `on_fault` is called where
+        the thread, or one of the sink's own, has ended and should not have: see `fault`."""
         self.name = sink.name
         self.required = settled is not None
         self.numbers = numbers
@@ -114,11 +117,16 @@ class SinkWorker:
         self._inbox: queue.SimpleQueue[Batch | _Order] = queue.SimpleQueue()
         self._carried: Batch | None = None
         self._stopping = False
+        self._reminders = Reminders()
+        self._told_hanging: float | None = None
         self._overflow = News()
         # Two counters with one writer each, instead of one counter with a lock.
         self._submitted = self._submitted_bytes = 0
         self._finished = self._finished_bytes = 0
-        self._thread = threading.Thread(target=self._run, name=f"sink-{self.name}", daemon=True)
+        self._sink = sink
+        self._tell_fault = on_fault
+        self._thread = OwnThread(f"sink-{self.name}", self._run, self._on_fault)
+        sink._logfan_on_fault = self._on_fault  # type: ignore[method-assign]
 
     # What others call
 
@@ -147,6 +155,7 @@ class SinkWorker:
     def stop(self) -> None:
         """Finish what was submitted, close the sink, end. `submit` must not be called again."""
         self._stopping = True
+        self._thread.may_end()
         self._inbox.put(_Order.STOP)
         self._handle.wake.set()
 
@@ -157,10 +166,7 @@ class SinkWorker:
 
     def join(self, seconds: float) -> bool:
         """Wait for the thread's end; True where it ended, or was never started."""
-        if self._thread.ident is None:
-            return True
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+        return self._thread.join(seconds)
 
     @property
     def held(self) -> int:
@@ -170,18 +176,55 @@ class SinkWorker:
     @property
     def trouble(self) -> str | None:
         """Why the sink is down; None while it is up."""
-        return self._handle.trouble
+        return self.health.why(self._clock.monotonic())
+
+    @property
+    def health(self) -> Health:
+        """Whether the sink is up, and since when it is not."""
+        return self._handle.health
+
+    @property
+    def fault(self) -> str | None:
+        """Which thread has ended and should not have: the worker's, or one of the sink's own."""
+        threads = self._thread, *self._sink._logfan_threads
+        return next((thread.fault for thread in threads if thread.fault is not None), None)
 
     def busy_seconds(self) -> float:
         """How long the thread has been inside one call of the sink's code; 0.0 while outside."""
-        since = self._handle.busy_since
+        since = self.health.busy_since
         return 0.0 if since is None else self._clock.monotonic() - since
 
-    def is_ready(self, seconds: float) -> bool:
-        """Whether the sink takes records: it is up, and not inside one call for so long."""
-        return self.trouble is None and self.busy_seconds() < seconds
+    @property
+    def is_up(self) -> bool:
+        """Whether the sink takes records."""
+        return self.health.down_since(self._clock.monotonic()) is None
+
+    def look(self) -> None:
+        """Tell of an outage what the sink's own thread cannot: that it hangs, that it goes on.
+        Called about once a second, on the main thread."""
+        now, health = self._clock.monotonic(), self.health
+        busy_since, hangs_for = health.busy_since, health.hangs_for(now)
+        held = counted(self.held, "message")
+        if hangs_for is not None and busy_since != self._told_hanging:
+            self._told_hanging = busy_since
+            log.warning(
+                "sink %s: has not returned from a call of its own code for %s, so it counts as "
+                "down until it does; %s held", self.name, duration(hangs_for), held,
+            )  # fmt: skip
+        if self._reminders.is_due(health.down_since(now), now) and not self._stopping:
+            log.warning(
+                "sink %s: still down, for %s now: %s; %s held", self.name,
+                duration(health.down_seconds(now)), health.why(now), held,
+            )  # fmt: skip
 
     # The thread
+
+    def _on_fault(self) -> None:
+        now = self._clock.monotonic()
+        if self.health.trouble is None:
+            self.health.failing_since = now
+        self.health.fault = self.fault
+        self._tell_fault()
 
     def _run(self) -> None:
         # The order to stop may be taken together with the last batches, so what counts is whether

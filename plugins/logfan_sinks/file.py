@@ -167,8 +167,9 @@ class FileSink(logfan.Sink):
         rotate: Rotate | None = self.config.rotate
         if rotate is not None and self._archivist is None:
             self._archivist = Archivist(
-                compress=rotate.compress, keep=rotate.keep, now=self.now(), log=self.log
-            )
+                compress=rotate.compress, keep=rotate.keep, now=self.now(), log=self.log,
+                start_thread=self.start_thread,
+            )  # fmt: skip
         if not self._template.from_messages:
             self._file(self._template.at(self.now()))
         elif not self._template.from_time:

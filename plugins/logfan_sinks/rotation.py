@@ -86,8 +86,17 @@ def rotated_files(folder: int, name: str) -> list[Rotated]:
 class Archivist:
     """Prunes and compresses rotated files on a thread of its own, one at a time."""
 
-    def __init__(self, *, compress: str, keep: Keep, now: float, log: logging.Logger) -> None:
-        """`now`: by the clock that stamps rotated files, in seconds since 1970."""
+    def __init__(
+        self,
+        *,
+        compress: str,
+        keep: Keep,
+        now: float,
+        log: logging.Logger,
+        start_thread: Callable[[str, Callable[[], None]], threading.Thread],
+    ) -> None:
+        """`now`: by the clock that stamps rotated files, in seconds since 1970. `start_thread` is
+        the sink's."""
         self._suffix = _SUFFIXES[compress]
         self._keep = keep
         self._log = log
@@ -95,8 +104,7 @@ class Archivist:
         self._doubted = False
         self._stop = threading.Event()
         self._waiting: queue.Queue[tuple[str, int, float] | None] = queue.Queue(_WAITING_MAX)
-        self._thread = threading.Thread(target=self._run, name="archivist", daemon=True)
-        self._thread.start()
+        self._thread = start_thread("archivist", self._run)
 
     def tend(self, path: str, untrusted: int, now: float) -> None:
         """Prune, then compress, what was rotated from this path, also by a run that crashed.
@@ -120,6 +128,12 @@ class Archivist:
                     self._tend(folder, os.path.basename(path), now)  # noqa: PTH119 - text alone
             except OSError as error:
                 self._log.warning("%s: rotated files were not tended: %s", path, error)
+            except Exception:  # noqa: BLE001 - told with its traceback
+                # One file's trouble, of a compressor's own kind: no reason to stop all sinks.
+                self._log.exception(
+                    "%s: rotated files were not tended; it is tried again at the next rotation; "
+                    "please report it", path,
+                )  # fmt: skip
 
     def _tend(self, folder: int, name: str, now: float) -> None:
         # First make room: compressing needs some.

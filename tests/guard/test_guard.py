@@ -125,7 +125,7 @@ def reads_of_a_flood() -> float:
         )
         consumer = Consumer(
             settings=settings, numbers=numbers, on_subscribed=lambda: None,
-            on_end=lambda trouble, error: None,
+            on_end=lambda trouble: None,
         )  # fmt: skip
         before = threading.getprofile()
         threading.setprofile(reading.look)

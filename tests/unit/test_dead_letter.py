@@ -31,7 +31,7 @@ def settings_at(broker: ScriptedBroker) -> Settings:
 
 @contextmanager
 def dead_letters(broker: ScriptedBroker) -> Iterator[DeadLetters]:
-    letters = DeadLetters(settings_at(broker), on_fault=lambda error: None)
+    letters = DeadLetters(settings_at(broker), on_fault=lambda: None)
     letters.start()
     try:
         yield letters
@@ -128,7 +128,7 @@ def test_a_letter_fits_into_the_frame_that_was_agreed_upon(frame_max: int) -> No
 def test_nothing_connects_before_the_consumer_or_a_letter_wants_it() -> None:
     with ScriptedBroker() as broker:
         connected = False
-        letters = DeadLetters(settings_at(broker), lambda error: None, lambda: connected)
+        letters = DeadLetters(settings_at(broker), lambda: None, lambda: connected)
         letters.start()
         letters.begin()
         sending = letters.send([refusal(b"one")])

@@ -21,12 +21,15 @@ CATALOGUE = {
     "logfan_dead_lettered_records_total": "counter",
     "logfan_in_flight_messages": "gauge",
     "logfan_in_flight_bytes": "gauge",
+    "logfan_oldest_unacknowledged_seconds": "gauge",
+    "logfan_dead_letters_waiting": "gauge",
     "logfan_delivery_count_max": "gauge",
     "logfan_queue_ready_messages": "gauge",
     "logfan_rebound_total": "counter",
     "logfan_sink_records_total": "counter",
     "logfan_sink_retries_total": "counter",
     "logfan_sink_up": "gauge",
+    "logfan_sink_down_seconds": "gauge",
     "logfan_sink_paused": "gauge",
     "logfan_sink_write_seconds": "histogram",
     "logfan_delivery_seconds": "histogram",
@@ -56,8 +59,11 @@ def test_all_label_sets_are_there_from_the_start() -> None:
         for outcome in ("written", "rejected", "dropped"):
             assert f'logfan_sink_records_total{{outcome="{outcome}",sink="{sink}"}} 0.0' in text
         assert f'logfan_sink_write_seconds_count{{sink="{sink}"}} 0.0' in text
+        assert f'logfan_sink_down_seconds{{sink="{sink}"}}' in text
     assert 'logfan_build_info{version="9.9"} 1.0' in text
     assert "logfan_queue_ready_messages NaN" in text
+    assert "logfan_dead_letters_waiting NaN" in text
+    assert "logfan_oldest_unacknowledged_seconds 0.0" in text
 
 
 def test_received_is_the_sum_of_its_ends() -> None:

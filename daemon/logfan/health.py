@@ -1,0 +1,94 @@
+"""Whether a sink is up, and if not, why and since when. Sans-I/O.
+
+Metrics, `/readyz`, the status page, STATUS and the log all ask here, so that they agree. Each
+value has one writer, and any thread may read.
+"""
+
+HANGS_AFTER_SECONDS = 30.0
+"""A sink that has not returned from one call for so long is down."""
+_REMIND_FIRST_SECONDS = 60.0
+_REMIND_MAX_SECONDS = 3600.0
+
+
+class Health:
+    """One sink's."""
+
+    __slots__ = ("busy_since", "failing_since", "fault", "trouble")
+
+    def __init__(self, now: float) -> None:
+        """`now` and every other time in monotonic seconds."""
+        self.trouble: str | None = "not opened yet"
+        """Why its last call failed; None where it did not. Written by the sink's thread."""
+        self.failing_since = now
+        """Since when there is a trouble."""
+        self.busy_since: float | None = None
+        """Since when the thread is inside the sink's code; None while it is not. Written by it."""
+        self.fault: str | None = None
+        """How a thread ended that should not have. Written by that thread; for good."""
+
+    def failed(self, why: str, began: float, now: float) -> None:
+        """A call that `began` then has failed `now`. An outage that it belongs to goes on."""
+        if self.trouble is None:
+            # Where it hung before it failed, it was down before it failed.
+            self.failing_since = min(now, began + HANGS_AFTER_SECONDS)
+        self.trouble = why
+
+    def down_since(self, now: float) -> float | None:
+        """Since when it is down; None while it is up."""
+        since = [self.failing_since] if self.trouble is not None or self.fault is not None else []
+        if self.hangs_for(now) is not None and self.busy_since is not None:
+            since.append(self.busy_since + HANGS_AFTER_SECONDS)
+        return min(since, default=None)
+
+    def down_seconds(self, now: float) -> float:
+        """For how long it is down; 0.0 while it is up."""
+        since = self.down_since(now)
+        return 0.0 if since is None else max(0.0, now - since)
+
+    def hangs_for(self, now: float) -> float | None:
+        """How long it has not returned from a call, where that is too long; else None."""
+        busy_since = self.busy_since
+        if busy_since is None or now - busy_since < HANGS_AFTER_SECONDS:
+            return None
+        return now - busy_since
+
+    def why(self, now: float) -> str | None:
+        """Why it is down; None while it is up."""
+        if self.fault is not None:
+            return self.fault
+        hangs_for, trouble = self.hangs_for(now), self.trouble
+        if hangs_for is None:
+            return trouble
+        words = f"has not returned for {hangs_for:.0f} s"
+        return words if trouble is None else f"{trouble}; and {words}"
+
+
+class Reminders:
+    """When to tell of an outage again: after 1 min, 2 more, 4 more, at last once an hour."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._next = self._pause = 0.0
+
+    def is_due(self, down_since: float | None, now: float) -> bool:
+        """Ask now and then; `down_since` as `Health` has it."""
+        if down_since is None or self._since is None or down_since > self._since:
+            self._since, self._pause = down_since, _REMIND_FIRST_SECONDS
+            self._next = (down_since or now) + self._pause
+        if down_since is None or now < self._next:
+            return False
+        self._pause = min(2 * self._pause, _REMIND_MAX_SECONDS)
+        self._next = now + self._pause
+        return True
+
+
+def duration(seconds: float) -> str:
+    """`8 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
