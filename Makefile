@@ -38,7 +38,7 @@ bench-scale: $(STAMP) ## Several instances on one queue, and several queues, in 
 bench-quick: $(STAMP) $(CLIENTS) ## The main comparisons in less than two minutes
 	@PYTHONPATH=tests $(BIN)/python -m bench.run PLAN=quick $(BENCH)
 
-brokers: $(STAMP) ## The integration tests on RabbitMQ 3.10, 4.0 and 4.3, and a table: VERSIONS="4.0 4.3"
+brokers: $(STAMP) ## All that needs a broker on RabbitMQ 3.10, 4.0 and 4.3, and a table: VERSIONS="4.0 4.3"
 	@PYTHONPATH=tests $(BIN)/python -m brokers.run $(if $(VERSIONS),--versions "$(VERSIONS)") \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(REPORT),--report $(REPORT)) $(TESTS)
 

@@ -1,6 +1,7 @@
-"""The integration tests on one version of RabbitMQ after another, and a table of what came out.
+"""The tests that need a broker on one version of RabbitMQ after another, and a table of what came
+out: the integration tests, the share of chaos that `make test` has, and its mutants.
 
-`python -m brokers.run [--versions "3.10 4.0"] [--seconds 1500] [--report FILE]`, as `make brokers`
+`python -m brokers.run [--versions "3.10 4.0"] [--seconds 2400] [--report FILE]`, as `make brokers`
 calls it. Exits 1 where a test failed, a version could not be had, or the time was up.
 """
 
@@ -20,7 +21,10 @@ from logfan.testing.node import NodeUnavailable, RabbitNode
 from logfan.testing.versions import SUITES
 
 ROOT = Path(__file__).parents[2]
-TESTS = ROOT / "tests/integration"
+TESTS = [
+    str(ROOT / "tests" / name)
+    for name in ("integration", "chaos/test_chaos.py", "chaos/test_mutants.py")
+]
 HEAD = (
     "| RabbitMQ | of Debian's | passed | failed | skipped | time | result |",
     "| --- | --- | --- | --- | --- | --- | --- |",
@@ -119,9 +123,9 @@ def main() -> int:
     """Try all versions, print the table and write it down."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--versions", default=" ".join(SUITES), help="of: " + ", ".join(SUITES))
-    parser.add_argument("--seconds", type=float, default=1500.0, help="for all of them together")
+    parser.add_argument("--seconds", type=float, default=2400.0, help="for all of them together")
     parser.add_argument("--report", type=Path, default=Path("brokers-report.md"))
-    parser.add_argument("tests", nargs="*", default=[str(TESTS)])
+    parser.add_argument("tests", nargs="*", default=TESTS)
     options = parser.parse_args()
     deadline = time.monotonic() + options.seconds
     outcomes = []

@@ -393,6 +393,8 @@ ALL = (
     Fault("queue deleted", delete_queue, share=0.03),
     Fault("exchange made anew", renew_exchange, share=0.05),
     REFUSED_CONFIG,
+    Fault("a sink raises what has no text", sink_raises_oddly, share=0.05),
+    Fault("a sink's thread dies", worker_dies, ends_life=True, share=0.05),
     Fault("dead-letter queue full", fill_dead_letters, share=0.05),
     Fault("a short consumer_timeout", shorten_timeout, share=0.03, needs="consumer_timeout"),
     Fault("a message that ends the connection", forbid_message, share=0.03),

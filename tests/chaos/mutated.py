@@ -134,6 +134,13 @@ def not_bound_again() -> None:
 
 
 @_defect
+def dead_thread_unnoticed() -> None:
+    """A sink's thread that ends unasked is no fault: the rest looks alive."""
+    _patch("logfan.threads", "OwnThread.fault", lambda _: property(lambda _: None))
+    _patch("logfan.threads", "OwnThread._end", lambda _: lambda *_: None)
+
+
+@_defect
 def torn_line_not_mended() -> None:
     """What a crash left of a line stays, and the next line is glued to it."""
     _patch("logfan_sinks.logfile", "LogFile._mend", lambda _: lambda *_: None)

@@ -17,13 +17,14 @@ from chaos.daemon import ChaosDaemon
 from chaos.deck import Deck
 from chaos.mutated import DEFECTS
 from chaos.proxy import Proxy
-from chaos.scene import dead_letters
+from chaos.scene import EXIT_INTERNAL, dead_letters
 from logfan.testing.node import RabbitNode
 from support.broker import Names, channel, waiting
 from support.waiting import wait_until
 
 RECEIVED = "logfan_received_messages_total"
 REFUSE = 5
+NOT_NOTICED = "a daemon with a dead thread ends"
 
 
 @dataclass(slots=True)
@@ -168,6 +169,19 @@ def exchange_made_anew(stage: Stage) -> None:
     stage.deck.publish(10, mandatory=False)
 
 
+def a_sinks_thread_ends(stage: Stage) -> None:
+    daemon = stage.daemon
+    daemon.order("die")
+    stage.deck.publish(10)
+    daemon.wait_deed("die", 1)
+    daemon.order("")
+    stage.deck.publish(10)
+    wait_until(lambda: not daemon.is_running(), NOT_NOTICED, 4 if daemon.mutant else 20)
+    assert daemon.wait() == EXIT_INTERNAL
+    stage.losses += 1
+    daemon.start()
+
+
 def started_on_a_torn_line(stage: Stage) -> None:
     stage.deck.publish(10)
     wait_until(lambda: stage.daemon.acked() == 10, "there is something")
@@ -209,6 +223,7 @@ SCENARIOS: dict[str, tuple[Callable[[Stage], None], str, str]] = {
     "dead-letter-without-confirm": (dead_letter_queue_gone, "troubled", "lost"),
     "late-confirm-counted": (late_confirm_of_the_connection_before, "troubled", "lost"),
     "not-bound-again": (exchange_made_anew, "raw", "lost"),
+    "dead-thread-unnoticed": (a_sinks_thread_ends, "", NOT_NOTICED),
     "torn-line-not-mended": (started_on_a_torn_line, "raw", "corrupt"),
     "half-write-not-taken-back": (disk_full_in_the_middle_of_a_batch, "raw", "duplicated"),
     "failed-batch-dropped": (a_sink_fails_for_a_while, "troubled", "lost"),
@@ -227,6 +242,12 @@ def test_the_checker_tells_the_mutant_from_the_sound_daemon(
     scenario, sink, verdict = SCENARIOS[defect]
     refuse = REFUSE if scenario in REFUSING else 0
     with staged(node, names, tmp_path, defect if mutated else "", refuse) as stage:
+        if mutated and verdict == NOT_NOTICED:
+            with pytest.raises(AssertionError, match=NOT_NOTICED):
+                scenario(stage)
+            # It looks alive, and nothing moves.
+            assert (stage.daemon.is_ready(), stage.daemon.acked()) == (True, 0)
+            return
         scenario(stage)
         found = {finding.sink: finding for finding in stage.finish()}
         faults = [
