@@ -20,7 +20,7 @@ help: ## Show this list
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
-run: $(STAMP) ## Show the main job at work, on a private RabbitMQ if none answers; Ctrl-C ends it
+run: $(STAMP) ## Show the main job at work, on a private RabbitMQ; Ctrl-C ends it
 	@$(BIN)/logfan demo
 
 test: lint $(OLDEST) ## Lint, types and all tests, on a real RabbitMQ
@@ -67,7 +67,7 @@ dist: $(STAMP) ## Build wheel, sdist and their checksums into dist/
 	@cd dist && sha256sum *.whl *.tar.gz > SHA256SUMS && cat SHA256SUMS
 
 clean: ## Remove what make made in this folder (the cached RabbitMQ stays)
-	rm -rf $(VENV) .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis dist logs
+	rm -rf $(VENV) .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis dist logs logfan-demo
 	find daemon plugins tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 lock: $(STAMP) ## Choose all dependencies anew, with their hashes

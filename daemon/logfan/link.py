@@ -59,6 +59,8 @@ class Link:
         self._loop.activate_poller()
         self._over: Trouble | None = None
         self._signal = 0
+        self.address = ""
+        """Of the broker that answered, or was tried last, for people to read."""
         try:
             self._connection = self._connect(settings)
         except LinkError:
@@ -165,6 +167,7 @@ class Link:
                     url, heartbeat=rabbitmq.heartbeat, tls=rabbitmq.tls,
                     instance=settings.instance,
                 )  # fmt: skip
+                self.address = address
                 return self._open(wanted, address)
             except OSError as error:
                 trouble = trouble_of(error, address, was_open=False)

@@ -1,20 +1,17 @@
 """The commands as people type them."""
 
 import os
-import pty
-import re
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from logfan.testing import record
-from logfan.testing.node import RabbitNode, free_port
+from logfan.testing.node import RabbitNode
 from support.broker import Names, channel
 from support.letters import bodies, bury
 from support.waiting import wait_until
@@ -169,51 +166,6 @@ def test_emit_to_an_exchange_that_must_exist_exits_77(folder: Path, names: Names
     assert done.returncode == 77
     assert f"exchange '{names.exchange}'" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_the_demo_shows_the_main_job_on_a_node_of_its_own_and_leaves_nothing(
-    tmp_path: Path,
-) -> None:
-    (tmp_path / "config.toml").write_text(
-        f'[rabbitmq]\nurls = ["amqp://guest:guest@127.0.0.1:{free_port()}"]\n'
-        '[http]\nlisten = "127.0.0.1:0"\n'
-        '[sinks.screen]\nkind = "stdout"\n[sinks.file]\nkind = "file"\npath = "out.jsonl"\n'
-    )
-    terminal, inside = pty.openpty()
-    demo = subprocess.Popen(
-        [*LOGFAN, "demo", "--rate", "50"], cwd=tmp_path, stdin=inside, stdout=inside, stderr=inside,
-        start_new_session=True, env={**os.environ, "TERM": "xterm", "TMPDIR": str(tmp_path)},
-    )  # fmt: skip
-    os.close(inside)
-    os.set_blocking(terminal, False)
-    seen = ""
-
-    def shown(pattern: str) -> bool:
-        nonlocal seen
-        with suppress(OSError):
-            seen += os.read(terminal, 65536).decode()
-        return re.search(pattern, seen) is not None
-
-    try:
-        wait_until(
-            lambda: shown(r"metrics and status page: http://127\.0\.0\.1:\d+/"), "it is up", 60
-        )
-        wait_until(lambda: shown(r"service=\w+ duration_ms="), "samples are shown")
-        wait_until(
-            lambda: shown(r"\d+ published, \d+ received, \d+ acknowledged"), "counts are told"
-        )
-        assert (tmp_path / "out.jsonl").stat().st_size > 0
-        demo.send_signal(signal.SIGINT)
-        wait_until(lambda: shown("the private RabbitMQ is removed"), "it ends")
-        assert demo.wait(20) == 0
-        assert "Traceback" not in seen
-        counts = re.findall(r"(\d+) published, (\d+) received, (\d+) acknowledged", seen)[-1]
-        assert len(set(counts)) == 1, f"what was published and was not received: {counts}"
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["config.toml", "out.jsonl"]
-    finally:
-        demo.kill()
-        demo.wait()
-        os.close(terminal)
 
 
 def test_the_shipped_config_passes_check(tmp_path: Path) -> None:

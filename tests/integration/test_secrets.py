@@ -117,15 +117,24 @@ def page(port: int, path: str) -> str:
             return error.read().decode()
 
 
-@pytest.mark.parametrize("command", ["run", "demo"])
 def test_a_daemon_that_is_refused_keeps_the_password_to_itself(
-    node: RabbitNode, tmp_path: Path, command: str
+    node: RabbitNode, tmp_path: Path
 ) -> None:
     url = node.url.replace("guest:guest", f"nobody:{ENCODED}")
     said = everything_a_daemon_says(
-        tmp_path, command, f'[rabbitmq]\nurls = ["{url}"]\n', "refused the credentials"
+        tmp_path, "run", f'[rabbitmq]\nurls = ["{url}"]\n', "refused the credentials"
     )
     assert leaks(said) == []
+
+
+def test_a_demo_that_is_refused_keeps_the_password_to_itself(
+    node: RabbitNode, tmp_path: Path
+) -> None:
+    url = node.url.replace("guest:guest", f"nobody:{ENCODED}")
+    done = logfan(tmp_path, "demo", "--broker", config=f'[rabbitmq]\nurls = ["{url}"]\n')
+    assert done.returncode == 77
+    assert "refused the credentials" in done.stderr
+    assert leaks(done.stdout + done.stderr) == []
 
 
 def test_a_daemon_that_is_let_in_keeps_the_password_to_itself(user: str, tmp_path: Path) -> None:

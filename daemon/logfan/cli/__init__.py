@@ -11,7 +11,7 @@ from logfan.cli.common import HintingGroup
 _COMMANDS = {
     "run": ("logfan.cli.run:run", "Run the daemon in the foreground."),
     "check": ("logfan.cli.check:check", "Validate config and plugins, offline."),
-    "demo": ("logfan.cli.demo:demo", "Show it at work, on a private RabbitMQ if none answers."),
+    "demo": ("logfan.cli.demo:demo", "Show it at work, on a private RabbitMQ."),
     "emit": ("logfan.cli.emit:emit", "Publish messages, with publisher confirms."),
     "dlq": ("logfan.cli.dlq:dlq", "Dead letters: list, show, replay to their sink, purge."),
     "sinks": ("logfan.cli.sinks:sinks", "List the sink kinds, or one kind's options."),

@@ -1,6 +1,9 @@
 """What several commands share: options, faults for people, and exit codes."""
 
+import shlex
+import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +51,17 @@ def instance_option(command: Command) -> Command:
     return click.option(
         "--instance", metavar="NAME", help="Which of several daemons this is; for file names."
     )(command)
+
+
+def command_line() -> str:
+    """How this program was called, to be typed again in the same folder."""
+    called = sys.argv[0]
+    if Path(called).name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m logfan"
+    in_path = shutil.which(Path(called).name)
+    if in_path is not None and Path(in_path).absolute() == Path(called).absolute():
+        return Path(called).name
+    return shlex.quote(called)
 
 
 @contextmanager

@@ -354,5 +354,6 @@ def _why_none(version: str, error: debian.DebianUnavailable) -> str:
         return f"RabbitMQ {version} cannot be fetched ({error})"
     return (
         f"no RabbitMQ is installed and none can be fetched ({error}); install RabbitMQ "
-        "(the package is mostly called rabbitmq-server), or set rabbitmq.urls to a broker"
+        "(the package is mostly called rabbitmq-server), or use a broker of yours "
+        "(logfan demo --broker)"
     )
