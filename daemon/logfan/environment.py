@@ -14,6 +14,12 @@ from logfan.faults import Fault
 PREFIX = "LOGFAN_"
 _BETWEEN = "__"
 _NOT_SETTINGS = ("LOGFAN_CONFIG",)
+# As Kubernetes (and Docker's links) write them; a service's name brings no two underscores.
+_SERVICE = re.compile(
+    r"LOGFAN_(?:[A-Z0-9]+_)*"
+    r"(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)"
+)
+_SERVICE_URL = re.compile(r"LOGFAN_(?:[A-Z0-9]+_)*PORT")
 
 
 def environment_table(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[Fault]]:
@@ -95,9 +101,29 @@ def _holds(table: Any, path: Iterable[str]) -> bool:
     return True
 
 
+def passed_over(environ: Mapping[str, str]) -> str | None:
+    """One warning for all variables that Kubernetes set, for services named as we are."""
+    names = sorted(name for name in environ if _is_of_a_service(name, environ[name]))
+    if not names:
+        return None
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return (
+        f"environment variable {names[0]}{more}: passed over, as Kubernetes sets it for a service "
+        "called logfan or logfan-…; enableServiceLinks: false in the pod's spec takes it away"
+    )
+
+
+def _is_of_a_service(name: str, value: str) -> bool:
+    # LOGFAN_PORT=9464 is somebody's guess at a key, and has to be told; this is a URL.
+    is_url = value.startswith(("tcp://", "udp://", "sctp://"))
+    return bool(_SERVICE.fullmatch(name) or (is_url and _SERVICE_URL.fullmatch(name)))
+
+
 def _paths(environ: Mapping[str, str]) -> Iterable[tuple[list[str], str]]:
     for name in environ:
         upper = name.upper()
+        if _is_of_a_service(name, environ[name]):
+            continue
         if upper.startswith(PREFIX) and upper not in _NOT_SETTINGS:
             yield upper.removeprefix(PREFIX).lower().split(_BETWEEN), name
 

@@ -21,7 +21,7 @@ from logfan.config import (
     TlsSettings,
     read_table,
 )
-from logfan.environment import environment_table, variables_by_key, with_variables
+from logfan.environment import environment_table, passed_over, variables_by_key, with_variables
 from logfan.explain import did_you_mean, faults_of, shown
 from logfan.exposure import exposed, secrets_in
 from logfan.faults import Fault, Faults
@@ -112,7 +112,9 @@ def prepare(
     faults += [source.named(fault) for fault in (*settings_faults, *told, *sink_faults)]
     if faults or settings is None:
         raise Faults(faults)
+    services = passed_over(environ)
     warnings = [
+        *([services] if services else []),
         *exposed(settings, source.path, source.in_file, environ), *_warnings(settings),
         *_advice(sinks), *(str(fault) for fault in plugin_faults),
     ]  # fmt: skip

@@ -68,8 +68,12 @@ class StdoutSink(logfan.Sink):
 
     def open(self) -> None:
         """Look at what standard output is."""
+        if sys.__stdout__ is None:
+            raise logfan.SinkUnavailable(
+                "standard output was closed at the start (>&-); start anew with it open"
+            )
         try:
-            self._fd = sys.__stdout__.fileno() if sys.__stdout__ is not None else 1
+            self._fd = sys.__stdout__.fileno()
             terminal = os.isatty(self._fd)
             status = os.fstat(self._fd)
         except (OSError, ValueError) as error:

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from logfan.testing import record
-from logfan.testing.node import RabbitNode
-from support.broker import Names, channel
+from logfan.testing.node import RabbitNode, free_port
+from support.broker import Names, channel, publish
 from support.letters import bodies, bury
 from support.waiting import wait_until
 
@@ -82,6 +84,65 @@ def test_a_config_that_may_not_be_read_is_78(how: str, command: str, tmp_path: P
     assert "cannot be read: permission denied: root may not " in done.stderr
     assert ("chgrp" if how == "its folder" else "chmod") in done.stderr
     assert "Traceback" not in done.stderr
+
+
+CLOSED = {"all": ">&- 2>&- <&-", "output": ">&-", "errors": "2>&-", "input": "<&-"}
+
+
+@pytest.mark.parametrize("closed", CLOSED)
+def test_closed_standard_descriptors_become_nobodys_socket(
+    closed: str, folder: Path, names: Names, node: RabbitNode
+) -> None:
+    port = free_port()
+    with (folder / "config.toml").open("a") as config:
+        config.write(
+            'required = false\n[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
+            f'[http]\nlisten = "127.0.0.1:{port}"\n'
+        )
+    daemon = subprocess.Popen(
+        ["sh", "-c", f'exec "$@" {CLOSED[closed]}', "sh", *LOGFAN, "run"], cwd=folder,
+        env={**os.environ, "LOGFAN_SHUTDOWN_TIMEOUT": "1s"},
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_until(lambda: "not consuming" not in (page(port, "/readyz") or "not consuming"), "up")
+        publish(node.url, names.exchange, [b"hello"])
+        raw = folder / "raw.log"
+        wait_until(lambda: raw.exists() and raw.read_bytes() == b"hello\n", "it is written")
+        standard = [str(Path(f"/proc/{daemon.pid}/fd/{number}").readlink()) for number in range(3)]
+        assert standard == [os.devnull] * 3
+        # What goes to a standard output that is closed must not count as written.
+        up = f'logfan_sink_up{{sink="screen"}} {float(closed not in ("all", "output"))}'
+        wait_until(lambda: up in page(port, "/metrics"), up)
+        assert daemon.poll() is None
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(20) == 0
+    finally:
+        daemon.kill()
+        daemon.wait()
+
+
+def page(port: int, path: str) -> str:
+    """The body, whatever the status; empty where nobody listens."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as got:
+            return str(got.read().decode())
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.read().decode()
+    except OSError:
+        return ""
+
+
+@pytest.mark.parametrize("closed", CLOSED.values())
+def test_short_commands_take_closed_descriptors(closed: str, folder: Path) -> None:
+    for command, code in (("check", 0), ("sinks", 0), ("--help", 0), ("nonsense", 2)):
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$@" {closed}', "sh", *LOGFAN, command], cwd=folder, timeout=30,
+            check=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert (command, done.returncode) == (command, code)
 
 
 def test_emit_says_when_messages_reach_no_queue(folder: Path, names: Names) -> None:

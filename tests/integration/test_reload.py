@@ -257,7 +257,7 @@ def test_a_file_that_appears_later_is_never_picked_up(
         hangup(daemon, "unchanged")
         first.unlink()
         hangup(daemon, "going on with the old one")
-        assert f"{first}: cannot be read" in daemon.log()
+        assert f"{first} (from LOGFAN_CONFIG): cannot be read" in daemon.log()
         arrives(daemon, node.url, b"one", "old.log")
         assert daemon.stop() == 0
     assert not (tmp_path / "new.log").exists()

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from logfan.environment import environment_table
+from logfan.environment import environment_table, passed_over
 
 READ: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     "nothing of ours": ({"PATH": "/bin", "LOGFAN_CONFIG": "x.toml"}, {}),
@@ -67,3 +67,62 @@ def test_what_is_not_json_is_named_without_its_value_and_the_others_count() -> N
 def test_a_key_below_what_is_no_table_is_left_to_the_settings() -> None:
     table, faults = environment_table({"LOGFAN_QUEUE": "5", "LOGFAN_QUEUE__NAME": "q"})
     assert (table, faults) == ({"queue": 5}, [])
+
+
+# As a pod gets them beside services called logfan, logfan-dead-letter and logfan-port.
+KUBERNETES = {
+    "LOGFAN_SERVICE_HOST": "10.96.0.7",
+    "LOGFAN_SERVICE_PORT": "9464",
+    "LOGFAN_SERVICE_PORT_METRICS": "9464",
+    "LOGFAN_SERVICE_PORT_HTTP_ALT": "9465",
+    "LOGFAN_PORT": "tcp://10.96.0.7:9464",
+    "LOGFAN_PORT_9464_TCP": "tcp://10.96.0.7:9464",
+    "LOGFAN_PORT_9464_TCP_PROTO": "tcp",
+    "LOGFAN_PORT_9464_TCP_PORT": "9464",
+    "LOGFAN_PORT_9464_TCP_ADDR": "10.96.0.7",
+    "LOGFAN_PORT_53_UDP": "udp://10.96.0.7:53",
+    "LOGFAN_DEAD_LETTER_SERVICE_HOST": "10.96.0.8",
+    "LOGFAN_DEAD_LETTER_PORT": "tcp://10.96.0.8:80",
+    "LOGFAN_DEAD_LETTER_PORT_80_TCP_ADDR": "10.96.0.8",
+    "LOGFAN_PORT_SERVICE_HOST": "10.96.0.9",
+    "LOGFAN_HTTP_PORT": "sctp://[fd00::1]:80",
+}
+
+
+@pytest.mark.parametrize("name", KUBERNETES)
+def test_a_variable_of_kubernetes_is_passed_over(name: str) -> None:
+    environ = {name: KUBERNETES[name]}
+    assert environment_table(environ) == ({}, [])
+    said = passed_over(environ)
+    assert said is not None
+    assert name in said
+
+
+def test_all_of_them_are_one_warning() -> None:
+    environ = {**KUBERNETES, "LOGFAN_QUEUE__NAME": "q"}
+    assert environment_table(environ) == ({"queue": {"name": "q"}}, [])
+    said = passed_over(environ)
+    assert said is not None
+    assert f"and {len(KUBERNETES) - 1} more" in said
+    assert "enableServiceLinks: false" in said
+    assert passed_over({"LOGFAN_QUEUE__NAME": "q", "RABBITMQ_SERVICE_HOST": "10.1.1.1"}) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LOGFAN_PORT", "9464"), ("LOGFAN_HTTP_PORT", "9464"), ("LOGFAN_QUEUE_NAME", "q"),
+        ("LOGFAN_RABBITMQ__SERVICE_HOSTS", "h"), ("LOGFAN_SERVICE", "x"), ("LOGFAN_PORTS", "tcp://"),
+    ],
+)  # fmt: skip
+def test_a_typo_is_still_told(name: str, value: str) -> None:
+    table, faults = environment_table({name: value})
+    assert faults or table  # what names a table goes on to the settings, which know its keys
+    assert passed_over({name: value}) is None
+
+
+def test_a_sinks_own_key_may_be_called_like_that() -> None:
+    environ = {"LOGFAN_SINKS__A__SERVICE_HOST": "h", "LOGFAN_SINKS__A__SERVICE_PORT": "5"}
+    assert environment_table(environ) == (
+        {"sinks": {"a": {"service_host": "h", "service_port": 5}}}, [],
+    )  # fmt: skip

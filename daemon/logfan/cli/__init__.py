@@ -3,9 +3,13 @@
 import os
 from importlib import import_module
 
-import click
+from logfan.cli.descriptors import take_standard_ones
 
-from logfan.cli.common import HintingGroup
+take_standard_ones()
+
+import click  # noqa: E402 - after the descriptors
+
+from logfan.cli.common import HintingGroup  # noqa: E402 - as above
 
 # Loading a command costs its imports, so `--help` reads the summaries from here.
 _COMMANDS = {
