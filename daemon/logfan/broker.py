@@ -4,14 +4,14 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
 import pika
 from pika import exceptions
 
-from logfan import __version__, amqp_url
+from logfan import __version__, amqp_url, replies
 from logfan.config import TlsSettings
 from logfan.foreign import describe, line_of, text_of
 from logfan.tls import TlsFileError, client_context, handshake_words, refusal
@@ -20,11 +20,16 @@ _CONNECT_SECONDS = 10.0
 _HANDSHAKE_SECONDS = 15.0
 
 
+_REPLY = re.compile(r"\((\d{3})\) \W*(NOT_ALLOWED .{1,500})\W")
+"""As pika quotes it in its own errors."""
+
+
 class Kind(Enum):
     """What a trouble means for the next attempt, and for a start with `startup = "fail"`."""
 
     UNREACHABLE = "nothing answered at the address"
     REFUSED = "the broker said no: credentials, permission or a declaration"
+    BUSY = "the broker said no for now: that passes by itself"
     LOST = "it worked and then stopped"
 
 
@@ -38,6 +43,14 @@ class Trouble:
     """True where trying again cannot help until somebody changes something: exit 77 at start."""
     is_final: bool = False
     """True where no attempt can have worked before: exit 77 at any time."""
+    code: int = 0
+    """AMQP's, where the broker ended it."""
+    channels: bool = False
+    """There was a channel too many."""
+    timeout: float | None = None
+    """The broker's `consumer_timeout` in seconds, where that ended it and its value is known."""
+    cancelled: bool = False
+    """The broker cancelled the consumer of a queue that is still there."""
 
 
 def address_of(url: str) -> str:
@@ -83,9 +96,8 @@ def trouble_of(error: BaseException | None, address: str, *, was_open: bool) -> 
     for cause in causes:
         said = _refused_certificate(cause, address) or _said_no(cause, address)
         if said is not None:
-            return Trouble(
-                Kind.LOST if was_open and said.kind is not Kind.REFUSED else said.kind, said.why
-            )
+            ended = was_open and said.kind is Kind.UNREACHABLE
+            return replace(said, kind=Kind.LOST) if ended else said
     for cause in causes:
         if isinstance(cause, TlsFileError):
             return Trouble(Kind.UNREACHABLE, f"rabbitmq.tls.{cause}")
@@ -115,6 +127,8 @@ def _refused_certificate(cause: BaseException, address: str) -> Trouble | None:
 def _said_no(cause: BaseException, address: str) -> Trouble | None:
     if isinstance(cause, exceptions.ConnectionClosedByBroker):
         code, text = cause.reply_code, line_of(cause.reply_text)
+        if replies.is_limit(code, text):
+            return _limit(code, text, address)
         if code == 403:
             return Trouble(
                 Kind.REFUSED,
@@ -127,7 +141,8 @@ def _said_no(cause: BaseException, address: str) -> Trouble | None:
                 f"{address} refused the virtual host ({text}); it must exist and the user needs "
                 "permissions on it",
             )
-        return Trouble(Kind.UNREACHABLE, f"{address} closed the connection: {text} ({code})")
+        why = f"{address} closed the connection: {text} ({code})"
+        return Trouble(Kind.UNREACHABLE, why, code=code)
     if isinstance(cause, exceptions.ProbableAuthenticationError):
         if "mechanism EXTERNAL" in text_of(cause):
             return Trouble(
@@ -142,6 +157,9 @@ def _said_no(cause: BaseException, address: str) -> Trouble | None:
             "rabbitmq.url_file",
         )
     if isinstance(cause, exceptions.ProbableAccessDeniedError):
+        reply = _REPLY.search(line_of(cause))
+        if reply is not None and replies.is_limit(int(reply[1]), reply[2]):
+            return _limit(int(reply[1]), reply[2], address)
         return Trouble(
             Kind.REFUSED,
             f"{address} refused the virtual host; does it exist, and may the user use it?",
@@ -160,6 +178,15 @@ def _said_no(cause: BaseException, address: str) -> Trouble | None:
             return Trouble(Kind.UNREACHABLE, f"{why}, and may want a client certificate")
         return Trouble(Kind.UNREACHABLE, f"{address} does not speak AMQP 0-9-1; {hint}")
     return None
+
+
+def _limit(code: int, text: str, address: str) -> Trouble:
+    return Trouble(
+        Kind.BUSY,
+        f"{address} allows no more: {text} ({code}); end what is not needed, or raise the limit "
+        "(of the user, the virtual host or the node)",
+        code=code, channels=replies.is_channel_limit(code, text),
+    )  # fmt: skip
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

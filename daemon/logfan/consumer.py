@@ -18,7 +18,9 @@ from logfan.config import Settings
 from logfan.faults import Faults
 from logfan.ledger import Batch
 from logfan.metrics import ConsumerNumbers
+from logfan.progress import ENDS
 from logfan.reconnect import Patience, Reconnect
+from logfan.replies import INTERNAL_ERROR
 from logfan.road import Road
 from logfan.shape import QUORUM
 from logfan.subscription import Subscription
@@ -29,6 +31,8 @@ from logfan.worker import SinkWorker
 log = logging.getLogger(__name__)
 
 _TURN_SECONDS = 1.0
+_LEAST_TIMEOUT_SECONDS = 2.0
+"""A consumer that is cancelled with messages held for less was not cancelled because of them."""
 
 
 class Consumer:
@@ -246,13 +250,57 @@ class Consumer:
         """See `subscription.Events`. The generation ends; the broker delivers its rest again."""
         if subscription is not self._subscription:
             return
+        ends = self._look_for_progress(subscription, trouble)
+        if trouble.channels and subscription.wants_second_channel:
+            self.on_no_looks(trouble.why)
         self._lose()
         if trouble.kind is Kind.LOST:
             self._numbers.connections_lost += 1
         else:
             self._numbers.connections_failed += 1
-        self._reconnect.ended(self._clock.monotonic())
+        self._reconnect.ended(self._clock.monotonic(), vain=ends > 1)
         self._came_to_nothing(trouble, subscription)
+
+    def _look_for_progress(self, subscription: Subscription, trouble: Trouble) -> int:
+        """How often subscriptions ended so in a row, with nothing acknowledged in between."""
+        road = self._road
+        timeout, held = trouble.timeout, road.held_seconds
+        if timeout is None and trouble.cancelled and held >= _LEAST_TIMEOUT_SECONDS:
+            timeout = held  # it waited no longer than that
+        if timeout is not None and road.note_timeout(timeout):
+            log.warning(
+                "the broker waits %.0f s for an acknowledgement (its consumer_timeout), less than "
+                "rabbitmq.acknowledgement_timeout says: from now on a window is handed back after "
+                'a third of it; set rabbitmq.acknowledgement_timeout = "%.0fs", or raise '
+                "consumer_timeout at the broker", timeout, timeout,
+            )  # fmt: skip
+        if subscription.channel is None:
+            return 0  # never subscribed: nothing was written
+        undeliverable, alone = trouble.code == INTERNAL_ERROR, road.prefetch == 1
+        ends = road.note_end((trouble.kind, trouble.code), telling=undeliverable)
+        if ends >= ENDS:
+            self._tell_no_progress(ends, road.head(), is_head=undeliverable and alone)
+        return ends
+
+    def _tell_no_progress(self, ends: int, head: str, *, is_head: bool) -> None:
+        """`head`: the oldest message that was held. `is_head`: where there is none, the one that
+        the broker cannot deliver is the first of its queue."""
+        queue = self._declared.queue if self._declared is not None else ""
+        if head or not is_head:
+            log.error(
+                "queue %s: %d subscriptions in a row ended in the same way, and nothing was "
+                "acknowledged in between; at the head stands %s. Next it is subscribed with a "
+                "prefetch of 1, so that what stands before the cause is written once",
+                queue, ends, head or "no message that came",
+            )  # fmt: skip
+            return
+        log.error(
+            "queue %s: the broker fails to deliver the message at its head (%d times), and closes "
+            "the connection (541); nothing behind it comes. It may have been published over AMQP "
+            "1.0 with a property that AMQP 0-9-1 has no form for, such as a uuid. Ways out: take "
+            "that one message with an AMQP 1.0 client that accepts it, or purge the queue, which "
+            "loses all that waits; and have its publisher use strings", queue, ends,
+        )  # fmt: skip
 
     def _came_to_nothing(self, trouble: Trouble, subscription: Subscription | None = None) -> None:
         """The end of an attempt, or of a subscription: another one, or the end."""

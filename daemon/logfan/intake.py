@@ -101,6 +101,8 @@ class Window:
         self._max_bytes = max_bytes
         self.prefetch = prefetch
         """What to subscribe with next."""
+        self._patience = 0
+        """So many messages must come before it grows."""
 
     def has_room(self, held: int, size: int) -> bool:
         """Whether a body of `size` bytes may come to the `held` ones. A single one always may."""
@@ -120,10 +122,15 @@ class Window:
         if messages and size:
             self.prefetch = max(1, min(self._most, self._max_bytes * messages // size))
 
+    def limit(self, most: int) -> None:
+        """Take no more than so many at a time, until as many have come as may be held at all."""
+        self.prefetch, self._patience = min(self.prefetch, most), self._most
+
     def grow(self, messages: int, size: int) -> bool:
         """Whether `messages` of `size` bytes in all, received lately, show that the prefetch may
         be larger; then it is."""
-        if self.prefetch >= self._most or messages < self.prefetch:
+        self._patience = max(0, self._patience - messages)
+        if self._patience or self.prefetch >= self._most or messages < self.prefetch:
             return False
         if size * self.prefetch * _SPARE > self._max_bytes * messages:
             return False

@@ -129,6 +129,11 @@ class Ledger:
         except IndexError:  # the I/O thread may take it away meanwhile
             return None
 
+    @property
+    def first(self) -> Record | None:
+        """The oldest message that is not acknowledged; None without one."""
+        return self._open[0].records[0] if self._open else None
+
     def abandon(self) -> int:
         """The channel is gone: forget what is open and begin a new generation.
 

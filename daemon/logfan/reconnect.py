@@ -62,9 +62,11 @@ class Reconnect:
         if self._subscribed_at is None:
             self._subscribed_at = now
 
-    def ended(self, now: float) -> None:
-        """The subscription, or the attempt at one, is over."""
-        if self._subscribed_at is not None and now - self._subscribed_at >= _STABLE_SECONDS:
+    def ended(self, now: float, *, vain: bool = False) -> None:
+        """The subscription, or the attempt at one, is over. `vain`: it ended as the one before, and
+        nothing was acknowledged on either."""
+        lived = 0.0 if self._subscribed_at is None else now - self._subscribed_at
+        if lived >= _STABLE_SECONDS and not vain:
             self._backoff.reset()
         self._subscribed_at = None
 

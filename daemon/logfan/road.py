@@ -18,11 +18,13 @@ from logfan.api import Record
 from logfan.brake import Brake
 from logfan.clock import Clock
 from logfan.config import Settings
+from logfan.foreign import line_of
 from logfan.frames import Run
 from logfan.intake import Arrival, Intake, Window, delivery_count
 from logfan.ledger import Batch, Ledger
 from logfan.metrics import ConsumerNumbers
 from logfan.pace import Pace
+from logfan.progress import ENDS, Progress
 from logfan.subscription import Subscription
 from logfan.topology import Declared
 from logfan.worker import SinkWorker
@@ -31,6 +33,10 @@ log = logging.getLogger(__name__)
 
 _HOLD_SHARE = 1 / 3
 """Of the broker's acknowledgement timeout: so long a window waits for a sink."""
+_LEAST_HOLD_SECONDS = 1.0
+_FEW = 10
+"""So many messages a sink gets at a time that has never settled a window: enough for one to prove
+another bad."""
 
 
 class _Pause(Enum):
@@ -86,6 +92,9 @@ class Road:
         self.read_bytes = rabbitmq.max_in_flight_bytes // 8
         """See `Receiver`: the brake must see the budget fill before it is full."""
         self._hold_seconds = rabbitmq.acknowledgement_timeout * _HOLD_SHARE
+        self._progress = Progress()
+        self._acked_before = (0, 0)
+        """At the turn before the last one, and at the last one."""
         self._subscription: Subscription | None = None
         self._channel: Any = None
         self._subscribed = False
@@ -113,6 +122,7 @@ class Road:
 
     def turn(self, now: float) -> None:
         """Once a second; `now` is monotonic."""
+        self._acked_before = self._acked_before[1], self._numbers.acked
         oldest = self._ledger.oldest
         if oldest is not None and now - oldest > self._hold_seconds:
             self._hold(now - oldest)
@@ -121,6 +131,41 @@ class Road:
         elif self._subscribed:
             self._resize()
         self._look_at_brake()
+
+    def note_timeout(self, seconds: float) -> bool:
+        """The broker waits no longer than this for an acknowledgement. True where that is news."""
+        hold = max(seconds * _HOLD_SHARE, _LEAST_HOLD_SECONDS)
+        is_news, self._hold_seconds = hold < self._hold_seconds, min(hold, self._hold_seconds)
+        return is_news
+
+    def note_end(self, cause: object, *, telling: bool = False) -> int:
+        """The subscription is about to end for this cause. Returns how often that was so without an
+        acknowledgement in between; too often, and the next one gets one message at a time.
+        `telling`: see `Progress`; it is so wherever messages are held."""
+        held = self._ledger.messages + self._intake.messages
+        # What was acknowledged just now may have reached nobody any more.
+        ends = self._progress.ended(cause, acked=self._acked_before[0], telling=telling or held > 0)
+        if ends >= ENDS:
+            self._window.limit(1)
+        return ends
+
+    @property
+    def held_seconds(self) -> float:
+        """How long the oldest message is held."""
+        oldest = self._ledger.oldest
+        return 0.0 if oldest is None else self._clock.monotonic() - oldest
+
+    def head(self) -> str:
+        """The oldest message that is held, in words; empty without one."""
+        record = self._ledger.first
+        if record is None:
+            return ""
+        name = f", message id {line_of(record.message_id, 100)}" if record.message_id else ""
+        return (
+            f"a message of {record.size:,} bytes published to exchange "
+            f"{line_of(record.exchange, 100)!r} with routing key "
+            f"{line_of(record.routing_key, 100)!r}{name}"
+        )
 
     def settle(self, sink: int, batches: Sequence[Batch]) -> None:
         """Required sink number `sink` has these batches durably. Called by its worker."""
@@ -309,7 +354,7 @@ class Road:
         """A required sink does not settle: give the window back before the broker takes it."""
         if self._stopping or self._subscription is None or self._channel is None:
             return
-        owing = [w.name for w in self._workers if w.required and not w.is_up]
+        owing = [w.name for w in self._workers if w.required and not self._is_ready(w)]
         names = ", ".join(owing) or "a required sink"
         words = f"sink {names} has held messages for {seconds:.0f} s; unsubscribed until it is up"
         if self._pause is None:
@@ -333,6 +378,12 @@ class Road:
         tag, count = self._ledger.last_tag, self._ledger.messages
         if self._subscription is None or not count:
             return 0
+        if (
+            self._pause is _Pause.OUTAGE
+            and self._progress.ended(_Pause.OUTAGE, acked=self._acked_before[0], telling=True)
+            >= ENDS
+        ):
+            self._window.limit(_FEW)
         self._subscription.requeue(tag)
         self._numbers.requeued += self._ledger.abandon()
         self._numbers.in_flight_bytes = 0
@@ -374,7 +425,11 @@ class Road:
         self._subscription.consume(self._window.prefetch - held)
 
     def _sinks_are_ready(self) -> bool:
-        return all(w.is_up for w in self._workers if w.required)
+        return all(self._is_ready(w) for w in self._workers if w.required)
+
+    def _is_ready(self, worker: SinkWorker) -> bool:
+        """Inside one call for longer than a window is held, it would have the next handed back."""
+        return worker.is_up and worker.busy_seconds() < self._hold_seconds
 
     def _resize(self) -> None:
         """Once a second: a prefetch that was cut for large messages grows when they are small."""

@@ -12,11 +12,12 @@ import pika
 from pika import exceptions
 from pika.adapters.select_connection import IOLoop
 
-from logfan import topology, wire
+from logfan import replies, topology, wire
 from logfan.binding import Binding, Look
 from logfan.broker import Kind, Trouble, address_of, broker_version, trouble_of
 from logfan.config import ExchangeSettings, QueueSettings
 from logfan.declaring import Declaring
+from logfan.foreign import line_of
 from logfan.lookout import Lookout
 from logfan.shape import stream_text
 from logfan.stream_watch import Receiver, StreamWatch
@@ -77,7 +78,7 @@ class Subscription:
         self._declared = topology.Declared("")
         self._consumer_tag = ""
         self._was_open = False
-        self._over = False
+        self._over = self._is_cancelled = False
         self._on_closed: Callable[[], None] | None = None
         self._binding = binding
         self._lookout: Lookout | None = None
@@ -92,6 +93,11 @@ class Subscription:
             self._connection.stand_down()
 
     # What the consumer calls
+
+    @property
+    def wants_second_channel(self) -> bool:
+        """It has asked for a channel to look on, and is not subscribed yet."""
+        return self._lookout is not None and self.channel is None
 
     def ack(self, tag: int) -> None:
         """Acknowledge everything up to `tag`."""
@@ -199,7 +205,8 @@ class Subscription:
         self._lookout.open(self._consume)
 
     def _on_unfit(self, unfit: topology.Unfit) -> None:
-        self._end(Trouble(Kind.REFUSED, str(unfit), at_declaration=True))
+        kind = Kind.BUSY if unfit.passes else Kind.REFUSED
+        self._end(Trouble(kind, str(unfit), at_declaration=not unfit.passes))
 
     def _consume(self) -> None:
         if self._over or not self._consuming.is_open:
@@ -233,19 +240,33 @@ class Subscription:
     def _on_channel_end(self, channel: Any, error: BaseException) -> None:
         if not isinstance(error, exceptions.ChannelClosedByBroker):
             return  # it went with its connection, whose end tells why
-        code, text = error.reply_code, error.reply_text
-        if self.channel is None:
-            queue = self._declared.queue
-            why = f"queue {queue!r} may not be consumed: {text} ({code})"
-            self._end(Trouble(Kind.REFUSED, why, at_declaration=True))
+        code, text = error.reply_code, line_of(error.reply_text)
+        queue = self._declared.queue
+        if self._is_cancelled and code == replies.NOT_FOUND:
+            why = f"the broker cancelled the consumer; was queue {queue!r} deleted?"
+            self._end(Trouble(Kind.LOST, why, code=code))
+        elif self.channel is None:
+            passing = replies.passes_by_itself(code, text)
+            why = f"queue {queue!r} may not be consumed{' for now' * passing}: {text} ({code})"
+            kind = Kind.BUSY if passing else Kind.REFUSED
+            self._end(Trouble(kind, why, at_declaration=not passing, code=code))
         else:
-            self._end(Trouble(Kind.LOST, f"the broker closed the channel: {text} ({code})"))
+            why = f"the broker closed the channel: {text} ({code})"
+            timeout = replies.acknowledgement_timeout(code, text)
+            self._end(
+                Trouble(Kind.LOST, why, code=code, timeout=timeout, cancelled=self._is_cancelled)
+            )
 
     def _on_cancelled_by_broker(self, _frame: Any) -> None:
-        queue = self._declared.queue
-        self._end(
-            Trouble(Kind.LOST, f"the broker cancelled the consumer; was queue {queue!r} deleted?")
+        # Where the queue is gone this closes the channel.
+        self._is_cancelled = True
+        self._consuming.queue_declare(
+            self._declared.queue, passive=True, callback=self._on_cancelled_and_there
         )
+
+    def _on_cancelled_and_there(self, _frame: Any) -> None:
+        why = f"the broker cancelled the consumer of queue {self._declared.queue!r}, which stays"
+        self._end(Trouble(Kind.LOST, why, cancelled=True))
 
     def _stop_looking(self) -> None:
         if self._lookout is not None:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from logfan import shape as shapes
 from logfan.config import ExchangeSettings, QueueSettings
+from logfan.replies import passes_by_itself
 from logfan.shape import CLASSIC, DELIVERY_LIMIT, QUORUM, TYPE, Difference, Shape
 
 NOT_FOUND, LOCKED, INEQUIVALENT, ACCESS_REFUSED = 404, 405, 406, 403
@@ -115,10 +116,14 @@ class Declared:
 class Unfit(Exception):
     """The topology cannot be used as it is; the text says what differs and the way out."""
 
-    def __init__(self, why: str, shape: Shape | None = None) -> None:
-        """`shape`: what the queue is like, where that was found out."""
+    def __init__(
+        self, why: str, shape: Shape | None = None, *, answer: "Answer | None" = None
+    ) -> None:
+        """`shape`: what the queue is like, where that was found out. `answer`: what was refused."""
         super().__init__(why)
         self.shape = shape
+        self.passes = answer is not None and passes_by_itself(answer.code, answer.text)
+        """Whether it passes by itself: a node is down, somebody else has the queue."""
 
 
 T = TypeVar("T")
@@ -230,7 +235,7 @@ def _exchange(
             'it must; create it, or set exchange.declare = "auto"'
         )
     if answer.code and answer.code != NOT_FOUND:
-        raise Unfit(f"exchange {settings.name!r}: {_said(answer)}")
+        raise Unfit(f"exchange {settings.name!r}: {_said(answer)}", answer=answer)
     existed = answer.code == 0
     if existed and not compare:
         return None, False
@@ -243,7 +248,7 @@ def _exchange(
         raise Unfit(f"exchange {settings.name!r} may not be declared: {_said(answer)}")
     difference = Difference.of(answer.text) if answer.code == INEQUIVALENT else None
     if difference is None:
-        raise Unfit(f"exchange {settings.name!r}: {_said(answer)}")
+        raise Unfit(f"exchange {settings.name!r}: {_said(answer)}", answer=answer)
     if difference.argument == "type":
         raise Unfit(
             f"exchange {settings.name!r} exists with another type: exchange.type is "
@@ -300,7 +305,8 @@ def _durable(
     """A queue that is used as it stands where it exists, else made as wished. Returns what it is
     like; None where the broker does not let us ask."""
     answer = yield DeclareQueue(name, passive=True)
-    if answer.code == NOT_FOUND and passive_only:
+    down = passes_by_itself(answer.code, answer.text)
+    if answer.code == NOT_FOUND and passive_only and not down:
         raise Unfit(
             f'queue {name!r} does not exist and queue.declare = "passive" says that it '
             'must; create it, or set queue.declare = "auto"'
@@ -308,10 +314,11 @@ def _durable(
     if answer.code == LOCKED:
         raise Unfit(
             f"queue {name!r} is exclusive to another connection ({_said(answer)}); use "
-            "another queue.name, or end that program"
+            "another queue.name, or end that program",
+            answer=answer,
         )
-    if answer.code and answer.code != NOT_FOUND:
-        raise Unfit(f"queue {name!r}: {_said(answer)}")
+    if answer.code and (answer.code != NOT_FOUND or down):
+        raise Unfit(f"queue {name!r}: {_said(answer)}", answer=answer)
     existed = answer.code == 0
     if existed and known is not None and known.shape is None:
         return None  # it may not be asked for, as was seen
@@ -329,7 +336,7 @@ def _compare(name: str, shape: Shape, *, existed: bool) -> Generator[Step, Answe
         difference = Difference.of(answer.text) if answer.code == INEQUIVALENT else None
         unasked = existed and answer.code == ACCESS_REFUSED
         if not adopted and not unasked and (difference is None or difference.is_invalid):
-            raise Unfit(f"queue {name!r} may not be declared: {_said(answer)}")
+            raise Unfit(f"queue {name!r} may not be declared: {_said(answer)}", answer=answer)
         if difference is None or difference.argument in adopted - {TYPE}:
             break
         other = shape.adopting(difference)
@@ -358,7 +365,7 @@ def _bind(
         if answer.code == ACCESS_REFUSED and queue.declare == "passive":
             remarks.append(f"{what} ({_said(answer)}); relying on a binding that is there already")
             return ()
-        raise Unfit(f"{what}: {_said(answer)}")
+        raise Unfit(f"{what}: {_said(answer)}", answer=answer)
     return tuple(bindings)
 
 

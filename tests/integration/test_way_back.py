@@ -202,15 +202,72 @@ def test_passive_asks_and_does_not_make(
     assert daemon.stop() == 0
 
 
-def test_a_queue_that_another_connection_owns_is_refused_in_words(
-    node: RabbitNode, names: Names, tmp_path: Path
+@pytest.mark.parametrize("startup", ["retry", "fail"])
+def test_a_queue_that_somebody_else_has_is_waited_for(
+    node: RabbitNode, names: Names, tmp_path: Path, startup: str
 ) -> None:
+    """Owned by another connection (405), then consumed by it exclusively (403)."""
+    daemon = DaemonProcess(tmp_path, node.url, names, RAW, extra=f'startup = "{startup}"')
     with channel(node.url) as owner:
         owner.queue_declare(names.queue, exclusive=True)
-        daemon = DaemonProcess(tmp_path, node.url, names, RAW)
         daemon.start(ready=False)
-        assert daemon.wait() == 77
-        assert "is exclusive to another connection" in daemon.log()
+        try:
+            if startup == "fail":
+                assert daemon.wait() == 69
+                return
+            wait_until(lambda: "is exclusive to another connection" in daemon.log(), "it is told")
+            owner.connection.close()
+        finally:
+            if startup == "fail":
+                daemon.kill()
+    try:
+        daemon.wait_ready()
+        assert daemon.stop() == 0
+        with channel(node.url) as other:
+            other.basic_consume(names.queue, lambda *_: None, exclusive=True)
+            daemon.start(ready=False)
+            wait_until(lambda: "for now: ACCESS_REFUSED" in daemon.log(), "it is told")
+            assert "in exclusive use" in daemon.get("/readyz")[1]
+        daemon.wait_ready()
+    finally:
+        daemon.kill()
+
+
+@pytest.mark.parametrize("of", ["user", "vhost", "channels"])
+def test_a_limit_is_told_as_what_it_is_and_waited_for(
+    node: RabbitNode, names: Names, tmp_path: Path, of: str
+) -> None:
+    user, vhost = f"u{names.queue[-6:]}", f"v{names.queue[-6:]}"
+    node.ctl("add_user", user, "secret")
+    node.ctl("add_vhost", vhost)
+    node.ctl("set_permissions", "-p", vhost, user, ".*", ".*", ".*")
+    key = "max-channels" if of == "channels" else "max-connections"
+    limits = ("set_vhost_limits", "-p", vhost) if of == "vhost" else ("set_user_limits", user)
+    node.ctl(*limits, f'{{"{key}": 0}}')
+    url = node.url_of(vhost).replace("guest:guest", f"{user}:secret")
+    daemon = DaemonProcess(tmp_path, url, names, RAW)
+    daemon.start(ready=False)
+    try:
+        wait_until(lambda: "allows no more: NOT_ALLOWED" in daemon.log(), "it is told")
+        assert "refused the virtual host" not in daemon.log()
+        node.ctl(*limits, f'{{"{key}": 10}}')
+        daemon.wait_ready()
+    finally:
+        daemon.kill()
+
+
+def test_a_limit_of_connections_is_no_refusal_for_a_start_that_may_fail(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    user = f"u{names.queue[-6:]}"
+    node.ctl("add_user", user, "secret")
+    node.ctl("set_permissions", user, ".*", ".*", ".*")
+    node.ctl("set_user_limits", user, '{"max-connections": 0}')
+    url = node.url.replace("guest:guest", f"{user}:secret")
+    daemon = DaemonProcess(tmp_path, url, names, RAW, extra='startup = "fail"')
+    daemon.start(ready=False)
+    assert daemon.wait() == 69
+    assert "user connection limit" in daemon.log()
 
 
 def test_a_second_signal_ends_it_at_once(node: RabbitNode, names: Names, tmp_path: Path) -> None:

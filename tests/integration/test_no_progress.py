@@ -1,0 +1,105 @@
+"""Coming back without progress is no way back: a short consumer_timeout, a message that cannot be
+delivered."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from logfan.testing.node import NodeUnavailable, RabbitNode
+from support.amqp10 import publish_undeliverable, take_one
+from support.broker import Names, channel, publish, waiting
+from support.daemon import DaemonProcess
+from support.waiting import wait_until
+
+RAW = '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
+HANGING = """
+import logfan, pathlib, time
+
+
+class Hanging(logfan.Sink):
+    def write(self, records):
+        while not pathlib.Path("go").exists():
+            time.sleep(0.01)
+
+
+@logfan.hookimpl
+def register_sinks(register):
+    register("hanging", Hanging)
+"""
+
+
+def times_written(folder: Path) -> Counter[bytes]:
+    return Counter((folder / "raw.log").read_bytes().splitlines())
+
+
+def test_a_consumer_timeout_that_is_shorter_is_learned_and_named(
+    own_node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """RabbitMQ 4.3 has it for quorum queues only, and cancels the consumer."""
+    own_node.ctl(
+        "eval",
+        "application:set_env(rabbit, consumer_timeout, 6000), "
+        "application:set_env(rabbit, channel_tick_interval, 1000).",
+    )
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins/hanging.py").write_text(HANGING)
+    sinks = RAW + '[sinks.hanging]\nkind = "hanging"\n'
+    environ = {"LOGFAN_QUEUE__TYPE": "quorum"}
+    with DaemonProcess(tmp_path, own_node.url, names, sinks, environ=environ) as daemon:
+        publish(own_node.url, names.exchange, (b"%d" % n for n in range(100)))
+        wait_until(lambda: "set rabbitmq.acknowledgement_timeout" in daemon.log(), "learned", 40)
+        wait_until(lambda: "handed back to the broker" in daemon.log(), "handed back in time", 20)
+        assert daemon.metric('logfan_connections_total{outcome="lost"}') == 1
+        # Three of its timeouts later nothing has been written again: the sink hangs still.
+        before = daemon.metric("logfan_received_messages_total")
+        own_node.ctl("eval", "timer:sleep(18000).")
+        assert daemon.metric("logfan_received_messages_total") == before
+        assert daemon.metric('logfan_connections_total{outcome="lost"}') == 1
+        assert max(times_written(tmp_path).values()) == 2
+        assert daemon.get("/readyz")[0] == 503
+        (tmp_path / "go").touch()
+        wait_until(lambda: daemon.acked() == 100, "all is acknowledged")
+        assert daemon.stop() == 0
+
+
+def version_with_amqp10() -> RabbitNode:
+    """RabbitMQ 4 and later speak it without a plugin."""
+    asked = os.environ.get("PRIVATE_RABBITMQ", "")
+    try:
+        return RabbitNode(version=asked if asked.startswith("4") else "4.0")
+    except NodeUnavailable as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+def test_what_stands_before_a_message_that_cannot_be_delivered_passes_and_it_is_told(
+    names: Names, tmp_path: Path, kind: str
+) -> None:
+    with version_with_amqp10() as node:
+        with channel(node.url) as admin:
+            admin.exchange_declare(names.exchange, "fanout")
+        environ = {"LOGFAN_QUEUE__TYPE": kind}
+        daemon = DaemonProcess(tmp_path, node.url, names, RAW, environ=environ)
+        with daemon:
+            pass
+        publish(node.url, names.exchange, (b"%d" % n for n in range(50)))
+        publish_undeliverable(node.url, names.exchange, b"poison")
+        publish(node.url, names.exchange, (b"%d" % n for n in range(50, 100)))
+        with daemon:
+            words = "the broker fails to deliver the message at its head"
+            wait_until(lambda: words in daemon.log(), "it is told", 60)
+            assert f"queue {names.queue}: {words}" in daemon.log()
+            written = times_written(tmp_path)
+            # A quorum queue puts what was returned behind the others.
+            assert set(written) >= {b"%d" % n for n in range(50)}
+            assert node.ready(names.queue) == 101 - len(written)
+            assert max(written.values()) <= 4
+            assert b"poison" in take_one(node.url, names.queue)
+            wait_until(lambda: len(times_written(tmp_path)) == 100, "what stood behind comes", 60)
+            wait_until(lambda: waiting(node.url, names.queue) == 0, "the queue is empty")
+            assert max(times_written(tmp_path).values()) <= 4
+            assert daemon.stop() == 0
