@@ -1,6 +1,7 @@
 """The commands as people type them."""
 
 import os
+import signal
 import subprocess
 import sys
 import time

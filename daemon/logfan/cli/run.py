@@ -4,8 +4,11 @@ import gc
 import logging
 import os
 import signal
+import sys
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +18,9 @@ from logfan.cli.common import EXIT_CONFIG, config_option, fail, instance_option,
 from logfan.faults import Faults
 
 log = logging.getLogger(__name__)
+
+_LEAVE_SECONDS = 3.0
+"""So long the interpreter may take to end, once the daemon has stopped."""
 
 
 @click.command()
@@ -49,7 +55,25 @@ def run(config: Path | None, instance: str | None) -> None:
         fail(str(error), EXIT_CONFIG)
     # While the interpreter ends it takes our handlers away, but not this.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    threading.Thread(target=_leave_behind, args=(code,), daemon=True).start()
     raise SystemExit(code)
+
+
+def _leave_behind(code: int) -> None:
+    """The interpreter waits for plugins' threads and executors without end. All is settled by now:
+    whoever hangs is left behind, and the exit code kept."""
+    time.sleep(_LEAVE_SECONDS)
+    ours = (threading.main_thread(), threading.current_thread())
+    names = [repr(thread.name) for thread in threading.enumerate() if thread not in ours]
+    log.warning(
+        "a plugin holds the process %.0f s after the stop (%s); it is left behind",
+        _LEAVE_SECONDS,
+        f"threads: {', '.join(names)}" if names else "code that runs at the exit",
+    )
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(code)
 
 
 @contextmanager
