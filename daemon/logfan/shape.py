@@ -136,9 +136,10 @@ class Difference:
 
 _ARGUMENT = re.compile(r"inequivalent arg '([^']+)'")
 _INVALID = re.compile(r"invalid arg '([^']+)'")
+# A name with a - in it comes in two pairs of quotes: ''x-consistent-hash''.
 _VALUES = re.compile(
-    r"received (?:the value )?('[^']*'|none)(?: of type '[^']*')? "
-    r"but current is (?:the value )?('[^']*'|none)(?: of type '([^']*)')?"
+    r"received (?:the value )?('{1,2}[^']*'{1,2}|none)(?: of type '[^']*')? "
+    r"but current is (?:the value )?('{1,2}[^']*'{1,2}|none)(?: of type '([^']*)')?"
 )
 
 

@@ -7,7 +7,7 @@ subscription's business.
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from logfan import shape as shapes
 from logfan.config import ExchangeSettings, QueueSettings
@@ -250,10 +250,12 @@ def _exchange(
     if difference is None:
         raise Unfit(f"exchange {settings.name!r}: {_said(answer)}", answer=answer)
     if difference.argument == "type":
+        known = difference.theirs in get_args(ExchangeSettings.model_fields["type"].annotation)
+        right = f'type = "{difference.theirs}"' if known else 'declare = "never"'
         raise Unfit(
             f"exchange {settings.name!r} exists with another type: exchange.type is "
-            f"{difference.ours!r} here but {difference.theirs!r} on the broker; set "
-            f'exchange.type = "{difference.theirs}", or use another exchange.name'
+            f"{settings.type!r} here but {difference.theirs!r} on the broker; set "
+            f"exchange.{right}, or use another exchange.name"
         )
     if difference.argument == "durable":
         return difference.theirs == "true", False

@@ -99,6 +99,14 @@ def test_what_is_there_is_only_asked_for_after_the_first_time() -> None:
             DIFFERS.format("x-max-length", "queue 'q'", TEN, "none"),
             ("x-max-length", "10", "none"),
         ),
+        (
+            DIFFERS.format("type", "exchange 'h'", "'fanout'", "''x-consistent-hash''"),
+            ("type", "fanout", "x-consistent-hash"),
+        ),
+        (
+            DIFFERS.format("type", "exchange 'h'", "''x-consistent-hash''", "'fanout'"),
+            ("type", "x-consistent-hash", "fanout"),
+        ),
     ],
 )  # fmt: skip
 def test_the_argument_that_differs_is_read_out_of_the_brokers_words(
@@ -107,6 +115,24 @@ def test_the_argument_that_differs_is_read_out_of_the_brokers_words(
     difference = Difference.of(text)
     assert difference is not None
     assert (difference.argument, difference.ours, difference.theirs) == expected
+
+
+@pytest.mark.parametrize(
+    ("theirs", "way_out"),
+    [
+        ("'topic'", 'set exchange.type = "topic", or'),
+        ("''x-consistent-hash''", 'set exchange.type = "x-consistent-hash", or'),
+        ("''x-random''", 'set exchange.declare = "never", or'),
+    ],
+)
+def test_the_way_out_of_another_type_of_exchange_is_what_the_config_takes(
+    theirs: str, way_out: str
+) -> None:
+    text = DIFFERS.format("type", "exchange 'logs'", "'fanout'", theirs)
+    with pytest.raises(Unfit) as unfit:
+        played([Answer(), Answer(406, text)])
+    assert way_out in str(unfit.value)
+    assert f"but {theirs.replace(chr(39) * 2, chr(39))} on the broker" in str(unfit.value)
 
 
 def test_a_broker_that_may_not_be_asked_is_used_as_it_stands() -> None:
