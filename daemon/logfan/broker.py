@@ -10,6 +10,7 @@ from typing import Any
 
 import pika
 from pika import exceptions
+from pika.adapters.utils.connection_workflow import AMQPConnectorStackTimeout
 
 from logfan import __version__, amqp_url, replies
 from logfan.config import TlsSettings
@@ -94,7 +95,10 @@ def trouble_of(error: BaseException | None, address: str, *, was_open: bool) -> 
     """Why a connection could not be opened, or was lost. `address` as `address_of` gives it."""
     causes = list(_causes(error))
     for cause in causes:
-        said = _refused_certificate(cause, address) or _said_no(cause, address)
+        said = (
+            _refused_certificate(cause, address) or _silent(cause, address)
+            or _said_no(cause, address)
+        )  # fmt: skip
         if said is not None:
             ended = was_open and said.kind is Kind.UNREACHABLE
             return replace(said, kind=Kind.LOST) if ended else said
@@ -121,6 +125,28 @@ def _refused_certificate(cause: BaseException, address: str) -> Trouble | None:
         words = refusal(text_of(cause.args))
         if words is not None:
             return Trouble(Kind.REFUSED, f"{address}: {words}")
+    return None
+
+
+def _silent(cause: BaseException, address: str) -> Trouble | None:
+    """Something took the connection and then did not go on with the handshake."""
+    if not isinstance(cause, AMQPConnectorStackTimeout | exceptions.ConnectionOpenAborted):
+        return None
+    said, seconds = text_of(cause), f"within {_HANDSHAKE_SECONDS:.0f} s"
+    if "Timeout while setting up transport" in said:
+        return Trouble(
+            Kind.UNREACHABLE,
+            f"{address} took the connection and did not finish the TLS handshake {seconds}; does "
+            "that port speak TLS (mostly 5671)? Without TLS it is amqp://; a proxy or firewall on "
+            "the way may take connections, too",
+        )
+    if "Timeout while setting up AMQP" in said:
+        return Trouble(
+            Kind.UNREACHABLE,
+            f"{address} took the connection and did not finish the AMQP handshake {seconds}; is it "
+            "a broker's port? One with TLS needs amqps://; a broker that starts or is overloaded "
+            "may be silent, too, and so may a proxy without a broker behind it",
+        )
     return None
 
 

@@ -17,7 +17,7 @@ _TOO_WEAK = {
     "CA_MD_TOO_WEAK": "its signature is too weak for this system's OpenSSL",
 }
 # OpenSSL's codes for a server's certificate that does not hold.
-_WRONG_HOST, _EXPIRED, _NOT_YET, _NO_TRUST = {62, 64}, {10}, {9}, {2, 18, 19, 20, 21}
+_WRONG_HOST, _EXPIRED, _NOT_YET, _NO_TRUST, _NO_CHAIN = {62, 64}, {10}, {9}, {18, 19}, {2, 20, 21}
 _NO_TLS = {
     "WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG",
     "HTTP_REQUEST",
@@ -130,6 +130,13 @@ def handshake_words(error: ssl.SSLError) -> str:
             return (
                 f"its certificate is from a CA that is not trusted here ({message}); name the "
                 "file of that CA in rabbitmq.tls.ca_file"
+            )
+        if code in _NO_CHAIN:
+            return (
+                f"its certificate leads to no CA that is trusted here ({message}): either name the "
+                "file of that CA in rabbitmq.tls.ca_file; or the broker does not send the "
+                "intermediate certificate that leads there: add it to its ssl_options.certfile, "
+                "below its own"
             )
         return f"its certificate was not accepted: {message}; see rabbitmq.tls.ca_file"
     reason = error.reason or str(error)

@@ -1,6 +1,7 @@
 """TLS against a broker's real TLS listener: what is refused, in which words, and what works."""
 
 import os
+import socket
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -74,7 +75,7 @@ def test_a_password_over_tls_works_with_a_private_ca(
 ) -> None:
     url = f"amqps://guest:guest@localhost:{tls.open_port}"
     with DaemonProcess(tmp_path, url, names, RAW, extra=table(ca(tls.authority))) as daemon:
-        assert "warning" not in daemon.log()
+        assert "rabbitmq.tls" not in daemon.log()
         assert daemon.stop() == 0
 
 
@@ -173,3 +174,47 @@ def test_emit_speaks_tls_as_the_daemon_does(tls: TlsNode, names: Names, tmp_path
     assert done.returncode == 77
     assert "it wants a client certificate" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_intermediate_certificate_that_is_not_sent_is_named(
+    tls: TlsNode, names: Names, tmp_path: Path
+) -> None:
+    daemon = DaemonProcess(
+        tmp_path, f"amqps://guest:guest@localhost:{tls.open_port}", names, RAW,
+        extra=table(ca(tls.authority)),
+    )  # fmt: skip
+    try:
+        tls.show("localhost", chain="torn")
+        daemon.start(ready=False)
+        words = "the broker does not send the intermediate certificate that leads there"
+        wait_until(partial(is_told, daemon, words), "the status says it")
+        wait_until(partial(is_logged, daemon, words), "the log says it")
+        tls.show("localhost", chain="whole")
+        daemon.wait_ready()
+        assert daemon.stop() == 0
+    finally:
+        daemon.kill()
+        tls.show("localhost", "127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "words"),
+    [
+        ("amqps", "took the connection and did not finish the TLS handshake within 15 s"),
+        ("amqp", "took the connection and did not finish the AMQP handshake within 15 s"),
+    ],
+)
+def test_a_server_that_takes_the_connection_and_says_nothing_is_named(
+    tmp_path: Path, scheme: str, words: str
+) -> None:
+    from integration.test_commands import logfan
+
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}"
+        done = logfan("emit", "one", folder=tmp_path, LOGFAN_RABBITMQ__URLS=f'["{url}"]')
+    assert done.returncode == 69
+    assert words in done.stderr
+    assert "0x" not in done.stderr
+    assert "AddressFamily" not in done.stderr

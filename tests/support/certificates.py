@@ -42,16 +42,22 @@ class Authority:
         common_name: str | None = None,
         valid_from_day: int = -1,
         valid_to_day: int = 30,
+        chain: str = "direct",
     ) -> Pair:
-        """A pair in files called `name`; an earlier one of that name is replaced. Days from now."""
+        """A pair in files called `name`; an earlier one of that name is replaced. Days from now.
+
+        `chain`: `direct`, `whole` with an intermediate CA, or `torn`, where that is left out.
+        """
         now = datetime.now(UTC)
-        issued = self._ca.issue_cert(
+        signer = self._ca if chain == "direct" else self._ca.create_child_ca()
+        issued = signer.issue_cert(
             *identities, common_name=common_name,
             not_before=now + timedelta(days=valid_from_day),
             not_after=now + timedelta(days=valid_to_day),
         )  # fmt: skip
         pair = Pair(self._folder / f"{name}.pem", self._folder / f"{name}.key")
-        pair.cert.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
+        pems = issued.cert_chain_pems[: 1 if chain == "torn" else None]
+        pair.cert.write_bytes(b"".join(pem.bytes() for pem in pems))
         pair.key.write_bytes(issued.private_key_pem.bytes())
         pair.key.chmod(0o600)
         return pair

@@ -52,14 +52,21 @@ class TlsNode:
     def __exit__(self, *_: object) -> None:
         self.node.close()
 
-    def show(self, *identities: str, valid_from_day: int = -1, valid_to_day: int = 30) -> None:
+    def show(
+        self, *identities: str, valid_from_day: int = -1, valid_to_day: int = 30,
+        chain: str = "direct",
+    ) -> None:  # fmt: skip
         """Serve with a certificate for these names from now on, at no restart."""
-        self._serve_for(*identities, valid_from_day=valid_from_day, valid_to_day=valid_to_day)
+        self._serve_for(
+            *identities, valid_from_day=valid_from_day, valid_to_day=valid_to_day, chain=chain
+        )
         self.node.ctl("eval", "ssl:clear_pem_cache().")
 
     def _serve_for(
-        self, *identities: str, valid_from_day: int = -1, valid_to_day: int = 30
-    ) -> Pair:
+        self, *identities: str, valid_from_day: int = -1, valid_to_day: int = 30,
+        chain: str = "direct",
+    ) -> Pair:  # fmt: skip
         return self.authority.issue(
-            "server", *identities, valid_from_day=valid_from_day, valid_to_day=valid_to_day
-        )
+            "server", *identities, valid_from_day=valid_from_day, valid_to_day=valid_to_day,
+            chain=chain,
+        )  # fmt: skip
