@@ -216,7 +216,7 @@ def test_the_log_shows_none_of_a_thousand_passwords(folder: Path, form: str) -> 
         assert leaked(output.getvalue(), password, USER) == [], password
 
 
-COMMANDS = (("check",), ("run",), ("emit", "x"), ("dlq", "list"), ("demo",))
+COMMANDS = (("check",), ("run",), ("emit", "x"), ("dlq", "list"), ("demo", "--broker"))
 
 
 @pytest.mark.parametrize("special", ["\uff03", "\uff3b", "[", "]", "@", "#", "?", "%FF", " ", "/"])
