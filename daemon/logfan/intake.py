@@ -122,6 +122,13 @@ class Window:
         if messages and size:
             self.prefetch = max(1, min(self._most, self._max_bytes * messages // size))
 
+    def fit(self, size: int) -> None:
+        """Messages of `size` bytes are among those that come: take no more than fits of them, until
+        all that was on its way has passed. What does not fit is returned, and some queues count
+        that."""
+        if size:
+            self.limit(max(1, self._max_bytes // size))
+
     def limit(self, most: int) -> None:
         """Take no more than so many at a time, until as many have come as may be held at all."""
         self.prefetch, self._patience = min(self.prefetch, most), self._most

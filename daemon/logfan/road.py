@@ -20,7 +20,7 @@ from logfan.clock import Clock
 from logfan.config import Settings
 from logfan.foreign import line_of
 from logfan.frames import Run
-from logfan.intake import Arrival, Intake, Window, delivery_count
+from logfan.intake import Arrival, Intake, Window, delivery_count, worn_out
 from logfan.ledger import Batch, Ledger
 from logfan.metrics import ConsumerNumbers
 from logfan.pace import Pace
@@ -100,6 +100,8 @@ class Road:
         self._subscribed = False
         self._pause: _Pause | None = None
         self._short = False
+        self._unfit_size = 0
+        """The size of the largest message that was turned away in the pause, or in the last one."""
         self._stopping = False
         self._delivery_limit: int | None = None
         self._arrived_at = 0.0
@@ -220,9 +222,11 @@ class Road:
         held = self._ledger.size + intake.size
         if self._pause in _CLOSED or not self._window.has_room_for_all(held, run.size):
             for tag, record in enumerate(run.records, run.last_tag - len(run.records) + 1):
-                if self._has_room(tag, record.size):
+                if self._has_room(record.size):
                     self._begin_intake()
                     intake.add(record, tag, record.size)
+                else:
+                    self._turn_away(tag, record.size)
             return
         self._begin_intake()
         intake.add_run(run.records, run.last_tag, run.size)
@@ -236,22 +240,29 @@ class Road:
     ) -> None:
         """pika's callback for each message that did not come in a run."""
         tag, size = method.delivery_tag, len(body)
-        if channel is not self._channel or not self._has_room(tag, size):
+        if channel is not self._channel:
+            return
+        record = wire.to_record(method, properties, body, self._clock.time())
+        if not self._has_room(size) and not self._is_on_its_last_life(record):
+            self._turn_away(tag, size)
             return
         self._begin_intake()
-        record = wire.to_record(method, properties, body, self._arrived_at)
         if method.redelivered or not method.exchange:
             self._take_in_apart(record, method, size)
         else:
             self._intake.add(record, tag, size)
 
-    def _has_room(self, tag: int, size: int) -> bool:
-        """Whether a message may be taken in; one that may not is turned away."""
+    def _has_room(self, size: int) -> bool:
+        """Whether a message may be taken in."""
         held = self._ledger.size + self._intake.size
-        if self._pause in _CLOSED or not self._window.has_room(held, size):
-            self._turn_away(tag, size)
-            return False
-        return True
+        return self._pause not in _CLOSED and self._window.has_room(held, size)
+
+    def _is_on_its_last_life(self, record: Record) -> bool:
+        """Whether the queue may drop it once it is returned: then it is kept, whatever the room."""
+        return (
+            record.redelivered
+            and worn_out(delivery_count(record), self._delivery_limit) is not None
+        )
 
     def _begin_intake(self) -> None:
         if not self._intake.messages:
@@ -339,11 +350,16 @@ class Road:
             held = self._ledger.size + self._intake.size
             messages = self._ledger.messages + self._intake.messages
             self._window.shrink(messages + 1, held + size)
+            self._unfit_size = 0
             self._begin_pause(
                 _Pause.FULL,
                 f"in flight are {messages:,} messages of {held:,} bytes, as much as "
-                "rabbitmq.max_in_flight_bytes allows; unsubscribed until half of it is written",
+                f"rabbitmq.max_in_flight_bytes allows beside one of {size:,}; unsubscribed until half "
+                "of it is written and that one fits",
             )
+        if size > self._unfit_size:
+            self._unfit_size = size
+            self._window.fit(size)
         self._numbers.received_messages += 1
         self._numbers.received_bytes += size
         self._numbers.requeued += 1
@@ -412,7 +428,11 @@ class Road:
             return
         if self._pause is _Pause.OUTAGE and not self._sinks_are_ready():
             return
-        if self._pause is _Pause.FULL and not self._window.is_low(self._ledger.size):
+        if self._pause is _Pause.FULL and not (
+            self._window.is_low(self._ledger.size)
+            # Else it would be returned again and again, which some queues count.
+            and self._window.has_room(self._ledger.size, self._unfit_size)
+        ):
             return
         if self._pause is _Pause.RESIZE and self._ledger.messages:
             return

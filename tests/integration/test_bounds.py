@@ -201,6 +201,70 @@ def test_one_body_larger_than_the_budget_still_passes(
         assert sorted(sizes) == [5, 1 << 20, 1 << 20]
 
 
+SLOW = """
+import logfan, time
+
+
+class Slow(logfan.Sink):
+    def write(self, records):
+        time.sleep(0.05)
+
+
+@logfan.hookimpl
+def register_sinks(register):
+    register("slow", Slow)
+"""
+
+
+@pytest.mark.parametrize("behind", [0, 100])
+def test_a_message_as_large_as_the_budget_is_returned_once_and_waits_until_it_fits(
+    node: RabbitNode, names: Names, tmp_path: Path, behind: int
+) -> None:
+    """In a queue of others, whose delivery limit is 3: it would be dropped after 4 returns."""
+    with channel(node.url) as admin:
+        admin.exchange_declare(names.exchange, "fanout")
+        arguments = {"x-queue-type": "quorum", "x-delivery-limit": 3}
+        admin.queue_declare(names.queue, durable=True, arguments=arguments)
+        admin.queue_bind(names.queue, names.exchange)
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins/slow.py").write_text(SLOW)
+    sinks = RAW + '[sinks.slow]\nkind = "slow"\nbatch = { max_records = 5 }\n'
+    small = [b"%04d" % n + b"s" * 2_000 for n in range(100 + behind)]
+    large = b"large" + b"x" * ((1 << 20) - 5)
+    publish(node.url, names.exchange, [*small[:100], large, *small[100:], large])
+    extra = 'max_in_flight_bytes = "1MiB"'
+    with DaemonProcess(tmp_path, node.url, names, sinks, extra=extra) as daemon:
+        wait_until(lambda: daemon.acked() == len(small) + 2, "all is acknowledged", 60)
+        assert "beside one of 1,048,576" in daemon.log()
+        assert daemon.metric("logfan_delivery_count_max") <= 2
+        written = (tmp_path / "raw.log").read_bytes().splitlines()
+        assert sorted(written) == sorted([*small, large, large])
+        assert daemon.metric('logfan_dead_lettered_records_total{sink="raw"}') == 0
+        assert adds_up(daemon)
+
+
+def test_what_is_on_its_last_life_is_not_returned_for_want_of_room(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    with channel(node.url) as admin:
+        admin.exchange_declare(names.exchange, "fanout")
+        arguments = {"x-queue-type": "quorum", "x-delivery-limit": 3}
+        admin.queue_declare(names.queue, durable=True, arguments=arguments)
+        admin.queue_bind(names.queue, names.exchange)
+    publish(node.url, names.exchange, [b"a" * (1 << 20), b"b" * (1 << 20)])
+    for _ in range(2):
+        with channel(node.url) as other:
+            for _ in range(2):
+                wait_until(partial(has_one, other, names.queue), "it is there")
+    extra = 'max_in_flight_bytes = "1MiB"'
+    # Whichever comes first, the other one has no room beside it.
+    with DaemonProcess(tmp_path, node.url, names, RAW, extra=extra) as daemon:
+        wait_until(lambda: daemon.acked() == 2, "all is acknowledged")
+        wait_until(lambda: waiting(node.url, f"{names.queue}.dead") == 2, "both are kept")
+        assert daemon.metric("logfan_delivery_count_max") == 2
+        assert daemon.metric("logfan_requeued_messages_total") == 0
+
+
 def test_a_stop_while_unsubscribed_drains_what_is_in_flight(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
