@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 _TURN_SECONDS = 1.0
 _LEAST_TIMEOUT_SECONDS = 2.0
 """A consumer that is cancelled with messages held for less was not cancelled because of them."""
+_TURNS_UNTOLD = 2
+"""A sink that opens so soon is not worth a line."""
 
 
 class Consumer:
@@ -66,7 +68,7 @@ class Consumer:
         self._ioloop = IOLoop()
         self._reconnect = Reconnect(settings.rabbitmq.reconnect)
         self._binding: Binding | None = Binding(settings.exchange)
-        self._unbound = self._consuming_words = ""
+        self._unbound = self._words = ""
         self._subscription: Subscription | None = None
         self._began: Subscription | None = None
         self._declared: Declared | None = None
@@ -83,6 +85,10 @@ class Consumer:
         """Set once nothing more is delivered and everything delivered is acknowledged or lost."""
         self.handed_back = 0
         """Messages not acknowledged since `stop_consuming`: the broker has them again."""
+        self._waiting: Subscription | None = None
+        """It has declared, and consumes once each required sink has opened once."""
+        self._waiting_turns = 0
+        self._workers: Sequence[SinkWorker] = ()
         self._road = self._built(())
         self._thread = OwnThread("consumer", self._run, on_fault)
 
@@ -90,12 +96,17 @@ class Consumer:
 
     def start(self, workers: Sequence[SinkWorker]) -> None:
         """Start the thread; it connects first, as often as that takes."""
+        self._workers = workers
         self._road = self._built(workers)
         self._thread.start()
 
     def settle(self, sink: int, batches: Sequence[Batch]) -> None:
         """Required sink number `sink` has these batches durably. Called by its worker."""
         self._road.settle(sink, batches)
+
+    def look_at_sinks(self) -> None:
+        """A sink has opened for the first time. Called by its worker."""
+        self._ioloop.add_callback_threadsafe(self._consume_once_sinks_have_opened)
 
     def stop_consuming(self) -> None:
         """No new deliveries; `drained` is set once those under way are acknowledged."""
@@ -141,6 +152,8 @@ class Consumer:
         self.turned_at = self._clock.monotonic()
         self._ioloop.call_later(_TURN_SECONDS, self._turn)
         self._road.turn(self.turned_at)
+        if self._waiting is not None:
+            self._wait_for_sinks()
 
     def _built(self, workers: Sequence[SinkWorker]) -> Road:
         def say(words: str) -> None:
@@ -205,6 +218,36 @@ class Consumer:
         self._numbers.connections_opened += 1
         self.state = f"connected to {subscription.address}, subscribing"
 
+    def on_declared(self, subscription: Subscription, declared: Declared) -> None:
+        """See `subscription.Events`."""
+        self._waiting, self._waiting_turns = subscription, 0
+        self._consume_once_sinks_have_opened()
+
+    def _consume_once_sinks_have_opened(self) -> None:
+        """What is consumed before that would only be held, and another instance could have it."""
+        subscription = self._waiting
+        if subscription is None:
+            return
+        closed = [w.name for w in self._workers if w.required and not w.has_opened]
+        if closed:
+            sinks = f"sink{'s' if len(closed) > 1 else ''} {', '.join(closed)}"
+            self._words = f"connected to {subscription.address}, waiting for {sinks} to open"
+            self.state = self._unbound or self._words
+            return
+        self._waiting = None
+        self._words = self.state = f"connected to {subscription.address}, subscribing"
+        subscription.begin()
+
+    def _wait_for_sinks(self) -> None:
+        """Once a second."""
+        self._consume_once_sinks_have_opened()
+        self._waiting_turns += 1
+        if self._waiting is not None and self._waiting_turns == _TURNS_UNTOLD:
+            log.warning(
+                "%s: the queue is bound and fills; nothing is consumed before each required sink "
+                "has opened once", self._words,
+            )  # fmt: skip
+
     def on_subscribed(self, subscription: Subscription, declared: Declared) -> None:
         """See `subscription.Events`."""
         self._reconnect.subscribed(self._clock.monotonic())
@@ -219,14 +262,18 @@ class Consumer:
                     declared.queue, declared.delivery_limit,
                 )  # fmt: skip
         self._road.begin(subscription, declared)
-        self._consuming_words = f"consuming queue {declared.queue} at {subscription.address}"
-        self.state = self._unbound or self._consuming_words
+        self._words = f"consuming queue {declared.queue} at {subscription.address}"
+        self.state = self._unbound or self._words
         log.info("%s", self.state)
         self._tell_subscribed()
 
     def on_look(self, look: Look) -> None:
         """See `subscription.Events`."""
         self._numbers.queue_ready = look.messages
+        if look.messages is None and not self.consuming and self._subscription is not None:
+            # Without a consumer the broker does not say that the queue is deleted.
+            self._subscription.lose("the queue is gone; it is declared anew")
+            return
         if look.rebound:
             self._numbers.rebound += 1
             log.warning("%s", look.rebound)
@@ -234,7 +281,7 @@ class Consumer:
             log.warning("%s", look.remark)
         if look.unbound != self._unbound:
             self._unbound = look.unbound
-            self.state = look.unbound or self._consuming_words
+            self.state = look.unbound or self._words
             if look.unbound:
                 log.warning("%s; looking again every 5 s", look.unbound)
 
@@ -315,6 +362,7 @@ class Consumer:
         left = self._road.end(requeue=requeue)
         self._numbers.connected = False
         self._unbound = ""
+        self._waiting = None
         if self._stopping:
             self.handed_back += left
         self._subscription = None

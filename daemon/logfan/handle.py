@@ -47,12 +47,16 @@ class SinkHandle:
         numbers: SinkNumbers,
         held: Callable[[], int],
         clock: Clock,
+        on_opened: Callable[[], None] = lambda: None,
     ) -> None:
-        """`held` tells how many messages wait for the sink, for the log."""
+        """`held` tells how many messages wait for the sink, for the log; `on_opened` is called
+        once, when `has_opened` is set."""
         self.name = sink.name
         self.health = numbers.health = Health(clock.monotonic())
         self.opened = False
         """False where `open` must be called before the next write."""
+        self.has_opened = False
+        """Whether it ever opened."""
         self.quitting = False
         """Set where the process must end, whatever is left."""
         self.wake = threading.Event()
@@ -63,6 +67,7 @@ class SinkHandle:
         self._held = held
         self._clock = clock
         self._ever_opened = False
+        self._on_opened = on_opened
         self._called_at = 0.0
         self._told: set[str] = set()
         self._traced: set[str] = set()
@@ -78,6 +83,7 @@ class SinkHandle:
                 self._ever_opened = True
                 self._sink.open()
                 self.opened = True
+                self._note_opened()
             if records:
                 reasons = self._write(records)
         except BaseException as error:  # noqa: BLE001 - whatever a plugin raises, its records stay
@@ -97,6 +103,11 @@ class SinkHandle:
             return Failure(f"{counted(len(reasons), 'record')} refused", reasons=reasons)
         self.succeeded()
         return None
+
+    def _note_opened(self) -> None:
+        if not self.has_opened:
+            self.has_opened = True
+            self._on_opened()
 
     def _write(self, records: Sequence[Record]) -> Mapping[int, str] | None:
         """Write and flush. What a sink refuses it may know at either."""

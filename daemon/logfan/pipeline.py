@@ -84,6 +84,7 @@ class Pipeline:
             send=None if self.dead_letters is None else self.dead_letters.send,
             max_ratio=prepared.settings.dead_letter.max_ratio,
             on_fault=self._on_fault,
+            on_opened=self.consumer.look_at_sinks,
             clock=self._clock,
         )
 

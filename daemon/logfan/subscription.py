@@ -33,6 +33,9 @@ class Events(Protocol):
     def on_connected(self, subscription: "Subscription") -> None:
         """The connection is open; nothing is declared yet."""
 
+    def on_declared(self, subscription: "Subscription", declared: topology.Declared) -> None:
+        """Exchange, queue and binding are there. `begin` is waited for."""
+
     def on_subscribed(self, subscription: "Subscription", declared: topology.Declared) -> None:
         """Deliveries follow. Called again after each `consume`."""
 
@@ -82,6 +85,7 @@ class Subscription:
         self._on_closed: Callable[[], None] | None = None
         self._binding = binding
         self._lookout: Lookout | None = None
+        self._looking = False
         self._connection = wire.Connection(
             parameters,
             on_open_callback=self._on_open,
@@ -128,6 +132,10 @@ class Subscription:
     def requeue_one(self, tag: int) -> None:
         """Hand one message back to the broker."""
         self.channel.basic_nack(tag, requeue=True)
+
+    def begin(self) -> None:
+        """Subscribe for the first time, after `on_declared`. `on_subscribed` follows."""
+        self._consume()
 
     def consume(self, prefetch: int) -> None:
         """Subscribe again on the same channel, after `cancel`. `on_subscribed` follows."""
@@ -197,12 +205,29 @@ class Subscription:
         channel.add_on_close_callback(self._on_channel_end)
         channel.add_on_cancel_callback(self._on_cancelled_by_broker)
         if self._binding is None:
-            self._consume()
+            self._tell_declared()
             return
         # Before anything is delivered: the broker may close the connection for want of a channel.
         self._binding.begin(declared)
         self._lookout = Lookout(self._ioloop, self._connection, self._binding, self._events)
-        self._lookout.open(self._consume)
+        self._lookout.open(self._tell_declared)
+
+    def _tell_declared(self) -> None:
+        if self._over or not self._consuming.is_open:
+            return
+        self._events.on_declared(self, self._declared)
+        if not self._consumer_tag:
+            self._look()
+
+    def _look(self) -> None:
+        """From now on, as long as the connection lives."""
+        if self._lookout is not None and not self._looking:
+            self._looking = True
+            self._lookout.begin(self._declared)
+
+    def lose(self, why: str) -> None:
+        """It is of no use any more, though the broker has not said so. `on_trouble` follows."""
+        self._end(Trouble(Kind.LOST, why))
 
     def _on_unfit(self, unfit: topology.Unfit) -> None:
         kind = Kind.BUSY if unfit.passes else Kind.REFUSED
@@ -231,11 +256,9 @@ class Subscription:
     def _on_consuming(self, _frame: Any) -> None:
         if self._over:
             return
-        first = self.channel is None
         self.channel = self._consuming
         self._events.on_subscribed(self, self._declared)
-        if first and self._lookout is not None:
-            self._lookout.begin(self._declared)
+        self._look()
 
     def _on_channel_end(self, channel: Any, error: BaseException) -> None:
         if not isinstance(error, exceptions.ChannelClosedByBroker):
@@ -245,7 +268,7 @@ class Subscription:
         if self._is_cancelled and code == replies.NOT_FOUND:
             why = f"the broker cancelled the consumer; was queue {queue!r} deleted?"
             self._end(Trouble(Kind.LOST, why, code=code))
-        elif self.channel is None:
+        elif self.channel is None and self._consumer_tag and code != replies.NOT_FOUND:
             passing = replies.passes_by_itself(code, text)
             why = f"queue {queue!r} may not be consumed{' for now' * passing}: {text} ({code})"
             kind = Kind.BUSY if passing else Kind.REFUSED

@@ -94,17 +94,24 @@ class SinkWorker:
         send: Send | None = None,
         max_ratio: float = 1.0,
         on_fault: Callable[[], None] = lambda: None,
+        on_opened: Callable[[], None] = lambda: None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """`settled` is called on the worker's thread; None for a sink that is not required.
         `send` takes refused records to the dead-letter queue; without it they are offered again.
         `max_ratio`: of the last 1,000 records, so many may be refused. `on_fault` is called where
-        the thread, or one of the sink's own, has ended and should not have: see `fault`."""
+        the thread, or one of the sink's own, has ended and should not have: see `fault`.
+        `on_opened` is called on the thread when the sink has opened for the first time."""
         self.name = sink.name
         self.required = settled is not None
         self.numbers = numbers
         self._handle = SinkHandle(
-            sink=sink, backoff=backoff, numbers=numbers, held=lambda: self.held, clock=clock
+            sink=sink,
+            backoff=backoff,
+            numbers=numbers,
+            held=lambda: self.held,
+            clock=clock,
+            on_opened=on_opened,
         )
         self._rescue = Rescue(
             handle=self._handle, numbers=numbers, max_records=limits.max_records,
@@ -193,6 +200,11 @@ class SinkWorker:
         """How long the thread has been inside one call of the sink's code; 0.0 while outside."""
         since = self.health.busy_since
         return 0.0 if since is None else self._clock.monotonic() - since
+
+    @property
+    def has_opened(self) -> bool:
+        """Whether the sink ever opened."""
+        return self._handle.has_opened
 
     @property
     def is_up(self) -> bool:

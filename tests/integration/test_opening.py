@@ -1,0 +1,135 @@
+"""Nothing is consumed before each required sink has opened once: another instance can have it."""
+
+import json
+from pathlib import Path
+
+from logfan.testing.node import RabbitNode
+from support.broker import Names, channel, publish, waiting
+from support.daemon import DaemonProcess
+from support.waiting import wait_until
+
+RAW = '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
+LATE = '[sinks.late]\nkind = "late"\nretry = { initial = "50ms", max = "200ms" }\n'
+PLUGIN = """
+import logfan, pathlib
+
+class Late(logfan.Sink):
+    '''Opens once a file is there, and fails while another is.'''
+
+    def open(self):
+        if not pathlib.Path("open").exists():
+            raise logfan.SinkUnavailable("the store is away")
+
+    def write(self, records):
+        if pathlib.Path("down").exists():
+            raise logfan.SinkUnavailable("the store has gone")
+
+@logfan.hookimpl
+def register_sinks(register):
+    register("late", Late)
+"""
+
+
+def daemon_of(
+    folder: Path, node: RabbitNode, names: Names, sinks: str = RAW + LATE
+) -> DaemonProcess:
+    (folder / "plugins").mkdir()
+    (folder / "plugins/late.py").write_text(PLUGIN)
+    return DaemonProcess(folder, node.url, names, sinks)
+
+
+def wait_for_words(daemon: DaemonProcess) -> list[str]:
+    """Until /readyz says what it waits for; its reasons."""
+    wait_until(
+        lambda: "waiting for sink late to open" in daemon.get("/readyz")[1],
+        f"it waits for its sink:\n{daemon.log()}",
+    )
+    reasons: list[str] = json.loads(daemon.get("/readyz")[1])["reasons"]
+    return reasons
+
+
+def test_an_instance_with_a_broken_sink_takes_nothing_from_the_healthy_one(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    first = tmp_path / "first"
+    first.mkdir()
+    daemon = daemon_of(first, node, names)
+    daemon.start(ready=False)
+    try:
+        reasons = wait_for_words(daemon)
+        assert "sink late is down: the store is away" in reasons
+        # The queue is there and bound, so that nothing that is published is lost.
+        publish(node.url, names.exchange, [b"%d" % n for n in range(200)])
+        assert waiting(node.url, names.queue) == 200
+        wait_until(lambda: daemon.metric("logfan_queue_ready_messages") == 200, "it counts them")
+        wait_until(lambda: "nothing is consumed before each required sink" in daemon.log(), "told")
+        assert (daemon.metric("logfan_connected"), daemon.metric("logfan_consuming")) == (1, 0)
+        assert daemon.metric("logfan_received_messages_total") == 0
+        assert daemon.metric('logfan_sink_down_seconds{sink="late"}') > 0
+        assert daemon.get("/healthz")[0] == 200
+        second = tmp_path / "second"
+        second.mkdir()
+        with DaemonProcess(second, node.url, names, RAW) as healthy:
+            wait_until(lambda: healthy.acked() == 200, "the healthy one takes all")
+            assert healthy.stop() == 0
+        (first / "open").touch()
+        daemon.wait_ready()
+        publish(node.url, names.exchange, [b"later"])
+        wait_until(lambda: daemon.acked() == 1, "it consumes")
+        assert (first / "raw.log").read_bytes() == b"later\n"
+        # One that has opened once is waited for with its window in hand, as ever.
+        (first / "down").touch()
+        publish(node.url, names.exchange, [b"held"])
+        wait_until(lambda: daemon.metric("logfan_in_flight_messages") == 1, "it holds")
+        wait_until(lambda: daemon.metric("logfan_oldest_unacknowledged_seconds") > 0.2, "its age")
+        (first / "down").unlink()
+        wait_until(lambda: daemon.acked() == 2, "it goes on")
+        assert daemon.metric("logfan_oldest_unacknowledged_seconds") == 0
+        assert daemon.stop() == 0
+    finally:
+        daemon.kill()
+
+
+def test_it_stops_cleanly_while_it_waits_and_finds_a_queue_that_was_deleted(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    daemon = daemon_of(tmp_path, node, names)
+    daemon.start(ready=False)
+    try:
+        wait_for_words(daemon)
+        with channel(node.url) as other:
+            other.queue_delete(names.queue)
+        wait_until(lambda: "the queue is gone; it is declared" in daemon.log(), "noticed")
+        wait_for_words(daemon)
+        publish(node.url, names.exchange, [b"kept"])
+        assert waiting(node.url, names.queue) == 1
+        assert daemon.stop() == 0
+        assert waiting(node.url, names.queue) == 1
+    finally:
+        daemon.kill()
+
+
+def test_a_sink_that_is_not_required_is_not_waited_for(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    with daemon_of(tmp_path, node, names, f"{RAW}{LATE}required = false\n") as daemon:
+        publish(node.url, names.exchange, [b"one"])
+        wait_until(lambda: daemon.acked() == 1, "it is consumed")
+        assert daemon.stop() == 0
+
+
+def test_an_exclusive_queue_is_declared_at_once_and_consumed_later(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    daemon = daemon_of(tmp_path, node, names)
+    config = daemon.config.read_text().replace(f'name = "{names.queue}"', 'type = "exclusive"')
+    daemon.config.write_text(config)
+    daemon.start(ready=False)
+    try:
+        wait_for_words(daemon)
+        publish(node.url, names.exchange, [b"one"])
+        (tmp_path / "open").touch()
+        wait_until(lambda: daemon.acked() == 1, "it was kept for it")
+        assert daemon.stop() == 0
+    finally:
+        daemon.kill()
