@@ -9,11 +9,13 @@ import re
 import signal
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from pika import exceptions
+
 from chaos import bodies
-from chaos.scene import Scene
+from chaos.scene import Scene, dead_letters
 from chaos.watcher import LOST
 from support.broker import channel, waiting
 from support.waiting import wait_until
@@ -273,6 +275,26 @@ def fill_dead_letters(scene: Scene, rng: random.Random) -> None:
         scene.node.ctl("clear_policy", policy)
 
 
+def delete_dead_letters(scene: Scene, rng: random.Random) -> None:
+    """The dead-letter queue is deleted, once somebody has taken out all that was in it."""
+    queue = f"{scene.names.queue}.dead"
+
+    def deleted() -> bool:
+        scene.letters += dead_letters(scene.node.url, scene.names)
+        with suppress(exceptions.ChannelClosedByBroker), channel(scene.node.url) as admin:
+            admin.queue_delete(queue, if_empty=True)
+            return True
+        return False  # another letter came meanwhile
+
+    def is_back() -> bool:
+        with suppress(exceptions.ChannelClosedByBroker):
+            return waiting(scene.node.url, queue) > 0
+        return False
+
+    wait_until(deleted, "it is empty for a moment", 20)
+    wait_until(is_back, "it is declared anew, and takes letters", 20)
+
+
 def shorten_timeout(scene: Scene, rng: random.Random) -> None:
     """The broker ends a channel that owes an acknowledgement for 3 s, and one sink hangs."""
     _set_timeout(scene, timeout_ms=3_000, look_ms=500)
@@ -393,6 +415,7 @@ ALL = (
     Fault("queue deleted", delete_queue, share=0.03),
     Fault("exchange made anew", renew_exchange, share=0.05),
     REFUSED_CONFIG,
+    Fault("dead-letter queue deleted", delete_dead_letters, share=0.03),
     Fault("a sink raises what has no text", sink_raises_oddly, share=0.05),
     Fault("a sink's thread dies", worker_dies, ends_life=True, share=0.05),
     Fault("dead-letter queue full", fill_dead_letters, share=0.05),

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     seed = options["SEED"] or secrets.token_hex(4)
     print(f"seed {seed}: {kills} kills within {seconds:.0f} s; SEED={seed} draws them again")
     signal.signal(signal.SIGTERM, interrupt)
-    deadline = time.monotonic() + seconds
+    deadline, file = time.monotonic() + seconds, Path(options["REPORT"])
     # Half of the time the broker is there and the load flows; the rest is margin.
     rate = min(4000.0, max(500.0, 2.2 * messages / seconds))
     disk_size = max(_DISK_MIN, messages * _BYTES_A_MESSAGE)
@@ -80,6 +80,7 @@ def main(arguments: Sequence[str]) -> int:
     ):
         counts = faults.counts_for(kills, faults.can(stage))
         outcomes = [_act(stage, counts, seed, deadline=deadline, messages=messages)]
+    file.write_text(report.as_markdown(*outcomes[0]))
     with (
         RabbitCluster(2) as cluster,
         scene(
@@ -90,8 +91,8 @@ def main(arguments: Sequence[str]) -> int:
         # Short as it is, it has its time whatever the first part took.
         deadline = max(deadline, time.monotonic() + _CLUSTER_SECONDS_MIN)
         outcomes.append(_act(stage, faults.of_the_cluster(kills), seed, deadline=deadline))
-    Path(options["REPORT"]).write_text("\n".join(report.as_markdown(*each) for each in outcomes))
-    print(f"the report: {options['REPORT']}")
+    file.write_text("\n".join(report.as_markdown(*each) for each in outcomes))
+    print(f"the report: {file}")
     return 1 if any(verdict.faults() for _, verdict in outcomes) else 0
 
 

@@ -57,6 +57,8 @@ class Scene:
     broken: list[str] = field(default_factory=list)
     unbound: list[Span] = field(default_factory=list)
     """When no queue could be bound to the exchange, as that was just made anew."""
+    letters: list[DeadLetter] = field(default_factory=list)
+    """What a fault took out of the dead-letter queue."""
     losses_min: int = 0
     """How many losses faults brought about, at a moment when the daemon went on to live."""
     starved_max: float = 0.0
@@ -165,7 +167,7 @@ class Scene:
             *([self.plain.finish(self.unbound)] if self.plain is not None else []),
         ]
         refuse = self.daemon.refuse
-        letters = dead_letters(self.node.url, self.names) if refuse else []
+        letters = [*self.letters, *(dead_letters(self.node.url, self.names) if refuse else [])]
         findings = check_all(
             journals,
             self.daemon.sources,
