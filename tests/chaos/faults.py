@@ -17,6 +17,7 @@ from pika import exceptions
 from chaos import bodies
 from chaos.scene import Scene, dead_letters
 from chaos.watcher import LOST
+from support import amqp10
 from support.broker import channel, waiting
 from support.waiting import wait_until
 
@@ -30,6 +31,7 @@ _MEANWHILE = 50
 _ODD = 11
 """How many odd things `sinks/troubled.py` can raise."""
 _HOME_NODE = re.compile("home node .* is down")
+_UNDELIVERABLE = "the broker fails to deliver the message at its head"
 _WENT_BACK = re.compile(r"reload: .*going (back to|on with) the old")
 
 
@@ -333,6 +335,21 @@ def forbid_message(scene: Scene, rng: random.Random) -> None:
         scene.proxy.heal()
 
 
+def publish_undeliverable(scene: Scene, rng: random.Random) -> None:
+    """Over AMQP 1.0, with a property that has no form in AMQP 0-9-1, until an operator takes it."""
+    daemon, poison = scene.daemon, b"no body of the load"
+    seen = len(daemon.log())
+    amqp10.publish_undeliverable(scene.node.url, scene.names.exchange, poison)
+    wait_until(
+        lambda: daemon.log().find(_UNDELIVERABLE, seen) >= 0,
+        f"it says what stands at the queue's head; its log ends:\n{daemon.log()[-3000:]}", 60,
+    )  # fmt: skip
+    # While nobody else consumes, so that it is this one.
+    assert daemon.terminate() == 0
+    assert poison in amqp10.take_one(scene.node.url, scene.names.queue)
+    daemon.start(ready=False)
+
+
 def refuse_config(scene: Scene, rng: random.Random) -> None:
     """HUP with a config that is sound by itself and that the broker refuses."""
     daemon, pid = scene.daemon, scene.daemon.pid
@@ -414,6 +431,13 @@ ALL = (
     Fault("all connections closed by an operator", close_connections, share=0.05),
     Fault("queue deleted", delete_queue, share=0.03),
     Fault("exchange made anew", renew_exchange, share=0.05),
+    Fault(
+        "a message that the broker cannot deliver",
+        publish_undeliverable,
+        ends_life=True,
+        share=0.03,
+        needs="amqp 1.0",
+    ),
     REFUSED_CONFIG,
     Fault("dead-letter queue deleted", delete_dead_letters, share=0.03),
     Fault("a sink raises what has no text", sink_raises_oddly, share=0.05),
@@ -467,6 +491,7 @@ def can(scene: Scene) -> set[str]:
     """What this run has of all that faults may need."""
     version = tuple(int(part) for part in scene.node.version.split(".")[:2])
     has = {
+        "amqp 1.0": version >= (4,),
         "cluster": scene.clustered,
         "disk": scene.disk is not None,
         "consumer_timeout": version < (4, 3),
