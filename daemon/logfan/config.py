@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from logfan import amqp_url
+from logfan.amqp_limits import short_string
 from logfan.explain import shown
 from logfan.faults import Fault, Faults
 from logfan.foreign import hide, line_of
@@ -21,7 +22,8 @@ from logfan.units import Duration, Size
 
 PositiveDuration = Annotated[Duration, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-Name = Annotated[str, Field(min_length=1, max_length=255)]
+ShortString = Annotated[str, AfterValidator(short_string)]
+Name = Annotated[ShortString, Field(min_length=1)]
 
 
 def _written(default: str) -> Any:
@@ -149,7 +151,7 @@ class QueueSettings(Table):
     type: Literal["classic", "quorum", "exclusive"] = "classic"
     declare: Literal["auto", "passive", "never"] = "auto"
     arguments: dict[str, Any] = Field(default_factory=dict)
-    routing_keys: tuple[str, ...] | None = None
+    routing_keys: tuple[ShortString, ...] | None = None
     """Binding keys; without them "" is bound, and "#" on a topic exchange."""
     delivery_limit: Annotated[int | Literal["none"] | None, BeforeValidator(parse_limit)] = None
     """The limit in force on a quorum queue, which a policy may have set; else what it was declared

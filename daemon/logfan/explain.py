@@ -22,6 +22,7 @@ _NAME_LENGTH = 100
 
 _WORDS = {
     "missing": "is missing",
+    "string_unicode": "must be text in UTF-8",
     "string_type": 'must be a string, in quotes: "…"',
     "int_type": "must be a whole number, without quotes",
     "int_parsing": "must be a whole number",

@@ -3,13 +3,14 @@
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from logfan.amqp_limits import PREDEFINED, RESERVED, SHORT_BYTES, argument_problems
 from logfan.api import SinkConfig
 from logfan.config import (
     HOMES,
@@ -249,7 +250,10 @@ def _cross_faults(settings: Settings, table: Mapping[str, Any], *, serves: bool)
             faults.append(Fault(f"{place}.key_file", f"needs {place}.cert_file beside it"))
         for spoilt in faults_of_files(getattr(tls, "ca_file", None), tls.cert_file, tls.key_file):
             faults.append(_fault_of_file(place, spoilt))
-    faults += _queue_kind_faults(settings.queue)
+    faults += [*_queue_kind_faults(settings.queue), *_name_faults(settings)]
+    for path, value, problem in argument_problems(settings.queue.arguments):
+        place = f"queue.arguments.{path}" if path else "queue.arguments"
+        faults.append(Fault(place, problem, shown(place, value)))
     if settings.dead_letter_queue == settings.queue.name:
         faults.append(
             Fault("dead_letter.queue", "must not be queue.name, the queue that is consumed")
@@ -279,6 +283,35 @@ def _queue_kind_faults(queue: QueueSettings) -> list[Fault]:
         ]
     allowed = '"classic"' if queue.type == "exclusive" else '"classic" or "quorum"'
     return [Fault(place, f"must be {allowed}", value)]
+
+
+def _name_faults(settings: Settings) -> Iterator[Fault]:
+    """Names that a broker would refuse, or that AMQP cannot carry."""
+    exchange, queue, letters = settings.exchange, settings.queue, settings.dead_letter
+    if exchange.name.startswith(RESERVED):
+        kind = PREDEFINED.get(exchange.name)
+        if kind is None:
+            known = ", ".join(PREDEFINED)
+            problem = f'is reserved: what begins with "{RESERVED}" is the broker\'s own ({known})'
+            yield Fault("exchange.name", problem, shown("exchange.name", exchange.name))
+        elif kind != exchange.type:
+            problem = f'must be "{kind}", which {exchange.name} is on every broker'
+            yield Fault("exchange.type", problem, f'"{exchange.type}"')
+    reserved = f'is reserved: no queue can be made whose name begins with "{RESERVED}"'
+    made = queue.declare == "auto" and queue.type != "exclusive"
+    if made and queue.name.startswith(RESERVED):
+        yield Fault("queue.name", reserved, shown("queue.name", queue.name))
+    if not letters.enabled:
+        return
+    if letters.queue is not None and letters.queue.startswith(RESERVED):
+        yield Fault("dead_letter.queue", reserved, shown("dead_letter.queue", letters.queue))
+    size = len(settings.dead_letter_queue.encode())
+    if letters.queue is None and size > SHORT_BYTES:
+        yield Fault(
+            "queue.name",
+            f"its dead-letter queue's name, with .dead, has {size} bytes; AMQP takes {SHORT_BYTES} "
+            "at most: shorten it, or set dead_letter.queue",
+        )
 
 
 def _kinds(table: Mapping[str, Any]) -> tuple[Mapping[str, SinkKind], list[Fault]]:

@@ -186,6 +186,85 @@ HOSTILE: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "plugin folder is a file": (
         f'[plugins]\ndirectories = ["/etc/hostname"]\n{SINK}', ("/etc/hostname", "folders"),
     ),
+    "queue name of 256 bytes": (
+        f'[queue]\nname = "{"q" * 256}"\n{SINK}', ("queue.name", "256 bytes", "255"),
+    ),
+    "queue name of 128 characters, 256 bytes": (
+        f'[queue]\nname = "{"ü" * 128}"\n{SINK}', ("queue.name", "256 bytes", "255"),
+    ),
+    "queue name that leaves no room for .dead": (
+        f'[queue]\nname = "{"q" * 251}"\n{SINK}', ("queue.name", "256 bytes", "dead_letter.queue"),
+    ),
+    "exchange name of 256 bytes": (
+        f'[exchange]\nname = "{"é" * 128}"\n{SINK}', ("exchange.name", "256 bytes"),
+    ),
+    "dead-letter queue of 256 bytes": (
+        f'[dead_letter]\nqueue = "{"é" * 128}"\n{SINK}', ("dead_letter.queue", "256 bytes"),
+    ),
+    "routing key of 256 bytes": (
+        f'[queue]\nrouting_keys = ["a", "{"é" * 128}"]\n{SINK}',
+        ("queue.routing_keys.1", "256 bytes"),
+    ),
+    "empty queue name": (f'[queue]\nname = ""\n{SINK}', ("queue.name", "must not be empty")),
+    "empty dead-letter queue": (
+        f'[dead_letter]\nqueue = ""\n{SINK}', ("dead_letter.queue", "must not be empty"),
+    ),
+    "default exchange": (f'[exchange]\nname = ""\n{SINK}', ("exchange.name", "must not be empty")),
+    "reserved queue": (f'[queue]\nname = "amq.mine"\n{SINK}', ("queue.name", "reserved", "amq.")),
+    "reserved exchange": (
+        f'[exchange]\nname = "amq.logs"\n{SINK}', ("exchange.name", "reserved", "amq.fanout"),
+    ),
+    "predefined exchange of another type": (
+        f'[exchange]\nname = "amq.topic"\n{SINK}', ("exchange.type", '"topic"'),
+    ),
+    "reserved dead-letter queue": (
+        f'[dead_letter]\nqueue = "amq.dead"\n{SINK}', ("dead_letter.queue", "reserved"),
+    ),
+    "argument as a fraction": (
+        f"[queue]\narguments = {{ x-mine = 1.5 }}\n{SINK}",
+        ("queue.arguments.x-mine = 1.5", "whole"),
+    ),
+    "argument as a fraction, deep within": (
+        f"[queue]\narguments = {{ x-mine = [1, {{ a = [nan] }}] }}\n{SINK}",
+        ("queue.arguments.x-mine.1.a.0", "whole"),
+    ),
+    "argument as a date": (
+        f"[queue]\narguments = {{ x-mine = 2026-11-24 }}\n{SINK}",
+        ("queue.arguments.x-mine", "date"),
+    ),
+    "argument as a time": (
+        f"[queue]\narguments = {{ x-mine = 10:00:00 }}\n{SINK}", ("queue.arguments.x-mine", "time"),
+    ),
+    "argument before 1970": (
+        f"[queue]\narguments = {{ x-mine = 1969-12-31T00:00:00Z }}\n{SINK}",
+        ("queue.arguments.x-mine", "1970"),
+    ),
+    "argument beyond 64 bits": (
+        f"[queue]\narguments = {{ x-mine = 9223372036854775808 }}\n{SINK}",
+        ("queue.arguments.x-mine", "64 bits"),
+    ),
+    "argument's name too long": (
+        f'[queue.arguments]\n"{"é" * 128}" = 1\n{SINK}', ("queue.arguments", "256 bytes"),
+    ),
+    "arguments beyond a frame": (
+        f'[queue.arguments]\nx-mine = "{"a" * 131_000}"\n{SINK}', ("queue.arguments", "frame"),
+    ),
+    "length as text": (
+        f'[queue]\narguments = {{ x-max-length = "1000" }}\n{SINK}',
+        ('queue.arguments.x-max-length = "1000"', "whole number, without quotes"),
+    ),
+    "lifetime below nothing": (
+        f"[queue]\narguments = {{ x-message-ttl = -1 }}\n{SINK}",
+        ("queue.arguments.x-message-ttl = -1", "at least 0"),
+    ),
+    "switch as a number": (
+        f"[queue]\narguments = {{ x-single-active-consumer = 1 }}\n{SINK}",
+        ("queue.arguments.x-single-active-consumer = 1", "true or false"),
+    ),
+    "overflow unknown": (
+        f'[queue]\narguments = {{ x-overflow = "drop" }}\n{SINK}',
+        ("queue.arguments.x-overflow", '"drop-head"', '"reject-publish"'),
+    ),
     "instance of a wild name": (f'instance = "a/b"\n{SINK}', ("instance", "pattern")),
 }  # fmt: skip
 
@@ -200,6 +279,41 @@ def test_each_is_told_with_its_place(case: str, tmp_path: Path) -> None:
     assert "s3cret" not in result.output
     for word in words:
         assert word in result.output
+
+
+FITTING: dict[str, str] = {
+    "queue name of 250 bytes": f'[queue]\nname = "{"é" * 125}"\n',
+    "queue name of 255 bytes, its dead letters elsewhere": (
+        f'[queue]\nname = "{"q" * 255}"\n[dead_letter]\nqueue = "{"d" * 255}"\n'
+    ),
+    "queue name of 255 bytes without dead letters": (
+        f'[queue]\nname = "{"q" * 255}"\n[dead_letter]\nenabled = false\n'
+    ),
+    "routing keys": f'[queue]\nrouting_keys = ["", "{"k" * 255}"]\n',
+    "predefined exchange": '[exchange]\nname = "amq.fanout"\n',
+    "predefined exchange of another type, named": (
+        '[exchange]\nname = "amq.topic"\ntype = "topic"\n'
+    ),
+    "queue that the broker named": '[queue]\nname = "amq.gen-abc"\ndeclare = "passive"\n',
+    "all that AMQP carries": (
+        '[queue.arguments]\nx-a = 9223372036854775807\nx-b = "é"\nx-c = [1, "a", { d = true }]\n'
+        "x-d = 2026-11-24T10:00:00Z\nx-max-length = 1000\nx-message-ttl = 0\n"
+        'x-single-active-consumer = true\nx-overflow = "reject-publish"\n'
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FITTING)
+def test_what_fits_into_amqp_is_no_fault(case: str, tmp_path: Path) -> None:
+    result = check(tmp_path, f"{FITTING[case]}{SINK}")
+    assert result.exit_code == 0, result.output
+
+
+def test_a_name_from_the_environment_that_is_not_utf8_is_a_fault(tmp_path: Path) -> None:
+    result = check(tmp_path, SINK, LOGFAN_QUEUE__NAME="q\udcff")
+    assert result.exit_code == 78
+    assert "queue.name (from LOGFAN_QUEUE__NAME)" in result.output
+    assert "UTF-8" in result.output
 
 
 def test_all_faults_are_told_together(tmp_path: Path) -> None:
