@@ -108,6 +108,10 @@ class Consumer:
         """A sink has opened for the first time. Called by its worker."""
         self._ioloop.add_callback_threadsafe(self._consume_once_sinks_have_opened)
 
+    def keep(self, sink: int, batch: Batch, places: Sequence[int]) -> Sequence[Batch]:
+        """See `Road.keep`. Called by the sink's worker."""
+        return self._road.keep(sink, batch, places)
+
     def stop_consuming(self) -> None:
         """No new deliveries; `drained` is set once those under way are acknowledged."""
         self._ioloop.add_callback_threadsafe(self._stop_consuming)

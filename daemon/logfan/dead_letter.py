@@ -123,6 +123,8 @@ class DeadLetters:
         """Of the live channel; None while there is none."""
         self._alone = False
         self._unneeded_ticks = 0
+        self._barred = ""
+        """Why the queue is no place for letters; empty where it is one."""
         self._closing = False
         self._told = ""
         self._shape: Shape | None = None
@@ -209,12 +211,19 @@ class DeadLetters:
             if confirms and (alone or self._alone or confirms.size >= _IN_FLIGHT_BYTES):
                 return
             self._alone = alone
-            self._publish(self._waiting.popleft(), confirms)
+            parcel = self._waiting.popleft()
+            if self._barred and not parcel.refusal.renew:
+                parcel.end(Unsent(self._barred))
+            else:
+                self._publish(parcel, confirms)
 
     def _publish(self, parcel: _Parcel, confirms: Confirms[_Parcel]) -> None:
         frame_max = self._connection.params.frame_max
+        own, queue = self._settings.queue, self.queue
         try:
-            letter = letter_of(parcel.refusal, self._settings.queue.name)
+            letter = letter_of(parcel.refusal, own.name)
+            if parcel.refusal.renew:
+                letter, queue = letter.replay(), own.name
             letter = packing.packed(letter, frame_max)
             encoded = EncodedProperties(letter.properties)
         except Exception as error:
@@ -222,7 +231,7 @@ class DeadLetters:
             log.exception("a dead letter cannot be written; please report it")
             parcel.end(Unsent(f"internal fault: {describe(error)}", own=True))
             return
-        confirms.publish("", self.queue, letter.body, encoded, parcel)
+        confirms.publish("", queue, letter.body, encoded, parcel)
 
     # What became of it
 
@@ -230,7 +239,11 @@ class DeadLetters:
         if taken:
             parcel.end()
         else:
-            why = f"the broker did not take it into queue {self.queue!r}; is that full?"
+            queue = self._settings.queue.name if parcel.refusal.renew else self.queue
+            why = (
+                f"the broker did not take them into queue {queue!r}; is that full (x-max-length)? "
+                "`logfan dlq replay` or `purge` makes room"
+            )
             parcel.end(Unsent(why))
         self._pump()
 
@@ -286,9 +299,21 @@ class DeadLetters:
         ).begin()
 
     def _unfit(self, connection: Any, unfit: topology.Unfit) -> None:
+        """The queue is no place for letters. Records may still go back to the daemon's own queue;
+        after a while the queue is looked at again."""
+        if connection is not self._connection:
+            return
+        self._shape = unfit.shape or self._shape
+        self._barred = line_of(unfit)
+        self._tell(f"dead letters cannot be sent: {self._barred}")
+        self._fail_all(self._barred)
+        if connection.is_open:
+            connection.channel(on_open_callback=self._on_channel)
+        self._ioloop.call_later(_RECONNECT_MAX_SECONDS, partial(self._look_again, connection))
+
+    def _look_again(self, connection: Any) -> None:
         if connection is self._connection:
-            self._shape = unfit.shape or self._shape
-            self._lose(Trouble(Kind.REFUSED, str(unfit), at_declaration=True), close=True)
+            self._lose(Trouble(Kind.LOST, self._barred), close=True)
 
     def _on_declared(self, channel: Any, declared: topology.Declared) -> None:
         if channel.connection is not self._connection:
@@ -296,6 +321,10 @@ class DeadLetters:
         self._shape = declared.shape
         for remark in declared.remarks:
             log.warning("%s", remark)
+        self._barred = ""
+        self._on_channel(channel)
+
+    def _on_channel(self, channel: Any) -> None:
         channel.add_on_close_callback(self._on_channel_end)
         confirms: Confirms[_Parcel] = Confirms(
             channel, on_verdict=self._on_verdict, on_return=self._on_return
@@ -307,8 +336,9 @@ class DeadLetters:
             return
         self._confirms = confirms
         self._alone = False
-        self._backoff.reset()
-        self._told = ""
+        if not self._barred:
+            self._backoff.reset()
+            self._told = ""
         self._pump()
 
     def _on_channel_end(self, channel: Any, error: BaseException) -> None:

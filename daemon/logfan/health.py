@@ -4,16 +4,20 @@ Metrics, `/readyz`, the status page, STATUS and the log all ask here, so that th
 value has one writer, and any thread may read.
 """
 
+from collections.abc import Callable
+
 HANGS_AFTER_SECONDS = 30.0
 """A sink that has not returned from one call for so long is down."""
 _REMIND_FIRST_SECONDS = 60.0
 _REMIND_MAX_SECONDS = 3600.0
 
+Words = Callable[[], str]
+
 
 class Health:
     """One sink's."""
 
-    __slots__ = ("busy_since", "failing_since", "fault", "trouble")
+    __slots__ = ("busy_since", "failing_since", "fault", "letters", "trouble")
 
     def __init__(self, now: float) -> None:
         """`now` and every other time in monotonic seconds."""
@@ -23,6 +27,9 @@ class Health:
         """Since when there is a trouble."""
         self.busy_since: float | None = None
         """Since when the thread is inside the sink's code; None while it is not. Written by it."""
+        self.letters: tuple[float, Words] | None = None
+        """Since when what it refuses cannot be dead-lettered, and what gives the words; None where
+        it can. Written by the sink's thread."""
         self.fault: str | None = None
         """How a thread ended that should not have. Written by that thread; for good."""
 
@@ -36,6 +43,9 @@ class Health:
     def down_since(self, now: float) -> float | None:
         """Since when it is down; None while it is up."""
         since = [self.failing_since] if self.trouble is not None or self.fault is not None else []
+        letters = self.letters
+        if letters is not None:
+            since.append(letters[0])
         if self.hangs_for(now) is not None and self.busy_since is not None:
             since.append(self.busy_since + HANGS_AFTER_SECONDS)
         return min(since, default=None)
@@ -56,7 +66,9 @@ class Health:
         """Why it is down; None while it is up."""
         if self.fault is not None:
             return self.fault
-        hangs_for, trouble = self.hangs_for(now), self.trouble
+        hangs_for, trouble, letters = self.hangs_for(now), self.trouble, self.letters
+        if letters is not None:
+            trouble = letters[1]() if trouble is None else f"{trouble}; and {letters[1]()}"
         if hangs_for is None:
             return trouble
         words = f"has not returned for {hangs_for:.0f} s"

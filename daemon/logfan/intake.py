@@ -26,6 +26,7 @@ class Arrival:
     verdict: Verdict | None = None
     records: list[Record] = field(default_factory=list)
     last_tag: int = 0
+    """Of the last record; those before it have the tags before it."""
     size: int = 0
     """Bytes of all bodies."""
 
@@ -45,6 +46,8 @@ class Intake:
         self.size += size
         self.messages += 1
         plain = self._plain
+        if tag != plain.last_tag + 1 and plain.records:
+            plain = self._begin()
         plain.records.append(record)
         plain.last_tag = tag
         plain.size += size
@@ -54,9 +57,17 @@ class Intake:
         self.size += size
         self.messages += len(records)
         plain = self._plain
+        if last_tag - len(records) != plain.last_tag and plain.records:
+            plain = self._begin()
         plain.records += records
         plain.last_tag = last_tag
         plain.size += size
+
+    def _begin(self) -> Arrival:
+        """One between was turned away: the tags of an arrival follow one another."""
+        self._plain = Arrival()
+        self._arrivals.append(self._plain)
+        return self._plain
 
     def add_apart(
         self, record: Record, tag: int, size: int, *, sink: str = "", verdict: Verdict | None = None

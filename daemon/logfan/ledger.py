@@ -1,10 +1,15 @@
 """Open batches to the highest contiguous tag: what may be acknowledged, and no more. Pure.
 
 The consumer's I/O thread alone calls the ledger, but for `settle`, which each sink's own thread
-calls for itself; beside that the workers only look at a batch's records and marks, and a scrape at
-`oldest`.
+calls for itself, and `keep`; beside that the workers only look at a batch's records and marks,
+and a scrape at `oldest_held`.
+
+A record whose dead letter cannot be sent stands aside: it stays unacknowledged, as a batch of its
+own, while the watermark passes by. As long as one stands aside, what comes after it is acknowledged
+tag by tag, since a cumulative acknowledgement would cover it as well.
 """
 
+import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,7 +30,7 @@ class Batch:
     """What one read of the socket delivered: the unit that sinks settle and the ledger counts."""
 
     __slots__ = (
-        "abandoned", "last_tag", "opened_at", "owed", "records", "size", "verdict"
+        "abandoned", "kept", "last_tag", "late", "opened_at", "owed", "records", "size", "verdict"
     )  # fmt: skip
 
     def __init__(
@@ -50,14 +55,21 @@ class Batch:
         """Where nobody shall be offered its records: why they are dead-lettered at once."""
         self.abandoned = False
         """True once its channel is gone: the broker delivers it again, so nobody needs it now."""
+        self.kept: dict[int, Batch] | None = None
+        """Records that wait for their dead letters, by their place, each as a batch of its own."""
+        self.late = False
+        """Set on one that stands aside for so long that it should not stay for much longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """One cumulative acknowledgement: the tag, and the batches it newly covers, in order."""
+    """What to acknowledge: all up to a tag, and some tags beyond it."""
 
     tag: int
+    """0 for none."""
     batches: Sequence[Batch]
+    """What it newly covers, in order."""
+    singles: Sequence[int] = ()
 
     @property
     def messages(self) -> int:
@@ -72,6 +84,10 @@ class Ledger:
         """`required_sinks`: how many sinks must settle a batch; they are numbered from 0."""
         self._everyone = range(required_sinks)
         self._open: deque[Batch] = deque()
+        self._aside: dict[int, Batch] = {}
+        self._keeping = threading.Lock()
+        self._uneven = False
+        """Whether a record stands aside, or will."""
         self.messages = 0
         """Messages received and not yet acknowledged."""
         self.size = 0
@@ -105,8 +121,27 @@ class Ledger:
         batch.owed.discard(sink)
         return not batch.owed
 
+    def keep(self, batch: Batch, places: Sequence[int], sink: int) -> Sequence[Batch]:
+        """Required sink number `sink` refused the records at these places, and cannot be rid of
+        them. It settles the batch after this, and later each of those returned here."""
+        with self._keeping:
+            self._uneven = True
+            kept = batch.kept = {} if batch.kept is None else batch.kept
+            first = batch.last_tag - len(batch.records) + 1
+            for place in places:
+                record = batch.records[place]
+                if place not in kept:
+                    kept[place] = Batch((record,), first + place, record.size, batch.opened_at, ())
+                kept[place].owed.add(sink)
+                kept[place].verdict = batch.verdict
+                kept[place].abandoned = batch.abandoned
+            return [kept[place] for place in places]
+
     def advance(self) -> Ack | None:
-        """Take the settled batches off the front; None where the front is still owed."""
+        """Take the settled batches off the front, and what is settled of those that stand aside;
+        None where there is nothing of either."""
+        if self._uneven:
+            return self._advance_around()
         done: list[Batch] = []
         while self._open and not self._open[0].owed:
             batch = self._open.popleft()
@@ -115,33 +150,120 @@ class Ledger:
             done.append(batch)
         return Ack(done[-1].last_tag, done) if done else None
 
+    def _advance_around(self) -> Ack | None:
+        """The same where records stand aside, or will."""
+        done: list[Batch] = []
+        singles: list[int] = []
+        tag = 0
+        while self._open and not self._open[0].owed:
+            batch = self._open.popleft()
+            tag = self._pass_by(batch, tag, singles, done)
+        for one in [one for one in self._aside.values() if not one.owed]:
+            self._drop(one)
+            singles.append(one.last_tag)
+            done.append(one)
+        with self._keeping:
+            self._uneven = bool(self._aside) or any(batch.kept for batch in self._open)
+        return Ack(tag, done, singles) if done else None
+
+    def _pass_by(self, batch: Batch, tag: int, singles: list[int], done: list[Batch]) -> int:
+        """Acknowledge all of a batch but what is kept of it. Returns how far in one go."""
+        kept = {place: one for place, one in (batch.kept or {}).items() if one.owed}
+        first = batch.last_tag - len(batch.records) + 1
+        taken: list[Record] = []
+        for place, record in enumerate(batch.records):
+            if place in kept:
+                self._aside[first + place] = kept[place]
+                continue
+            taken.append(record)
+            if self._aside:
+                singles.append(first + place)
+            else:
+                tag = first + place
+        size = batch.size - sum(one.size for one in kept.values())
+        self.messages -= len(taken)
+        self.size -= size
+        if taken:
+            done.append(Batch((*taken,), batch.last_tag, size, batch.opened_at, ()))
+        return tag
+
+    # What stands aside
+
+    @property
+    def aside(self) -> Sequence[Batch]:
+        """The records that stand aside, in the order of their tags."""
+        return [*self._aside.values()]
+
+    @property
+    def aside_size(self) -> int:
+        """Bytes of their bodies."""
+        return sum(one.size for one in self._aside.values()) if self._aside else 0
+
+    @property
+    def open_messages(self) -> int:
+        """How many messages some sink has not settled, those that stand aside not among them."""
+        return self.messages - len(self._aside)
+
+    def give_up(self, one: Batch) -> None:
+        """This one, which stands aside, goes back to the broker."""
+        one.abandoned = True
+        self._drop(one)
+
+    def _drop(self, one: Batch) -> None:
+        del self._aside[one.last_tag]
+        self.messages -= 1
+        self.size -= one.size
+
+    # The end
+
     @property
     def last_tag(self) -> int:
         """The last tag that is not acknowledged; 0 where there is none."""
-        return self._open[-1].last_tag if self._open else 0
+        return max(self._open[-1].last_tag if self._open else 0, *self._aside, 0)
+
+    @property
+    def open_tags(self) -> Sequence[int]:
+        """The tags that some sink has not settled."""
+        return [
+            tag
+            for batch in self._open
+            for tag in range(batch.last_tag - len(batch.records) + 1, batch.last_tag + 1)
+        ]
 
     @property
     def oldest(self) -> float | None:
-        """When the oldest open batch was received, on the monotonic clock; None without one. Any
-        thread may ask."""
-        try:
-            return self._open[0].opened_at
-        except IndexError:  # the I/O thread may take it away meanwhile
-            return None
+        """When the oldest open batch was received, on the monotonic clock; None without one."""
+        return self._open[0].opened_at if self._open else None
 
     @property
     def first(self) -> Record | None:
         """The oldest message that is not acknowledged; None without one."""
         return self._open[0].records[0] if self._open else None
 
-    def abandon(self) -> int:
-        """The channel is gone: forget what is open and begin a new generation.
+    @property
+    def oldest_held(self) -> float | None:
+        """The same, with what stands aside. Any thread may ask."""
+        try:
+            aside = next((one.opened_at for one in self._aside.values()), None)
+            first = self._open[0].opened_at if self._open else None
+        except (IndexError, RuntimeError):  # the I/O thread may take it away meanwhile
+            return None
+        return min((at for at in (aside, first) if at is not None), default=None)
+
+    def abandon(self, *, but_aside: bool = False) -> int:
+        """Forget what is open, and with its channel gone what stands aside as well; then a new
+        generation begins.
 
         Returns how many messages were unacknowledged; the broker delivers them again.
         """
-        for batch in self._open:
-            batch.abandoned = True
-        abandoned = self.messages
+        before = self.messages
+        with self._keeping:
+            for batch in (*self._open, *(() if but_aside else self._aside.values())):
+                batch.abandoned = True
+                for one in (batch.kept or {}).values():
+                    one.abandoned = True
         self._open.clear()
-        self.messages = self.size = 0
-        return abandoned
+        if not but_aside:
+            self._aside.clear()
+        self.messages, self.size = len(self._aside), self.aside_size
+        return before - self.messages

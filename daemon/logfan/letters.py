@@ -55,6 +55,8 @@ class Refusal:
     alone: bool = False
     """Whether its letter was refused before for a reason of its own: it is sent by itself, so that
     no other letter fails with it."""
+    renew: bool = False
+    """Whether it goes to the daemon's queue, as a replayed letter, and not to the dead letters."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,7 @@ class Pipeline:
             backoff=Backoff(retry.initial, retry.max, jitter=retry.jitter),
             numbers=numbers.sinks[spec.name],
             settled=None if sink_number is None else partial(self.consumer.settle, sink_number),
+            keep=None if sink_number is None else partial(self.consumer.keep, sink_number),
             send=None if self.dead_letters is None else self.dead_letters.send,
             max_ratio=prepared.settings.dead_letter.max_ratio,
             on_fault=self._on_fault,

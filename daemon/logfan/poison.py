@@ -25,6 +25,8 @@ class Entry:
 
     record: Record
     batch: Batch
+    place: int = 0
+    """Which of the batch's records it is."""
     attempts: int = 0
     """How often it was offered."""
     first_failed_at: float = 0.0

@@ -6,33 +6,25 @@ refuses everything. What to offer and what counts as evidence is decided in `poi
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+from logfan.aside import Aside, Send, Sending
 from logfan.clock import Clock
 from logfan.handle import Failure, News, SinkHandle, counted
 from logfan.ledger import Batch
-from logfan.letters import Refusal, Unsent
+from logfan.letters import Refusal
 from logfan.metrics import SinkNumbers
 from logfan.poison import Entry, Recovery, Refusals
 
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
+_POLLS = 10
+"""So often it is asked whether letters are confirmed before the sink goes on without them."""
 
 
-class Sending(Protocol):
-    """Refusals on their way to the dead-letter queue."""
-
-    @property
-    def failures(self) -> Mapping[int, Unsent]:
-        """Which did not get there, by their index, once `wait` said that it is over."""
-
-    def wait(self, seconds: float) -> bool:
-        """True once it is over."""
-
-
-Send = Callable[[Sequence[Refusal]], Sending]
+Keep = Callable[[Batch, Sequence[int]], Sequence[Batch]]
 
 
 class Rescue:
@@ -49,9 +41,11 @@ class Rescue:
         max_ratio: float,
         arrived: Callable[[], Sequence[Entry]],
         finish: Callable[[Sequence[Batch]], None],
+        keep: Keep,
         clock: Clock,
     ) -> None:
-        """`arrived` gives what came for the sink meanwhile, `finish` takes batches that are done.
+        """`arrived` gives what came for the sink meanwhile, `finish` takes batches that are done,
+        `keep` makes batches of their own of records whose dead letters cannot be sent.
         `send` None: nothing is refused, but offered without end."""
         self._handle = handle
         self._numbers = numbers
@@ -61,7 +55,14 @@ class Rescue:
         self._refusals = Refusals(max_ratio)
         self._arrived = arrived
         self._finish = finish
+        self._keep = keep
         self._clock = clock
+        self.aside = Aside(
+            handle=handle, numbers=numbers, send=self._send_letters,
+            taken=lambda _entry: self.took(1), buried=self._count_buried,
+            done=lambda entries: finish([entry.batch for entry in entries]), clock=clock,
+        )  # fmt: skip
+        """What could not be dead-lettered."""
         self._left: Counter[Batch] = Counter()
         self._news = News()
 
@@ -90,8 +91,7 @@ class Rescue:
         if failure is not None:
             self._learn(recovery, offered, failure)
         while not self._handle.quitting:
-            if not self._bury(recovery):
-                continue
+            self._bury(recovery)
             if recovery.wants_company:
                 self._enter(recovery, self._arrived())
             offer = recovery.offer()
@@ -147,37 +147,67 @@ class Rescue:
             why, traceback=failure.traceback, quick=recovery.is_alive and not refused
         )
 
-    def _bury(self, recovery: Recovery) -> bool:
-        """Publish what is refused. False where that failed and is to be tried again."""
+    def _bury(self, recovery: Recovery) -> None:
+        """Publish what is refused. What cannot be published stands aside, and all else goes on."""
         gone = [entry for entry in recovery.refused if entry.batch.abandoned]
         recovery.buried(gone)
         entries = recovery.refused
         if not entries or self._send is None:
-            return True
-        sending = self._send([self._refusal(entry) for entry in entries])
-        while not sending.wait(_POLL_SECONDS):
-            if self._handle.quitting:
-                return False
+            return
+        if self.aside.trouble is not None:
+            self.aside.join(self._put_aside(entries))
+            recovery.buried(entries)
+            self._finish_done(recovery)
+            return
+        sending = self._send_letters(entries, False, False)
+        for _ in range(_POLLS):
+            if self._handle.quitting or sending.wait(_POLL_SECONDS):
+                break
+        else:
+            self.aside.add_under_way(self._put_aside(entries), sending)
+            recovery.buried(entries)
+            self._finish_done(recovery)
+            return
+        if self._handle.quitting:
+            return
         failures = sending.failures
         there = [entry for index, entry in enumerate(entries) if index not in failures]
         if there:
-            self._numbers.rejected += len(there)
-            self._numbers.dead_lettered += len(there)
-            reason = there[0].reason
-            if self._news.is_news(reason, self._clock.monotonic()):
-                log.warning(
-                    "sink %s: %s refused and dead-lettered (the first: %s)",
-                    self._handle.name, counted(len(there), "record"), reason,
-                )  # fmt: skip
-            recovery.buried(there)
-        if failures:
-            refused = counted(len(failures), "refused record")
-            why = next(iter(failures.values())).why
-            self._handle.back_off(f"{refused} cannot be dead-lettered: {why}")
-        elif self._handle.opened:
+            self._count_buried(there)
+        failed = [entries[index] for index in failures]
+        if failed:
+            self.aside.add(self._put_aside(failed), [*failures.values()])
+        recovery.buried(entries)
+        if self._handle.opened:
             self._handle.succeeded()
         self._finish_done(recovery)
-        return not failures
+
+    def _put_aside(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Each is a batch of its own from now on, so that what it came with can be finished."""
+        groups: dict[Batch, list[Entry]] = {}
+        for entry in entries:
+            groups.setdefault(entry.batch, []).append(entry)
+        own: dict[Entry, Batch] = {}
+        for batch, group in groups.items():
+            kept = self._keep(batch, [entry.place for entry in group])
+            own.update(zip(group, kept, strict=True))
+        return [replace(entry, batch=own[entry]) for entry in entries]
+
+    def _count_buried(self, entries: Sequence[Entry]) -> None:
+        self._numbers.rejected += len(entries)
+        self._numbers.dead_lettered += len(entries)
+        reason = entries[0].reason
+        if self._news.is_news(reason, self._clock.monotonic()):
+            log.warning(
+                "sink %s: %s refused and dead-lettered (the first: %s)",
+                self._handle.name, counted(len(entries), "record"), reason,
+            )  # fmt: skip
+
+    def _send_letters(self, entries: Sequence[Entry], alone: bool, renew: bool) -> Sending:
+        if self._send is None:
+            raise RuntimeError("nothing is refused without a dead-letter queue")
+        refusals = [self._refusal(entry) for entry in entries]
+        return self._send([replace(one, alone=alone, renew=renew) for one in refusals])
 
     def _refusal(self, entry: Entry) -> Refusal:
         verdict = entry.batch.verdict

@@ -21,7 +21,7 @@ from logfan.config import Settings
 from logfan.foreign import line_of
 from logfan.frames import Run
 from logfan.intake import Arrival, Intake, Window, delivery_count, worn_out
-from logfan.ledger import Batch, Ledger
+from logfan.ledger import Ack, Batch, Ledger
 from logfan.metrics import ConsumerNumbers
 from logfan.pace import Pace
 from logfan.progress import ENDS, Progress
@@ -37,6 +37,8 @@ _LEAST_HOLD_SECONDS = 1.0
 _FEW = 10
 """So many messages a sink gets at a time that has never settled a window: enough for one to prove
 another bad."""
+_LATEST = 2.4
+"""So many times as long a refused record waits for its dead letter: 80 % of the timeout."""
 
 
 class _Pause(Enum):
@@ -85,7 +87,7 @@ class Road:
             limit_is_named=settings.queue.delivery_limit is not None,
         )
         self._ledger = ledger = Ledger(len(required))
-        numbers.oldest = lambda: ledger.oldest
+        numbers.oldest = lambda: ledger.oldest_held
         self._intake = Intake()
         self._window = Window(rabbitmq.prefetch, rabbitmq.max_in_flight_bytes)
         self._brake = Brake(rabbitmq.max_in_flight_bytes)
@@ -132,6 +134,8 @@ class Road:
             self._resume_where_possible()
         elif self._subscribed:
             self._resize()
+        if self._ledger.aside:
+            self._look_at_aside(now)
         self._look_at_brake()
 
     def note_timeout(self, seconds: float) -> bool:
@@ -176,6 +180,11 @@ class Road:
             self._crossing = True
             self._cross(self._take_settled)
 
+    def keep(self, sink: int, batch: Batch, places: Sequence[int]) -> Sequence[Batch]:
+        """Required sink number `sink` cannot be rid of these records: see `Ledger`. Called by its
+        worker, before it settles the batch."""
+        return self._ledger.keep(batch, places, sink)
+
     def stop(self) -> None:
         """No new deliveries; `drained` is called once those under way are acknowledged."""
         self._stopping = True
@@ -190,7 +199,7 @@ class Road:
         in so many words, where the channel still can. Returns how many were not acknowledged."""
         if requeue and self._subscription is not None and self._subscription.channel.is_open:
             self._take_settled()
-            return self._leave(self._hand_window_back())
+            return self._leave(self._hand_window_back(at_end=True))
         numbers, left = self._numbers, self._ledger.messages
         for unseen in self._intake.take():
             numbers.received_messages += len(unseen.records)
@@ -327,7 +336,10 @@ class Road:
     def _acknowledge(self) -> None:
         ack = self._ledger.advance()
         if ack is not None and self._subscription is not None:
-            self._subscription.ack(ack.tag)
+            if ack.singles:
+                self._acknowledge_around(ack)
+            else:
+                self._subscription.ack(ack.tag)
             self._numbers.acked += ack.messages
             self._numbers.in_flight_bytes = self._ledger.size
             now = self._clock.monotonic()
@@ -338,8 +350,38 @@ class Road:
             self._resume_where_possible()
         self._check_drained()
 
+    def _acknowledge_around(self, ack: Ack) -> None:
+        """A record stands aside: what comes after it is acknowledged one by one."""
+        if self._subscription is None:
+            return
+        if ack.tag:
+            self._subscription.ack(ack.tag)
+        for tag in ack.singles:
+            self._subscription.ack_one(tag)
+
+    def _look_at_aside(self, now: float) -> None:
+        """What waits for its dead letter is not for the broker to take back with a closed channel:
+        its sink hears that it is late, and in the end it alone is handed back."""
+        for one in self._ledger.aside:
+            age = now - one.opened_at
+            one.late = age > self._hold_seconds
+            if age > self._hold_seconds * _LATEST and self._subscription is not None:
+                self._subscription.requeue_one(one.last_tag)
+                self._ledger.give_up(one)
+                self._numbers.requeued += 1
+                self._numbers.in_flight_bytes = self._ledger.size
+                log.warning(
+                    "a refused message of %d bytes was handed back to the broker: its dead letter "
+                    "could not be sent for %.0f s, and the broker waits for %.0f s (%s)",
+                    one.size, age, self._hold_seconds / _HOLD_SHARE,
+                    "rabbitmq.acknowledgement_timeout",
+                )  # fmt: skip
+        self._check_drained()
+
     def _look_at_brake(self) -> None:
-        held = 0 if self._stopping or self._pause else self._ledger.size  # those need answers
+        ledger = self._ledger
+        held = 0 if self._stopping or self._pause else ledger.size  # those need answers
+        held = max(0, held - ledger.aside_size)
         self._brake.look(held, self._clock.monotonic(), self._subscription)
 
     # Pauses: no consumer for a while, on a channel that stays
@@ -389,9 +431,12 @@ class Road:
         if self._subscription is not None and not cancelling:
             self._subscription.cancel(partial(self._cancelled, self._subscription))
 
-    def _hand_window_back(self) -> int:
+    def _hand_window_back(self, *, at_end: bool = False) -> int:
+        """All of it; but what waits for its dead letter, which is no trouble of a sink, stays here
+        unless this is the end: to go back costs it one of its lives on a quorum queue."""
         self._dispatch()
-        tag, count = self._ledger.last_tag, self._ledger.messages
+        ledger = self._ledger
+        count = ledger.messages if at_end else ledger.open_messages
         if self._subscription is None or not count:
             return 0
         if (
@@ -400,9 +445,13 @@ class Road:
             >= ENDS
         ):
             self._window.limit(_FEW)
-        self._subscription.requeue(tag)
-        self._numbers.requeued += self._ledger.abandon()
-        self._numbers.in_flight_bytes = 0
+        if count == ledger.messages:
+            self._subscription.requeue(ledger.last_tag)
+        else:
+            for tag in ledger.open_tags:
+                self._subscription.requeue_one(tag)
+        self._numbers.requeued += ledger.abandon(but_aside=not at_end)
+        self._numbers.in_flight_bytes = ledger.size
         log.warning("%d messages were handed back to the broker", count)
         return count
 
@@ -434,7 +483,7 @@ class Road:
             and self._window.has_room(self._ledger.size, self._unfit_size)
         ):
             return
-        if self._pause is _Pause.RESIZE and self._ledger.messages:
+        if self._pause is _Pause.RESIZE and self._ledger.open_messages:
             return
         # What is in flight does not count against the prefetch of a consumer that comes later.
         held = self._ledger.messages
@@ -456,5 +505,6 @@ class Road:
         numbers, (messages, size) = self._numbers, self._received_before
         self._received_before = numbers.received_messages, numbers.received_bytes
         received = numbers.received_messages - messages
-        if self._window.grow(received, numbers.received_bytes - size) or self._short:
+        short = self._short and not self._ledger.aside
+        if self._window.grow(received, numbers.received_bytes - size) or short:
             self._begin_pause(_Pause.RESIZE, "")

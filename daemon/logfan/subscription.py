@@ -107,6 +107,10 @@ class Subscription:
         """Acknowledge everything up to `tag`."""
         self.channel.basic_ack(tag, multiple=True)
 
+    def ack_one(self, tag: int) -> None:
+        """Acknowledge one message."""
+        self.channel.basic_ack(tag)
+
     def soon(self, call: Callable[[], None]) -> None:
         """Have this called once the present read is taken in."""
         if not self._connection.after_read(call):

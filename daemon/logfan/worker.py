@@ -14,6 +14,7 @@ from enum import Enum
 from itertools import chain
 
 from logfan.api import Record, Sink
+from logfan.aside import Send
 from logfan.backoff import Backoff
 from logfan.clock import SYSTEM_CLOCK, Clock
 from logfan.handle import News, SinkHandle, counted
@@ -21,7 +22,7 @@ from logfan.health import Health, Reminders, duration
 from logfan.ledger import Batch
 from logfan.metrics import SinkNumbers
 from logfan.poison import Entry
-from logfan.rescue import Rescue, Send
+from logfan.rescue import Keep, Rescue
 from logfan.threads import OwnThread
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,12 @@ class _Piece:
 
     def entries(self) -> list[Entry]:
         """The records with their batches, for the rescue."""
-        return [Entry(record, batch) for batch in self.batches for record in self._part(batch)]
+        first = self.start or 0
+        return [
+            Entry(record, batch, place)
+            for batch in self.batches
+            for place, record in enumerate(self._part(batch), first)
+        ]
 
     def live(self) -> "_Piece":
         """The same without the batches that nobody waits for any more."""
@@ -91,6 +97,7 @@ class SinkWorker:
         backoff: Backoff,
         numbers: SinkNumbers,
         settled: Callable[[Sequence[Batch]], None] | None,
+        keep: Keep | None = None,
         send: Send | None = None,
         max_ratio: float = 1.0,
         on_fault: Callable[[], None] = lambda: None,
@@ -98,6 +105,7 @@ class SinkWorker:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """`settled` is called on the worker's thread; None for a sink that is not required.
+        `keep` makes batches of their own of records that stand aside; None for such a sink.
         `send` takes refused records to the dead-letter queue; without it they are offered again.
         `max_ratio`: of the last 1,000 records, so many may be refused. `on_fault` is called where
         the thread, or one of the sink's own, has ended and should not have: see `fault`.
@@ -116,10 +124,11 @@ class SinkWorker:
         self._rescue = Rescue(
             handle=self._handle, numbers=numbers, max_records=limits.max_records,
             max_bytes=limits.max_bytes, send=send, max_ratio=max_ratio,
-            arrived=self._arrived, finish=self._finish, clock=clock,
+            arrived=self._arrived, finish=self._finish, keep=self._keep_aside, clock=clock,
         )  # fmt: skip
         self._limits = limits
         self._settled = settled
+        self._keep = keep
         self._clock = clock
         self._inbox: queue.SimpleQueue[Batch | _Order] = queue.SimpleQueue()
         self._carried: Batch | None = None
@@ -248,7 +257,15 @@ class SinkWorker:
             batches = self._collect()
             if batches:
                 self._deliver(batches)
+            self._look_aside()
         self._close()
+
+    def _look_aside(self) -> None:
+        aside = self._rescue.aside
+        if aside:
+            if self._stopping:
+                aside.hurry()
+            aside.look()
 
     def _collect(self) -> list[Batch]:
         """Wait for a batch and take what else has arrived; empty where an order came first."""
@@ -294,7 +311,7 @@ class SinkWorker:
             return carried
         with contextlib.suppress(queue.Empty):
             if wait:
-                return self._inbox.get()
+                return self._inbox.get(timeout=self._rescue.aside.wait_seconds())
             # With the whole window in hand nothing more can arrive: waiting would be in vain.
             if linger_until is None or self.held >= self._limits.window or self._stopping:
                 return self._inbox.get_nowait()
@@ -345,6 +362,19 @@ class SinkWorker:
         self._finished_bytes += sum(batch.size for batch in batches)
         if self._settled is not None:
             self._settled(batches)
+
+    def _keep_aside(self, batch: Batch, places: Sequence[int]) -> Sequence[Batch]:
+        """Records that are not finished with their batch. Called before that is finished."""
+        if self._keep is not None:
+            kept = self._keep(batch, places)
+        else:
+            records = [batch.records[place] for place in places]
+            kept = [Batch((one,), batch.last_tag, one.size, batch.opened_at, ()) for one in records]
+            for own in kept:
+                own.verdict = batch.verdict
+        self._finished -= len(kept)
+        self._finished_bytes -= sum(one.size for one in kept)
+        return kept
 
     def _close(self) -> None:
         left = self.held

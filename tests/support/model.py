@@ -171,8 +171,8 @@ class Channel:
         self.read[self._tag_read] = len(message.body)
         return self._tag_read
 
-    def ack(self, tag: int) -> None:
-        for message in self._take(tag, multiple=True):
+    def ack(self, tag: int, *, multiple: bool = True) -> None:
+        for message in self._take(tag, multiple=multiple):
             self.acks += 1
             missing = [s for s in REQUIRED if not self._truth.is_settled(s, message.number)]
             assert not missing, f"message {message.number} was acknowledged without {missing}"
@@ -223,6 +223,9 @@ class ModelSubscription:
 
     def ack(self, tag: int) -> None:
         self.channel.ack(tag)
+
+    def ack_one(self, tag: int) -> None:
+        self.channel.ack(tag, multiple=False)
 
     def requeue(self, tag: int) -> None:
         self.channel.nack(tag, multiple=True)
@@ -352,7 +355,7 @@ class ModelSending:
 
     def wait(self, seconds: float) -> bool:
         until = self._time.now + seconds
-        if not self.done:
+        if not self.done and seconds:
             self._strand.park(lambda: self.done or self._time.now >= until)
         return self.done
 
@@ -363,10 +366,14 @@ class Post:
     def __init__(self, truth: Truth) -> None:
         self._truth = truth
         self._under_way: list[ModelSending] = []
+        self._judged: set[tuple[str, int]] = set()
 
     def send(self, store: Store, strand: Strand, refusals: Sequence[Refusal]) -> ModelSending:
         for refusal in refusals:
-            self._judge(store, refusal)
+            key = store.name, number_of(refusal.record)
+            if key not in self._judged:  # a letter that was not sent is sent again
+                self._judge(store, refusal)
+                self._judged.add(key)
         sending = ModelSending(refusals, self._truth.time, strand)
         self._under_way.append(sending)
         return sending

@@ -116,14 +116,18 @@ class Daemon:
             backoff=Backoff(0.2, 30.0, jitter=False),
             numbers=SinkNumbers(),
             settled=partial(self._settle, number) if required else None,
+            keep=partial(self._keep, number) if required else None,
             send=partial(self.post.send, store, strand),
             clock=StrandClock(self.truth.time, strand),
         )  # fmt: skip
-        worker._inbox = StrandInbox(strand)  # type: ignore[assignment]
+        worker._inbox = StrandInbox(self.truth.time, strand)  # type: ignore[assignment]
         return worker
 
     def _settle(self, sink: int, batches: Sequence[Batch]) -> None:
         self.road.settle(sink, batches)
+
+    def _keep(self, sink: int, batch: Batch, places: Sequence[int]) -> Sequence[Batch]:
+        return self.road.keep(sink, batch, places)
 
     def _note_drained(self) -> None:
         self.drained = True

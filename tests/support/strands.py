@@ -84,17 +84,20 @@ class StrandClock:
 class StrandInbox(Generic[T]):
     """In place of a worker's `queue.SimpleQueue`: who waits for an item parks."""
 
-    def __init__(self, strand: Strand) -> None:
-        self._strand = strand
+    def __init__(self, time: Time, strand: Strand) -> None:
+        self._time, self._strand = time, strand
         self._items: deque[T] = deque()
 
     def put(self, item: T) -> None:
         self._items.append(item)
 
-    def get(self) -> T:
+    def get(self, timeout: float | None = None) -> T:
+        until = None if timeout is None else self._time.now + timeout
         if not self._items:
-            self._strand.park(lambda: bool(self._items))
-        return self._items.popleft()
+            self._strand.park(
+                lambda: bool(self._items) or (until is not None and self._time.now >= until)
+            )
+        return self.get_nowait()
 
     def get_nowait(self) -> T:
         if not self._items:

@@ -1,0 +1,174 @@
+"""Trouble of the dead-letter queue, and of one letter, holds nothing back and loses nothing."""
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pika
+import pytest
+
+from integration.test_dead_letters import daemon_at, letters_in, lines
+from logfan.testing.node import NodeUnavailable, RabbitNode
+from support.broker import Names, channel, publish, waiting
+from support.waiting import wait_until
+
+FRAME_MAX, MESSAGE_MAX = 8192, 100_000
+
+
+@pytest.fixture(scope="module")
+def tight_node() -> Iterator[RabbitNode]:
+    """A node with small frames, and a small bound on messages."""
+    config = (f"frame_max = {FRAME_MAX}", f"max_message_size = {MESSAGE_MAX}")
+    try:
+        with RabbitNode(config=config) as node:
+            yield node
+    except NodeUnavailable as error:
+        pytest.skip(str(error))
+
+
+def make_full(node: RabbitNode, queue: str) -> None:
+    """Have the dead-letter queue say no to every further letter."""
+    with channel(node.url, confirms=True) as admin:
+        admin.queue_delete(queue)
+        admin.queue_declare(
+            queue, durable=True, arguments={"x-max-length": 1, "x-overflow": "reject-publish"}
+        )
+        with suppress(pika.exceptions.NackError):
+            while True:  # as more than the limit may come in before it is heard of
+                admin.basic_publish("", queue, b"full")
+
+
+@pytest.mark.parametrize("kind", ["quorum", "classic"])
+def test_a_full_dead_letter_queue_hands_no_window_back_and_costs_no_life(
+    kind: str, node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    environ = {
+        "LOGFAN_RABBITMQ__ACKNOWLEDGEMENT_TIMEOUT": "12s",  # so a third of it is 4 s
+        "LOGFAN_QUEUE__TYPE": kind, "LOGFAN_RABBITMQ__PREFETCH": "50",
+    }  # fmt: skip
+    dead = f"{names.queue}.dead"
+    if kind == "quorum":
+        with channel(node.url) as admin:
+            admin.queue_declare(
+                names.queue, durable=True,
+                arguments={"x-queue-type": "quorum", "x-delivery-limit": 3},
+            )  # fmt: skip
+    with daemon_at(tmp_path, node, names, environ=environ) as daemon:
+        make_full(node, dead)
+        first = [b"refuse %d" % n if n % 25 == 0 else b"%d" % n for n in range(100)]
+        publish(node.url, names.exchange, first)
+        wait_until(lambda: daemon.acked() == 96, "all but the refused ones are acknowledged")
+        status, text = daemon.get("/readyz")
+        assert status == 503
+        assert "4 refused records cannot be dead-lettered" in text
+        assert daemon.metric('logfan_sink_up{sink="picky"}') == 0
+        assert node.unacked(names.queue) == 4
+        # They are published to the queue again before the broker would take them back.
+        wait_until(lambda: daemon.acked() >= 104, "they come round twice, as new messages", 60)
+        more = [b"more %d" % n for n in range(100)]
+        publish(node.url, names.exchange, more)
+        good = [body for body in first if body[:6] != b"refuse"] + more
+        wait_until(lambda: set(more) <= {*lines(tmp_path / "picky.log")}, "all else goes on")
+        assert daemon.metric("logfan_requeued_messages_total") == 0
+        assert daemon.metric("logfan_redelivered_messages_total") == 0
+        with channel(node.url) as admin:
+            admin.queue_delete(dead)
+        wait_until(daemon.is_ready, "it is ready again", 60)
+        wait_until(lambda: waiting(node.url, dead) == 4, "the letters are there")
+        assert Counter(letter.body for letter in letters_in(node, dead)) == Counter(first[::25])
+        assert Counter(lines(tmp_path / "picky.log")) == Counter(good)
+        assert Counter(lines(tmp_path / "raw.log")) == Counter(first + more)
+        assert daemon.stop() == 0
+        assert waiting(node.url, names.queue) == 0
+
+
+def test_a_letter_fits_into_the_frames_of_a_broker_with_small_ones(
+    tight_node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    with daemon_at(tmp_path, tight_node, names) as daemon:
+        headers = {"trace": "s" * 8100, "x-logfan-packed": 9, "x-logfan-sink": "raw"}
+        publish(tight_node.url, names.exchange, [b"refuse"], headers={"trace": "s" * 8100})
+        publish(tight_node.url, names.exchange, [b"refuse"], headers={**headers, "trace": "s"})
+        publish(tight_node.url, names.exchange, [b"one", b"two"])
+        wait_until(lambda: daemon.acked() == 4, "all is acknowledged")
+        (tmp_path / "mood").write_text("mended")
+        assert waiting(tight_node.url, f"{names.queue}.dead") == 2
+        done = subprocess.run(
+            [sys.executable, "-m", "logfan", "dlq", "replay", "--config", str(daemon.config)],
+            cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.stdout.startswith("2 replayed: picky 2"), done.stderr
+        wait_until(lambda: lines(tmp_path / "picky.log").count(b"refuse") == 2, "both are there")
+        assert lines(tmp_path / "raw.log").count(b"refuse") == 2
+
+
+def test_a_letter_that_the_broker_never_takes_is_named_and_all_others_go_on(
+    tight_node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    environ = {"LOGFAN_RABBITMQ__PREFETCH": "20"}
+    with daemon_at(tmp_path, tight_node, names, environ=environ) as daemon:
+        large = b"refuse" + bytes(MESSAGE_MAX - 1000)
+        publish(
+            tight_node.url, names.exchange, [b"0", large], headers={"trace": "s" * 8100},
+            message_id="the large one",
+        )  # fmt: skip
+        others = [b"refuse %d" % n if n % 20 == 0 else b"%d" % n for n in range(1, 201)]
+        publish(tight_node.url, names.exchange, others)
+        wait_until(lambda: daemon.acked() == 201, "all but one are acknowledged")
+        assert tight_node.unacked(names.queue) == 1
+        wait_until(lambda: "offered again in 4 s" in daemon.log(), "it is offered again, later")
+        (line,) = [one for one in daemon.log().splitlines() if "offered again in 2 s" in one]
+        for words in ("picky", "'the large one'", f"{len(large)} bytes", "not wanted", "is larger"):
+            assert words in line
+        assert "max_message_size" in line
+        assert daemon.get("/readyz")[0] == 200
+        assert daemon.log().count("the large one") <= 4
+        letters = letters_in(tight_node, f"{names.queue}.dead")
+        assert [letter.body for letter in letters] == others[19::20]
+        (tmp_path / "mood").write_text("mended")
+        wait_until(lambda: daemon.acked() == 202, "the sink takes it in the end", 40)
+        assert lines(tmp_path / "picky.log")[-1] == large
+        assert daemon.stop() == 0
+
+
+def test_the_consumer_comes_first_where_a_user_may_have_one_connection(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    user = names.queue
+    node.ctl("add_user", user, "secret")
+    node.ctl("set_permissions", user, ".*", ".*", ".*")
+    node.ctl("set_user_limits", user, '{"max-connections": 1}')
+    with daemon_at(tmp_path, node, names) as unstarted:
+        unstarted.kill()
+        url = node.url.replace("guest:guest", f"{user}:secret")
+        unstarted.config.write_text(unstarted.config.read_text().replace(node.url, url))
+        with unstarted as daemon:
+            publish(node.url, names.exchange, [b"one", b"refuse", b"two"])
+            wait_until(lambda: daemon.acked() == 2, "the good ones are acknowledged")
+            wait_until(lambda: "limit" in daemon.get("/readyz")[1], "the limit is named")
+            assert "cannot be dead-lettered" in daemon.get("/readyz")[1]
+            node.close_all_connections()
+            wait_until(lambda: daemon.metric("logfan_connected") == 1, "it comes back", 60)
+            node.ctl("clear_user_limits", user, "all")
+            wait_until(lambda: daemon.acked() >= 3, "the letter was sent", 60)
+            assert [one.body for one in letters_in(node, f"{names.queue}.dead")] == [b"refuse"]
+    node.ctl("delete_user", user)
+
+
+def test_what_is_refused_while_letters_cannot_be_sent_comes_again_alone_after_a_crash(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    with daemon_at(tmp_path, node, names) as daemon:
+        make_full(node, f"{names.queue}.dead")
+        publish(node.url, names.exchange, [b"one", b"refuse", b"two"])
+        wait_until(lambda: daemon.acked() == 2, "the good ones are acknowledged")
+        daemon.kill()
+        with channel(node.url) as admin:
+            admin.queue_delete(f"{names.queue}.dead")
+        daemon.start()
+        wait_until(lambda: daemon.acked() == 1, "only the refused one came again")
+        assert lines(tmp_path / "picky.log") == [b"one", b"two"]
+        assert [one.body for one in letters_in(node, f"{names.queue}.dead")] == [b"refuse"]
