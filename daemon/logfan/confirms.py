@@ -26,7 +26,7 @@ class Confirms(Generic[T]):
     ) -> None:
         """`on_verdict` gets the token of a message, and whether the broker took it; `on_return` is
         called for each one that reached no queue, before its verdict, which is yes."""
-        self._channel = channel
+        self.channel = channel
         self._on_verdict = on_verdict
         self._on_return = on_return
         self._waiting: dict[int, tuple[int, T]] = {}
@@ -41,8 +41,8 @@ class Confirms(Generic[T]):
 
     def begin(self, *, callback: Callable[[Any], None]) -> None:
         """Ask for confirms; `callback` gets the broker's yes. Call it once, before `publish`."""
-        self._channel.add_on_return_callback(self._returned)
-        self._channel.confirm_delivery(self._confirmed, callback=callback)
+        self.channel.add_on_return_callback(self._returned)
+        self.channel.confirm_delivery(self._confirmed, callback=callback)
 
     def publish(
         self, exchange: str, routing_key: str, body: bytes, properties: Any, token: T
@@ -51,7 +51,7 @@ class Confirms(Generic[T]):
         self._published += 1
         self._waiting[self._published] = (len(body), token)
         self.size += len(body)
-        self._channel.basic_publish(exchange, routing_key, body, properties, mandatory=True)
+        self.channel.basic_publish(exchange, routing_key, body, properties, mandatory=True)
 
     def drop(self) -> list[T]:
         """The channel is left: whatever it still says counts no more. Returns the tokens of what

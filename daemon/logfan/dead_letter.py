@@ -39,6 +39,7 @@ _IN_FLIGHT_BYTES = 16 << 20
 """So much may await its confirm before more is published; a single letter always may."""
 _TICK_SECONDS = 1.0
 _UNNEEDED_TICKS = 5
+_COUNT_TICKS = 5
 _OF_A_LETTER = (406, 501, 502, 505, 541)
 """What the broker says where it is what was published that it does not take: too large, a frame it
 cannot read, an error of its own."""
@@ -98,9 +99,15 @@ class DeadLetters:
         settings: Settings,
         on_fault: Callable[[], None],
         is_connected: Callable[[], bool] = lambda: True,
+        on_count: Callable[[int | None], None] = lambda _count: None,
     ) -> None:
         """`on_fault` is called where the thread has ended and should not have: see `fault`.
-        `is_connected` tells whether the consumer has its connection: it comes first."""
+        `is_connected` tells whether the consumer has its connection: it comes first.
+        `on_count` is called on the thread with how many letters wait in the queue; None: that is
+        not known any more."""
+        self._tell_count = on_count
+        self._ticks = 0
+        self._counting = False
         self._is_connected = is_connected
         self.queue = settings.dead_letter_queue
         self._settings = settings
@@ -186,6 +193,9 @@ class DeadLetters:
         """Once a second: a connection that the consumer may be waiting for, as a user's are
         counted, is given up. Without a consumer nothing is refused."""
         self._ioloop.call_later(_TICK_SECONDS, self._tick)
+        self._ticks += 1
+        if self._ticks % _COUNT_TICKS == 0:
+            self._count()
         if self._is_connected() or self._connection is None:
             self._unneeded_ticks = 0
             return
@@ -193,6 +203,21 @@ class DeadLetters:
         if self._unneeded_ticks >= _UNNEEDED_TICKS and self._connection.is_open:
             why = "closed, as the consumer has no connection"
             self._lose(Trouble(Kind.LOST, why), close=True)
+
+    def _count(self) -> None:
+        """Ask how many letters wait. Where the queue is gone this closes the channel, and it is
+        declared anew. A broker that blocks publishers answers late: one question at a time."""
+        channel = self._confirms.channel if self._confirms is not None else None
+        if channel is not None and channel.is_open and not self._counting:
+            self._counting = True
+            channel.queue_declare(
+                self.queue, passive=True, callback=partial(self._on_counted, channel)
+            )
+
+    def _on_counted(self, channel: Any, frame: Any) -> None:
+        if self._confirms is not None and channel is self._confirms.channel:
+            self._counting = False
+            self._tell_count(frame.method.message_count)
 
     def _accept(self, sending: Sending) -> None:
         if self._closing:
@@ -340,12 +365,15 @@ class DeadLetters:
             self._backoff.reset()
             self._told = ""
         self._pump()
+        self._count()
 
     def _on_channel_end(self, channel: Any, error: BaseException) -> None:
         if channel.connection is self._connection and isinstance(
             error, exceptions.ChannelClosedByBroker
         ):
             why = f"the broker closed the channel: {line_of(error.reply_text)} ({error.reply_code})"
+            if error.reply_code == topology.NOT_FOUND:
+                why = f"queue {self.queue!r} is gone; it is declared anew"
             if not (error.reply_code in _OF_A_LETTER and self._suspects(why)):
                 self._lose(Trouble(Kind.LOST, why), close=True)
 
@@ -386,6 +414,8 @@ class DeadLetters:
 
     def _leave(self, *, close: bool) -> None:
         connection, self._connection, self._confirms = self._connection, None, None
+        self._counting = False
+        self._tell_count(None)
         if close and connection is not None and connection.is_open:
             connection.close()
         if not self._closing:

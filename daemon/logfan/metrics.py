@@ -80,6 +80,10 @@ class ConsumerNumbers:
     """None where it is not known."""
     delivery_seconds: Histogram = field(default_factory=lambda: Histogram(DELIVERY_BOUNDS))
 
+    def note_dead_letters(self, waiting: int | None) -> None:
+        """So many wait in the dead-letter queue. Called by the dead letters' thread."""
+        self.dead_letters_waiting = waiting
+
     def note_delivery_count(self, count: int) -> None:
         """A quorum queue says that it delivered a message so often before."""
         self.delivery_count_max = max(self.delivery_count_max, count)

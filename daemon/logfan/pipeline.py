@@ -52,6 +52,7 @@ class Pipeline:
         self.dead_letters = (
             DeadLetters(
                 prepared.settings, on_fault, is_connected=lambda: numbers.consumer.connected,
+                on_count=numbers.consumer.note_dead_letters,
             ) if enabled else None
         )  # fmt: skip
         self.workers: Sequence[SinkWorker] = [

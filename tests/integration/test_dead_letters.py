@@ -1,5 +1,6 @@
 """Refused records are dead-lettered, each alone, confirmed before it counts; poison on evidence."""
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,43 @@ def letters_in(node: RabbitNode, queue: str) -> list[Letter]:
 
 def lines(path: Path) -> list[bytes]:
     return path.read_bytes().splitlines() if path.exists() else []
+
+
+def test_letters_that_wait_are_counted_also_those_of_others_and_none_where_it_is_unknown(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    def counted(daemon: DaemonProcess) -> float:
+        return daemon.metric("logfan_dead_letters_waiting")
+
+    with daemon_at(tmp_path, node, names) as daemon:
+        wait_until(lambda: counted(daemon) == 0, "the queue is there and empty")
+        publish(node.url, names.exchange, [b"refuse %d" % n for n in range(7)])
+        wait_until(lambda: counted(daemon) == 7, "they are counted")
+        with channel(node.url) as other:
+            other.basic_publish("", f"{names.queue}.dead", b"of another")
+        wait_until(lambda: counted(daemon) == 8, "and that of another")
+        with channel(node.url) as other:
+            other.queue_purge(f"{names.queue}.dead")
+        wait_until(lambda: counted(daemon) == 0, "and those that were taken away")
+        with channel(node.url) as other:
+            other.queue_delete(f"{names.queue}.dead")
+
+        def is_back() -> bool:
+            with channel(node.url) as other:
+                try:
+                    other.queue_declare(f"{names.queue}.dead", passive=True)
+                except pika.exceptions.ChannelClosedByBroker:
+                    return False
+                return True
+
+        wait_until(is_back, "a queue that was deleted is declared anew, though nothing is refused")
+        assert daemon.is_ready()
+        assert daemon.stop() == 0
+    tmp_path.joinpath("config.toml").write_text(
+        tmp_path.joinpath("config.toml").read_text() + "[dead_letter]\nenabled = false\n"
+    )
+    with daemon:
+        assert math.isnan(counted(daemon))
 
 
 def test_just_the_refused_records_are_dead_lettered_with_their_story(

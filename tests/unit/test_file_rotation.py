@@ -13,6 +13,7 @@ import zstandard
 
 import logfan
 from logfan_sinks import rotation
+from logfan_sinks.file import FileSink
 from logfan_sinks.places import folder_of
 from logfan_sinks.rotation import rotated_files, rotated_name
 from support.files import NOON, Watch, deliver, held_open, made, numbered, opened, record
@@ -405,3 +406,26 @@ def test_the_lock_holds_while_files_rotate(tmp_path: Path) -> None:
             with pytest.raises(logfan.SinkUnavailable, match="writes to it"):
                 Watch(sink.config).open()
         assert held_open(tmp_path) == [str(path)]
+
+
+def test_one_files_trouble_of_any_kind_does_not_end_the_archivist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tended: list[str] = []
+
+    def tend(self: rotation.Archivist, folder: int, name: str, now: float) -> None:
+        tended.append(name)
+        if name == "bad.log":
+            raise ValueError("a compressor's own kind of error")
+
+    monkeypatch.setattr(rotation.Archivist, "_tend", tend)
+    sink = FileSink(FileSink.Config(path="unused.log"), name="archive")
+    archivist = rotation.Archivist(
+        compress="gzip", keep=rotation.Keep(count=3), now=0.0, log=sink.log,
+        start_thread=sink.start_thread,
+    )  # fmt: skip
+    archivist.tend(str(tmp_path / "bad.log"), 0, 0.0)
+    archivist.tend(str(tmp_path / "good.log"), 0, 0.0)
+    wait_until(lambda: tended == ["bad.log", "good.log"], "the next one is tended")
+    assert "bad.log: rotated files were not tended; it is tried again" in caplog.text
+    archivist.close()
