@@ -98,7 +98,8 @@ ALLOWED: dict[str, set[str]] = {
     "confirms": set(),
     "link": {"broker", "config", "faults", "foreign", "wire"},
     "publish": {"broker", "config", "confirms", "link"},
-    "dead_queue": {"broker", "letters", "link", "packing", "wire"},
+    "keeping": {"broker", "codec", "letters", "link", "publish"},
+    "dead_queue": {"broker", "keeping", "letters", "link", "packing", "shape", "topology", "wire"},
     "replay": {"broker", "codec", "dead_queue", "link", "packing", "publish"},
     "pipeline": {
         "backoff", "broker", "clock", "consumer", "dead_letter", "metrics", "reconnect", "setup",

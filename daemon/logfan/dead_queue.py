@@ -6,20 +6,27 @@ only after the broker confirmed its copy.
 """
 
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import groupby, takewhile
 from typing import Any
 
-from logfan import packing, wire
+from logfan import packing, topology, wire
 from logfan.broker import Kind, Trouble
+from logfan.keeping import Keeper, Uncopied
 from logfan.letters import Letter, is_ours
-from logfan.link import Lane, Link, LinkError, Refused
+from logfan.link import Interrupted, Lane, Link, LinkError, Refused
+from logfan.shape import CLASSIC, STREAM, Shape
 
 _NOT_FOUND = 404
 _CONSUMER_LETTERS = 50_000
 """A prefetch has 16 bits: who reads more takes one consumer after the other."""
+_FIRST_ROUND, _LARGEST_ROUND, _ROUND_GROWTH = 8, 1000, 4
+"""Where looks count, few letters at a time are copied: a kill leaves few beside their copies."""
 _IDLE_SECONDS = 1.0
+_GIVE_UP_SECONDS = 5.0
+_PAUSE_SECONDS = 0.05
 _SILENT_SECONDS = 10.0
 _OTHER_REASONS = "(other reasons)"
 _REASONS = 1000
@@ -42,6 +49,8 @@ class Found:
     """Bytes of the body."""
     deliveries: int
     """How often the broker has counted a failed delivery of it; quorum queues only."""
+    raw: Letter
+    """As it was published to the queue."""
 
     @property
     def ours(self) -> bool:
@@ -107,8 +116,8 @@ _ACKS_AT_ONCE = 8
 class DeadQueue:
     """The letters that were there when this was opened."""
 
-    def __init__(self, link: Link, name: str) -> None:
-        """Raises NoSuchQueue and LinkError."""
+    def __init__(self, link: Link, name: str, kind: str = CLASSIC) -> None:
+        """`kind`: the `x-queue-type` that it should have. Raises NoSuchQueue and LinkError."""
         self.name = name
         self._link = link
         try:
@@ -118,26 +127,82 @@ class DeadQueue:
             if refused.code == _NOT_FOUND:
                 raise NoSuchQueue(name) from None
             raise self._error(refused) from None
+        self._shape = _shape(link, name, kind)
+        self._check_shape()
+        self._keeper = Keeper(link, name)
         self._arrived: deque[Found] = deque()
         self._taken: set[int] = set()
+        self._commands = 0
+        self._removed: set[int] = set()
+        """Of those taken: to be acknowledged in their turn."""
         self._gone = False
         self._lane.channel.add_on_cancel_callback(self._on_gone)
 
     def take(self, most: int) -> Generator[Found, None, None]:
         """The next letters in their order, `most` at the most. They stay in the queue, unseen by
         others, until `accept`, `hand_back` or the end. Raises LinkError and Interrupted."""
+        counts = self._counts_looks
+        size = _FIRST_ROUND if counts else _CONSUMER_LETTERS
         try:
             while most > 0:
-                wanted = min(most, _CONSUMER_LETTERS)
+                wanted = min(most, size)
                 got = 0
                 for found in self._consume(wanted):
                     got += 1
                     yield found
+                self._settle_copies()
                 if got < wanted:
                     return
                 most -= got
+                size = min(size * _ROUND_GROWTH, _LARGEST_ROUND if counts else _CONSUMER_LETTERS)
         except Refused as refused:
             raise self._error(refused) from None
+
+    def keep(self, found: Found) -> None:
+        """This letter stays: where a look too many could lose it, a fresh copy takes its place."""
+        self._keeper.keep(found.tag, found.raw, found.deliveries)
+
+    @property
+    def copied(self) -> int:
+        """How many letters have a fresh copy in their place."""
+        return self._keeper.copied
+
+    @property
+    def spent(self) -> int:
+        """The highest count of failed deliveries of a message that could not be copied."""
+        return self._keeper.spent
+
+    def give_up(self) -> None:
+        """After an interrupt: no letter that was copied may stay beside its copy, if that can be
+        had at once. Never raises."""
+        with suppress(LinkError, Interrupted, Refused):
+            self._settle_copies(self._link.time_limit(_GIVE_UP_SECONDS))
+
+    def _settle_copies(self, too_late: Callable[[], bool] = lambda: False) -> None:
+        try:
+            self.remove(self._keeper.settle(too_late))
+        except Uncopied as error:
+            self.remove(error.tags)
+            raise
+
+    def remove(self, tags: Iterable[int]) -> None:
+        """These letters go, now or with `hand_back`. To acknowledge up to a tag costs the broker
+        one command whatever the number; single ones wait until those before them are settled."""
+        before = len(self._removed)
+        self._removed.update(tags)
+        if len(self._removed) == before:
+            return
+        settled = list(takewhile(self._removed.__contains__, sorted(self._taken)))
+        if settled:
+            self._settle(settled, self._lane.channel.basic_ack)
+
+    def _settle(self, run: list[int], how: Callable[..., Any]) -> None:
+        how(run[-1], multiple=True)
+        self._commands += 1
+        if not self._commands % _ACKS_AT_ONCE:
+            self._pause()
+        self._taken.difference_update(run)
+        self._removed.difference_update(run)
 
     def accept(self, tags: Iterable[int], *, up_to: bool = False) -> None:
         """Acknowledge: these letters are removed. `up_to`: and all that were taken before."""
@@ -170,12 +235,22 @@ class DeadQueue:
 
     def hand_back(self) -> None:
         """All that was taken and not accepted goes back to its place."""
+        for unseen in self._arrived:
+            self.keep(unseen)
+        self._arrived.clear()
+        self._settle_copies()
+        channel = self._lane.channel
+
+        def back(tag: int, *, multiple: bool) -> None:
+            # RabbitMQ 4.3 counts the end of a channel as a failed delivery, and this not.
+            channel.basic_nack(tag, multiple=multiple, requeue=True)
+
         try:
             self._lane.check()
-            # RabbitMQ 4.3 counts the end of a channel as a failed delivery, and this not.
-            self._lane.channel.basic_nack(0, multiple=True, requeue=True)
-            self._taken.clear()
-            self.sync()
+            runs = groupby(sorted(self._taken), self._removed.__contains__)
+            for removed, run in [(is_removed, list(tags)) for is_removed, tags in runs]:
+                self._settle(run, channel.basic_ack if removed else back)
+            self._pause()
         except Refused as refused:
             raise self._error(refused) from None
 
@@ -211,6 +286,30 @@ class DeadQueue:
                 raise LinkError(Trouble(Kind.LOST, f"{why}a single consumer, and has one?"))
         return True
 
+    def _pause(self) -> None:
+        """Let the broker carry out what it was told: a quorum queue's client there puts off what
+        exceeds some dozens of commands, and forgets it where the channel is closed then."""
+        self._declared()
+        if self._counts_looks and self._commands:
+            self._lane.until(self._link.time_limit(_PAUSE_SECONDS))
+
+    @property
+    def _counts_looks(self) -> bool:
+        return self._shape is None or self._shape.kind != CLASSIC
+
+    def _check_shape(self) -> None:
+        shape, why = self._shape, ""
+        if shape is not None and shape.kind == STREAM:
+            why = "it is a stream, of which no letter can be taken or given back"
+        elif shape is not None and shape.auto_delete:
+            why = (
+                "it is deleted, with its letters, when whoever consumes it goes (auto-delete); "
+                "read it by other means, as the management page"
+            )
+        if why:
+            text = f"queue {self.name!r} is not looked at: {why}; name another dead_letter.queue"
+            raise LinkError(Trouble(Kind.REFUSED, text, at_declaration=True))
+
     def _declared(self) -> tuple[int, int]:
         """How many messages wait, and how many consume them."""
         return declared(self._lane, self.name)
@@ -240,11 +339,34 @@ def declared(lane: Lane, queue: str) -> tuple[int, int]:
     return answer.message_count, answer.consumer_count
 
 
+def _shape(link: Link, name: str, kind: str) -> Shape | None:
+    """What the queue is like; None where the broker does not let us ask."""
+    steps = topology.look_at(name, kind)
+    step, lane = next(steps), link.lane()
+    while True:
+        try:
+            lane.ask(
+                lane.channel.queue_declare, step.name, durable=step.durable,
+                exclusive=step.exclusive, auto_delete=step.auto_delete,
+                arguments=dict(step.arguments),
+            )  # fmt: skip
+            answer = topology.Answer()
+        except Refused as refused:
+            answer, lane = topology.Answer(refused.code, str(refused)), link.lane()
+        try:
+            step = steps.send(answer)
+        except StopIteration as end:
+            shape: Shape | None = end.value
+            return shape
+
+
 def _found(tag: int, raw: Any, body: bytes) -> Found:
     properties = wire.to_properties(raw)
     headers = dict(properties.headers)
     deliveries = headers.get("x-delivery-count")
     for name in _OF_THE_DELIVERY:
         headers.pop(name, None)
-    letter = packing.unpacked(Letter(body, properties._replace(headers=headers)))
-    return Found(tag, letter, len(letter.body), deliveries if isinstance(deliveries, int) else 0)
+    raw_letter = Letter(body, properties._replace(headers=headers))
+    letter = packing.unpacked(raw_letter)
+    count = deliveries if isinstance(deliveries, int) else 0
+    return Found(tag, letter, len(letter.body), count, raw_letter)

@@ -66,15 +66,17 @@ class Replay:
         unseen, size = self._dead.count, _FIRST_ROUND
         largest = 1
         while unseen > 0 and (room := limit - self.replayed.total()) > 0:
-            wanted = min(size, unseen, room)
+            wanted = min(size, unseen)
             taken = 0
             try:
                 with closing(self._dead.take(wanted)) as letters:
                     for found in letters:
                         taken += 1
                         largest = max(largest, found.size)
-                        self._replay(found)
+                        room -= self._replay(found)
                         on_letter()
+                        if not room:
+                            break
                 self._settle(lambda: False)
             except Interrupted:
                 self._settle(self._link.time_limit(_LAST_CONFIRMS_SECONDS))
@@ -84,16 +86,19 @@ class Replay:
                 return
             size = max(1, min(size * _ROUND_GROWTH, _LARGEST_ROUND, _ROUND_BYTES // largest))
 
-    def _replay(self, found: Found) -> None:
+    def _replay(self, found: Found) -> bool:
+        """Publish it, where it is one to replay; whether it was."""
         why = self._why_not(found)
         if why:
             self.left[why] += 1
-            return
+            self._dead.keep(found)
+            return False
         again = packing.packed(found.letter.replay(), self._link.frame_max)
         self._published += 1
         self._window.publish(
             "", self._queue, again.body, EncodedProperties(again.properties), found
         )
+        return True
 
     def _why_not(self, found: Found) -> str:
         if not found.ours:

@@ -207,6 +207,12 @@ def dead_letter_queue(
     return Declared(name, remarks, limit, found)
 
 
+def look_at(name: str, kind: str) -> Generator[DeclareQueue, Answer, Shape | None]:
+    """What an existing queue is like, which should be of this kind; None where the broker does not
+    let us ask."""
+    return _compare(name, shapes.of_ours(kind, {}), existed=True)
+
+
 def _in_force(queue: QueueSettings, found: Shape | None, version: tuple[int, ...]) -> int | None:
     """The delivery limit: what the operator names, but no more than the queue was declared with."""
     if found is not None and found.kind not in (QUORUM, ""):
@@ -328,7 +334,9 @@ def _durable(
     return (yield from _compare(name, shape, existed=existed))
 
 
-def _compare(name: str, shape: Shape, *, existed: bool) -> Generator[Step, Answer, Shape | None]:
+def _compare(
+    name: str, shape: Shape, *, existed: bool
+) -> Generator[DeclareQueue, Answer, Shape | None]:
     """Declare, taking over what the broker names, until a declaration fits."""
     adopted: set[str] = set()
     for _ in range(_MOST_DIFFERENCES):

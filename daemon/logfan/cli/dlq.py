@@ -75,7 +75,7 @@ def list_(config: Path | None, instance: str | None, limit: int, as_json: bool) 
     The broker keeps in memory what is looked at, which is why a long queue is not read to its end
     unless you ask for it with --limit 0.
     """
-    from logfan.cli.dlq_view import delivery_warning, letters, size_of, survey_json, table
+    from logfan.cli.dlq_view import letters, size_of, survey_json, table
 
     with _dead_letters(_settings(config, instance)) as (dead, _):
         survey = _survey(dead, limit)
@@ -90,8 +90,7 @@ def list_(config: Path | None, instance: str | None, limit: int, as_json: bool) 
     else:
         click.echo(f"no dead letters: queue {dead.name} is empty")
     _tell_rest(survey, dead)
-    if warning := delivery_warning(survey.deliveries):
-        warn([warning])
+    _tell_copies(dead)
 
 
 @dlq.command()
@@ -123,6 +122,7 @@ def show(
         spool.seek(0)
         while text := spool.read(_COPY_BYTES):
             click.echo(text, nl=False)
+    _tell_copies(dead)
     if not shown:
         of = f" of sink {sink}" if sink else ""
         click.echo(f"no dead letters{of} in queue {dead.name}", err=True)
@@ -204,6 +204,8 @@ def purge(
             if sink is None or (found.ours and found.letter.sink == sink):
                 survey.add(found)
                 tags.append(found.tag)
+            else:
+                dead.keep(found)
         of = f" of sink {sink}" if sink else ""
         if not tags:
             dead.hand_back()
@@ -211,10 +213,12 @@ def purge(
             return
         if not yes and not _sure(survey, dead, link):
             dead.hand_back()
+            if survey.deliveries:  # what was handed back may not survive another look as it is
+                _survey(dead, dead.count)
+                dead.hand_back()
             click.echo("nothing was removed")
             return
-        dead.accept(tags)
-        dead.sync()
+        dead.remove(tags)
         dead.hand_back()
     left = dead.count - len(tags)
     click.echo(f"{letters(len(tags))}{of} removed; {left:,} left in queue {dead.name}")
@@ -267,7 +271,21 @@ def _survey(dead: "DeadQueue", limit: int) -> "Survey":
     survey = Survey()
     for found in _read(dead, limit or dead.count, "reading"):
         survey.add(found)
+        dead.keep(found)
     return survey
+
+
+def _tell_copies(dead: "DeadQueue") -> None:
+    from logfan.cli.dlq_view import delivery_warning, letters
+
+    if dead.copied:
+        click.echo(
+            f"{letters(dead.copied)} got a fresh copy in place: a quorum queue counts each look as "
+            "a failed delivery, and may have a limit",
+            err=True,
+        )
+    if warning := delivery_warning(dead.spent):
+        warn([warning])
 
 
 def _tell_rest(survey: "Survey", dead: "DeadQueue") -> None:
@@ -287,9 +305,12 @@ def _read(dead: "DeadQueue", most: int, label: str) -> "Iterator[Found]":
 def _matching(dead: "DeadQueue", sink: str | None, most: int) -> "Iterator[Found]":
     """The first letters of the sink, or of any."""
     if sink is None:
-        yield from _read(dead, most, "reading")
+        for found in _read(dead, most, "reading"):
+            dead.keep(found)
+            yield found
         return
     for found in _read(dead, dead.count, "searching"):
+        dead.keep(found)
         if found.ours and found.letter.sink == sink:
             yield found
             most -= 1
@@ -315,7 +336,12 @@ def _dead_letters(settings: "Settings") -> "Iterator[tuple[DeadQueue, Link]]":
 
     try:
         with Link(settings, on_blocked=tell_blocked) as link, interrupts_to(link.interrupt):
-            yield DeadQueue(link, settings.dead_letter_queue), link
+            dead = DeadQueue(link, settings.dead_letter_queue, settings.queue.kind)
+            try:
+                yield dead, link
+            except (Interrupted, KeyboardInterrupt):
+                dead.give_up()
+                raise
     except NoSuchQueue as none:
         click.echo(f"no dead letters: queue {none} does not exist yet")
         raise SystemExit(0) from None

@@ -15,7 +15,6 @@ _BODY_CHARACTERS = 4000
 _VALUE_CHARACTERS = 500
 _REASON_CHARACTERS = 300
 _ROWS = 30
-_MANY_DELIVERIES = 10
 _FOREIGN = "(not put there by logfan)"
 
 
@@ -82,13 +81,15 @@ def _row_json(row: Row) -> dict[str, Any]:
 
 
 def delivery_warning(deliveries: int) -> str:
-    """What an operator should know of a quorum queue that was looked at often; else empty."""
-    if deliveries < _MANY_DELIVERIES:
+    """What an operator should know of messages in a quorum queue of which no copy can be made, and
+    which came back so often; else empty."""
+    if not deliveries:
         return ""
     return (
-        f"the broker counts up to {deliveries} failed deliveries here, one for each look; where "
-        "this quorum queue has a delivery limit (RabbitMQ 4 gives it 20 unless told otherwise), "
-        "letters beyond it are dropped: replay or purge them, or raise the limit by a policy"
+        f"messages that logfan did not put there were delivered up to {deliveries} times, once for "
+        "each look, and no copy can be made of them (user_id, CC or BCC are set): where this "
+        "quorum queue has a delivery limit, those beyond it are dropped; purge them, or take them "
+        "out by other means"
     )
 
 
