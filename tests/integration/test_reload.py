@@ -328,3 +328,42 @@ def test_counters_go_on_through_a_reload_that_is_gone_back_from(
         wait_until(lambda: daemon.acked() == 2, "both are acknowledged")
         assert daemon.metric(written) == 2
         assert daemon.stop() == 0
+
+
+TWICE = '''
+import logfan
+
+class Twice(logfan.Sink):
+    """Cannot be made where it is called bad."""
+
+    def __new__(cls, config, *, name, **more):
+        if name == "bad":
+            raise RuntimeError("no more of them")
+        return super().__new__(cls)
+
+    def write(self, records):
+        pass
+
+@logfan.hookimpl
+def register_sinks(register):
+    register("twice", Twice)
+'''
+
+
+def test_a_sink_that_cannot_be_made_gives_way_to_those_that_were(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    plugins = tmp_path / "plugins"
+    plugins.mkdir(mode=0o755)
+    (plugins / "twice.py").write_text(TWICE)
+    with DaemonProcess(tmp_path, node.url, names, OLD) as daemon:
+        arrives(daemon, node.url, b"one", "old.log")
+        daemon.configure(node.url, f'{NEW}[sinks.bad]\nkind = "twice"\n')
+        hangup(daemon, BACK)
+        assert "cannot be started (RuntimeError: no more of them)" in daemon.log()
+        daemon.wait_ready()
+        arrives(daemon, node.url, b"two", "old.log")
+        # A plugin's new code takes a new start, and that is told.
+        (plugins / "twice.py").write_text(TWICE.replace("no more", "none"))
+        hangup(daemon, "takes effect at the next start")
+        assert daemon.stop() == 0
