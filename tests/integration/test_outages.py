@@ -1,0 +1,59 @@
+"""What an operator sees of a sink that hangs: metrics, /readyz and journal agree, to the second."""
+
+import re
+from pathlib import Path
+
+from logfan import __version__
+from logfan.health import HANGS_AFTER_SECONDS
+from logfan.testing.node import RabbitNode
+from support.broker import Names, publish
+from support.daemon import DaemonProcess
+from support.waiting import wait_until
+
+PLUGIN = """
+import logfan, pathlib, time
+
+class Slow(logfan.Sink):
+    '''Does not return while a file is there.'''
+
+    def write(self, records):
+        while pathlib.Path("hang").exists():
+            time.sleep(0.05)
+
+@logfan.hookimpl
+def register_sinks(register):
+    register("slow", Slow)
+"""
+UP, DOWN = 'logfan_sink_up{sink="slow"}', 'logfan_sink_down_seconds{sink="slow"}'
+
+
+def test_a_sink_that_hangs_is_down_everywhere_after_30_s_and_up_again_when_it_returns(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins/slow.py").write_text(PLUGIN)
+    with DaemonProcess(tmp_path, node.url, names, '[sinks.slow]\nkind = "slow"\n') as daemon:
+        assert f"logfan {__version__} starts; config {daemon.config}; sinks: slow (slow)" in (
+            daemon.log()
+        )
+        assert (daemon.metric(UP), daemon.metric(DOWN)) == (1, 0)
+        (tmp_path / "hang").touch()
+        publish(node.url, names.exchange, [b"one"])
+        wait_until(lambda: daemon.metric("logfan_in_flight_messages") == 1, "it is held")
+        wait_until(lambda: daemon.metric("logfan_oldest_unacknowledged_seconds") > 3, "its age")
+        assert (daemon.metric(UP), daemon.metric(DOWN)) == (1, 0)
+        assert daemon.is_ready()
+        wait_until(lambda: daemon.metric(UP) == 0, "it is down", HANGS_AFTER_SECONDS + 5)
+        assert daemon.metric("logfan_oldest_unacknowledged_seconds") >= HANGS_AFTER_SECONDS
+        status, reasons = daemon.get("/readyz")
+        assert status == 503
+        assert re.search(r"sink slow is down: has not returned for 3\d s", reasons)
+        assert daemon.metric(DOWN) > 0
+        wait_until(lambda: "sink slow: has not returned" in daemon.log(), "the journal has it", 3)
+        assert "1 message held" in daemon.log()
+        (tmp_path / "hang").unlink()
+        wait_until(daemon.is_ready, "it is up again")
+        wait_until(lambda: daemon.acked() == 1, "it is acknowledged")
+        assert (daemon.metric(UP), daemon.metric(DOWN)) == (1, 0)
+        assert re.search(r"sink slow: up again; it was down for \d+ s \(had not", daemon.log())
+        assert daemon.stop() == 0
