@@ -396,8 +396,8 @@ class Road:
             self._begin_pause(
                 _Pause.FULL,
                 f"in flight are {messages:,} messages of {held:,} bytes, as much as "
-                f"rabbitmq.max_in_flight_bytes allows beside one of {size:,}; unsubscribed until half "
-                "of it is written and that one fits",
+                f"rabbitmq.max_in_flight_bytes allows beside one of {size:,}; unsubscribed until "
+                "half of it is written and that one fits",
             )
         if size > self._unfit_size:
             self._unfit_size = size
