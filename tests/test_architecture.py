@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "notify": set(),
     "health": set(),
     "metrics": {"clock", "health"},
-    "tls": set(),
+    "tls": {"foreign"},
     "http_connections": set(),
     "http": {"foreign", "http_connections", "threads", "tls"},
     "explain": {"faults", "foreign"},

@@ -44,7 +44,7 @@ _WORDS = {
 
 def did_you_mean(wrong: str, right: Iterable[str]) -> str:
     """` Did you mean …?` for a near miss, else an empty string."""
-    near = get_close_matches(wrong, list(right), 1, 0.6)
+    near = get_close_matches(wrong[:_NAME_LENGTH], list(right), 1, 0.6)
     return f'; did you mean "{near[0]}"?' if near else ""
 
 
@@ -113,7 +113,7 @@ def _problem(entry: Mapping[str, Any]) -> str:
         return line_of(context.get("error", entry["msg"]))
     if kind == "literal_error":
         allowed = re.findall(r"'([^']*)'", str(context["expected"]))
-        near = did_you_mean(cut(str(entry["input"]), _NAME_LENGTH), allowed)
+        near = did_you_mean(str(entry["input"]), allowed)
         return "must be " + " or ".join(f'"{word}"' for word in allowed) + near
     limits = {
         "greater_than_equal": ("at least", "ge"), "greater_than": ("more than", "gt"),

@@ -60,6 +60,8 @@ def configure(
 
 def one_line(text: str) -> str:
     """The text without control characters: a log line cannot be forged or redraw a terminal."""
+    if text.isprintable():
+        return text
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
         for char in text

@@ -7,9 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from logfan.foreign import line_of
+
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+_REASON_LENGTH = 200
 _MISMATCH = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 _TOO_WEAK = {
     "EE_KEY_TOO_SMALL": "its key is too short for this system's OpenSSL",
@@ -139,7 +142,7 @@ def handshake_words(error: ssl.SSLError) -> str:
                 "below its own"
             )
         return f"its certificate was not accepted: {message}; see rabbitmq.tls.ca_file"
-    reason = error.reason or str(error)
+    reason = line_of(getattr(error, "reason", None) or error, _REASON_LENGTH)
     if reason in _NO_TLS:
         return (
             "that port does not speak TLS; is it the one for amqps:// (mostly 5671)? "

@@ -12,14 +12,15 @@ _BYTES = {
     "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
 }  # fmt: skip
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
+_LONGEST = 40
 _DURATION_HELP = 'write a duration with its unit, such as "250ms", "5s", "10m", "1h" or "1d"'
 _SIZE_HELP = 'write a size with its unit, such as "512B", "64KiB", "8MiB" or "1GiB"'
 
 
 def parse_duration(value: object) -> float:
     """Seconds from `"250ms"`, `"5s"`, `"1m30s"`. Raises ValueError with what would be right."""
-    if not isinstance(value, str):
-        raise ValueError(_DURATION_HELP)  # noqa: TRY004 - pydantic reports ValueError as a fault
+    if not isinstance(value, str) or len(value) > _LONGEST:
+        raise ValueError(_DURATION_HELP)
     text = value.strip()
     position, seconds = 0, 0.0
     while position < len(text):
@@ -35,8 +36,8 @@ def parse_duration(value: object) -> float:
 
 def parse_size(value: object) -> int:
     """Bytes from `"64MiB"` (powers of 1024) or `"64MB"` (powers of 1000). Raises ValueError."""
-    if not isinstance(value, str):
-        raise ValueError(_SIZE_HELP)  # noqa: TRY004 - pydantic reports ValueError as a fault
+    if not isinstance(value, str) or len(value) > _LONGEST:
+        raise ValueError(_SIZE_HELP)
     match = _QUANTITY.fullmatch(value.strip())
     if match is None or match[2] not in _BYTES:
         raise ValueError(_SIZE_HELP)

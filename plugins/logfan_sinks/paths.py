@@ -73,8 +73,7 @@ class PathTemplate:
         with its slash, and what each part below it looks like."""
         parts = self._filled(int(seconds // _HOUR_SECONDS), ("\0",) * len(self._readers)).split("/")
         outer = "".join(f"{part}/" for part in parts[: -self.untrusted])
-        inner = [".+".join(map(re.escape, part.split("\0"))) for part in parts[-self.untrusted :]]
-        return outer, [re.compile(part, re.DOTALL) for part in inner]
+        return outer, [_shape(part) for part in parts[-self.untrusted :]]
 
     def all_paths(self) -> re.Pattern[str]:
         """What the absolute paths look like, of any time, where no message decides on them."""
@@ -109,6 +108,19 @@ class PathTemplate:
             if self._pieces[at] not in _OUR_FIELDS:
                 return "".join(self._pieces[at + 1 :: 2]).count("/") + 1
         return 0
+
+
+def _shape(part: str) -> re.Pattern[str]:
+    """What one component looks like, where each NUL stands for something that a message decides on.
+
+    The first place that fits is taken for good, which finds whatever there is to find, so that a
+    name made to have many such places takes no longer than any other.
+    """
+    first, *rest = map(re.escape, part.split("\0"))
+    if not rest:
+        return re.compile(first, re.DOTALL)
+    between = "".join(f"(?>.+?{literal})" for literal in rest[:-1])
+    return re.compile(f"{first}{between}.+{rest[-1]}", re.DOTALL)
 
 
 def _plain(text: str) -> str:
