@@ -188,7 +188,7 @@ class Record:
 
         A byte order mark before it is no part of it, and it may be in the character set that the
         publisher declared. What is long is parsed anew where little is known to be kept. Raises
-        ValueError where it is no JSON, or where its values might take more than 96 MiB.
+        ValueError where it is no JSON, or where its values might take more than 128 MiB.
         """
         parsed = self._json
         if parsed is UNPARSED:  # as in `_parse`, without its call

@@ -13,7 +13,7 @@ import orjson
 
 SMALL_BYTES = 2048
 """A body of this size needs no look: a whole window of them becomes some 60 MiB at the worst."""
-MAX_BYTES = 96 << 20
+MAX_BYTES = 128 << 20
 """What one body may become."""
 TIMES_MAX = 32
 """No body becomes more than so many times its size."""
@@ -22,6 +22,7 @@ _MARKS = b",:[{"
 _MARK_BYTES = 96
 """The most that was measured for each of the marks, of any shape of JSON: 92 (objects in each
 other)."""
+_LEAST_BYTES = 256
 _PIECE = 64 << 10
 _ESCAPED = re.compile(rb"\\.", re.DOTALL)
 _BEGINNINGS = b'{["-0123456789tfn'
@@ -61,7 +62,7 @@ def parse(body: bytes) -> tuple[Any, int]:
 
 def tree_bytes(body: bytes) -> int:
     """What the body's values take at the most, in bytes."""
-    text = len(body) * _width(body)
+    text = len(body) * _width(body) + _LEAST_BYTES
     weight = _MARK_BYTES * _marks(body) + text
     if weight > MAX_BYTES >= text:
         # The marks inside of strings are no values.

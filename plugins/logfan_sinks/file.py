@@ -123,8 +123,8 @@ class FileSink(logfan.Sink):
         where it is empty), {routing_key}, {headers.NAME} and {json.DOTTED.PATH} ("_" where the
         message has none)."""
         format: Format = "json"
-        """json: one object a line; text: the body, control characters escaped; raw: the body's
-        bytes and a newline."""
+        """json: one object a line; text: the body in UTF-8, control characters and bytes that are
+        no text escaped; raw: the body's bytes and a newline."""
         fsync: Literal["batch", "never"] = "batch"
         """batch: durable before the acknowledgement; never: left to the system."""
         decode: bool = False
@@ -308,14 +308,31 @@ class FileSink(logfan.Sink):
 
     @classmethod
     def advice(cls, configs: Mapping[str, Any]) -> Mapping[str, str]:
-        """`keep` reaches what was rotated from one path, and each date has a path of its own."""
-        return {
-            name: "rotate.keep and rotate.compress do not reach files of earlier days, as {date} "
-            'and {hour} give each a path of its own; take rotate.every = "1d" instead of them, or '
-            "remove old files by other means"
+        """What was likely meant otherwise."""
+        found: dict[str, str] = {}
+        fixed = {
+            name: os.path.abspath(config.path)  # noqa: PTH100 - a pure look at text
             for name, config in configs.items()
-            if config.rotate is not None and PathTemplate(config.path, instance="").from_time
+            if not _template(config).from_messages
         }
+        for name, config in configs.items():
+            template = _template(config)
+            if config.rotate is not None and template.from_time:
+                found[name] = (
+                    "rotate.keep and rotate.compress do not reach files of earlier days, as {date} "
+                    'and {hour} give each a path of its own; take rotate.every = "1d" instead of '
+                    "them, or remove old files by other means"
+                )
+            elif template.from_messages and (
+                taken := [other for other, path in fixed.items() if template.may_be(path)]
+            ):
+                found[name] = (
+                    f"a message may decide on the path of sinks.{taken[0]}: it goes to the path "
+                    'with "_other" then; give one of them a folder of its own'
+                )
+            elif config.path.startswith("$"):
+                found[name] = f"{config.path}: $NAME is not expanded, but a folder of that name"
+        return found
 
     def now(self) -> float:
         """The time that rotation goes by, in seconds since 1970."""
@@ -454,6 +471,10 @@ class FileSink(logfan.Sink):
             return False
         too_large = rotate.size is not None and file.size + coming > rotate.size
         return too_large or self._period(self.now()) != file.period
+
+
+def _template(config: Any) -> PathTemplate:
+    return PathTemplate(config.path, instance="")
 
 
 def _pieces(lines: Sequence[bytes], size: int) -> Iterator[list[bytes]]:

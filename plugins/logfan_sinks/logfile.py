@@ -15,6 +15,8 @@ from logfan import SinkUnavailable
 from logfan_sinks.places import folder_of, sync_folder, turn
 
 _MODE = 0o640
+_OURS = "user.logfan"
+"""An attribute of the files that this sink made, where the file system has some."""
 # Also for reading: mending looks for the end of the last line. A pipe must not block.
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
 _TRIES = 5
@@ -308,6 +310,8 @@ class LogFile:
                 fd = os.open(name, flags, dir_fd=folder)
             except FileNotFoundError:
                 fd = os.open(name, flags | os.O_CREAT, _MODE, dir_fd=folder)
+                with suppress(OSError):  # many file systems take none, and do without
+                    os.setxattr(fd, _OURS, b"1")
             try:
                 if self._locked(fd) and not _is_called(folder, name, fd):
                     # Whoever held it moved it aside before letting go: it is no longer this file.
@@ -395,10 +399,15 @@ class LogFile:
     def _may_be_torn(self, at: int) -> bool:
         """Whether what begins at `at` and has no end may be a line of ours."""
         if not self._beginning:
-            return at > 0  # some line must have been whole
+            return at > 0 or self._was_made_here()  # some line must have been whole
         begin = os.pread(self._fd, len(self._beginning), at)
         # A crash of the machine leaves zeros where the bytes did not get to the disk.
         return self._beginning.startswith(begin.rstrip(b"\0"))
+
+    def _was_made_here(self) -> bool:
+        with suppress(OSError):
+            return bool(os.getxattr(self._fd, _OURS))
+        return False
 
 
 def _is_called(folder: int, name: str, fd: int) -> bool:

@@ -87,6 +87,15 @@ class PathTemplate:
             whole = whole.replace(re.escape(mark), shape)
         return re.compile(whole)
 
+    def may_be(self, path: str) -> bool:
+        """Whether some message may decide on this absolute path, at some time."""
+        pieces = [
+            (self._fixed.get(piece) or "\0") if at % 2 else piece
+            for at, piece in enumerate(self._pieces)
+        ]
+        whole = re.escape(os.path.abspath("".join(pieces)))  # noqa: PTH100 - a pure look at text
+        return re.fullmatch(whole.replace(re.escape("\0"), "[^/]+"), path) is not None
+
     def _fill(self, hour: int, names: tuple[str, ...]) -> str:
         components = self._filled(hour, names).split("/")
         if self.untrusted:

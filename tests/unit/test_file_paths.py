@@ -251,6 +251,31 @@ def test_a_name_that_no_file_system_takes_is_a_fault(
     assert (said in found["a"]) if said else not found
 
 
+@pytest.mark.parametrize(
+    ("path", "fixed", "warned"),
+    [
+        ("logs/{routing_key}.log", "logs/errors.log", True),
+        ("logs/{routing_key}.log", "./logs//errors.log", True),
+        ("logs/{date}/{routing_key}", "logs/2026-11-24/a", True),
+        ("logs/{routing_key}.log", "logs/errors.txt", False),
+        ("logs/{routing_key}.log", "logs/a/errors.log", False),
+        ("logs/{routing_key}.log", "errors.log", False),
+        ("logs/{routing_key}.log", "logs/{headers.x}.log", False),
+    ],
+)
+def test_a_path_that_messages_of_another_sink_may_decide_on_is_warned_of(
+    path: str, fixed: str, warned: bool
+) -> None:
+    configs = {"a": FileSink.Config(path=path), "b": FileSink.Config(path=fixed)}
+    advice = FileSink.advice(configs)
+    assert ("a message may decide on the path of sinks.b" in advice.get("a", "")) is warned
+
+
+def test_a_variable_of_the_shell_is_warned_of() -> None:
+    advice = FileSink.advice({"a": FileSink.Config(path="$HOME/a.log")})
+    assert advice["a"] == "$HOME/a.log: $NAME is not expanded, but a folder of that name"
+
+
 @pytest.mark.parametrize("text", ["./~/a.log", "a~", "logs/~a.log"])
 def test_a_tilde_elsewhere_is_a_character_like_others(text: str) -> None:
     assert FileSink.Config(path=text).path == text

@@ -299,6 +299,20 @@ def test_a_torn_line_of_json_is_known_by_its_beginning(
     assert path.read_text().startswith(f'{before}{{"received_at":"2026-11-24T12:00:00.000000Z",')
 
 
+def test_a_file_that_is_one_torn_line_of_ours_is_emptied(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    with opened(path):
+        pass
+    try:
+        os.getxattr(path, "user.logfan")
+    except OSError:
+        pytest.skip("this file system has no such attributes")
+    path.write_bytes(b"x" * 70_000)
+    with opened(path) as sink:
+        deliver(sink, numbered(0, 1))
+    assert bodies(path) == ["0000"]
+
+
 @pytest.mark.parametrize(
     ("form", "content"),
     [
