@@ -208,7 +208,7 @@ class DeadLetters:
         """Ask how many letters wait. Where the queue is gone this closes the channel, and it is
         declared anew. A broker that blocks publishers answers late: one question at a time."""
         channel = self._confirms.channel if self._confirms is not None else None
-        if channel is not None and channel.is_open and not self._counting:
+        if channel is not None and channel.is_open and not (self._counting or self._barred):
             self._counting = True
             channel.queue_declare(
                 self.queue, passive=True, callback=partial(self._on_counted, channel)

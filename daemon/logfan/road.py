@@ -263,8 +263,13 @@ class Road:
 
     def _has_room(self, size: int) -> bool:
         """Whether a message may be taken in."""
-        held = self._ledger.size + self._intake.size
-        return self._pause not in _CLOSED and self._window.has_room(held, size)
+        return self._pause not in _CLOSED and self._window.has_room(self._held(), size)
+
+    def _held(self) -> int:
+        """Bytes that are held; none where only what waits for its dead letter is, as a message as
+        large as the budget would wait for that."""
+        ledger, intake = self._ledger, self._intake
+        return ledger.size + intake.size if ledger.open_messages or intake.messages else 0
 
     def _is_on_its_last_life(self, record: Record) -> bool:
         """Whether the queue may drop it once it is returned: then it is kept, whatever the room."""
@@ -478,9 +483,9 @@ class Road:
         if self._pause is _Pause.OUTAGE and not self._sinks_are_ready():
             return
         if self._pause is _Pause.FULL and not (
-            self._window.is_low(self._ledger.size)
+            self._window.is_low(self._held())
             # Else it would be returned again and again, which some queues count.
-            and self._window.has_room(self._ledger.size, self._unfit_size)
+            and self._window.has_room(self._held(), self._unfit_size)
         ):
             return
         if self._pause is _Pause.RESIZE and self._ledger.open_messages:

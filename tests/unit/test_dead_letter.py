@@ -125,6 +125,18 @@ def test_a_letter_fits_into_the_frame_that_was_agreed_upon(frame_max: int) -> No
         assert failures(sending) == {}
 
 
+def test_what_waits_in_the_queue_is_counted_while_it_is_known() -> None:
+    counts: list[int | None] = []
+    with ScriptedBroker() as broker:
+        letters = DeadLetters(settings_at(broker), lambda: None, on_count=counts.append)
+        letters.start()
+        letters.begin()
+        wait_until(lambda: counts == [0], "they are counted")
+        broker.peers[0].cut()
+        wait_until(lambda: counts[:3] == [0, None, 0], "and again by the next connection")
+        letters.finish(5.0)
+
+
 def test_nothing_connects_before_the_consumer_or_a_letter_wants_it() -> None:
     with ScriptedBroker() as broker:
         connected = False
