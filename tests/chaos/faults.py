@@ -413,6 +413,7 @@ def alarm(scene: Scene, rng: random.Random) -> None:
 
 KILL = Fault("kill -9 of the daemon", kill, ends_life=True, share=1)
 BROKER = Fault("SIGKILL of the broker, and its restart", kill_broker, share=0.15)
+CLOSE = Fault("all connections closed by an operator", close_connections, share=0.05)
 CUT = Fault("proxy: connection reset", cut, share=0.25)
 DISK = Fault("disk full (ENOSPC on a tmpfs)", fill_disk, share=0.03, needs="disk")
 REFUSED_CONFIG = Fault("HUP with a config that the broker refuses", refuse_config, share=0.03)
@@ -428,7 +429,7 @@ ALL = (
     Fault("TERM under load, and a start", terminate, ends_life=True, share=0.05),
     Fault("a sink crashes the process", sink_crashes, ends_life=True, share=0.05),
     Fault("SIGSTOP, then SIGCONT", stop_and_continue, share=0.06),
-    Fault("all connections closed by an operator", close_connections, share=0.05),
+    CLOSE,
     Fault("queue deleted", delete_queue, share=0.03),
     Fault("exchange made anew", renew_exchange, share=0.05),
     Fault(
@@ -475,7 +476,7 @@ def plan(rng: random.Random, counts: Mapping[str, int]) -> list[Fault]:
 def of_the_cluster(kills: int) -> dict[str, int]:
     """What goes with so many kills in the second, short part of the long form."""
     turns = max(2, round(kills * HOME.share))
-    return {HOME.name: turns, KILL.name: turns, CUT.name: turns}
+    return {HOME.name: turns, KILL.name: turns, CLOSE.name: turns}
 
 
 def counts_for(kills: int, can: Collection[str]) -> dict[str, int]:
