@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pika import exceptions
 
 from chaos import bodies
-from chaos.scene import Scene, dead_letters
+from chaos.scene import Scene, emptied_and_deleted
 from chaos.watcher import LOST
 from support import amqp10
 from support.broker import channel, waiting
@@ -261,15 +261,13 @@ def worker_dies(scene: Scene, rng: random.Random) -> None:
 
 def fill_dead_letters(scene: Scene, rng: random.Random) -> None:
     """The dead-letter queue takes nothing for a while; what is in it stays."""
-    queue, policy = f"{scene.names.queue}.dead", f"full-{scene.names.queue}"
-
-    def set_policy(definition: str) -> None:
-        scene.node.ctl("set_policy", policy, f"^{re.escape(queue)}$", definition)
-
+    queue = f"{scene.names.queue}.dead"
     wait_until(lambda: waiting(scene.node.url, queue) > 0, "there are dead letters", 30)
+    policy, pattern = f"full-{queue}", f"^{re.escape(queue)}$"
     # One after the other: a limit that comes alone would drop what is there.
-    set_policy('{"overflow": "reject-publish"}')
-    set_policy('{"overflow": "reject-publish", "max-length": 1}')
+    scene.node.ctl("set_policy", policy, pattern, '{"overflow": "reject-publish"}')
+    full = '{"overflow": "reject-publish", "max-length": 1}'
+    scene.node.ctl("set_policy", policy, pattern, full)
     try:
         wait_until(lambda: "troubled" in scene.daemon.sink_troubles(), "its sink is not ready", 30)
         time.sleep(rng.random())
@@ -281,19 +279,12 @@ def delete_dead_letters(scene: Scene, rng: random.Random) -> None:
     """The dead-letter queue is deleted, once somebody has taken out all that was in it."""
     queue = f"{scene.names.queue}.dead"
 
-    def deleted() -> bool:
-        scene.letters += dead_letters(scene.node.url, scene.names)
-        with suppress(exceptions.ChannelClosedByBroker), channel(scene.node.url) as admin:
-            admin.queue_delete(queue, if_empty=True)
-            return True
-        return False  # another letter came meanwhile
-
     def is_back() -> bool:
         with suppress(exceptions.ChannelClosedByBroker):
             return waiting(scene.node.url, queue) > 0
         return False
 
-    wait_until(deleted, "it is empty for a moment", 20)
+    scene.letters += emptied_and_deleted(scene.node.url, scene.names)
     wait_until(is_back, "it is declared anew, and takes letters", 20)
 
 

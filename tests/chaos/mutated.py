@@ -120,6 +120,55 @@ def late_confirm_counted() -> None:
 
 
 @_defect
+def dead_letter_trouble_hands_back() -> None:
+    """What waits for its dead letter is a reason to hand the window back."""
+
+    def make(_: Any) -> Any:
+        def hands_back(road: Any, _now: float) -> None:
+            road._hand_window_back(at_end=True)
+
+        return hands_back
+
+    _patch("logfan.road", "Road._look_at_aside", make)
+
+
+@_defect
+def dead_letter_trouble_writes_again() -> None:
+    """Where a dead letter cannot be sent, the good records of its batch are offered again."""
+
+    def make(put_aside: Any) -> Any:
+        def offered_again(rescue: Any, entries: Any) -> Any:
+            kept = put_aside(rescue, entries)
+            places = {(entry.batch, entry.place) for entry in entries}
+            rescue._handle.offer(
+                [
+                    record
+                    for batch in {entry.batch for entry in entries}
+                    for place, record in enumerate(batch.records)
+                    if (batch, place) not in places
+                ]
+            )
+            return kept
+
+        return offered_again
+
+    _patch("logfan.rescue", "Rescue._put_aside", make)
+
+
+@_defect
+def ack_past_what_stands_aside() -> None:
+    """A cumulative acknowledgement covers a record that waits for its dead letter."""
+
+    def make(_: Any) -> Any:
+        def past(road: Any, ack: Any) -> None:
+            road._subscription.ack(max(ack.tag, *ack.singles))
+
+        return past
+
+    _patch("logfan.road", "Road._acknowledge_around", make)
+
+
+@_defect
 def not_bound_again() -> None:
     """A binding that is gone is noticed and told, and not made again."""
 

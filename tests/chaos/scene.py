@@ -292,6 +292,21 @@ def dead_letters(url: str, names: Names) -> list[DeadLetter]:
     return found
 
 
+def emptied_and_deleted(url: str, names: Names) -> list[DeadLetter]:
+    """Takes all out of the dead-letter queue and deletes it at a moment when it is empty."""
+    found: list[DeadLetter] = []
+
+    def deleted() -> bool:
+        found.extend(dead_letters(url, names))
+        with suppress(exceptions.ChannelClosedByBroker), channel(url) as open_channel:
+            open_channel.queue_delete(f"{names.queue}.dead", if_empty=True)
+            return True
+        return False  # another letter came meanwhile
+
+    wait_until(deleted, "it is empty for a moment")
+    return found
+
+
 def _remove(node: RabbitNode, names: Names) -> None:
     # A broker that a fault left dead takes its queues along.
     with suppress(exceptions.AMQPError), channel(node.url) as open_channel:

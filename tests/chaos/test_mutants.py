@@ -6,18 +6,19 @@ passes it, the mutant does not, and what the checker says of it is the defect's 
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from chaos.checker import Finding, check
+from chaos.checker import DeadLetter, Finding, check
 from chaos.daemon import ChaosDaemon
 from chaos.deck import Deck
 from chaos.mutated import DEFECTS
 from chaos.proxy import Proxy
-from chaos.scene import EXIT_INTERNAL, dead_letters
+from chaos.scene import EXIT_INTERNAL, dead_letters, emptied_and_deleted
 from logfan.testing.node import RabbitNode
 from support.broker import Names, channel, waiting
 from support.waiting import wait_until
@@ -35,6 +36,8 @@ class Stage:
     proxy: Proxy
     daemon: ChaosDaemon
     deck: Deck
+    letters: list[DeadLetter] = field(default_factory=list)
+    """What a scenario took out of the dead-letter queue."""
     losses: int = 0
     """Crashes and losses that the scenario brought about: each explains a window of copies."""
 
@@ -62,7 +65,7 @@ class Stage:
         )
         assert daemon.terminate() == 0
         refuse = daemon.refuse
-        letters = dead_letters(self.node.url, daemon.names) if refuse else []
+        letters = [*self.letters, *dead_letters(self.node.url, daemon.names)]
         return tuple(
             check(
                 self.deck.journal,
@@ -135,6 +138,43 @@ def dead_letter_queue_gone(stage: Stage) -> None:
     stage.deck.journal.confirmed[REFUSE - 1] = 0  # its letter died with the queue
     stage.deck.publish(REFUSE)
     wait_until(lambda: stage.daemon.acked() == 2 * REFUSE, "the second as well")
+
+
+@contextmanager
+def dead_letter_queue_full(stage: Stage) -> Iterator[None]:
+    """Meanwhile one refused record waits, and all before and after it is acknowledged."""
+    daemon, url = stage.daemon, stage.node.url
+    stage.deck.publish(REFUSE)
+    wait_until(lambda: daemon.acked() == REFUSE, "one is dead-lettered")
+    stage.letters += emptied_and_deleted(url, daemon.names)
+    full = {"x-max-length": 0, "x-overflow": "reject-publish"}
+    with channel(url) as admin:
+        admin.queue_declare(f"{daemon.names.queue}.dead", durable=True, arguments=full)
+    daemon.signal(signal.SIGSTOP)
+    stage.deck.publish(REFUSE + 3)  # so that they arrive together, and are one write
+    daemon.signal(signal.SIGCONT)
+    wait_until(lambda: daemon.acked() == 2 * REFUSE + 2, "all but one is acknowledged")
+    wait_until(lambda: "troubled" in daemon.sink_troubles(), "its sink is not ready")
+    yield
+    stage.letters += emptied_and_deleted(url, daemon.names)
+
+
+def held_by_a_sink_while_a_letter_waits(stage: Stage) -> None:
+    with dead_letter_queue_full(stage):
+        stage.daemon.order("hang")
+        stage.deck.publish(1)
+        stage.daemon.wait_deed("hang", 1)
+        # The others have these, and it would take a handing back to write them again.
+        handed_back = "logfan_requeued_messages_total"
+        with suppress(AssertionError):
+            wait_until(lambda: stage.daemon.metric(handed_back), "never where it is sound", 2.5)
+        stage.daemon.order("")
+
+
+def killed_while_a_letter_waits(stage: Stage) -> None:
+    with dead_letter_queue_full(stage):
+        stage.daemon.kill()
+    stage.kill_and_go_on()
 
 
 def late_confirm_of_the_connection_before(stage: Stage) -> None:
@@ -221,6 +261,11 @@ SCENARIOS: dict[str, tuple[Callable[[Stage], None], str, str]] = {
         killed_after_a_settlement_of_the_channel_before, "troubled", "lost",
     ),
     "dead-letter-without-confirm": (dead_letter_queue_gone, "troubled", "lost"),
+    "dead-letter-trouble-hands-back": (held_by_a_sink_while_a_letter_waits, "raw", "duplicated"),
+    "dead-letter-trouble-writes-again": (
+        held_by_a_sink_while_a_letter_waits, "troubled", "duplicated",
+    ),
+    "ack-past-what-stands-aside": (killed_while_a_letter_waits, "troubled", "lost"),
     "late-confirm-counted": (late_confirm_of_the_connection_before, "troubled", "lost"),
     "not-bound-again": (exchange_made_anew, "raw", "lost"),
     "dead-thread-unnoticed": (a_sinks_thread_ends, "", NOT_NOTICED),
@@ -230,12 +275,25 @@ SCENARIOS: dict[str, tuple[Callable[[Stage], None], str, str]] = {
 }  # fmt: skip
 
 
-REFUSING = {dead_letter_queue_gone, late_confirm_of_the_connection_before}
+def runs() -> list[Any]:
+    """Each defect, and before it the sound daemon in a scenario that is new."""
+    found, scenarios = [], set()
+    for defect, (scenario, _, _) in SCENARIOS.items():
+        if scenario not in scenarios:
+            scenarios.add(scenario)
+            found.append(pytest.param(defect, False, id=f"{defect}-sound"))
+        found.append(pytest.param(defect, True, id=f"{defect}-mutant"))
+    return found
+
+
+REFUSING = {
+    dead_letter_queue_gone, held_by_a_sink_while_a_letter_waits, killed_while_a_letter_waits,
+    late_confirm_of_the_connection_before,
+}  # fmt: skip
 """Scenarios in which the troubled sink refuses each fifth record."""
 
 
-@pytest.mark.parametrize("mutated", [False, True], ids=["sound", "mutant"])
-@pytest.mark.parametrize("defect", SCENARIOS)
+@pytest.mark.parametrize(("defect", "mutated"), runs())
 def test_the_checker_tells_the_mutant_from_the_sound_daemon(
     node: RabbitNode, names: Names, tmp_path: Path, defect: str, mutated: bool
 ) -> None:
