@@ -18,6 +18,8 @@ import pytest
 from logfan.faults import Faults
 from logfan.setup import prepare
 from logfan.testing.node import RabbitNode, free_port
+from support.broker import Names
+from support.daemon import DaemonProcess
 from support.waiting import wait_until
 
 # Each piece is looked for alone: a fault may quote what stands between two special characters.
@@ -56,11 +58,13 @@ def user(node: RabbitNode) -> Iterator[str]:
     node.ctl("delete_user", USER)
 
 
-def everything_a_daemon_says(folder: Path, command: str, config: str, until: str) -> str:
+def everything_a_daemon_says(
+    folder: Path, command: str, config: str, until: str, sink: str = SINK
+) -> str:
     """Run it with the log at debug until `until` is said; log, pages, status and /proc."""
     port = free_port()
     (folder / "config.toml").write_text(
-        f'{SINK}{config}\n[http]\nlisten = "127.0.0.1:{port}"\n[log]\nlevel = "debug"\n'
+        f'{sink}{config}\n[http]\nlisten = "127.0.0.1:{port}"\n[log]\nlevel = "debug"\n'
     )
     said = folder / "said"
     with notify_socket(folder / "notify") as notify, said.open("wb") as output:
@@ -149,6 +153,65 @@ def test_a_daemon_without_its_broker_keeps_the_password_to_itself(tmp_path: Path
     config = f'[rabbitmq]\nurls = ["amqp://{USER}:{ENCODED}@127.0.0.1:1"]\n'
     said = everything_a_daemon_says(tmp_path, "run", config, "connection refused")
     assert leaks(said) == []
+
+
+QUOTING = '''
+import logfan
+
+class Quoting(logfan.Sink):
+    """Says all that it knows."""
+
+    class Config(logfan.SinkConfig):
+        url: str
+        password: str
+
+    def open(self):
+        known = {"url": self.config.url, "password": self.config.password}
+        logfan_log.warning("opening %s", known)
+        raise OSError(5, f"login refused at {self.config.url}: {self.config.password!r} ({known})")
+
+    def write(self, records): ...
+
+import logging
+logfan_log = logging.getLogger("quoting")
+
+@logfan.hookimpl
+def register_sinks(register):
+    register("quoting", Quoting)
+'''
+
+
+def test_a_sink_that_quotes_its_password_is_shown_without_it(user: str, tmp_path: Path) -> None:
+    (tmp_path / "plugins").mkdir(mode=0o755)
+    (tmp_path / "plugins/quoting.py").write_text(QUOTING)
+    config = SINK.replace("directories = []", f'directories = ["{tmp_path}/plugins"]') + (
+        f'[rabbitmq]\nurls = ["{user}"]\n[queue]\ntype = "exclusive"\n'
+        f'[sinks.b]\nkind = "quoting"\nurl = "http://{USER}:{PASSWORD} {PASSWORD}@host"\n'
+        f'password = "{PASSWORD}"\n'
+    )
+    said = everything_a_daemon_says(tmp_path, "run", config, "login refused", sink="")
+    assert "login refused" in said
+    assert leaks(said) == []
+
+
+def test_a_file_of_urls_that_is_spoilt_while_the_daemon_runs(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    file = tmp_path / "url"
+    file.write_text(node.url)
+    daemon = DaemonProcess(tmp_path, node.url, names, '[sinks.screen]\nkind = "stdout"\n')
+    daemon.config.write_text(
+        daemon.config.read_text().replace(f'urls = ["{node.url}"]', f'url_file = "{file}"')
+    )
+    with daemon:
+        for spoilt in (f"amqp://{RAW}@host", f"ampq://{RAW}@host", PASSWORD, f"amqp://{RAW}"):
+            file.write_text(f"{spoilt}\n")
+            node.ctl("close_all_connections", "a test")
+            wait_until(lambda: "rabbitmq.url_file" in daemon.get("/readyz")[1], "it is told")
+            assert leaks(daemon.get("/readyz")[1] + daemon.get("/")[1] + daemon.log()) == []
+        file.write_text(node.url)
+        daemon.wait_ready(60)
+    assert leaks(daemon.log()) == []
 
 
 RAW = f"{USER}:{PASSWORD}"
