@@ -209,3 +209,80 @@ def test_rising_counts_are_told_early_where_no_limit_is_named(
     assert log.count("came back 3 times") == 1
     assert "set queue.delivery_limit to the limit in force" in log
     assert set(lines(tmp_path, "gate.log")) == set(MESSAGES)
+
+
+REFUSING = '''
+import logfan
+
+class Picky(logfan.Sink):
+    """Refuse what begins with `bad`."""
+
+    def write(self, records):
+        with open("picky.log", "ab") as file:
+            file.writelines(r.body + b"\\n" for r in records if not r.body.startswith(b"bad"))
+        refused = {i: "bad" for i, r in enumerate(records) if r.body.startswith(b"bad")}
+        if refused:
+            raise logfan.RecordsRejected(refused)
+
+@logfan.hookimpl
+def register_sinks(register):
+    register("picky", Picky)
+'''
+PICKY = '[sinks.picky]\nkind = "picky"\n'
+
+
+def picky(folder: Path, url: str, names: Names) -> DaemonProcess:
+    (folder / "plugins").mkdir()
+    (folder / "plugins/picky.py").write_text(REFUSING)
+    return DaemonProcess(folder, url, names, PICKY)
+
+
+@pytest.mark.parametrize(
+    ("properties", "words"),
+    [
+        ({"arguments": STREAM}, "it is a stream"),
+        ({"arguments": {"x-message-ttl": 1000}}, "letters would be gone after 1000 ms"),
+        ({"arguments": {"x-max-length": 0}}, "it keeps no letter"),
+        ({"arguments": {"x-expires": 5000}}, "letters would be gone after 5000 ms"),
+    ],
+    ids=["stream", "ttl", "length", "expires"],
+)
+def test_a_dead_letter_queue_that_loses_letters_at_once_gets_none(
+    node: RabbitNode, names: Names, tmp_path: Path, properties: Mapping[str, Any], words: str
+) -> None:
+    with channel(node.url) as admin:
+        admin.queue_declare(f"{names.queue}.dead", **{"durable": True, **properties})
+    with picky(tmp_path, node.url, names) as daemon:
+        publish(node.url, names.exchange, [b"bad"])
+        wait_until(lambda: daemon.get("/readyz")[0] == 503, "the sink counts as not ready")
+        wait_until(lambda: words in daemon.log(), "the reason is in the log")
+        assert "dead_letter.queue" in daemon.log()
+        assert daemon.acked() == 0
+        # Mended: the queue is made anew, as it should be.
+        with channel(node.url) as admin:
+            admin.queue_delete(f"{names.queue}.dead")
+        wait_until(lambda: daemon.acked() == 1, "the letter is where it belongs")
+    assert bodies(node.url, f"{names.queue}.dead") == [b"bad"]
+
+
+@pytest.mark.parametrize(
+    ("properties", "words"),
+    [
+        ({"durable": False}, "its letters do not survive a restart"),
+        ({"arguments": {"x-message-ttl": 3_600_000}}, "letters are dropped after 3,600,000 ms"),
+        ({"arguments": {"x-max-length": 10}}, "once it is full the oldest letters are dropped"),
+        ({"auto_delete": True}, "it is deleted, with its letters"),
+    ],
+    ids=["transient", "ttl", "length", "auto-delete"],
+)
+def test_a_dead_letter_queue_that_may_lose_letters_is_told_with_the_way_out(
+    node: RabbitNode, names: Names, tmp_path: Path, properties: Mapping[str, Any], words: str
+) -> None:
+    with channel(node.url) as admin:
+        admin.queue_declare(f"{names.queue}.dead", **{"durable": True, **properties})
+    with picky(tmp_path, node.url, names) as daemon:
+        publish(node.url, names.exchange, [b"bad", b"good"])
+        wait_until(lambda: daemon.acked() == 2, "the letter is taken")
+        assert words in daemon.log()
+        assert "delete it once it is empty and logfan makes it anew" in daemon.log()
+    assert bodies(node.url, f"{names.queue}.dead") == [b"bad"]
