@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "plugins": {"api", "explain", "faults", "foreign", "hookspecs"},
     "setup": {
         "amqp_limits", "api", "config", "environment", "explain", "exposure", "faults", "foreign",
-        "plugins", "tls",
+        "permissions", "plugins", "tls",
     },
     "ledger": {"api"},
     "handle": {"api", "backoff", "clock", "foreign", "health", "metrics"},

@@ -27,6 +27,14 @@ class _Reader:
     groups: frozenset[int]
 
 
+def absolute(path: Path) -> Path:
+    """The path from the root; as it stands where the working directory is gone."""
+    try:
+        return path.absolute()
+    except OSError:
+        return path
+
+
 def remedy(path: Path) -> str:
     """The commands for a file that others may read, or that the daemon may not."""
     reader, file = _reader(), shlex.quote(str(path))
@@ -44,7 +52,7 @@ def remedy(path: Path) -> str:
 def denied(path: Path) -> str:
     """Why we may not read it, and the way out."""
     reader = _reader()
-    for folder in reversed(path.absolute().parents):
+    for folder in reversed(absolute(path).parents):
         if not os.access(folder, os.X_OK, effective_ids=True):
             there = shlex.quote(str(folder))
             return (

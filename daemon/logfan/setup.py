@@ -27,6 +27,7 @@ from logfan.explain import did_you_mean, faults_of, shown
 from logfan.exposure import exposed, secrets_in
 from logfan.faults import Fault, Faults
 from logfan.foreign import hide, line_of, text_of
+from logfan.permissions import absolute
 from logfan.plugins import SinkKind, discover
 from logfan.tls import TlsFileError, faults_of_files
 
@@ -170,7 +171,7 @@ def _read(
         in_file = read_table(path) if path is not None else {}
     except Faults as faults:
         named = environ.get("LOGFAN_CONFIG")
-        if not named or path is None or Path(named).absolute() != path.absolute():
+        if not named or path is None or absolute(Path(named)) != absolute(path):
             raise
         raise Faults(
             Fault(f"{fault.place} (from LOGFAN_CONFIG)", fault.problem) for fault in faults.faults

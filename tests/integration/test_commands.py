@@ -87,6 +87,21 @@ def test_a_config_that_may_not_be_read_is_78(how: str, command: str, tmp_path: P
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("command", ["check", "run"])
+@pytest.mark.parametrize("how", ["--config", "LOGFAN_CONFIG", "nothing"])
+def test_a_working_directory_that_is_gone_is_78(how: str, command: str, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    given = " --config x.toml" if how == "--config" else ""
+    done = subprocess.run(
+        ["sh", "-c", f'rmdir "$PWD" && exec "$@" {command}{given}', "sh", *LOGFAN], cwd=gone,
+        env={**os.environ, **({"LOGFAN_CONFIG": "x.toml"} if how == "LOGFAN_CONFIG" else {})},
+        capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 78, done.stderr
+    assert "Traceback" not in done.stderr
+
+
 CLOSED = {"all": ">&- 2>&- <&-", "output": ">&-", "errors": "2>&-", "input": "<&-"}
 
 

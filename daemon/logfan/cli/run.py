@@ -35,11 +35,12 @@ def run(config: Path | None, instance: str | None) -> None:
         from logfan import logs
         from logfan.app import Daemon
         from logfan.http import ListenError
+        from logfan.permissions import absolute
         from logfan.setup import find_config, prepare
 
         # Fixed here, so that a reload reads the same file, whatever appears elsewhere meanwhile.
         found = find_config(config, os.environ)
-        path = found.absolute() if found is not None else None
+        path = absolute(found) if found is not None else None
         again = partial(prepare, path, search=False, instance=instance)
         try:
             prepared = again()
