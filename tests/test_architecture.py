@@ -71,9 +71,10 @@ ALLOWED: dict[str, set[str]] = {
     "binding": {"config", "shape", "topology"},
     "lookout": {"binding", "declaring", "topology"},
     "stream_watch": {"frames", "wire"},
+    "stand_in": set(),
     "subscription": {
         "binding", "broker", "config", "declaring", "foreign", "lookout", "replies", "shape",
-        "stream_watch", "topology", "wire",
+        "stand_in", "stream_watch", "topology", "wire",
     },
     "dead_letter": {
         "backoff", "broker", "codec", "config", "confirms", "declaring", "faults", "foreign",
@@ -113,7 +114,7 @@ ALLOWED: dict[str, set[str]] = {
 
 PIKA = {
     "broker", "confirms", "consumer", "dead_letter", "declaring", "link", "lookout", "publish",
-    "road", "seams", "subscription", "wire",
+    "road", "seams", "stand_in", "subscription", "wire",
 }  # fmt: skip
 """The rooms that know pika; only `wire` may look inside it, and `seams` for it."""
 

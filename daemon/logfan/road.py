@@ -434,7 +434,8 @@ class Road:
         if pause is not _Pause.RESIZE:
             self._say(words)
         if self._subscription is not None and not cancelling:
-            self._subscription.cancel(partial(self._cancelled, self._subscription))
+            cancelled = partial(self._cancelled, self._subscription)
+            self._subscription.pause(self._hold_seconds, cancelled)
 
     def _hand_window_back(self, *, at_end: bool = False) -> int:
         """All of it; but what waits for its dead letter, which is no trouble of a sink, stays here

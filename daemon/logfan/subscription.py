@@ -6,6 +6,7 @@ It lives on the consumer's I/O thread and ends in exactly one call of `on_troubl
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import pika
@@ -20,6 +21,7 @@ from logfan.declaring import Declaring
 from logfan.foreign import line_of
 from logfan.lookout import Lookout
 from logfan.shape import stream_text
+from logfan.stand_in import StandIn
 from logfan.stream_watch import Receiver, StreamWatch
 
 log = logging.getLogger(__name__)
@@ -86,6 +88,7 @@ class Subscription:
         self._binding = binding
         self._lookout: Lookout | None = None
         self._looking = False
+        self._stand_in: StandIn | None = None
         self._connection = wire.Connection(
             parameters,
             on_open_callback=self._on_open,
@@ -154,6 +157,14 @@ class Subscription:
             return
         wire.cancel(self.channel, self._consumer_tag, on_cancelled)
 
+    def pause(self, seconds: float, on_cancelled: Callable[[], None]) -> None:
+        """`cancel`, until `consume`. A queue that goes with its last consumer is kept by another
+        one meanwhile, which holds a message for so many seconds at most."""
+        if self._stand_in is None:
+            self.cancel(on_cancelled)
+        else:
+            self._stand_in.begin(seconds, lambda: self.cancel(on_cancelled))
+
     def close(self, on_closed: Callable[[], None]) -> None:
         """Close the connection. A broker that does not answer is waited for 3 s, no longer."""
         self._over = True
@@ -214,7 +225,11 @@ class Subscription:
         # Before anything is delivered: the broker may close the connection for want of a channel.
         self._binding.begin(declared)
         self._lookout = Lookout(self._ioloop, self._connection, self._binding, self._events)
-        self._lookout.open(self._tell_declared)
+        if _is_kept_by_its_consumer(declared):
+            self._stand_in = StandIn(self._ioloop, self._connection, declared.queue)
+            self._lookout.open(partial(self._stand_in.open, self._tell_declared))
+        else:
+            self._lookout.open(self._tell_declared)
 
     def _tell_declared(self) -> None:
         if self._over or not self._consuming.is_open:
@@ -261,6 +276,8 @@ class Subscription:
         if self._over:
             return
         self.channel = self._consuming
+        if self._stand_in is not None:
+            self._stand_in.end()
         self._events.on_subscribed(self, self._declared)
         self._look()
 
@@ -298,3 +315,10 @@ class Subscription:
     def _stop_looking(self) -> None:
         if self._lookout is not None:
             self._lookout.stop()
+        if self._stand_in is not None:
+            self._stand_in.stop()
+
+
+def _is_kept_by_its_consumer(declared: topology.Declared) -> bool:
+    """Where returns are counted a stand-in would wear messages out."""
+    return not declared.pauses_by_cancel and declared.delivery_limit is None

@@ -243,6 +243,40 @@ def test_a_message_as_large_as_the_budget_is_returned_once_and_waits_until_it_fi
         assert adds_up(daemon)
 
 
+@pytest.mark.parametrize("nature", ["auto-delete", "expires", "single active consumer", "ours"])
+def test_a_pause_deletes_no_queue_that_goes_with_its_last_consumer(
+    node: RabbitNode, names: Names, tmp_path: Path, nature: str
+) -> None:
+    """Of want of room, of a long outage, and to subscribe with a larger prefetch."""
+    arguments = {"x-expires": 1_500} if nature == "expires" else {}
+    if nature == "single active consumer":
+        arguments = {"x-single-active-consumer": True}
+    environ = {"LOGFAN_QUEUE__TYPE": "exclusive"} if nature == "ours" else {}
+    with channel(node.url) as admin:
+        admin.exchange_declare(names.exchange, "fanout")
+        if nature != "ours":
+            admin.queue_declare(
+                names.queue, durable=True, auto_delete=nature != "expires", arguments=arguments
+            )
+            admin.queue_bind(names.queue, names.exchange)
+        extra = 'acknowledgement_timeout = "12s"\nmax_in_flight_bytes = "1MiB"\nprefetch = 100'
+        (tmp_path / "mood").write_text("slow")
+        with moody_daemon(tmp_path, node, names, extra=extra, environ=environ) as daemon:
+            bodies = [b"%04d" % n + b"x" * 50_000 for n in range(100)]
+            publish(node.url, names.exchange, bodies)
+            wait_until(lambda: "allows beside one of" in daemon.log(), "a pause for room")
+            wait_until(lambda: "handed back to the broker" in daemon.log(), "an outage")
+            # Longer than the queue lives without a consumer, and than a message is held.
+            node.ctl("eval", "timer:sleep(5000).")
+            (tmp_path / "mood").write_text("")
+            wait_until(lambda: daemon.acked() >= 100, "all is acknowledged", 60)
+            written = {line[:4] for line in (tmp_path / "raw.log").read_bytes().splitlines()}
+            assert written == {body[:4] for body in bodies}
+            publish(node.url, names.exchange, [b"later"])
+            wait_until(lambda: b"later" in (tmp_path / "raw.log").read_bytes(), "it goes on")
+            assert daemon.metric('logfan_connections_total{outcome="lost"}') == 0
+
+
 def test_what_is_on_its_last_life_is_not_returned_for_want_of_room(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:

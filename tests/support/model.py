@@ -246,6 +246,10 @@ class ModelSubscription:
         if self.channel.is_open:
             self.channel.consume(prefetch, lambda: self._on_consuming(self, Declared("model")))
 
+    def pause(self, seconds: float, on_cancelled: Callable[[], None]) -> None:
+        assert seconds > 0
+        self.cancel(on_cancelled)
+
     def cancel(self, on_cancelled: Callable[[], None]) -> None:
         if self.channel.is_open:
             self.channel.cancel(on_cancelled)
