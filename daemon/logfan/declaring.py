@@ -8,6 +8,8 @@ from pika import exceptions
 from logfan import topology
 from logfan.topology import T
 
+_FREE_SECONDS = 0.05
+
 
 class Declaring(Generic[T]):
     """One walk through `steps`; ends in a call of `on_done` or of `on_unfit`. Then `again` may take
@@ -68,8 +70,13 @@ class Declaring(Generic[T]):
             self._on_channel(channel)
             then()
 
-        if self._connection.is_open:
+        if not self._connection.is_open:
+            return
+        try:
             self._connection.channel(on_open_callback=opened)
+        except exceptions.NoFreeChannels:
+            # pika frees the number of the one that was closed only after it has told of it.
+            self._connection.ioloop.call_later(_FREE_SECONDS, lambda: self._with_channel(then))
 
     def _on_channel(self, channel: Any) -> None:
         self._channel = channel

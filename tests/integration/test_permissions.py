@@ -1,0 +1,132 @@
+"""How many connections and channels an instance needs, and which permissions. `systemd/README.md`
+has them to paste; what is tried here is what stands there."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from logfan.testing.node import RabbitNode
+from support.broker import Names, channel, publish, waiting
+from support.daemon import DaemonProcess
+from support.waiting import wait_until
+
+RAW = '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
+PICKY = """
+import logfan
+
+
+class Picky(logfan.Sink):
+    def write(self, records):
+        raise logfan.RecordsRejected({n: "never" for n in range(len(records))})
+
+
+@logfan.hookimpl
+def register_sinks(register):
+    register("picky", Picky)
+"""
+PAGE = Path(__file__).parents[2] / "systemd/README.md"
+COMMAND = re.compile(r"^\$ rabbitmqctl set_permissions logfan '(.*)' '(.*)' '(.*)'$", re.MULTILINE)
+
+
+@contextmanager
+def user_of(node: RabbitNode, names: Names, permissions: tuple[str, str, str]) -> Iterator[str]:
+    """A user with these permissions, for the names of this test; the URL."""
+    user = f"u{names.queue[-6:]}"
+    node.ctl("add_user", user, "secret")
+    patterns = [
+        p.replace("logfan", names.queue).replace("logs", names.exchange) for p in permissions
+    ]
+    node.ctl("set_permissions", user, *patterns)
+    yield node.url.replace("guest:guest", f"{user}:secret")
+    node.ctl("delete_user", user)
+
+
+def numbers_of(node: RabbitNode, user: str) -> tuple[int, int]:
+    """Its connections and channels."""
+    connections = node.ctl("list_connections", "--no-table-headers", "user").split("\n")
+    channels = node.ctl("list_channels", "--no-table-headers", "user").split("\n")
+    return connections.count(user), channels.count(user)
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["declares", "consumes only"])
+def test_the_permissions_on_the_page_suffice_for_all_that_it_says(
+    node: RabbitNode, names: Names, tmp_path: Path, number: int
+) -> None:
+    permissions = COMMAND.findall(PAGE.read_text())
+    assert len(permissions) == 2
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins/picky.py").write_text(PICKY)
+    sinks = RAW + '[sinks.picky]\nkind = "picky"\n[dead_letter]\nmax_ratio = 1.0\n'
+    environ = {}
+    if number:
+        environ = {"LOGFAN_EXCHANGE__DECLARE": "passive", "LOGFAN_QUEUE__DECLARE": "passive"}
+        with channel(node.url) as admin:
+            admin.exchange_declare(names.exchange, "fanout")
+            admin.queue_declare(names.queue, durable=True)
+            admin.queue_bind(names.queue, names.exchange)
+            admin.queue_declare(f"{names.queue}.dead", durable=True)
+    with user_of(node, names, permissions[number]) as url:
+        daemon = DaemonProcess(tmp_path, url, names, sinks, environ=environ)
+        with daemon:
+            publish(node.url, names.exchange, [b"one", b"two"])
+            wait_until(lambda: daemon.acked() == 2, "all is acknowledged")
+            assert waiting(node.url, f"{names.queue}.dead") == 2
+            assert daemon.metric("logfan_queue_ready_messages") == 0
+            if not number:
+                with channel(node.url) as admin:
+                    admin.exchange_delete(names.exchange)
+                    admin.exchange_declare(names.exchange, "fanout")
+                wait_until(lambda: daemon.metric("logfan_rebound_total") == 1, "bound again", 12)
+                assert "ACCESS_REFUSED" not in daemon.log()
+            assert daemon.stop() == 0
+
+
+def test_an_instance_has_as_many_connections_and_channels_as_the_page_says(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins/picky.py").write_text(PICKY)
+    sinks = RAW + '[sinks.picky]\nkind = "picky"\n[dead_letter]\nmax_ratio = 1.0\n'
+    with user_of(node, names, (".*", ".*", ".*")) as url:
+        user = f"u{names.queue[-6:]}"
+        with DaemonProcess(tmp_path, url, names, sinks) as daemon:
+            publish(node.url, names.exchange, [b"one"])
+            wait_until(lambda: daemon.acked() == 1, "a dead letter is sent")
+            wait_until(lambda: numbers_of(node, user) == (2, 3), "two connections, three channels")
+
+
+def test_without_a_second_channel_it_goes_without_its_looks(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    with user_of(node, names, (".*", ".*", ".*")) as url:
+        user = f"u{names.queue[-6:]}"
+        with channel(node.url) as admin:
+            admin.exchange_declare(names.exchange, "fanout", durable=True)
+            admin.queue_declare(names.queue, durable=True)
+        node.ctl("set_user_limits", user, '{"max-channels": 1}')
+        extra = "[dead_letter]\nenabled = false"
+        with DaemonProcess(tmp_path, url, names, RAW, extra=extra) as daemon:
+            publish(node.url, names.exchange, (b"%d" % n for n in range(500)))
+            wait_until(lambda: daemon.acked() == 500, "all is acknowledged")
+            assert daemon.log().count("no second channel") == 1
+            assert "max-channels" in daemon.log() or "number of channels" in daemon.log()
+            assert daemon.metric("logfan_redelivered_messages_total") == 0
+            assert "logfan_queue_ready_messages NaN" in daemon.get("/metrics")[1]
+            lost = daemon.metric('logfan_connections_total{outcome="lost"}')
+            node.ctl("eval", "timer:sleep(6000).")
+            assert daemon.metric('logfan_connections_total{outcome="lost"}') == lost
+            assert daemon.is_ready()
+            assert daemon.stop() == 0
+
+
+def test_a_channel_max_of_one_is_enough(own_node: RabbitNode, names: Names, tmp_path: Path) -> None:
+    own_node.ctl("eval", "application:set_env(rabbit, channel_max, 1).")
+    with DaemonProcess(tmp_path, own_node.url, names, RAW) as daemon:
+        publish(own_node.url, names.exchange, [b"one"])
+        wait_until(lambda: daemon.acked() == 1, "all is acknowledged")
+        assert daemon.log().count("no second channel") == 1
+        assert daemon.metric('logfan_connections_total{outcome="failed"}') == 0
+        assert daemon.stop() == 0
