@@ -276,7 +276,8 @@ def fill_dead_letters(scene: Scene, rng: random.Random) -> None:
 
 
 def delete_dead_letters(scene: Scene, rng: random.Random) -> None:
-    """The dead-letter queue is deleted, once somebody has taken out all that was in it."""
+    """The dead-letter queue is deleted, once somebody has taken out all that was in it. None is on
+    its way meanwhile: what arrives in the moment of the deletion the broker confirms, and drops."""
     queue = f"{scene.names.queue}.dead"
 
     def is_back() -> bool:
@@ -284,7 +285,9 @@ def delete_dead_letters(scene: Scene, rng: random.Random) -> None:
             return waiting(scene.node.url, queue) > 0
         return False
 
+    scene.drain()
     scene.letters += emptied_and_deleted(scene.node.url, scene.names)
+    scene.resume()
     wait_until(is_back, "it is declared anew, and takes letters", 20)
 
 

@@ -156,7 +156,9 @@ def dead_letter_queue_full(stage: Stage) -> Iterator[None]:
     wait_until(lambda: daemon.acked() == 2 * REFUSE + 2, "all but one is acknowledged")
     wait_until(lambda: "troubled" in daemon.sink_troubles(), "its sink is not ready")
     yield
+    daemon.signal(signal.SIGSTOP)  # so that none is on its way
     stage.letters += emptied_and_deleted(url, daemon.names)
+    daemon.signal(signal.SIGCONT)
 
 
 def held_by_a_sink_while_a_letter_waits(stage: Stage) -> None:
