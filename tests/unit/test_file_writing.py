@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import logfan
+from logfan_sinks import file as file_sink
 from logfan_sinks import logfile
 from logfan_sinks.file import _pieces
 from logfan_sinks.logfile import _behind
@@ -594,6 +595,49 @@ def test_a_body_of_16_mib_and_hostile_neighbours_are_a_line_each(tmp_path: Path,
     assert b"first" in lines[0]
     assert b"last" in lines[-2]
     assert lines[-1] == b""
+
+
+@pytest.mark.parametrize("form", ["raw", "text", "json"])
+@pytest.mark.parametrize("path", ["a.log", "{routing_key}.log"])
+def test_a_long_line_is_the_same_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, path: str
+) -> None:
+    batch = [
+        record(body, routing_key=key)
+        for body in (
+            b"",
+            b"a\nb\n",
+            b"\xff",
+            b'{"a":1}',
+            b"[\n1,\r\n 2]\n",
+            b"\xef\xbb\xbf[1]",
+            b"\0",
+        )
+        for key in ("x", "y")
+    ]
+    with opened(tmp_path / "whole" / path, format=form) as sink:
+        deliver(sink, batch)
+    monkeypatch.setattr(file_sink, "LONG_BODY_BYTES", -1)
+    monkeypatch.setattr(file_sink, "_PIECE_BYTES", 5)
+    rotate = {"size": "1GiB"} if "{" in path else None
+    with opened(tmp_path / "pieces" / path, format=form, rotate=rotate) as sink:
+        deliver(sink, batch)
+    whole = {file.name: file.read_bytes() for file in (tmp_path / "whole").iterdir()}
+    assert whole == {file.name: file.read_bytes() for file in (tmp_path / "pieces").iterdir()}
+
+
+def test_a_long_line_that_no_room_would_ever_be_enough_for_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_sink, "LONG_BODY_BYTES", -1)
+    with opened(tmp_path / "a.log") as sink, file_size_limit(12):
+        with pytest.raises(logfan.RecordsRejected) as refused:
+            sink.write([record("0"), record("x" * 50), record("1")])
+        sink.flush()
+    assert dict(refused.value.reasons) == {
+        1: "its line of 51 bytes is longer than a file may become here (12)"
+    }
+    assert bodies(tmp_path / "a.log") == ["0", "1"]
 
 
 def test_close_after_a_failed_open_and_close_twice_do_no_harm(tmp_path: Path) -> None:

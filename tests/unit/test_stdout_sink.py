@@ -12,6 +12,7 @@ import pytest
 
 from logfan import SinkUnavailable
 from logfan.testing import hostile_records, record
+from logfan_sinks import stdout
 from logfan_sinks.stdout import StdoutSink
 
 
@@ -157,6 +158,29 @@ def test_a_raw_body_of_several_lines_is_so_many_entries(
     monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
     sink(format="raw").write([record("error: a\n<0>b\n"), record("")])
     assert pipe.text() == "<3>error: a\n<3><0>b\n<6>\n"
+
+
+@pytest.mark.parametrize("form", ["raw", "text", "json"])
+@pytest.mark.parametrize("kind", sorted(set(hostile_records()) - {"large", "deep json"}))
+def test_a_long_line_is_the_same_in_pieces(
+    pipe: Output, monkeypatch: pytest.MonkeyPatch, form: str, kind: str
+) -> None:
+    built, one = sink(format=form), hostile_records()[kind]
+    os.set_blocking(pipe.read_end, False)
+    built.write([one])
+    whole = os.read(pipe.read_end, 1 << 20)
+    monkeypatch.setattr(stdout, "LONG_BODY_BYTES", -1)
+    monkeypatch.setattr(stdout, "_PIECE_BYTES", 5)
+    built.write([one])
+    assert os.read(pipe.read_end, 1 << 20) == whole
+
+
+def test_a_long_line_on_a_terminal_has_its_level_and_time(
+    terminal: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stdout, "LONG_BODY_BYTES", -1)
+    sink(colour="never").write([record("error: it \x1b broke\n", routing_key="shop")])
+    assert re.fullmatch(r"\d\d:\d\d:\d\d error    shop error: it \\x1b broke\r\n", terminal.text())
 
 
 def test_a_reader_that_went_away_is_told_in_words(
