@@ -237,7 +237,9 @@ class DeadLetters:
                 return
             self._alone = alone
             parcel = self._waiting.popleft()
-            if self._barred and not parcel.refusal.renew:
+            if parcel.refusal.renew and self._settings.queue.type == "exclusive":
+                parcel.end(Unsent("an exclusive queue has no name to publish to"))
+            elif self._barred and not parcel.refusal.renew:
                 parcel.end(Unsent(self._barred))
             else:
                 self._publish(parcel, confirms)

@@ -56,8 +56,8 @@ def test_a_full_dead_letter_queue_hands_no_window_back_and_costs_no_life(
                 names.queue, durable=True,
                 arguments={"x-queue-type": "quorum", "x-delivery-limit": 3},
             )  # fmt: skip
+    make_full(node, dead)
     with daemon_at(tmp_path, node, names, environ=environ) as daemon:
-        make_full(node, dead)
         first = [b"refuse %d" % n if n % 25 == 0 else b"%d" % n for n in range(100)]
         publish(node.url, names.exchange, first)
         wait_until(lambda: daemon.acked() == 96, "all but the refused ones are acknowledged")
@@ -162,8 +162,8 @@ def test_the_consumer_comes_first_where_a_user_may_have_one_connection(
 def test_what_is_refused_while_letters_cannot_be_sent_comes_again_alone_after_a_crash(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
+    make_full(node, f"{names.queue}.dead")
     with daemon_at(tmp_path, node, names) as daemon:
-        make_full(node, f"{names.queue}.dead")
         publish(node.url, names.exchange, [b"one", b"refuse", b"two"])
         wait_until(lambda: daemon.acked() == 2, "the good ones are acknowledged")
         daemon.kill()

@@ -309,6 +309,41 @@ def test_after_an_outage_of_the_dead_letters_the_window_comes_back(trouble: str)
     daemon.kill()
 
 
+def test_without_any_way_for_a_letter_its_record_alone_is_handed_back_and_late() -> None:
+    truth, queue = Truth(), [Message(0, body_of(0, "refuse-a", 24)), Message(1, body_of(1, "", 24))]
+    daemon = Daemon(truth, queue)
+    daemon.connect()
+    daemon.read(10)
+
+    def go_on(seconds: float) -> None:
+        until = truth.time.now + seconds
+        while truth.time.now < until:
+            daemon.work()
+            daemon.post.resolve(works=False)
+            daemon.work()
+            daemon.loop()
+            daemon.turn()
+            truth.time.now += 10.0
+
+    go_on(2 * THIRD)
+    assert daemon.channel is not None
+    assert truth.acked == {1}
+    assert (daemon.channel.nacks, daemon.numbers.requeued) == (0, 0), "that was too early"
+    assert daemon.workers[0].trouble == "1 refused record cannot be dead-lettered: no confirm"
+    go_on(THIRD)
+    assert daemon.channel.nacks == 1
+    for _ in range(3):
+        daemon.read(10)
+        daemon.work()
+        daemon.post.resolve(works=True)
+        daemon.work()
+        daemon.loop()
+        truth.time.now += 40.0
+    assert truth.acked == {0, 1}
+    assert truth.held["a"] == [1]
+    daemon.kill()
+
+
 @pytest.mark.parametrize("longest", [PREFETCH, 0], ids=["in a run", "one by one"])
 def test_what_is_on_its_way_when_a_sink_is_down_for_long_is_handed_back(longest: int) -> None:
     truth, queue = Truth(), [Message(n, body_of(n, "", 12)) for n in range(PREFETCH)]
