@@ -14,7 +14,7 @@ import pytest
 
 from logfan.testing.cluster import RabbitCluster
 from logfan.testing.node import NodeUnavailable, RabbitNode
-from support.broker import Names
+from support.broker import Names, channel
 from support.daemon import DaemonProcess
 from support.steady import SteadyPublisher
 from support.waiting import wait_until
@@ -137,3 +137,25 @@ def test_the_leader_and_the_connected_node_are_killed_and_nothing_confirmed_is_l
     assert len(confirmed) >= 100
     assert losses >= ROUNDS
     assert doubled <= PREFETCH * losses
+
+
+def test_a_queue_whose_node_is_down_is_waited_for(
+    cluster: RabbitCluster, names: Names, tmp_path: Path
+) -> None:
+    """A classic queue lives on one node: 404, and no reason to end."""
+    here, there = cluster.nodes[0], cluster.nodes[1]
+    with channel(there.url) as admin:
+        admin.exchange_declare(names.exchange, "fanout", durable=True)
+        admin.queue_declare(names.queue, durable=True)
+    there.stop()
+    daemon = DaemonProcess(tmp_path, here.url, names, RAW)
+    daemon.start(ready=False)
+    try:
+        wait_until(lambda: "is down or inaccessible" in daemon.log(), "it is told", 30)
+        there.start()
+        daemon.wait_ready(90)
+        assert daemon.stop() == 0
+    finally:
+        daemon.kill()
+        if there.pid is None:
+            there.start()
