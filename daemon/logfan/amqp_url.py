@@ -122,3 +122,11 @@ def _is_special_once_normalised(text: str) -> bool:
         not char.isascii() and any(c in "/?#@:[]%" for c in unicodedata.normalize("NFKC", char))
         for char in text
     )
+
+
+def address_of(url: str) -> str:
+    """`host:port/vhost` of an AMQP URL, without user and password, for people to read."""
+    try:
+        return str(parse(url))
+    except ValueError:
+        return "the broker"

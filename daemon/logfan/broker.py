@@ -54,14 +54,6 @@ class Trouble:
     """The broker cancelled the consumer of a queue that is still there."""
 
 
-def address_of(url: str) -> str:
-    """`host:port/vhost` of an AMQP URL, without user and password, for people to read."""
-    try:
-        return str(amqp_url.parse(url))
-    except ValueError:
-        return "the broker"
-
-
 def parameters(
     url: str, *, heartbeat: float, tls: TlsSettings, instance: str
 ) -> pika.connection.Parameters:

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from logfan.broker import address_of
+from logfan.amqp_url import address_of
 from logfan.setup import Prepared
 
 _MOST_NAMED = 20

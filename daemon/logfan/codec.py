@@ -15,6 +15,8 @@ from typing import Any, Generic, TypeVar
 
 from logfan.api import NO_HEADERS, Properties
 
+REPLAY = "x-logfan-replay"
+"""The sink that a message in the daemon's own queue is meant for, and no other."""
 UNREADABLE = "x-logfan-unreadable"
 """The header that holds the bytes of a field table from where nobody can read it."""
 

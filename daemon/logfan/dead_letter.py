@@ -17,8 +17,9 @@ from pika import exceptions
 from pika.adapters.select_connection import IOLoop
 
 from logfan import packing, topology, wire
+from logfan.amqp_url import address_of
 from logfan.backoff import Backoff
-from logfan.broker import Kind, Trouble, address_of, broker_version, parameters, trouble_of
+from logfan.broker import Kind, Trouble, broker_version, parameters, trouble_of
 from logfan.codec import EncodedProperties
 from logfan.config import Settings
 from logfan.confirms import Confirms

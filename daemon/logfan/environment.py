@@ -8,8 +8,7 @@ import orjson
 from pydantic import BaseModel
 
 from logfan.config import Settings
-from logfan.explain import did_you_mean
-from logfan.faults import Fault
+from logfan.faults import Fault, did_you_mean
 
 PREFIX = "LOGFAN_"
 _BETWEEN = "__"

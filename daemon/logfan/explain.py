@@ -1,13 +1,12 @@
 """pydantic's errors into faults in words: place, value where it is no secret, remedy. Pure."""
 
 import re
-from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from logfan.faults import Fault
+from logfan.faults import Fault, did_you_mean
 from logfan.foreign import cut, hide, line_of, mask
 
 _SECRET_NAME = re.compile(r"pass|secret|token|credential|api_?key|dsn", re.IGNORECASE)
@@ -40,12 +39,6 @@ _WORDS = {
     "too_short": "must not be empty",
     "string_too_short": "must not be empty",
 }
-
-
-def did_you_mean(wrong: str, right: Iterable[str]) -> str:
-    """` Did you mean …?` for a near miss, else an empty string."""
-    near = get_close_matches(wrong[:_NAME_LENGTH], list(right), 1, 0.6)
-    return f'; did you mean "{near[0]}"?' if near else ""
 
 
 def is_secret_name(name: str) -> bool:

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
+
+_NAME_LENGTH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +28,9 @@ class Faults(Exception):
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = tuple(faults)
         super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+def did_you_mean(wrong: str, right: Iterable[str]) -> str:
+    """` Did you mean …?` for a near miss, else an empty string."""
+    near = get_close_matches(wrong[:_NAME_LENGTH], list(right), 1, 0.6)
+    return f'; did you mean "{near[0]}"?' if near else ""

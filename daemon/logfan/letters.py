@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from logfan.api import Properties, Record
-from logfan.codec import UNREADABLE
+from logfan.codec import REPLAY, UNREADABLE
 
 PREFIX = "x-logfan-"
 SINK = "x-logfan-sink"
@@ -21,8 +21,6 @@ FIRST_FAILED_AT = "x-logfan-first-failed-at"
 EXCHANGE = "x-logfan-exchange"
 ROUTING_KEY = "x-logfan-routing-key"
 QUEUE = "x-logfan-queue"
-REPLAY = "x-logfan-replay"
-"""The sink that a message in the daemon's own queue is meant for, and no other."""
 
 PACKED = "x-logfan-packed"
 """See `packing`."""

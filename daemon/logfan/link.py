@@ -13,7 +13,8 @@ from pika import exceptions
 from pika.adapters.select_connection import IOLoop
 
 from logfan import wire
-from logfan.broker import Kind, Trouble, address_of, parameters, trouble_of
+from logfan.amqp_url import address_of
+from logfan.broker import Kind, Trouble, parameters, trouble_of
 from logfan.config import Settings
 from logfan.faults import Faults
 from logfan.foreign import line_of

@@ -27,8 +27,7 @@ import pluggy
 
 from logfan import hookspecs
 from logfan.api import Sink, SinkConfig
-from logfan.explain import did_you_mean
-from logfan.faults import Fault
+from logfan.faults import Fault, did_you_mean
 from logfan.foreign import line_of, text_of, type_name
 
 GROUP = "logfan"

@@ -23,9 +23,9 @@ from logfan.config import (
     read_table,
 )
 from logfan.environment import environment_table, passed_over, variables_by_key, with_variables
-from logfan.explain import did_you_mean, faults_of, shown
+from logfan.explain import faults_of, shown
 from logfan.exposure import exposed, secrets_in
-from logfan.faults import Fault, Faults
+from logfan.faults import Fault, Faults, did_you_mean
 from logfan.foreign import hide, line_of, text_of
 from logfan.permissions import absolute
 from logfan.plugins import SinkKind, discover

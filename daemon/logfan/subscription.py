@@ -14,8 +14,9 @@ from pika import exceptions
 from pika.adapters.select_connection import IOLoop
 
 from logfan import replies, topology, wire
+from logfan.amqp_url import address_of
 from logfan.binding import Binding, Look
-from logfan.broker import Kind, Trouble, address_of, broker_version, trouble_of
+from logfan.broker import Kind, Trouble, broker_version, trouble_of
 from logfan.config import ExchangeSettings, QueueSettings
 from logfan.declaring import Declaring
 from logfan.foreign import line_of

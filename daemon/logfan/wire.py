@@ -16,10 +16,9 @@ from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowAborte
 
 from logfan import memory
 from logfan.api import Properties, Record
-from logfan.codec import decode_properties
+from logfan.codec import REPLAY, decode_properties
 from logfan.frames import LongBody, Run, Stream
 from logfan.holding import Hold
-from logfan.letters import REPLAY
 from logfan.seams import odd_seam
 
 log = logging.getLogger(__name__)

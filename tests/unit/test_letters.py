@@ -12,8 +12,8 @@ from pika import spec
 
 from logfan import packing
 from logfan.api import Properties, Record
-from logfan.codec import UNREADABLE, EncodedProperties, decode_properties, encode_table
-from logfan.letters import REPLAY, SINK, Letter, Refusal, letter_of, replayed
+from logfan.codec import REPLAY, UNREADABLE, EncodedProperties, decode_properties, encode_table
+from logfan.letters import SINK, Letter, Refusal, letter_of, replayed
 from logfan.testing import hostile_records, record
 
 AT = datetime(2026, 11, 24, 12, tzinfo=UTC).timestamp()

@@ -11,10 +11,11 @@ from pika import exceptions
 from prometheus_client.exposition import choose_encoder
 
 from logfan import amqp_url, environment, exposure, foreign, logs, tls, units
-from logfan.broker import address_of, broker_version, trouble_of
+from logfan.amqp_url import address_of
+from logfan.broker import broker_version, trouble_of
 from logfan.config import _toml_hint, parse_listen
-from logfan.explain import did_you_mean, shown
-from logfan.faults import Faults
+from logfan.explain import shown
+from logfan.faults import Faults, did_you_mean
 from logfan.repetition import Repetition
 from logfan.shape import Difference
 from logfan.testing import record

@@ -13,7 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from logfan import foreign, logs, plugins, setup
-from logfan.broker import address_of, parameters, trouble_of
+from logfan.amqp_url import address_of
+from logfan.broker import parameters, trouble_of
 from logfan.cli import main
 from logfan.config import TlsSettings
 from logfan.faults import Faults

@@ -237,7 +237,7 @@ def _sure(survey: "Survey", dead: "DeadQueue", link: "Link") -> bool:
 
 
 def _check_replay(settings: "Settings", sink: str | None) -> None:
-    from logfan.explain import did_you_mean
+    from logfan.faults import did_you_mean
 
     if settings.queue.type == "exclusive":
         raise click.UsageError(

@@ -21,7 +21,7 @@ from logfan.units import format_duration, format_size
 @click.argument("kind", required=False)
 def sinks(config: Path | None, kind: str | None) -> None:
     """List the sink kinds with where each comes from; for one KIND, its options."""
-    from logfan.explain import did_you_mean
+    from logfan.faults import did_you_mean
     from logfan.plugins import discover
 
     directories, disabled, faults = _where(config)
