@@ -31,6 +31,7 @@ from logfan.worker import SinkWorker
 log = logging.getLogger(__name__)
 
 _TURN_SECONDS = 1.0
+_SURELY_EMPTY = 2
 _LEAST_TIMEOUT_SECONDS = 2.0
 """A consumer that is cancelled with messages held for less was not cancelled because of them."""
 _TURNS_UNTOLD = 2
@@ -75,6 +76,8 @@ class Consumer:
         self._ways = 1
         self._stopping = False
         self._closing = False
+        self._emptying = 0
+        """So many looks at the queue must still find it empty before the stop goes on."""
         self._leaving = False
         """A connection that was not subscribed yet is being closed."""
         self.state = "starting"
@@ -274,9 +277,12 @@ class Consumer:
     def on_look(self, look: Look) -> None:
         """See `subscription.Events`."""
         self._numbers.queue_ready = look.messages
+        if self._emptying:
+            self._look_whether_empty(look)
         if look.messages is None and not self.consuming and self._subscription is not None:
-            # Without a consumer the broker does not say that the queue is deleted.
-            self._subscription.lose("the queue is gone; it is declared anew")
+            if not self._stopping:
+                # Without a consumer the broker does not say that the queue is deleted.
+                self._subscription.lose("the queue is gone; it is declared anew")
             return
         if look.rebound:
             self._numbers.rebound += 1
@@ -405,7 +411,25 @@ class Consumer:
             subscription.close(self._left)
         if subscription is not None:
             self.state = "draining"
+            if self._goes_with_us() and subscription.look_often():
+                self._emptying = _SURELY_EMPTY
+                self.state = "consuming the backlog of a queue that goes with its last consumer"
+                log.info("stopping: %s", self.state)
+                return
         self._road.stop()
+
+    def _goes_with_us(self) -> bool:
+        """Whether the queue is deleted once it has no consumer."""
+        shape = self._declared.shape if self._declared is not None else None
+        return shape is not None and shape.auto_delete
+
+    def _look_whether_empty(self, look: Look) -> None:
+        """Stopping: nothing is in the queue any more, twice in a row while we consume."""
+        is_empty = look.messages is None or (look.messages == 0 and self.consuming)
+        self._emptying = self._emptying - 1 if is_empty else _SURELY_EMPTY
+        if not self._emptying:
+            self.state = "draining"
+            self._road.stop()
 
     def _finish(self) -> None:
         self._closing = self._stopping = True

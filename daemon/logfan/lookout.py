@@ -13,6 +13,7 @@ from logfan.declaring import Declaring
 from logfan.topology import Declared
 
 LOOK_SECONDS = 5.0
+_OFTEN_SECONDS = 0.25
 
 
 class Onlooker(Protocol):
@@ -37,6 +38,7 @@ class Lookout:
         self._channel: Any = None
         self._walker: Declaring[Look] | None = None
         self._timer: Any = None
+        self._seconds = LOOK_SECONDS
         self._over = False
 
     def open(self, then: Callable[[], None]) -> None:
@@ -58,6 +60,16 @@ class Lookout:
         if self._channel is not None:
             self._look()
 
+    def often(self) -> bool:
+        """Look now, and four times a second from now on. False where there is no channel for it."""
+        if self._channel is None or self._over:
+            return False
+        self._seconds = _OFTEN_SECONDS
+        if self._timer is not None:
+            self._ioloop.remove_timeout(self._timer)
+        self._look()
+        return True
+
     def stop(self) -> None:
         """Look no more."""
         self._over = True
@@ -68,7 +80,7 @@ class Lookout:
     def _look(self) -> None:
         if self._over or not self._connection.is_open:
             return
-        self._timer = self._ioloop.call_later(LOOK_SECONDS, self._look)
+        self._timer = self._ioloop.call_later(self._seconds, self._look)
         steps = self._binding.look(self._declared)
         if self._walker is not None:
             self._walker.again(steps)

@@ -166,6 +166,10 @@ class Subscription:
         else:
             self._stand_in.begin(seconds, lambda: self.cancel(on_cancelled))
 
+    def look_often(self) -> bool:
+        """Look at the queue several times a second from now on; False where that cannot be."""
+        return self._lookout is not None and self._lookout.often()
+
     def close(self, on_closed: Callable[[], None]) -> None:
         """Close the connection. A broker that does not answer is waited for 3 s, no longer."""
         self._over = True

@@ -1,0 +1,70 @@
+"""A queue that goes with its last consumer: a stop takes its backlog along first."""
+
+import signal
+from pathlib import Path
+
+from logfan.testing.node import RabbitNode
+from support.broker import Names, channel, publish, waiting
+from support.daemon import DaemonProcess
+from support.waiting import wait_until
+
+SLOW = """
+import time
+import logfan
+
+class Slow(logfan.Sink):
+    class Config(logfan.SinkConfig):
+        path: str
+        seconds: float = 0.2
+
+    def write(self, records):
+        time.sleep(self.config.seconds)
+        with open(self.config.path, "ab") as file:
+            file.writelines(record.body[:6] + b"\\n" for record in records)
+
+@logfan.hookimpl
+def register_sinks(register):
+    register("slow", Slow)
+"""
+SINKS = '[sinks.raw]\nkind = "slow"\npath = "raw.log"'
+
+
+def daemon(folder: Path, node: RabbitNode, names: Names, seconds: float = 0.2) -> DaemonProcess:
+    (folder / "plugins").mkdir()
+    (folder / "plugins/slow.py").write_text(SLOW)
+    (folder / "raw.log").touch()
+    sinks = f"{SINKS}\nseconds = {seconds}"
+    return DaemonProcess(folder, node.url, names, sinks, extra="prefetch = 10")
+
+
+def lines(folder: Path) -> list[bytes]:
+    return (folder / "raw.log").read_bytes().splitlines()
+
+
+def test_a_stop_consumes_the_backlog_of_a_queue_that_goes_with_it(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    with channel(node.url) as open_channel:
+        open_channel.exchange_declare(names.exchange, "fanout")
+        open_channel.queue_declare(names.queue, durable=True, auto_delete=True)
+        open_channel.queue_bind(names.queue, names.exchange)
+    with daemon(tmp_path, node, names) as running:
+        publish(node.url, names.exchange, [b"%06d" % number for number in range(100)])
+        wait_until(lambda: len(lines(tmp_path)) > 0, "it has begun")
+        assert waiting(node.url, names.queue) > 0
+        running.signal(signal.SIGTERM)
+        assert running.wait() == 0
+        assert set(lines(tmp_path)) == {b"%06d" % number for number in range(100)}
+
+
+def test_what_was_delivered_is_written_though_its_queue_is_deleted_meanwhile(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    with daemon(tmp_path, node, names, seconds=7.0) as running:  # longer than between two looks
+        publish(node.url, names.exchange, [b"%06d" % number for number in range(10)])
+        wait_until(lambda: running.metric("logfan_in_flight_messages") == 10, "all are in flight")
+        running.signal(signal.SIGTERM)
+        with channel(node.url) as open_channel:
+            open_channel.queue_delete(names.queue)
+        assert running.wait() == 0
+        assert len(lines(tmp_path)) == 10
