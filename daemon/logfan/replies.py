@@ -8,6 +8,7 @@ RESOURCE_ERROR, NOT_ALLOWED, INTERNAL_ERROR = 506, 530, 541
 _PASSING = {LOCKED, RESOURCE_ERROR, INTERNAL_ERROR}
 _ABSENT = re.compile(
     r"is down or inaccessible|has crashed and failed to restart|process is stopped by supervisor"
+    r"|failed to perform operation on queue .{0,600} due to timeout"
 )
 """RabbitMQ's words for a queue that it knows and cannot reach."""
 _LIMIT = re.compile(r"connection limit|connections? .{0,40}limit|number of channels opened")

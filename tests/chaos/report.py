@@ -38,7 +38,7 @@ class Facts:
         growth, long_lives = scene.watcher.growth()
         counts = scene.proxy.counts
         proxy = {name: getattr(counts, name) for name in ("connections", "reset", "held")}
-        notes = ["a cluster of two nodes, the queue on one of them"] if scene.clustered else []
+        notes = ["a cluster of three nodes, the queue on one of them"] if scene.clustered else []
         if scene.disk is None and not scene.clustered:
             notes.append("no small disk could be had (root only), so none was filled")
         return cls(

@@ -1,5 +1,5 @@
 """`make chaos`: the long form. Faults from a printed seed under load, then the verdict; first on
-one node, then, shorter, on a cluster of two.
+one node, then, shorter, on a cluster of three.
 
 `python -m chaos.run [KILLS=200] [SECONDS=1800] [SEED=…] [MESSAGES=1000000] [REPORT=FILE]`. Exits 1
 where anything broke. On a terminal it shows how far it is.
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
         outcomes = [_act(stage, counts, seed, deadline=deadline, messages=messages)]
     file.write_text(report.as_markdown(*outcomes[0]))
     with (
-        RabbitCluster(2) as cluster,
+        RabbitCluster() as cluster,
         scene(
             cluster.nodes[0], rate=500, seed=seed, refuse=REFUSE, plain=True,
             other_urls=cluster.urls[1:],

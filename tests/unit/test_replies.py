@@ -5,6 +5,8 @@ import pytest
 from logfan import replies
 
 HOME = "NOT_FOUND - home node 'rabbit@b' of durable queue 'q' in vhost '/' is down or inaccessible"
+# The same on RabbitMQ 4.0, after 74 seconds.
+UNANSWERED = "NOT_FOUND - failed to perform operation on queue 'q' in vhost '/' due to timeout"
 TIMED_OUT = (
     "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out. Timeout value used: "
     "5000 ms. This timeout value can be configured, see consumers doc guide to learn more"
@@ -20,6 +22,7 @@ CHANNELS = (
     ("code", "text", "passes"),
     [
         (404, HOME, True),
+        (404, UNANSWERED, True),
         (404, "NOT_FOUND - queue 'q' in vhost '/' has crashed and failed to restart", True),
         (404, "NOT_FOUND - no queue 'q' in vhost '/'", False),
         (403, "ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use", True),
