@@ -27,7 +27,7 @@ BACK_SECONDS = 10.0
 _PATIENCE_SECONDS = 60.0
 _DRAIN_SECONDS = 120.0
 _LOOK_SECONDS = 0.03
-_SHARE_PLAIN = 0.25
+SHARE_PLAIN = 0.25
 """Of the load, what is published without `mandatory`."""
 EXIT_INTERNAL = 70
 
@@ -268,7 +268,7 @@ def scene(
             )  # fmt: skip
             return stack.enter_context(load)
 
-        share = _SHARE_PLAIN if plain else 0.0
+        share = SHARE_PLAIN if plain else 0.0
         load = publisher(rate * (1 - share), plain=False)
         unsure = publisher(rate * share, plain=True) if plain else None
         watcher = stack.enter_context(Watcher(daemon))
