@@ -15,9 +15,9 @@ if TYPE_CHECKING:
         SinkConfig,
         SinkUnavailable,
     )
-    from logfan.envelope import json_lines, json_pieces
+    from logfan.config.units import Duration, Size
     from logfan.hookspecs import hookimpl
-    from logfan.units import Duration, Size
+    from logfan.json_format import json_lines, json_pieces
 
 __version__: str
 """The version of the installed distribution."""
@@ -37,11 +37,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Duration": "logfan.units",
-    "Size": "logfan.units",
+    "Duration": "logfan.config.units",
+    "Size": "logfan.config.units",
     "hookimpl": "logfan.hookspecs",
-    "json_lines": "logfan.envelope",
-    "json_pieces": "logfan.envelope",
+    "json_lines": "logfan.json_format",
+    "json_pieces": "logfan.json_format",
 }
 
 

@@ -22,9 +22,9 @@ from logfan.charsets import (
     pieces_of,
     text_of,
 )
-from logfan.encodings import codings, decode
-from logfan.threads import OwnThread
-from logfan.trees import LONG, SMALL_BYTES, TIMES_MAX, Odd, parse
+from logfan.compression import codings, decode
+from logfan.json_trees import LONG, SMALL_BYTES, TIMES_MAX, Odd, parse
+from logfan.runtime.threads import OwnThread
 
 UNPARSED = object()
 """In the place of a body that nobody parsed yet."""

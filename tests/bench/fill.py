@@ -12,9 +12,9 @@ from pathlib import Path
 import pika
 
 from bench.bodies import NUMBER_AT, NUMBER_DIGITS, STAMP_AT, STAMP_DIGITS
-from logfan.config import Settings
-from logfan.link import Link
-from logfan.publish import Window
+from logfan.amqp.blocking import Link
+from logfan.amqp.publisher import Window
+from logfan.config.settings import Settings
 
 
 def main(arguments: Sequence[str]) -> None:

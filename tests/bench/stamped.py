@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from logfan.amqp.subscription import Subscription
 from logfan.cli import main as logfan
-from logfan.subscription import Subscription
 
 
 def main(arguments: Sequence[str]) -> None:

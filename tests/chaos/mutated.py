@@ -37,13 +37,13 @@ def ack_before_flush() -> None:
 
         return early
 
-    _patch("logfan.worker", "SinkWorker.submit", make)
+    _patch("logfan.pipeline.worker", "SinkWorker.submit", make)
 
 
 @_defect
 def watermark_past_an_open_batch() -> None:
     """The ack names the newest tag that was delivered, whatever is still owed."""
-    from logfan.ledger import Ack
+    from logfan.pipeline.in_flight import Ack
 
     def make(advance: Any) -> Any:
         def past(ledger: Any) -> Any:
@@ -54,13 +54,13 @@ def watermark_past_an_open_batch() -> None:
 
         return past
 
-    _patch("logfan.ledger", "Ledger.advance", make)
+    _patch("logfan.pipeline.in_flight", "Ledger.advance", make)
 
 
 @_defect
 def old_generation_acked() -> None:
     """A settlement that comes after its channel was lost is acknowledged on the new channel."""
-    from logfan.ledger import Ack
+    from logfan.pipeline.in_flight import Ack
 
     stale: list[Any] = []
 
@@ -79,8 +79,8 @@ def old_generation_acked() -> None:
 
         return acked
 
-    _patch("logfan.ledger", "Ledger.settle", make_settle)
-    _patch("logfan.ledger", "Ledger.advance", make_advance)
+    _patch("logfan.pipeline.in_flight", "Ledger.settle", make_settle)
+    _patch("logfan.pipeline.in_flight", "Ledger.advance", make_advance)
 
 
 @_defect
@@ -97,7 +97,7 @@ def dead_letter_without_confirm() -> None:
 
         return trusting
 
-    _patch("logfan.dead_letter", "DeadLetters.send", make)
+    _patch("logfan.dead_letters.publisher", "DeadLetters.send", make)
 
 
 @_defect
@@ -112,9 +112,9 @@ def late_confirm_counted() -> None:
 
         return noted
 
-    _patch("logfan.confirms", "Confirms.begin", make_begin)
+    _patch("logfan.amqp.confirms", "Confirms.begin", make_begin)
     _patch(
-        "logfan.confirms", "Confirms._confirmed",
+        "logfan.amqp.confirms", "Confirms._confirmed",
         lambda confirmed: lambda _, frame: confirmed(newest[0], frame),
     )  # fmt: skip
 
@@ -129,7 +129,7 @@ def dead_letter_trouble_hands_back() -> None:
 
         return hands_back
 
-    _patch("logfan.road", "Road._look_at_aside", make)
+    _patch("logfan.pipeline.dispatcher", "Road._look_at_aside", make)
 
 
 @_defect
@@ -152,7 +152,7 @@ def dead_letter_trouble_writes_again() -> None:
 
         return offered_again
 
-    _patch("logfan.rescue", "Rescue._put_aside", make)
+    _patch("logfan.pipeline.recovery", "Rescue._put_aside", make)
 
 
 @_defect
@@ -165,7 +165,7 @@ def ack_past_what_stands_aside() -> None:
 
         return past
 
-    _patch("logfan.road", "Road._acknowledge_around", make)
+    _patch("logfan.pipeline.dispatcher", "Road._acknowledge_around", make)
 
 
 @_defect
@@ -179,14 +179,14 @@ def not_bound_again() -> None:
 
         return idle
 
-    _patch("logfan.binding", "Binding._bind", make)
+    _patch("logfan.amqp.binding", "Binding._bind", make)
 
 
 @_defect
 def dead_thread_unnoticed() -> None:
     """A sink's thread that ends unasked is no fault: the rest looks alive."""
-    _patch("logfan.threads", "OwnThread.fault", lambda _: property(lambda _: None))
-    _patch("logfan.threads", "OwnThread._end", lambda _: lambda *_: None)
+    _patch("logfan.runtime.threads", "OwnThread.fault", lambda _: property(lambda _: None))
+    _patch("logfan.runtime.threads", "OwnThread._end", lambda _: lambda *_: None)
 
 
 @_defect
@@ -212,7 +212,7 @@ def failed_batch_dropped() -> None:
 
         return careless
 
-    _patch("logfan.handle", "SinkHandle.offer", make)
+    _patch("logfan.pipeline.sink_runner", "SinkHandle.offer", make)
 
 
 def main(arguments: Sequence[str]) -> None:

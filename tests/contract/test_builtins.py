@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 
 from logfan.api import Sink
-from logfan.plugins import discover
+from logfan.plugins.discovery import discover
 from logfan.testing.conformance import SinkConformance
 
 KINDS = {kind: found.cls for kind, found in discover([], []).kinds.items()}

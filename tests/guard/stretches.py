@@ -12,18 +12,19 @@ from typing import Any, cast
 
 from guard.counting import Counter, Counts
 from guard.messages import AT, CHANNEL, RECORDS_A_READ, batches, messages, reads
-from logfan import Record, Sink, SinkConfig, wire
-from logfan.backoff import Backoff
-from logfan.clock import SYSTEM_CLOCK
-from logfan.codec import decode_properties
-from logfan.config import RabbitmqSettings, Settings, SinkSettings
-from logfan.frames import Run, Stream
-from logfan.ledger import Batch
-from logfan.metrics import ConsumerNumbers, SinkNumbers
-from logfan.road import Road
-from logfan.subscription import Subscription
-from logfan.topology import Declared
-from logfan.worker import Limits, SinkWorker
+from logfan import Record, Sink, SinkConfig
+from logfan.amqp import connection
+from logfan.amqp.delivery_parser import Run, Stream
+from logfan.amqp.subscription import Subscription
+from logfan.amqp.topology import Declared
+from logfan.amqp_properties import decode_properties
+from logfan.config.settings import RabbitmqSettings, Settings, SinkSettings
+from logfan.pipeline.dispatcher import Road
+from logfan.pipeline.in_flight import Batch
+from logfan.pipeline.worker import Limits, SinkWorker
+from logfan.runtime.backoff import Backoff
+from logfan.runtime.clock import SYSTEM_CLOCK
+from logfan.telemetry.metrics import ConsumerNumbers, SinkNumbers
 from logfan_sinks.file import FileSink
 from logfan_sinks.metrics import MetricsSink
 from support.readers import Reader
@@ -66,7 +67,7 @@ class _Wired(Reader):
 
     def __init__(self, road: Road) -> None:
         self._road = road
-        super().__init__(wire.Connection, Scene(CHANNEL, _TAG, "plain", company=False))
+        super().__init__(connection.Connection, Scene(CHANNEL, _TAG, "plain", company=False))
         road.begin(cast(Subscription, self), Declared("q"))
 
     @property

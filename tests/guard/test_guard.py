@@ -19,9 +19,9 @@ from guard.flood import Flood
 from guard.messages import READ_BYTES, RECORDS_A_READ
 from guard.one_batch import MARK, RECORDS
 from guard.stretches import STRETCHES
-from logfan.config import RabbitmqSettings, Settings, SinkSettings
-from logfan.consumer import Consumer
-from logfan.metrics import ConsumerNumbers
+from logfan.config.settings import RabbitmqSettings, Settings, SinkSettings
+from logfan.pipeline.consumer import Consumer
+from logfan.telemetry.metrics import ConsumerNumbers
 from support.tracer import tracer
 from support.waiting import wait_until
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from logfan import wire
-from logfan.letters import Letter
+from logfan.amqp import connection
+from logfan.dead_letters.letter import Letter
 from logfan.testing.node import RabbitNode
 from support.broker import Names, channel, publish, waiting
 from support.daemon import DaemonProcess
@@ -357,7 +357,7 @@ def test_a_message_near_its_last_return_is_dead_lettered_before_it_is_dropped(
         with channel(node.url) as admin:
             for _ in range(2):
                 _, properties, body = admin.basic_get(f"{names.queue}.dead", auto_ack=True)
-                letters.append(Letter(body, wire.to_properties(properties)))
+                letters.append(Letter(body, connection.to_properties(properties)))
         assert {letter.sink for letter in letters} == {"raw", "moody"}
         assert {letter.body for letter in letters} == {b"kills"}
         assert all("delivered 4 times before" in letter.reason for letter in letters)

@@ -9,8 +9,8 @@ from typing import Any
 import pika
 import pytest
 
-from logfan import wire
-from logfan.letters import Letter
+from logfan.amqp import connection
+from logfan.dead_letters.letter import Letter
 from logfan.testing.node import RabbitNode
 from support.broker import Names, channel, publish, waiting
 from support.daemon import DaemonProcess
@@ -66,7 +66,7 @@ def letters_in(node: RabbitNode, queue: str) -> list[Letter]:
             method, properties, body = admin.basic_get(queue, auto_ack=True)
             if method is None:
                 return found
-            found.append(Letter(body, wire.to_properties(properties)))
+            found.append(Letter(body, connection.to_properties(properties)))
 
 
 def lines(path: Path) -> list[bytes]:

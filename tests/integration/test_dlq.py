@@ -15,9 +15,10 @@ import pika
 import pytest
 from click.testing import CliRunner, Result
 
-from logfan import packing, wire
+from logfan.amqp import connection
 from logfan.cli import main
-from logfan.letters import Letter, replayed
+from logfan.dead_letters import header_overflow
+from logfan.dead_letters.letter import Letter, replayed
 from logfan.testing import hostile_records, record
 from logfan.testing.node import RabbitNode
 from support.broker import Names, channel, waiting
@@ -263,12 +264,12 @@ def test_a_replay_goes_whole_to_the_daemons_queue_for_its_sink_alone(operator: O
     ]
     assert "nothing consumes queue" in done.stderr
     parameters = pika.URLParameters(operator.url)
-    opened = pika.BlockingConnection(parameters, _impl_class=wire.Connection)
+    opened = pika.BlockingConnection(parameters, _impl_class=connection.Connection)
     try:
         reader = opened.channel()
         for one in records:
             method, raw, body = reader.basic_get(operator.names.queue, auto_ack=True)
-            letter = packing.unpacked(Letter(body, wire.to_properties(raw)))
+            letter = header_overflow.unpacked(Letter(body, connection.to_properties(raw)))
             arrived = record(
                 letter.body, exchange=method.exchange,
                 headers=letter.properties.headers,
@@ -283,7 +284,7 @@ def test_a_replay_goes_whole_to_the_daemons_queue_for_its_sink_alone(operator: O
             assert (original.expiration, original.timestamp) == (
                 one.properties.expiration, one.properties.timestamp,
             )  # fmt: skip
-            assert wire.to_properties(raw).delivery_mode == 2
+            assert connection.to_properties(raw).delivery_mode == 2
     finally:
         opened.close()
     assert bodies(operator.url, operator.dead) == numbered(2)

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from logfan import __version__
-from logfan.health import HANGS_AFTER_SECONDS
+from logfan.telemetry.sink_health import HANGS_AFTER_SECONDS
 from logfan.testing.node import RabbitNode
 from support.broker import Names, publish
 from support.daemon import DaemonProcess

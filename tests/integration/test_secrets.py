@@ -15,8 +15,8 @@ from urllib.parse import quote
 
 import pytest
 
+from logfan.config.loader import prepare
 from logfan.faults import Faults
-from logfan.setup import prepare
 from logfan.testing.node import RabbitNode, free_port
 from support.broker import Names
 from support.daemon import DaemonProcess
@@ -304,7 +304,7 @@ def test_a_url_that_pika_alone_refuses_is_told_without_the_password(
 
 def test_an_internal_fault_is_told_without_the_password(tmp_path: Path) -> None:
     program = (
-        "import sys, logfan.subscription as s\n"
+        "import sys, logfan.amqp.subscription as s\n"
         "def broken(self, *, url, parameters, **rest): raise RuntimeError(f'{parameters} {url}')\n"
         "s.Subscription.__init__ = broken\n"
         "from logfan.cli import main; main(['run'])\n"

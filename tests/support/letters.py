@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
-from logfan import packing
+from logfan.amqp_properties import EncodedProperties
 from logfan.api import Record
-from logfan.codec import EncodedProperties
-from logfan.letters import Refusal, letter_of
+from logfan.dead_letters import header_overflow
+from logfan.dead_letters.letter import Refusal, letter_of
 from support.broker import Names, channel
 
 NOON = 1_795_521_600.0
@@ -29,7 +29,7 @@ def bury(
             opened.queue_declare(name, durable=True, arguments={"x-queue-type": kind})
         for record in records:
             refusal = Refusal(record, sink, reason, 3, at)
-            letter = packing.packed(letter_of(refusal, queue or names.queue), 131_072)
+            letter = header_overflow.packed(letter_of(refusal, queue or names.queue), 131_072)
             opened.basic_publish(
                 "", f"{names.queue}.dead", letter.body, EncodedProperties(letter.properties)
             )

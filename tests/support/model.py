@@ -14,11 +14,11 @@ from typing import Any
 
 from pika import spec
 
+from logfan.amqp.delivery_parser import Run
+from logfan.amqp.stream_detection import Receiver
+from logfan.amqp.topology import Declared
 from logfan.api import Properties, Record, RecordsRejected, Sink, SinkConfig, SinkUnavailable
-from logfan.frames import Run
-from logfan.letters import Refusal, Unsent
-from logfan.stream_watch import Receiver
-from logfan.topology import Declared
+from logfan.dead_letters.letter import Refusal, Unsent
 from support.strands import Strand, Time
 
 REQUIRED = ("a", "b")

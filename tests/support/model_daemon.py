@@ -5,15 +5,15 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from logfan.backoff import Backoff
-from logfan.brake import HOLD_SECONDS
-from logfan.config import RabbitmqSettings, Settings, SinkSettings
-from logfan.frames import Run
-from logfan.ledger import Batch
-from logfan.metrics import ConsumerNumbers, SinkNumbers
-from logfan.road import _CLOSED, Road
-from logfan.topology import Declared
-from logfan.worker import Limits, SinkWorker
+from logfan.amqp.delivery_parser import Run
+from logfan.amqp.topology import Declared
+from logfan.config.settings import RabbitmqSettings, Settings, SinkSettings
+from logfan.pipeline.backpressure import HOLD_SECONDS
+from logfan.pipeline.dispatcher import _CLOSED, Road
+from logfan.pipeline.in_flight import Batch
+from logfan.pipeline.worker import Limits, SinkWorker
+from logfan.runtime.backoff import Backoff
+from logfan.telemetry.metrics import ConsumerNumbers, SinkNumbers
 from support.model import (
     BUDGET,
     REQUIRED,

@@ -2,8 +2,8 @@
 
 from hypothesis import strategies as st
 
+from logfan.amqp_properties import EncodedProperties
 from logfan.api import NO_HEADERS, Properties
-from logfan.codec import EncodedProperties
 
 IDS = st.one_of(st.none(), st.text(max_size=8), st.sampled_from(["", "é" * 120, "\udcff", "a"]))
 TIMES = st.one_of(st.none(), st.integers(0, 2**64 - 1))

@@ -14,8 +14,8 @@ import pika
 from pika import frame, spec
 from pika.channel import Channel
 
-from logfan import wire
-from logfan.frames import Run
+from logfan.amqp import connection as wire
+from logfan.amqp.delivery_parser import Run
 from support.wire_bytes import REPLAYED, Case, Scene
 
 AT = 1_795_521_600.0

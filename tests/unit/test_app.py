@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from logfan import pipeline
-from logfan.app import Daemon
-from logfan.setup import prepare
+from logfan.config.loader import prepare
+from logfan.daemon import Daemon
+from logfan.pipeline import assembly
 from support.waiting import wait_until
 
 HANGING = '''
@@ -101,7 +101,7 @@ class Running:
 def test_a_hanging_sink_feeds_no_watchdog_and_a_working_one_does(
     tmp_path: Path, systemd: Systemd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "HANG_SECONDS", 0.01)
+    monkeypatch.setattr(assembly, "HANG_SECONDS", 0.01)
     one = daemon(tmp_path, systemd, "hang")
     sink: Any = one._pipeline.workers[0]._handle._sink
     running = Running(one)

@@ -1,6 +1,6 @@
 """When to try again."""
 
-from logfan.backoff import Backoff
+from logfan.runtime.backoff import Backoff
 
 
 def test_delays_double_up_to_the_maximum() -> None:

@@ -1,6 +1,6 @@
 """Reading waits while the budget is nearly full, and never for long."""
 
-from logfan.brake import HOLD_SECONDS, Brake
+from logfan.pipeline.backpressure import HOLD_SECONDS, Brake
 
 
 class Wire:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from logfan.broker import Kind, Trouble
-from logfan.changes import changed_keys, elsewhere, left_behind, named
-from logfan.reconnect import Patience
-from logfan.setup import Prepared, prepare
+from logfan.amqp.failures import Kind, Trouble
+from logfan.amqp.reconnect import Patience
+from logfan.config.changes import changed_keys, elsewhere, left_behind, named
+from logfan.config.loader import Prepared, prepare
 
 SINK = '[sinks.a]\nkind = "file"\npath = "a.log"\n'
 OTHER = '[rabbitmq]\nurls = ["amqp://bob:s3cret@other"]\n'

@@ -3,8 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logfan.api import Properties
-from logfan.codec import (
+from logfan.amqp_properties import (
     _MOST_KNOWN,
     _MOST_SHAPES,
     Known,
@@ -12,6 +11,7 @@ from logfan.codec import (
     _known,
     decode_properties,
 )
+from logfan.api import Properties
 from support.properties import DAMAGED, PROPERTIES, encoded
 
 

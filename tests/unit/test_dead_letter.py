@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from pika import spec
 
-from logfan.config import RabbitmqSettings, Settings, SinkSettings
-from logfan.dead_letter import DeadLetters, Sending
-from logfan.letters import Refusal
-from logfan.link import Link
-from logfan.publish import Window
+from logfan.amqp.blocking import Link
+from logfan.amqp.publisher import Window
+from logfan.config.settings import RabbitmqSettings, Settings, SinkSettings
+from logfan.dead_letters.letter import Refusal
+from logfan.dead_letters.publisher import DeadLetters, Sending
 from logfan.testing import record
 from support.scripted import Peer, ScriptedBroker
 from support.waiting import wait_until

@@ -15,8 +15,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logfan import api, encodings
-from logfan.encodings import EXEMPT_BYTES, MAX_BYTES, MAX_RATIO, codings, decode
+from logfan import api, compression
+from logfan.compression import EXEMPT_BYTES, MAX_BYTES, MAX_RATIO, codings, decode
 from logfan.testing import record
 
 TEXT = b'{"level":"info","message":"hello"}'
@@ -201,7 +201,7 @@ def test_a_bomb_never_holds_more_than_the_cap(name: str) -> None:
     """A stream of zeros, and 400 kB more so that only the cap on the size can stop it."""
     program = textwrap.dedent("""
         import resource, sys, zlib, zstandard
-        from logfan.encodings import decode
+        from logfan.compression import decode
         if sys.argv[1] == "gzip":
             packer = zlib.compressobj(wbits=31)
             bomb = b"".join([packer.compress(bytes(1 << 20)) for _ in range(256)])
@@ -232,7 +232,7 @@ def test_a_bomb_never_holds_more_than_the_cap(name: str) -> None:
 
 def test_a_record_is_decoded_once_for_all_sinks(monkeypatch: pytest.MonkeyPatch) -> None:
     count = 0
-    real = encodings.decode
+    real = compression.decode
 
     def counted(body: bytes, names: tuple[str, ...]) -> bytes:
         nonlocal count

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from logfan.environment import environment_table, passed_over
+from logfan.config.environment import environment_table, passed_over
 
 READ: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     "nothing of ours": ({"PATH": "/bin", "LOGFAN_CONFIG": "x.toml"}, {}),

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from logfan import permissions
-from logfan.setup import prepare
+from logfan.config import file_permissions
+from logfan.config.loader import prepare
 from support.certificates import Authority
 
 SINK = '[sinks.a]\nkind = "stdout"\n'
@@ -70,7 +70,7 @@ def test_private_keys_are_secrets_and_certificates_are_not(tmp_path: Path) -> No
         f"[http.tls]\n{pair.toml}",
     )
     assert said.splitlines() == [
-        f"{key}: {file} may be read by everybody; {permissions.remedy(file)}"
+        f"{key}: {file} may be read by everybody; {file_permissions.remedy(file)}"
         for key, file in (("rabbitmq.tls.cert_file", both), ("http.tls.key_file", pair.key))
     ]
 
@@ -132,7 +132,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> str:
     """A user that every Debian has stands for the service's; root looks at its files."""
     if os.geteuid() != 0:
         pytest.skip("only root checks for another user")
-    monkeypatch.setattr(permissions, "SERVICE", "games")
+    monkeypatch.setattr(file_permissions, "SERVICE", "games")
     return grp.getgrgid(pwd.getpwnam("games").pw_gid).gr_name
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import logfan
-from logfan.setup import prepare
+from logfan.config.loader import prepare
 from logfan_sinks.file import FileSink
 from logfan_sinks.paths import PathTemplate, dotted, safe_name
 from support.files import NOON, deliver, opened, record

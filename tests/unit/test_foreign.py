@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from logfan import foreign
+from logfan.runtime import foreign_text
 
 
 class Hostile(Exception):
@@ -38,13 +38,15 @@ class Own(str):
 @pytest.mark.parametrize("error", [Hostile(), NoString()])
 def test_a_text_that_cannot_be_had_becomes_the_name_of_the_type(error: Exception) -> None:
     name = type(error).__name__
-    assert foreign.text_of(error) == f"{name} (its text cannot be read)"
-    assert foreign.line_of(error) == foreign.describe(error) == foreign.text_of(error)
+    assert foreign_text.text_of(error) == f"{name} (its text cannot be read)"
+    assert (
+        foreign_text.line_of(error) == foreign_text.describe(error) == foreign_text.text_of(error)
+    )
 
 
 def test_a_string_of_a_type_of_its_own_is_taken_as_plain_text() -> None:
-    assert foreign.text_of(Own("abc")) == "abc"
-    assert type(foreign.text_of(Own("abc"))) is str
+    assert foreign_text.text_of(Own("abc")) == "abc"
+    assert type(foreign_text.text_of(Own("abc"))) is str
 
 
 class Meta(type):
@@ -81,18 +83,18 @@ def raised(error: BaseException, depth: int = 0) -> BaseException:
 
 
 def test_a_class_may_be_as_hostile_as_it_likes() -> None:
-    assert foreign.type_name(Nameless()) == "Nameless"
-    assert foreign.describe(Nameless()).startswith("Nameless: xxx")
-    text = foreign.traceback_of(raised(Nameless()))
+    assert foreign_text.type_name(Nameless()) == "Nameless"
+    assert foreign_text.describe(Nameless()).startswith("Nameless: xxx")
+    text = foreign_text.traceback_of(raised(Nameless()))
     assert text.startswith("Traceback (most recent call last):\n")
     assert "Nameless: xxx" in text
-    assert len(text) <= foreign.TRACEBACK_CHARACTERS
+    assert len(text) <= foreign_text.TRACEBACK_CHARACTERS
 
 
 def test_a_traceback_shows_what_it_came_from() -> None:
     second = ValueError("second")
     second.__cause__ = raised(KeyError("first"))
-    text = foreign.traceback_of(raised(second))
+    text = foreign_text.traceback_of(raised(second))
     at = [text.index(f"{name}Error: ") for name in ("Key", "Value")]
     assert at[0] < text.index("was the direct cause of") < at[1]
     assert "in fail\n    raise error\nKeyError: 'first'" in text
@@ -108,26 +110,26 @@ def test_a_traceback_never_raises_and_has_a_bound(error: BaseException) -> None:
         link = ValueError(f"link {n}")
         link.__context__, last = last, link
     for one in (error, last, BaseExceptionGroup("many", [error] * 10_000)):
-        text = foreign.traceback_of(one)
-        assert len(text) <= foreign.TRACEBACK_CHARACTERS
+        text = foreign_text.traceback_of(one)
+        assert len(text) <= foreign_text.TRACEBACK_CHARACTERS
         text.encode()
 
 
 def test_a_text_is_cut_where_it_is_taken() -> None:
-    text = foreign.text_of(ValueError("x" * (100 << 20)))
-    assert len(text) == foreign.REASON_CHARACTERS
+    text = foreign_text.text_of(ValueError("x" * (100 << 20)))
+    assert len(text) == foreign_text.REASON_CHARACTERS
     assert text.endswith("x…")
-    assert len(foreign.describe(ValueError("y" * 5000))) == foreign.REASON_CHARACTERS
-    assert foreign.line_of("a\n\n b", 10) == "a b"
+    assert len(foreign_text.describe(ValueError("y" * 5000))) == foreign_text.REASON_CHARACTERS
+    assert foreign_text.line_of("a\n\n b", 10) == "a b"
 
 
 def test_a_lone_surrogate_is_escaped() -> None:
-    assert foreign.describe(ValueError("a\ud800b")) == "ValueError: a\\ud800b"
-    foreign.text_of("\udcff" * 5000).encode()
+    assert foreign_text.describe(ValueError("a\ud800b")) == "ValueError: a\\ud800b"
+    foreign_text.text_of("\udcff" * 5000).encode()
 
 
 def test_an_error_without_a_text_is_its_name() -> None:
-    assert foreign.describe(ValueError()) == "ValueError"
+    assert foreign_text.describe(ValueError()) == "ValueError"
 
 
 @pytest.mark.parametrize(
@@ -141,11 +143,11 @@ def test_an_error_without_a_text_is_its_name() -> None:
     ],
 )
 def test_user_and_password_of_every_url_are_hidden(text: str, masked: str) -> None:
-    assert foreign.mask(text) == masked
+    assert foreign_text.mask(text) == masked
 
 
 @pytest.mark.parametrize("text", ["://" * 700_000, "://a " * 400_000 + "@", "://" * 700_000 + " @"])
 def test_masking_takes_linear_time(text: str) -> None:
     began = time.process_time()
-    foreign.mask(text)
+    foreign_text.mask(text)
     assert time.process_time() - began < 2.0

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
+from logfan.amqp.delivery_parser import Stream
+from logfan.amqp_properties import decode_properties
 from logfan.api import Properties
-from logfan.codec import decode_properties
-from logfan.frames import Stream
 from support import wire_bytes as wire
 
 TAG, CHANNEL, AT = "ctag1.9f", 5, 1_795_521_600.25

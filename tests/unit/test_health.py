@@ -9,11 +9,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from logfan.api import Properties, Record, Sink, SinkConfig, SinkUnavailable
-from logfan.backoff import Backoff
-from logfan.health import HANGS_AFTER_SECONDS, Health, Reminders, duration
-from logfan.ledger import Ledger
-from logfan.metrics import LogfanCollector, Numbers
-from logfan.worker import Limits, SinkWorker
+from logfan.pipeline.in_flight import Ledger
+from logfan.pipeline.worker import Limits, SinkWorker
+from logfan.runtime.backoff import Backoff
+from logfan.telemetry.metrics import LogfanCollector, Numbers
+from logfan.telemetry.sink_health import HANGS_AFTER_SECONDS, Health, Reminders, duration
 from support.waiting import wait_until
 
 

@@ -13,8 +13,8 @@ from pika.adapters.select_connection import IOLoop
 from pika.adapters.utils import io_services_utils as transports
 from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
 
-from logfan import wire
-from logfan.holding import Hold
+from logfan.amqp import connection as wire
+from logfan.amqp.read_pause import Hold
 from support.certificates import Authority
 from support.readers import Reader
 from support.waiting import wait_until

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from logfan.cli import main
 from logfan.faults import Fault
-from logfan.plugins import discover
+from logfan.plugins.discovery import discover
 
 TOP = "import logfan\n"
 SINK = "class S(logfan.Sink):\n    def write(self, records): pass\n"

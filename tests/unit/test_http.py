@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from logfan.http import HttpServer, ListenError
-from logfan.metrics import LogfanCollector, Numbers
+from logfan.telemetry.http_server import HttpServer, ListenError
+from logfan.telemetry.metrics import LogfanCollector, Numbers
 from logfan.testing import debian, record
 from logfan_sinks.metrics import MetricsSink
 

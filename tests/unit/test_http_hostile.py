@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from logfan.http import HttpServer
-from logfan.http_connections import Limits
+from logfan.telemetry.http_connections import Limits
+from logfan.telemetry.http_server import HttpServer
 from support.certificates import Authority, Pair
 from support.waiting import wait_until
 

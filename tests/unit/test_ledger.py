@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from logfan.api import Properties, Record
-from logfan.ledger import Batch, Ledger
+from logfan.pipeline.in_flight import Batch, Ledger
 
 
 def records(count: int) -> tuple[Record, ...]:

@@ -10,10 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika import spec
 
-from logfan import packing
+from logfan.amqp_properties import (
+    REPLAY,
+    UNREADABLE,
+    EncodedProperties,
+    decode_properties,
+    encode_table,
+)
 from logfan.api import Properties, Record
-from logfan.codec import REPLAY, UNREADABLE, EncodedProperties, decode_properties, encode_table
-from logfan.letters import SINK, Letter, Refusal, letter_of, replayed
+from logfan.dead_letters import header_overflow
+from logfan.dead_letters.letter import SINK, Letter, Refusal, letter_of, replayed
 from logfan.testing import hostile_records, record
 
 AT = datetime(2026, 11, 24, 12, tzinfo=UTC).timestamp()
@@ -25,10 +31,10 @@ def refused(one: Record) -> Letter:
 
 def over_the_wire(letter: Letter, frame_max: int = 131_072) -> Letter:
     """As pika decodes what we encoded, in one frame of that size."""
-    packed = packing.packed(letter, frame_max)
+    packed = header_overflow.packed(letter, frame_max)
     raw = b"".join(EncodedProperties(packed.properties).encode())
     assert len(raw) + 20 <= frame_max
-    return packing.unpacked(Letter(packed.body, decode_properties(raw)))
+    return header_overflow.unpacked(Letter(packed.body, decode_properties(raw)))
 
 
 def test_it_says_what_happened_and_where_it_came_from() -> None:
@@ -94,7 +100,7 @@ FRAMES = (4096, 8192, 131_072)
 def test_headers_that_leave_no_room_in_their_frame_travel_before_the_body(frame_max: int) -> None:
     headers = {f"h{n}": "v" * 1000 for n in range(130)}
     one = record("body", headers=headers)
-    packed = packing.packed(refused(one), frame_max)
+    packed = header_overflow.packed(refused(one), frame_max)
     assert len(b"".join(EncodedProperties(packed.properties).encode())) < 4096
     assert packed.properties.headers[SINK] == "archive"
     letter = over_the_wire(refused(one), frame_max)
@@ -150,15 +156,15 @@ def test_a_forged_mark_of_packing_is_not_trusted(mark: object) -> None:
     by_hand = refused(record(body))
     headers = {**by_hand.properties.headers, "x-logfan-packed": mark}
     forged = Letter(body, by_hand.properties._replace(headers=headers))
-    assert packing.unpacked(forged).body == body
-    assert over_the_wire(packing.unpacked(forged).replay(), 4096).body == body
+    assert header_overflow.unpacked(forged).body == body
+    assert over_the_wire(header_overflow.unpacked(forged).replay(), 4096).body == body
 
 
 def test_letters_that_were_packed_before_there_was_a_check_value_are_read() -> None:
     table = encode_table({"old": "v" * 100_000})
     letter = Letter(table + b"body", Properties(headers={"x-logfan-packed": len(table)}))
-    assert packing.unpacked(letter).body == b"body"
-    assert packing.unpacked(letter).properties.headers == {"old": "v" * 100_000}
+    assert header_overflow.unpacked(letter).body == b"body"
+    assert header_overflow.unpacked(letter).properties.headers == {"old": "v" * 100_000}
 
 
 SCALARS = st.one_of(
@@ -234,7 +240,7 @@ def test_what_is_nested_too_deeply_is_kept_as_bytes_and_can_be_sent_again() -> N
 def test_a_forged_letter_is_a_message_and_no_trouble() -> None:
     forged = {"x-logfan-packed": 9, REPLAY: "archive"}
     one = record("no table", exchange="", headers=forged)
-    assert packing.whole(one).body == one.body
+    assert header_overflow.whole(one).body == one.body
     headers = {REPLAY: "archive", "x-logfan-expiration": 7, "x-logfan-delivery-mode": 70_000}
     result = replayed(record("x", exchange="", headers=headers))
     assert result is not None

@@ -10,14 +10,16 @@ import pytest
 from pika import exceptions
 from prometheus_client.exposition import choose_encoder
 
-from logfan import amqp_url, environment, exposure, foreign, logs, tls, units
-from logfan.amqp_url import address_of
-from logfan.broker import broker_version, trouble_of
-from logfan.config import _toml_hint, parse_listen
-from logfan.explain import shown
+from logfan.amqp.failures import broker_version, trouble_of
+from logfan.amqp.queue_kinds import Difference
+from logfan.config import amqp_url, environment, exposed_secrets, units
+from logfan.config.amqp_url import address_of
+from logfan.config.settings import _toml_hint, parse_listen
+from logfan.config.validation_errors import shown
 from logfan.faults import Faults, did_you_mean
-from logfan.repetition import Repetition
-from logfan.shape import Difference
+from logfan.runtime import foreign_text, tls
+from logfan.telemetry import log_output
+from logfan.telemetry.log_throttle import Repetition
 from logfan.testing import record
 from logfan_sinks.formats import encode_text
 from logfan_sinks.levels import level_of
@@ -64,7 +66,11 @@ def log_line(form: str) -> Callable[[str], object]:
         line = logging.LogRecord(
             "a_plugin", logging.ERROR, "", 0, "%s", (text,), (Foreign, error, None)
         )
-        formatter = logs._JsonFormatter() if form == "json" else logs._TextFormatter(journal=True)
+        formatter = (
+            log_output._JsonFormatter()
+            if form == "json"
+            else log_output._TextFormatter(journal=True)
+        )
         written = formatter.format(line)
         assert len(written) < 500_000
         return written
@@ -83,10 +89,10 @@ def said(text: str) -> object:
 
 
 FUNCTIONS: dict[str, Callable[[str], object]] = {
-    "mask": foreign.mask,
-    "line_of": foreign.line_of,
-    "describe": lambda text: foreign.describe(Foreign(text)),
-    "traceback": lambda text: foreign.traceback_of(Foreign(text)),
+    "mask": foreign_text.mask,
+    "line_of": foreign_text.line_of,
+    "describe": lambda text: foreign_text.describe(Foreign(text)),
+    "traceback": lambda text: foreign_text.traceback_of(Foreign(text)),
     "log line": log_line("text"),
     "log line as JSON": log_line("json"),
     "log's repetition": lambda text: Repetition(time.monotonic, 60).admits(
@@ -106,7 +112,9 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "size": fails(units.parse_size),
     "address to listen on": fails(parse_listen),
     "variables": lambda text: environment.environment_table({f"LOGFAN_{text}": text}),
-    "passwords of a table": lambda text: [*exposure.secrets_in({"a": {"url": text}, text: text})],
+    "passwords of a table": lambda text: [
+        *exposed_secrets.secrets_in({"a": {"url": text}, text: text})
+    ],
     "alert of TLS": tls.refusal,
     "TLS handshake": lambda text: tls.handshake_words(ssl.SSLError(1, text)),
     "difference": lambda text: [

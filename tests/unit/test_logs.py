@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from logfan import logs
+from logfan.telemetry import log_output
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def _logging_as_it_was() -> Iterator[None]:
 def test_text_has_the_time_in_utc_the_level_and_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    logs.configure("info", "text", environ={})
+    log_output.configure("info", "text", environ={})
     logging.getLogger("logfan.x").warning("a\nforged \x1b[2J line")
     logging.getLogger("logfan.x").debug("not told")
     text = capsys.readouterr().err
@@ -30,7 +30,7 @@ def test_text_has_the_time_in_utc_the_level_and_one_line(
 
 
 def test_json_is_an_object_a_line_with_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("info", "json", environ={})
+    log_output.configure("info", "json", environ={})
     try:
         int("a \udc80 bug")
     except ValueError:
@@ -53,7 +53,7 @@ class Hostile(Exception):
 def test_no_line_raises_whatever_it_is_made_of(
     form: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    logs.configure("info", form, environ={})
+    log_output.configure("info", form, environ={})
     log = logging.getLogger("logfan.sink.x")
     error = Hostile()
     log.warning("with a traceback", exc_info=error)
@@ -68,7 +68,7 @@ def test_no_line_raises_whatever_it_is_made_of(
 
 
 def test_a_traceback_is_bounded(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("info", "text", environ={})
+    log_output.configure("info", "text", environ={})
     error = ValueError("x" * (10 << 20))
     logging.getLogger("logfan.x").error("it broke", exc_info=error)
     assert len(capsys.readouterr().err) < 32 << 10
@@ -79,7 +79,7 @@ def test_under_journald_each_line_has_its_priority(monkeypatch: pytest.MonkeyPat
     with os.fdopen(write, "w") as stream, os.fdopen(read) as reader:
         monkeypatch.setattr("sys.stderr", stream)
         status = os.fstat(stream.fileno())
-        logs.configure(
+        log_output.configure(
             "info", "text", environ={"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
         )
         logging.getLogger("logfan.x").error("it broke")
@@ -88,6 +88,6 @@ def test_under_journald_each_line_has_its_priority(monkeypatch: pytest.MonkeyPat
 
 
 def test_pika_is_heard_only_in_debug(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("info", "text", environ={})
+    log_output.configure("info", "text", environ={})
     logging.getLogger("pika.connection").error("inside")
     assert capsys.readouterr().err == ""

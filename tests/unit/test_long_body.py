@@ -2,7 +2,7 @@
 
 import pytest
 
-from logfan.frames import LongBody
+from logfan.amqp.delivery_parser import LongBody
 from support.wire_bytes import body, frame, header, heartbeat
 
 CHANNEL = 5

@@ -7,7 +7,7 @@ import sys
 _PROGRAM = """
 import sys
 from pathlib import Path
-from logfan import memory
+from logfan.runtime import malloc as memory
 
 assert memory.return_what_is_free()
 if sys.argv[1] == "kept":

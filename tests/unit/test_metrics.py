@@ -5,7 +5,7 @@ import re
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from logfan.metrics import Histogram, LogfanCollector, Numbers
+from logfan.telemetry.metrics import Histogram, LogfanCollector, Numbers
 
 CATALOGUE = {
     "logfan_build_info": "gauge",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from logfan.notify import Notifier
+from logfan.runtime.systemd import Notifier
 
 
 class Systemd:
@@ -163,7 +163,7 @@ def test_the_watchdog_is_ours_only_where_systemd_says_so(
 def test_a_vanished_socket_is_told_once_and_hurts_nobody(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG, logger="logfan.notify")
+    caplog.set_level(logging.DEBUG, logger="logfan.runtime.systemd")
     notifier = Notifier(str(tmp_path / "gone"), watchdog_seconds=1.0)
     notifier.ready()
     notifier.watchdog()

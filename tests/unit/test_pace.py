@@ -2,7 +2,7 @@
 
 import pytest
 
-from logfan.pace import GOOD_BYTES, GOOD_READ, LEAST_ROOM, MOST_SECONDS, Pace
+from logfan.pipeline.read_coalescing import GOOD_BYTES, GOOD_READ, LEAST_ROOM, MOST_SECONDS, Pace
 
 ROOM = 1_000_000
 

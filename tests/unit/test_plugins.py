@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from logfan.cli import main
-from logfan.plugins import discover
+from logfan.plugins.discovery import discover
 
 SINK = '''
 import logfan

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from logfan.ledger import Batch
-from logfan.poison import Entry, Recovery, Refusals
+from logfan.pipeline.in_flight import Batch
+from logfan.pipeline.poison import Entry, Recovery, Refusals
 from logfan.testing import record
 
 

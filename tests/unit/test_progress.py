@@ -1,9 +1,9 @@
 """Whether coming back gets anywhere."""
 
-from logfan.config import ReconnectSettings
-from logfan.intake import Window
-from logfan.progress import ENDS, Progress
-from logfan.reconnect import Reconnect
+from logfan.amqp.reconnect import Reconnect
+from logfan.config.settings import ReconnectSettings
+from logfan.pipeline.batching import Window
+from logfan.pipeline.progress import ENDS, Progress
 
 
 def test_ends_of_one_kind_without_an_acknowledgement_are_counted() -> None:

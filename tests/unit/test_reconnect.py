@@ -2,9 +2,9 @@
 
 import pytest
 
-from logfan.broker import Kind, Trouble
-from logfan.config import ReconnectSettings
-from logfan.reconnect import Reconnect
+from logfan.amqp.failures import Kind, Trouble
+from logfan.amqp.reconnect import Reconnect
+from logfan.config.settings import ReconnectSettings
 
 LOST, REFUSED, UNREACHABLE = (
     Trouble(kind, "why") for kind in (Kind.LOST, Kind.REFUSED, Kind.UNREACHABLE)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from logfan import logs
-from logfan.repetition import BURST, BURST_OF_LOGGER, Repetition
+from logfan.telemetry import log_output
+from logfan.telemetry.log_throttle import BURST, BURST_OF_LOGGER, Repetition
 from support.waiting import wait_until
 
 PLUGIN = "logfan_plugin_shout"
@@ -35,7 +35,7 @@ def told() -> Told:
     return Told()
 
 
-@pytest.mark.parametrize("name", ["logfan.worker", "logfan_sinks.file", PLUGIN])
+@pytest.mark.parametrize("name", ["logfan.pipeline.worker", "logfan_sinks.file", PLUGIN])
 def test_a_burst_is_told_and_what_is_beyond_is_counted_once_a_minute(told: Told, name: str) -> None:
     assert sum(told(name, "took %d", n) for n in range(1_000)) == BURST
     assert told.summaries() == []
@@ -47,12 +47,14 @@ def test_a_burst_is_told_and_what_is_beyond_is_counted_once_a_minute(told: Told,
 
 def test_rare_lines_of_the_daemon_are_told_in_the_middle_of_a_flood(told: Told) -> None:
     for n in range(10_000):
-        told("logfan.worker", "sink %s: %s", "a", f"failed {n} times")
+        told("logfan.pipeline.worker", "sink %s: %s", "a", f"failed {n} times")
         told(PLUGIN, f"{n:c} of my own" if n > 64 else "x")
-    assert told("logfan.worker", "sink %s: %s", "b", "disk full")
-    assert told("logfan.worker", "%s", "another word")
-    assert told("logfan.consumer", "%s", "the broker is away")
-    assert told("logfan.worker", "sink %s: %s", "a", "failed 1 times", level=logging.WARNING)
+    assert told("logfan.pipeline.worker", "sink %s: %s", "b", "disk full")
+    assert told("logfan.pipeline.worker", "%s", "another word")
+    assert told("logfan.pipeline.consumer", "%s", "the broker is away")
+    assert told(
+        "logfan.pipeline.worker", "sink %s: %s", "a", "failed 1 times", level=logging.WARNING
+    )
 
 
 def test_a_plugin_that_makes_a_new_line_of_each_record_has_a_bound_as_well(told: Told) -> None:
@@ -94,7 +96,7 @@ def _logging_as_it_was() -> Iterator[None]:
 def test_the_count_is_told_though_nothing_else_is_logged(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    logs.configure("info", "text", environ={}, window=0.2)
+    log_output.configure("info", "text", environ={}, window=0.2)
     seen = ""
 
     def output() -> str:
@@ -112,7 +114,8 @@ def test_the_count_is_told_though_nothing_else_is_logged(
 
 def test_the_count_is_told_at_the_end_of_the_process() -> None:
     program = (
-        "import logging\nfrom logfan import logs\nlogs.configure('info', 'json', environ={})\n"
+        "import logging\nfrom logfan.telemetry import log_output\n"
+        "log_output.configure('info', 'json', environ={})\n"
         "for n in range(1060): logging.getLogger('p').error('got %d', n)\n"
     )
     done = subprocess.run(

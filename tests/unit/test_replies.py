@@ -2,7 +2,7 @@
 
 import pytest
 
-from logfan import replies
+from logfan.amqp import replies
 
 HOME = "NOT_FOUND - home node 'rabbit@b' of durable queue 'q' in vhost '/' is down or inaccessible"
 # The same on RabbitMQ 4.0, after 74 seconds.

@@ -12,13 +12,16 @@ from urllib.parse import quote, unquote
 import pytest
 from click.testing import CliRunner
 
-from logfan import foreign, logs, plugins, setup
-from logfan.amqp_url import address_of
-from logfan.broker import parameters, trouble_of
+from logfan.amqp.blocking import Link, LinkError
+from logfan.amqp.failures import parameters, trouble_of
 from logfan.cli import main
-from logfan.config import TlsSettings
+from logfan.config import loader
+from logfan.config.amqp_url import address_of
+from logfan.config.settings import TlsSettings
 from logfan.faults import Faults
-from logfan.link import Link, LinkError
+from logfan.plugins import discovery
+from logfan.runtime import foreign_text
+from logfan.telemetry import log_output
 from support.passwords import leaked, passwords
 
 USER = "bob"
@@ -50,8 +53,8 @@ def register_sinks(register):
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The plugins are looked for once, as they are the same for all."""
-    monkeypatch.setattr(setup, "discover", lru_cache(plugins.discover))
-    monkeypatch.setattr(foreign, "_secrets", [], raising=False)
+    monkeypatch.setattr(loader, "discover", lru_cache(discovery.discover))
+    monkeypatch.setattr(foreign_text, "_secrets", [], raising=False)
 
 
 def toml(text: str) -> str:
@@ -110,7 +113,7 @@ def told(folder: Path, extra: str, environ: dict[str, str]) -> str:
     config = folder / "config.toml"
     config.write_text(f'[plugins]\ndirectories = ["{folder}/plugins"]\n{SINK}{extra}\n')
     try:
-        prepared = setup.prepare(config, environ=environ)
+        prepared = loader.prepare(config, environ=environ)
     except Faults as faults:
         return f"{faults}\n{faults!r}"
     return "\n".join([*prepared.warnings, repr(prepared), str(prepared.settings)])
@@ -182,7 +185,7 @@ def test_a_link_to_nowhere_shows_no_password(folder: Path) -> None:
         config = folder / "config.toml"
         config.write_text(f'{SINK}[rabbitmq]\nurls = ["{whole}"]\n')
         with pytest.raises(LinkError) as failed:
-            Link(setup.prepare(config, environ={}).settings)
+            Link(loader.prepare(config, environ={}).settings)
         assert "connection refused" in str(failed.value)
         assert leaked(str(failed.value), password, USER) == []
 
@@ -194,7 +197,7 @@ def logged(form: str) -> Iterator[io.StringIO]:
     output = io.StringIO()
     try:
         with contextlib.redirect_stderr(output):
-            logs.configure("debug", form, environ={})
+            log_output.configure("debug", form, environ={})
             yield output
     finally:
         root.handlers[:], root.level = handlers, level

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from logfan.config import Settings, SinkSettings
+from logfan.config.settings import Settings, SinkSettings
 
 SHIPPED = Path(__file__).parents[2] / "config.toml"
 EXAMPLES = {

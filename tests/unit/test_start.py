@@ -7,18 +7,26 @@ from pathlib import Path
 
 import pytest
 
-from logfan.setup import prepare
+from logfan.config.loader import prepare
 
 HELP = "import logfan.cli"
 RUN = (
-    "import logfan.cli.run, logfan.logs, logfan.app, logfan.http, logfan.setup\n"
+    "import logfan.cli.run, logfan.telemetry.log_output, logfan.daemon\n"
+    "import logfan.telemetry.http_server, logfan.config.loader\n"
     "import logfan_sinks.file, logfan_sinks.stdout, logfan_sinks.metrics"
 )
 NEEDLESS = {
     # `--help` shows what stands in the code.
     HELP: {"email", "importlib.metadata", "logging", "orjson", "pika", "pydantic"},
     # For people at a terminal, for tests, and for more ways to write an environment than ours.
-    RUN: {"dotenv", "logfan.meanings", "logfan.testing", "pydantic_settings", "pytest", "rich"},
+    RUN: {
+        "dotenv",
+        "logfan.config.option_docs",
+        "logfan.testing",
+        "pydantic_settings",
+        "pytest",
+        "rich",
+    },
 }
 
 

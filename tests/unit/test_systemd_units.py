@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from logfan.app import (
+from logfan.config.loader import prepare
+from logfan.config.settings import RabbitmqSettings, Settings
+from logfan.daemon import (
     EXIT_CONFIG,
     EXIT_HANDED_BACK,
     EXIT_INTERNAL,
@@ -17,9 +19,7 @@ from logfan.app import (
     EXIT_REFUSED,
     EXIT_UNAVAILABLE,
 )
-from logfan.config import RabbitmqSettings, Settings
 from logfan.faults import Faults
-from logfan.setup import prepare
 from support.systemd import ROOT, UNITS, analyze, directives, seconds, unit_text
 
 INSTALLED = "/opt/logfan/bin/logfan"

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from logfan import app
-from logfan.app import Daemon
-from logfan.setup import prepare
-from logfan.threads import OwnThread
+from logfan import daemon as app
+from logfan.config.loader import prepare
+from logfan.daemon import Daemon
+from logfan.runtime.threads import OwnThread
 from support.waiting import wait_until
 
 # A consumer that dies leaves pika's socket to the process's end.
@@ -112,11 +112,16 @@ class Broken:
 
 ROTATING = 'path = "{folder}/a.log"\nrotate = {{ every = "1h", keep = 3 }}'
 FAULTS: dict[str, tuple[str, str, str, str]] = {
-    "worker": ("logfan.rescue.Rescue.open", "silent", "", "sink-one"),
-    "consumer": ("logfan.consumer.Consumer._turn", "silent", "", "consumer"),
-    "dead letters": ("logfan.dead_letter.DeadLetters._tick", "silent", "", "dead-letters"),
+    "worker": ("logfan.pipeline.recovery.Rescue.open", "silent", "", "sink-one"),
+    "consumer": ("logfan.pipeline.consumer.Consumer._turn", "silent", "", "consumer"),
+    "dead letters": (
+        "logfan.dead_letters.publisher.DeadLetters._tick",
+        "silent",
+        "",
+        "dead-letters",
+    ),
     "archivist": ("logfan_sinks.rotation.Archivist._tend", "file", ROTATING, "archivist"),
-    "a thread of a plugin": ("logfan.units.nothing", "busy", "", "helper"),
+    "a thread of a plugin": ("logfan.config.units.nothing", "busy", "", "helper"),
 }
 
 
@@ -152,7 +157,7 @@ def test_a_thread_that_ends_shows_at_once_and_ends_the_daemon_with_70(
 def test_a_sink_that_is_not_required_is_no_exception(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("logfan.rescue.Rescue.open", Broken(ValueError("a bug")))
+    monkeypatch.setattr("logfan.pipeline.recovery.Rescue.open", Broken(ValueError("a bug")))
     scene.run(required=False)
     wait_until(lambda: scene.get("/readyz")[1].count("thread sink-one ended"), "it is told")
     assert scene.end() == app.EXIT_INTERNAL
@@ -161,7 +166,7 @@ def test_a_sink_that_is_not_required_is_no_exception(
 def test_a_listener_that_ends_is_noticed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.may_end.set()
     monkeypatch.setattr(
-        "logfan.http_connections.BoundedServer.service_actions", Broken(SystemExit(1))
+        "logfan.telemetry.http_connections.BoundedServer.service_actions", Broken(SystemExit(1))
     )
     scene.run()
     assert scene.end() == app.EXIT_INTERNAL
@@ -170,7 +175,7 @@ def test_a_listener_that_ends_is_noticed(scene: Scene, monkeypatch: pytest.Monke
 def test_a_thread_that_returns_unasked_is_a_fault_too(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("logfan.worker.SinkWorker._run", lambda _: None)
+    monkeypatch.setattr("logfan.pipeline.worker.SinkWorker._run", lambda _: None)
     scene.run()
     wait_until(lambda: "sink-one ended without" in scene.get("/readyz")[1], "it is told")
     assert scene.end() == app.EXIT_INTERNAL
@@ -199,7 +204,7 @@ def test_a_fault_while_it_drains_ends_the_drain_and_is_70(
 ) -> None:
     scene.run()
     wait_until(lambda: "refused" in scene.get("/readyz")[1], "it tries to connect")
-    monkeypatch.setattr("logfan.handle.SinkHandle.close", Broken(ValueError("a bug")))
+    monkeypatch.setattr("logfan.pipeline.sink_runner.SinkHandle.close", Broken(ValueError("a bug")))
     scene.daemon.stop()
     assert scene.end() == app.EXIT_INTERNAL
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from logfan import tls
+from logfan.runtime import tls
 from support.certificates import Authority, Pair, encrypted
 
 SINK = '[plugins]\ndirectories = []\n[sinks.a]\nkind = "stdout"\n'

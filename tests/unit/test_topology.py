@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from logfan.config import ExchangeSettings, QueueSettings
-from logfan.shape import Difference, Shape
-from logfan.topology import (
+from logfan.amqp.queue_kinds import Difference, Shape
+from logfan.amqp.topology import (
     Answer,
     Bind,
     Declared,
@@ -18,6 +17,7 @@ from logfan.topology import (
     dead_letter_queue,
     declare,
 )
+from logfan.config.settings import ExchangeSettings, QueueSettings
 
 
 def played(

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logfan import api, trees
+from logfan import api, json_trees
+from logfan.json_trees import MAX_BYTES, SMALL_BYTES, Odd, tree_bytes
 from logfan.testing import record
-from logfan.trees import MAX_BYTES, SMALL_BYTES, Odd, tree_bytes
 
 N = 20_000
 SHAPES = {
@@ -72,7 +72,7 @@ def test_the_marks_outside_of_strings_are_counted_whatever_the_strings_hold(valu
     for ascii_only in (True, False):
         body = json.dumps(value, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
         plain = json.dumps(_without_strings(value)).encode()
-        assert trees._marks_outside_strings(body) == trees._marks(plain)
+        assert json_trees._marks_outside_strings(body) == json_trees._marks(plain)
 
 
 def _without_strings(value: Any) -> Any:
@@ -89,7 +89,7 @@ def _without_strings(value: Any) -> Any:
 def test_strings_over_the_ends_of_pieces_are_strings(length: int) -> None:
     for text in ("\\" * length, '"' * length, "[" * length, '\\"[' * (length // 3)):
         body = orjson.dumps([text, [text, "x"], {}])
-        assert trees._marks_outside_strings(body) == trees._marks(b'["",["",""],{}]')
+        assert json_trees._marks_outside_strings(body) == json_trees._marks(b'["",["",""],{}]')
 
 
 def test_a_long_text_full_of_marks_is_parsed_all_the_same() -> None:

@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pika import spec
 
+from logfan.amqp_properties import decode_properties
 from logfan.api import Properties
-from logfan.codec import decode_properties
 from support.readers import Pair, listening
 from support.wire_bytes import Case, Scene, body, deliver, header
 from support.wire_chance import draw, draw_scene

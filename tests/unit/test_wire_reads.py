@@ -9,7 +9,8 @@ import pytest
 from pika import exceptions
 from pika.adapters.utils import io_services_utils
 
-from logfan import memory, wire
+from logfan.amqp import connection as wire
+from logfan.runtime import malloc
 from support.readers import Reader, listening
 from support.wire_bytes import Scene, body, deliver, frame, header, heartbeat, method, short
 
@@ -165,15 +166,15 @@ def test_the_memory_of_large_bodies_is_used_again_until_none_comes(
     reader = Watched()
     told: list[str] = []
     later: list[tuple[float, Any]] = []
-    monkeypatch.setattr(memory, "keep_blocks", lambda: told.append("keep"))
-    monkeypatch.setattr(memory, "give_back", lambda: told.append("give back"))
+    monkeypatch.setattr(malloc, "keep_blocks", lambda: told.append("keep"))
+    monkeypatch.setattr(malloc, "give_back", lambda: told.append("give back"))
 
     def call_later(seconds: float, call: Any) -> None:
         later.append((seconds, call))
 
     monkeypatch.setattr(reader.connection, "_adapter_call_later", call_later)
     now = 1_000.0
-    monkeypatch.setattr("logfan.wire.time.monotonic", lambda: now)
+    monkeypatch.setattr("logfan.amqp.connection.time.monotonic", lambda: now)
     for tag in (1, 2):
         head, frames = long_message(tag, 300_000)
         reader.read(head + frames[0])
@@ -191,8 +192,8 @@ def test_what_a_lost_connection_kept_goes_back_with_the_next_subscription(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told: list[str] = []
-    monkeypatch.setattr(memory, "keep_blocks", lambda: told.append("keep"))
-    monkeypatch.setattr(memory, "give_back", lambda: told.append("give back"))
+    monkeypatch.setattr(malloc, "keep_blocks", lambda: told.append("keep"))
+    monkeypatch.setattr(malloc, "give_back", lambda: told.append("give back"))
     lost = Watched()
     told.clear()
     head, frames = long_message(1, 300_000)
@@ -231,7 +232,7 @@ def test_where_large_bodies_follow_each_other_more_is_read_at_a_time(
 ) -> None:
     reader = Watched()
     kept: list[str] = []
-    monkeypatch.setattr(memory, "keep_blocks", lambda: kept.append("keep"))
+    monkeypatch.setattr(malloc, "keep_blocks", lambda: kept.append("keep"))
     connection = reader.connection
     connection.stream(reader._channel, "x", connection._streaming[2], lambda: 0.0, most_bytes)
     sizes = read_through_a_socket(
@@ -252,7 +253,7 @@ def test_where_large_bodies_follow_each_other_more_is_read_at_a_time(
 
 def test_a_large_body_now_and_then_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = Watched()
-    monkeypatch.setattr(memory, "keep_blocks", lambda: pytest.fail("not for this"))
+    monkeypatch.setattr(malloc, "keep_blocks", lambda: pytest.fail("not for this"))
     for tag in range(1, 20, 2):
         large = message(tag, b"x" * 100_000)
         reader.read(large[:50_000])
@@ -283,7 +284,7 @@ def test_a_body_that_is_not_so_large_leaves_the_memory_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reader = Watched()
-    monkeypatch.setattr(memory, "keep_blocks", lambda: pytest.fail("not for this"))
+    monkeypatch.setattr(malloc, "keep_blocks", lambda: pytest.fail("not for this"))
     head, frames = long_message(1, 200_000)
     reader.read(head + frames[0])
     reader.read(frames[1])

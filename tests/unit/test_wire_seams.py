@@ -11,9 +11,9 @@ from pika import connection, frame
 from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 
-from logfan import wire
-from logfan.config import ExchangeSettings, QueueSettings
-from logfan.subscription import Subscription
+from logfan.amqp import connection as wire
+from logfan.amqp.subscription import Subscription
+from logfan.config.settings import ExchangeSettings, QueueSettings
 from support.readers import Pair, listening
 from support.wire_bytes import Case, Scene, body, deliver, header
 from support.wire_chance import draw, draw_scene
@@ -103,7 +103,9 @@ def test_it_stands_down_with_one_warning_and_reads_as_pika_does(
     in_runs, said = read_some(raw=raw)
     assert in_runs == 0
     assert said > CASES
-    (warning,) = [record.getMessage() for record in caplog.records if record.name == "logfan.wire"]
+    (warning,) = [
+        record.getMessage() for record in caplog.records if record.name == "logfan.amqp.connection"
+    ]
     assert warning == (
         f"this pika ({pika.__version__}) has another {name} than expected; "
         "it reads by itself, which is right but slower"
@@ -116,7 +118,7 @@ def test_stood_down_by_configuration_it_reads_as_pika_does_and_says_nothing(
     in_runs, said = read_some(fast=False)
     assert in_runs == 0
     assert said > CASES
-    assert not [record for record in caplog.records if record.name == "logfan.wire"]
+    assert not [record for record in caplog.records if record.name == "logfan.amqp.connection"]
 
 
 def test_with_pika_as_it_is_the_fast_way_is_taken_without_a_word(
@@ -124,7 +126,7 @@ def test_with_pika_as_it_is_the_fast_way_is_taken_without_a_word(
 ) -> None:
     in_runs, _ = read_some()
     assert in_runs > CASES / 3
-    assert not [record for record in caplog.records if record.name == "logfan.wire"]
+    assert not [record for record in caplog.records if record.name == "logfan.amqp.connection"]
 
 
 def read_some(*, fast: bool = True, raw: bool = True) -> tuple[int, int]:

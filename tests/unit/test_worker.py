@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from logfan.api import Properties, Record, RecordsRejected, Sink, SinkConfig, SinkUnavailable
-from logfan.backoff import Backoff
-from logfan.ledger import Batch, Ledger
-from logfan.letters import Refusal, Unsent
-from logfan.metrics import SinkNumbers
-from logfan.worker import Limits, SinkWorker
+from logfan.dead_letters.letter import Refusal, Unsent
+from logfan.pipeline.in_flight import Batch, Ledger
+from logfan.pipeline.worker import Limits, SinkWorker
+from logfan.runtime.backoff import Backoff
+from logfan.telemetry.metrics import SinkNumbers
 from support.waiting import wait_until
 
 

@@ -17,7 +17,7 @@ def check(config: Path | None, instance: str | None) -> None:
 
     Prints every fault with the path of its key, and exits 78 where there is one.
     """
-    from logfan.setup import find_config, prepare
+    from logfan.config.loader import find_config, prepare
 
     try:
         prepared = prepare(config, instance=instance)

@@ -87,7 +87,7 @@ def interrupts_to(tell: Callable[[int], None]) -> Iterator[None]:
 
 def report(faults: Iterable[Fault], path: Path | None) -> None:
     """Every fault on a line of its own, on standard error."""
-    from logfan.logs import one_line
+    from logfan.telemetry.log_output import one_line
 
     count = 0
     for count, fault in enumerate(faults, 1):  # noqa: B007 - counted for the last line
@@ -104,7 +104,7 @@ def refuse(faults: Faults, path: Path | None) -> NoReturn:
 
 def fail(message: str, code: int) -> NoReturn:
     """Say it on standard error and exit."""
-    from logfan.logs import one_line
+    from logfan.telemetry.log_output import one_line
 
     click.echo(f"{click.style('error', fg='red')}  {one_line(message)}", err=True)
     raise SystemExit(code)

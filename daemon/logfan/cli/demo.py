@@ -26,8 +26,8 @@ from logfan.cli.demo_samples import Samples
 from logfan.faults import Faults
 
 if TYPE_CHECKING:
-    from logfan.config import Settings
-    from logfan.setup import Prepared
+    from logfan.config.loader import Prepared
+    from logfan.config.settings import Settings
 
 _SINKS_WITHOUT_CONFIG = {"screen": {"kind": "stdout"}}
 _FOLDER = "logfan-demo"
@@ -49,12 +49,12 @@ def demo(config: Path | None, instance: str | None, rate: float, broker: bool) -
     the end: no other broker is touched. Its URL is printed, for a second terminal. Files that exist
     are left alone. Ctrl-C ends it.
     """
-    from logfan import logs
-    from logfan.app import Daemon
-    from logfan.broker import Kind
-    from logfan.http import ListenError
-    from logfan.link import LinkError
-    from logfan.setup import find_config, laid_over, prepare
+    from logfan.amqp.blocking import LinkError
+    from logfan.amqp.failures import Kind
+    from logfan.config.loader import find_config, laid_over, prepare
+    from logfan.daemon import Daemon
+    from logfan.telemetry import log_output
+    from logfan.telemetry.http_server import ListenError
     from logfan.testing.node import NodeUnavailable
 
     path = find_config(config, os.environ)
@@ -70,7 +70,7 @@ def demo(config: Path | None, instance: str | None, rate: float, broker: bool) -
             overrides = laid_over(overrides, own)
             prepared = read(overrides=overrides)
             warn(prepared.warnings)
-            logs.configure(prepared.settings.log.level, prepared.settings.log.format)
+            log_output.configure(prepared.settings.log.level, prepared.settings.log.format)
             samples = stack.enter_context(Samples(prepared.settings, rate))
             code = Daemon(
                 prepared, partial(read, overrides=overrides),

@@ -13,7 +13,7 @@ import click
 from logfan.cli.common import command_line
 
 if TYPE_CHECKING:
-    from logfan.config import Settings
+    from logfan.config.settings import Settings
 
 _NAME = "logfan-demo"
 _EXPIRES_MS = 3_600_000
@@ -54,7 +54,7 @@ def private_broker(settings: "Settings", path: Path | None) -> Iterator[Mapping[
 
 def _emit(url: str, settings: "Settings", path: Path | None) -> str:
     """What a second terminal, in the same folder, can publish with."""
-    from logfan.config import read_table
+    from logfan.config.settings import read_table
 
     words = [f"LOGFAN_RABBITMQ__URLS={shlex.quote(json.dumps([url]))}", command_line(), "emit"]
     in_file = read_table(path).get("rabbitmq", {}) if path is not None else {}
@@ -72,8 +72,8 @@ def visited_broker(settings: "Settings", _path: Path | None) -> Iterator[Mapping
 
     Raises LinkError where the broker is away or refuses.
     """
-    from logfan.broker import Kind, Trouble
-    from logfan.link import Link, LinkError, Refused
+    from logfan.amqp.blocking import Link, LinkError, Refused
+    from logfan.amqp.failures import Kind, Trouble
 
     name = f"{_NAME}-{secrets.token_hex(4)}"
     dead = f"{name}.dead"
@@ -101,7 +101,7 @@ def visited_broker(settings: "Settings", _path: Path | None) -> Iterator[Mapping
 
 
 def _remove(settings: "Settings", name: str, dead: str) -> None:
-    from logfan.link import Interrupted, Link, LinkError, Refused
+    from logfan.amqp.blocking import Interrupted, Link, LinkError, Refused
 
     try:
         with Link(settings) as link:

@@ -10,8 +10,8 @@ from logfan.cli.common import blocked_words
 from logfan.cli.demo_broker import say
 
 if TYPE_CHECKING:
-    from logfan.app import Daemon
-    from logfan.config import Settings
+    from logfan.config.settings import Settings
+    from logfan.daemon import Daemon
 
 _COUNTS_SECONDS = 5.0
 
@@ -57,8 +57,8 @@ class Samples:
                 thread.join(5.0)
 
     def _publish(self) -> None:
-        from logfan.link import LinkError
-        from logfan.publish import Publisher
+        from logfan.amqp.blocking import LinkError
+        from logfan.amqp.publisher import Publisher
 
         # Published before there is a queue, a sample would reach nobody.
         while not (self._daemon and self._daemon.numbers.consumer.consuming):

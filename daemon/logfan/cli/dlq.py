@@ -30,10 +30,10 @@ from logfan.cli.progress import progress
 from logfan.faults import Faults
 
 if TYPE_CHECKING:
-    from logfan.config import Settings
-    from logfan.dead_queue import DeadQueue, Found, Survey
-    from logfan.link import Link
-    from logfan.replay import Replay
+    from logfan.amqp.blocking import Link
+    from logfan.config.settings import Settings
+    from logfan.dead_letters.browser import DeadQueue, Found, Survey
+    from logfan.dead_letters.replay import Replay
 
 _LIMIT = 100_000
 _LONG_LETTERS = 500
@@ -149,8 +149,8 @@ def replay(
     moment loses nothing; at worst some are replayed and still here. What the sink refuses again
     comes back as a new dead letter.
     """
-    from logfan.link import Interrupted, LinkError
-    from logfan.replay import Replay
+    from logfan.amqp.blocking import Interrupted, LinkError
+    from logfan.dead_letters.replay import Replay
 
     settings = _settings(config, instance)
     _check_replay(settings, sink)
@@ -194,7 +194,7 @@ def purge(
     What is removed is what was counted for the question; letters that come meanwhile stay.
     """
     from logfan.cli.dlq_view import letters
-    from logfan.dead_queue import Survey
+    from logfan.dead_letters.browser import Survey
 
     if not yes and not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
         raise click.UsageError("there is no terminal to ask at; --yes removes without asking")
@@ -259,14 +259,14 @@ def _replayed(run: "Replay") -> str:
 
 
 def _why_left(left: Counter[str]) -> str:
-    from logfan.logs import one_line
+    from logfan.telemetry.log_output import one_line
 
     said = [f"{count:,} {one_line(why)}" for why, count in left.most_common(5)]
     return f"; passed over: {', '.join(said)}" if said else ""
 
 
 def _survey(dead: "DeadQueue", limit: int) -> "Survey":
-    from logfan.dead_queue import Survey
+    from logfan.dead_letters.browser import Survey
 
     survey = Survey()
     for found in _read(dead, limit or dead.count, "reading"):
@@ -319,7 +319,7 @@ def _matching(dead: "DeadQueue", sink: str | None, most: int) -> "Iterator[Found
 
 
 def _settings(config: Path | None, instance: str | None) -> "Settings":
-    from logfan.setup import find_config, read_settings
+    from logfan.config.loader import find_config, read_settings
 
     try:
         return read_settings(config, instance=instance)
@@ -330,9 +330,9 @@ def _settings(config: Path | None, instance: str | None) -> "Settings":
 @contextmanager
 def _dead_letters(settings: "Settings") -> "Iterator[tuple[DeadQueue, Link]]":
     """The queue of the config, open; every trouble becomes words and an exit code."""
-    from logfan.broker import Kind
-    from logfan.dead_queue import DeadQueue, NoSuchQueue
-    from logfan.link import Interrupted, Link, LinkError
+    from logfan.amqp.blocking import Interrupted, Link, LinkError
+    from logfan.amqp.failures import Kind
+    from logfan.dead_letters.browser import DeadQueue, NoSuchQueue
 
     try:
         with Link(settings, on_blocked=tell_blocked) as link, interrupts_to(link.interrupt):

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from logfan.api import Properties
-from logfan.dead_queue import Found, Row, Survey
-from logfan.logs import one_line
+from logfan.dead_letters.browser import Found, Row, Survey
+from logfan.telemetry.log_output import one_line
 
 _BODY_CHARACTERS = 4000
 _VALUE_CHARACTERS = 500

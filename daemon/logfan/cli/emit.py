@@ -25,7 +25,7 @@ from logfan.cli.progress import progress
 from logfan.faults import Faults
 
 if TYPE_CHECKING:
-    from logfan.publish import Publisher
+    from logfan.amqp.publisher import Publisher
 
 _LONG_BYTES = 64 * 1024
 _READ_BYTES = 64 * 1024
@@ -52,10 +52,10 @@ def emit(
     Each message is persistent, has a message id of its own (RUN-NUMBER), is confirmed by the
     broker, and told of where it reached no queue (exit 69).
     """
-    from logfan.broker import Kind
-    from logfan.link import Interrupted, LinkError
-    from logfan.publish import Publisher
-    from logfan.setup import find_config, read_settings
+    from logfan.amqp.blocking import Interrupted, LinkError
+    from logfan.amqp.failures import Kind
+    from logfan.amqp.publisher import Publisher
+    from logfan.config.loader import find_config, read_settings
 
     properties: dict[str, Any] = {"headers": _headers(headers)} if headers else {}
     if content_type:
@@ -104,7 +104,7 @@ def _publish(
     routing_key: str,
     properties: dict[str, Any],
 ) -> None:
-    from logfan.link import Interrupted
+    from logfan.amqp.blocking import Interrupted
 
     bodies, size = _bodies(texts, publisher)
     run = uuid.uuid4()

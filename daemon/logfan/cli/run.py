@@ -32,11 +32,11 @@ def run(config: Path | None, instance: str | None) -> None:
     SIGTERM and SIGINT drain and stop it, SIGHUP reopens files and reloads the config.
     """
     with _hangups_wait(), _no_garbage():
-        from logfan import logs
-        from logfan.app import Daemon
-        from logfan.http import ListenError
-        from logfan.permissions import absolute
-        from logfan.setup import find_config, prepare
+        from logfan.config.file_permissions import absolute
+        from logfan.config.loader import find_config, prepare
+        from logfan.daemon import Daemon
+        from logfan.telemetry import log_output
+        from logfan.telemetry.http_server import ListenError
 
         # Fixed here, so that a reload reads the same file, whatever appears elsewhere meanwhile.
         found = find_config(config, os.environ)
@@ -46,7 +46,7 @@ def run(config: Path | None, instance: str | None) -> None:
             prepared = again()
         except Faults as faults:
             refuse(faults, found)
-    logs.configure(prepared.settings.log.level, prepared.settings.log.format)
+    log_output.configure(prepared.settings.log.level, prepared.settings.log.format)
     for warning in prepared.warnings:
         log.warning("%s", warning)
     daemon = Daemon(prepared, again, environ=os.environ)

@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from logfan.cli.common import EXIT_CONFIG, config_option, report
+from logfan.config.units import format_duration, format_size
 from logfan.faults import Fault, Faults
-from logfan.units import format_duration, format_size
 
 
 @click.command()
@@ -22,7 +22,7 @@ from logfan.units import format_duration, format_size
 def sinks(config: Path | None, kind: str | None) -> None:
     """List the sink kinds with where each comes from; for one KIND, its options."""
     from logfan.faults import did_you_mean
-    from logfan.plugins import discover
+    from logfan.plugins.discovery import discover
 
     directories, disabled, faults = _where(config)
     discovered = discover(directories, disabled)
@@ -44,10 +44,10 @@ def _where(config: Path | None) -> tuple[tuple[Path, ...], tuple[str, ...], list
     """Where the config says that plugins are; the defaults where it does not say it soundly."""
     from pydantic import ValidationError
 
-    from logfan.config import PluginSettings, read_table
-    from logfan.environment import environment_table
-    from logfan.explain import faults_of
-    from logfan.setup import find_config, laid_over
+    from logfan.config.environment import environment_table
+    from logfan.config.loader import find_config, laid_over
+    from logfan.config.settings import PluginSettings, read_table
+    from logfan.config.validation_errors import faults_of
 
     path = find_config(config, os.environ)
     try:
@@ -94,7 +94,7 @@ class _Option:
 
 
 def _describe(found: Any) -> None:
-    from logfan.config import SinkSettings
+    from logfan.config.settings import SinkSettings
 
     own = _schema(found.cls.Config)
     host = _schema(SinkSettings)
@@ -114,7 +114,7 @@ def _describe(found: Any) -> None:
 
 def _schema(model: Any) -> Any:
     """The model as JSON schema, quietly where a default is nothing that JSON can say."""
-    from logfan.meanings import WithMeanings
+    from logfan.config.option_docs import WithMeanings
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

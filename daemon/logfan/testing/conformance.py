@@ -10,8 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from logfan.api import Record, RecordsRejected, Sink
-from logfan.meanings import meanings_of
-from logfan.plugins import why_unusable
+from logfan.config.option_docs import meanings_of
+from logfan.plugins.discovery import why_unusable
 from logfan.testing.pipeline import Pipeline
 from logfan.testing.records import hostile_records, record
 

@@ -8,10 +8,10 @@ from types import TracebackType
 from typing import Self
 
 from logfan.api import Record, Sink
-from logfan.backoff import Backoff
-from logfan.ledger import Batch, Ledger
-from logfan.metrics import SinkNumbers
-from logfan.worker import Limits, SinkWorker
+from logfan.pipeline.in_flight import Batch, Ledger
+from logfan.pipeline.worker import Limits, SinkWorker
+from logfan.runtime.backoff import Backoff
+from logfan.telemetry.metrics import SinkNumbers
 
 
 class Pipeline:

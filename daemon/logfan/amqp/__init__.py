@@ -1,0 +1,4 @@
+"""RabbitMQ: connection, parser of deliveries, topology, subscription, confirms.
+
+The package that knows pika.
+"""

@@ -1,0 +1,177 @@
+"""Whether the queue is still bound, and what to do where it is not. Pure: it asks as `topology`.
+
+A binding goes with its exchange. Where somebody deletes the exchange and makes it anew, or a
+restart of the broker removes it, the queue stays, the consumer stays, and nothing arrives any more.
+To bind again is silent, whether the binding was there or not. So that its absence is known there is
+a mark: an exchange of our own, bound to the one that is consumed, which nothing is published to.
+With the consumed exchange that binding goes, and with its last binding an auto-delete exchange
+goes, too.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from logfan.amqp.queue_kinds import Difference
+from logfan.amqp.topology import (
+    INEQUIVALENT,
+    NOT_FOUND,
+    Answer,
+    Bind,
+    BindExchange,
+    Declared,
+    DeclareExchange,
+    DeclareQueue,
+    DeleteExchange,
+    Step,
+)
+from logfan.config.settings import ExchangeSettings
+
+_NAME_BYTES = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a look at the queue and its bindings showed."""
+
+    messages: int | None = None
+    """How many wait in the queue; None where it is not there."""
+    rebound: str = ""
+    """What happened to the binding that was gone and is made again."""
+    remark: str = ""
+    """What the operator should know beside."""
+    unbound: str = ""
+    """Why nothing that is published arrives; empty where the queue is bound."""
+
+
+class Binding:
+    """Looks after the bindings, over all connections of a process."""
+
+    def __init__(self, exchange: ExchangeSettings) -> None:
+        self._exchange = exchange
+        self._durable: bool | None = None
+        """Whether the exchange is; while this is not known there is no mark."""
+        self._refused = False
+        """We may not make a mark."""
+        self._marked = False
+        """There was one; until it was missed."""
+        self._unsure = True
+        """The queue was there before us, and was not looked at yet: there may have been none."""
+        self._gone = ""
+
+    def begin(self, declared: Declared) -> None:
+        """Subscribed, on a new connection."""
+        if declared.durable is not None:
+            self._durable = declared.durable
+        if declared.made_queue:
+            self._unsure = False
+        elif declared.made_exchange:
+            self._gone = f"exchange {self._exchange.name!r} had gone and was made again"
+
+    def look(self, declared: Declared) -> Generator[Step, Answer, Look]:
+        """One look, and what needs to be done. Never raises."""
+        queue = declared.queue
+        answer = yield DeclareQueue(queue, passive=True)
+        if answer.code:
+            return Look()
+        messages = answer.messages
+        if not declared.bindings:
+            return Look(messages)
+        mark = self._mark(queue)
+        missing = bool(mark) and (yield DeclareExchange(mark, "fanout", False, passive=True)).code
+        remark = ""
+        if missing or not mark:
+            unbound = yield from self._see_to_exchange()
+            if unbound:
+                return Look(messages, unbound=unbound)
+        if missing:
+            remark = yield from self._missed(mark, queue)
+        elif mark:
+            self._marked = True
+        unbound = yield from self._bind(declared.bindings)
+        self._unsure = False
+        if unbound:
+            return Look(messages, unbound=unbound)
+        gone, self._gone = self._gone, ""
+        return Look(messages, gone and self._words(gone, queue), remark)
+
+    def _mark(self, queue: str) -> str:
+        """The name of the mark; empty where there shall be none."""
+        mark = f"{queue}.binding"
+        # What the broker itself declared cannot be deleted, nor a queue that it named be left.
+        lasting = self._exchange.name.startswith("amq.") or queue.startswith("amq.")
+        long = len(mark.encode()) > _NAME_BYTES
+        return "" if self._durable is None or self._refused or lasting or long else mark
+
+    def _see_to_exchange(self) -> Generator[Step, Answer, str]:
+        """Make the exchange where it is gone and may be made. Why it is not there, or nothing."""
+        settings = self._exchange
+        if settings.declare == "never":
+            return ""
+        wanted = DeclareExchange(settings.name, settings.type, settings.durable)
+        asked = DeclareExchange(settings.name, settings.type, settings.durable, passive=True)
+        answer = yield asked
+        if answer.code != NOT_FOUND:
+            return ""
+        self._gone = f"exchange {settings.name!r} had gone and was made again"
+        why = f"exchange {settings.name!r} is gone, and with it the binding: nothing arrives"
+        if settings.declare != "auto":
+            return f'{why} until it is declared again (exchange.declare is "{settings.declare}")'
+        answer = yield wanted
+        if answer.code:
+            return f"{why}, and it may not be declared: {answer.text} ({answer.code})"
+        return ""
+
+    def _missed(self, mark: str, queue: str) -> Generator[Step, Answer, str]:
+        """The mark is missing: note what that means, and set it again. What to remark."""
+        name, remark = self._exchange.name, ""
+        if self._marked and not self._gone:
+            self._gone = f"exchange {name!r} had been deleted and made anew"
+        elif self._unsure and not self._gone and self._durable is False:
+            remark = (
+                f"queue {queue!r} was there without its mark {mark!r}: unless this is its first "
+                f"logfan, exchange {name!r} was made anew meanwhile without the binding, and what "
+                "was published until now reached the queue no more; it is bound now"
+            )
+        self._marked = False
+        self._durable = yield from self._ask_durable()
+        if self._durable is not None:
+            yield from self._set(mark)
+        return remark
+
+    def _ask_durable(self) -> Generator[Step, Answer, bool | None]:
+        """A mark must outlive what the exchange outlives, and nothing else."""
+        durable = bool(self._durable)
+        answer = yield DeclareExchange(self._exchange.name, self._exchange.type, durable)
+        difference = Difference.of(answer.text) if answer.code == INEQUIVALENT else None
+        if difference is not None and difference.argument == "durable":
+            return difference.theirs == "true"
+        return None if answer.code else durable
+
+    def _set(self, mark: str) -> Generator[Step, Answer, None]:
+        durable = bool(self._durable)
+        answer = yield DeclareExchange(mark, "fanout", durable, auto_delete=True, internal=True)
+        if answer.code == 0:
+            answer = yield BindExchange(self._exchange.name, mark)
+            if answer.code:
+                yield DeleteExchange(mark)
+        self._marked = answer.code == 0
+        # One that went again between the two steps is no refusal.
+        self._refused = answer.code not in (0, NOT_FOUND)
+
+    def _bind(self, bindings: tuple[Bind, ...]) -> Generator[Step, Answer, str]:
+        for binding in bindings:
+            answer = yield binding
+            if answer.code == NOT_FOUND:
+                self._gone = f"exchange {binding.exchange!r} had gone and was made again"
+            if answer.code:
+                return (
+                    f"queue {binding.queue!r} is not bound to exchange {binding.exchange!r}, so "
+                    f"nothing arrives: {answer.text} ({answer.code})"
+                )
+        return ""
+
+    def _words(self, gone: str, queue: str) -> str:
+        return (
+            f"{gone}; queue {queue!r} is bound to it again, and what was published between did not "
+            "reach the queue"
+        )

@@ -1,0 +1,266 @@
+"""Deliveries from the bytes of the wire into records, in one pass. Pure.
+
+A delivery is three frames: the method `basic.deliver`, a content header and, in most cases, one
+body frame. Between the messages of one consumer hardly anything differs but the delivery tag, the
+properties and the body, so what surrounds them is compared and not decoded anew. Whatever is not
+just that (a body in several frames or none, other methods and channels, a message that is not whole
+yet, one that came before) is left where it stands: `scan` ends there, and pika reads on.
+`LongBody` puts a body together that comes in several frames, or in several reads.
+
+Source: AMQP 0-9-1, sections 2.3.5 and 4.2.
+"""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from logfan.api import UNPARSED, Origin, Properties, Record
+from logfan.json_trees import LONG, SMALL_BYTES
+
+FRAME_END = 0xCE
+_DELIVER = struct.pack(">HH", 60, 60)
+_BASIC = struct.pack(">HH", 60, 0)
+"""The class of a content header, and its weight."""
+_METHOD, _HEADER, _BODY = 1, 2, 3
+_FRAME = struct.Struct(">BHI")
+_BODY_FRAME = struct.Struct(">Q")
+"""As one number: the end of the frame before, the type, the channel; the size."""
+_CONTENT = struct.Struct(">3sI4s")
+"""Of a content header frame: the type and the channel; the size; the class and the weight."""
+_BODY_HEAD = struct.Struct(">3sI")
+"""The type and the channel; the size."""
+_HEADER_BYTES = 19
+"""Of a content header frame, up to the flags of the properties."""
+_LEAST_HEADER = 14
+_LEAST_TAIL = 8 + 1 + 1 + 1
+"""The tag, whether redelivered, and two empty strings."""
+_MOST_TAIL = _LEAST_TAIL + 255 + 255
+_MOST_TAILS = 10_000
+_BEHIND_BYTES = 4096
+"""So much is received beyond a body: the next message may begin there."""
+
+
+@dataclass(slots=True)
+class Run:
+    """Deliveries that came one after the other, their tags without a gap."""
+
+    records: list[Record]
+    last_tag: int
+    size: int
+    """Bytes of all bodies."""
+    end: int
+    """Where in the data the first byte after them is."""
+
+
+Layout = tuple[bytes, struct.Struct, int]
+"""For method frames of one size: their first bytes, up to the delivery tag; how to unpack them and
+the content header behind them; their length."""
+
+
+class Stream:
+    """The deliveries of one consumer on one channel, and what is known of their frames."""
+
+    def __init__(
+        self,
+        channel: int,
+        consumer_tag: str,
+        decode: Callable[[bytes], Properties],
+        *,
+        apart: bytes,
+    ) -> None:
+        """`decode`: properties from the bytes of a content header. `apart`: a message for the
+        default exchange whose properties hold these bytes is left alone."""
+        tag = consumer_tag.encode()
+        self._decode = decode
+        self._apart = apart
+        self._channel = channel
+        self._start = _DELIVER + bytes((len(tag),)) + tag
+        self._layouts: dict[int, Layout] = {}
+        self._tails: dict[bytes, tuple[str, str] | None] = {}
+        self._last = self._layout(len(self._start) + _LEAST_TAIL)
+        self._headers: dict[bytes, int] = {}
+        self._next_header = struct.pack(">BH", _HEADER, channel)
+        self._next_body = int.from_bytes(struct.pack(">BBH", FRAME_END, _BODY, channel)) << 32
+
+    def scan(self, data: bytes, at: int, received_at: float) -> Run | None:
+        """The whole deliveries of this consumer from `at` on; None where there is not one."""
+        records: list[Record] = []
+        add, new = records.append, Record.__new__
+        origins: dict[bytes, Origin] = {}
+        head, layout, length = self._last
+        unpack, unpack_body = layout.unpack_from, _BODY_FRAME.unpack_from
+        headers, next_body, apart = self._headers, self._next_body, self._apart
+        size, last = 0, -1
+        try:
+            while True:
+                found, tag, tail, header, body_size = unpack(data, at)
+                if found != head:
+                    other = self._layout_at(data, at)
+                    if other is None:
+                        break
+                    head, layout, length = other
+                    unpack = layout.unpack_from
+                    found, tag, tail, header, body_size = unpack(data, at)
+                origin = origins.get(tail)
+                if origin is None:
+                    origin = self._origin(tail, received_at)
+                    if origin is None:
+                        break
+                    origins[tail] = origin
+                header_bytes = headers.get(header) or self._header(header)
+                at_header = at + length
+                header_end = at_header + header_bytes
+                body_at = header_end + 8
+                end = body_at + body_size
+                if (
+                    not header_bytes or not body_size or (tag != last + 1 and last >= 0)
+                    or unpack_body(data, header_end)[0] != next_body + body_size
+                    or data[end] != FRAME_END
+                ):  # fmt: skip
+                    break
+                raw = data[at_header + _HEADER_BYTES : header_end]
+                if not origin.exchange and apart in raw:
+                    break
+                record = new(Record)
+                record._body = data[body_at:end]
+                record._origin = origin
+                record._properties = raw
+                record._json = UNPARSED if body_size <= SMALL_BYTES else LONG
+                add(record)
+                size += body_size
+                last = tag
+                at = end + 1
+        except (struct.error, IndexError):
+            pass  # the rest is not whole yet
+        self._last = head, layout, length
+        return Run(records, last, size, at) if records else None
+
+    def _layout_at(self, data: bytes, at: int) -> Layout | None:
+        """How to read the delivery at `at`; None where there is none of this consumer."""
+        kind, channel, size = _FRAME.unpack_from(data, at)
+        tail = size - len(self._start)
+        if kind != _METHOD or channel != self._channel or not _LEAST_TAIL <= tail <= _MOST_TAIL:
+            return None
+        if not data.startswith(self._start, at + _FRAME.size):
+            return None
+        return self._layout(size)
+
+    def _layout(self, size: int) -> Layout:
+        known = self._layouts.get(size)
+        if known is None:
+            head = _FRAME.pack(_METHOD, self._channel, size) + self._start
+            length = _FRAME.size + size + 1
+            layout = struct.Struct(f">{len(head)}sQ{length - len(head) - 8}s11sQ")
+            known = self._layouts[size] = head, layout, length
+        return known
+
+    def _header(self, header: bytes) -> int:
+        """The size of the content header frame that begins so, without the byte at its end; 0
+        where it is none that is read here."""
+        kind, size, basic = _CONTENT.unpack(header)
+        if kind != self._next_header or basic != _BASIC or size < _LEAST_HEADER:
+            return 0
+        if len(self._headers) >= _MOST_TAILS:
+            self._headers.clear()
+        self._headers[header] = _FRAME.size + size
+        return _FRAME.size + int(size)
+
+    def _origin(self, tail: bytes, received_at: float) -> Origin | None:
+        """Where a message with this end of its method frame comes from; None where pika shall
+        read it."""
+        if tail not in self._tails:
+            if len(self._tails) >= _MOST_TAILS:
+                self._tails.clear()
+            self._tails[tail] = _split(tail)
+        known = self._tails[tail]
+        return known and Origin(*known, False, received_at, self._decode)
+
+
+class LongBody:
+    """The body of one message that comes in several reads, from its first frame to its last.
+
+    It is received into one buffer and copied once, out of it. What is none of its frames ends it.
+    """
+
+    def __init__(self, channel: int, size: int, buffer: bytearray) -> None:
+        """`size` in bytes. One that is larger than the buffer is moved out of it bit by bit; a
+        frame that is larger ends it."""
+        self.channel = channel
+        self.frames = 0
+        """How many of its frames have come whole."""
+        self._missing = size
+        self._kind = struct.pack(">BH", _BODY, channel)
+        self._buffer = memoryview(buffer)
+        self._moved: list[bytes] = []
+        self._fragments: list[memoryview] = []
+        self._at = self._filled = 0
+        self._odd = False
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing more to receive for it."""
+        return self._odd or not self._missing
+
+    def room(self) -> memoryview:
+        """Where to put what comes next; not empty until it is done."""
+        return self._buffer[self._filled : self._at + self._missing + _BEHIND_BYTES]
+
+    def came(self, count: int) -> int:
+        """So many bytes were put into `room`. How many bytes of frames became whole by that."""
+        self._filled += count
+        began = self._at
+        while not self.done and self._take_frame():
+            pass
+        taken = self._at - began
+        if not self.done and self._filled == len(self._buffer):
+            self._move()
+        return taken
+
+    def body(self) -> bytes:
+        """What came of it in whole frames. It must be done."""
+        return b"".join((*self._moved, *self._fragments))
+
+    def rest(self) -> bytes:
+        """What came behind the last of its whole frames."""
+        return bytes(self._buffer[self._at : self._filled])
+
+    def _take_frame(self) -> bool:
+        """Whether a frame of it was whole and next."""
+        start = self._at + _FRAME.size
+        if self._filled < start:
+            return False
+        kind, size = _BODY_HEAD.unpack_from(self._buffer, self._at)
+        end = start + size
+        self._odd = kind != self._kind or not 0 < size <= self._missing
+        if self._odd or end >= self._filled:
+            return False
+        self._odd = self._buffer[end] != FRAME_END
+        if self._odd:
+            return False
+        self._fragments.append(self._buffer[start:end])
+        self.frames += 1
+        self._missing -= size
+        self._at = end + 1
+        return True
+
+    def _move(self) -> None:
+        """Make room in the buffer."""
+        self._odd = not self._at
+        self._moved.append(b"".join(self._fragments))
+        self._fragments.clear()
+        rest = self.rest()
+        self._buffer[: len(rest)] = rest
+        self._at, self._filled = 0, len(rest)
+
+
+def _split(tail: bytes) -> tuple[str, str] | None:
+    """Exchange and routing key; None for a message that came before, and for odd bytes."""
+    exchange_end = 2 + tail[1]
+    if tail[0] or exchange_end >= len(tail) or tail[-1] != FRAME_END:
+        return None
+    if exchange_end + 1 + tail[exchange_end] + 1 != len(tail):
+        return None
+    try:
+        return tail[2:exchange_end].decode(), tail[exchange_end + 1 : -1].decode()
+    except UnicodeDecodeError:
+        return None

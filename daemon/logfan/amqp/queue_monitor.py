@@ -1,0 +1,96 @@
+"""Looks at the queue and its bindings every 5 s, on a channel of its own.
+
+To ask for what is gone closes the channel; so it is not the consumer's.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from pika import exceptions
+
+from logfan.amqp.binding import Binding, Look
+from logfan.amqp.declaration import Declaring
+from logfan.amqp.topology import Declared
+
+LOOK_SECONDS = 5.0
+_OFTEN_SECONDS = 0.25
+
+
+class Onlooker(Protocol):
+    """Who hears what came of it."""
+
+    def on_look(self, look: Look) -> None:
+        """What one look showed."""
+
+    def on_no_looks(self, why: str) -> None:
+        """There is no channel to look on."""
+
+
+class Lookout:
+    """One connection's. `open`, then `begin`; `stop` at last."""
+
+    def __init__(self, ioloop: Any, connection: Any, binding: Binding, onlooker: Onlooker) -> None:
+        self._ioloop = ioloop
+        self._connection = connection
+        self._binding = binding
+        self._onlooker = onlooker
+        self._declared = Declared("")
+        self._channel: Any = None
+        self._walker: Declaring[Look] | None = None
+        self._timer: Any = None
+        self._seconds = LOOK_SECONDS
+        self._over = False
+
+    def open(self, then: Callable[[], None]) -> None:
+        """Open the channel; then, also where there is none to be had, go on."""
+
+        def opened(channel: Any) -> None:
+            self._channel = channel
+            then()
+
+        try:
+            self._connection.channel(on_open_callback=opened)
+        except exceptions.NoFreeChannels:
+            self._onlooker.on_no_looks("the broker's channel_max is 1")
+            then()
+
+    def begin(self, declared: Declared) -> None:
+        """Look now, and from now on."""
+        self._declared = declared
+        if self._channel is not None:
+            self._look()
+
+    def often(self) -> bool:
+        """Look now, and four times a second from now on. False where there is no channel for it."""
+        if self._channel is None or self._over:
+            return False
+        self._seconds = _OFTEN_SECONDS
+        if self._timer is not None:
+            self._ioloop.remove_timeout(self._timer)
+        self._look()
+        return True
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._over = True
+        if self._timer is not None:
+            self._ioloop.remove_timeout(self._timer)
+            self._timer = None
+
+    def _look(self) -> None:
+        if self._over or not self._connection.is_open:
+            return
+        self._timer = self._ioloop.call_later(self._seconds, self._look)
+        steps = self._binding.look(self._declared)
+        if self._walker is not None:
+            self._walker.again(steps)
+            return
+        self._walker = Declaring(
+            self._connection, steps, channel=self._channel,
+            on_done=self._on_looked, on_unfit=lambda _unfit: None,
+        )  # fmt: skip
+        self._walker.begin()
+
+    def _on_looked(self, _channel: Any, look: Look) -> None:
+        if not self._over:
+            self._onlooker.on_look(look)

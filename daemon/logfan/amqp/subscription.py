@@ -1,0 +1,329 @@
+"""One connection's life: connect, declare, subscribe, acknowledge, close.
+
+It lives on the consumer's I/O thread and ends in exactly one call of `on_trouble`, or of the
+`close` that was asked for. It decides nothing about what comes after.
+"""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import pika
+from pika import exceptions
+from pika.adapters.select_connection import IOLoop
+
+from logfan.amqp import connection, replies, topology
+from logfan.amqp.binding import Binding, Look
+from logfan.amqp.declaration import Declaring
+from logfan.amqp.failures import Kind, Trouble, broker_version, trouble_of
+from logfan.amqp.queue_kinds import stream_text
+from logfan.amqp.queue_monitor import Lookout
+from logfan.amqp.stand_in import StandIn
+from logfan.amqp.stream_detection import Receiver, StreamWatch
+from logfan.config.amqp_url import address_of
+from logfan.config.settings import ExchangeSettings, QueueSettings
+from logfan.runtime.foreign_text import line_of
+
+log = logging.getLogger(__name__)
+
+_CLOSE_SECONDS = 3.0
+
+
+class Events(Protocol):
+    """What a subscription tells its consumer, on the I/O thread."""
+
+    def on_connected(self, subscription: "Subscription") -> None:
+        """The connection is open; nothing is declared yet."""
+
+    def on_declared(self, subscription: "Subscription", declared: topology.Declared) -> None:
+        """Exchange, queue and binding are there. `begin` is waited for."""
+
+    def on_subscribed(self, subscription: "Subscription", declared: topology.Declared) -> None:
+        """Deliveries follow. Called again after each `consume`."""
+
+    def on_look(self, look: Look) -> None:
+        """What the queue and its bindings look like, every 5 s."""
+
+    def on_no_looks(self, why: str) -> None:
+        """There is no channel to look on."""
+
+    def on_trouble(self, subscription: "Subscription", trouble: Trouble) -> None:
+        """It is over, for this reason. Called once, and never after `close`."""
+
+
+class Subscription:
+    """A connection, its channel and its consumer."""
+
+    def __init__(
+        self,
+        *,
+        ioloop: IOLoop,
+        url: str,
+        parameters: pika.connection.Parameters,
+        exchange: ExchangeSettings,
+        queue: QueueSettings,
+        prefetch: int,
+        known: topology.Declared | None,
+        fast: bool,
+        binding: Binding | None,
+        events: Events,
+        receiver: Receiver,
+    ) -> None:
+        """Begins to connect. `known`: see `topology.declare`; `fast`: `rabbitmq.fast_path`.
+        Without a `binding` nothing is looked at, and no second channel is opened."""
+        self.address = address_of(url)
+        self.channel: Any = None
+        """The channel of the live consumer; None before it is subscribed."""
+        self._ioloop = ioloop
+        self._events = events
+        self._receiver = receiver
+        self._prefetch = prefetch
+        self._topology = exchange, queue, known
+        self._consuming: Any = None
+        self._declared = topology.Declared("")
+        self._consumer_tag = ""
+        self._was_open = False
+        self._over = self._is_cancelled = False
+        self._on_closed: Callable[[], None] | None = None
+        self._binding = binding
+        self._lookout: Lookout | None = None
+        self._looking = False
+        self._stand_in: StandIn | None = None
+        self._connection = connection.Connection(
+            parameters,
+            on_open_callback=self._on_open,
+            on_open_error_callback=self._on_connection_end,
+            on_close_callback=self._on_connection_end,
+            custom_ioloop=ioloop,
+        )
+        if not fast:
+            self._connection.stand_down()
+
+    # What the consumer calls
+
+    @property
+    def wants_second_channel(self) -> bool:
+        """It has asked for a channel to look on, and is not subscribed yet."""
+        return self._lookout is not None and self.channel is None
+
+    def ack(self, tag: int) -> None:
+        """Acknowledge everything up to `tag`."""
+        self.channel.basic_ack(tag, multiple=True)
+
+    def ack_one(self, tag: int) -> None:
+        """Acknowledge one message."""
+        self.channel.basic_ack(tag)
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Have this called once the present read is taken in."""
+        if not self._connection.after_read(call):
+            self._ioloop.call_later(0, call)
+
+    def hold(self) -> bool:
+        """Read nothing until `go_on`; False where that cannot be."""
+        return self._connection.hold()
+
+    def go_on(self) -> None:
+        """Read again."""
+        self._connection.go_on()
+
+    def rest(self, seconds: float) -> None:
+        """Read nothing for so long, where that can be; all else goes on meanwhile."""
+        if self._connection.hold():
+            self._ioloop.call_later(seconds, self._connection.go_on)
+
+    def requeue(self, tag: int) -> None:
+        """Hand everything up to `tag`, which is not acknowledged yet, back to the broker."""
+        self.channel.basic_nack(tag, multiple=True, requeue=True)
+
+    def requeue_one(self, tag: int) -> None:
+        """Hand one message back to the broker."""
+        self.channel.basic_nack(tag, requeue=True)
+
+    def begin(self) -> None:
+        """Subscribe for the first time, after `on_declared`. `on_subscribed` follows."""
+        self._consume()
+
+    def consume(self, prefetch: int) -> None:
+        """Subscribe again on the same channel, after `cancel`. `on_subscribed` follows."""
+        self._prefetch = prefetch
+        if self.channel.is_open:
+            self._consume()
+
+    def cancel(self, on_cancelled: Callable[[], None]) -> None:
+        """Stop the deliveries; those under way still come before `on_cancelled`."""
+        if self.channel is None or not self.channel.is_open:
+            on_cancelled()
+            return
+        connection.cancel(self.channel, self._consumer_tag, on_cancelled)
+
+    def pause(self, seconds: float, on_cancelled: Callable[[], None]) -> None:
+        """`cancel`, until `consume`. A queue that goes with its last consumer is kept by another
+        one meanwhile, which holds a message for so many seconds at most."""
+        if self._stand_in is None:
+            self.cancel(on_cancelled)
+        else:
+            self._stand_in.begin(seconds, lambda: self.cancel(on_cancelled))
+
+    def look_often(self) -> bool:
+        """Look at the queue several times a second from now on; False where that cannot be."""
+        return self._lookout is not None and self._lookout.often()
+
+    def close(self, on_closed: Callable[[], None]) -> None:
+        """Close the connection. A broker that does not answer is waited for 3 s, no longer."""
+        self._over = True
+        self._stop_looking()
+        if self._connection.is_closed:
+            on_closed()
+            return
+        self._on_closed = on_closed
+        self._ioloop.call_later(_CLOSE_SECONDS, self._closed)
+        if not self._connection.is_closing:
+            self._connection.close()
+
+    # Connecting
+
+    def _on_open(self, _connection: Any) -> None:
+        self._was_open = True
+        if self._over:
+            return
+        self._events.on_connected(self)
+        exchange, queue, known = self._topology
+        version = broker_version(self._connection)
+        steps = topology.declare(exchange, queue, known=known, version=version)
+        Declaring(
+            self._connection, steps, on_done=self._on_declared, on_unfit=self._on_unfit
+        ).begin()
+
+    def _on_connection_end(self, _connection: Any, error: BaseException | None) -> None:
+        if self._over:
+            self._closed()
+            return
+        self._end(trouble_of(error, self.address, was_open=self._was_open))
+
+    def _closed(self) -> None:
+        on_closed, self._on_closed = self._on_closed, None
+        if on_closed is not None:
+            on_closed()
+
+    def _end(self, trouble: Trouble) -> None:
+        """One way out: tell it once, and leave no connection behind."""
+        if self._over:
+            return
+        self._over = True
+        self._stop_looking()
+        self._events.on_trouble(self, trouble)
+        if not (self._connection.is_closed or self._connection.is_closing):
+            self._connection.close()
+
+    # Declaring and subscribing
+
+    def _on_declared(self, channel: Any, declared: topology.Declared) -> None:
+        self._declared = declared
+        self._consuming = channel
+        channel.add_on_close_callback(self._on_channel_end)
+        channel.add_on_cancel_callback(self._on_cancelled_by_broker)
+        if self._binding is None:
+            self._tell_declared()
+            return
+        # Before anything is delivered: the broker may close the connection for want of a channel.
+        self._binding.begin(declared)
+        self._lookout = Lookout(self._ioloop, self._connection, self._binding, self._events)
+        if _is_kept_by_its_consumer(declared):
+            self._stand_in = StandIn(self._ioloop, self._connection, declared.queue)
+            self._lookout.open(partial(self._stand_in.open, self._tell_declared))
+        else:
+            self._lookout.open(self._tell_declared)
+
+    def _tell_declared(self) -> None:
+        if self._over or not self._consuming.is_open:
+            return
+        self._events.on_declared(self, self._declared)
+        if not self._consumer_tag:
+            self._look()
+
+    def _look(self) -> None:
+        """From now on, as long as the connection lives."""
+        if self._lookout is not None and not self._looking:
+            self._looking = True
+            self._lookout.begin(self._declared)
+
+    def lose(self, why: str) -> None:
+        """It is of no use any more, though the broker has not said so. `on_trouble` follows."""
+        self._end(Trouble(Kind.LOST, why))
+
+    def _on_unfit(self, unfit: topology.Unfit) -> None:
+        kind = Kind.BUSY if unfit.passes else Kind.REFUSED
+        self._end(Trouble(kind, str(unfit), at_declaration=not unfit.passes))
+
+    def _consume(self) -> None:
+        if self._over or not self._consuming.is_open:
+            return
+        # What is set here holds for the consumer that comes, not for one that is there.
+        self._consuming.basic_qos(prefetch_count=self._prefetch)
+        receiver = self._receiver
+        if not self._declared.kind:
+            receiver = StreamWatch(receiver, self._on_stream)
+        self._consumer_tag = self._consuming.basic_consume(
+            self._declared.queue, receiver.deliver, callback=self._on_consuming
+        )
+        self._connection.stream(
+            self._consuming, self._consumer_tag, receiver.deliver_run, receiver.now,
+            most_bytes=receiver.read_bytes,
+        )  # fmt: skip
+
+    def _on_stream(self) -> None:
+        why = stream_text(self._declared.queue)
+        self._end(Trouble(Kind.REFUSED, why, at_declaration=True, is_final=True))
+
+    def _on_consuming(self, _frame: Any) -> None:
+        if self._over:
+            return
+        self.channel = self._consuming
+        if self._stand_in is not None:
+            self._stand_in.end()
+        self._events.on_subscribed(self, self._declared)
+        self._look()
+
+    def _on_channel_end(self, channel: Any, error: BaseException) -> None:
+        if not isinstance(error, exceptions.ChannelClosedByBroker):
+            return  # it went with its connection, whose end tells why
+        code, text = error.reply_code, line_of(error.reply_text)
+        queue = self._declared.queue
+        if self._is_cancelled and code == replies.NOT_FOUND:
+            why = f"the broker cancelled the consumer; was queue {queue!r} deleted?"
+            self._end(Trouble(Kind.LOST, why, code=code))
+        elif self.channel is None and self._consumer_tag and code != replies.NOT_FOUND:
+            passing = replies.passes_by_itself(code, text)
+            why = f"queue {queue!r} may not be consumed{' for now' * passing}: {text} ({code})"
+            kind = Kind.BUSY if passing else Kind.REFUSED
+            self._end(Trouble(kind, why, at_declaration=not passing, code=code))
+        else:
+            why = f"the broker closed the channel: {text} ({code})"
+            timeout = replies.acknowledgement_timeout(code, text)
+            self._end(
+                Trouble(Kind.LOST, why, code=code, timeout=timeout, cancelled=self._is_cancelled)
+            )
+
+    def _on_cancelled_by_broker(self, _frame: Any) -> None:
+        # Where the queue is gone this closes the channel.
+        self._is_cancelled = True
+        self._consuming.queue_declare(
+            self._declared.queue, passive=True, callback=self._on_cancelled_and_there
+        )
+
+    def _on_cancelled_and_there(self, _frame: Any) -> None:
+        why = f"the broker cancelled the consumer of queue {self._declared.queue!r}, which stays"
+        self._end(Trouble(Kind.LOST, why, cancelled=True))
+
+    def _stop_looking(self) -> None:
+        if self._lookout is not None:
+            self._lookout.stop()
+        if self._stand_in is not None:
+            self._stand_in.stop()
+
+
+def _is_kept_by_its_consumer(declared: topology.Declared) -> bool:
+    """Where returns are counted a stand-in would wear messages out."""
+    return not declared.pauses_by_cancel and declared.delivery_limit is None

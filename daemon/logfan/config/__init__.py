@@ -1,0 +1,1 @@
+"""config.toml, environment variables and secret files into typed settings."""

@@ -1,0 +1,115 @@
+"""What AMQP 0-9-1 and RabbitMQ take as names and arguments, so that `check` knows before a broker
+refuses it, or a frame cannot be written. Pure."""
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime, time
+from typing import Any
+
+from logfan.amqp_properties import encode_table
+
+SHORT_BYTES = 255
+"""A short string's length is one byte: names of queues and exchanges, routing keys."""
+_TABLE_BYTES = 130_000
+"""A table must fit into one frame, of 128 KiB unless the broker is set up otherwise."""
+RESERVED = "amq."
+PREDEFINED = {
+    "amq.direct": "direct", "amq.fanout": "fanout", "amq.topic": "topic",
+    "amq.headers": "headers", "amq.match": "headers",
+    "amq.rabbitmq.trace": "topic", "amq.rabbitmq.log": "topic", "amq.rabbitmq.event": "topic",
+}  # fmt: skip
+"""The exchanges of reserved names that a broker may have, and their types."""
+_LEAST = {
+    "x-message-ttl": 0, "x-expires": 1, "x-max-length": 0, "x-max-length-bytes": 0,
+    "x-max-priority": 1, "x-delivery-limit": None, "x-quorum-initial-group-size": 1,
+    "x-max-in-memory-length": 0, "x-max-in-memory-bytes": 0,
+}  # fmt: skip
+_CHOICES = {
+    "x-overflow": ("drop-head", "reject-publish", "reject-publish-dlx"),
+    "x-queue-mode": ("default", "lazy"),
+    "x-dead-letter-strategy": ("at-most-once", "at-least-once"),
+    "x-queue-leader-locator": ("client-local", "balanced"),
+}
+_SWITCHES = ("x-single-active-consumer",)
+_TEXTS = ("x-dead-letter-exchange", "x-dead-letter-routing-key", "x-queue-type")
+
+
+def short_string(text: str) -> str:
+    """The text. Raises ValueError where it is too long for a name or a key."""
+    if not _is_utf8(text):
+        raise ValueError("must be text in UTF-8")
+    size = len(text.encode())
+    if size > SHORT_BYTES:
+        raise ValueError(f"has {size} bytes as UTF-8; AMQP takes {SHORT_BYTES} at most")
+    return text
+
+
+def argument_problems(arguments: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
+    """Path within the arguments, value and problem of each that no broker would take."""
+    unfit = [*_table_problems(arguments, "")]
+    yield from unfit
+    if not unfit and len(encode_table(arguments)) > _TABLE_BYTES:
+        yield "", None, f"have more than {_TABLE_BYTES:,} bytes; all must fit into one AMQP frame"
+    for name, value in arguments.items():
+        problem = _known_problem(name, value)
+        if problem is not None and not any(path == name for path, _, _ in unfit):
+            yield name, value, problem
+
+
+def _table_problems(table: Mapping[str, Any], place: str) -> Iterator[tuple[str, object, str]]:
+    for key, value in table.items():
+        size = len(str(key).encode("utf-8", "surrogatepass"))
+        if size > SHORT_BYTES:
+            problem = f"an argument's name has {size} bytes; AMQP takes {SHORT_BYTES} at most"
+            yield place, None, problem
+            continue
+        if not _is_utf8(str(key)):
+            yield place, None, "an argument's name must be text in UTF-8"
+            continue
+        yield from _value_problems(value, f"{place}.{key}" if place else str(key))
+
+
+def _value_problems(value: object, place: str) -> Iterator[tuple[str, object, str]]:
+    if isinstance(value, Mapping):
+        yield from _table_problems(value, place)
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            yield from _value_problems(item, f"{place}.{number}")
+    elif (problem := _single_problem(value)) is not None:
+        yield place, value, problem
+
+
+def _is_utf8(text: str) -> bool:
+    """What an environment variable holds beside UTF-8 becomes lone surrogates."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def _single_problem(value: object) -> str | None:
+    if isinstance(value, str) and not _is_utf8(value):
+        return "must be text in UTF-8"
+    if isinstance(value, float):
+        return "must be a whole number, a string or a list; brokers take no fraction here"
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        return "does not fit into 64 bits, AMQP's largest number"
+    if isinstance(value, datetime):
+        when = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+        return "must not be before 1970: AMQP counts from there" if when.timestamp() < 0 else None
+    if isinstance(value, date | time):
+        return "must be a number, a string, or a date and time; AMQP has no date or time alone"
+    return None
+
+
+def _known_problem(name: str, value: object) -> str | None:
+    """What RabbitMQ refuses of an argument that it knows."""
+    number = isinstance(value, int) and not isinstance(value, bool)
+    if name in _LEAST:
+        least = _LEAST[name]
+        if not number:
+            return "must be a whole number, without quotes"
+        return None if least is None or value >= least else f"must be at least {least}"  # type: ignore[operator]
+    if name in _CHOICES and value not in _CHOICES[name]:
+        return "must be " + " or ".join(f'"{choice}"' for choice in _CHOICES[name])
+    if name in _SWITCHES and not isinstance(value, bool):
+        return "must be true or false, without quotes"
+    if name in _TEXTS and not isinstance(value, str):
+        return 'must be a string, in quotes: "…"'
+    return None

@@ -1,0 +1,323 @@
+"""TOML and secret files into typed settings, with every fault at once.
+
+Attributes are named like the keys of config.toml. Durations are seconds, sizes are bytes.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+from logfan.config import amqp_url
+from logfan.config.amqp_limits import short_string
+from logfan.config.file_permissions import denied
+from logfan.config.units import Duration, Size
+from logfan.config.validation_errors import shown
+from logfan.faults import Fault, Faults
+from logfan.runtime.foreign_text import hide, line_of
+
+PositiveDuration = Annotated[Duration, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+ShortString = Annotated[str, AfterValidator(short_string)]
+Name = Annotated[ShortString, Field(min_length=1)]
+
+
+def _written(default: str) -> Any:
+    """A default as people write it; it is parsed like any other value."""
+    return Field(default=default, validate_default=True)
+
+
+def _table() -> Any:
+    """A table that need not be written: it is made of its own defaults."""
+    return Field(default={}, validate_default=True)
+
+
+class Table(BaseModel):
+    """A table of config.toml: unknown keys are faults, and nothing changes after loading."""
+
+    # Built where it is used: most tables are only ever read as a part of Settings.
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
+
+
+def check_url(secret: SecretStr) -> SecretStr:
+    """Raise ValueError, without the password, where it is no usable AMQP URL."""
+    amqp_url.parse(secret.get_secret_value())
+    return secret
+
+
+def _not_empty(urls: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    if not urls:
+        raise ValueError("must not be empty; write a list of URLs: amqp://USER:PASSWORD@HOST:PORT")
+    return urls
+
+
+BrokerUrl = Annotated[SecretStr, AfterValidator(check_url)]
+
+
+class TlsSettings(Table):
+    """`rabbitmq.tls`"""
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    verify: bool = True
+
+
+class ReconnectSettings(Table):
+    """`rabbitmq.reconnect`"""
+
+    initial: PositiveDuration = _written("500ms")
+    max: PositiveDuration = _written("30s")
+
+
+class RabbitmqSettings(Table):
+    """`rabbitmq`"""
+
+    urls: Annotated[tuple[BrokerUrl, ...], AfterValidator(_not_empty)] = (
+        SecretStr("amqp://guest:guest@localhost:5672/%2F"),
+    )
+    url_file: Path | None = None
+    tls: TlsSettings = _table()
+    prefetch: Annotated[int, Field(ge=1, le=65535)] = 1000
+    max_in_flight_bytes: Annotated[Size, Field(ge=1)] = _written("64MiB")
+    acknowledgement_timeout: Annotated[Duration, Field(ge=1)] = _written("30m")
+    """The broker's `consumer_timeout`. A third of it is how long a window may wait for a sink."""
+    heartbeat: Annotated[Duration, Field(ge=1, le=65535)] = _written("30s")
+    fast_path: bool = True
+    """Read deliveries in one pass of our own; false: in pika's way."""
+    startup: Literal["retry", "fail"] = "retry"
+    reconnect: ReconnectSettings = _table()
+
+    def read_urls(self) -> list[str]:
+        """The URLs to try in turn; `url_file` is read anew at each call. Raises Faults."""
+        urls = self._urls()
+        for url in urls:
+            hide(amqp_url.parse(url).password or "")
+        return urls
+
+    def _urls(self) -> list[str]:
+        if self.url_file is None:
+            return [url.get_secret_value() for url in self.urls]
+        try:
+            text = self.url_file.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            if isinstance(error, PermissionError):
+                why = denied(self.url_file)
+            problem = f"cannot be read ({why}); it names a file that holds the URL, a line each"
+            value = shown("rabbitmq.url_file", str(self.url_file))
+            raise Faults([Fault("rabbitmq.url_file", problem, value)]) from None
+        lines = [line.strip() for line in text.splitlines()]
+        urls = [line for line in lines if line and not line.startswith("#")]
+        value = shown("rabbitmq.url_file", str(self.url_file))
+        faults = [] if urls else [Fault("rabbitmq.url_file", "the file holds no URL", value)]
+        for number, url in enumerate(urls, 1):
+            try:
+                check_url(SecretStr(url))
+            except ValueError as error:
+                faults.append(Fault("rabbitmq.url_file", f"URL {number}: {error}"))
+        if faults:
+            raise Faults(faults)
+        return urls
+
+
+class ExchangeSettings(Table):
+    """`exchange`"""
+
+    name: Name = "logs"
+    type: Literal["fanout", "direct", "topic", "headers", "x-consistent-hash"] = "fanout"
+    durable: bool = False
+    declare: Literal["auto", "passive", "never"] = "auto"
+
+
+def parse_limit(value: object) -> object:
+    """A delivery limit, or `"none"`. Raises ValueError."""
+    if value is None or value == "none":
+        return value
+    number = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+    if isinstance(number, int) and not isinstance(number, bool) and number >= 1:
+        return number
+    raise ValueError('must be a number of returns from 1 on, or "none" where there is no limit')
+
+
+class QueueSettings(Table):
+    """`queue`"""
+
+    name: Name = "logfan"
+    type: Literal["classic", "quorum", "exclusive"] = "classic"
+    declare: Literal["auto", "passive", "never"] = "auto"
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    routing_keys: tuple[ShortString, ...] | None = None
+    """Binding keys; without them "" is bound, and "#" on a topic exchange."""
+    delivery_limit: Annotated[int | Literal["none"] | None, BeforeValidator(parse_limit)] = None
+    """The limit in force on a quorum queue, which a policy may have set; else what it was declared
+    with, or the broker's default."""
+
+    @property
+    def kind(self) -> str:
+        """The `x-queue-type` to declare with: what `arguments` say wins."""
+        own = "quorum" if self.type == "quorum" else "classic"
+        return str(self.arguments.get("x-queue-type", own))
+
+
+class DeadLetterSettings(Table):
+    """`dead_letter`"""
+
+    queue: Name | None = None
+    """Empty means `<queue.name>.dead`."""
+    enabled: bool = True
+    max_ratio: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """A host and a port; port 0 takes any free one."""
+
+    host: str
+    port: int
+
+
+def parse_listen(value: object) -> object:
+    """`"127.0.0.1:9464"` or `"[::1]:9464"` into a Listen. Raises ValueError."""
+    if isinstance(value, Listen):
+        return value
+    help_text = 'write HOST:PORT, such as "127.0.0.1:9464" or "[::1]:9464"'
+    if not isinstance(value, str):
+        raise ValueError(help_text)  # noqa: TRY004 - pydantic reports ValueError as a fault
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:\[\]/@]+)):(\d{1,5})", value.strip())
+    if match is None:
+        raise ValueError(help_text)
+    port = int(match[3])
+    if port > 65535:
+        raise ValueError(f"the port must be from 1 to 65535 (0 takes any free one); {help_text}")
+    return Listen(match[1] or match[2], port)
+
+
+class HttpTlsSettings(Table):
+    """`http.tls`"""
+
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+
+class HttpSettings(Table):
+    """`http`"""
+
+    listen: Annotated[Listen, BeforeValidator(parse_listen)] = _written("127.0.0.1:9464")
+    tls: HttpTlsSettings = _table()
+
+
+class PluginSettings(Table):
+    """`plugins`"""
+
+    directories: tuple[Path, ...] = (Path("/etc/logfan/plugins"),)
+    disabled: tuple[str, ...] = ()
+
+
+class LogSettings(Table):
+    """`log`"""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+class BatchSettings(Table):
+    """`sinks.<name>.batch`"""
+
+    max_records: Count = 5000
+    max_bytes: Annotated[Size, Field(ge=1)] = _written("8MiB")
+    linger: Duration = _written("0ms")
+
+
+class RetrySettings(Table):
+    """`sinks.<name>.retry`"""
+
+    initial: PositiveDuration = _written("200ms")
+    max: PositiveDuration = _written("30s")
+    jitter: bool = True
+
+
+class SinkSettings(Table):
+    """`sinks.<name>`: the host's keys; all others are the sink's own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: Name
+    required: bool = True
+    batch: BatchSettings = _table()
+    retry: RetrySettings = _table()
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        # Without the sink's own keys, of which one may be a password.
+        return [(name, getattr(self, name)) for name in SinkSettings.model_fields]
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The sink's own keys, not validated here."""
+        return self.model_extra or {}
+
+
+class Settings(Table):
+    """All of config.toml."""
+
+    instance: Annotated[str, Field(pattern=r"^[A-Za-z0-9._@-]*$", max_length=64)] = ""
+    shutdown_timeout: Duration = _written("30s")
+    rabbitmq: RabbitmqSettings = _table()
+    exchange: ExchangeSettings = _table()
+    queue: QueueSettings = _table()
+    dead_letter: DeadLetterSettings = _table()
+    http: HttpSettings = _table()
+    plugins: PluginSettings = _table()
+    log: LogSettings = _table()
+    sinks: dict[str, SinkSettings] = Field(default_factory=dict)
+
+    @property
+    def dead_letter_queue(self) -> str:
+        """`dead_letter.queue`, or what stands for it."""
+        return self.dead_letter.queue or f"{self.queue.name}.dead"
+
+
+HOMES = {
+    key: f"{table}.{key}"
+    for table, model in (
+        ("rabbitmq", RabbitmqSettings), ("exchange", ExchangeSettings), ("queue", QueueSettings),
+        ("dead_letter", DeadLetterSettings), ("http", HttpSettings), ("plugins", PluginSettings),
+        ("log", LogSettings),
+    )
+    for key in model.model_fields
+    if key not in ("name", "type", "declare", "queue", "format")
+} | {"url": "rabbitmq.urls", "host": "rabbitmq.urls", "port": "http.listen"}  # fmt: skip
+"""Where a key lives that people write into the wrong table."""
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """The TOML file as a table. Raises Faults that name the file and the line."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        denied_to_us = isinstance(error, PermissionError)
+        why = denied(path) if denied_to_us else (error.strerror or str(error)).lower()
+        raise Faults([Fault(str(path), f"cannot be read: {why}")]) from None
+    try:
+        return tomllib.loads(raw.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise Faults([Fault(str(path), f"is not UTF-8 (line {line}); save it as UTF-8")]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise Faults(
+            [Fault(str(path), f"is not valid TOML: {line_of(error)}{_toml_hint(raw)}")]
+        ) from None
+    except RecursionError:
+        raise Faults([Fault(str(path), "is nested too deeply")]) from None
+
+
+def _toml_hint(raw: bytes) -> str:
+    if re.search(rb"^[ \t]*[\w.]+[ \t]*:\s", raw, re.MULTILINE):
+        return "; in TOML it is key = value, not key: value"
+    if re.search(rb"=\s*(True|False|None)\b", raw):
+        return "; TOML writes true and false in lower case"
+    return ""

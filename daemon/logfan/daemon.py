@@ -1,0 +1,459 @@
+"""The composition root: what is built from what, the order of start and stop, signals, reload.
+
+It runs on the main thread, which only waits: for a signal, for the consumer's end, for the next
+second. Everything else has a thread of its own.
+"""
+
+import logging
+import os
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import FrameType
+from typing import Any
+
+from prometheus_client import REGISTRY
+
+from logfan import __version__
+from logfan.amqp.failures import Kind, Trouble
+from logfan.amqp.reconnect import Patience
+from logfan.config.changes import changed_keys, elsewhere, left_behind, named
+from logfan.config.loader import Prepared
+from logfan.config.settings import HttpSettings
+from logfan.faults import Faults
+from logfan.pipeline.assembly import Pipeline
+from logfan.plugins.discovery import changed_since_loaded
+from logfan.runtime import malloc
+from logfan.runtime.clock import SYSTEM_CLOCK, Clock
+from logfan.runtime.foreign_text import describe
+from logfan.runtime.systemd import Notifier
+from logfan.telemetry import log_output
+from logfan.telemetry.http_server import HttpServer, ListenError
+from logfan.telemetry.metrics import LogfanCollector, Numbers
+
+log = logging.getLogger(__name__)
+
+EXIT_OK, EXIT_UNAVAILABLE, EXIT_INTERNAL = 0, 69, 70
+EXIT_HANDED_BACK, EXIT_REFUSED, EXIT_CONFIG = 75, 77, 78
+
+_TICK_SECONDS = 1.0
+
+
+class _Signal(Enum):
+    STOP = "stop"
+    RELOAD = "reload"
+    FAULT = "a thread has ended and should not have"
+
+
+@dataclass(frozen=True, slots=True)
+class _Subscribed:
+    """The pipeline of this number is subscribed, maybe again."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """The consumer of the pipeline of this number cannot go on."""
+
+    number: int
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class _Earlier:
+    """The config that a reload has put aside until the new one is subscribed."""
+
+    prepared: Prepared
+    worked: bool
+    """It was subscribed once: the broker takes it."""
+
+
+_Event = _Signal | _Subscribed | _Ended
+
+
+class Daemon:
+    """One running daemon. `run` returns the exit code."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        prepare_again: Callable[[], Prepared],
+        *,
+        environ: Mapping[str, str] = os.environ,
+        on_started: Callable[["Daemon"], None] | None = None,
+        on_stopping: Callable[[], None] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        """`prepare_again` reads the config anew for a reload and raises Faults where it has some;
+        `on_started` is called once all threads run, `on_stopping` before anything is stopped
+        because of a signal."""
+        self.numbers = Numbers()
+        self._prepared = prepared
+        self._prepare_again = prepare_again
+        self._on_started, self._on_stopping = on_started, on_stopping
+        self._clock = clock
+        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._stop_asked = threading.Event()
+        self._notifier = Notifier.from_environment(environ)
+        self._stopping = False
+        self._ready = False
+        self._http: HttpServer | None = None
+        self._collector = LogfanCollector(self.numbers, __version__, clock)
+        self._number = 0
+        """Which pipeline of this process runs: what an earlier one has to say comes too late."""
+        self._worked = False
+        """Whether the config that runs was subscribed once."""
+        self._earlier: _Earlier | None = None
+        self._pipeline = self._build(Patience.at_start(prepared.settings.rabbitmq.startup))
+
+    def run(self) -> int:
+        """Run until a signal or a trouble that forbids to go on.
+
+        Raises ListenError where the HTTP side cannot start.
+        """
+        settings = self._prepared.settings
+        malloc.return_what_is_free()
+        REGISTRY.register(self._collector)
+        try:
+            # First the signals: who sees it answer may stop it at once.
+            with _Signals(stop=self.stop, reload=lambda: self._events.put(_Signal.RELOAD)):
+                log.info("%s", self._start_line())
+                self._http = self._serve(self._prepared)
+                self._pipeline.start()
+                log.info("metrics at %s/metrics", self._address(settings.http))
+                if settings.rabbitmq.startup == "retry":
+                    self._tell_ready()
+                if self._on_started is not None:
+                    self._on_started(self)
+                return self._until_the_end()
+        except ListenError:
+            raise
+        except BaseException as error:
+            log.critical("internal fault; please report it", exc_info=error)
+            self._pipeline.stop(0.0, self._wait)
+            return EXIT_INTERNAL
+        finally:
+            if self._http is not None:
+                self._http.stop()
+            REGISTRY.unregister(self._collector)
+            self._notifier.close()
+
+    def _start_line(self) -> str:
+        prepared = self._prepared
+        sinks = ", ".join(f"{spec.name} ({spec.settings.kind})" for spec in prepared.sinks)
+        return f"logfan {__version__} starts; config {prepared.path or '(none)'}; sinks: {sinks}"
+
+    def _address(self, http: HttpSettings) -> str:
+        scheme = "http" if http.tls.cert_file is None else "https"
+        host = f"[{http.listen.host}]" if ":" in http.listen.host else http.listen.host
+        return f"{scheme}://{host}:{self.metrics_port}"
+
+    def stop(self) -> None:
+        """As SIGTERM does. May be called on any thread."""
+        self._stop_asked.set()
+        self._events.put(_Signal.STOP)
+
+    @property
+    def metrics_port(self) -> int:
+        """The port that /metrics is served on."""
+        return self._http.port if self._http is not None else 0
+
+    # The main thread
+
+    def _until_the_end(self) -> int:
+        while True:
+            event = self._next_event()
+            faults = self._faults()
+            if faults and self._earlier is not None and self._http_is_well:
+                self._go_back(self._earlier, "; ".join(faults))
+                if event is not None:
+                    self._events.put(event)
+            elif faults:
+                return self._give_up(None)
+            elif event is None or event is _Signal.FAULT:
+                self._tick()
+            elif event is _Signal.RELOAD:
+                self._reload()
+            elif event is _Signal.STOP:
+                return self._stop()
+            elif event.number != self._number:
+                continue  # of a pipeline that a reload has replaced
+            elif isinstance(event, _Subscribed):
+                self._settle_in()
+            elif self._earlier is None:
+                return self._give_up(event.trouble)
+            else:
+                self._go_back(self._earlier, event.trouble.why)
+
+    def _next_event(self) -> _Event | None:
+        try:
+            return self._events.get(timeout=_TICK_SECONDS)
+        except queue.Empty:
+            return None
+
+    def _tick(self) -> None:
+        """Progress feeds the watchdog; the absence of it does not."""
+        self._pipeline.look()
+        stuck = [*self._faults(), *self._pipeline.stuck(), *self._pipeline.hanging()]
+        if stuck:
+            self._notifier.status("stuck: " + "; ".join(stuck))
+            return
+        self._notifier.watchdog()
+        self._notifier.status(self.status_text())
+
+    def _stop(self) -> int:
+        """The one ordered paragraph of the shutdown; `Pipeline.stop` is its middle."""
+        timeout = self._prepared.settings.shutdown_timeout
+        self._stopping = True
+        self._notifier.stopping()
+        if self._on_stopping is not None:
+            self._on_stopping()
+        held = self.numbers.consumer.in_flight_messages
+        words = f"stopping: draining {held:,} messages within {timeout:.0f} s"
+        log.info("%s", words)
+        self._notifier.status(words)
+        handed_back = self._pipeline.stop(timeout, self._wait)
+        if self._faults():
+            return EXIT_INTERNAL
+        if handed_back:
+            log.warning("stopped; %d messages went back to the broker", handed_back)
+            return EXIT_HANDED_BACK
+        log.info("stopped; everything received is acknowledged")
+        return EXIT_OK
+
+    def _give_up(self, trouble: Trouble | None) -> int:
+        """Without a trouble: a thread has ended and should not have, as the log has told."""
+        self._stopping = True
+        self._notifier.stopping()
+        if trouble is not None:
+            log.error("giving up: %s", trouble.why)
+        self._notifier.status("; ".join(self._faults()) if trouble is None else trouble.why)
+        self._pipeline.stop(0.0, self._wait)
+        if trouble is None or self._faults():
+            return EXIT_INTERNAL
+        return EXIT_REFUSED if trouble.kind is Kind.REFUSED else EXIT_UNAVAILABLE
+
+    def _wait(self, condition: Callable[[float], bool], deadline: float) -> bool:
+        """Wait on a condition in ticks, so that signals and the watchdog are served meanwhile."""
+        while True:
+            remaining = deadline - self._clock.monotonic()
+            if condition(max(0.0, min(remaining, _TICK_SECONDS))):
+                return True
+            if remaining <= 0 or self._faults():
+                return False
+            self._pipeline.look()
+            if not (self._pipeline.stuck() or self._pipeline.hanging()):
+                self._notifier.watchdog()
+
+    # Reload: the old config stays at hand until the new one is subscribed
+
+    def _reload(self) -> None:
+        """SIGHUP: reopen; where the config changed, drain and build the pipeline anew."""
+        if self._ready:
+            self._notifier.reloading()
+        for file in changed_since_loaded():
+            log.warning(
+                "reload: %s changed since it was loaded; a plugin's new code takes effect at the "
+                "next start: systemctl restart logfan", file,
+            )  # fmt: skip
+        try:
+            fresh = self._prepare_again()
+        except Faults as faults:
+            for fault in faults.faults:
+                log.error("reload: %s", fault)
+            log.error("reload: the new config has faults; going on with the old one")
+        except Exception:
+            log.exception("reload: the new config cannot be read; going on with the old one")
+        else:
+            self._take_over(fresh)
+        self._pipeline.reopen()
+        if self._ready:
+            self._notifier.ready()
+
+    def _take_over(self, fresh: Prepared) -> None:
+        old = self._prepared
+        keys = changed_keys(old, fresh)
+        if not keys:
+            log.info("reload: the config is unchanged; reopening files")
+            return
+        log.info("reload: changed: %s; draining, then starting anew", named(keys))
+        if any(key.startswith("http.") for key in keys):
+            log.warning("reload: http.* takes effect at the next start: systemctl restart logfan")
+        for warning in (*(one for one in fresh.warnings if one not in old.warnings),
+                        *left_behind(old, fresh)):  # fmt: skip
+            log.warning("reload: %s", warning)
+        was_consuming = self._pipeline.consumer.consuming
+        handed_back = self._pipeline.stop(old.settings.shutdown_timeout, self._wait)
+        if self._stop_asked.is_set():
+            return  # what was drained for the reload is drained for the stop, too
+        if self._faults():
+            return  # the daemon ends as soon as the main loop looks
+        if handed_back:
+            log.warning("reload: %d messages went back to the broker", handed_back)
+        # What ran last of all that worked: where one refused config follows another, the first.
+        if self._earlier is None or self._worked:
+            self._earlier = _Earlier(old, self._worked)
+        earlier = self._earlier
+        lost = was_consuming and elsewhere(old, fresh)
+        absence = fresh.settings.rabbitmq.startup == "retry" and not lost
+        try:
+            self._begin(fresh, Patience(refusal=False, absence=absence), worked=False)
+        except Exception as error:  # noqa: BLE001 - a sink's constructor may raise anything
+            self._go_back(earlier, f"it cannot be started ({describe(error)})", error)
+
+    def _go_back(self, earlier: _Earlier, why: str, error: BaseException | None = None) -> None:
+        """The new config came to nothing before it was subscribed: the earlier one again."""
+        self._earlier = None
+        log.error(
+            "reload: the new config is not taken over: %s; going back to the old one. Mend it, "
+            "then reload again", why, exc_info=error,
+        )  # fmt: skip
+        self._pipeline.stop(0.0, self._wait)
+        settings = earlier.prepared.settings
+        patience = Patience() if earlier.worked else Patience.at_start(settings.rabbitmq.startup)
+        self._begin(earlier.prepared, patience, worked=earlier.worked)
+
+    def _begin(self, prepared: Prepared, patience: Patience, *, worked: bool) -> None:
+        log_settings = prepared.settings.log
+        log_output.configure(log_settings.level, log_settings.format)
+        self._prepared, self._worked = prepared, worked
+        self._pipeline = self._build(patience)
+        self._pipeline.start()
+
+    def _settle_in(self) -> None:
+        """The config that runs is subscribed."""
+        if self._earlier is not None:
+            self._earlier = None
+            log.info("reload: the new config is taken over")
+        self._worked = True
+        self._tell_ready()
+
+    # What is built from what
+
+    def _build(self, patience: Patience) -> Pipeline:
+        self._number = number = self._number + 1
+        self.numbers.configure([spec.name for spec in self._prepared.sinks])
+        return Pipeline(
+            self._prepared,
+            self.numbers,
+            on_subscribed=lambda: self._events.put(_Subscribed(number)),
+            on_end=lambda trouble: self._events.put(_Ended(number, trouble)),
+            on_fault=self._on_fault,
+            patience=patience,
+            clock=self._clock,
+        )
+
+    def _serve(self, prepared: Prepared) -> HttpServer:
+        listen = prepared.settings.http.listen
+        tls = prepared.settings.http.tls
+        server = HttpServer(
+            host=listen.host, port=listen.port, registry=REGISTRY,
+            unhealthy=self._unhealthy, unready=self._unready, status=self.status,
+            cert_file=tls.cert_file, key_file=tls.key_file, on_fault=self._on_fault,
+        )  # fmt: skip
+        server.start()
+        return server
+
+    def _on_fault(self) -> None:
+        self._events.put(_Signal.FAULT)
+
+    def _faults(self) -> list[str]:
+        """Threads that have ended and should not have."""
+        http = self._http.fault if self._http is not None else None
+        return [*([http] if http else ()), *self._pipeline.faults()]
+
+    @property
+    def _http_is_well(self) -> bool:
+        return self._http is not None and self._http.fault is None
+
+    def _tell_ready(self) -> None:
+        if not self._ready:
+            self._ready = True
+            self._notifier.ready()
+
+    # What it says of itself
+
+    def _unhealthy(self) -> list[str]:
+        return [*self._faults(), *self._pipeline.stuck()]
+
+    def _unready(self) -> list[str]:
+        return [*self._faults(), *(["stopping"] if self._stopping else self._pipeline.unready())]
+
+    def status_text(self) -> str:
+        """What the daemon is doing, in one line, for systemd's STATUS."""
+        numbers = self.numbers.consumer
+        troubles = {worker.name: worker.trouble for worker in self._pipeline.workers}
+        parts = [self._pipeline.consumer.state]
+        parts += [f"sink {name} down: {why}" for name, why in troubles.items() if why]
+        parts.append(f"{numbers.acked:,} acknowledged, {numbers.in_flight_messages:,} in flight")
+        return "; ".join(parts)
+
+    def status(self) -> Mapping[str, Any]:
+        """What the status page shows."""
+        numbers = self.numbers.consumer
+        return {
+            "version": __version__,
+            "instance": self._prepared.settings.instance,
+            "state": "stopping" if self._stopping else self._pipeline.consumer.state,
+            "consuming": numbers.consuming,
+            "prefetch": self._prepared.settings.rabbitmq.prefetch,
+            "received": numbers.received_messages,
+            "acknowledged": numbers.acked,
+            "in_flight": numbers.in_flight_messages,
+            "in_flight_bytes": numbers.in_flight_bytes,
+            "queue_ready": numbers.queue_ready,
+            "sinks": [
+                {
+                    "name": worker.name, "required": worker.required,
+                    "up": trouble is None, "trouble": trouble,
+                    "held": worker.held, "written": worker.numbers.written,
+                    "dropped": worker.numbers.dropped, "retries": worker.numbers.retries,
+                    "dead_lettered": worker.numbers.dead_lettered,
+                }
+                for worker in self._pipeline.workers
+                for trouble in (worker.trouble,)
+            ],
+        }  # fmt: skip
+
+
+class _Signals:
+    """TERM and INT stop, HUP reloads; a second TERM or INT exits at once."""
+
+    def __init__(self, *, stop: Callable[[], None], reload: Callable[[], None]) -> None:
+        self._stop, self._reload = stop, reload
+        self._stops = 0
+        self._before: dict[int, Any] = {}
+        self._mask: Iterable[int] = ()
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number, handler in (
+            (signal.SIGTERM, self._on_stop), (signal.SIGINT, self._on_stop),
+            (signal.SIGHUP, self._on_hangup),
+        ):  # fmt: skip
+            self._before[number] = signal.signal(number, handler)
+        # A HUP that came while the config was read waits for this.
+        self._mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+
+    def __exit__(self, *_: object) -> None:
+        if self._before:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _on_stop(self, number: int, _frame: FrameType | None) -> None:
+        self._stops += 1
+        if self._stops > 1:
+            os.write(
+                2, b"second signal: exiting at once; the broker has what was not acknowledged\n"
+            )
+            os._exit(EXIT_HANDED_BACK)
+        self._stop()
+
+    def _on_hangup(self, _number: int, _frame: FrameType | None) -> None:
+        self._reload()

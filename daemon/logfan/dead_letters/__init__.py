@@ -1,0 +1,1 @@
+"""Dead letters: the message, its publisher, and what operators do with the queue."""

@@ -1,0 +1,375 @@
+"""The dead-letter queue, for operators: look without taking, publish again, remove.
+
+Letters are held unacknowledged as long as this is open, so that each is seen once; what was not
+acknowledged by then goes back to its place, however the process ends. A letter is acknowledged
+only after the broker confirmed its copy.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import groupby, takewhile
+from typing import Any
+
+from logfan.amqp import connection, topology
+from logfan.amqp.blocking import Interrupted, Lane, Link, LinkError, Refused
+from logfan.amqp.failures import Kind, Trouble
+from logfan.amqp.queue_kinds import CLASSIC, STREAM, Shape
+from logfan.dead_letters import header_overflow
+from logfan.dead_letters.letter import Letter, is_ours
+from logfan.dead_letters.refreshing import Keeper, Uncopied
+
+_NOT_FOUND = 404
+_CONSUMER_LETTERS = 50_000
+"""A prefetch has 16 bits: who reads more takes one consumer after the other."""
+_FIRST_ROUND, _LARGEST_ROUND, _ROUND_GROWTH = 8, 1000, 4
+"""Where looks count, few letters at a time are copied: a kill leaves few beside their copies."""
+_IDLE_SECONDS = 1.0
+_GIVE_UP_SECONDS = 5.0
+_PAUSE_SECONDS = 0.05
+_SILENT_SECONDS = 10.0
+_OTHER_REASONS = "(other reasons)"
+_REASONS = 1000
+"""Kept apart; reasons that differ for each record would fill the memory."""
+# Of the delivery, not of the letter: a copy must not carry them.
+_OF_THE_DELIVERY = ("x-delivery-count", "x-acquired-count")
+
+
+class NoSuchQueue(Exception):
+    """The queue does not exist (yet)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A message in the dead-letter queue."""
+
+    tag: int
+    letter: Letter
+    size: int
+    """Bytes of the body."""
+    deliveries: int
+    """How often the broker has counted a failed delivery of it; quorum queues only."""
+    raw: Letter
+    """As it was published to the queue."""
+
+    @property
+    def ours(self) -> bool:
+        """Whether logfan put it there."""
+        return is_ours(self.letter.properties.headers)
+
+
+@dataclass(slots=True)
+class Row:
+    """Letters that are alike."""
+
+    count: int = 0
+    size: int = 0
+    """Bytes of their bodies."""
+    oldest: str = ""
+    newest: str = ""
+
+    def add(self, found: Found) -> None:
+        """Count one more."""
+        at = found.letter.first_failed_at
+        self.count += 1
+        self.size += found.size
+        self.oldest = min(self.oldest or at, at)
+        self.newest = max(self.newest, at)
+
+
+@dataclass(slots=True)
+class Survey:
+    """What is in the queue: by sink and reason, within a bound of memory."""
+
+    rows: dict[tuple[str, str], Row] = field(default_factory=dict)
+    foreign: Row = field(default_factory=Row)
+    deliveries: int = 0
+    """The highest count of failed deliveries."""
+
+    def add(self, found: Found) -> None:
+        """Count one more."""
+        self.deliveries = max(self.deliveries, found.deliveries)
+        if not found.ours:
+            self.foreign.add(found)
+            return
+        key = (found.letter.sink, found.letter.reason)
+        if key not in self.rows and len(self.rows) >= _REASONS:
+            key = (key[0], _OTHER_REASONS)
+            if key not in self.rows and len(self.rows) >= 2 * _REASONS:
+                key = ("(other sinks)", _OTHER_REASONS)
+        self.rows.setdefault(key, Row()).add(found)
+
+    def sorted(self) -> list[tuple[str, str, Row]]:
+        """Sink, reason and row, the most frequent first; those that are not ours come last."""
+        rows = [(sink, reason, row) for (sink, reason), row in self.rows.items()]
+        return sorted(rows, key=lambda row: (-row[2].count, row[0], row[1]))
+
+    @property
+    def count(self) -> int:
+        """All letters, those that are not ours among them."""
+        return self.foreign.count + sum(row.count for row in self.rows.values())
+
+
+_ACKS_AT_ONCE = 8
+
+
+class DeadQueue:
+    """The letters that were there when this was opened."""
+
+    def __init__(self, link: Link, name: str, kind: str = CLASSIC) -> None:
+        """`kind`: the `x-queue-type` that it should have. Raises NoSuchQueue and LinkError."""
+        self.name = name
+        self._link = link
+        try:
+            self._lane = link.lane()
+            self.count, _ = self._declared()
+        except Refused as refused:
+            if refused.code == _NOT_FOUND:
+                raise NoSuchQueue(name) from None
+            raise self._error(refused) from None
+        self._shape = _shape(link, name, kind)
+        self._check_shape()
+        self._keeper = Keeper(link, name)
+        self._arrived: deque[Found] = deque()
+        self._taken: set[int] = set()
+        self._commands = 0
+        self._removed: set[int] = set()
+        """Of those taken: to be acknowledged in their turn."""
+        self._gone = False
+        self._lane.channel.add_on_cancel_callback(self._on_gone)
+
+    def take(self, most: int) -> Generator[Found, None, None]:
+        """The next letters in their order, `most` at the most. They stay in the queue, unseen by
+        others, until `accept`, `hand_back` or the end. Raises LinkError and Interrupted."""
+        counts = self._counts_looks
+        size = _FIRST_ROUND if counts else _CONSUMER_LETTERS
+        try:
+            while most > 0:
+                wanted = min(most, size)
+                got = 0
+                for found in self._consume(wanted):
+                    got += 1
+                    yield found
+                self._settle_copies()
+                if got < wanted:
+                    return
+                most -= got
+                size = min(size * _ROUND_GROWTH, _LARGEST_ROUND if counts else _CONSUMER_LETTERS)
+        except Refused as refused:
+            raise self._error(refused) from None
+
+    def keep(self, found: Found) -> None:
+        """This letter stays: where a look too many could lose it, a fresh copy takes its place."""
+        self._keeper.keep(found.tag, found.raw, found.deliveries)
+
+    @property
+    def copied(self) -> int:
+        """How many letters have a fresh copy in their place."""
+        return self._keeper.copied
+
+    @property
+    def spent(self) -> int:
+        """The highest count of failed deliveries of a message that could not be copied."""
+        return self._keeper.spent
+
+    def give_up(self) -> None:
+        """After an interrupt: no letter that was copied may stay beside its copy, if that can be
+        had at once. Never raises."""
+        with suppress(LinkError, Interrupted, Refused):
+            self._settle_copies(self._link.time_limit(_GIVE_UP_SECONDS))
+
+    def _settle_copies(self, too_late: Callable[[], bool] = lambda: False) -> None:
+        try:
+            self.remove(self._keeper.settle(too_late))
+        except Uncopied as error:
+            self.remove(error.tags)
+            raise
+
+    def remove(self, tags: Iterable[int]) -> None:
+        """These letters go, now or with `hand_back`. To acknowledge up to a tag costs the broker
+        one command whatever the number; single ones wait until those before them are settled."""
+        before = len(self._removed)
+        self._removed.update(tags)
+        if len(self._removed) == before:
+            return
+        settled = list(takewhile(self._removed.__contains__, sorted(self._taken)))
+        if settled:
+            self._settle(settled, self._lane.channel.basic_ack)
+
+    def _settle(self, run: list[int], how: Callable[..., Any]) -> None:
+        how(run[-1], multiple=True)
+        self._commands += 1
+        if not self._commands % _ACKS_AT_ONCE:
+            self._pause()
+        self._taken.difference_update(run)
+        self._removed.difference_update(run)
+
+    def accept(self, tags: Iterable[int], *, up_to: bool = False) -> None:
+        """Acknowledge: these letters are removed. `up_to`: and all that were taken before."""
+        wanted = sorted(tags)
+        if not wanted:
+            return
+        before = {tag for tag in self._taken if tag <= wanted[-1]}
+        try:
+            self._lane.check()
+            if up_to or before <= set(wanted):
+                # One acknowledgement: a quorum queue's client on the broker's side puts off what
+                # exceeds some dozens at once, and forgets it where the channel is closed then.
+                self._lane.channel.basic_ack(wanted[-1], multiple=True)
+                self._taken -= before
+                return
+            for start in range(0, len(wanted), _ACKS_AT_ONCE):
+                for tag in wanted[start : start + _ACKS_AT_ONCE]:
+                    self._lane.channel.basic_ack(tag)
+                self._declared()
+            self._taken -= set(wanted)
+        except Refused as refused:
+            raise self._error(refused) from None
+
+    def sync(self) -> None:
+        """Return once the broker has read what it was told: it goes in the channel's order."""
+        try:
+            self._declared()
+        except Refused as refused:
+            raise self._error(refused) from None
+
+    def hand_back(self) -> None:
+        """All that was taken and not accepted goes back to its place."""
+        for unseen in self._arrived:
+            self.keep(unseen)
+        self._arrived.clear()
+        self._settle_copies()
+        channel = self._lane.channel
+
+        def back(tag: int, *, multiple: bool) -> None:
+            # RabbitMQ 4.3 counts the end of a channel as a failed delivery, and this not.
+            channel.basic_nack(tag, multiple=multiple, requeue=True)
+
+        try:
+            self._lane.check()
+            runs = groupby(sorted(self._taken), self._removed.__contains__)
+            for removed, run in [(is_removed, list(tags)) for is_removed, tags in runs]:
+                self._settle(run, channel.basic_ack if removed else back)
+            self._pause()
+        except Refused as refused:
+            raise self._error(refused) from None
+
+    def _consume(self, most: int) -> Generator[Found, None, None]:
+        lane = self._lane
+        lane.ask(lane.channel.basic_qos, prefetch_count=most)
+        tag = lane.ask(lane.channel.basic_consume, self.name, self._on_letter).consumer_tag
+        got = 0
+        try:
+            while got < most and self._wait():
+                while self._arrived and got < most:
+                    got += 1
+                    yield self._arrived.popleft()
+        finally:
+            with suppress(LinkError, Refused):
+                lane.ask(
+                    lambda callback: connection.cancel(lane.channel, tag, lambda: callback(_DONE))
+                )
+
+    def _wait(self) -> bool:
+        """Wait for a letter; False where there is none left."""
+        silent = self._link.time_limit(_SILENT_SECONDS)
+        while not self._arrived:
+            idle = self._link.time_limit(_IDLE_SECONDS)
+            self._lane.until(lambda idle=idle: self._arrived or self._gone or idle())  # type: ignore[misc]
+            if self._gone:
+                raise LinkError(Trouble(Kind.LOST, f"queue {self.name!r} was deleted meanwhile"))
+            if self._arrived:
+                break
+            ready, _ = self._declared()
+            if not ready and not self._arrived:
+                return False
+            if silent():
+                why = f"queue {self.name!r} sends none of its {ready:,} messages; does it allow "
+                raise LinkError(Trouble(Kind.LOST, f"{why}a single consumer, and has one?"))
+        return True
+
+    def _pause(self) -> None:
+        """Let the broker carry out what it was told: a quorum queue's client there puts off what
+        exceeds some dozens of commands, and forgets it where the channel is closed then."""
+        self._declared()
+        if self._counts_looks and self._commands:
+            self._lane.until(self._link.time_limit(_PAUSE_SECONDS))
+
+    @property
+    def _counts_looks(self) -> bool:
+        return self._shape is None or self._shape.kind != CLASSIC
+
+    def _check_shape(self) -> None:
+        shape, why = self._shape, ""
+        if shape is not None and shape.kind == STREAM:
+            why = "it is a stream, of which no letter can be taken or given back"
+        elif shape is not None and shape.auto_delete:
+            why = (
+                "it is deleted, with its letters, when whoever consumes it goes (auto-delete); "
+                "read it by other means, as the management page"
+            )
+        if why:
+            text = f"queue {self.name!r} is not looked at: {why}; name another dead_letter.queue"
+            raise LinkError(Trouble(Kind.REFUSED, text, at_declaration=True))
+
+    def _declared(self) -> tuple[int, int]:
+        """How many messages wait, and how many consume them."""
+        return declared(self._lane, self.name)
+
+    def _on_letter(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        self._taken.add(method.delivery_tag)
+        self._arrived.append(_found(method.delivery_tag, properties, body))
+
+    def _on_gone(self, _frame: Any) -> None:
+        self._gone = True
+
+    def _error(self, refused: Refused) -> LinkError:
+        why = f"queue {self.name!r}: {refused}"
+        return LinkError(Trouble(Kind.REFUSED, why, at_declaration=True))
+
+
+class _Done:
+    method = None
+
+
+_DONE = _Done()
+
+
+def declared(lane: Lane, queue: str) -> tuple[int, int]:
+    """How many messages wait in the queue, and how many consume it. Raises Refused."""
+    answer = lane.ask(lane.channel.queue_declare, queue, passive=True)
+    return answer.message_count, answer.consumer_count
+
+
+def _shape(link: Link, name: str, kind: str) -> Shape | None:
+    """What the queue is like; None where the broker does not let us ask."""
+    steps = topology.look_at(name, kind)
+    step, lane = next(steps), link.lane()
+    while True:
+        try:
+            lane.ask(
+                lane.channel.queue_declare, step.name, durable=step.durable,
+                exclusive=step.exclusive, auto_delete=step.auto_delete,
+                arguments=dict(step.arguments),
+            )  # fmt: skip
+            answer = topology.Answer()
+        except Refused as refused:
+            answer, lane = topology.Answer(refused.code, str(refused)), link.lane()
+        try:
+            step = steps.send(answer)
+        except StopIteration as end:
+            shape: Shape | None = end.value
+            return shape
+
+
+def _found(tag: int, raw: Any, body: bytes) -> Found:
+    properties = connection.to_properties(raw)
+    headers = dict(properties.headers)
+    deliveries = headers.get("x-delivery-count")
+    for name in _OF_THE_DELIVERY:
+        headers.pop(name, None)
+    raw_letter = Letter(body, properties._replace(headers=headers))
+    letter = header_overflow.unpacked(raw_letter)
+    count = deliveries if isinstance(deliveries, int) else 0
+    return Found(tag, letter, len(letter.body), count, raw_letter)

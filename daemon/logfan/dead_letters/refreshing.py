@@ -1,0 +1,92 @@
+"""A dead letter that was looked at before gets a fresh copy in its place, confirmed first.
+
+A quorum queue counts each look as a failed delivery, and a delivery limit, which a policy may set
+without anybody here seeing it, drops what was looked at too often. A copy begins at none.
+"""
+
+from collections.abc import Callable
+
+from logfan.amqp.blocking import Link, LinkError, Refused
+from logfan.amqp.failures import Kind, Trouble
+from logfan.amqp.publisher import Window
+from logfan.amqp_properties import EncodedProperties
+from logfan.dead_letters.letter import Letter
+
+_SPENT = 1
+"""From so many deliveries on a look may be one too many: the lowest limit is 1."""
+_ROUTES = ("CC", "BCC")
+
+
+class Keeper:
+    """Copies letters into their own queue. The originals are the caller's to acknowledge."""
+
+    def __init__(self, link: Link, queue: str) -> None:
+        self.copied = 0
+        """How many copies the broker confirmed."""
+        self.spent = 0
+        """The highest count of deliveries of a message that cannot be copied: it is not ours, and
+        a copy would go elsewhere, too, or be refused."""
+        self._link = link
+        self._queue = queue
+        self._window: Window | None = None
+        self._confirmed: list[int] = []
+
+    def keep(self, tag: int, letter: Letter, deliveries: int) -> None:
+        """See to it that the letter survives being handed back. Raises LinkError."""
+        if deliveries < _SPENT:
+            return
+        properties = letter.properties
+        if properties.user_id is not None or any(name in properties.headers for name in _ROUTES):
+            self.spent = max(self.spent, deliveries)
+            return
+        try:
+            if self._window is None:
+                self._window = Window(self._link.lane(), self._on_confirmed)
+            self._window.publish(
+                "", self._queue, letter.body, EncodedProperties(properties), tag
+            )  # fmt: skip
+        except Refused as refused:
+            raise self._error(str(refused)) from None
+
+    def settle(self, too_late: Callable[[], bool] = lambda: False) -> list[int]:
+        """Wait for the confirms; the tags of the letters that have a copy now. Raises LinkError
+        where there is one that has none."""
+        if self._window is None:
+            return []
+        try:
+            self._window.drain(too_late)
+        except Refused as refused:
+            raise self._error(str(refused)) from None
+        finally:
+            tags, self._confirmed = self._confirmed, []
+        self.copied += len(tags)
+        if self._window.returned:
+            raise self._error("the broker returned them; was the queue deleted?", tags)
+        if self._window.rejected:
+            raise self._error("the broker took them not into the queue; is it full?", tags)
+        return tags
+
+    def _on_confirmed(self, tag: int) -> None:
+        # A return comes before its own confirm but names no message: from then on none is trusted.
+        if self._window is not None and not self._window.returned:
+            self._confirmed.append(tag)
+
+    def _error(self, why: str, tags: list[int] | None = None) -> "Uncopied":
+        return Uncopied(self._queue, why, tags or [])
+
+
+class Uncopied(LinkError):
+    """A letter could not be copied; `tags` are of those that were."""
+
+    def __init__(self, queue: str, why: str, tags: list[int]) -> None:
+        super().__init__(
+            Trouble(
+                Kind.REFUSED,
+                f"queue {queue!r} is not looked at any further: each look counts as a failed "
+                f"delivery, and fresh copies of its letters cannot be made ({why}); where a "
+                "delivery limit is in force further looks may lose letters: make room or give "
+                "write permission first, or use `logfan dlq replay`, which needs no copies",
+                at_declaration=True,
+            )
+        )
+        self.tags = tags

@@ -1,0 +1,154 @@
+"""Send dead letters again to just the sink that refused them, through the daemon's own queue.
+
+In rounds: some letters are taken, published, confirmed by the broker, and only then acknowledged.
+Whatever ends it in the middle: a letter is still a dead letter, or was replayed, or both.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection
+from contextlib import closing
+
+from logfan.amqp.blocking import Interrupted, Link, LinkError, Refused
+from logfan.amqp.failures import Kind, Trouble
+from logfan.amqp.publisher import Window
+from logfan.amqp_properties import EncodedProperties
+from logfan.dead_letters import header_overflow
+from logfan.dead_letters.browser import DeadQueue, Found, declared
+
+_NOT_FOUND = 404
+_FIRST_ROUND, _LARGEST_ROUND = 8, 200
+_ROUND_GROWTH = 4
+_ROUND_BYTES = 16 << 20
+_LAST_CONFIRMS_SECONDS = 5.0
+
+
+class Replay:
+    """One run over the letters that were there when the queue was opened."""
+
+    def __init__(
+        self,
+        link: Link,
+        dead: DeadQueue,
+        *,
+        queue: str,
+        sinks: Collection[str],
+        only: str | None = None,
+        any_queue: bool = False,
+    ) -> None:
+        """`queue` is the daemon's own, `sinks` are the names of those it has; `only` those of this
+        sink are replayed. `any_queue`: also those that a daemon took from another queue. Raises
+        LinkError."""
+        self.replayed: Counter[str] = Counter()
+        """By sink: in the daemon's queue, and no longer among the dead letters."""
+        self.left: Counter[str] = Counter()
+        """Untouched, by why."""
+        self.consumers = 0
+        """How many consume the daemon's queue."""
+        self._link = link
+        self._dead = dead
+        self._queue = queue
+        self._sinks = sinks
+        self._only = only
+        self._any_queue = any_queue
+        self._published = 0
+        self._confirmed: list[Found] = []
+        self._accepted: list[Found] = []
+        self._window = self._open()
+
+    @property
+    def in_doubt(self) -> int:
+        """How many may have been replayed and are still among the dead letters."""
+        return self._published - self.replayed.total() - self._window.rejected
+
+    def run(self, limit: int, on_letter: Callable[[], None] = lambda: None) -> None:
+        """Replay `limit` letters at the most. Raises LinkError and Interrupted; the numbers are
+        right after that, too."""
+        unseen, size = self._dead.count, _FIRST_ROUND
+        largest = 1
+        while unseen > 0 and (room := limit - self.replayed.total()) > 0:
+            wanted = min(size, unseen)
+            taken = 0
+            try:
+                with closing(self._dead.take(wanted)) as letters:
+                    for found in letters:
+                        taken += 1
+                        largest = max(largest, found.size)
+                        room -= self._replay(found)
+                        on_letter()
+                        if not room:
+                            break
+                self._settle(lambda: False)
+            except Interrupted:
+                self._settle(self._link.time_limit(_LAST_CONFIRMS_SECONDS))
+                raise
+            unseen -= taken
+            if taken < wanted:
+                return
+            size = max(1, min(size * _ROUND_GROWTH, _LARGEST_ROUND, _ROUND_BYTES // largest))
+
+    def _replay(self, found: Found) -> bool:
+        """Publish it, where it is one to replay; whether it was."""
+        why = self._why_not(found)
+        if why:
+            self.left[why] += 1
+            self._dead.keep(found)
+            return False
+        again = header_overflow.packed(found.letter.replay(), self._link.frame_max)
+        self._published += 1
+        self._window.publish(
+            "", self._queue, again.body, EncodedProperties(again.properties), found
+        )
+        return True
+
+    def _why_not(self, found: Found) -> str:
+        if not found.ours:
+            return "that logfan did not put there"
+        letter = found.letter
+        if self._only is not None and letter.sink != self._only:
+            return "of other sinks"
+        if letter.sink not in self._sinks:
+            return f"of sink {letter.sink!r}, which is not in the config"
+        if letter.queue != self._queue and not self._any_queue:
+            return f"of queue {letter.queue!r}, which --any-queue would replay as well"
+        return ""
+
+    def _settle(self, too_late: Callable[[], bool]) -> None:
+        """Wait for the confirms; then the letters are no longer needed."""
+        try:
+            self._window.drain(too_late)
+        except Refused as refused:
+            raise self._error(refused) from None
+        if self._confirmed:
+            self._dead.accept([found.tag for found in self._confirmed])
+            self._accepted += self._confirmed
+            self._confirmed = []
+        if self._accepted:
+            self._dead.sync()
+            self.replayed.update(found.letter.sink for found in self._accepted)
+            self._accepted = []
+        if self._window.returned:
+            why = f"queue {self._queue!r} is gone: the broker gave letters back"
+            raise LinkError(Trouble(Kind.LOST, why))
+        if self._window.rejected:
+            why = f"the broker took some letters not into queue {self._queue!r}; is it full?"
+            raise LinkError(Trouble(Kind.LOST, why))
+
+    def _on_confirmed(self, found: Found) -> None:
+        # A return comes before its own confirm but names no message: from then on none is trusted.
+        if not self._window.returned:
+            self._confirmed.append(found)
+
+    def _open(self) -> Window:
+        try:
+            lane = self._link.lane()
+            _, self.consumers = declared(lane, self._queue)
+            return Window(lane, self._on_confirmed)
+        except Refused as refused:
+            if refused.code == _NOT_FOUND:
+                why = f"queue {self._queue!r} does not exist; start the daemon, it makes it"
+                raise LinkError(Trouble(Kind.UNREACHABLE, why)) from None
+            raise self._error(refused) from None
+
+    def _error(self, refused: Refused) -> LinkError:
+        why = f"queue {self._queue!r}: {refused}"
+        return LinkError(Trouble(Kind.REFUSED, why, at_declaration=True))

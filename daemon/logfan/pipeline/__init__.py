@@ -1,0 +1,1 @@
+"""The path of a message: consumer, batches, in-flight tracker, flow control, sink workers."""

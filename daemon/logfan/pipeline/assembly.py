@@ -1,0 +1,185 @@
+"""One consumer and its sink workers: what is built from what, the order of start and of stop."""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from logfan.amqp.failures import Trouble
+from logfan.amqp.reconnect import Patience
+from logfan.config.loader import Prepared, SinkSpec
+from logfan.dead_letters.publisher import DeadLetters
+from logfan.pipeline.consumer import Consumer
+from logfan.pipeline.worker import Limits, SinkWorker
+from logfan.runtime.backoff import Backoff
+from logfan.runtime.clock import SYSTEM_CLOCK, Clock
+from logfan.telemetry.metrics import Numbers
+
+log = logging.getLogger(__name__)
+
+HANG_SECONDS = 300.0
+"""A required sink inside one call for so long makes no progress: the watchdog is not fed."""
+_LOOP_SECONDS = 10.0
+_CLOSE_SECONDS = 5.0
+
+Wait = Callable[[Callable[[float], bool], float], bool]
+
+
+class Pipeline:
+    """The road of a message, from one subscription to all sinks and back."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        numbers: Numbers,
+        *,
+        on_subscribed: Callable[[], None],
+        on_end: Callable[[Trouble], None],
+        on_fault: Callable[[], None],
+        patience: Patience | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        """`on_subscribed`, `on_end` and `patience`: see `Consumer`. `on_fault` is called where a
+        thread has ended and should not have: see `faults`."""
+        self._clock = clock
+        self._on_fault = on_fault
+        self._handed_back: int | None = None
+        self.consumer = Consumer(
+            settings=prepared.settings, numbers=numbers.consumer, clock=clock,
+            on_subscribed=partial(self._subscribed, on_subscribed), on_end=on_end,
+            on_fault=on_fault, patience=patience,
+        )  # fmt: skip
+        enabled = prepared.settings.dead_letter.enabled
+        self.dead_letters = (
+            DeadLetters(
+                prepared.settings, on_fault, is_connected=lambda: numbers.consumer.connected,
+                on_count=numbers.consumer.note_dead_letters,
+            ) if enabled else None
+        )  # fmt: skip
+        self.workers: Sequence[SinkWorker] = [
+            self._worker(spec, sink_number, prepared, numbers)
+            for sink_number, spec in _numbered(prepared.sinks)
+        ]
+
+    def _worker(
+        self, spec: SinkSpec, sink_number: int | None, prepared: Prepared, numbers: Numbers
+    ) -> SinkWorker:
+        rabbitmq, batch, retry = (
+            prepared.settings.rabbitmq,
+            spec.settings.batch,
+            spec.settings.retry,
+        )
+        optional = sink_number is None
+        return SinkWorker(
+            sink=spec.kind.cls(spec.config, name=spec.name, instance=prepared.settings.instance),
+            limits=Limits(
+                max_records=batch.max_records,
+                max_bytes=batch.max_bytes,
+                linger=batch.linger,
+                window=rabbitmq.prefetch,
+                waiting_records=max(rabbitmq.prefetch, batch.max_records) if optional else None,
+                waiting_bytes=rabbitmq.max_in_flight_bytes if optional else None,
+            ),
+            backoff=Backoff(retry.initial, retry.max, jitter=retry.jitter),
+            numbers=numbers.sinks[spec.name],
+            settled=None if sink_number is None else partial(self.consumer.settle, sink_number),
+            keep=None if sink_number is None else partial(self.consumer.keep, sink_number),
+            send=None if self.dead_letters is None else self.dead_letters.send,
+            max_ratio=prepared.settings.dead_letter.max_ratio,
+            on_fault=self._on_fault,
+            on_opened=self.consumer.look_at_sinks,
+            clock=self._clock,
+        )
+
+    def start(self) -> None:
+        """Sinks first, so that the first delivery finds them opening; then the subscription."""
+        for worker in self.workers:
+            worker.start()
+        if self.dead_letters is not None:
+            self.dead_letters.start()
+        self.consumer.start(self.workers)
+
+    def _subscribed(self, then: Callable[[], None]) -> None:
+        """The main job has its connection and its channel: only now the side job wants its own."""
+        if self.dead_letters is not None:
+            self.dead_letters.begin()
+        then()
+
+    def reopen(self) -> None:
+        """Have every sink open anew."""
+        for worker in self.workers:
+            worker.reopen()
+
+    def stop(self, seconds: float, wait: Wait) -> int:
+        """Drain and stop, in order, within `seconds` (and a little to let go of what hangs).
+
+        Returns how many messages went back to the broker: 0 where all was acknowledged.
+        `wait(condition, deadline)` calls `condition(seconds)`, which waits for so long at most,
+        until it returns True or the monotonic deadline has passed, and says which. A second call
+        only says the same again.
+        """
+        if self._handed_back is None:
+            self._handed_back = self._stop(seconds, wait)
+        return self._handed_back
+
+    def _stop(self, seconds: float, wait: Wait) -> int:
+        deadline = self._clock.monotonic() + seconds
+        self.consumer.stop_consuming()
+        for worker in self.workers:
+            worker.hurry()
+        wait(self.consumer.drained.wait, deadline)
+        for worker in self.workers:
+            worker.stop()
+        for worker in self.workers:
+            if not wait(worker.join, deadline):
+                worker.give_up()
+        if self.dead_letters is not None and not self.dead_letters.finish(_CLOSE_SECONDS):
+            log.error("the dead letters' thread did not end")
+        if not self.consumer.finish(_CLOSE_SECONDS):
+            log.error("the connection's thread did not end")
+        for worker in self.workers:
+            if not worker.join(1.0):
+                log.error("sink %s: still inside its own code; left behind", worker.name)
+        return self.consumer.handed_back
+
+    def faults(self) -> list[str]:
+        """Threads that have ended and should not have: the process must end."""
+        owners = [self.consumer, *([self.dead_letters] if self.dead_letters else ()), *self.workers]
+        return [owner.fault for owner in owners if owner.fault is not None]
+
+    def unready(self) -> list[str]:
+        """Why records do not flow: empty where the consumer is subscribed and required sinks up."""
+        reasons = [self.consumer.trouble] if self.consumer.trouble else []
+        troubles = {w.name: w.trouble for w in self.workers if w.required}
+        reasons += [f"sink {name} is down: {why}" for name, why in troubles.items() if why]
+        return reasons
+
+    def look(self) -> None:
+        """Tell of sinks that hang, and again of those that stay down. About once a second."""
+        for worker in self.workers:
+            worker.look()
+
+    def stuck(self) -> list[str]:
+        """What makes no progress at all: empty while all is well or knowingly backing off."""
+        reasons = []
+        still = self._clock.monotonic() - self.consumer.turned_at
+        if still > _LOOP_SECONDS:
+            reasons.append(f"the consumer's loop has not turned for {still:.0f} s")
+        return reasons
+
+    def hanging(self) -> list[str]:
+        """Required sinks that hang in their own code."""
+        return [
+            f"sink {worker.name} hangs in its own code for {worker.busy_seconds():.0f} s"
+            for worker in self.workers
+            if worker.required and worker.busy_seconds() > HANG_SECONDS
+        ]
+
+
+def _numbered(sinks: Sequence[SinkSpec]) -> list[tuple[int | None, SinkSpec]]:
+    """Each sink with its place among the required ones; None for those that are not."""
+    numbered: list[tuple[int | None, SinkSpec]] = []
+    required = 0
+    for spec in sinks:
+        numbered.append((required if spec.settings.required else None, spec))
+        required += spec.settings.required
+    return numbered

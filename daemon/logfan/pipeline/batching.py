@@ -1,0 +1,156 @@
+"""What a read of the socket delivered becomes arrivals, each to be one batch. Pure.
+
+Most of the time there is one: all that was read, for all sinks. A replayed dead letter is for one
+sink; a message that the queue is about to drop is for none, but for the dead-letter queue.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from logfan.api import Record
+from logfan.pipeline.in_flight import Verdict
+
+DELIVERY_COUNT = "x-delivery-count"
+_SPARE = 4
+"""So many times the present prefetch must fit before it grows: sizes vary."""
+_LIVES = 1
+"""A message is taken out of the queue's hands so many returns before its last."""
+
+
+@dataclass(slots=True)
+class Arrival:
+    """Records that came one after the other and have the same way to go."""
+
+    sink: str = ""
+    """The one sink they are for; empty: all."""
+    verdict: Verdict | None = None
+    records: list[Record] = field(default_factory=list)
+    last_tag: int = 0
+    """Of the last record; those before it have the tags before it."""
+    size: int = 0
+    """Bytes of all bodies."""
+
+
+class Intake:
+    """What was delivered and is not dispatched yet."""
+
+    def __init__(self) -> None:
+        self._plain = Arrival()
+        self._arrivals = [self._plain]
+        self.size = 0
+        """Bytes of all bodies."""
+        self.messages = 0
+
+    def add(self, record: Record, tag: int, size: int) -> None:
+        """A message for all sinks."""
+        self.size += size
+        self.messages += 1
+        plain = self._plain
+        if tag != plain.last_tag + 1 and plain.records:
+            plain = self._begin()
+        plain.records.append(record)
+        plain.last_tag = tag
+        plain.size += size
+
+    def add_run(self, records: Sequence[Record], last_tag: int, size: int) -> None:
+        """Messages for all sinks, of `size` bytes in all."""
+        self.size += size
+        self.messages += len(records)
+        plain = self._plain
+        if last_tag - len(records) != plain.last_tag and plain.records:
+            plain = self._begin()
+        plain.records += records
+        plain.last_tag = last_tag
+        plain.size += size
+
+    def _begin(self) -> Arrival:
+        """One between was turned away: the tags of an arrival follow one another."""
+        self._plain = Arrival()
+        self._arrivals.append(self._plain)
+        return self._plain
+
+    def add_apart(
+        self, record: Record, tag: int, size: int, *, sink: str = "", verdict: Verdict | None = None
+    ) -> None:
+        """A message with a way of its own; the order is kept."""
+        self.size += size
+        self.messages += 1
+        self._plain = Arrival()
+        self._arrivals += [Arrival(sink, verdict, [record], tag, size), self._plain]
+
+    def take(self) -> list[Arrival]:
+        """All of it, in order; nothing is left."""
+        arrivals = [arrival for arrival in self._arrivals if arrival.records]
+        self._plain = Arrival()
+        self._arrivals = [self._plain]
+        self.size = self.messages = 0
+        return arrivals
+
+
+def delivery_count(record: Record) -> int:
+    """How often a quorum queue delivered it before; 0 where it does not tell."""
+    count = record.headers.get(DELIVERY_COUNT)
+    return count if isinstance(count, int) else 0
+
+
+def worn_out(count: int, limit: int | None) -> Verdict | None:
+    """The verdict on a message that was delivered `count` times before from a queue that drops it
+    after `limit` returns; None while it has lives left."""
+    if limit is None or count < max(1, limit - _LIVES):
+        return None
+    return Verdict(
+        f"delivered {count} times before without an end; its queue drops a message after "
+        f"{limit} returns"
+    )
+
+
+class Window:
+    """How much may be in flight: the prefetch to subscribe with, and the budget of bytes."""
+
+    def __init__(self, prefetch: int, max_bytes: int) -> None:
+        self._most = prefetch
+        self._max_bytes = max_bytes
+        self.prefetch = prefetch
+        """What to subscribe with next."""
+        self._patience = 0
+        """So many messages must come before it grows."""
+
+    def has_room(self, held: int, size: int) -> bool:
+        """Whether a body of `size` bytes may come to the `held` ones. A single one always may."""
+        return not held or held + size <= self._max_bytes
+
+    def has_room_for_all(self, held: int, size: int) -> bool:
+        """Whether several bodies of `size` bytes in all may come to the `held` ones."""
+        return held + size <= self._max_bytes
+
+    def is_low(self, held: int) -> bool:
+        """Whether so little is held that deliveries may begin again."""
+        return held * 2 <= self._max_bytes
+
+    def shrink(self, messages: int, size: int) -> None:
+        """The budget was full with `messages` of `size` bytes in all: take no more the next time
+        than what fits at that size."""
+        if messages and size:
+            self.prefetch = max(1, min(self._most, self._max_bytes * messages // size))
+
+    def fit(self, size: int) -> None:
+        """Messages of `size` bytes are among those that come: take no more than fits of them, until
+        all that was on its way has passed. What does not fit is returned, and some queues count
+        that."""
+        if size:
+            self.limit(max(1, self._max_bytes // size))
+
+    def limit(self, most: int) -> None:
+        """Take no more than so many at a time, until as many have come as may be held at all."""
+        self.prefetch, self._patience = min(self.prefetch, most), self._most
+
+    def grow(self, messages: int, size: int) -> bool:
+        """Whether `messages` of `size` bytes in all, received lately, show that the prefetch may
+        be larger; then it is."""
+        self._patience = max(0, self._patience - messages)
+        if self._patience or self.prefetch >= self._most or messages < self.prefetch:
+            return False
+        if size * self.prefetch * _SPARE > self._max_bytes * messages:
+            return False
+        self.prefetch = min(self._most, self.prefetch * 2)
+        return True

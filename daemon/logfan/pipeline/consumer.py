@@ -1,0 +1,447 @@
+"""The I/O thread: keeps one subscription alive, and comes back from every trouble.
+
+One thread owns connection, channel and ledger; everything that comes from another thread crosses
+by `add_callback_threadsafe`. What becomes of a message on it stands in `road.py`.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+from pika.adapters.select_connection import IOLoop
+
+from logfan.amqp import connection
+from logfan.amqp.binding import Binding, Look
+from logfan.amqp.failures import Kind, Trouble, parameters, trouble_of
+from logfan.amqp.queue_kinds import QUORUM
+from logfan.amqp.reconnect import Patience, Reconnect
+from logfan.amqp.replies import INTERNAL_ERROR
+from logfan.amqp.subscription import Subscription
+from logfan.amqp.topology import Declared
+from logfan.config.settings import Settings
+from logfan.faults import Faults
+from logfan.pipeline.dispatcher import Road
+from logfan.pipeline.in_flight import Batch
+from logfan.pipeline.progress import ENDS
+from logfan.pipeline.worker import SinkWorker
+from logfan.runtime.clock import SYSTEM_CLOCK, Clock
+from logfan.runtime.threads import OwnThread
+from logfan.telemetry.metrics import ConsumerNumbers
+
+log = logging.getLogger(__name__)
+
+_TURN_SECONDS = 1.0
+_SURELY_EMPTY = 2
+_LEAST_TIMEOUT_SECONDS = 2.0
+"""A consumer that is cancelled with messages held for less was not cancelled because of them."""
+_TURNS_UNTOLD = 2
+"""A sink that opens so soon is not worth a line."""
+
+
+class Consumer:
+    """Owns the thread, the connection and the road of the messages on it."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        numbers: ConsumerNumbers,
+        on_subscribed: Callable[[], None],
+        on_end: Callable[[Trouble], None],
+        on_fault: Callable[[], None] = lambda: None,
+        patience: Patience | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        """`on_subscribed` is called at each subscription; `on_end` once, where a trouble forbids
+        to go on; `on_fault` where the thread has ended and should not have: see `fault`. All are
+        called on the I/O thread. `patience`: what is endured before the first subscription; by
+        default as `rabbitmq.startup` has it."""
+        self._settings = settings
+        self._patience = patience or Patience.at_start(settings.rabbitmq.startup)
+        self._failures = 0
+        """Attempts before the first subscription that came to nothing."""
+        self._numbers = numbers
+        self._keeps_letters = settings.dead_letter.enabled
+        self._tell_subscribed = on_subscribed
+        self._tell_end = on_end
+        self._clock = clock
+        connection.read_more()
+        self._ioloop = IOLoop()
+        self._reconnect = Reconnect(settings.rabbitmq.reconnect)
+        self._binding: Binding | None = Binding(settings.exchange)
+        self._unbound = self._words = ""
+        self._subscription: Subscription | None = None
+        self._began: Subscription | None = None
+        self._declared: Declared | None = None
+        self._ways = 1
+        self._stopping = False
+        self._closing = False
+        self._emptying = 0
+        """So many looks at the queue must still find it empty before the stop goes on."""
+        self._leaving = False
+        """A connection that was not subscribed yet is being closed."""
+        self.state = "starting"
+        """What it is doing, in words."""
+        self.turned_at = clock.monotonic()
+        """When the loop last turned, in monotonic seconds."""
+        self.drained = threading.Event()
+        """Set once nothing more is delivered and everything delivered is acknowledged or lost."""
+        self.handed_back = 0
+        """Messages not acknowledged since `stop_consuming`: the broker has them again."""
+        self._waiting: Subscription | None = None
+        """It has declared, and consumes once each required sink has opened once."""
+        self._waiting_turns = 0
+        self._workers: Sequence[SinkWorker] = ()
+        self._road = self._built(())
+        self._thread = OwnThread("consumer", self._run, on_fault)
+
+    # What other threads call
+
+    def start(self, workers: Sequence[SinkWorker]) -> None:
+        """Start the thread; it connects first, as often as that takes."""
+        self._workers = workers
+        self._road = self._built(workers)
+        self._thread.start()
+
+    def settle(self, sink: int, batches: Sequence[Batch]) -> None:
+        """Required sink number `sink` has these batches durably. Called by its worker."""
+        self._road.settle(sink, batches)
+
+    def look_at_sinks(self) -> None:
+        """A sink has opened for the first time. Called by its worker."""
+        self._ioloop.add_callback_threadsafe(self._consume_once_sinks_have_opened)
+
+    def keep(self, sink: int, batch: Batch, places: Sequence[int]) -> Sequence[Batch]:
+        """See `Road.keep`. Called by the sink's worker."""
+        return self._road.keep(sink, batch, places)
+
+    def stop_consuming(self) -> None:
+        """No new deliveries; `drained` is set once those under way are acknowledged."""
+        self._ioloop.add_callback_threadsafe(self._stop_consuming)
+
+    def finish(self, seconds: float) -> bool:
+        """Hand back what is left, close the connection, end the thread. True where it ended."""
+        self._thread.may_end()
+        if not self._thread.was_started:
+            self._ioloop.close()
+            return True
+        self._ioloop.add_callback_threadsafe(self._finish)
+        return self._thread.join(seconds)
+
+    @property
+    def fault(self) -> str | None:
+        """How the thread ended where it should not have; None while all is well."""
+        return self._thread.fault
+
+    @property
+    def consuming(self) -> bool:
+        """Whether deliveries can arrive now."""
+        return self._numbers.consuming
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing arrives; empty where all is well."""
+        return self._unbound if self.consuming else f"not consuming: {self.state}"
+
+    # The loop
+
+    def _run(self) -> None:
+        try:
+            self._turn()
+            self._connect()
+            self._ioloop.start()
+        finally:
+            self._numbers.connected = self._numbers.consuming = False
+            self.drained.set()
+            self._ioloop.close()
+
+    def _turn(self) -> None:
+        self.turned_at = self._clock.monotonic()
+        self._ioloop.call_later(_TURN_SECONDS, self._turn)
+        self._road.turn(self.turned_at)
+        if self._waiting is not None:
+            self._wait_for_sinks()
+
+    def _built(self, workers: Sequence[SinkWorker]) -> Road:
+        def say(words: str) -> None:
+            self.state = words
+            log.warning("%s", words)
+
+        return Road(
+            settings=self._settings, numbers=self._numbers, clock=self._clock, workers=workers,
+            soon=self._soon, cross=self._ioloop.add_callback_threadsafe, say=say,
+            drained=self.drained.set,
+        )  # fmt: skip
+
+    def _soon(self, call: Callable[[], None]) -> None:
+        if self._subscription is not None:
+            self._subscription.soon(call)
+        else:
+            self._ioloop.call_later(0, call)
+
+    # The way in, and the one way back
+
+    def _connect(self) -> None:
+        if self._stopping or self._closing:
+            return
+        rabbitmq = self._settings.rabbitmq
+        try:
+            urls = rabbitmq.read_urls()
+        except Faults as faults:
+            self._came_to_nothing(Trouble(Kind.UNREACHABLE, str(faults)))
+            return
+        self._ways = len(urls)
+        url = self._reconnect.next_url(urls)
+        try:
+            wanted = parameters(
+                url,
+                heartbeat=rabbitmq.heartbeat,
+                tls=rabbitmq.tls,
+                instance=self._settings.instance,
+            )
+        except (OSError, ValueError) as error:
+            self._numbers.connections_failed += 1
+            self._came_to_nothing(trouble_of(error, "rabbitmq.tls", was_open=False))
+            return
+        self._subscription = Subscription(
+            ioloop=self._ioloop,
+            url=url,
+            parameters=wanted,
+            exchange=self._settings.exchange,
+            queue=self._settings.queue,
+            prefetch=self._road.prefetch,
+            known=self._declared,
+            fast=rabbitmq.fast_path,
+            binding=self._binding,
+            events=self,
+            receiver=self._road,
+        )
+        self.state = f"connecting to {self._subscription.address}"
+
+    def on_connected(self, subscription: Subscription) -> None:
+        """See `subscription.Events`."""
+        self._reconnect.connected()
+        self._numbers.connected = True
+        self._numbers.connections_opened += 1
+        self.state = f"connected to {subscription.address}, subscribing"
+
+    def on_declared(self, subscription: Subscription, declared: Declared) -> None:
+        """See `subscription.Events`."""
+        self._waiting, self._waiting_turns = subscription, 0
+        self._consume_once_sinks_have_opened()
+
+    def _consume_once_sinks_have_opened(self) -> None:
+        """What is consumed before that would only be held, and another instance could have it."""
+        subscription = self._waiting
+        if subscription is None:
+            return
+        closed = [w.name for w in self._workers if w.required and not w.has_opened]
+        if closed:
+            sinks = f"sink{'s' if len(closed) > 1 else ''} {', '.join(closed)}"
+            self._words = f"connected to {subscription.address}, waiting for {sinks} to open"
+            self.state = self._unbound or self._words
+            return
+        self._waiting = None
+        self._words = self.state = f"connected to {subscription.address}, subscribing"
+        subscription.begin()
+
+    def _wait_for_sinks(self) -> None:
+        """Once a second."""
+        self._consume_once_sinks_have_opened()
+        self._waiting_turns += 1
+        if self._waiting is not None and self._waiting_turns == _TURNS_UNTOLD:
+            log.warning(
+                "%s: the queue is bound and fills; nothing is consumed before each required sink "
+                "has opened once", self._words,
+            )  # fmt: skip
+
+    def on_subscribed(self, subscription: Subscription, declared: Declared) -> None:
+        """See `subscription.Events`."""
+        self._reconnect.subscribed(self._clock.monotonic())
+        if subscription is not self._began:
+            self._began, self._declared = subscription, declared
+            for remark in declared.remarks:
+                log.warning("%s", remark)
+            if declared.kind == QUORUM and declared.delivery_limit and not self._keeps_letters:
+                log.warning(
+                    "queue %r drops a message after %d returns, and dead_letter.enabled is false: "
+                    "nothing can be kept of what is about to be dropped; set it to true",
+                    declared.queue, declared.delivery_limit,
+                )  # fmt: skip
+        self._road.begin(subscription, declared)
+        self._words = f"consuming queue {declared.queue} at {subscription.address}"
+        self.state = self._unbound or self._words
+        log.info("%s", self.state)
+        self._tell_subscribed()
+
+    def on_look(self, look: Look) -> None:
+        """See `subscription.Events`."""
+        self._numbers.queue_ready = look.messages
+        if self._emptying:
+            self._look_whether_empty(look)
+        if look.messages is None and not self.consuming and self._subscription is not None:
+            if not self._stopping:
+                # Without a consumer the broker does not say that the queue is deleted.
+                self._subscription.lose("the queue is gone; it is declared anew")
+            return
+        if look.rebound:
+            self._numbers.rebound += 1
+            log.warning("%s", look.rebound)
+        if look.remark:
+            log.warning("%s", look.remark)
+        if look.unbound != self._unbound:
+            self._unbound = look.unbound
+            self.state = look.unbound or self._words
+            if look.unbound:
+                log.warning("%s; looking again every 5 s", look.unbound)
+
+    def on_no_looks(self, why: str) -> None:
+        """See `subscription.Events`."""
+        self._binding, self._numbers.queue_ready = None, None
+        log.warning(
+            "no second channel (%s): messages waiting are not counted, and a binding that goes is "
+            "made again at the next connection only; allow 2 channels a connection", why,
+        )  # fmt: skip
+
+    def on_trouble(self, subscription: Subscription, trouble: Trouble) -> None:
+        """See `subscription.Events`. The generation ends; the broker delivers its rest again."""
+        if subscription is not self._subscription:
+            return
+        ends = self._look_for_progress(subscription, trouble)
+        if trouble.channels and subscription.wants_second_channel:
+            self.on_no_looks(trouble.why)
+        self._lose()
+        if trouble.kind is Kind.LOST:
+            self._numbers.connections_lost += 1
+        else:
+            self._numbers.connections_failed += 1
+        self._reconnect.ended(self._clock.monotonic(), vain=ends > 1)
+        self._came_to_nothing(trouble, subscription)
+
+    def _look_for_progress(self, subscription: Subscription, trouble: Trouble) -> int:
+        """How often subscriptions ended so in a row, with nothing acknowledged in between."""
+        road = self._road
+        timeout, held = trouble.timeout, road.held_seconds
+        if timeout is None and trouble.cancelled and held >= _LEAST_TIMEOUT_SECONDS:
+            timeout = held  # it waited no longer than that
+        if timeout is not None and road.note_timeout(timeout):
+            log.warning(
+                "the broker waits %.0f s for an acknowledgement (its consumer_timeout), less than "
+                "rabbitmq.acknowledgement_timeout says: from now on a window is handed back after "
+                'a third of it; set rabbitmq.acknowledgement_timeout = "%.0fs", or raise '
+                "consumer_timeout at the broker", timeout, timeout,
+            )  # fmt: skip
+        if subscription.channel is None:
+            return 0  # never subscribed: nothing was written
+        undeliverable, alone = trouble.code == INTERNAL_ERROR, road.prefetch == 1
+        ends = road.note_end((trouble.kind, trouble.code), telling=undeliverable)
+        if ends >= ENDS:
+            self._tell_no_progress(ends, road.head(), is_head=undeliverable and alone)
+        return ends
+
+    def _tell_no_progress(self, ends: int, head: str, *, is_head: bool) -> None:
+        """`head`: the oldest message that was held. `is_head`: where there is none, the one that
+        the broker cannot deliver is the first of its queue."""
+        queue = self._declared.queue if self._declared is not None else ""
+        if head or not is_head:
+            log.error(
+                "queue %s: %d subscriptions in a row ended in the same way, and nothing was "
+                "acknowledged in between; at the head stands %s. Next it is subscribed with a "
+                "prefetch of 1, so that what stands before the cause is written once",
+                queue, ends, head or "no message that came",
+            )  # fmt: skip
+            return
+        log.error(
+            "queue %s: the broker fails to deliver the message at its head (%d times), and closes "
+            "the connection (541); nothing behind it comes. It may have been published over AMQP "
+            "1.0 with a property that AMQP 0-9-1 has no form for, such as a uuid. Ways out: take "
+            "that one message with an AMQP 1.0 client that accepts it, or purge the queue, which "
+            "loses all that waits; and have its publisher use strings", queue, ends,
+        )  # fmt: skip
+
+    def _came_to_nothing(self, trouble: Trouble, subscription: Subscription | None = None) -> None:
+        """The end of an attempt, or of a subscription: another one, or the end."""
+        self._failures += 1
+        may_end = self._began is None or trouble.is_final
+        if may_end and self._patience.is_over(trouble, self._failures, self._ways):
+            self._end(trouble, subscription)
+            return
+        self._back_off(trouble)
+
+    def _lose(self, *, requeue: bool = False) -> None:
+        left = self._road.end(requeue=requeue)
+        self._numbers.connected = False
+        self._unbound = ""
+        self._waiting = None
+        if self._stopping:
+            self.handed_back += left
+        self._subscription = None
+
+    def _back_off(self, trouble: Trouble) -> None:
+        if self._stopping or self._closing:
+            return
+        delay = self._reconnect.delay(trouble)
+        self.state = f"{trouble.why}; next attempt in {delay:.1f} s"
+        log.warning("%s", self.state)
+        self._ioloop.call_later(delay, self._connect)
+
+    def _end(self, trouble: Trouble, subscription: Subscription | None) -> None:
+        self.state = trouble.why
+        self._closing = True
+        self._thread.may_end()
+        self._tell_end(trouble)
+        if subscription is None:
+            self._ioloop.stop()
+            return
+        # The process may live on with another config: no connection is left behind.
+        self._leaving = True
+        subscription.close(self._left)
+
+    # The stop
+
+    def _stop_consuming(self) -> None:
+        if self._stopping:
+            return
+        self._stopping = True
+        subscription = self._subscription
+        if subscription is not None and subscription.channel is None:
+            # Still on its way: it need not arrive.
+            self._lose()
+            self._leaving = True
+            subscription.close(self._left)
+        if subscription is not None:
+            self.state = "draining"
+            if self._goes_with_us() and subscription.look_often():
+                self._emptying = _SURELY_EMPTY
+                self.state = "consuming the backlog of a queue that goes with its last consumer"
+                log.info("stopping: %s", self.state)
+                return
+        self._road.stop()
+
+    def _goes_with_us(self) -> bool:
+        """Whether the queue is deleted once it has no consumer."""
+        shape = self._declared.shape if self._declared is not None else None
+        return shape is not None and shape.auto_delete
+
+    def _look_whether_empty(self, look: Look) -> None:
+        """Stopping: nothing is in the queue any more, twice in a row while we consume."""
+        is_empty = look.messages is None or (look.messages == 0 and self.consuming)
+        self._emptying = self._emptying - 1 if is_empty else _SURELY_EMPTY
+        if not self._emptying:
+            self.state = "draining"
+            self._road.stop()
+
+    def _finish(self) -> None:
+        self._closing = self._stopping = True
+        subscription = self._subscription
+        if subscription is None:
+            if not self._leaving:
+                self._ioloop.stop()
+            return
+        self._lose(requeue=True)
+        subscription.close(self._ioloop.stop)
+
+    def _left(self) -> None:
+        self._leaving = False
+        if self._closing:
+            self._ioloop.stop()

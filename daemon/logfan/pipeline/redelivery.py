@@ -1,0 +1,87 @@
+"""Where a message goes that came before, or that was published to the queue itself.
+
+Most go to all sinks, as any other. One that the queue is about to drop goes to the dead letters,
+and a dead letter that was replayed to the one sink that refused it. Decides, and tells in the log.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from logfan.api import Record
+from logfan.dead_letters import header_overflow, letter
+from logfan.pipeline.batching import delivery_count, worn_out
+from logfan.pipeline.in_flight import Verdict
+from logfan.runtime.foreign_text import cut
+
+log = logging.getLogger(__name__)
+
+_EARLY_COUNT = 2
+"""So many returns are worth a warning: limits of 3 are in use."""
+
+
+class Way(NamedTuple):
+    """The record, which may be another than before, and where it goes."""
+
+    record: Record
+    sink: str = ""
+    """The one sink it is for; empty: all."""
+    verdict: Verdict | None = None
+    """Why it is a dead letter, where it is one."""
+
+    @property
+    def is_common(self) -> bool:
+        """Whether it goes where all others go."""
+        return not self.sink and self.verdict is None
+
+
+class Signpost:
+    """Knows the sinks, and whether there are dead letters."""
+
+    def __init__(
+        self, sinks: Sequence[str], *, keeper: str, dead_letters: bool, limit_is_named: bool
+    ) -> None:
+        """`sinks`: their names; `keeper`: which of them keeps a letter that is for none of them.
+        `limit_is_named`: the operator has told which delivery limit is in force."""
+        self._sinks = sinks
+        self._keeper = keeper
+        self._dead_letters = dead_letters
+        self._tell_from = None if limit_is_named else _EARLY_COUNT
+
+    def way(self, record: Record, *, redelivered: bool, delivery_limit: int | None) -> Way:
+        """Of one message. `delivery_limit`: after so many returns its queue drops it."""
+        replayed = letter.replayed(header_overflow.whole(record))
+        verdict = None
+        count = delivery_count(record) if redelivered else 0
+        if redelivered and self._dead_letters:
+            verdict = worn_out(count, delivery_limit)
+        if count and verdict is None:
+            self._tell_rising(count, delivery_limit)
+        if verdict is not None:
+            log.warning("a message was %s; it goes to the dead letters", verdict.reason)
+        if replayed is None:
+            return Way(record, verdict=verdict)
+        sink, restored = replayed
+        if sink in self._sinks:
+            return Way(restored, sink, verdict)
+        reason = f"no sink is called {cut(sink, 100)!r} (a dead letter that was replayed)"
+        if not self._dead_letters:
+            log.warning("%s, and dead_letter.enabled is false: it goes to all sinks", reason)
+            return Way(restored)
+        return Way(restored, self._keeper, Verdict(reason, sink))
+
+    def _tell_rising(self, count: int, limit: int | None) -> None:
+        """Early, and then at growing counts: a policy's limit may be near, and does not show."""
+        if self._tell_from is None or count < self._tell_from:
+            return
+        self._tell_from = count + max(1, count // 2)
+        known = "none is known here" if limit is None else f"{limit} is known here"
+        log.warning(
+            "messages came back %d times and were not acknowledged (each crash, lost connection "
+            "and window handed back counts). At the queue's delivery limit the broker drops them: "
+            "%s, but a policy may set a lower one, which a client cannot see. Compare "
+            "`rabbitmqctl list_queues name effective_policy_definition`, and set "
+            'queue.delivery_limit to the limit in force, or to "none"; messages near it then '
+            "become dead letters and are not lost",
+            count, known,
+        )  # fmt: skip

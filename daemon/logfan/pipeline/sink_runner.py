@@ -1,0 +1,219 @@
+"""The one place where a sink's code is called: open, write, flush, close; and its back-off."""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from logfan.api import Record, RecordsRejected, Sink, SinkUnavailable
+from logfan.runtime.backoff import Backoff
+from logfan.runtime.clock import Clock
+from logfan.runtime.foreign_text import describe, line_of, traceback_of
+from logfan.telemetry.metrics import SinkNumbers
+from logfan.telemetry.sink_health import HANGS_AFTER_SECONDS, Health, duration
+
+log = logging.getLogger(__name__)
+
+_SAY_AGAIN_SECONDS = 60.0
+_TOLD_MAX = 10
+"""So many different failures of one outage are told as they come; then its reminders have to do."""
+_TRACED_MAX = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What came of an attempt that failed, in text of our own: of what the sink raised nothing is
+    kept, as it may be of any size and holds what its frames held."""
+
+    why: str
+    unavailable: bool = False
+    """The sink says that it is down: no evidence against a record."""
+    reasons: Mapping[int, str] = field(default_factory=dict)
+    """The records that it refused, for good, by their index; it took all others."""
+    traceback: str = ""
+    """Empty where the sink named its trouble itself."""
+
+
+class SinkHandle:
+    """A sink, and when it is tried again. Used on the sink's thread; others read `health` and set
+    `wake` and `quitting`."""
+
+    def __init__(
+        self,
+        *,
+        sink: Sink,
+        backoff: Backoff,
+        numbers: SinkNumbers,
+        held: Callable[[], int],
+        clock: Clock,
+        on_opened: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`held` tells how many messages wait for the sink, for the log; `on_opened` is called
+        once, when `has_opened` is set."""
+        self.name = sink.name
+        self.health = numbers.health = Health(clock.monotonic())
+        self.opened = False
+        """False where `open` must be called before the next write."""
+        self.has_opened = False
+        """Whether it ever opened."""
+        self.quitting = False
+        """Set where the process must end, whatever is left."""
+        self.wake = threading.Event()
+        """Set to cut the present back-off short."""
+        self._sink = sink
+        self._backoff = backoff
+        self._numbers = numbers
+        self._held = held
+        self._clock = clock
+        self._ever_opened = False
+        self._on_opened = on_opened
+        self._called_at = 0.0
+        self._told: set[str] = set()
+        self._traced: set[str] = set()
+
+    def offer(self, records: Sequence[Record]) -> Failure | None:
+        """Open if need be, write and flush. None where all of it is taken and durable; else why
+        not, and unless records were refused the sink must be opened anew."""
+        health = self.health
+        started = health.busy_since = self._called_at = self._clock.monotonic()
+        reasons: Mapping[int, str] | None = None
+        try:
+            if not self.opened:
+                self._ever_opened = True
+                self._sink.open()
+                self.opened = True
+                self._note_opened()
+            if records:
+                reasons = self._write(records)
+        except BaseException as error:  # noqa: BLE001 - whatever a plugin raises, its records stay
+            self.opened = False
+            failure = _failure(error)
+            health.failed(failure.why, started, self._clock.monotonic())
+            health.busy_since = None
+            return failure
+        now = self._clock.monotonic()
+        if now - started >= HANGS_AFTER_SECONDS:
+            # It was down, as is told once more now that it is over.
+            health.failed(f"had not returned for {duration(now - started)}", started, now)
+        health.busy_since = None
+        if records:
+            self._numbers.write_seconds.observe(now - started)
+        if reasons:
+            return Failure(f"{counted(len(reasons), 'record')} refused", reasons=reasons)
+        self.succeeded()
+        return None
+
+    def _note_opened(self) -> None:
+        if not self.has_opened:
+            self.has_opened = True
+            self._on_opened()
+
+    def _write(self, records: Sequence[Record]) -> Mapping[int, str] | None:
+        """Write and flush. What a sink refuses it may know at either."""
+        reasons: dict[int, str] | None = None
+        try:
+            self._sink.write(records)
+        except RecordsRejected as rejected:
+            reasons = _checked(rejected, len(records))
+        try:
+            self._sink.flush()
+        except RecordsRejected as rejected:
+            reasons = (reasons or {}) | _checked(rejected, len(records))
+            self._sink.flush()  # of all the others
+        return reasons
+
+    def succeeded(self) -> None:
+        """The sink is up."""
+        health = self.health
+        if health.trouble is None:
+            return
+        now, attempts = self._clock.monotonic(), self._backoff.attempts
+        why, seconds = health.trouble, health.down_seconds(now)
+        health.trouble = None
+        self._numbers.paused = False
+        if attempts or now - self._called_at >= HANGS_AFTER_SECONDS:
+            after = counted(attempts, "attempt") if attempts else why
+            log.info(
+                "sink %s: up again; it was down for %s (%s)", self.name, duration(seconds), after
+            )
+        self._backoff.reset()
+        self._told.clear()
+
+    def back_off(self, why: str, *, traceback: str = "", quick: bool = False) -> None:
+        """Say why, and wait: the window stands still meanwhile, which is the backpressure.
+
+        `traceback`: shown the first time. `quick`: the sink is alive, so that it need not
+        be given ever more time."""
+        self._numbers.retries += 1
+        self.health.failed(why, self._called_at, self._clock.monotonic())
+        if quick:
+            self._backoff.reset()
+        delay = self._backoff.next()
+        if why not in self._told and len(self._told) < _TOLD_MAX:
+            self._told.add(why)
+            log.warning(
+                "sink %s: %s; retrying in %.2g s; %s held",
+                self.name, why, delay, counted(self._held(), "message"),
+                extra={"traceback": "" if why in self._traced else traceback},
+            )  # fmt: skip
+            if traceback and len(self._traced) < _TRACED_MAX:
+                self._traced.add(why)
+        if not self.quitting:
+            self._clock.wait(self.wake, delay)
+            self.wake.clear()
+
+    def close(self) -> None:
+        """Let the sink go. Nothing is called after that."""
+        now = self._clock.monotonic()
+        self.health.failed("stopped", now, now)
+        if not self._ever_opened:
+            return
+        self.health.busy_since = now
+        try:
+            self._sink.close()
+        except BaseException:
+            log.warning("sink %s: close failed", self.name, exc_info=True)
+        self.health.busy_since = None
+
+
+def _failure(error: BaseException) -> Failure:
+    # By the type alone: an exception may lie about its class, or raise when it is asked.
+    if issubclass(type(error), SinkUnavailable):
+        return Failure(line_of(error) or "unavailable", unavailable=True)
+    return Failure(describe(error), traceback=traceback_of(error))
+
+
+def _checked(rejected: RecordsRejected, count: int) -> dict[int, str]:
+    """The reasons as text of our own. Raises where they name what was not offered, or where the
+    plugin's mapping does."""
+    reasons: dict[int, str] = {}
+    for index in islice(rejected.reasons, count + 1):
+        if type(index) is not int or not 0 <= index < count:
+            raise ValueError(f"RecordsRejected names record {line_of(index)} of a batch of {count}")
+        reasons[index] = line_of(rejected.reasons[index])
+    if not reasons:
+        raise ValueError("RecordsRejected names no record")
+    return reasons
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 message`, `1,000 messages`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+class News:
+    """Which failure was told last, so that the log says what is new and not what is known."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, float] = {}
+
+    def is_news(self, text: str, now: float) -> bool:
+        """True for a text not told yet, or not told for a minute."""
+        told_at = self._told.get(text)
+        if told_at is not None and now - told_at < _SAY_AGAIN_SECONDS:
+            return False
+        if len(self._told) >= 100:
+            self._told.clear()
+        self._told[text] = now
+        return True

@@ -1,0 +1,399 @@
+"""One sink's thread: coalesce, write, flush, settle. What fails goes to the rescue.
+
+It touches its own sink and its own queue, and nothing of the broker: what is durable it hands to
+`settled`. The consumer's I/O thread calls `submit`; the main thread `start`, `reopen`, `hurry`,
+`stop`, `give_up` and `join`; anyone may read the numbers and the state.
+"""
+
+import contextlib
+import logging
+import queue
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from itertools import chain
+
+from logfan.api import Record, Sink
+from logfan.pipeline.in_flight import Batch
+from logfan.pipeline.poison import Entry
+from logfan.pipeline.recovery import Keep, Rescue
+from logfan.pipeline.set_aside import Send
+from logfan.pipeline.sink_runner import News, SinkHandle, counted
+from logfan.runtime.backoff import Backoff
+from logfan.runtime.clock import SYSTEM_CLOCK, Clock
+from logfan.runtime.threads import OwnThread
+from logfan.telemetry.metrics import SinkNumbers
+from logfan.telemetry.sink_health import Health, Reminders, duration
+
+log = logging.getLogger(__name__)
+
+
+class _Order(Enum):
+    """What may lie in a worker's queue beside batches."""
+
+    REOPEN = "reopen"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one write may hold, and how much may wait."""
+
+    max_records: int
+    max_bytes: int
+    linger: float = 0.0
+    """Seconds to wait for a fuller batch."""
+    window: int = 1000
+    """The prefetch: with so many messages in hand nothing more can come to wait for."""
+    waiting_records: int | None = None
+    """Most records that may wait; beyond it they are dropped. None for a required sink, which
+    the prefetch bounds."""
+    waiting_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """What one write takes: whole batches, or a slice of one that is too large."""
+
+    batches: Sequence[Batch]
+    finished: Sequence[Batch]
+    """The batches that end with this piece."""
+    start: int | None = None
+    stop: int | None = None
+
+    def entries(self) -> list[Entry]:
+        """The records with their batches, for the rescue."""
+        first = self.start or 0
+        return [
+            Entry(record, batch, place)
+            for batch in self.batches
+            for place, record in enumerate(self._part(batch), first)
+        ]
+
+    def live(self) -> "_Piece":
+        """The same without the batches that nobody waits for any more."""
+        if not any(batch.abandoned for batch in self.batches):
+            return self
+        return replace(self, batches=[b for b in self.batches if not b.abandoned])
+
+    def records(self) -> tuple[Record, ...]:
+        """All of them, in order."""
+        if len(self.batches) == 1:
+            return self._part(self.batches[0])
+        return tuple(chain.from_iterable([batch.records for batch in self.batches]))
+
+    def _part(self, batch: Batch) -> tuple[Record, ...]:
+        return batch.records if self.start is None else batch.records[self.start : self.stop]
+
+
+class SinkWorker:
+    """Runs one sink on one thread of its own, without end, until it is stopped."""
+
+    def __init__(
+        self,
+        *,
+        sink: Sink,
+        limits: Limits,
+        backoff: Backoff,
+        numbers: SinkNumbers,
+        settled: Callable[[Sequence[Batch]], None] | None,
+        keep: Keep | None = None,
+        send: Send | None = None,
+        max_ratio: float = 1.0,
+        on_fault: Callable[[], None] = lambda: None,
+        on_opened: Callable[[], None] = lambda: None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        """`settled` is called on the worker's thread; None for a sink that is not required.
+        `keep` makes batches of their own of records that stand aside; None for such a sink.
+        `send` takes refused records to the dead-letter queue; without it they are offered again.
+        `max_ratio`: of the last 1,000 records, so many may be refused. `on_fault` is called where
+        the thread, or one of the sink's own, has ended and should not have: see `fault`.
+        `on_opened` is called on the thread when the sink has opened for the first time."""
+        self.name = sink.name
+        self.required = settled is not None
+        self.numbers = numbers
+        self._handle = SinkHandle(
+            sink=sink,
+            backoff=backoff,
+            numbers=numbers,
+            held=lambda: self.held,
+            clock=clock,
+            on_opened=on_opened,
+        )
+        self._rescue = Rescue(
+            handle=self._handle, numbers=numbers, max_records=limits.max_records,
+            max_bytes=limits.max_bytes, send=send, max_ratio=max_ratio,
+            arrived=self._arrived, finish=self._finish, keep=self._keep_aside, clock=clock,
+        )  # fmt: skip
+        self._limits = limits
+        self._settled = settled
+        self._keep = keep
+        self._clock = clock
+        self._inbox: queue.SimpleQueue[Batch | _Order] = queue.SimpleQueue()
+        self._carried: Batch | None = None
+        self._stopping = False
+        self._reminders = Reminders()
+        self._told_hanging: float | None = None
+        self._overflow = News()
+        # Two counters with one writer each, instead of one counter with a lock.
+        self._submitted = self._submitted_bytes = 0
+        self._finished = self._finished_bytes = 0
+        self._sink = sink
+        self._tell_fault = on_fault
+        self._thread = OwnThread(f"sink-{self.name}", self._run, self._on_fault)
+        sink._logfan_on_fault = self._on_fault  # type: ignore[method-assign]
+
+    # What others call
+
+    def start(self) -> None:
+        """Start the thread; it opens the sink first, as often as that takes."""
+        self._thread.start()
+
+    def submit(self, batch: Batch) -> None:
+        """Hand over a batch. Never blocks; an optional sink that cannot keep up drops it."""
+        if self._overflows(batch):
+            self.numbers.dropped += len(batch.records)
+            return
+        self._submitted += len(batch.records)
+        self._submitted_bytes += batch.size
+        self._inbox.put(batch)
+
+    def reopen(self) -> None:
+        """Have the sink open anew, after what was submitted so far; at once where it is down."""
+        self._inbox.put(_Order.REOPEN)
+        self._handle.wake.set()
+
+    def hurry(self) -> None:
+        """Cut the present back-off short."""
+        self._handle.wake.set()
+
+    def stop(self) -> None:
+        """Finish what was submitted, close the sink, end. `submit` must not be called again."""
+        self._stopping = True
+        self._thread.may_end()
+        self._inbox.put(_Order.STOP)
+        self._handle.wake.set()
+
+    def give_up(self) -> None:
+        """End as soon as the sink's code returns, whatever is left."""
+        self._handle.quitting = True
+        self.stop()
+
+    def join(self, seconds: float) -> bool:
+        """Wait for the thread's end; True where it ended, or was never started."""
+        return self._thread.join(seconds)
+
+    @property
+    def held(self) -> int:
+        """How many messages were submitted and are not finished."""
+        return self._submitted - self._finished
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the sink is down; None while it is up."""
+        return self.health.why(self._clock.monotonic())
+
+    @property
+    def health(self) -> Health:
+        """Whether the sink is up, and since when it is not."""
+        return self._handle.health
+
+    @property
+    def fault(self) -> str | None:
+        """Which thread has ended and should not have: the worker's, or one of the sink's own."""
+        threads = self._thread, *self._sink._logfan_threads
+        return next((thread.fault for thread in threads if thread.fault is not None), None)
+
+    def busy_seconds(self) -> float:
+        """How long the thread has been inside one call of the sink's code; 0.0 while outside."""
+        since = self.health.busy_since
+        return 0.0 if since is None else self._clock.monotonic() - since
+
+    @property
+    def has_opened(self) -> bool:
+        """Whether the sink ever opened."""
+        return self._handle.has_opened
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the sink takes records."""
+        return self.health.down_since(self._clock.monotonic()) is None
+
+    def look(self) -> None:
+        """Tell of an outage what the sink's own thread cannot: that it hangs, that it goes on.
+        Called about once a second, on the main thread."""
+        now, health = self._clock.monotonic(), self.health
+        busy_since, hangs_for = health.busy_since, health.hangs_for(now)
+        held = counted(self.held, "message")
+        if hangs_for is not None and busy_since != self._told_hanging:
+            self._told_hanging = busy_since
+            log.warning(
+                "sink %s: has not returned from a call of its own code for %s, so it counts as "
+                "down until it does; %s held", self.name, duration(hangs_for), held,
+            )  # fmt: skip
+        if self._reminders.is_due(health.down_since(now), now) and not self._stopping:
+            log.warning(
+                "sink %s: still down, for %s now: %s; %s held", self.name,
+                duration(health.down_seconds(now)), health.why(now), held,
+            )  # fmt: skip
+
+    # The thread
+
+    def _on_fault(self) -> None:
+        now = self._clock.monotonic()
+        if self.health.trouble is None:
+            self.health.failing_since = now
+        self.health.fault = self.fault
+        self._tell_fault()
+
+    def _run(self) -> None:
+        # The order to stop may be taken together with the last batches, so what counts is whether
+        # anything is held.
+        while not (self._handle.quitting or (self._stopping and not self.held)):
+            if not self._handle.opened:
+                self._rescue.open()
+                continue
+            batches = self._collect()
+            if batches:
+                self._deliver(batches)
+            self._look_aside()
+        self._close()
+
+    def _look_aside(self) -> None:
+        aside = self._rescue.aside
+        if aside:
+            if self._stopping:
+                aside.hurry()
+            aside.look()
+
+    def _collect(self) -> list[Batch]:
+        """Wait for a batch and take what else has arrived; empty where an order came first."""
+        batches: list[Batch] = []
+        records = size = 0
+        linger_until: float | None = None
+        while records < self._limits.max_records and size < self._limits.max_bytes:
+            item = self._next(linger_until, wait=not batches)
+            if item is None or isinstance(item, _Order):
+                self._obey(item)
+                break
+            if batches and (
+                records + len(item.records) > self._limits.max_records
+                or size + item.size > self._limits.max_bytes
+            ):
+                self._carried = item
+                break
+            batches.append(item)
+            records += len(item.records)
+            size += item.size
+            if linger_until is None and self._limits.linger:
+                linger_until = self._clock.monotonic() + self._limits.linger
+        return batches
+
+    def _obey(self, order: _Order | None) -> None:
+        if order is _Order.REOPEN:
+            self._handle.opened = False
+
+    def _arrived(self) -> list[Entry]:
+        """What has arrived meanwhile, without waiting for it."""
+        entries: list[Entry] = []
+        while (item := self._next(None, wait=False)) is not None:
+            if isinstance(item, _Order):
+                self._obey(item)
+            else:
+                entries += _Piece((item,), (item,)).entries()
+        return entries
+
+    def _next(self, linger_until: float | None, *, wait: bool) -> Batch | _Order | None:
+        """The next of the queue; None where nothing is there and nothing is worth waiting for."""
+        if self._carried is not None:
+            carried, self._carried = self._carried, None
+            return carried
+        with contextlib.suppress(queue.Empty):
+            if wait:
+                return self._inbox.get(timeout=self._rescue.aside.wait_seconds())
+            # With the whole window in hand nothing more can arrive: waiting would be in vain.
+            if linger_until is None or self.held >= self._limits.window or self._stopping:
+                return self._inbox.get_nowait()
+            remaining = linger_until - self._clock.monotonic()
+            return self._inbox.get(timeout=remaining) if remaining > 0 else None
+        return None
+
+    def _pieces(self, batches: list[Batch]) -> Iterator[_Piece]:
+        """One piece as a rule; several where a single batch is larger than a write may be."""
+        first, limits = batches[0], self._limits
+        count = len(first.records)
+        if count <= 1 or (count <= limits.max_records and first.size <= limits.max_bytes):
+            yield _Piece(batches, batches)
+            return
+        start = size = 0
+        for index, record in enumerate(first.records):
+            if index > start and (
+                index - start >= limits.max_records or size + record.size > limits.max_bytes
+            ):
+                yield _Piece(batches, (), start, index)
+                start, size = index, 0
+            size += record.size
+        yield _Piece(batches, batches, start, count)
+
+    def _deliver(self, batches: list[Batch]) -> None:
+        """Write, flush, and only then settle. Where that fails, all the rest is rescued."""
+        pieces = self._pieces(batches)
+        if any(batch.verdict for batch in batches):
+            self._rescue.run((), None, [entry for piece in pieces for entry in piece.entries()])
+            return
+        for piece in pieces:
+            live = piece.live()
+            records = live.records()
+            failure = self._handle.offer(records) if records else None
+            if failure is not None:
+                offered = live.entries()
+                gone = [batch for batch in piece.batches if batch not in live.batches]
+                others = (replace(piece, batches=gone), *pieces)
+                self._rescue.run(offered, failure, [e for p in others for e in p.entries()])
+                return
+            self._rescue.took(len(records))
+            self._finish(piece.finished)
+
+    def _finish(self, batches: Sequence[Batch]) -> None:
+        if not batches:
+            return
+        self._finished += sum(len(batch.records) for batch in batches)
+        self._finished_bytes += sum(batch.size for batch in batches)
+        if self._settled is not None:
+            self._settled(batches)
+
+    def _keep_aside(self, batch: Batch, places: Sequence[int]) -> Sequence[Batch]:
+        """Records that are not finished with their batch. Called before that is finished."""
+        if self._keep is not None:
+            kept = self._keep(batch, places)
+        else:
+            records = [batch.records[place] for place in places]
+            kept = [Batch((one,), batch.last_tag, one.size, batch.opened_at, ()) for one in records]
+            for own in kept:
+                own.verdict = batch.verdict
+        self._finished -= len(kept)
+        self._finished_bytes -= sum(one.size for one in kept)
+        return kept
+
+    def _close(self) -> None:
+        left = self.held
+        if left and not self.required:
+            self.numbers.dropped += left
+            log.warning("sink %s: stopped with %d messages not written", self.name, left)
+        self._handle.close()
+
+    def _overflows(self, batch: Batch) -> bool:
+        limits = self._limits
+        if limits.waiting_records is None or limits.waiting_bytes is None:
+            return False
+        over = self.held > 0 and (
+            self.held + len(batch.records) > limits.waiting_records
+            or self._submitted_bytes - self._finished_bytes + batch.size > limits.waiting_bytes
+        )
+        if over and self._overflow.is_news("overflow", self._clock.monotonic()):
+            log.warning(
+                "sink %s: cannot keep up and is not required; dropping what does not fit into "
+                "its queue of %d messages", self.name, limits.waiting_records,
+            )  # fmt: skip
+        return over

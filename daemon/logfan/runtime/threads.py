@@ -1,0 +1,88 @@
+"""A thread that the daemon cannot do without: where it ends before it may, that is a fault.
+
+No part may be dead while the rest looks alive. The thread itself reports how it ended, with its
+traceback in the log; `fault` looks besides whether it is still there.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+
+from logfan.runtime.foreign_text import describe, traceback_of
+
+log = logging.getLogger(__name__)
+
+
+class OwnThread:
+    """One thread. `start` it, allow its end with `may_end`, wait with `join`."""
+
+    def __init__(self, name: str, work: Callable[[], None], on_fault: Callable[[], None]) -> None:
+        """`on_fault` is called once, on the thread, where `work` raised, or returned before it
+        might; also by `start`, where the system has no thread to give."""
+        self.name = name
+        self._work = work
+        self._on_fault = on_fault
+        self._may_end = False
+        self._fault: str | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start it. Never raises: what cannot start is a fault."""
+        try:
+            self.try_start()
+        except BaseException as error:  # noqa: BLE001 - RuntimeError or MemoryError: there is no thread
+            self._end(f"cannot be started: {describe(error)}", "")
+
+    def try_start(self) -> threading.Thread:
+        """Start it. Raises RuntimeError where the system has no thread to give."""
+        self._thread.start()
+        return self._thread
+
+    def may_end(self) -> None:
+        """From now on it may return."""
+        self._may_end = True
+
+    def join(self, seconds: float) -> bool:
+        """Wait for its end; True where it ended, or never began."""
+        if not self.was_started:
+            return True
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    @property
+    def fault(self) -> str | None:
+        """How it ended where it should not have; None while all is well. Any thread may ask."""
+        gone = self.was_started and not self._thread.is_alive()
+        if gone and self._fault is None and not self._may_end:
+            self._fault = f"thread {self.name} is gone"
+        return self._fault
+
+    @property
+    def was_started(self) -> bool:
+        """Whether it ever ran."""
+        return self._thread.ident is not None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it runs."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the thread is over
+            self._end(f"ended: {describe(error)}", traceback_of(error))
+        else:
+            if not self._may_end:
+                self._end("ended without being asked to", "")
+
+    def _end(self, how: str, traceback: str) -> None:
+        # The state first: who is asked whether all is well looks at it, whatever fails below.
+        self._fault = f"thread {self.name} {how}"
+        try:
+            log.critical(
+                "internal fault: %s; the daemon ends with 70, and the broker has what is not "
+                "acknowledged; please report it", self._fault, extra={"traceback": traceback},
+            )  # fmt: skip
+        finally:
+            self._on_fault()

@@ -1,0 +1,208 @@
+"""TLS files into contexts, and TLS's troubles into words. Never asks for a pass-phrase."""
+
+import re
+import ssl
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from logfan.runtime.foreign_text import line_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_REASON_LENGTH = 200
+_MISMATCH = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
+_TOO_WEAK = {
+    "EE_KEY_TOO_SMALL": "its key is too short for this system's OpenSSL",
+    "CA_KEY_TOO_SMALL": "its CA's key is too short for this system's OpenSSL",
+    "CA_MD_TOO_WEAK": "its signature is too weak for this system's OpenSSL",
+}
+# OpenSSL's codes for a server's certificate that does not hold.
+_WRONG_HOST, _EXPIRED, _NOT_YET, _NO_TRUST, _NO_CHAIN = {62, 64}, {10}, {9}, {18, 19}, {2, 20, 21}
+_NO_TLS = {
+    "WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG",
+    "HTTP_REQUEST",
+}  # fmt: skip
+_OUR_CERTIFICATE = {
+    "CERTIFICATE_REQUIRED": "it wants a client certificate; name one in rabbitmq.tls.cert_file and "
+    "rabbitmq.tls.key_file",
+    "HANDSHAKE_FAILURE": "it refused the TLS handshake; it may want a client certificate "
+    "(rabbitmq.tls.cert_file), or share no cipher with us",
+    "UNKNOWN_CA": "it does not know the CA of rabbitmq.tls.cert_file; that CA belongs into the "
+    "broker's ssl_options.cacertfile",
+    "CERTIFICATE_EXPIRED": "it says that rabbitmq.tls.cert_file has expired; renew it",
+    "CERTIFICATE_REVOKED": "it says that rabbitmq.tls.cert_file is revoked; renew it",
+    "BAD_CERTIFICATE": "it refused rabbitmq.tls.cert_file; is its CA in the broker's "
+    "ssl_options.cacertfile, and is the chain complete?",
+    "CERTIFICATE_UNKNOWN": "it refused rabbitmq.tls.cert_file; is it one for clients, and is its "
+    "chain complete?",
+    "UNSUPPORTED_CERTIFICATE": "it refused rabbitmq.tls.cert_file; is it one for clients?",
+    "ACCESS_DENIED": "it refused rabbitmq.tls.cert_file: access denied",
+}
+
+
+class TlsFileError(OSError):
+    """A file that cannot be used: which key of the table names it, and why."""
+
+    def __init__(self, key: str, file: Path, problem: str) -> None:
+        super().__init__(f"{key}: {file} {problem}")
+        self.key, self.file, self.problem = key, file, problem
+
+
+class _HearsTheLastWord(ssl.SSLSocket):
+    """Where sending fails, tells what the server said before it hung up, if it said something.
+
+    With TLS 1.3 a server refuses our certificate when we believe the handshake done and send.
+    """
+
+    def send(self, data: "Buffer", flags: int = 0) -> int:
+        try:
+            return super().send(data, flags)
+        except (ConnectionError, ssl.SSLEOFError, ssl.SSLSyscallError):
+            with suppress(ssl.SSLWantReadError):
+                self.recv(1)  # raises the alert
+            raise
+
+
+def client_context(
+    ca_file: Path | None, cert_file: Path | None, key_file: Path | None, *, verify: bool
+) -> ssl.SSLContext:
+    """To speak to a server. Raises TlsFileError."""
+    if ca_file is not None:
+        _load_certificates(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), "ca_file", ca_file)
+    # A private CA is trusted alone: who names one does not want the system's beside it.
+    context = ssl.create_default_context(cafile=ca_file)
+    context.sslsocket_class = _HearsTheLastWord
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if cert_file is not None:
+        _load_pair(context, cert_file, key_file)
+    return context
+
+
+def server_context(cert_file: Path, key_file: Path | None) -> ssl.SSLContext:
+    """To serve with. Raises TlsFileError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _load_pair(context, cert_file, key_file)
+    return context
+
+
+def faults_of_files(
+    ca_file: Path | None, cert_file: Path | None, key_file: Path | None
+) -> Iterator[TlsFileError]:
+    """What is wrong with the files, the CA's and the pair's apart, so that both are told."""
+    # Into contexts of their own: one to speak with would read the system's CAs, which takes long.
+    if ca_file is not None:
+        try:
+            _load_certificates(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), "ca_file", ca_file)
+        except TlsFileError as error:
+            yield error
+    if cert_file is not None:
+        try:
+            server_context(cert_file, key_file)
+        except TlsFileError as error:
+            yield error
+
+
+def refusal(text: str) -> str | None:
+    """What a server's TLS alert in an error's text says against our certificate; None if nothing.
+
+    With TLS 1.3 the alert comes when the handshake is over for us: on the first read.
+    """
+    alert = re.search(r"ALERT_(?!CODE)([A-Z_]+)", text)
+    return _OUR_CERTIFICATE.get(alert[1]) if alert is not None else None
+
+
+def handshake_words(error: ssl.SSLError) -> str:
+    """Why there is no TLS with the broker, and what to do."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        code, message = error.verify_code, error.verify_message.rstrip(".")
+        if code in _WRONG_HOST:
+            return (
+                f"its certificate is for another host ({message}); write the host in rabbitmq.urls "
+                "as the certificate has it, or give the broker a certificate for this one"
+            )
+        if code in _EXPIRED:
+            return "its certificate (or its CA's) has expired; renew it on the broker"
+        if code in _NOT_YET:
+            return "its certificate is not yet valid; are the clocks right, here and there?"
+        if code in _NO_TRUST:
+            return (
+                f"its certificate is from a CA that is not trusted here ({message}); name the "
+                "file of that CA in rabbitmq.tls.ca_file"
+            )
+        if code in _NO_CHAIN:
+            return (
+                f"its certificate leads to no CA that is trusted here ({message}): either name the "
+                "file of that CA in rabbitmq.tls.ca_file; or the broker does not send the "
+                "intermediate certificate that leads there: add it to its ssl_options.certfile, "
+                "below its own"
+            )
+        return f"its certificate was not accepted: {message}; see rabbitmq.tls.ca_file"
+    reason = line_of(getattr(error, "reason", None) or error, _REASON_LENGTH)
+    if reason in _NO_TLS:
+        return (
+            "that port does not speak TLS; is it the one for amqps:// (mostly 5671)? "
+            "Without TLS it is amqp://"
+        )
+    if "PROTOCOL_VERSION" in reason or "UNSUPPORTED_PROTOCOL" in reason:
+        return "no version of TLS in common; TLS 1.2 or 1.3 is needed on the broker"
+    if "EOF" in reason:
+        return "it closed the connection in the TLS handshake; does that port speak TLS?"
+    return f"the TLS handshake failed ({reason}); does that port speak TLS?"
+
+
+def _load_certificates(context: ssl.SSLContext, key: str, file: Path) -> None:
+    try:
+        context.load_verify_locations(file)
+    except ssl.SSLError as error:
+        problem = _TOO_WEAK.get(error.reason or "", "holds no certificate in PEM form")
+        raise TlsFileError(key, file, problem) from None
+    except OSError as error:
+        raise TlsFileError(key, file, _unreadable(error, file)) from None
+
+
+def _load_pair(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> None:
+    """The certificate, its chain and its key."""
+    _load_certificates(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), "cert_file", cert_file)
+    asked = False
+
+    def no_passphrase() -> bytes:
+        # Without this, OpenSSL would ask on the terminal, and wait there.
+        nonlocal asked
+        asked = True
+        return b""
+
+    key, file = ("cert_file", cert_file) if key_file is None else ("key_file", key_file)
+    try:
+        context.load_cert_chain(cert_file, key_file, no_passphrase)
+    except ssl.SSLError as error:
+        raise TlsFileError(key, file, _why_no_pair(error, key_file, asked=asked)) from None
+    except OSError as error:
+        raise TlsFileError(key, file, _unreadable(error, file)) from None
+
+
+def _why_no_pair(error: ssl.SSLError, key_file: Path | None, *, asked: bool) -> str:
+    reason = error.reason or ""
+    if asked:
+        return (
+            "is encrypted, and there is nobody to type a pass-phrase; store the key decrypted, "
+            "readable by the service alone (openssl pkey -in FILE -out FILE), "
+            "or as a systemd credential"
+        )
+    if reason in _MISMATCH:
+        return "is not the key of the certificate in cert_file"
+    if reason in _TOO_WEAK:
+        return f"cannot be used: {_TOO_WEAK[reason]}"
+    if key_file is None:
+        return "holds no private key; name it in key_file"
+    return "holds no private key in PEM form"
+
+
+def _unreadable(error: OSError, file: Path) -> str:
+    if not file.exists():
+        return "does not exist"
+    return f"cannot be read ({(error.strerror or str(error)).lower()})"

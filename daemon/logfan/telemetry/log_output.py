@@ -1,0 +1,173 @@
+"""The daemon's own log: standard error, as text for people or as JSON for machines.
+
+User and password of every URL in a line are hidden, whoever wrote it: a library, a plugin, a
+traceback.
+"""
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from typing import TextIO
+
+import orjson
+
+from logfan.runtime.foreign_text import TRACEBACK_CHARACTERS, text_of, traceback_of
+from logfan.telemetry.log_throttle import Repetition, message_of
+
+TEXT, JSON = "text", "json"
+
+_SYSLOG_LEVELS = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
+# Others' libraries speak of their inside; what an operator needs of it our own lines say.
+_QUIET = ("pika",)
+_WINDOW_SECONDS = 60.0
+_MESSAGE_CHARACTERS = 8000
+"""So much of a line is written, whatever a plugin or a library puts into it."""
+
+
+def configure(
+    level: str,
+    form: str,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    window: float = _WINDOW_SECONDS,
+) -> None:
+    """Send all logging to standard error. `level` as in `log.level`, `form` as in `log.format`.
+
+    Equal lines beyond a burst are counted, and told once in a `window` of seconds.
+    """
+    handler = _Handler(window)
+    if form == JSON:
+        handler.setFormatter(_JsonFormatter())
+    else:
+        handler.setFormatter(_TextFormatter(journal=_stderr_is_journal(environ)))
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+        if isinstance(old, _Handler):
+            old.close()
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(
+            logging.DEBUG if level.lower() == "debug" else logging.CRITICAL + 1
+        )
+
+
+def one_line(text: str) -> str:
+    """The text without control characters: a log line cannot be forged or redraw a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Standard error, with a cap on lines that come again and again."""
+
+    def __init__(self, window: float) -> None:
+        super().__init__(sys.stderr)
+        self._repetition = Repetition(time.monotonic, window)
+        self._timer: threading.Timer | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Under the handler's lock, as logging calls it."""
+        self._summarise()
+        if self._repetition.admits(record):
+            super().emit(record)
+        elif self._timer is None:
+            # The flood may end here, and then no further line would bring its count along.
+            self._timer = threading.Timer(self._repetition.remaining, self._on_timer)
+            self._timer.daemon = True
+            try:
+                self._timer.start()
+            except RuntimeError:  # no more threads: the next line brings the count along
+                self._timer = None
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Standard error takes nothing: there is no place to say it, least of all with the line's
+        arguments as they are."""
+
+    def close(self) -> None:
+        """Tell what was held back, also when the process ends."""
+        with self.lock or nullcontext():
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            self._summarise(at_end=True)
+        super().close()
+
+    def _on_timer(self) -> None:
+        with self.lock or nullcontext():
+            self._timer = None
+            self._summarise()
+
+    def _summarise(self, *, at_end: bool = False) -> None:
+        for untold in self._repetition.summaries(at_end=at_end):
+            text = f"{untold.count:,} more lines like this were not told: {untold.last}"
+            super().emit(logging.LogRecord(untold.logger, untold.level, "", 0, text, None, None))
+
+
+class _TextFormatter(logging.Formatter):
+    """`2026-11-24T10:00:00.123Z warning sink archive: …`; under journald with a level prefix."""
+
+    def __init__(self, *, journal: bool) -> None:
+        super().__init__()
+        self._journal = journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        lines = [one_line(_message(record))]
+        lines += [f"    {one_line(line)}" for line in _traceback(record).splitlines()]
+        if self._journal:
+            number = next(n for level, n in _SYSLOG_LEVELS if record.levelno >= level)
+            return "\n".join(f"<{number}>{line}" for line in lines)
+        lines[0] = f"{_timestamp(record)} {record.levelname.lower():<7} {lines[0]}"
+        return "\n".join(lines)
+
+
+class _JsonFormatter(logging.Formatter):
+    """One object a line: time, level, logger, message, and traceback where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": _timestamp(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": _message(record),
+        }
+        if traceback := _traceback(record):
+            entry["traceback"] = traceback
+        return orjson.dumps(entry).decode()
+
+
+def _message(record: logging.LogRecord) -> str:
+    return text_of(message_of(record), _MESSAGE_CHARACTERS)
+
+
+def _traceback(record: logging.LogRecord) -> str:
+    """Of the exception that the line is about, or as a text that came along."""
+    if isinstance(record.exc_info, tuple) and isinstance(record.exc_info[1], BaseException):
+        return traceback_of(record.exc_info[1])
+    given = record.__dict__.get("traceback")
+    return text_of(given, TRACEBACK_CHARACTERS) if type(given) is str else ""
+
+
+def _timestamp(record: logging.LogRecord) -> str:
+    when = datetime.fromtimestamp(record.created, UTC)
+    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _stderr_is_journal(environ: Mapping[str, str]) -> bool:
+    """journald names the device and inode of the stream it reads, as systemd documents."""
+    device, _, inode = environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        status = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return False
+    return (device, inode) == (str(status.st_dev), str(status.st_ino))
