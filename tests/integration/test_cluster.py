@@ -143,6 +143,7 @@ def test_a_queue_whose_node_is_down_is_waited_for(
     cluster: RabbitCluster, names: Names, tmp_path: Path
 ) -> None:
     """A classic queue lives on one node: 404, and no reason to end."""
+    cluster.bring_back()
     here, there = cluster.nodes[0], cluster.nodes[1]
     with channel(there.url) as admin:
         admin.exchange_declare(names.exchange, "fanout", durable=True)

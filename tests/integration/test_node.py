@@ -163,7 +163,7 @@ def test_where_nothing_can_be_fetched_it_says_what_to_do(
     monkeypatch.setattr(versions, "INSTALLED", tmp_path)
     monkeypatch.delenv("PRIVATE_RABBITMQ", raising=False)
     monkeypatch.setattr("logfan.testing.debian.unpacked", refuse)
-    with pytest.raises(NodeUnavailable, match=r"no apt-get\); install RabbitMQ.*rabbitmq\.urls"):
+    with pytest.raises(NodeUnavailable, match=r"no apt-get\); install RabbitMQ.* --broker"):
         RabbitNode()
 
 

@@ -27,7 +27,7 @@ from support.wire_chance import draw, draw_scene
 _USUAL = 20_000
 CASES = int(os.environ.get("LOGFAN_FUZZ_CASES", _USUAL))
 _AT_ONCE = 20
-_PARTS = 4
+_PARTS = 4 if CASES >= _USUAL else 1
 """Each a test of its own with cases of its own, so that several processors share the work."""
 
 
