@@ -18,7 +18,7 @@ from typing import Any
 from prometheus_client import REGISTRY
 
 from logfan import __version__
-from logfan.amqp.failures import Kind, Trouble
+from logfan.amqp.failures import Cause, ConnectionFailure
 from logfan.amqp.reconnect import Patience
 from logfan.config.changes import changed_keys, elsewhere, left_behind, named
 from logfan.config.loader import Prepared
@@ -32,7 +32,7 @@ from logfan.runtime.foreign_text import describe
 from logfan.runtime.systemd import Notifier
 from logfan.telemetry import log_output
 from logfan.telemetry.http_server import HttpServer, ListenError
-from logfan.telemetry.metrics import LogfanCollector, Numbers
+from logfan.telemetry.metrics import LogfanCollector, Stats
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class _Ended:
     """The consumer of the pipeline of this number cannot go on."""
 
     number: int
-    trouble: Trouble
+    trouble: ConnectionFailure
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Daemon:
         """`prepare_again` reads the config anew for a reload and raises Faults where it has some;
         `on_started` is called once all threads run, `on_stopping` before anything is stopped
         because of a signal."""
-        self.numbers = Numbers()
+        self.stats = Stats()
         self._prepared = prepared
         self._prepare_again = prepare_again
         self._on_started, self._on_stopping = on_started, on_stopping
@@ -102,7 +102,7 @@ class Daemon:
         self._stopping = False
         self._ready = False
         self._http: HttpServer | None = None
-        self._collector = LogfanCollector(self.numbers, __version__, clock)
+        self._collector = LogfanCollector(self.stats, __version__, clock)
         self._number = 0
         """Which pipeline of this process runs: what an earlier one has to say comes too late."""
         self._worked = False
@@ -212,7 +212,7 @@ class Daemon:
         self._notifier.stopping()
         if self._on_stopping is not None:
             self._on_stopping()
-        held = self.numbers.consumer.in_flight_messages
+        held = self.stats.consumer.in_flight_messages
         words = f"stopping: draining {held:,} messages within {timeout:.0f} s"
         log.info("%s", words)
         self._notifier.status(words)
@@ -225,7 +225,7 @@ class Daemon:
         log.info("stopped; everything received is acknowledged")
         return EXIT_OK
 
-    def _give_up(self, trouble: Trouble | None) -> int:
+    def _give_up(self, trouble: ConnectionFailure | None) -> int:
         """Without a trouble: a thread has ended and should not have, as the log has told."""
         self._stopping = True
         self._notifier.stopping()
@@ -235,7 +235,7 @@ class Daemon:
         self._pipeline.stop(0.0, self._wait)
         if trouble is None or self._faults():
             return EXIT_INTERNAL
-        return EXIT_REFUSED if trouble.kind is Kind.REFUSED else EXIT_UNAVAILABLE
+        return EXIT_REFUSED if trouble.kind is Cause.REFUSED else EXIT_UNAVAILABLE
 
     def _wait(self, condition: Callable[[float], bool], deadline: float) -> bool:
         """Wait on a condition in ticks, so that signals and the watchdog are served meanwhile."""
@@ -336,10 +336,10 @@ class Daemon:
 
     def _build(self, patience: Patience) -> Pipeline:
         self._number = number = self._number + 1
-        self.numbers.configure([spec.name for spec in self._prepared.sinks])
+        self.stats.configure([spec.name for spec in self._prepared.sinks])
         return Pipeline(
             self._prepared,
-            self.numbers,
+            self.stats,
             on_subscribed=lambda: self._events.put(_Subscribed(number)),
             on_end=lambda trouble: self._events.put(_Ended(number, trouble)),
             on_fault=self._on_fault,
@@ -385,34 +385,34 @@ class Daemon:
 
     def status_text(self) -> str:
         """What the daemon is doing, in one line, for systemd's STATUS."""
-        numbers = self.numbers.consumer
+        stats = self.stats.consumer
         troubles = {worker.name: worker.trouble for worker in self._pipeline.workers}
         parts = [self._pipeline.consumer.state]
         parts += [f"sink {name} down: {why}" for name, why in troubles.items() if why]
-        parts.append(f"{numbers.acked:,} acknowledged, {numbers.in_flight_messages:,} in flight")
+        parts.append(f"{stats.acked:,} acknowledged, {stats.in_flight_messages:,} in flight")
         return "; ".join(parts)
 
     def status(self) -> Mapping[str, Any]:
         """What the status page shows."""
-        numbers = self.numbers.consumer
+        stats = self.stats.consumer
         return {
             "version": __version__,
             "instance": self._prepared.settings.instance,
             "state": "stopping" if self._stopping else self._pipeline.consumer.state,
-            "consuming": numbers.consuming,
+            "consuming": stats.consuming,
             "prefetch": self._prepared.settings.rabbitmq.prefetch,
-            "received": numbers.received_messages,
-            "acknowledged": numbers.acked,
-            "in_flight": numbers.in_flight_messages,
-            "in_flight_bytes": numbers.in_flight_bytes,
-            "queue_ready": numbers.queue_ready,
+            "received": stats.received_messages,
+            "acknowledged": stats.acked,
+            "in_flight": stats.in_flight_messages,
+            "in_flight_bytes": stats.in_flight_bytes,
+            "queue_ready": stats.queue_ready,
             "sinks": [
                 {
                     "name": worker.name, "required": worker.required,
                     "up": trouble is None, "trouble": trouble,
-                    "held": worker.held, "written": worker.numbers.written,
-                    "dropped": worker.numbers.dropped, "retries": worker.numbers.retries,
-                    "dead_lettered": worker.numbers.dead_lettered,
+                    "held": worker.held, "written": worker.stats.written,
+                    "dropped": worker.stats.dropped, "retries": worker.stats.retries,
+                    "dead_lettered": worker.stats.dead_lettered,
                 }
                 for worker in self._pipeline.workers
                 for trouble in (worker.trouble,)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pika
 
 from bench.bodies import NUMBER_AT, NUMBER_DIGITS, STAMP_AT, STAMP_DIGITS
-from logfan.amqp.blocking import Link
+from logfan.amqp.blocking import BlockingConnection
 from logfan.amqp.publisher import Window
 from logfan.config.settings import Settings
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> None:
     bodies = [bytearray(deck[at : at + size]) for at in range(0, len(deck), size)]
     url = f"amqp://guest:guest@127.0.0.1:{port}/%2F"
     settings = {"rabbitmq": {"urls": [url]}, "sinks": {"none": {"kind": "none"}}}
-    with Link(Settings.model_validate(settings)) as link:
+    with BlockingConnection(Settings.model_validate(settings)) as link:
         window = Window(link.lane())
         began = time.monotonic()
         for number in range(count):

@@ -25,27 +25,27 @@ class SmallDisk:
     def __init__(self, size: int) -> None:
         """`size` in bytes."""
         self._size = size
-        self._keeper: subprocess.Popen[bytes] | None = None
+        self._fallback: subprocess.Popen[bytes] | None = None
         self.path = Path()
 
     def __enter__(self) -> Self:
         if os.geteuid() != 0 or shutil.which("unshare") is None:
             raise DiskUnavailable("only root can mount one, with unshare")
         script = f"mount -t tmpfs -o size={self._size} none /mnt && echo ready && exec cat"
-        self._keeper = subprocess.Popen(
+        self._fallback = subprocess.Popen(
             ["unshare", "-m", "--propagation", "private", "sh", "-c", script],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
-        assert self._keeper.stdout is not None
-        if self._keeper.stdout.readline() != b"ready\n":
-            said = self._keeper.communicate()[1].decode()
+        assert self._fallback.stdout is not None
+        if self._fallback.stdout.readline() != b"ready\n":
+            said = self._fallback.communicate()[1].decode()
             raise DiskUnavailable(f"a private mount is not possible: {said.strip()}")
-        self.path = Path(f"/proc/{self._keeper.pid}/root/mnt")
+        self.path = Path(f"/proc/{self._fallback.pid}/root/mnt")
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._keeper is not None:
-            self._keeper.communicate()
+        if self._fallback is not None:
+            self._fallback.communicate()
 
     @contextmanager
     def full(self) -> Iterator[Callable[[], None]]:

@@ -31,8 +31,8 @@ def ack_before_flush() -> None:
 
     def make(submit: Any) -> Any:
         def early(worker: Any, batch: Any) -> None:
-            if worker._settled is not None:
-                worker._settled([batch])
+            if worker._completed is not None:
+                worker._completed([batch])
             submit(worker, batch)
 
         return early
@@ -46,15 +46,15 @@ def watermark_past_an_open_batch() -> None:
     from logfan.pipeline.in_flight import Ack
 
     def make(advance: Any) -> Any:
-        def past(ledger: Any) -> Any:
-            ack = advance(ledger)
-            if ack is None or not ledger._open:
+        def past(tracker: Any) -> Any:
+            ack = advance(tracker)
+            if ack is None or not tracker._open:
                 return ack
-            return Ack(ledger._open[-1].last_tag, ack.batches)
+            return Ack(tracker._open[-1].last_tag, ack.batches)
 
         return past
 
-    _patch("logfan.pipeline.in_flight", "Ledger.advance", make)
+    _patch("logfan.pipeline.in_flight", "InFlightTracker.advance", make)
 
 
 @_defect
@@ -64,9 +64,9 @@ def old_generation_acked() -> None:
 
     stale: list[Any] = []
 
-    def make_settle(settle: Any) -> Any:
-        def late(ledger: Any, batch: Any, sink: int) -> Any:
-            done = settle(ledger, batch, sink)
+    def make_settle(complete: Any) -> Any:
+        def late(tracker: Any, batch: Any, sink: int) -> Any:
+            done = complete(tracker, batch, sink)
             if batch.abandoned and done:
                 stale.append(batch)
             return done
@@ -74,13 +74,13 @@ def old_generation_acked() -> None:
         return late
 
     def make_advance(advance: Any) -> Any:
-        def acked(ledger: Any) -> Any:
-            return Ack(stale.pop().last_tag, ()) if stale else advance(ledger)
+        def acked(tracker: Any) -> Any:
+            return Ack(stale.pop().last_tag, ()) if stale else advance(tracker)
 
         return acked
 
-    _patch("logfan.pipeline.in_flight", "Ledger.settle", make_settle)
-    _patch("logfan.pipeline.in_flight", "Ledger.advance", make_advance)
+    _patch("logfan.pipeline.in_flight", "InFlightTracker.complete", make_settle)
+    _patch("logfan.pipeline.in_flight", "InFlightTracker.advance", make_advance)
 
 
 @_defect
@@ -124,12 +124,12 @@ def dead_letter_trouble_hands_back() -> None:
     """What waits for its dead letter is a reason to hand the window back."""
 
     def make(_: Any) -> Any:
-        def hands_back(road: Any, _now: float) -> None:
-            road._hand_window_back(at_end=True)
+        def hands_back(dispatcher: Any, _now: float) -> None:
+            dispatcher._hand_window_back(at_end=True)
 
         return hands_back
 
-    _patch("logfan.pipeline.dispatcher", "Road._look_at_aside", make)
+    _patch("logfan.pipeline.dispatcher", "Dispatcher._look_at_aside", make)
 
 
 @_defect
@@ -137,10 +137,10 @@ def dead_letter_trouble_writes_again() -> None:
     """Where a dead letter cannot be sent, the good records of its batch are offered again."""
 
     def make(put_aside: Any) -> Any:
-        def offered_again(rescue: Any, entries: Any) -> Any:
-            kept = put_aside(rescue, entries)
+        def offered_again(recovery: Any, entries: Any) -> Any:
+            kept = put_aside(recovery, entries)
             places = {(entry.batch, entry.place) for entry in entries}
-            rescue._handle.offer(
+            recovery._runner.offer(
                 [
                     record
                     for batch in {entry.batch for entry in entries}
@@ -152,7 +152,7 @@ def dead_letter_trouble_writes_again() -> None:
 
         return offered_again
 
-    _patch("logfan.pipeline.recovery", "Rescue._put_aside", make)
+    _patch("logfan.pipeline.recovery", "SinkRecovery._put_aside", make)
 
 
 @_defect
@@ -160,12 +160,12 @@ def ack_past_what_stands_aside() -> None:
     """A cumulative acknowledgement covers a record that waits for its dead letter."""
 
     def make(_: Any) -> Any:
-        def past(road: Any, ack: Any) -> None:
-            road._subscription.ack(max(ack.tag, *ack.singles))
+        def past(dispatcher: Any, ack: Any) -> None:
+            dispatcher._subscription.ack(max(ack.tag, *ack.singles))
 
         return past
 
-    _patch("logfan.pipeline.dispatcher", "Road._acknowledge_around", make)
+    _patch("logfan.pipeline.dispatcher", "Dispatcher._acknowledge_around", make)
 
 
 @_defect
@@ -206,13 +206,13 @@ def failed_batch_dropped() -> None:
     """A batch whose write failed counts as written."""
 
     def make(offer: Any) -> Any:
-        def careless(handle: Any, records: Any) -> Any:
-            failure = offer(handle, records)
+        def careless(runner: Any, records: Any) -> Any:
+            failure = offer(runner, records)
             return None if records else failure
 
         return careless
 
-    _patch("logfan.pipeline.sink_runner", "SinkHandle.offer", make)
+    _patch("logfan.pipeline.sink_runner", "SinkRunner.offer", make)
 
 
 def main(arguments: Sequence[str]) -> None:

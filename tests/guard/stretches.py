@@ -19,12 +19,12 @@ from logfan.amqp.subscription import Subscription
 from logfan.amqp.topology import Declared
 from logfan.amqp_properties import decode_properties
 from logfan.config.settings import RabbitmqSettings, Settings, SinkSettings
-from logfan.pipeline.dispatcher import Road
+from logfan.pipeline.dispatcher import Dispatcher
 from logfan.pipeline.in_flight import Batch
 from logfan.pipeline.worker import Limits, SinkWorker
 from logfan.runtime.backoff import Backoff
 from logfan.runtime.clock import SYSTEM_CLOCK
-from logfan.telemetry.metrics import ConsumerNumbers, SinkNumbers
+from logfan.telemetry.metrics import ConsumerStats, SinkStats
 from logfan_sinks.file import FileSink
 from logfan_sinks.metrics import MetricsSink
 from support.readers import Reader
@@ -65,10 +65,10 @@ class Nothing(Sink):
 class _Wired(Reader):
     """A connection without a socket whose consumer is a road."""
 
-    def __init__(self, road: Road) -> None:
-        self._road = road
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
         super().__init__(connection.Connection, Scene(CHANNEL, _TAG, "plain", company=False))
-        road.begin(cast(Subscription, self), Declared("q"))
+        dispatcher.begin(cast(Subscription, self), Declared("q"))
 
     @property
     def channel(self) -> Any:
@@ -88,10 +88,12 @@ class _Wired(Reader):
         return sum(one[0] == "sent" for one in self.story)
 
     def _stream(self, tag: str) -> None:
-        self.connection.stream(self._channel, tag, self._road.deliver_run, self._road.now)
+        self.connection.stream(
+            self._channel, tag, self._dispatcher.deliver_run, self._dispatcher.now
+        )
 
     def _deliver(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        self._road.deliver(channel, method, properties, body)
+        self._dispatcher.deliver(channel, method, properties, body)
 
 
 class _Whole:
@@ -104,24 +106,24 @@ class _Whole:
         )
         self.crossing: list[Callable[[], None]] = []
         self.workers = [self._worker(number, name) for number, name in enumerate(_SINKS)]
-        self.numbers = ConsumerNumbers()
-        self.road = Road(
-            settings=settings, numbers=self.numbers, clock=SYSTEM_CLOCK, workers=self.workers,
+        self.stats = ConsumerStats()
+        self.dispatcher = Dispatcher(
+            settings=settings, stats=self.stats, clock=SYSTEM_CLOCK, workers=self.workers,
             soon=self._soon, cross=self.crossing.append, say=print, drained=lambda: None,
         )  # fmt: skip
-        self.reader = _Wired(self.road)
+        self.reader = _Wired(self.dispatcher)
 
     def _worker(self, number: int, name: str) -> SinkWorker:
         return SinkWorker(
             sink=Nothing(SinkConfig(), name=name),
             limits=Limits(max_records=1_000, max_bytes=8 << 20, window=MESSAGES),
             backoff=Backoff(0.2, 30.0, jitter=False),
-            numbers=SinkNumbers(),
-            settled=partial(self._settle, number),
+            stats=SinkStats(),
+            completed=partial(self._settle, number),
         )
 
-    def _settle(self, sink: int, settled: Sequence[Batch]) -> None:
-        self.road.settle(sink, settled)
+    def _settle(self, sink: int, completed: Sequence[Batch]) -> None:
+        self.dispatcher.complete(sink, completed)
 
     def _soon(self, call: Callable[[], None]) -> None:
         assert self.reader.connection.after_read(call), "nothing is called after a read"
@@ -140,7 +142,7 @@ class _Whole:
             worker.start()
             assert worker.join(30.0)
 
-    def settle(self) -> None:
+    def complete(self) -> None:
         """What the workers handed over crosses to the I/O thread."""
         for call in self.crossing:
             call()
@@ -164,7 +166,7 @@ def _read(counter: Counter, _folder: Path) -> int:
     with counter.here():
         for data in parts:
             whole.reader.connection._proto_data_received(data)
-    return _taken(whole.numbers.received_messages)
+    return _taken(whole.stats.received_messages)
 
 
 def _work(counter: Counter, _folder: Path) -> int:
@@ -173,7 +175,7 @@ def _work(counter: Counter, _folder: Path) -> int:
     with counter.new_threads():
         whole.work()
     for worker in whole.workers:
-        _taken(worker.numbers.written)
+        _taken(worker.stats.written)
     return count * len(_SINKS)
 
 
@@ -182,8 +184,8 @@ def _settle(counter: Counter, _folder: Path) -> int:
     count = whole.read()
     whole.work()
     with counter.here():
-        whole.settle()
-    _taken(whole.numbers.acked)
+        whole.complete()
+    _taken(whole.stats.acked)
     assert whole.reader.acks == 1, "one cumulative ack for all that was settled"
     return count
 

@@ -21,7 +21,7 @@ from guard.one_batch import MARK, RECORDS
 from guard.stretches import STRETCHES
 from logfan.config.settings import RabbitmqSettings, Settings, SinkSettings
 from logfan.pipeline.consumer import Consumer
-from logfan.telemetry.metrics import ConsumerNumbers
+from logfan.telemetry.metrics import ConsumerStats
 from support.tracer import tracer
 from support.waiting import wait_until
 
@@ -117,14 +117,14 @@ class _Reading:
 
 def reads_of_a_flood() -> float:
     """A real consumer reads all at once what it gets. How many reads a MiB that takes."""
-    reading, numbers = _Reading(), ConsumerNumbers()
+    reading, stats = _Reading(), ConsumerStats()
     with Flood(FLOOD).running() as flood:
         settings = Settings(
             sinks={"a": SinkSettings(kind="nothing")},
             rabbitmq=RabbitmqSettings(urls=[f"amqp://guest:guest@127.0.0.1:{flood.port}/%2F"]),
         )
         consumer = Consumer(
-            settings=settings, numbers=numbers, on_subscribed=lambda: None,
+            settings=settings, stats=stats, on_subscribed=lambda: None,
             on_end=lambda trouble: None,
         )  # fmt: skip
         before = threading.getprofile()
@@ -132,7 +132,7 @@ def reads_of_a_flood() -> float:
         consumer.start(())  # without a sink each batch is acknowledged at once
         threading.setprofile(before)
         try:
-            wait_until(lambda: numbers.acked == FLOOD, "all is acknowledged")
+            wait_until(lambda: stats.acked == FLOOD, "all is acknowledged")
         finally:
             assert consumer.finish(10.0)
         assert 0 < flood.acks <= reading.reads, "more batches than reads"

@@ -45,7 +45,7 @@ def number_of(record: Record) -> int:
     return int(record.body.split(b"|", 1)[0])
 
 
-def trouble_of(record: Record) -> str:
+def failure_of(record: Record) -> str:
     return record.body.split(b"|", 2)[1].decode()
 
 
@@ -292,7 +292,7 @@ class Store(Sink):
         self._offered = [number_of(record) for record in records]
         self._look_at_what_is_offered()
         self._linger()
-        troubles = [trouble_of(record) for record in records]
+        troubles = [failure_of(record) for record in records]
         if self.state == "down":
             raise self._down()
         if self.state == "bug" or f"poison-{self.name}" in troubles:
@@ -395,7 +395,7 @@ class Post:
             sending.done = True
 
     def _judge(self, store: Store, refusal: Refusal) -> None:
-        number, trouble = number_of(refusal.record), trouble_of(refusal.record)
+        number, trouble = number_of(refusal.record), failure_of(refusal.record)
         assert refusal.sink == store.name
         assert refusal.attempts > 0
         assert refusal.first_failed_at > 0

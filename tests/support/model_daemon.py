@@ -9,11 +9,11 @@ from logfan.amqp.delivery_parser import Run
 from logfan.amqp.topology import Declared
 from logfan.config.settings import RabbitmqSettings, Settings, SinkSettings
 from logfan.pipeline.backpressure import HOLD_SECONDS
-from logfan.pipeline.dispatcher import _CLOSED, Road
+from logfan.pipeline.dispatcher import _CLOSED, Dispatcher
 from logfan.pipeline.in_flight import Batch
 from logfan.pipeline.worker import Limits, SinkWorker
 from logfan.runtime.backoff import Backoff
-from logfan.telemetry.metrics import ConsumerNumbers, SinkNumbers
+from logfan.telemetry.metrics import ConsumerStats, SinkStats
 from support.model import (
     BUDGET,
     REQUIRED,
@@ -52,27 +52,27 @@ SETTINGS = settings_of(PREFETCH, BUDGET)
 class Watched:
     """The road as a receiver: while it is closed to deliveries it keeps none of them."""
 
-    def __init__(self, road: Road) -> None:
-        self._road = road
-        self.read_bytes = road.read_bytes
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self.read_bytes = dispatcher.read_bytes
 
     def deliver(self, channel: Channel, method: Any, properties: Any, body: bytes) -> None:
         with self._all_handed_back_where_closed(channel, 1):
-            self._road.deliver(channel, method, properties, body)
+            self._dispatcher.deliver(channel, method, properties, body)
 
     def deliver_run(self, channel: Channel, run: Run) -> None:
         with self._all_handed_back_where_closed(channel, len(run.records)):
-            self._road.deliver_run(channel, run)
+            self._dispatcher.deliver_run(channel, run)
 
     def now(self) -> float:
-        return self._road.now()
+        return self._dispatcher.now()
 
     @contextmanager
     def _all_handed_back_where_closed(self, channel: Channel, count: int) -> Iterator[None]:
-        closed, read = self._road._pause in _CLOSED, len(channel.read)
+        closed, read = self._dispatcher._pause in _CLOSED, len(channel.read)
         yield
         kept = count - (read - len(channel.read))
-        assert not closed or not kept, f"{kept} taken in a pause: {self._road._pause}"
+        assert not closed or not kept, f"{kept} taken in a pause: {self._dispatcher._pause}"
 
 
 class Daemon:
@@ -83,7 +83,7 @@ class Daemon:
         self.truth, self.queue = truth, queue
         self.can_be_held = True
         """Whether reading can stop, as without TLS."""
-        self.numbers = ConsumerNumbers()
+        self.stats = ConsumerStats()
         self.calls: list[Callable[[], None]] = []
         self.channel: Channel | None = None
         self.acks = self.nacks = self.reads = 0
@@ -96,8 +96,8 @@ class Daemon:
         self.stores = [Store(n, truth, s) for n, s in zip(SINKS, self.strands, strict=True)]
         self.workers = [self._worker(n, store) for n, store in enumerate(self.stores)]
         self._soon: list[Callable[[], None]] = []
-        self.road = Road(
-            settings=settings, numbers=self.numbers, clock=StrandClock(truth.time, Strand()),
+        self.dispatcher = Dispatcher(
+            settings=settings, stats=self.stats, clock=StrandClock(truth.time, Strand()),
             workers=self.workers, soon=self._soon.append, cross=self.calls.append,
             say=lambda words: None, drained=self._note_drained,
         )  # fmt: skip
@@ -114,8 +114,8 @@ class Daemon:
                 waiting_bytes=None if required else self._rabbitmq.max_in_flight_bytes,
             ),
             backoff=Backoff(0.2, 30.0, jitter=False),
-            numbers=SinkNumbers(),
-            settled=partial(self._settle, number) if required else None,
+            stats=SinkStats(),
+            completed=partial(self._settle, number) if required else None,
             keep=partial(self._keep, number) if required else None,
             send=partial(self.post.send, store, strand),
             clock=StrandClock(self.truth.time, strand),
@@ -124,10 +124,10 @@ class Daemon:
         return worker
 
     def _settle(self, sink: int, batches: Sequence[Batch]) -> None:
-        self.road.settle(sink, batches)
+        self.dispatcher.complete(sink, batches)
 
     def _keep(self, sink: int, batch: Batch, places: Sequence[int]) -> Sequence[Batch]:
-        return self.road.keep(sink, batch, places)
+        return self.dispatcher.keep(sink, batch, places)
 
     def _note_drained(self) -> None:
         self.drained = True
@@ -137,11 +137,11 @@ class Daemon:
     def connect(self) -> None:
         self._began = False
         self.channel = Channel(self.queue, self.truth, can_be_held=self.can_be_held)
-        ModelSubscription(self.channel, self._begin, self.rests).consume(self.road.prefetch)
+        ModelSubscription(self.channel, self._begin, self.rests).consume(self.dispatcher.prefetch)
 
     def _begin(self, subscription: Any, declared: Declared) -> None:
         self._began = True
-        self.road.begin(subscription, declared)
+        self.dispatcher.begin(subscription, declared)
 
     def read(self, frames: int, longest: int = PREFETCH) -> None:
         """One read of the socket, and the turn of the loop after it. `longest`: of a run; with 0
@@ -153,7 +153,7 @@ class Daemon:
         if self.channel is not None:
             self.channel.send()
             if not self.channel.held:
-                self.channel.read_frames(frames, Watched(self.road), longest)
+                self.channel.read_frames(frames, Watched(self.dispatcher), longest)
 
     def _turn_the_loop(self) -> None:
         while self._soon:
@@ -161,14 +161,14 @@ class Daemon:
 
     def turn(self) -> None:
         """What the road does once a second."""
-        self.road.turn(self.truth.time.now)
+        self.dispatcher.turn(self.truth.time.now)
         self._look_at_what_is_held()
 
     def _look_at_what_is_held(self) -> None:
         """Reading stops for a moment, and not where the broker's answer is waited for."""
         if self.channel is not None and self.channel.held:
             assert self.truth.time.now - self.channel.held_at < HOLD_SECONDS
-            assert self.road._pause is None
+            assert self.dispatcher._pause is None
             assert not self.stopping
 
     def loop(self) -> None:
@@ -186,10 +186,10 @@ class Daemon:
         assert channel is not None
         frames_left = [f for f in list(channel.frames)[:frames] if isinstance(f, Message)]
         self._count(channel)
-        self.road.end(requeue=False)
+        self.dispatcher.end(requeue=False)
         channel.frames.clear()
         channel.frames += () if channel.held else frames_left
-        channel.read_frames(len(channel.frames), Watched(self.road), longest)
+        channel.read_frames(len(channel.frames), Watched(self.dispatcher), longest)
         channel.close()
         self._turn_the_loop()
 
@@ -216,11 +216,11 @@ class Daemon:
         if self.channel is not None and not self._began:
             self.channel.close()  # still on its way: it need not arrive
             self.channel = None
-            self.road.end(requeue=False)
-        self.road.stop()
+            self.dispatcher.end(requeue=False)
+        self.dispatcher.stop()
         self._look_at_what_is_held()
         for worker in self.workers:
-            worker.hurry()
+            worker.retry_now()
 
     def finish(self) -> None:
         """In the order of `Pipeline.stop`, with the deadline passed where not all is drained."""
@@ -231,7 +231,7 @@ class Daemon:
             worker.give_up()
         self._end_strands()
         if self.channel is not None:
-            self.road.end(requeue=True)
+            self.dispatcher.end(requeue=True)
             self._count(self.channel)
             self.channel.close()
         self.channel = None

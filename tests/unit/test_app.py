@@ -103,7 +103,7 @@ def test_a_hanging_sink_feeds_no_watchdog_and_a_working_one_does(
 ) -> None:
     monkeypatch.setattr(assembly, "HANG_SECONDS", 0.01)
     one = daemon(tmp_path, systemd, "hang")
-    sink: Any = one._pipeline.workers[0]._handle._sink
+    sink: Any = one._pipeline.workers[0]._runner._sink
     running = Running(one)
     try:
         wait_until(lambda: any("hangs" in line for line in systemd.listen()), "it is told")

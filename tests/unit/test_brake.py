@@ -1,6 +1,6 @@
 """Reading waits while the budget is nearly full, and never for long."""
 
-from logfan.pipeline.backpressure import HOLD_SECONDS, Brake
+from logfan.pipeline.backpressure import HOLD_SECONDS, BackpressureGate
 
 
 class Wire:
@@ -18,37 +18,37 @@ class Wire:
 
 
 def test_it_holds_shortly_before_the_budget_is_full_and_goes_on_at_half_of_it() -> None:
-    brake, wire = Brake(100), Wire()
+    gate, wire = BackpressureGate(100), Wire()
     for held in (10, 74, 75, 90, 51, 50, 74, 80, 100, 0):
-        brake.look(held, 1.0, wire)
+        gate.look(held, 1.0, wire)
     assert wire.told == "hold on hold on "
 
 
 def test_a_sink_that_does_not_go_on_is_waited_for_once_and_not_again_before_half_is_written() -> (
     None
 ):
-    brake, wire = Brake(100), Wire()
-    brake.look(80, 1.0, wire)
-    brake.look(80, 1.0 + HOLD_SECONDS - 0.1, wire)
+    gate, wire = BackpressureGate(100), Wire()
+    gate.look(80, 1.0, wire)
+    gate.look(80, 1.0 + HOLD_SECONDS - 0.1, wire)
     assert wire.told == "hold "
     for held in (80, 90, 60, 90):
-        brake.look(held, 1.0 + HOLD_SECONDS, wire)
+        gate.look(held, 1.0 + HOLD_SECONDS, wire)
     assert wire.told == "hold on "
     for held in (50, 80):
-        brake.look(held, 9.0, wire)
+        gate.look(held, 9.0, wire)
     assert wire.told == "hold on hold "
 
 
 def test_another_connection_begins_anew_and_none_is_no_trouble() -> None:
-    brake, wire, later = Brake(100), Wire(), Wire()
-    brake.look(80, 1.0, wire)
-    brake.look(0, 1.0, None)
-    brake.look(80, 9.0, later)
+    gate, wire, later = BackpressureGate(100), Wire(), Wire()
+    gate.look(80, 1.0, wire)
+    gate.look(0, 1.0, None)
+    gate.look(80, 9.0, later)
     assert (wire.told, later.told) == ("hold ", "hold ")
 
 
 def test_where_it_cannot_be_held_nothing_happens() -> None:
-    brake, wire = Brake(100), Wire(able=False)
+    gate, wire = BackpressureGate(100), Wire(able=False)
     for held in (80, 100, 0):
-        brake.look(held, 1.0, wire)
+        gate.look(held, 1.0, wire)
     assert wire.told == ""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from logfan.amqp.failures import Kind, Trouble
+from logfan.amqp.failures import Cause, ConnectionFailure
 from logfan.amqp.reconnect import Patience
 from logfan.config.changes import changed_keys, elsewhere, left_behind, named
 from logfan.config.loader import Prepared, prepare
@@ -78,8 +78,8 @@ def test_another_password_is_another_way_to_the_broker_and_another_prefetch_is_n
     assert not elsewhere(old, prepared(tmp_path, f"{OTHER}prefetch = 7\n{SINK}"))
 
 
-AWAY = Trouble(Kind.UNREACHABLE, "away")
-REFUSED = Trouble(Kind.REFUSED, "no", at_declaration=True)
+AWAY = ConnectionFailure(Cause.UNREACHABLE, "away")
+REFUSED = ConnectionFailure(Cause.REFUSED, "no", at_declaration=True)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +95,6 @@ REFUSED = Trouble(Kind.REFUSED, "no", at_declaration=True)
     ],
 )
 def test_what_ends_an_attempt_to_subscribe_with_two_urls(
-    patience: Patience, trouble: Trouble, attempts: int, over: bool
+    patience: Patience, trouble: ConnectionFailure, attempts: int, over: bool
 ) -> None:
     assert patience.is_over(trouble, attempts, ways=2) is over

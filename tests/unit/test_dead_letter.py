@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pika import spec
 
-from logfan.amqp.blocking import Link
+from logfan.amqp.blocking import BlockingConnection
 from logfan.amqp.publisher import Window
 from logfan.config.settings import RabbitmqSettings, Settings, SinkSettings
 from logfan.dead_letters.letter import Refusal
@@ -155,7 +155,7 @@ def test_nothing_connects_before_the_consumer_or_a_letter_wants_it() -> None:
 
 
 def test_the_confirms_of_a_window_are_those_of_its_own_channel() -> None:
-    with ScriptedBroker() as broker, Link(settings_at(broker)) as link:
+    with ScriptedBroker() as broker, BlockingConnection(settings_at(broker)) as link:
         before, now = Window(link.lane()), Window(link.lane())
         before.publish("", "q", b"before", spec.BasicProperties())
         now.publish("", "q", b"now", spec.BasicProperties())

@@ -9,10 +9,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from logfan.api import Properties, Record, Sink, SinkConfig, SinkUnavailable
-from logfan.pipeline.in_flight import Ledger
+from logfan.pipeline.in_flight import InFlightTracker
 from logfan.pipeline.worker import Limits, SinkWorker
 from logfan.runtime.backoff import Backoff
-from logfan.telemetry.metrics import LogfanCollector, Numbers
+from logfan.telemetry.metrics import LogfanCollector, Stats
 from logfan.telemetry.sink_health import HANGS_AFTER_SECONDS, Health, Reminders, duration
 from support.waiting import wait_until
 
@@ -111,16 +111,16 @@ class Watched:
     """A worker that was handed one record, and its metrics."""
 
     def __init__(self) -> None:
-        self.clock, self.sink, numbers = HandClock(), Moody(), Numbers()
-        numbers.configure(["moody"])
+        self.clock, self.sink, stats = HandClock(), Moody(), Stats()
+        stats.configure(["moody"])
         self.registry = CollectorRegistry()
-        self.registry.register(LogfanCollector(numbers, "9.9", self.clock))
+        self.registry.register(LogfanCollector(stats, "9.9", self.clock))
         self.worker = SinkWorker(
             sink=self.sink, limits=Limits(100, 1000), backoff=Backoff(0.001, 0.001),
-            numbers=numbers.sinks["moody"], settled=lambda _: None, clock=self.clock,
+            stats=stats.sinks["moody"], completed=lambda _: None, clock=self.clock,
         )  # fmt: skip
         record = Record(b"a", "logs", "", False, 0.0, Properties())
-        self.batch = Ledger(1).open((record,), 1, 1, 0.0)
+        self.batch = InFlightTracker(1).open((record,), 1, 1, 0.0)
         self.worker.start()
         wait_until(lambda: self.worker.is_up, "it is up")
         self.worker.submit(self.batch)
@@ -180,7 +180,7 @@ def test_an_outage_is_told_again_with_what_it_holds_and_its_end_with_how_long_it
     one = Watched()
     one.sink.why = "the store is away"
     one.sink.go_on.set()
-    wait_until(lambda: one.worker.numbers.retries > 5, "it is tried again")
+    wait_until(lambda: one.worker.stats.retries > 5, "it is tried again")
     for _ in range(1000):
         one.clock.now += 1
         one.worker.look()
@@ -204,7 +204,7 @@ def test_a_failure_whose_text_changes_each_time_does_not_fill_the_log(
     one.sink.go_on.set()
     for n in range(200):
         one.sink.why = f"attempt {n * 'x'}"
-        retries = one.worker.numbers.retries
-        wait_until(lambda before=retries: one.worker.numbers.retries > before, "tried")  # type: ignore[misc]
+        retries = one.worker.stats.retries
+        wait_until(lambda before=retries: one.worker.stats.retries > before, "tried")  # type: ignore[misc]
     assert len(messages(caplog)) <= 10
     one.finish()

@@ -16,7 +16,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from logfan.telemetry.http_server import HttpServer, ListenError
-from logfan.telemetry.metrics import LogfanCollector, Numbers
+from logfan.telemetry.metrics import LogfanCollector, Stats
 from logfan.testing import debian, record
 from logfan_sinks.metrics import MetricsSink
 
@@ -39,9 +39,9 @@ class Served:
         self.unhealthy: list[str] = []
         self.unready: list[str] = []
         registry = CollectorRegistry()
-        numbers = Numbers()
-        numbers.configure(["a"])
-        registry.register(LogfanCollector(numbers, "9.9"))
+        stats = Stats()
+        stats.configure(["a"])
+        registry.register(LogfanCollector(stats, "9.9"))
         self.server = HttpServer(
             host=host, port=0, registry=registry, unhealthy=lambda: self.unhealthy,
             unready=lambda: self.unready, status=lambda: STATUS,

@@ -10,7 +10,7 @@ import pytest
 from pika import exceptions
 from prometheus_client.exposition import choose_encoder
 
-from logfan.amqp.failures import broker_version, trouble_of
+from logfan.amqp.failures import broker_version, failure_of
 from logfan.amqp.queue_kinds import Difference
 from logfan.config import amqp_url, environment, exposed_secrets, units
 from logfan.config.amqp_url import address_of
@@ -82,7 +82,7 @@ def said(text: str) -> object:
     """As a broker's reply, on the ways it takes."""
     closed = exceptions.ConnectionClosedByBroker(403, text)
     return [
-        trouble_of(error, "h:1", was_open=was_open)
+        failure_of(error, "h:1", was_open=was_open)
         for error in (closed, Foreign(text), ssl.SSLError(1, text), OSError(5, text))
         for was_open in (True, False)
     ]

@@ -2,13 +2,13 @@
 
 import pytest
 
-from logfan.amqp.delivery_parser import LongBody
+from logfan.amqp.delivery_parser import LargeBody
 from support.wire_bytes import body, frame, header, heartbeat
 
 CHANNEL = 5
 
 
-def fed(long: LongBody, data: bytes, step: int) -> int:
+def fed(long: LargeBody, data: bytes, step: int) -> int:
     """Put it where it belongs, some bytes at a time; how many of them were taken in all."""
     at = 0
     while at < len(data) and not long.done:
@@ -26,7 +26,7 @@ def fed(long: LongBody, data: bytes, step: int) -> int:
 def test_a_body_in_several_frames_is_put_together_however_it_comes(step: int, buffer: int) -> None:
     whole = bytes(range(256)) * 3
     frames = b"".join(body(CHANNEL, whole[at : at + 100]) for at in range(0, len(whole), 100))
-    long = LongBody(CHANNEL, len(whole), bytearray(buffer))
+    long = LargeBody(CHANNEL, len(whole), bytearray(buffer))
     taken = fed(long, frames + b"next", step)
     assert long.done
     assert long.frames == 8
@@ -35,7 +35,7 @@ def test_a_body_in_several_frames_is_put_together_however_it_comes(step: int, bu
 
 
 def test_not_much_more_is_received_than_the_body() -> None:
-    long = LongBody(CHANNEL, 50_000, bytearray(1 << 20))
+    long = LargeBody(CHANNEL, 50_000, bytearray(1 << 20))
     assert len(long.room()) == 50_000 + 4096
     assert fed(long, body(CHANNEL, bytes(40_000)), 1 << 20) == 40_008
     assert len(long.room()) == 10_000 + 4096
@@ -53,14 +53,14 @@ def test_not_much_more_is_received_than_the_body() -> None:
     ],
 )
 def test_what_is_no_frame_of_it_ends_a_body_and_is_left_where_it_stands(odd: bytes) -> None:
-    long = LongBody(CHANNEL, 5, bytearray(1_000))
+    long = LargeBody(CHANNEL, 5, bytearray(1_000))
     fed(long, body(CHANNEL, b"abc") + odd, 1_000)
     assert long.done
     assert (long.body(), long.rest()) == (b"abc", odd)
 
 
 def test_a_frame_that_is_larger_than_the_buffer_ends_it() -> None:
-    long = LongBody(CHANNEL, 500, bytearray(100))
+    long = LargeBody(CHANNEL, 500, bytearray(100))
     data = body(CHANNEL, bytes(400))
     taken = fed(long, data, 30)
     assert (taken, long.body(), long.rest()) == (100, b"", data[:100])

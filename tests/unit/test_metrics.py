@@ -5,7 +5,7 @@ import re
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from logfan.telemetry.metrics import Histogram, LogfanCollector, Numbers
+from logfan.telemetry.metrics import Histogram, LogfanCollector, Stats
 
 CATALOGUE = {
     "logfan_build_info": "gauge",
@@ -36,23 +36,23 @@ CATALOGUE = {
 }
 
 
-def exposed(numbers: Numbers) -> str:
+def exposed(stats: Stats) -> str:
     registry = CollectorRegistry()
-    registry.register(LogfanCollector(numbers, "9.9"))
+    registry.register(LogfanCollector(stats, "9.9"))
     return generate_latest(registry).decode()
 
 
 def test_the_catalogue_is_complete_and_nothing_more() -> None:
-    numbers = Numbers()
-    numbers.configure(["a"])
-    types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", exposed(numbers), re.MULTILINE))
+    stats = Stats()
+    stats.configure(["a"])
+    types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", exposed(stats), re.MULTILINE))
     assert types == CATALOGUE
 
 
 def test_all_label_sets_are_there_from_the_start() -> None:
-    numbers = Numbers()
-    numbers.configure(["a", "b"])
-    text = exposed(numbers)
+    stats = Stats()
+    stats.configure(["a", "b"])
+    text = exposed(stats)
     for outcome in ("opened", "failed", "lost"):
         assert f'logfan_connections_total{{outcome="{outcome}"}} 0.0' in text
     for sink in ("a", "b"):
@@ -67,11 +67,11 @@ def test_all_label_sets_are_there_from_the_start() -> None:
 
 
 def test_received_is_the_sum_of_its_ends() -> None:
-    numbers = Numbers()
-    consumer = numbers.consumer
+    stats = Stats()
+    consumer = stats.consumer
     consumer.received_messages, consumer.acked = 100, 60
     consumer.requeued, consumer.abandoned = 5, 15
-    assert "logfan_in_flight_messages 20.0" in exposed(numbers)
+    assert "logfan_in_flight_messages 20.0" in exposed(stats)
     assert consumer.in_flight_messages == 20
 
 
@@ -85,9 +85,9 @@ def test_a_histogram_is_cumulative_at_the_scrape() -> None:
 
 
 def test_a_reload_keeps_the_numbers_of_sinks_that_stay() -> None:
-    numbers = Numbers()
-    numbers.configure(["a", "b"])
-    numbers.sinks["a"].written = 7
-    numbers.configure(["a", "c"])
-    assert list(numbers.sinks) == ["a", "c"]
-    assert numbers.sinks["a"].written == 7
+    stats = Stats()
+    stats.configure(["a", "b"])
+    stats.sinks["a"].written = 7
+    stats.configure(["a", "c"])
+    assert list(stats.sinks) == ["a", "c"]
+    assert stats.sinks["a"].written == 7

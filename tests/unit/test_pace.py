@@ -2,12 +2,20 @@
 
 import pytest
 
-from logfan.pipeline.read_coalescing import GOOD_BYTES, GOOD_READ, LEAST_ROOM, MOST_SECONDS, Pace
+from logfan.pipeline.read_coalescing import (
+    GOOD_BYTES,
+    GOOD_READ,
+    LEAST_ROOM,
+    MOST_SECONDS,
+    ReadCoalescing,
+)
 
 ROOM = 1_000_000
 
 
-def read(pace: Pace, rate: float, seconds: float, *, each: int = 10, room: int = ROOM) -> float:
+def read(
+    pace: ReadCoalescing, rate: float, seconds: float, *, each: int = 10, room: int = ROOM
+) -> float:
     """The waits of that many seconds of reads that bring `each` messages, summed up."""
     waits, at, gap = 0.0, 100.0, each / rate
     while at < 100.0 + seconds:
@@ -16,27 +24,30 @@ def read(pace: Pace, rate: float, seconds: float, *, each: int = 10, room: int =
     return waits
 
 
-def rushed(rate: float) -> Pace:
+def rushed(rate: float) -> ReadCoalescing:
     """One that has seen so many messages a second, until 101.0."""
-    pace = Pace(100.0)
+    pace = ReadCoalescing(100.0)
     pace.wait(101.0, int(rate), 0, room=ROOM)
     return pace
 
 
 def test_light_traffic_never_waits() -> None:
-    assert read(Pace(100.0), rate=1_000, seconds=1, each=1) == 0
-    assert read(Pace(100.0), rate=4_000, seconds=1) == 0
+    assert read(ReadCoalescing(100.0), rate=1_000, seconds=1, each=1) == 0
+    assert read(ReadCoalescing(100.0), rate=4_000, seconds=1) == 0
 
 
 def test_a_burst_of_a_few_messages_does_not_wait() -> None:
-    pace = Pace(100.0)
+    pace = ReadCoalescing(100.0)
     assert [pace.wait(100.0 + n / 100_000, 1, 100, room=ROOM) for n in range(40)] == [0.0] * 40
     assert pace.wait(101.0, 1, 100, room=ROOM) == 0
 
 
 def test_many_small_reads_wait_once_it_is_known_that_much_comes() -> None:
-    assert read(Pace(100.0), rate=40_000, seconds=1) > 0.9 * 4_000 * (GOOD_READ - 10) / 40_000
-    assert read(Pace(100.0), rate=40_000, seconds=0.01) == 0
+    assert (
+        read(ReadCoalescing(100.0), rate=40_000, seconds=1)
+        > 0.9 * 4_000 * (GOOD_READ - 10) / 40_000
+    )
+    assert read(ReadCoalescing(100.0), rate=40_000, seconds=0.01) == 0
 
 
 def test_it_waits_for_a_good_read_at_the_present_rate() -> None:
@@ -49,7 +60,7 @@ def test_it_never_waits_longer_than_the_most() -> None:
 
 
 def test_a_large_read_goes_on_at_once() -> None:
-    assert read(Pace(100.0), rate=40_000, seconds=1, each=GOOD_READ) == 0
+    assert read(ReadCoalescing(100.0), rate=40_000, seconds=1, each=GOOD_READ) == 0
 
 
 def test_it_waits_for_no_more_bytes_than_the_socket_holds() -> None:
@@ -70,6 +81,6 @@ def test_where_hardly_anything_may_come_it_does_not_wait() -> None:
 
 
 def test_it_ends_with_the_rush() -> None:
-    pace = Pace(100.0)
+    pace = ReadCoalescing(100.0)
     read(pace, rate=40_000, seconds=1)
     assert pace.wait(105.0, 1, 100, room=ROOM) == 0

@@ -2,12 +2,12 @@
 
 import pytest
 
-from logfan.amqp.failures import Kind, Trouble
+from logfan.amqp.failures import Cause, ConnectionFailure
 from logfan.amqp.reconnect import Reconnect
 from logfan.config.settings import ReconnectSettings
 
 LOST, REFUSED, UNREACHABLE = (
-    Trouble(kind, "why") for kind in (Kind.LOST, Kind.REFUSED, Kind.UNREACHABLE)
+    ConnectionFailure(kind, "why") for kind in (Cause.LOST, Cause.REFUSED, Cause.UNREACHABLE)
 )
 
 
@@ -25,7 +25,7 @@ class Way:
         self.now += seconds
         return self.fails(LOST)
 
-    def fails(self, trouble: Trouble) -> float:
+    def fails(self, trouble: ConnectionFailure) -> float:
         """An attempt, or what came of it, is over. The wait that follows."""
         self._reconnect.ended(self.now)
         wait = self._reconnect.delay(trouble)

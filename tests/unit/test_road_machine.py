@@ -157,7 +157,7 @@ class RoadMachine(RuleBasedStateMachine):
         self.daemon.finish()
         self.numbers_add_up()
         if drained:
-            assert self.daemon.numbers.in_flight_messages == 0
+            assert self.daemon.stats.in_flight_messages == 0
         self._start_again()
 
     def _start_again(self) -> None:
@@ -174,19 +174,19 @@ class RoadMachine(RuleBasedStateMachine):
 
     @invariant()
     def numbers_add_up(self) -> None:
-        daemon, numbers, channel = self.daemon, self.daemon.numbers, self.daemon.channel
-        ledger, intake = daemon.road._ledger, daemon.road._intake
-        left = numbers.acked + numbers.requeued + numbers.abandoned + ledger.messages
-        assert numbers.received_messages == left
+        daemon, stats, channel = self.daemon, self.daemon.stats, self.daemon.channel
+        tracker, builder = daemon.dispatcher._tracker, daemon.dispatcher._builder
+        left = stats.acked + stats.requeued + stats.abandoned + tracker.messages
+        assert stats.received_messages == left
         reads = daemon.reads + (channel.messages_read if channel is not None else 0)
-        assert numbers.received_messages + intake.messages == reads
+        assert stats.received_messages + builder.messages == reads
         acks, nacks = (channel.acks, channel.nacks) if channel is not None else (0, 0)
-        assert numbers.acked == daemon.acks + acks
-        assert numbers.requeued == daemon.nacks + nacks
+        assert stats.acked == daemon.acks + acks
+        assert stats.requeued == daemon.nacks + nacks
         read = channel.read if channel is not None else {}
-        assert len(read) == ledger.messages + intake.messages
-        assert sum(read.values()) == ledger.size + intake.size
-        assert numbers.in_flight_bytes == ledger.size
+        assert len(read) == tracker.messages + builder.messages
+        assert sum(read.values()) == tracker.size + builder.size
+        assert stats.in_flight_bytes == tracker.size
 
     @invariant()
     def the_budget_holds(self) -> None:
@@ -249,7 +249,7 @@ class RoadMachine(RuleBasedStateMachine):
                 self._publish("", 12)
         raise AssertionError(
             f"only {len(self.truth.acked)} of {self.truth.published} are acknowledged: "
-            f"{[w.trouble for w in self.daemon.workers]}, {self.daemon.road._pause}"
+            f"{[w.trouble for w in self.daemon.workers]}, {self.daemon.dispatcher._pause}"
         )
 
     def _nothing_is_lost(self) -> None:
@@ -328,7 +328,7 @@ def test_without_any_way_for_a_letter_its_record_alone_is_handed_back_and_late()
     go_on(2 * THIRD)
     assert daemon.channel is not None
     assert truth.acked == {1}
-    assert (daemon.channel.nacks, daemon.numbers.requeued) == (0, 0), "that was too early"
+    assert (daemon.channel.nacks, daemon.stats.requeued) == (0, 0), "that was too early"
     assert daemon.workers[0].trouble == "1 refused record cannot be dead-lettered: no confirm"
     go_on(THIRD)
     assert daemon.channel.nacks == 1
@@ -370,12 +370,12 @@ def test_what_all_have_is_acknowledged_though_one_call_settles_more_than_that() 
     daemon.connect()
     daemon.read(2)  # the answer, and the first message
     daemon.read(1)
-    first, second = daemon.road._ledger._open
+    first, second = daemon.dispatcher._tracker._open
     for name in REQUIRED:
         truth.times_held[name][0] += 1
-    daemon.road.settle(1, [first])
+    daemon.dispatcher.complete(1, [first])
     assert not daemon.calls, "one sink owes it still: there is nothing to wake the loop for"
-    daemon.road.settle(0, [first, second])
+    daemon.dispatcher.complete(0, [first, second])
     daemon.loop()
     assert truth.acked == {0}
     daemon.kill()

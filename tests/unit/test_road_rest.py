@@ -76,6 +76,6 @@ def test_it_does_not_rest_once_it_is_told_to_stop() -> None:
     daemon.channel.send()  # on its way already
     daemon.stop()
     daemon.read(1)
-    assert daemon.numbers.in_flight_messages == 1
+    assert daemon.stats.in_flight_messages == 1
     assert len(daemon.rests) == before
     daemon.kill()

@@ -19,8 +19,8 @@ def daemon() -> Iterator[Daemon]:
     daemon.connect()
     daemon.read(2)
     daemon.read(1)
-    daemon.road._delivery_limit = LIMIT
-    assert daemon.numbers.in_flight_bytes == BUDGET - 50
+    daemon.dispatcher._delivery_limit = LIMIT
+    assert daemon.stats.in_flight_bytes == BUDGET - 50
     yield daemon
     daemon.kill()
 
@@ -33,27 +33,27 @@ def deliver(daemon: Daemon, count: int) -> None:
     channel.unacked[2] = message, 1
     method = spec.Basic.Deliver("tag", channel._note(message), True, "logs", "")
     properties = spec.BasicProperties(headers={"x-delivery-count": count})
-    daemon.road.deliver(channel, method, properties, message.body)
+    daemon.dispatcher.deliver(channel, method, properties, message.body)
 
 
 def test_what_has_a_life_to_spare_is_turned_away(daemon: Daemon) -> None:
     deliver(daemon, LIMIT - 2)
-    assert daemon.numbers.requeued == 1
+    assert daemon.stats.requeued == 1
 
 
 def test_what_is_on_its_last_life_is_kept_whatever_the_room(daemon: Daemon) -> None:
     deliver(daemon, LIMIT - 1)
     daemon._turn_the_loop()
-    assert daemon.numbers.requeued == 0
-    assert daemon.road._ledger.messages == 2
-    assert daemon.road._ledger._open[-1].verdict is not None
+    assert daemon.stats.requeued == 0
+    assert daemon.dispatcher._tracker.messages == 2
+    assert daemon.dispatcher._tracker._open[-1].rejection is not None
 
 
 def test_after_a_pause_for_want_of_room_it_waits_until_that_one_fits(daemon: Daemon) -> None:
     """Half of the budget would be free long before."""
     deliver(daemon, 1)
-    road = daemon.road
-    assert not road._window.is_low(road._ledger.size)
-    assert road._unfit_size == BUDGET - 50
-    assert road.prefetch == 1
-    assert not road._window.has_room(BUDGET // 4, road._unfit_size)
+    dispatcher = daemon.dispatcher
+    assert not dispatcher._window.is_low(dispatcher._tracker.size)
+    assert dispatcher._unfit_size == BUDGET - 50
+    assert dispatcher.prefetch == 1
+    assert not dispatcher._window.has_room(BUDGET // 4, dispatcher._unfit_size)

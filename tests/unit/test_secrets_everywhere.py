@@ -12,8 +12,8 @@ from urllib.parse import quote, unquote
 import pytest
 from click.testing import CliRunner
 
-from logfan.amqp.blocking import Link, LinkError
-from logfan.amqp.failures import parameters, trouble_of
+from logfan.amqp.blocking import BlockingConnection, BrokerError
+from logfan.amqp.failures import failure_of, parameters
 from logfan.cli import main
 from logfan.config import loader
 from logfan.config.amqp_url import address_of
@@ -175,7 +175,7 @@ def test_a_connection_that_fails_shows_none_of_a_thousand_passwords(
             said += [str(error), repr(error)]
         else:
             assert wanted.credentials.password in (password, unquote(password))
-            said += [repr(wanted), trouble_of(RuntimeError(whole), "h:1", was_open=False).why]
+            said += [repr(wanted), failure_of(RuntimeError(whole), "h:1", was_open=False).why]
         assert leaked("\n".join(said), password, USER) == [], password
 
 
@@ -184,8 +184,8 @@ def test_a_link_to_nowhere_shows_no_password(folder: Path) -> None:
         whole = url(password, encoded=True, rest="127.0.0.1:1")
         config = folder / "config.toml"
         config.write_text(f'{SINK}[rabbitmq]\nurls = ["{whole}"]\n')
-        with pytest.raises(LinkError) as failed:
-            Link(loader.prepare(config, environ={}).settings)
+        with pytest.raises(BrokerError) as failed:
+            BlockingConnection(loader.prepare(config, environ={}).settings)
         assert "connection refused" in str(failed.value)
         assert leaked(str(failed.value), password, USER) == []
 

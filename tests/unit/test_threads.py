@@ -112,7 +112,7 @@ class Broken:
 
 ROTATING = 'path = "{folder}/a.log"\nrotate = {{ every = "1h", keep = 3 }}'
 FAULTS: dict[str, tuple[str, str, str, str]] = {
-    "worker": ("logfan.pipeline.recovery.Rescue.open", "silent", "", "sink-one"),
+    "worker": ("logfan.pipeline.recovery.SinkRecovery.open", "silent", "", "sink-one"),
     "consumer": ("logfan.pipeline.consumer.Consumer._turn", "silent", "", "consumer"),
     "dead letters": (
         "logfan.dead_letters.publisher.DeadLetters._tick",
@@ -166,7 +166,7 @@ def test_a_thread_that_ends_shows_at_once_and_ends_the_daemon_with_70(
 def test_a_sink_that_is_not_required_is_no_exception(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("logfan.pipeline.recovery.Rescue.open", Broken(ValueError("a bug")))
+    monkeypatch.setattr("logfan.pipeline.recovery.SinkRecovery.open", Broken(ValueError("a bug")))
     scene.run(required=False)
     wait_until(lambda: scene.get("/readyz")[1].count("thread sink-one ended"), "it is told")
     assert scene.end() == app.EXIT_INTERNAL
@@ -213,7 +213,7 @@ def test_a_fault_while_it_drains_ends_the_drain_and_is_70(
 ) -> None:
     scene.run()
     wait_until(lambda: "refused" in scene.get("/readyz")[1], "it tries to connect")
-    monkeypatch.setattr("logfan.pipeline.sink_runner.SinkHandle.close", Broken(ValueError("a bug")))
+    monkeypatch.setattr("logfan.pipeline.sink_runner.SinkRunner.close", Broken(ValueError("a bug")))
     scene.daemon.stop()
     assert scene.end() == app.EXIT_INTERNAL
 

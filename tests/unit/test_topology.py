@@ -13,7 +13,7 @@ from logfan.amqp.topology import (
     DeclareQueue,
     Step,
     Steps,
-    Unfit,
+    TopologyMismatch,
     dead_letter_queue,
     declare,
 )
@@ -129,10 +129,10 @@ def test_the_way_out_of_another_type_of_exchange_is_what_the_config_takes(
     theirs: str, way_out: str
 ) -> None:
     text = DIFFERS.format("type", "exchange 'logs'", "'fanout'", theirs)
-    with pytest.raises(Unfit) as unfit:
+    with pytest.raises(TopologyMismatch) as mismatch:
         played([Answer(), Answer(406, text)])
-    assert way_out in str(unfit.value)
-    assert f"but {theirs.replace(chr(39) * 2, chr(39))} on the broker" in str(unfit.value)
+    assert way_out in str(mismatch.value)
+    assert f"but {theirs.replace(chr(39) * 2, chr(39))} on the broker" in str(mismatch.value)
 
 
 def test_a_broker_that_may_not_be_asked_is_used_as_it_stands() -> None:
@@ -220,9 +220,9 @@ def test_the_dead_letter_queue_is_durable_and_of_the_same_kind() -> None:
     ],
 )
 def test_a_refusal_names_the_thing(answers: list[Answer], words: str) -> None:
-    with pytest.raises(Unfit) as unfit:
+    with pytest.raises(TopologyMismatch) as mismatch:
         played(answers)
-    assert words in str(unfit.value)
+    assert words in str(mismatch.value)
 
 
 class Broker:
@@ -318,7 +318,7 @@ def test_a_long_name_cuts_the_brokers_text_and_flags_and_type_are_found_all_the_
     queue = QueueSettings(name="q" * 200)
     broker = Broker(durable=False, **{"x-queue-type": "quorum"})
     assert settled(broker, queue).kind == "quorum"
-    with pytest.raises(Unfit, match="is a stream"):
+    with pytest.raises(TopologyMismatch, match="is a stream"):
         settled(Broker(**{"x-queue-type": "stream"}), queue)
     declared = settled(Broker(**LIMITED), queue, version=(4, 0, 5))
     assert (declared.kind, declared.delivery_limit) == ("", 20)
@@ -326,7 +326,7 @@ def test_a_long_name_cuts_the_brokers_text_and_flags_and_type_are_found_all_the_
 
 @pytest.mark.parametrize("kind", ["classic", "quorum"])
 def test_a_stream_is_refused_with_a_way_out(kind: Any) -> None:
-    with pytest.raises(Unfit, match=r"is a stream.*bind a classic or a quorum queue"):
+    with pytest.raises(TopologyMismatch, match=r"is a stream.*bind a classic or a quorum queue"):
         settled(Broker(**{"x-queue-type": "stream"}), QueueSettings(type=kind))
 
 
@@ -425,10 +425,10 @@ def test_a_dead_letter_queue_that_loses_letters_at_once_is_refused(
     properties: dict[str, Any], words: str
 ) -> None:
     road = dead_letter_queue("logfan.dead", quorum=False)
-    with pytest.raises(Unfit, match=words) as unfit:
+    with pytest.raises(TopologyMismatch, match=words) as mismatch:
         walked(road, Broker(**properties))
-    assert "name another one in dead_letter.queue" in str(unfit.value)
-    assert unfit.value.shape is not None
+    assert "name another one in dead_letter.queue" in str(mismatch.value)
+    assert mismatch.value.shape is not None
 
 
 @pytest.mark.parametrize(

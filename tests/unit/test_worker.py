@@ -9,10 +9,10 @@ import pytest
 
 from logfan.api import Properties, Record, RecordsRejected, Sink, SinkConfig, SinkUnavailable
 from logfan.dead_letters.letter import Refusal, Unsent
-from logfan.pipeline.in_flight import Batch, Ledger
+from logfan.pipeline.in_flight import Batch, InFlightTracker
 from logfan.pipeline.worker import Limits, SinkWorker
 from logfan.runtime.backoff import Backoff
-from logfan.telemetry.metrics import SinkNumbers
+from logfan.telemetry.metrics import SinkStats
 from support.waiting import wait_until
 
 
@@ -54,23 +54,23 @@ class Bench:
 
     def __init__(self, limits: Limits, *, required: bool = True) -> None:
         self.sink = Recorder()
-        self.numbers = SinkNumbers()
-        self.settled: list[Batch] = []
-        self.ledger = Ledger(1)
+        self.stats = SinkStats()
+        self.completed: list[Batch] = []
+        self.tracker = InFlightTracker(1)
         self.worker = SinkWorker(
-            sink=self.sink, limits=limits, backoff=Backoff(0.001, 0.01), numbers=self.numbers,
-            settled=self._settle if required else None,
+            sink=self.sink, limits=limits, backoff=Backoff(0.001, 0.01), stats=self.stats,
+            completed=self._settle if required else None,
         )  # fmt: skip
         self._tag = 0
 
     def _settle(self, batches: Sequence[Batch]) -> None:
         self.sink.calls.append("settled")
-        self.settled += batches
+        self.completed += batches
 
     def submit(self, *bodies: bytes) -> Batch:
         self._tag += len(bodies)
         records = tuple(Record(body, "logs", "", False, 0.0, Properties()) for body in bodies)
-        batch = self.ledger.open(records, self._tag, sum(map(len, bodies)), 0.0)
+        batch = self.tracker.open(records, self._tag, sum(map(len, bodies)), 0.0)
         self.worker.submit(batch)
         return batch
 
@@ -103,9 +103,9 @@ def test_a_batch_is_settled_after_write_and_flush(make: Make) -> None:
     batch = bench.submit(b"a", b"b")
     bench.finish()
     assert bench.sink.calls == ["open", "write", "flush", "settled", "close"]
-    assert bench.settled == [batch]
+    assert bench.completed == [batch]
     assert bench.sink.taken == [b"a", b"b"]
-    assert bench.numbers.written == 2
+    assert bench.stats.written == 2
 
 
 def test_what_waits_is_written_as_one(make: Make) -> None:
@@ -114,7 +114,7 @@ def test_what_waits_is_written_as_one(make: Make) -> None:
     bench.worker.start()
     bench.finish()
     assert bench.sink.sizes == [10]
-    assert bench.settled == batches
+    assert bench.completed == batches
 
 
 def test_a_write_never_holds_more_than_the_limits(make: Make) -> None:
@@ -126,7 +126,7 @@ def test_a_write_never_holds_more_than_the_limits(make: Make) -> None:
     bench.finish()
     assert max(bench.sink.sizes) <= 3
     assert bench.sink.taken == [b"%d" % n for n in range(12)]
-    assert len(bench.settled) == 3
+    assert len(bench.completed) == 3
 
 
 def test_bytes_limit_a_write_too_but_a_large_record_still_passes(make: Make) -> None:
@@ -135,7 +135,7 @@ def test_bytes_limit_a_write_too_but_a_large_record_still_passes(make: Make) -> 
     bench.worker.start()
     bench.finish()
     assert bench.sink.sizes == [2, 1, 1]
-    assert len(bench.settled) == 1
+    assert len(bench.completed) == 1
 
 
 @pytest.mark.parametrize(
@@ -153,8 +153,8 @@ def test_any_failure_is_tried_again_until_it_works(make: Make, failure: BaseExce
     bench.worker.start()
     bench.finish()
     assert bench.sink.taken == [b"a"]
-    assert len(bench.settled) == 1
-    assert bench.numbers.retries == 3
+    assert len(bench.completed) == 1
+    assert bench.stats.retries == 3
     assert bench.sink.calls[:3] == ["open", "write", "open"]
 
 
@@ -174,7 +174,7 @@ def test_an_abandoned_batch_is_not_written(make: Make) -> None:
     bench.submit(b"first")
     wait_until(lambda: "write" in bench.sink.calls, "the first is being written")
     bench.submit(b"second")
-    bench.ledger.abandon()
+    bench.tracker.abandon()
     bench.sink.gate.set()
     bench.finish()
     assert bench.sink.taken == [b"first"]
@@ -185,8 +185,8 @@ def test_an_abandoned_batch_is_not_retried(make: Make) -> None:
     bench.sink.failures = [SinkUnavailable("down")] * 10_000
     bench.submit(b"a")
     bench.worker.start()
-    wait_until(lambda: bench.numbers.retries > 2, "it is tried again")
-    bench.ledger.abandon()
+    wait_until(lambda: bench.stats.retries > 2, "it is tried again")
+    bench.tracker.abandon()
     wait_until(lambda: bench.worker.held == 0, "it is let go")
     bench.sink.failures.clear()
     bench.finish()
@@ -196,13 +196,13 @@ def test_an_abandoned_batch_is_not_retried(make: Make) -> None:
 def test_a_reopen_opens_after_what_was_submitted(make: Make) -> None:
     bench = make()
     bench.submit(b"a")
-    wait_until(lambda: bench.settled, "the first is settled")
+    wait_until(lambda: bench.completed, "the first is settled")
     bench.worker.reopen()
     wait_until(lambda: bench.sink.calls.count("open") == 2, "it is opened anew")
     bench.submit(b"b")
     bench.finish()
     assert bench.sink.taken == [b"a", b"b"]
-    assert bench.numbers.retries == 0
+    assert bench.stats.retries == 0
 
 
 def test_given_up_it_ends_and_settles_nothing(make: Make) -> None:
@@ -210,10 +210,10 @@ def test_given_up_it_ends_and_settles_nothing(make: Make) -> None:
     bench.sink.failures = [SinkUnavailable("down")] * 10_000
     bench.submit(b"a")
     bench.worker.start()
-    wait_until(lambda: bench.numbers.retries > 2, "it is tried again")
+    wait_until(lambda: bench.stats.retries > 2, "it is tried again")
     bench.worker.give_up()
     assert bench.worker.join(10)
-    assert bench.settled == []
+    assert bench.completed == []
     assert bench.sink.calls[-1] == "close"
 
 
@@ -223,11 +223,11 @@ def test_an_optional_sink_drops_beyond_its_queue_and_counts_it(make: Make) -> No
     bench.sink.gate.clear()
     for n in range(10):
         bench.submit(b"%d" % n)
-    assert bench.numbers.dropped == 6
+    assert bench.stats.dropped == 6
     bench.sink.gate.set()
     bench.finish()
     assert bench.sink.taken == [b"0", b"1", b"2", b"3"]
-    assert bench.numbers.written + bench.numbers.dropped == 10
+    assert bench.stats.written + bench.stats.dropped == 10
 
 
 def test_linger_waits_for_company_but_not_for_what_cannot_come(make: Make) -> None:
@@ -235,7 +235,7 @@ def test_linger_waits_for_company_but_not_for_what_cannot_come(make: Make) -> No
     for n in range(3):
         bench.submit(b"%d" % n)
     # The window of three is in hand: waiting the half minute out would be in vain.
-    wait_until(lambda: len(bench.settled) == 3, "all is settled", 5)
+    wait_until(lambda: len(bench.completed) == 3, "all is settled", 5)
     assert bench.sink.sizes == [3]
 
 
@@ -327,13 +327,13 @@ class Post:
 
 def test_a_reason_that_is_hostile_or_endless_is_cut_where_it_is_taken(make: Make) -> None:
     bench, post = make(start=False), Post()
-    bench.worker._rescue._send = post.send
+    bench.worker._recovery._send = post.send
     reasons: dict[int, Any] = {0: Hostile(), 1: "x" * (10 << 20), 2: "\ud800"}
     bench.sink.failures = [RecordsRejected(reasons)]
     batch = bench.submit(b"a", b"b", b"c", b"d")
     bench.worker.start()
     bench.finish()
-    assert bench.settled == [batch]
+    assert bench.completed == [batch]
     assert post.reasons[0] == "Hostile (its text cannot be read)"
     assert len(post.reasons[1]) == 1000
     assert post.reasons[2] == "\\ud800"

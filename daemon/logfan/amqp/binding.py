@@ -30,7 +30,7 @@ _NAME_BYTES = 255
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class QueueStatus:
     """What a look at the queue and its bindings showed."""
 
     messages: int | None = None
@@ -67,22 +67,22 @@ class Binding:
         elif declared.made_exchange:
             self._gone = f"exchange {self._exchange.name!r} had gone and was made again"
 
-    def look(self, declared: Declared) -> Generator[Step, Answer, Look]:
+    def look(self, declared: Declared) -> Generator[Step, Answer, QueueStatus]:
         """One look, and what needs to be done. Never raises."""
         queue = declared.queue
         answer = yield DeclareQueue(queue, passive=True)
         if answer.code:
-            return Look()
+            return QueueStatus()
         messages = answer.messages
         if not declared.bindings:
-            return Look(messages)
+            return QueueStatus(messages)
         mark = self._mark(queue)
         missing = bool(mark) and (yield DeclareExchange(mark, "fanout", False, passive=True)).code
         remark = ""
         if missing or not mark:
             unbound = yield from self._see_to_exchange()
             if unbound:
-                return Look(messages, unbound=unbound)
+                return QueueStatus(messages, unbound=unbound)
         if missing:
             remark = yield from self._missed(mark, queue)
         elif mark:
@@ -90,9 +90,9 @@ class Binding:
         unbound = yield from self._bind(declared.bindings)
         self._unsure = False
         if unbound:
-            return Look(messages, unbound=unbound)
+            return QueueStatus(messages, unbound=unbound)
         gone, self._gone = self._gone, ""
-        return Look(messages, gone and self._words(gone, queue), remark)
+        return QueueStatus(messages, gone and self._words(gone, queue), remark)
 
     def _mark(self, queue: str) -> str:
         """The name of the mark; empty where there shall be none."""

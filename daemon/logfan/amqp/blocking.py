@@ -13,7 +13,7 @@ from pika import exceptions
 from pika.adapters.select_connection import IOLoop
 
 from logfan.amqp import connection as wire
-from logfan.amqp.failures import Kind, Trouble, parameters, trouble_of
+from logfan.amqp.failures import Cause, ConnectionFailure, failure_of, parameters
 from logfan.config.amqp_url import address_of
 from logfan.config.settings import Settings
 from logfan.faults import Faults
@@ -24,10 +24,10 @@ _TICK_SECONDS = 0.1
 _CLOSE_SECONDS = 3.0
 
 
-class LinkError(Exception):
+class BrokerError(Exception):
     """The broker said no or went away; `trouble` says why."""
 
-    def __init__(self, trouble: Trouble) -> None:
+    def __init__(self, trouble: ConnectionFailure) -> None:
         super().__init__(trouble.why)
         self.trouble = trouble
 
@@ -48,7 +48,7 @@ class Interrupted(Exception):
         self.number = number
 
 
-class Link:
+class BlockingConnection:
     """A connection to the first of the configured brokers that answers."""
 
     def __init__(
@@ -58,13 +58,13 @@ class Link:
         once it takes messages again. Raises LinkError."""
         self._loop = IOLoop()
         self._loop.activate_poller()
-        self._over: Trouble | None = None
+        self._over: ConnectionFailure | None = None
         self._signal = 0
         self.address = ""
         """Of the broker that answered, or was tried last, for people to read."""
         try:
             self._connection = self._connect(settings)
-        except LinkError:
+        except BrokerError:
             self._loop.close()
             raise
         self._connection.add_on_connection_blocked_callback(
@@ -107,7 +107,7 @@ class Link:
     def check(self) -> None:
         """Raise LinkError where the connection is over."""
         if self._over is not None:
-            raise LinkError(self._over)
+            raise BrokerError(self._over)
 
     def until(self, done: Callable[[], object]) -> None:
         """Turn the loop until `done()` is true."""
@@ -125,9 +125,9 @@ class Link:
         """The most bytes of a frame, as agreed with the broker; 0 without a limit."""
         return int(self._connection.params.frame_max)
 
-    def lane(self) -> "Lane":
+    def lane(self) -> "BlockingChannel":
         """A new channel."""
-        return Lane(self, self._connection)
+        return BlockingChannel(self, self._connection)
 
     def wait_readable(self, fd: int) -> None:
         """Turn the loop until there is something to read, or the end."""
@@ -159,8 +159,8 @@ class Link:
         try:
             urls = rabbitmq.read_urls()
         except Faults as faults:
-            raise LinkError(Trouble(Kind.REFUSED, str(faults))) from None
-        trouble = Trouble(Kind.UNREACHABLE, "no URL")
+            raise BrokerError(ConnectionFailure(Cause.REFUSED, str(faults))) from None
+        trouble = ConnectionFailure(Cause.UNREACHABLE, "no URL")
         for url in urls:
             address = address_of(url)
             try:
@@ -171,17 +171,17 @@ class Link:
                 self.address = address
                 return self._open(wanted, address)
             except OSError as error:
-                trouble = trouble_of(error, address, was_open=False)
-            except LinkError as error:
+                trouble = failure_of(error, address, was_open=False)
+            except BrokerError as error:
                 trouble = error.trouble
-        raise LinkError(trouble)
+        raise BrokerError(trouble)
 
     def _open(self, wanted: Any, address: str) -> Any:
         opened: list[Any] = []
-        failed: list[Trouble] = []
+        failed: list[ConnectionFailure] = []
 
         def on_end(_connection: Any, error: BaseException | None) -> None:
-            trouble = trouble_of(error, address, was_open=bool(opened))
+            trouble = failure_of(error, address, was_open=bool(opened))
             if opened:
                 self._over = trouble
             else:
@@ -193,14 +193,14 @@ class Link:
         )  # fmt: skip
         self.until(lambda: opened or failed)
         if failed:
-            raise LinkError(failed[0])
+            raise BrokerError(failed[0])
         return opened[0]
 
 
-class Lane:
+class BlockingChannel:
     """A channel. Where the broker closes it, whoever waits for it gets Refused."""
 
-    def __init__(self, link: Link, connection: Any) -> None:
+    def __init__(self, link: BlockingConnection, connection: Any) -> None:
         self.link = link
         self._refused: Refused | None = None
         opened: list[Any] = []

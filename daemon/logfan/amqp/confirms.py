@@ -68,10 +68,10 @@ class Confirms(Generic[T]):
 
     def _confirmed(self, frame: Any) -> None:
         method = frame.method
-        numbers = [method.delivery_tag]
+        stats = [method.delivery_tag]
         if method.multiple:
-            numbers = list(takewhile(lambda known: known <= method.delivery_tag, self._waiting))
-        for number in numbers:
+            stats = list(takewhile(lambda known: known <= method.delivery_tag, self._waiting))
+        for number in stats:
             if number not in self._waiting:  # dropped meanwhile, by what a verdict led to
                 continue
             size, token = self._waiting.pop(number)

@@ -14,8 +14,8 @@ from pika import frame, spec
 from pika.adapters.utils import io_services_utils
 from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowAborted
 
-from logfan.amqp.delivery_parser import LongBody, Run, Stream
-from logfan.amqp.pika_compatibility import odd_seam
+from logfan.amqp.delivery_parser import LargeBody, Run, Stream
+from logfan.amqp.pika_compatibility import missing_internal
 from logfan.amqp.read_pause import Hold
 from logfan.amqp_properties import REPLAY, decode_properties
 from logfan.api import Properties, Record
@@ -53,7 +53,7 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
 
     Whole deliveries of the consumer named by `stream` are taken by `frames.Stream` in one pass;
     all else goes frame by frame through pika, in the order of the wire; but the frames of a long
-    body are put together by `frames.LongBody`, and pika sees them as one. Where one read after the
+    body are put together by `frames.LargeBody`, and pika sees them as one. Where one read after the
     other ends within a large body, more is read at a time. Where pika's inside is not as expected,
     or after `stand_down`, pika reads everything itself.
     """
@@ -69,7 +69,7 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
         self._fast = False
         self._hold = Hold()
         self._stream: Stream | None = None
-        self._long: LongBody | None = None
+        self._long: LargeBody | None = None
         self._buffer = bytearray()
         self._large_at = 0.0
         """When the last large body began, on the monotonic clock; 0.0 where none did lately."""
@@ -81,7 +81,7 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
         """How many reads did so, one after the other."""
         self._after_read: list[Callable[[], None]] | None = None
         super().__init__(*arguments, **keywords)
-        odd = odd_seam(self)
+        odd = missing_internal(self)
         if odd:
             _warn_once(f"this pika ({pika.__version__}) has another {odd} than expected")
         self._fast = not odd
@@ -213,10 +213,10 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
         if header.body_size > malloc.BLOCK_BYTES:
             self._keep_blocks()
         self._grow_buffer(min(header.body_size + _AROUND_BYTES, self.buffer_bytes))
-        self._long = LongBody(header.channel_number, header.body_size, self._buffer)
+        self._long = LargeBody(header.channel_number, header.body_size, self._buffer)
         return self._gather(self._long, data)
 
-    def _gather(self, long: LongBody, data: bytes | memoryview) -> bytes:
+    def _gather(self, long: LargeBody, data: bytes | memoryview) -> bytes:
         """The same with more of it."""
         before = long.frames
         if isinstance(data, memoryview):
@@ -230,7 +230,7 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
         self.frames_received += long.frames - before
         return self._hand_over(long, data) if long.done else b""
 
-    def _hand_over(self, long: LongBody, data: bytes = b"") -> bytes:
+    def _hand_over(self, long: LargeBody, data: bytes = b"") -> bytes:
         """Give pika what has come of it as one frame. What is left to read."""
         self._long, body = None, long.body()
         self._frame_buffer = rest = long.rest() + data  # whatever the consumer raises

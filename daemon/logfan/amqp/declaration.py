@@ -12,8 +12,8 @@ _FREE_SECONDS = 0.05
 
 
 class Declaring(Generic[T]):
-    """One walk through `steps`; ends in a call of `on_done` or of `on_unfit`. Then `again` may take
-    the next one, on the same channel while that lives."""
+    """One walk through `steps`; ends in a call of `on_done` or of `on_mismatch`. Then `again` may
+    take the next one, on the same channel while that lives."""
 
     def __init__(
         self,
@@ -21,7 +21,7 @@ class Declaring(Generic[T]):
         steps: topology.Walk[T],
         *,
         on_done: Callable[[Any, T], None],
-        on_unfit: Callable[[topology.Unfit], None],
+        on_mismatch: Callable[[topology.TopologyMismatch], None],
         channel: Any = None,
     ) -> None:
         """`on_done` gets an open channel. Nothing is called any more once the connection ended.
@@ -29,7 +29,7 @@ class Declaring(Generic[T]):
         self._connection = connection
         self._steps = steps
         self._on_done = on_done
-        self._on_unfit = on_unfit
+        self._on_mismatch = on_mismatch
         self._channel: Any = None
         self._over = False
         if channel is not None:
@@ -51,9 +51,9 @@ class Declaring(Generic[T]):
         except StopIteration as end:
             result = end.value
             self._with_channel(lambda: self._done(result))
-        except topology.Unfit as unfit:
+        except topology.TopologyMismatch as mismatch:
             self._over = True
-            self._on_unfit(unfit)
+            self._on_mismatch(mismatch)
         else:
             self._with_channel(lambda: self._do(step))
 

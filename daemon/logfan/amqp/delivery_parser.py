@@ -5,7 +5,7 @@ body frame. Between the messages of one consumer hardly anything differs but the
 properties and the body, so what surrounds them is compared and not decoded anew. Whatever is not
 just that (a body in several frames or none, other methods and channels, a message that is not whole
 yet, one that came before) is left where it stands: `scan` ends there, and pika reads on.
-`LongBody` puts a body together that comes in several frames, or in several reads.
+`LargeBody` puts a body together that comes in several frames, or in several reads.
 
 Source: AMQP 0-9-1, sections 2.3.5 and 4.2.
 """
@@ -176,7 +176,7 @@ class Stream:
         return known and Origin(*known, False, received_at, self._decode)
 
 
-class LongBody:
+class LargeBody:
     """The body of one message that comes in several reads, from its first frame to its last.
 
     It is received into one buffer and copied once, out of it. What is none of its frames ends it.

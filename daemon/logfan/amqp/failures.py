@@ -27,7 +27,7 @@ _REPLY = re.compile(r"\((\d{3})\) \W*(NOT_ALLOWED .{1,500})\W")
 """As pika quotes it in its own errors."""
 
 
-class Kind(Enum):
+class Cause(Enum):
     """What a trouble means for the next attempt, and for a start with `startup = "fail"`."""
 
     UNREACHABLE = "nothing answered at the address"
@@ -37,10 +37,10 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class ConnectionFailure:
     """Why there is no subscription (any more), in words for the operator."""
 
-    kind: Kind
+    kind: Cause
     why: str
     at_declaration: bool = False
     """True where trying again cannot help until somebody changes something: exit 77 at start."""
@@ -85,7 +85,7 @@ def parameters(
     return result
 
 
-def trouble_of(error: BaseException | None, address: str, *, was_open: bool) -> Trouble:
+def failure_of(error: BaseException | None, address: str, *, was_open: bool) -> ConnectionFailure:
     """Why a connection could not be opened, or was lost. `address` as `address_of` gives it."""
     causes = list(_causes(error))
     for cause in causes:
@@ -94,49 +94,51 @@ def trouble_of(error: BaseException | None, address: str, *, was_open: bool) -> 
             or _said_no(cause, address)
         )  # fmt: skip
         if said is not None:
-            ended = was_open and said.kind is Kind.UNREACHABLE
-            return replace(said, kind=Kind.LOST) if ended else said
+            ended = was_open and said.kind is Cause.UNREACHABLE
+            return replace(said, kind=Cause.LOST) if ended else said
     for cause in causes:
         if isinstance(cause, TlsFileError):
-            return Trouble(Kind.UNREACHABLE, f"rabbitmq.tls.{cause}")
+            return ConnectionFailure(Cause.UNREACHABLE, f"rabbitmq.tls.{cause}")
         if isinstance(cause, exceptions.AMQPHeartbeatTimeout):
-            return Trouble(
-                Kind.LOST, f"{address} sent no heartbeat in time; the connection was half-open"
+            return ConnectionFailure(
+                Cause.LOST, f"{address} sent no heartbeat in time; the connection was half-open"
             )
         if isinstance(cause, OSError | TimeoutError):
-            kind = Kind.LOST if was_open else Kind.UNREACHABLE
-            return Trouble(kind, f"{address}: {_os_words(cause)}")
+            kind = Cause.LOST if was_open else Cause.UNREACHABLE
+            return ConnectionFailure(kind, f"{address}: {_os_words(cause)}")
     last = causes[-1] if causes else None
     words = describe(last) if last is not None else "closed without a reason"
     if was_open:
         inner = re.search(r"'([^']+)'\)", words)
-        return Trouble(Kind.LOST, f"connection to {address} lost: {inner[1] if inner else words}")
-    return Trouble(Kind.UNREACHABLE, f"{address} did not finish the handshake ({words})")
+        return ConnectionFailure(
+            Cause.LOST, f"connection to {address} lost: {inner[1] if inner else words}"
+        )
+    return ConnectionFailure(Cause.UNREACHABLE, f"{address} did not finish the handshake ({words})")
 
 
-def _refused_certificate(cause: BaseException, address: str) -> Trouble | None:
+def _refused_certificate(cause: BaseException, address: str) -> ConnectionFailure | None:
     if isinstance(cause, ssl.SSLError | exceptions.AMQPConnectionError):
         words = refusal(text_of(cause.args))
         if words is not None:
-            return Trouble(Kind.REFUSED, f"{address}: {words}")
+            return ConnectionFailure(Cause.REFUSED, f"{address}: {words}")
     return None
 
 
-def _silent(cause: BaseException, address: str) -> Trouble | None:
+def _silent(cause: BaseException, address: str) -> ConnectionFailure | None:
     """Something took the connection and then did not go on with the handshake."""
     if not isinstance(cause, AMQPConnectorStackTimeout | exceptions.ConnectionOpenAborted):
         return None
     said, seconds = text_of(cause), f"within {_HANDSHAKE_SECONDS:.0f} s"
     if "Timeout while setting up transport" in said:
-        return Trouble(
-            Kind.UNREACHABLE,
+        return ConnectionFailure(
+            Cause.UNREACHABLE,
             f"{address} took the connection and did not finish the TLS handshake {seconds}; does "
             "that port speak TLS (mostly 5671)? Without TLS it is amqp://; a proxy or firewall on "
             "the way may take connections, too",
         )
     if "Timeout while setting up AMQP" in said:
-        return Trouble(
-            Kind.UNREACHABLE,
+        return ConnectionFailure(
+            Cause.UNREACHABLE,
             f"{address} took the connection and did not finish the AMQP handshake {seconds}; is it "
             "a broker's port? One with TLS needs amqps://; a broker that starts or is overloaded "
             "may be silent, too, and so may a proxy without a broker behind it",
@@ -144,35 +146,35 @@ def _silent(cause: BaseException, address: str) -> Trouble | None:
     return None
 
 
-def _said_no(cause: BaseException, address: str) -> Trouble | None:
+def _said_no(cause: BaseException, address: str) -> ConnectionFailure | None:
     if isinstance(cause, exceptions.ConnectionClosedByBroker):
         code, text = cause.reply_code, line_of(cause.reply_text)
         if replies.is_limit(code, text):
             return _limit(code, text, address)
         if code == 403:
-            return Trouble(
-                Kind.REFUSED,
+            return ConnectionFailure(
+                Cause.REFUSED,
                 f"{address} refused the credentials ({text}); check user and password in "
                 "rabbitmq.urls or rabbitmq.url_file",
             )
         if code == 530:
-            return Trouble(
-                Kind.REFUSED,
+            return ConnectionFailure(
+                Cause.REFUSED,
                 f"{address} refused the virtual host ({text}); it must exist and the user needs "
                 "permissions on it",
             )
         why = f"{address} closed the connection: {text} ({code})"
-        return Trouble(Kind.UNREACHABLE, why, code=code)
+        return ConnectionFailure(Cause.UNREACHABLE, why, code=code)
     if isinstance(cause, exceptions.ProbableAuthenticationError):
         if "mechanism EXTERNAL" in text_of(cause):
-            return Trouble(
-                Kind.REFUSED,
+            return ConnectionFailure(
+                Cause.REFUSED,
                 f"{address} refused to log in by certificate (EXTERNAL); it needs a user named as "
                 "rabbitmq.tls.cert_file is (ssl_cert_login_from), and must ask for client "
                 "certificates (ssl_options.verify = verify_peer)",
             )
-        return Trouble(
-            Kind.REFUSED,
+        return ConnectionFailure(
+            Cause.REFUSED,
             f"{address} refused the credentials; check user and password in rabbitmq.urls or "
             "rabbitmq.url_file",
         )
@@ -180,13 +182,13 @@ def _said_no(cause: BaseException, address: str) -> Trouble | None:
         reply = _REPLY.search(line_of(cause))
         if reply is not None and replies.is_limit(int(reply[1]), reply[2]):
             return _limit(int(reply[1]), reply[2], address)
-        return Trouble(
-            Kind.REFUSED,
+        return ConnectionFailure(
+            Cause.REFUSED,
             f"{address} refused the virtual host; does it exist, and may the user use it?",
         )
     if isinstance(cause, exceptions.AuthenticationError):
-        return Trouble(
-            Kind.REFUSED,
+        return ConnectionFailure(
+            Cause.REFUSED,
             f"{address} offers none of our ways to log in ({line_of(cause)}); a client certificate "
             "without a user in the URL needs EXTERNAL (the broker's plugin "
             "rabbitmq_auth_mechanism_ssl and its auth_mechanisms)",
@@ -195,14 +197,14 @@ def _said_no(cause: BaseException, address: str) -> Trouble | None:
         hint = "is the port right? A port with TLS needs amqps://"
         if "StreamLostError" in text_of(cause):
             why = f"{address} closed the connection without a word of AMQP; {hint}"
-            return Trouble(Kind.UNREACHABLE, f"{why}, and may want a client certificate")
-        return Trouble(Kind.UNREACHABLE, f"{address} does not speak AMQP 0-9-1; {hint}")
+            return ConnectionFailure(Cause.UNREACHABLE, f"{why}, and may want a client certificate")
+        return ConnectionFailure(Cause.UNREACHABLE, f"{address} does not speak AMQP 0-9-1; {hint}")
     return None
 
 
-def _limit(code: int, text: str, address: str) -> Trouble:
-    return Trouble(
-        Kind.BUSY,
+def _limit(code: int, text: str, address: str) -> ConnectionFailure:
+    return ConnectionFailure(
+        Cause.BUSY,
         f"{address} allows no more: {text} ({code}); end what is not needed, or raise the limit "
         "(of the user, the virtual host or the node)",
         code=code, channels=replies.is_channel_limit(code, text),

@@ -6,7 +6,7 @@ import pika
 from pika import frame
 
 
-def odd_seam(connection: Any) -> str:
+def missing_internal(connection: Any) -> str:
     """The first part of pika's inside that is not as the fast way needs it; empty where all fit."""
     for owner, name in (
         (pika.SelectConnection, "_on_data_available"), (pika.SelectConnection, "_process_frame"),

@@ -6,9 +6,9 @@ from typing import Any, Self
 
 import pika
 
-from logfan.amqp.blocking import Lane, Link, LinkError, Refused
+from logfan.amqp.blocking import BlockingChannel, BlockingConnection, BrokerError, Refused
 from logfan.amqp.confirms import Confirms
-from logfan.amqp.failures import Kind, Trouble
+from logfan.amqp.failures import Cause, ConnectionFailure
 from logfan.config.settings import Settings
 
 _NOT_FOUND = 404
@@ -20,7 +20,7 @@ class Window:
     """What was published on one channel and awaits its confirm, bounded in messages and bytes."""
 
     def __init__(
-        self, lane: Lane, on_confirmed: Callable[[Any], None] = lambda _token: None
+        self, lane: BlockingChannel, on_confirmed: Callable[[Any], None] = lambda _token: None
     ) -> None:
         """`on_confirmed` gets the token of each message that the broker took and routed, or
         returned: see `returned`."""
@@ -76,10 +76,10 @@ class Publisher:
     def __init__(
         self, settings: Settings, *, on_blocked: Callable[[str], None] = lambda _why: None
     ) -> None:
-        """Connects and sees to the exchange, as `exchange.declare` says. `on_blocked`: see `Link`.
-        Raises LinkError."""
+        """Connects and declares the exchange, as `exchange.declare` says. `on_blocked`: see
+        `BlockingConnection`. Raises BrokerError."""
         self._exchange = settings.exchange
-        self.link = Link(settings, on_blocked=on_blocked)
+        self.link = BlockingConnection(settings, on_blocked=on_blocked)
         try:
             self._window = Window(self._open())
         except Refused as refused:
@@ -149,9 +149,9 @@ class Publisher:
     def _check(self) -> None:
         if self._window.rejected:
             why = f"the broker did not take the message (exchange {self._exchange.name!r})"
-            raise LinkError(Trouble(Kind.LOST, why))
+            raise BrokerError(ConnectionFailure(Cause.LOST, why))
 
-    def _open(self) -> Lane:
+    def _open(self) -> BlockingChannel:
         exchange = self._exchange
         lane = self.link.lane()
         if exchange.declare != "never":
@@ -167,6 +167,6 @@ class Publisher:
                 )  # fmt: skip
         return lane
 
-    def _error(self, refused: Refused) -> LinkError:
+    def _error(self, refused: Refused) -> BrokerError:
         why = f"exchange {self._exchange.name!r}: {refused}"
-        return LinkError(Trouble(Kind.REFUSED, why, at_declaration=True))
+        return BrokerError(ConnectionFailure(Cause.REFUSED, why, at_declaration=True))

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from pika import exceptions
 
-from logfan.amqp.binding import Binding, Look
+from logfan.amqp.binding import Binding, QueueStatus
 from logfan.amqp.declaration import Declaring
 from logfan.amqp.topology import Declared
 
@@ -16,27 +16,29 @@ LOOK_SECONDS = 5.0
 _OFTEN_SECONDS = 0.25
 
 
-class Onlooker(Protocol):
+class MonitorEvents(Protocol):
     """Who hears what came of it."""
 
-    def on_look(self, look: Look) -> None:
+    def on_look(self, look: QueueStatus) -> None:
         """What one look showed."""
 
     def on_no_looks(self, why: str) -> None:
         """There is no channel to look on."""
 
 
-class Lookout:
+class QueueMonitor:
     """One connection's. `open`, then `begin`; `stop` at last."""
 
-    def __init__(self, ioloop: Any, connection: Any, binding: Binding, onlooker: Onlooker) -> None:
+    def __init__(
+        self, ioloop: Any, connection: Any, binding: Binding, onlooker: MonitorEvents
+    ) -> None:
         self._ioloop = ioloop
         self._connection = connection
         self._binding = binding
         self._onlooker = onlooker
         self._declared = Declared("")
         self._channel: Any = None
-        self._walker: Declaring[Look] | None = None
+        self._walker: Declaring[QueueStatus] | None = None
         self._timer: Any = None
         self._seconds = LOOK_SECONDS
         self._over = False
@@ -87,10 +89,10 @@ class Lookout:
             return
         self._walker = Declaring(
             self._connection, steps, channel=self._channel,
-            on_done=self._on_looked, on_unfit=lambda _unfit: None,
+            on_done=self._on_looked, on_mismatch=lambda _unfit: None,
         )  # fmt: skip
         self._walker.begin()
 
-    def _on_looked(self, _channel: Any, look: Look) -> None:
+    def _on_looked(self, _channel: Any, look: QueueStatus) -> None:
         if not self._over:
             self._onlooker.on_look(look)

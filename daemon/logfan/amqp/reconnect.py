@@ -4,7 +4,7 @@ subscription. Pure."""
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from logfan.amqp.failures import Kind, Trouble
+from logfan.amqp.failures import Cause, ConnectionFailure
 from logfan.config.settings import ReconnectSettings
 from logfan.runtime.backoff import Backoff
 
@@ -30,7 +30,7 @@ class Patience:
         """As `rabbitmq.startup` has it."""
         return cls(refusal=False, absence=startup == "retry")
 
-    def is_over(self, trouble: Trouble, attempts: int, ways: int) -> bool:
+    def is_over(self, trouble: ConnectionFailure, attempts: int, ways: int) -> bool:
         """After so many attempts, with so many URLs to try in turn."""
         if trouble.at_declaration:
             return not self.refusal
@@ -70,7 +70,7 @@ class Reconnect:
             self._backoff.reset()
         self._subscribed_at = None
 
-    def delay(self, trouble: Trouble) -> float:
+    def delay(self, trouble: ConnectionFailure) -> float:
         """Seconds until the next attempt."""
-        unreachable = trouble.kind is Kind.UNREACHABLE
+        unreachable = trouble.kind is Cause.UNREACHABLE
         return (self._unreachable if unreachable else self._backoff).next()

@@ -1,6 +1,6 @@
 """One connection's life: connect, declare, subscribe, acknowledge, close.
 
-It lives on the consumer's I/O thread and ends in exactly one call of `on_trouble`, or of the
+It lives on the consumer's I/O thread and ends in exactly one call of `on_failure`, or of the
 `close` that was asked for. It decides nothing about what comes after.
 """
 
@@ -14,11 +14,11 @@ from pika import exceptions
 from pika.adapters.select_connection import IOLoop
 
 from logfan.amqp import connection, replies, topology
-from logfan.amqp.binding import Binding, Look
+from logfan.amqp.binding import Binding, QueueStatus
 from logfan.amqp.declaration import Declaring
-from logfan.amqp.failures import Kind, Trouble, broker_version, trouble_of
+from logfan.amqp.failures import Cause, ConnectionFailure, broker_version, failure_of
 from logfan.amqp.queue_kinds import stream_text
-from logfan.amqp.queue_monitor import Lookout
+from logfan.amqp.queue_monitor import QueueMonitor
 from logfan.amqp.stand_in import StandIn
 from logfan.amqp.stream_detection import Receiver, StreamWatch
 from logfan.config.amqp_url import address_of
@@ -42,13 +42,13 @@ class Events(Protocol):
     def on_subscribed(self, subscription: "Subscription", declared: topology.Declared) -> None:
         """Deliveries follow. Called again after each `consume`."""
 
-    def on_look(self, look: Look) -> None:
+    def on_look(self, look: QueueStatus) -> None:
         """What the queue and its bindings look like, every 5 s."""
 
     def on_no_looks(self, why: str) -> None:
         """There is no channel to look on."""
 
-    def on_trouble(self, subscription: "Subscription", trouble: Trouble) -> None:
+    def on_failure(self, subscription: "Subscription", trouble: ConnectionFailure) -> None:
         """It is over, for this reason. Called once, and never after `close`."""
 
 
@@ -87,7 +87,7 @@ class Subscription:
         self._over = self._is_cancelled = False
         self._on_closed: Callable[[], None] | None = None
         self._binding = binding
-        self._lookout: Lookout | None = None
+        self._monitor: QueueMonitor | None = None
         self._looking = False
         self._stand_in: StandIn | None = None
         self._connection = connection.Connection(
@@ -105,7 +105,7 @@ class Subscription:
     @property
     def wants_second_channel(self) -> bool:
         """It has asked for a channel to look on, and is not subscribed yet."""
-        return self._lookout is not None and self.channel is None
+        return self._monitor is not None and self.channel is None
 
     def ack(self, tag: int) -> None:
         """Acknowledge everything up to `tag`."""
@@ -168,7 +168,7 @@ class Subscription:
 
     def look_often(self) -> bool:
         """Look at the queue several times a second from now on; False where that cannot be."""
-        return self._lookout is not None and self._lookout.often()
+        return self._monitor is not None and self._monitor.often()
 
     def close(self, on_closed: Callable[[], None]) -> None:
         """Close the connection. A broker that does not answer is waited for 3 s, no longer."""
@@ -193,27 +193,27 @@ class Subscription:
         version = broker_version(self._connection)
         steps = topology.declare(exchange, queue, known=known, version=version)
         Declaring(
-            self._connection, steps, on_done=self._on_declared, on_unfit=self._on_unfit
+            self._connection, steps, on_done=self._on_declared, on_mismatch=self._on_mismatch
         ).begin()
 
     def _on_connection_end(self, _connection: Any, error: BaseException | None) -> None:
         if self._over:
             self._closed()
             return
-        self._end(trouble_of(error, self.address, was_open=self._was_open))
+        self._end(failure_of(error, self.address, was_open=self._was_open))
 
     def _closed(self) -> None:
         on_closed, self._on_closed = self._on_closed, None
         if on_closed is not None:
             on_closed()
 
-    def _end(self, trouble: Trouble) -> None:
+    def _end(self, trouble: ConnectionFailure) -> None:
         """One way out: tell it once, and leave no connection behind."""
         if self._over:
             return
         self._over = True
         self._stop_looking()
-        self._events.on_trouble(self, trouble)
+        self._events.on_failure(self, trouble)
         if not (self._connection.is_closed or self._connection.is_closing):
             self._connection.close()
 
@@ -229,12 +229,12 @@ class Subscription:
             return
         # Before anything is delivered: the broker may close the connection for want of a channel.
         self._binding.begin(declared)
-        self._lookout = Lookout(self._ioloop, self._connection, self._binding, self._events)
+        self._monitor = QueueMonitor(self._ioloop, self._connection, self._binding, self._events)
         if _is_kept_by_its_consumer(declared):
             self._stand_in = StandIn(self._ioloop, self._connection, declared.queue)
-            self._lookout.open(partial(self._stand_in.open, self._tell_declared))
+            self._monitor.open(partial(self._stand_in.open, self._tell_declared))
         else:
-            self._lookout.open(self._tell_declared)
+            self._monitor.open(self._tell_declared)
 
     def _tell_declared(self) -> None:
         if self._over or not self._consuming.is_open:
@@ -245,17 +245,17 @@ class Subscription:
 
     def _look(self) -> None:
         """From now on, as long as the connection lives."""
-        if self._lookout is not None and not self._looking:
+        if self._monitor is not None and not self._looking:
             self._looking = True
-            self._lookout.begin(self._declared)
+            self._monitor.begin(self._declared)
 
     def lose(self, why: str) -> None:
-        """It is of no use any more, though the broker has not said so. `on_trouble` follows."""
-        self._end(Trouble(Kind.LOST, why))
+        """It is of no use any more, though the broker has not said so. `on_failure` follows."""
+        self._end(ConnectionFailure(Cause.LOST, why))
 
-    def _on_unfit(self, unfit: topology.Unfit) -> None:
-        kind = Kind.BUSY if unfit.passes else Kind.REFUSED
-        self._end(Trouble(kind, str(unfit), at_declaration=not unfit.passes))
+    def _on_mismatch(self, mismatch: topology.TopologyMismatch) -> None:
+        kind = Cause.BUSY if mismatch.passes else Cause.REFUSED
+        self._end(ConnectionFailure(kind, str(mismatch), at_declaration=not mismatch.passes))
 
     def _consume(self) -> None:
         if self._over or not self._consuming.is_open:
@@ -275,7 +275,7 @@ class Subscription:
 
     def _on_stream(self) -> None:
         why = stream_text(self._declared.queue)
-        self._end(Trouble(Kind.REFUSED, why, at_declaration=True, is_final=True))
+        self._end(ConnectionFailure(Cause.REFUSED, why, at_declaration=True, is_final=True))
 
     def _on_consuming(self, _frame: Any) -> None:
         if self._over:
@@ -293,17 +293,19 @@ class Subscription:
         queue = self._declared.queue
         if self._is_cancelled and code == replies.NOT_FOUND:
             why = f"the broker cancelled the consumer; was queue {queue!r} deleted?"
-            self._end(Trouble(Kind.LOST, why, code=code))
+            self._end(ConnectionFailure(Cause.LOST, why, code=code))
         elif self.channel is None and self._consumer_tag and code != replies.NOT_FOUND:
             passing = replies.passes_by_itself(code, text)
             why = f"queue {queue!r} may not be consumed{' for now' * passing}: {text} ({code})"
-            kind = Kind.BUSY if passing else Kind.REFUSED
-            self._end(Trouble(kind, why, at_declaration=not passing, code=code))
+            kind = Cause.BUSY if passing else Cause.REFUSED
+            self._end(ConnectionFailure(kind, why, at_declaration=not passing, code=code))
         else:
             why = f"the broker closed the channel: {text} ({code})"
             timeout = replies.acknowledgement_timeout(code, text)
             self._end(
-                Trouble(Kind.LOST, why, code=code, timeout=timeout, cancelled=self._is_cancelled)
+                ConnectionFailure(
+                    Cause.LOST, why, code=code, timeout=timeout, cancelled=self._is_cancelled
+                )
             )
 
     def _on_cancelled_by_broker(self, _frame: Any) -> None:
@@ -315,11 +317,11 @@ class Subscription:
 
     def _on_cancelled_and_there(self, _frame: Any) -> None:
         why = f"the broker cancelled the consumer of queue {self._declared.queue!r}, which stays"
-        self._end(Trouble(Kind.LOST, why, cancelled=True))
+        self._end(ConnectionFailure(Cause.LOST, why, cancelled=True))
 
     def _stop_looking(self) -> None:
-        if self._lookout is not None:
-            self._lookout.stop()
+        if self._monitor is not None:
+            self._monitor.stop()
         if self._stand_in is not None:
             self._stand_in.stop()
 

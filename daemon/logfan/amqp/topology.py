@@ -1,7 +1,7 @@
 """What to declare, and what to make of the broker's answers. Pure: it asks, the subscription does.
 
 Each generator yields one step, gets an `Answer` back, and ends by returning or by raising
-`Unfit`. After a refusal the broker has closed the channel; opening another is the
+`TopologyMismatch`. After a refusal the broker has closed the channel; opening another is the
 subscription's business.
 """
 
@@ -113,7 +113,7 @@ class Declared:
         return shape is None or not (shape.auto_delete or "x-expires" in shape.arguments)
 
 
-class Unfit(Exception):
+class TopologyMismatch(Exception):
     """The topology cannot be used as it is; the text says what differs and the way out."""
 
     def __init__(
@@ -154,8 +154,8 @@ def declare(
         walk = _durable(name, wished, known, passive_only=queue.declare == "passive")
         found = yield from _noting_what_is_missing(walk, missing)
         if found is not None:
-            if unfit := shapes.unfit_to_consume(name, found):
-                raise Unfit(unfit, found)
+            if mismatch := shapes.unfit_to_consume(name, found):
+                raise TopologyMismatch(mismatch, found)
             limit = _in_force(queue, found, version)
             if known is None or known.shape != found:
                 remarks += shapes.remarks(name, wished, found, limit)
@@ -200,8 +200,8 @@ def dead_letter_queue(
     found = yield from _durable(name, wished, before, passive_only=False)
     if found is None:
         return Declared(name)
-    if unfit := shapes.unfit_for_letters(name, found):
-        raise Unfit(unfit, found)
+    if mismatch := shapes.unfit_for_letters(name, found):
+        raise TopologyMismatch(mismatch, found)
     limit = shapes.limit_of(found, version)
     remarks = () if known == found else tuple(shapes.remarks_of_letters(name, found, limit))
     return Declared(name, remarks, limit, found)
@@ -236,12 +236,12 @@ def _exchange(
     passive = DeclareExchange(settings.name, settings.type, settings.durable, passive=True)
     answer = yield passive
     if answer.code == NOT_FOUND and settings.declare == "passive":
-        raise Unfit(
+        raise TopologyMismatch(
             f'exchange {settings.name!r} does not exist and exchange.declare = "passive" says that '
             'it must; create it, or set exchange.declare = "auto"'
         )
     if answer.code and answer.code != NOT_FOUND:
-        raise Unfit(f"exchange {settings.name!r}: {_said(answer)}", answer=answer)
+        raise TopologyMismatch(f"exchange {settings.name!r}: {_said(answer)}", answer=answer)
     existed = answer.code == 0
     if existed and not compare:
         return None, False
@@ -251,14 +251,14 @@ def _exchange(
     if existed and answer.code == ACCESS_REFUSED:
         return None, False
     if answer.code == ACCESS_REFUSED:
-        raise Unfit(f"exchange {settings.name!r} may not be declared: {_said(answer)}")
+        raise TopologyMismatch(f"exchange {settings.name!r} may not be declared: {_said(answer)}")
     difference = Difference.of(answer.text) if answer.code == INEQUIVALENT else None
     if difference is None:
-        raise Unfit(f"exchange {settings.name!r}: {_said(answer)}", answer=answer)
+        raise TopologyMismatch(f"exchange {settings.name!r}: {_said(answer)}", answer=answer)
     if difference.argument == "type":
         known = difference.theirs in get_args(ExchangeSettings.model_fields["type"].annotation)
         right = f'type = "{difference.theirs}"' if known else 'declare = "never"'
-        raise Unfit(
+        raise TopologyMismatch(
             f"exchange {settings.name!r} exists with another type: exchange.type is "
             f"{settings.type!r} here but {difference.theirs!r} on the broker; set "
             f"exchange.{right}, or use another exchange.name"
@@ -296,7 +296,7 @@ def _exclusive(settings: QueueSettings) -> Generator[Step, Answer, tuple[str, Sh
     shape = replace(shape, durable=False, exclusive=True)
     answer = yield _declaration("", shape)
     if answer.code:
-        raise Unfit(f"a queue of our own may not be declared: {_said(answer)}")
+        raise TopologyMismatch(f"a queue of our own may not be declared: {_said(answer)}")
     return answer.queue, shape
 
 
@@ -315,18 +315,18 @@ def _durable(
     answer = yield DeclareQueue(name, passive=True)
     down = passes_by_itself(answer.code, answer.text)
     if answer.code == NOT_FOUND and passive_only and not down:
-        raise Unfit(
+        raise TopologyMismatch(
             f'queue {name!r} does not exist and queue.declare = "passive" says that it '
             'must; create it, or set queue.declare = "auto"'
         )
     if answer.code == LOCKED:
-        raise Unfit(
+        raise TopologyMismatch(
             f"queue {name!r} is exclusive to another connection ({_said(answer)}); use "
             "another queue.name, or end that program",
             answer=answer,
         )
     if answer.code and (answer.code != NOT_FOUND or down):
-        raise Unfit(f"queue {name!r}: {_said(answer)}", answer=answer)
+        raise TopologyMismatch(f"queue {name!r}: {_said(answer)}", answer=answer)
     existed = answer.code == 0
     if existed and known is not None and known.shape is None:
         return None  # it may not be asked for, as was seen
@@ -346,7 +346,9 @@ def _compare(
         difference = Difference.of(answer.text) if answer.code == INEQUIVALENT else None
         unasked = existed and answer.code == ACCESS_REFUSED
         if not adopted and not unasked and (difference is None or difference.is_invalid):
-            raise Unfit(f"queue {name!r} may not be declared: {_said(answer)}", answer=answer)
+            raise TopologyMismatch(
+                f"queue {name!r} may not be declared: {_said(answer)}", answer=answer
+            )
         if difference is None or difference.argument in adopted - {TYPE}:
             break
         other = shape.adopting(difference)
@@ -375,7 +377,7 @@ def _bind(
         if answer.code == ACCESS_REFUSED and queue.declare == "passive":
             remarks.append(f"{what} ({_said(answer)}); relying on a binding that is there already")
             return ()
-        raise Unfit(f"{what}: {_said(answer)}", answer=answer)
+        raise TopologyMismatch(f"{what}: {_said(answer)}", answer=answer)
     return tuple(bindings)
 
 

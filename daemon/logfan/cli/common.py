@@ -117,7 +117,7 @@ def warn(messages: Iterable[str]) -> None:
 
 
 def tell_blocked(why: str) -> None:
-    """For `Link`: say that the broker takes no messages for now, and when it does again."""
+    """For `BlockingConnection`: report that the broker takes no messages now, and when it does."""
     if why:
         warn([blocked_words(why)])
     else:

@@ -49,8 +49,8 @@ def demo(config: Path | None, instance: str | None, rate: float, broker: bool) -
     the end: no other broker is touched. Its URL is printed, for a second terminal. Files that exist
     are left alone. Ctrl-C ends it.
     """
-    from logfan.amqp.blocking import LinkError
-    from logfan.amqp.failures import Kind
+    from logfan.amqp.blocking import BrokerError
+    from logfan.amqp.failures import Cause
     from logfan.config.loader import find_config, laid_over, prepare
     from logfan.daemon import Daemon
     from logfan.telemetry import log_output
@@ -80,9 +80,9 @@ def demo(config: Path | None, instance: str | None, rate: float, broker: bool) -
         refuse(faults, path)
     except NodeUnavailable as error:
         fail(str(error), EXIT_UNAVAILABLE)
-    except LinkError as error:
+    except BrokerError as error:
         why = f"{error}; without --broker the demo starts a RabbitMQ of its own"
-        fail(why, EXIT_REFUSED if error.trouble.kind is Kind.REFUSED else EXIT_UNAVAILABLE)
+        fail(why, EXIT_REFUSED if error.trouble.kind is Cause.REFUSED else EXIT_UNAVAILABLE)
     except ListenError as error:
         fail(str(error), EXIT_CONFIG)
     except KeyboardInterrupt:

@@ -72,19 +72,19 @@ def visited_broker(settings: "Settings", _path: Path | None) -> Iterator[Mapping
 
     Raises LinkError where the broker is away or refuses.
     """
-    from logfan.amqp.blocking import Link, LinkError, Refused
-    from logfan.amqp.failures import Kind, Trouble
+    from logfan.amqp.blocking import BlockingConnection, BrokerError, Refused
+    from logfan.amqp.failures import Cause, ConnectionFailure
 
     name = f"{_NAME}-{secrets.token_hex(4)}"
     dead = f"{name}.dead"
-    with Link(settings) as link:
+    with BlockingConnection(settings) as link:
         lane = link.lane()
         try:
             # Gone with its last queue, so also where the demo is killed.
             lane.ask(lane.channel.exchange_declare, name, "fanout", auto_delete=True)
         except Refused as refused:
             why = f"exchange {name!r} may not be declared: {refused}"
-            raise LinkError(Trouble(Kind.REFUSED, why, at_declaration=True)) from None
+            raise BrokerError(ConnectionFailure(Cause.REFUSED, why, at_declaration=True)) from None
         where = link.address
     say(f"using the broker at {where}: exchange and queue {name}, dead letters in {dead}")
     try:
@@ -101,16 +101,16 @@ def visited_broker(settings: "Settings", _path: Path | None) -> Iterator[Mapping
 
 
 def _remove(settings: "Settings", name: str, dead: str) -> None:
-    from logfan.amqp.blocking import Interrupted, Link, LinkError, Refused
+    from logfan.amqp.blocking import BlockingConnection, BrokerError, Interrupted, Refused
 
     try:
-        with Link(settings) as link:
+        with BlockingConnection(settings) as link:
             lane = link.lane()
             lane.ask(lane.channel.queue_delete, name)
             lane.ask(lane.channel.queue_delete, dead)
             lane.ask(lane.channel.exchange_delete, name)
             say(f"removed from {link.address}: exchange {name}, queues {name} and {dead}")
-    except (LinkError, Refused, Interrupted) as error:
+    except (BrokerError, Refused, Interrupted) as error:
         say(
             f"not removed, as {error}: exchange {name}, queues {name} and {dead}; remove them by "
             f"`rabbitmqctl delete_queue NAME`; the exchange goes with its queue"

@@ -57,11 +57,11 @@ class Samples:
                 thread.join(5.0)
 
     def _publish(self) -> None:
-        from logfan.amqp.blocking import LinkError
+        from logfan.amqp.blocking import BrokerError
         from logfan.amqp.publisher import Publisher
 
         # Published before there is a queue, a sample would reach nobody.
-        while not (self._daemon and self._daemon.numbers.consumer.consuming):
+        while not (self._daemon and self._daemon.stats.consumer.consuming):
             if self._end.wait(0.05):
                 return
         try:
@@ -69,7 +69,7 @@ class Samples:
                 while not self._end.wait(self._pause):
                     body, properties = _sample(random)
                     self._published += publisher.publish(body, properties=properties)
-        except LinkError as error:
+        except BrokerError as error:
             if not self._end.is_set():
                 say(f"no more samples: {error}")
 
@@ -80,7 +80,7 @@ class Samples:
     def _say_counts(self) -> None:
         if self._daemon is None:
             return
-        numbers = self._daemon.numbers
+        numbers = self._daemon.stats
         sinks = ", ".join(f"{name} {sink.written:,}" for name, sink in numbers.sinks.items())
         say(
             f"{self._published:,} published, {numbers.consumer.received_messages:,} received, "

@@ -30,7 +30,7 @@ from logfan.cli.progress import progress
 from logfan.faults import Faults
 
 if TYPE_CHECKING:
-    from logfan.amqp.blocking import Link
+    from logfan.amqp.blocking import BlockingConnection
     from logfan.config.settings import Settings
     from logfan.dead_letters.browser import DeadQueue, Found, Survey
     from logfan.dead_letters.replay import Replay
@@ -149,7 +149,7 @@ def replay(
     moment loses nothing; at worst some are replayed and still here. What the sink refuses again
     comes back as a new dead letter.
     """
-    from logfan.amqp.blocking import Interrupted, LinkError
+    from logfan.amqp.blocking import BrokerError, Interrupted
     from logfan.dead_letters.replay import Replay
 
     settings = _settings(config, instance)
@@ -164,9 +164,9 @@ def replay(
             with progress("replaying", dead.count, long=dead.count >= _LONG_LETTERS) as advance:
                 run.run(most, lambda: advance(1))
             dead.hand_back()
-        except (LinkError, Interrupted, KeyboardInterrupt) as error:
+        except (BrokerError, Interrupted, KeyboardInterrupt) as error:
             if not isinstance(error, KeyboardInterrupt):
-                with suppress(LinkError, Interrupted):
+                with suppress(BrokerError, Interrupted):
                     dead.hand_back()
             click.echo(_replayed(run), err=True)
             raise
@@ -224,7 +224,7 @@ def purge(
     click.echo(f"{letters(len(tags))}{of} removed; {left:,} left in queue {dead.name}")
 
 
-def _sure(survey: "Survey", dead: "DeadQueue", link: "Link") -> bool:
+def _sure(survey: "Survey", dead: "DeadQueue", link: "BlockingConnection") -> bool:
     from logfan.cli.dlq_view import letters, table
 
     for line in table(survey):
@@ -328,14 +328,17 @@ def _settings(config: Path | None, instance: str | None) -> "Settings":
 
 
 @contextmanager
-def _dead_letters(settings: "Settings") -> "Iterator[tuple[DeadQueue, Link]]":
+def _dead_letters(settings: "Settings") -> "Iterator[tuple[DeadQueue, BlockingConnection]]":
     """The queue of the config, open; every trouble becomes words and an exit code."""
-    from logfan.amqp.blocking import Interrupted, Link, LinkError
-    from logfan.amqp.failures import Kind
+    from logfan.amqp.blocking import BlockingConnection, BrokerError, Interrupted
+    from logfan.amqp.failures import Cause
     from logfan.dead_letters.browser import DeadQueue, NoSuchQueue
 
     try:
-        with Link(settings, on_blocked=tell_blocked) as link, interrupts_to(link.interrupt):
+        with (
+            BlockingConnection(settings, on_blocked=tell_blocked) as link,
+            interrupts_to(link.interrupt),
+        ):
             dead = DeadQueue(link, settings.dead_letter_queue, settings.queue.kind)
             try:
                 yield dead, link
@@ -345,8 +348,8 @@ def _dead_letters(settings: "Settings") -> "Iterator[tuple[DeadQueue, Link]]":
     except NoSuchQueue as none:
         click.echo(f"no dead letters: queue {none} does not exist yet")
         raise SystemExit(0) from None
-    except LinkError as error:
-        refused = error.trouble.kind is Kind.REFUSED
+    except BrokerError as error:
+        refused = error.trouble.kind is Cause.REFUSED
         fail(str(error), EXIT_REFUSED if refused else EXIT_UNAVAILABLE)
     except Interrupted as interrupted:
         fail("interrupted", EXIT_SIGNAL + interrupted.number)

@@ -52,8 +52,8 @@ def emit(
     Each message is persistent, has a message id of its own (RUN-NUMBER), is confirmed by the
     broker, and told of where it reached no queue (exit 69).
     """
-    from logfan.amqp.blocking import Interrupted, LinkError
-    from logfan.amqp.failures import Kind
+    from logfan.amqp.blocking import BrokerError, Interrupted
+    from logfan.amqp.failures import Cause
     from logfan.amqp.publisher import Publisher
     from logfan.config.loader import find_config, read_settings
 
@@ -69,8 +69,8 @@ def emit(
         publisher = Publisher(settings, on_blocked=tell_blocked)
         with publisher, interrupts_to(publisher.link.interrupt):
             _publish(publisher, texts, routing_key, properties)
-    except LinkError as error:
-        refused = error.trouble.kind is Kind.REFUSED
+    except BrokerError as error:
+        refused = error.trouble.kind is Cause.REFUSED
         fail(f"{error}{_done(publisher)}", EXIT_REFUSED if refused else EXIT_UNAVAILABLE)
     except Interrupted as interrupted:
         fail(f"interrupted{_done(publisher)}", EXIT_SIGNAL + interrupted.number)

@@ -13,8 +13,14 @@ from itertools import groupby, takewhile
 from typing import Any
 
 from logfan.amqp import connection, topology
-from logfan.amqp.blocking import Interrupted, Lane, Link, LinkError, Refused
-from logfan.amqp.failures import Kind, Trouble
+from logfan.amqp.blocking import (
+    BlockingChannel,
+    BlockingConnection,
+    BrokerError,
+    Interrupted,
+    Refused,
+)
+from logfan.amqp.failures import Cause, ConnectionFailure
 from logfan.amqp.queue_kinds import CLASSIC, STREAM, Shape
 from logfan.dead_letters import header_overflow
 from logfan.dead_letters.letter import Letter, is_ours
@@ -117,7 +123,7 @@ _ACKS_AT_ONCE = 8
 class DeadQueue:
     """The letters that were there when this was opened."""
 
-    def __init__(self, link: Link, name: str, kind: str = CLASSIC) -> None:
+    def __init__(self, link: BlockingConnection, name: str, kind: str = CLASSIC) -> None:
         """`kind`: the `x-queue-type` that it should have. Raises NoSuchQueue and LinkError."""
         self.name = name
         self._link = link
@@ -130,7 +136,7 @@ class DeadQueue:
             raise self._error(refused) from None
         self._shape = _shape(link, name, kind)
         self._check_shape()
-        self._keeper = Keeper(link, name)
+        self._fallback = Keeper(link, name)
         self._arrived: deque[Found] = deque()
         self._taken: set[int] = set()
         self._commands = 0
@@ -161,27 +167,27 @@ class DeadQueue:
 
     def keep(self, found: Found) -> None:
         """This letter stays: where a look too many could lose it, a fresh copy takes its place."""
-        self._keeper.keep(found.tag, found.raw, found.deliveries)
+        self._fallback.keep(found.tag, found.raw, found.deliveries)
 
     @property
     def copied(self) -> int:
         """How many letters have a fresh copy in their place."""
-        return self._keeper.copied
+        return self._fallback.copied
 
     @property
     def spent(self) -> int:
         """The highest count of failed deliveries of a message that could not be copied."""
-        return self._keeper.spent
+        return self._fallback.spent
 
     def give_up(self) -> None:
         """After an interrupt: no letter that was copied may stay beside its copy, if that can be
         had at once. Never raises."""
-        with suppress(LinkError, Interrupted, Refused):
+        with suppress(BrokerError, Interrupted, Refused):
             self._settle_copies(self._link.time_limit(_GIVE_UP_SECONDS))
 
     def _settle_copies(self, too_late: Callable[[], bool] = lambda: False) -> None:
         try:
-            self.remove(self._keeper.settle(too_late))
+            self.remove(self._fallback.settle(too_late))
         except Uncopied as error:
             self.remove(error.tags)
             raise
@@ -266,7 +272,7 @@ class DeadQueue:
                     got += 1
                     yield self._arrived.popleft()
         finally:
-            with suppress(LinkError, Refused):
+            with suppress(BrokerError, Refused):
                 lane.ask(
                     lambda callback: connection.cancel(lane.channel, tag, lambda: callback(_DONE))
                 )
@@ -278,7 +284,9 @@ class DeadQueue:
             idle = self._link.time_limit(_IDLE_SECONDS)
             self._lane.until(lambda idle=idle: self._arrived or self._gone or idle())  # type: ignore[misc]
             if self._gone:
-                raise LinkError(Trouble(Kind.LOST, f"queue {self.name!r} was deleted meanwhile"))
+                raise BrokerError(
+                    ConnectionFailure(Cause.LOST, f"queue {self.name!r} was deleted meanwhile")
+                )
             if self._arrived:
                 break
             ready, _ = self._declared()
@@ -286,7 +294,9 @@ class DeadQueue:
                 return False
             if silent():
                 why = f"queue {self.name!r} sends none of its {ready:,} messages; does it allow "
-                raise LinkError(Trouble(Kind.LOST, f"{why}a single consumer, and has one?"))
+                raise BrokerError(
+                    ConnectionFailure(Cause.LOST, f"{why}a single consumer, and has one?")
+                )
         return True
 
     def _pause(self) -> None:
@@ -311,7 +321,7 @@ class DeadQueue:
             )
         if why:
             text = f"queue {self.name!r} is not looked at: {why}; name another dead_letter.queue"
-            raise LinkError(Trouble(Kind.REFUSED, text, at_declaration=True))
+            raise BrokerError(ConnectionFailure(Cause.REFUSED, text, at_declaration=True))
 
     def _declared(self) -> tuple[int, int]:
         """How many messages wait, and how many consume them."""
@@ -324,9 +334,9 @@ class DeadQueue:
     def _on_gone(self, _frame: Any) -> None:
         self._gone = True
 
-    def _error(self, refused: Refused) -> LinkError:
+    def _error(self, refused: Refused) -> BrokerError:
         why = f"queue {self.name!r}: {refused}"
-        return LinkError(Trouble(Kind.REFUSED, why, at_declaration=True))
+        return BrokerError(ConnectionFailure(Cause.REFUSED, why, at_declaration=True))
 
 
 class _Done:
@@ -336,13 +346,13 @@ class _Done:
 _DONE = _Done()
 
 
-def declared(lane: Lane, queue: str) -> tuple[int, int]:
+def declared(lane: BlockingChannel, queue: str) -> tuple[int, int]:
     """How many messages wait in the queue, and how many consume it. Raises Refused."""
     answer = lane.ask(lane.channel.queue_declare, queue, passive=True)
     return answer.message_count, answer.consumer_count
 
 
-def _shape(link: Link, name: str, kind: str) -> Shape | None:
+def _shape(link: BlockingConnection, name: str, kind: str) -> Shape | None:
     """What the queue is like; None where the broker does not let us ask."""
     steps = topology.look_at(name, kind)
     step, lane = next(steps), link.lane()

@@ -20,7 +20,7 @@ from logfan.amqp import connection as wire
 from logfan.amqp import topology
 from logfan.amqp.confirms import Confirms
 from logfan.amqp.declaration import Declaring
-from logfan.amqp.failures import Kind, Trouble, broker_version, parameters, trouble_of
+from logfan.amqp.failures import Cause, ConnectionFailure, broker_version, failure_of, parameters
 from logfan.amqp.queue_kinds import QUORUM, Shape
 from logfan.amqp_properties import EncodedProperties
 from logfan.config.amqp_url import address_of
@@ -205,7 +205,7 @@ class DeadLetters:
         self._unneeded_ticks += 1
         if self._unneeded_ticks >= _UNNEEDED_TICKS and self._connection.is_open:
             why = "closed, as the consumer has no connection"
-            self._lose(Trouble(Kind.LOST, why), close=True)
+            self._lose(ConnectionFailure(Cause.LOST, why), close=True)
 
     def _count(self) -> None:
         """Ask how many letters wait. Where the queue is gone this closes the channel, and it is
@@ -280,7 +280,8 @@ class DeadLetters:
     def _on_return(self) -> None:
         # Which of them it was does not matter: a queue that is gone took those before along.
         self._lose(
-            Trouble(Kind.LOST, f"queue {self.queue!r} is gone; it is declared anew"), close=True
+            ConnectionFailure(Cause.LOST, f"queue {self.queue!r} is gone; it is declared anew"),
+            close=True,
         )
 
     # The connection
@@ -303,7 +304,7 @@ class DeadLetters:
                 instance=self._settings.instance,
             )  # fmt: skip
         except (Faults, OSError, ValueError) as error:
-            self._lose(Trouble(Kind.UNREACHABLE, str(error)))
+            self._lose(ConnectionFailure(Cause.UNREACHABLE, str(error)))
             return
         wanted.client_properties["connection_name"] += " dead letters"
         wanted.blocked_connection_timeout = _BLOCKED_SECONDS
@@ -325,16 +326,19 @@ class DeadLetters:
             version=broker_version(connection),
         )  # fmt: skip
         Declaring(
-            connection, steps, on_done=self._on_declared, on_unfit=partial(self._unfit, connection)
+            connection,
+            steps,
+            on_done=self._on_declared,
+            on_mismatch=partial(self._unfit, connection),
         ).begin()
 
-    def _unfit(self, connection: Any, unfit: topology.Unfit) -> None:
+    def _unfit(self, connection: Any, mismatch: topology.TopologyMismatch) -> None:
         """The queue is no place for letters. Records may still go back to the daemon's own queue;
         after a while the queue is looked at again."""
         if connection is not self._connection:
             return
-        self._shape = unfit.shape or self._shape
-        self._barred = line_of(unfit)
+        self._shape = mismatch.shape or self._shape
+        self._barred = line_of(mismatch)
         self._tell(f"dead letters cannot be sent: {self._barred}")
         self._fail_all(self._barred)
         if connection.is_open:
@@ -343,7 +347,7 @@ class DeadLetters:
 
     def _look_again(self, connection: Any) -> None:
         if connection is self._connection:
-            self._lose(Trouble(Kind.LOST, self._barred), close=True)
+            self._lose(ConnectionFailure(Cause.LOST, self._barred), close=True)
 
     def _on_declared(self, channel: Any, declared: topology.Declared) -> None:
         if channel.connection is not self._connection:
@@ -380,7 +384,7 @@ class DeadLetters:
             if error.reply_code == topology.NOT_FOUND:
                 why = f"queue {self.queue!r} is gone; it is declared anew"
             if not (error.reply_code in _OF_A_LETTER and self._suspects(why)):
-                self._lose(Trouble(Kind.LOST, why), close=True)
+                self._lose(ConnectionFailure(Cause.LOST, why), close=True)
 
     def _on_connection_end(self, connection: Any, error: BaseException | None) -> None:
         if connection in self._open:
@@ -390,7 +394,7 @@ class DeadLetters:
             return
         if connection is not self._connection:
             return  # closed on purpose, after a trouble that was told
-        trouble = trouble_of(error, self._address, was_open=self._was_open)
+        trouble = failure_of(error, self._address, was_open=self._was_open)
         if not (
             isinstance(error, exceptions.ConnectionClosedByBroker)
             and error.reply_code in _OF_A_LETTER
@@ -410,9 +414,9 @@ class DeadLetters:
             self._leave(close=True)
         return bool(suspects)
 
-    def _lose(self, trouble: Trouble, *, close: bool = False) -> None:
+    def _lose(self, trouble: ConnectionFailure, *, close: bool = False) -> None:
         """One way back: whoever waits is told, and the next connection is tried after a while."""
-        if self._waiting or self._confirms or trouble.kind is Kind.REFUSED:
+        if self._waiting or self._confirms or trouble.kind is Cause.REFUSED:
             self._tell(f"dead letters cannot be sent: {trouble.why}")
         self._fail_all(trouble.why)
         self._leave(close=close)

@@ -6,8 +6,8 @@ without anybody here seeing it, drops what was looked at too often. A copy begin
 
 from collections.abc import Callable
 
-from logfan.amqp.blocking import Link, LinkError, Refused
-from logfan.amqp.failures import Kind, Trouble
+from logfan.amqp.blocking import BlockingConnection, BrokerError, Refused
+from logfan.amqp.failures import Cause, ConnectionFailure
 from logfan.amqp.publisher import Window
 from logfan.amqp_properties import EncodedProperties
 from logfan.dead_letters.letter import Letter
@@ -20,7 +20,7 @@ _ROUTES = ("CC", "BCC")
 class Keeper:
     """Copies letters into their own queue. The originals are the caller's to acknowledge."""
 
-    def __init__(self, link: Link, queue: str) -> None:
+    def __init__(self, link: BlockingConnection, queue: str) -> None:
         self.copied = 0
         """How many copies the broker confirmed."""
         self.spent = 0
@@ -75,13 +75,13 @@ class Keeper:
         return Uncopied(self._queue, why, tags or [])
 
 
-class Uncopied(LinkError):
+class Uncopied(BrokerError):
     """A letter could not be copied; `tags` are of those that were."""
 
     def __init__(self, queue: str, why: str, tags: list[int]) -> None:
         super().__init__(
-            Trouble(
-                Kind.REFUSED,
+            ConnectionFailure(
+                Cause.REFUSED,
                 f"queue {queue!r} is not looked at any further: each look counts as a failed "
                 f"delivery, and fresh copies of its letters cannot be made ({why}); where a "
                 "delivery limit is in force further looks may lose letters: make room or give "

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import closing
 
-from logfan.amqp.blocking import Interrupted, Link, LinkError, Refused
-from logfan.amqp.failures import Kind, Trouble
+from logfan.amqp.blocking import BlockingConnection, BrokerError, Interrupted, Refused
+from logfan.amqp.failures import Cause, ConnectionFailure
 from logfan.amqp.publisher import Window
 from logfan.amqp_properties import EncodedProperties
 from logfan.dead_letters import header_overflow
@@ -27,7 +27,7 @@ class Replay:
 
     def __init__(
         self,
-        link: Link,
+        link: BlockingConnection,
         dead: DeadQueue,
         *,
         queue: str,
@@ -128,10 +128,10 @@ class Replay:
             self._accepted = []
         if self._window.returned:
             why = f"queue {self._queue!r} is gone: the broker gave letters back"
-            raise LinkError(Trouble(Kind.LOST, why))
+            raise BrokerError(ConnectionFailure(Cause.LOST, why))
         if self._window.rejected:
             why = f"the broker took some letters not into queue {self._queue!r}; is it full?"
-            raise LinkError(Trouble(Kind.LOST, why))
+            raise BrokerError(ConnectionFailure(Cause.LOST, why))
 
     def _on_confirmed(self, found: Found) -> None:
         # A return comes before its own confirm but names no message: from then on none is trusted.
@@ -146,9 +146,9 @@ class Replay:
         except Refused as refused:
             if refused.code == _NOT_FOUND:
                 why = f"queue {self._queue!r} does not exist; start the daemon, it makes it"
-                raise LinkError(Trouble(Kind.UNREACHABLE, why)) from None
+                raise BrokerError(ConnectionFailure(Cause.UNREACHABLE, why)) from None
             raise self._error(refused) from None
 
-    def _error(self, refused: Refused) -> LinkError:
+    def _error(self, refused: Refused) -> BrokerError:
         why = f"queue {self._queue!r}: {refused}"
-        return LinkError(Trouble(Kind.REFUSED, why, at_declaration=True))
+        return BrokerError(ConnectionFailure(Cause.REFUSED, why, at_declaration=True))

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from logfan.amqp.failures import Trouble
+from logfan.amqp.failures import ConnectionFailure
 from logfan.amqp.reconnect import Patience
 from logfan.config.loader import Prepared, SinkSpec
 from logfan.dead_letters.publisher import DeadLetters
@@ -12,7 +12,7 @@ from logfan.pipeline.consumer import Consumer
 from logfan.pipeline.worker import Limits, SinkWorker
 from logfan.runtime.backoff import Backoff
 from logfan.runtime.clock import SYSTEM_CLOCK, Clock
-from logfan.telemetry.metrics import Numbers
+from logfan.telemetry.metrics import Stats
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +30,10 @@ class Pipeline:
     def __init__(
         self,
         prepared: Prepared,
-        numbers: Numbers,
+        stats: Stats,
         *,
         on_subscribed: Callable[[], None],
-        on_end: Callable[[Trouble], None],
+        on_end: Callable[[ConnectionFailure], None],
         on_fault: Callable[[], None],
         patience: Patience | None = None,
         clock: Clock = SYSTEM_CLOCK,
@@ -44,24 +44,24 @@ class Pipeline:
         self._on_fault = on_fault
         self._handed_back: int | None = None
         self.consumer = Consumer(
-            settings=prepared.settings, numbers=numbers.consumer, clock=clock,
+            settings=prepared.settings, stats=stats.consumer, clock=clock,
             on_subscribed=partial(self._subscribed, on_subscribed), on_end=on_end,
             on_fault=on_fault, patience=patience,
         )  # fmt: skip
         enabled = prepared.settings.dead_letter.enabled
         self.dead_letters = (
             DeadLetters(
-                prepared.settings, on_fault, is_connected=lambda: numbers.consumer.connected,
-                on_count=numbers.consumer.note_dead_letters,
+                prepared.settings, on_fault, is_connected=lambda: stats.consumer.connected,
+                on_count=stats.consumer.note_dead_letters,
             ) if enabled else None
         )  # fmt: skip
         self.workers: Sequence[SinkWorker] = [
-            self._worker(spec, sink_number, prepared, numbers)
+            self._worker(spec, sink_number, prepared, stats)
             for sink_number, spec in _numbered(prepared.sinks)
         ]
 
     def _worker(
-        self, spec: SinkSpec, sink_number: int | None, prepared: Prepared, numbers: Numbers
+        self, spec: SinkSpec, sink_number: int | None, prepared: Prepared, stats: Stats
     ) -> SinkWorker:
         rabbitmq, batch, retry = (
             prepared.settings.rabbitmq,
@@ -80,8 +80,8 @@ class Pipeline:
                 waiting_bytes=rabbitmq.max_in_flight_bytes if optional else None,
             ),
             backoff=Backoff(retry.initial, retry.max, jitter=retry.jitter),
-            numbers=numbers.sinks[spec.name],
-            settled=None if sink_number is None else partial(self.consumer.settle, sink_number),
+            stats=stats.sinks[spec.name],
+            completed=None if sink_number is None else partial(self.consumer.complete, sink_number),
             keep=None if sink_number is None else partial(self.consumer.keep, sink_number),
             send=None if self.dead_letters is None else self.dead_letters.send,
             max_ratio=prepared.settings.dead_letter.max_ratio,
@@ -125,7 +125,7 @@ class Pipeline:
         deadline = self._clock.monotonic() + seconds
         self.consumer.stop_consuming()
         for worker in self.workers:
-            worker.hurry()
+            worker.retry_now()
         wait(self.consumer.drained.wait, deadline)
         for worker in self.workers:
             worker.stop()

@@ -21,7 +21,7 @@ class Reading(Protocol):
         """Read again."""
 
 
-class Brake:
+class BackpressureGate:
     """Holds the reading of one subscription after the other."""
 
     def __init__(self, most_bytes: int) -> None:

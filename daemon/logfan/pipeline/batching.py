@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from logfan.api import Record
-from logfan.pipeline.in_flight import Verdict
+from logfan.pipeline.in_flight import Rejection
 
 DELIVERY_COUNT = "x-delivery-count"
 _SPARE = 4
@@ -18,12 +18,12 @@ _LIVES = 1
 
 
 @dataclass(slots=True)
-class Arrival:
+class NewBatch:
     """Records that came one after the other and have the same way to go."""
 
     sink: str = ""
     """The one sink they are for; empty: all."""
-    verdict: Verdict | None = None
+    rejection: Rejection | None = None
     records: list[Record] = field(default_factory=list)
     last_tag: int = 0
     """Of the last record; those before it have the tags before it."""
@@ -31,12 +31,12 @@ class Arrival:
     """Bytes of all bodies."""
 
 
-class Intake:
+class BatchBuilder:
     """What was delivered and is not dispatched yet."""
 
     def __init__(self) -> None:
-        self._plain = Arrival()
-        self._arrivals = [self._plain]
+        self._plain = NewBatch()
+        self._new_batches = [self._plain]
         self.size = 0
         """Bytes of all bodies."""
         self.messages = 0
@@ -63,28 +63,34 @@ class Intake:
         plain.last_tag = last_tag
         plain.size += size
 
-    def _begin(self) -> Arrival:
+    def _begin(self) -> NewBatch:
         """One between was turned away: the tags of an arrival follow one another."""
-        self._plain = Arrival()
-        self._arrivals.append(self._plain)
+        self._plain = NewBatch()
+        self._new_batches.append(self._plain)
         return self._plain
 
     def add_apart(
-        self, record: Record, tag: int, size: int, *, sink: str = "", verdict: Verdict | None = None
+        self,
+        record: Record,
+        tag: int,
+        size: int,
+        *,
+        sink: str = "",
+        rejection: Rejection | None = None,
     ) -> None:
         """A message with a way of its own; the order is kept."""
         self.size += size
         self.messages += 1
-        self._plain = Arrival()
-        self._arrivals += [Arrival(sink, verdict, [record], tag, size), self._plain]
+        self._plain = NewBatch()
+        self._new_batches += [NewBatch(sink, rejection, [record], tag, size), self._plain]
 
-    def take(self) -> list[Arrival]:
+    def take(self) -> list[NewBatch]:
         """All of it, in order; nothing is left."""
-        arrivals = [arrival for arrival in self._arrivals if arrival.records]
-        self._plain = Arrival()
-        self._arrivals = [self._plain]
+        new_batches = [new_batch for new_batch in self._new_batches if new_batch.records]
+        self._plain = NewBatch()
+        self._new_batches = [self._plain]
         self.size = self.messages = 0
-        return arrivals
+        return new_batches
 
 
 def delivery_count(record: Record) -> int:
@@ -93,12 +99,12 @@ def delivery_count(record: Record) -> int:
     return count if isinstance(count, int) else 0
 
 
-def worn_out(count: int, limit: int | None) -> Verdict | None:
+def delivery_limit_reached(count: int, limit: int | None) -> Rejection | None:
     """The verdict on a message that was delivered `count` times before from a queue that drops it
     after `limit` returns; None while it has lives left."""
     if limit is None or count < max(1, limit - _LIVES):
         return None
-    return Verdict(
+    return Rejection(
         f"delivered {count} times before without an end; its queue drops a message after "
         f"{limit} returns"
     )

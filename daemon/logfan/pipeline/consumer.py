@@ -1,7 +1,7 @@
 """The I/O thread: keeps one subscription alive, and comes back from every trouble.
 
 One thread owns connection, channel and ledger; everything that comes from another thread crosses
-by `add_callback_threadsafe`. What becomes of a message on it stands in `road.py`.
+by `add_callback_threadsafe`. What becomes of a message on it stands in `dispatcher.py`.
 """
 
 import logging
@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pika.adapters.select_connection import IOLoop
 
 from logfan.amqp import connection
-from logfan.amqp.binding import Binding, Look
-from logfan.amqp.failures import Kind, Trouble, parameters, trouble_of
+from logfan.amqp.binding import Binding, QueueStatus
+from logfan.amqp.failures import Cause, ConnectionFailure, failure_of, parameters
 from logfan.amqp.queue_kinds import QUORUM
 from logfan.amqp.reconnect import Patience, Reconnect
 from logfan.amqp.replies import INTERNAL_ERROR
@@ -20,13 +20,13 @@ from logfan.amqp.subscription import Subscription
 from logfan.amqp.topology import Declared
 from logfan.config.settings import Settings
 from logfan.faults import Faults
-from logfan.pipeline.dispatcher import Road
+from logfan.pipeline.dispatcher import Dispatcher
 from logfan.pipeline.in_flight import Batch
 from logfan.pipeline.progress import ENDS
 from logfan.pipeline.worker import SinkWorker
 from logfan.runtime.clock import SYSTEM_CLOCK, Clock
 from logfan.runtime.threads import OwnThread
-from logfan.telemetry.metrics import ConsumerNumbers
+from logfan.telemetry.metrics import ConsumerStats
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +45,9 @@ class Consumer:
         self,
         *,
         settings: Settings,
-        numbers: ConsumerNumbers,
+        stats: ConsumerStats,
         on_subscribed: Callable[[], None],
-        on_end: Callable[[Trouble], None],
+        on_end: Callable[[ConnectionFailure], None],
         on_fault: Callable[[], None] = lambda: None,
         patience: Patience | None = None,
         clock: Clock = SYSTEM_CLOCK,
@@ -60,7 +60,7 @@ class Consumer:
         self._patience = patience or Patience.at_start(settings.rabbitmq.startup)
         self._failures = 0
         """Attempts before the first subscription that came to nothing."""
-        self._numbers = numbers
+        self._stats = stats
         self._keeps_letters = settings.dead_letter.enabled
         self._tell_subscribed = on_subscribed
         self._tell_end = on_end
@@ -92,7 +92,7 @@ class Consumer:
         """It has declared, and consumes once each required sink has opened once."""
         self._waiting_turns = 0
         self._workers: Sequence[SinkWorker] = ()
-        self._road = self._built(())
+        self._dispatcher = self._built(())
         self._thread = OwnThread("consumer", self._run, on_fault)
 
     # What other threads call
@@ -100,20 +100,20 @@ class Consumer:
     def start(self, workers: Sequence[SinkWorker]) -> None:
         """Start the thread; it connects first, as often as that takes."""
         self._workers = workers
-        self._road = self._built(workers)
+        self._dispatcher = self._built(workers)
         self._thread.start()
 
-    def settle(self, sink: int, batches: Sequence[Batch]) -> None:
+    def complete(self, sink: int, batches: Sequence[Batch]) -> None:
         """Required sink number `sink` has these batches durably. Called by its worker."""
-        self._road.settle(sink, batches)
+        self._dispatcher.complete(sink, batches)
 
     def look_at_sinks(self) -> None:
         """A sink has opened for the first time. Called by its worker."""
         self._ioloop.add_callback_threadsafe(self._consume_once_sinks_have_opened)
 
     def keep(self, sink: int, batch: Batch, places: Sequence[int]) -> Sequence[Batch]:
-        """See `Road.keep`. Called by the sink's worker."""
-        return self._road.keep(sink, batch, places)
+        """See `Dispatcher.keep`. Called by the sink's worker."""
+        return self._dispatcher.keep(sink, batch, places)
 
     def stop_consuming(self) -> None:
         """No new deliveries; `drained` is set once those under way are acknowledged."""
@@ -136,7 +136,7 @@ class Consumer:
     @property
     def consuming(self) -> bool:
         """Whether deliveries can arrive now."""
-        return self._numbers.consuming
+        return self._stats.consuming
 
     @property
     def trouble(self) -> str:
@@ -151,24 +151,24 @@ class Consumer:
             self._connect()
             self._ioloop.start()
         finally:
-            self._numbers.connected = self._numbers.consuming = False
+            self._stats.connected = self._stats.consuming = False
             self.drained.set()
             self._ioloop.close()
 
     def _turn(self) -> None:
         self.turned_at = self._clock.monotonic()
         self._ioloop.call_later(_TURN_SECONDS, self._turn)
-        self._road.turn(self.turned_at)
+        self._dispatcher.turn(self.turned_at)
         if self._waiting is not None:
             self._wait_for_sinks()
 
-    def _built(self, workers: Sequence[SinkWorker]) -> Road:
+    def _built(self, workers: Sequence[SinkWorker]) -> Dispatcher:
         def say(words: str) -> None:
             self.state = words
             log.warning("%s", words)
 
-        return Road(
-            settings=self._settings, numbers=self._numbers, clock=self._clock, workers=workers,
+        return Dispatcher(
+            settings=self._settings, stats=self._stats, clock=self._clock, workers=workers,
             soon=self._soon, cross=self._ioloop.add_callback_threadsafe, say=say,
             drained=self.drained.set,
         )  # fmt: skip
@@ -188,7 +188,7 @@ class Consumer:
         try:
             urls = rabbitmq.read_urls()
         except Faults as faults:
-            self._came_to_nothing(Trouble(Kind.UNREACHABLE, str(faults)))
+            self._came_to_nothing(ConnectionFailure(Cause.UNREACHABLE, str(faults)))
             return
         self._ways = len(urls)
         url = self._reconnect.next_url(urls)
@@ -200,8 +200,8 @@ class Consumer:
                 instance=self._settings.instance,
             )
         except (OSError, ValueError) as error:
-            self._numbers.connections_failed += 1
-            self._came_to_nothing(trouble_of(error, "rabbitmq.tls", was_open=False))
+            self._stats.connections_failed += 1
+            self._came_to_nothing(failure_of(error, "rabbitmq.tls", was_open=False))
             return
         self._subscription = Subscription(
             ioloop=self._ioloop,
@@ -209,20 +209,20 @@ class Consumer:
             parameters=wanted,
             exchange=self._settings.exchange,
             queue=self._settings.queue,
-            prefetch=self._road.prefetch,
+            prefetch=self._dispatcher.prefetch,
             known=self._declared,
             fast=rabbitmq.fast_path,
             binding=self._binding,
             events=self,
-            receiver=self._road,
+            receiver=self._dispatcher,
         )
         self.state = f"connecting to {self._subscription.address}"
 
     def on_connected(self, subscription: Subscription) -> None:
         """See `subscription.Events`."""
         self._reconnect.connected()
-        self._numbers.connected = True
-        self._numbers.connections_opened += 1
+        self._stats.connected = True
+        self._stats.connections_opened += 1
         self.state = f"connected to {subscription.address}, subscribing"
 
     def on_declared(self, subscription: Subscription, declared: Declared) -> None:
@@ -268,15 +268,15 @@ class Consumer:
                     "nothing can be kept of what is about to be dropped; set it to true",
                     declared.queue, declared.delivery_limit,
                 )  # fmt: skip
-        self._road.begin(subscription, declared)
+        self._dispatcher.begin(subscription, declared)
         self._words = f"consuming queue {declared.queue} at {subscription.address}"
         self.state = self._unbound or self._words
         log.info("%s", self.state)
         self._tell_subscribed()
 
-    def on_look(self, look: Look) -> None:
+    def on_look(self, look: QueueStatus) -> None:
         """See `subscription.Events`."""
-        self._numbers.queue_ready = look.messages
+        self._stats.queue_ready = look.messages
         if self._emptying:
             self._look_whether_empty(look)
         if look.messages is None and not self.consuming and self._subscription is not None:
@@ -285,7 +285,7 @@ class Consumer:
                 self._subscription.lose("the queue is gone; it is declared anew")
             return
         if look.rebound:
-            self._numbers.rebound += 1
+            self._stats.rebound += 1
             log.warning("%s", look.rebound)
         if look.remark:
             log.warning("%s", look.remark)
@@ -297,13 +297,13 @@ class Consumer:
 
     def on_no_looks(self, why: str) -> None:
         """See `subscription.Events`."""
-        self._binding, self._numbers.queue_ready = None, None
+        self._binding, self._stats.queue_ready = None, None
         log.warning(
             "no second channel (%s): messages waiting are not counted, and a binding that goes is "
             "made again at the next connection only; allow 2 channels a connection", why,
         )  # fmt: skip
 
-    def on_trouble(self, subscription: Subscription, trouble: Trouble) -> None:
+    def on_failure(self, subscription: Subscription, trouble: ConnectionFailure) -> None:
         """See `subscription.Events`. The generation ends; the broker delivers its rest again."""
         if subscription is not self._subscription:
             return
@@ -311,20 +311,20 @@ class Consumer:
         if trouble.channels and subscription.wants_second_channel:
             self.on_no_looks(trouble.why)
         self._lose()
-        if trouble.kind is Kind.LOST:
-            self._numbers.connections_lost += 1
+        if trouble.kind is Cause.LOST:
+            self._stats.connections_lost += 1
         else:
-            self._numbers.connections_failed += 1
+            self._stats.connections_failed += 1
         self._reconnect.ended(self._clock.monotonic(), vain=ends > 1)
         self._came_to_nothing(trouble, subscription)
 
-    def _look_for_progress(self, subscription: Subscription, trouble: Trouble) -> int:
+    def _look_for_progress(self, subscription: Subscription, trouble: ConnectionFailure) -> int:
         """How often subscriptions ended so in a row, with nothing acknowledged in between."""
-        road = self._road
-        timeout, held = trouble.timeout, road.held_seconds
+        dispatcher = self._dispatcher
+        timeout, held = trouble.timeout, dispatcher.held_seconds
         if timeout is None and trouble.cancelled and held >= _LEAST_TIMEOUT_SECONDS:
             timeout = held  # it waited no longer than that
-        if timeout is not None and road.note_timeout(timeout):
+        if timeout is not None and dispatcher.note_timeout(timeout):
             log.warning(
                 "the broker waits %.0f s for an acknowledgement (its consumer_timeout), less than "
                 "rabbitmq.acknowledgement_timeout says: from now on a window is handed back after "
@@ -333,10 +333,10 @@ class Consumer:
             )  # fmt: skip
         if subscription.channel is None:
             return 0  # never subscribed: nothing was written
-        undeliverable, alone = trouble.code == INTERNAL_ERROR, road.prefetch == 1
-        ends = road.note_end((trouble.kind, trouble.code), telling=undeliverable)
+        undeliverable, alone = trouble.code == INTERNAL_ERROR, dispatcher.prefetch == 1
+        ends = dispatcher.note_end((trouble.kind, trouble.code), telling=undeliverable)
         if ends >= ENDS:
-            self._tell_no_progress(ends, road.head(), is_head=undeliverable and alone)
+            self._tell_no_progress(ends, dispatcher.head(), is_head=undeliverable and alone)
         return ends
 
     def _tell_no_progress(self, ends: int, head: str, *, is_head: bool) -> None:
@@ -359,7 +359,9 @@ class Consumer:
             "loses all that waits; and have its publisher use strings", queue, ends,
         )  # fmt: skip
 
-    def _came_to_nothing(self, trouble: Trouble, subscription: Subscription | None = None) -> None:
+    def _came_to_nothing(
+        self, trouble: ConnectionFailure, subscription: Subscription | None = None
+    ) -> None:
         """The end of an attempt, or of a subscription: another one, or the end."""
         self._failures += 1
         may_end = self._began is None or trouble.is_final
@@ -369,15 +371,15 @@ class Consumer:
         self._back_off(trouble)
 
     def _lose(self, *, requeue: bool = False) -> None:
-        left = self._road.end(requeue=requeue)
-        self._numbers.connected = False
+        left = self._dispatcher.end(requeue=requeue)
+        self._stats.connected = False
         self._unbound = ""
         self._waiting = None
         if self._stopping:
             self.handed_back += left
         self._subscription = None
 
-    def _back_off(self, trouble: Trouble) -> None:
+    def _back_off(self, trouble: ConnectionFailure) -> None:
         if self._stopping or self._closing:
             return
         delay = self._reconnect.delay(trouble)
@@ -385,7 +387,7 @@ class Consumer:
         log.warning("%s", self.state)
         self._ioloop.call_later(delay, self._connect)
 
-    def _end(self, trouble: Trouble, subscription: Subscription | None) -> None:
+    def _end(self, trouble: ConnectionFailure, subscription: Subscription | None) -> None:
         self.state = trouble.why
         self._closing = True
         self._thread.may_end()
@@ -416,20 +418,20 @@ class Consumer:
                 self.state = "consuming the backlog of a queue that goes with its last consumer"
                 log.info("stopping: %s", self.state)
                 return
-        self._road.stop()
+        self._dispatcher.stop()
 
     def _goes_with_us(self) -> bool:
         """Whether the queue is deleted once it has no consumer."""
         shape = self._declared.shape if self._declared is not None else None
         return shape is not None and shape.auto_delete
 
-    def _look_whether_empty(self, look: Look) -> None:
+    def _look_whether_empty(self, look: QueueStatus) -> None:
         """Stopping: nothing is in the queue any more, twice in a row while we consume."""
         is_empty = look.messages is None or (look.messages == 0 and self.consuming)
         self._emptying = self._emptying - 1 if is_empty else _SURELY_EMPTY
         if not self._emptying:
             self.state = "draining"
-            self._road.stop()
+            self._dispatcher.stop()
 
     def _finish(self) -> None:
         self._closing = self._stopping = True

@@ -18,16 +18,22 @@ from logfan.amqp.subscription import Subscription
 from logfan.amqp.topology import Declared
 from logfan.api import Record
 from logfan.config.settings import Settings
-from logfan.pipeline.backpressure import Brake
-from logfan.pipeline.batching import Arrival, Intake, Window, delivery_count, worn_out
-from logfan.pipeline.in_flight import Ack, Batch, Ledger
+from logfan.pipeline.backpressure import BackpressureGate
+from logfan.pipeline.batching import (
+    BatchBuilder,
+    NewBatch,
+    Window,
+    delivery_count,
+    delivery_limit_reached,
+)
+from logfan.pipeline.in_flight import Ack, Batch, InFlightTracker
 from logfan.pipeline.progress import ENDS, Progress
-from logfan.pipeline.read_coalescing import Pace
-from logfan.pipeline.redelivery import Signpost
+from logfan.pipeline.read_coalescing import ReadCoalescing
+from logfan.pipeline.redelivery import RedeliveryRouter
 from logfan.pipeline.worker import SinkWorker
 from logfan.runtime.clock import Clock
 from logfan.runtime.foreign_text import line_of
-from logfan.telemetry.metrics import ConsumerNumbers
+from logfan.telemetry.metrics import ConsumerStats
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +58,14 @@ class _Pause(Enum):
 _CLOSED = (_Pause.FULL, _Pause.OUTAGE)
 
 
-class Road:
-    """From the delivery to the acknowledgement. Used on the I/O thread alone, but for `settle`."""
+class Dispatcher:
+    """From the delivery to the acknowledgement. Only `complete` is called on other threads."""
 
     def __init__(
         self,
         *,
         settings: Settings,
-        numbers: ConsumerNumbers,
+        stats: ConsumerStats,
         clock: Clock,
         workers: Sequence[SinkWorker],
         soon: Callable[[Callable[[], None]], None],
@@ -71,26 +77,26 @@ class Road:
         what it is doing, in words; `drained` is called after `stop` once nothing is left."""
         rabbitmq = settings.rabbitmq
         self._settings = settings
-        self._numbers = numbers
+        self._stats = stats
         self._clock = clock
         self._soon, self._cross, self._say, self._tell_drained = soon, cross, say, drained
-        self._pace = Pace(clock.monotonic())
+        self._coalescing = ReadCoalescing(clock.monotonic())
         self._workers = workers
         required = [worker for worker in workers if worker.required]
         self._routes: dict[str, tuple[SinkWorker, Sequence[int]]]
         self._routes = {worker.name: (worker, ()) for worker in workers}
         self._routes |= {worker.name: (worker, (n,)) for n, worker in enumerate(required)}
-        self._signpost = Signpost(
+        self._router = RedeliveryRouter(
             [*self._routes],
-            keeper=next((worker.name for worker in (*required, *workers)), ""),
+            fallback=next((worker.name for worker in (*required, *workers)), ""),
             dead_letters=settings.dead_letter.enabled,
             limit_is_named=settings.queue.delivery_limit is not None,
         )
-        self._ledger = ledger = Ledger(len(required))
-        numbers.oldest = lambda: ledger.oldest_held
-        self._intake = Intake()
+        self._tracker = tracker = InFlightTracker(len(required))
+        stats.oldest = lambda: tracker.oldest_held
+        self._builder = BatchBuilder()
         self._window = Window(rabbitmq.prefetch, rabbitmq.max_in_flight_bytes)
-        self._brake = Brake(rabbitmq.max_in_flight_bytes)
+        self._gate = BackpressureGate(rabbitmq.max_in_flight_bytes)
         self.read_bytes = rabbitmq.max_in_flight_bytes // 8
         """See `Receiver`: the brake must see the budget fill before it is full."""
         self._hold_seconds = rabbitmq.acknowledgement_timeout * _HOLD_SHARE
@@ -120,23 +126,23 @@ class Road:
         self._delivery_limit = declared.delivery_limit
         self._subscription = subscription
         self._channel = subscription.channel
-        self._subscribed = self._numbers.consuming = True
+        self._subscribed = self._stats.consuming = True
         if self._stopping:
             subscription.cancel(partial(self._cancelled, subscription))
 
     def turn(self, now: float) -> None:
         """Once a second; `now` is monotonic."""
-        self._acked_before = self._acked_before[1], self._numbers.acked
-        oldest = self._ledger.oldest
+        self._acked_before = self._acked_before[1], self._stats.acked
+        oldest = self._tracker.oldest
         if oldest is not None and now - oldest > self._hold_seconds:
             self._hold(now - oldest)
         elif self._pause is not None:
             self._resume_where_possible()
         elif self._subscribed:
             self._resize()
-        if self._ledger.aside:
+        if self._tracker.aside:
             self._look_at_aside(now)
-        self._look_at_brake()
+        self._look_at_gate()
 
     def note_timeout(self, seconds: float) -> bool:
         """The broker waits no longer than this for an acknowledgement. True where that is news."""
@@ -148,7 +154,7 @@ class Road:
         """The subscription is about to end for this cause. Returns how often that was so without an
         acknowledgement in between; too often, and the next one gets one message at a time.
         `telling`: see `Progress`; it is so wherever messages are held."""
-        held = self._ledger.messages + self._intake.messages
+        held = self._tracker.messages + self._builder.messages
         # What was acknowledged just now may have reached nobody any more.
         ends = self._progress.ended(cause, acked=self._acked_before[0], telling=telling or held > 0)
         if ends >= ENDS:
@@ -158,12 +164,12 @@ class Road:
     @property
     def held_seconds(self) -> float:
         """How long the oldest message is held."""
-        oldest = self._ledger.oldest
+        oldest = self._tracker.oldest
         return 0.0 if oldest is None else self._clock.monotonic() - oldest
 
     def head(self) -> str:
         """The oldest message that is held, in words; empty without one."""
-        record = self._ledger.first
+        record = self._tracker.first
         if record is None:
             return ""
         name = f", message id {line_of(record.message_id, 100)}" if record.message_id else ""
@@ -173,22 +179,22 @@ class Road:
             f"{line_of(record.routing_key, 100)!r}{name}"
         )
 
-    def settle(self, sink: int, batches: Sequence[Batch]) -> None:
+    def complete(self, sink: int, batches: Sequence[Batch]) -> None:
         """Required sink number `sink` has these batches durably. Called by its worker."""
-        done = [self._ledger.settle(batch, sink) for batch in batches]
+        done = [self._tracker.complete(batch, sink) for batch in batches]
         if any(done) and not self._crossing:
             self._crossing = True
-            self._cross(self._take_settled)
+            self._cross(self._take_completed)
 
     def keep(self, sink: int, batch: Batch, places: Sequence[int]) -> Sequence[Batch]:
-        """Required sink number `sink` cannot be rid of these records: see `Ledger`. Called by its
-        worker, before it settles the batch."""
-        return self._ledger.keep(batch, places, sink)
+        """Required sink number `sink` cannot be rid of these records: see `InFlightTracker`. Called
+        by its worker, before it completes the batch."""
+        return self._tracker.keep(batch, places, sink)
 
     def stop(self) -> None:
         """No new deliveries; `drained` is called once those under way are acknowledged."""
         self._stopping = True
-        self._look_at_brake()
+        self._look_at_gate()
         if self._subscription is not None and self._pause is None:
             self._subscription.cancel(partial(self._cancelled, self._subscription))
         else:
@@ -198,22 +204,22 @@ class Road:
         """The channel is given up: the generation ends. With `requeue` what is left is handed back
         in so many words, where the channel still can. Returns how many were not acknowledged."""
         if requeue and self._subscription is not None and self._subscription.channel.is_open:
-            self._take_settled()
+            self._take_completed()
             return self._leave(self._hand_window_back(at_end=True))
-        numbers, left = self._numbers, self._ledger.messages
-        for unseen in self._intake.take():
-            numbers.received_messages += len(unseen.records)
-            numbers.received_bytes += unseen.size
+        stats, left = self._stats, self._tracker.messages
+        for unseen in self._builder.take():
+            stats.received_messages += len(unseen.records)
+            stats.received_bytes += unseen.size
             left += len(unseen.records)
-        self._ledger.abandon()
-        numbers.abandoned += left
+        self._tracker.abandon()
+        stats.abandoned += left
         return self._leave(left)
 
     def _leave(self, left: int) -> int:
         self._subscription = self._channel = self._pause = None
         self._short = False
-        self._subscribed = self._numbers.consuming = False
-        self._numbers.in_flight_bytes = 0
+        self._subscribed = self._stats.consuming = False
+        self._stats.in_flight_bytes = 0
         self._check_drained()
         return left
 
@@ -227,18 +233,18 @@ class Road:
         """Messages that came together, none of them with a way of its own."""
         if channel is not self._channel:
             return  # a channel that is being left: its tags mean nothing any more
-        intake = self._intake
-        held = self._ledger.size + intake.size
+        builder = self._builder
+        held = self._tracker.size + builder.size
         if self._pause in _CLOSED or not self._window.has_room_for_all(held, run.size):
             for tag, record in enumerate(run.records, run.last_tag - len(run.records) + 1):
                 if self._has_room(record.size):
-                    self._begin_intake()
-                    intake.add(record, tag, record.size)
+                    self._begin_batch()
+                    builder.add(record, tag, record.size)
                 else:
                     self._turn_away(tag, record.size)
             return
-        self._begin_intake()
-        intake.add_run(run.records, run.last_tag, run.size)
+        self._begin_batch()
+        builder.add_run(run.records, run.last_tag, run.size)
 
     def deliver(
         self,
@@ -255,11 +261,11 @@ class Road:
         if not self._has_room(size) and not self._is_on_its_last_life(record):
             self._turn_away(tag, size)
             return
-        self._begin_intake()
+        self._begin_batch()
         if method.redelivered or not method.exchange:
-            self._take_in_apart(record, method, size)
+            self._route_apart(record, method, size)
         else:
-            self._intake.add(record, tag, size)
+            self._builder.add(record, tag, size)
 
     def _has_room(self, size: int) -> bool:
         """Whether a message may be taken in."""
@@ -268,89 +274,91 @@ class Road:
     def _held(self) -> int:
         """Bytes that are held; none where only what waits for its dead letter is, as a message as
         large as the budget would wait for that."""
-        ledger, intake = self._ledger, self._intake
-        return ledger.size + intake.size if ledger.open_messages or intake.messages else 0
+        tracker, builder = self._tracker, self._builder
+        return tracker.size + builder.size if tracker.open_messages or builder.messages else 0
 
     def _is_on_its_last_life(self, record: Record) -> bool:
         """Whether the queue may drop it once it is returned: then it is kept, whatever the room."""
         return (
             record.redelivered
-            and worn_out(delivery_count(record), self._delivery_limit) is not None
+            and delivery_limit_reached(delivery_count(record), self._delivery_limit) is not None
         )
 
-    def _begin_intake(self) -> None:
-        if not self._intake.messages:
+    def _begin_batch(self) -> None:
+        if not self._builder.messages:
             self._arrived_at = self._clock.time()
             self._soon(self._end_read)
 
-    def _take_in_apart(self, record: Record, method: spec.Basic.Deliver, size: int) -> None:
+    def _route_apart(self, record: Record, method: spec.Basic.Deliver, size: int) -> None:
         """One that came before, or that was published to the queue itself."""
         if method.redelivered:
-            self._numbers.redelivered += 1
-            self._numbers.note_delivery_count(delivery_count(record))
-        way = self._signpost.way(
+            self._stats.redelivered += 1
+            self._stats.note_delivery_count(delivery_count(record))
+        route = self._router.route(
             record, redelivered=method.redelivered, delivery_limit=self._delivery_limit
         )
         tag = method.delivery_tag
-        if way.is_common:
-            self._intake.add(way.record, tag, size)
+        if route.is_common:
+            self._builder.add(route.record, tag, size)
         else:
-            self._intake.add_apart(way.record, tag, size, sink=way.sink, verdict=way.verdict)
+            self._builder.add_apart(
+                route.record, tag, size, sink=route.sink, rejection=route.rejection
+            )
 
     def _end_read(self) -> None:
         """All of a read is taken in: off it goes; and where much is coming, more may gather."""
-        messages, size = self._intake.messages, self._intake.size
+        messages, size = self._builder.messages, self._builder.size
         self._dispatch()
-        self._look_at_brake()
+        self._look_at_gate()
         # Half of the window may gather; the other half keeps the broker and the sinks at work.
-        room = 0 if self._stopping else self._window.prefetch // 2 - self._ledger.messages
-        seconds = self._pace.wait(self._clock.monotonic(), messages, size, room=room)
+        room = 0 if self._stopping else self._window.prefetch // 2 - self._tracker.messages
+        seconds = self._coalescing.wait(self._clock.monotonic(), messages, size, room=room)
         if seconds and self._subscription is not None:
             self._subscription.rest(seconds)
 
     def _dispatch(self) -> None:
         """What this turn read becomes one batch, for the ledger and for every sink."""
-        for arrival in self._intake.take():
-            self._open(arrival)
+        for new_batch in self._builder.take():
+            self._open(new_batch)
 
-    def _open(self, arrival: Arrival) -> None:
-        records, numbers = tuple(arrival.records), self._numbers
-        numbers.received_messages += len(records)
-        numbers.received_bytes += arrival.size
-        workers, owed = self._workers, None
-        if arrival.sink:
-            worker, owed = self._routes[arrival.sink]
+    def _open(self, new_batch: NewBatch) -> None:
+        records, stats = tuple(new_batch.records), self._stats
+        stats.received_messages += len(records)
+        stats.received_bytes += new_batch.size
+        workers, pending = self._workers, None
+        if new_batch.sink:
+            worker, pending = self._routes[new_batch.sink]
             workers = (worker,)
-        batch = self._ledger.open(
-            records, arrival.last_tag, arrival.size, self._clock.monotonic(), owed
+        batch = self._tracker.open(
+            records, new_batch.last_tag, new_batch.size, self._clock.monotonic(), pending
         )
-        batch.verdict = arrival.verdict
-        numbers.in_flight_bytes = self._ledger.size
+        batch.rejection = new_batch.rejection
+        stats.in_flight_bytes = self._tracker.size
         for worker in workers:
             worker.submit(batch)
-        if not batch.owed:
+        if not batch.pending:
             self._acknowledge()
 
     # Acknowledgements out
 
-    def _take_settled(self) -> None:
+    def _take_completed(self) -> None:
         # Cleared before the ledger is looked at: who settles after that schedules the next call.
         self._crossing = False
         self._acknowledge()
 
     def _acknowledge(self) -> None:
-        ack = self._ledger.advance()
+        ack = self._tracker.advance()
         if ack is not None and self._subscription is not None:
             if ack.singles:
                 self._acknowledge_around(ack)
             else:
                 self._subscription.ack(ack.tag)
-            self._numbers.acked += ack.messages
-            self._numbers.in_flight_bytes = self._ledger.size
+            self._stats.acked += ack.messages
+            self._stats.in_flight_bytes = self._tracker.size
             now = self._clock.monotonic()
             for batch in ack.batches:
-                self._numbers.delivery_seconds.observe(now - batch.opened_at, len(batch.records))
-            self._look_at_brake()
+                self._stats.delivery_seconds.observe(now - batch.opened_at, len(batch.records))
+            self._look_at_gate()
         if self._pause in (_Pause.FULL, _Pause.RESIZE):
             self._resume_where_possible()
         self._check_drained()
@@ -367,14 +375,14 @@ class Road:
     def _look_at_aside(self, now: float) -> None:
         """What waits for its dead letter is not for the broker to take back with a closed channel:
         its sink hears that it is late, and in the end it alone is handed back."""
-        for one in self._ledger.aside:
+        for one in self._tracker.aside:
             age = now - one.opened_at
             one.late = age > self._hold_seconds
             if age > self._hold_seconds * _LATEST and self._subscription is not None:
                 self._subscription.requeue_one(one.last_tag)
-                self._ledger.give_up(one)
-                self._numbers.requeued += 1
-                self._numbers.in_flight_bytes = self._ledger.size
+                self._tracker.give_up(one)
+                self._stats.requeued += 1
+                self._stats.in_flight_bytes = self._tracker.size
                 log.warning(
                     "a refused message of %d bytes was handed back to the broker: its dead letter "
                     "could not be sent for %.0f s, and the broker waits for %.0f s (%s)",
@@ -383,19 +391,19 @@ class Road:
                 )  # fmt: skip
         self._check_drained()
 
-    def _look_at_brake(self) -> None:
-        ledger = self._ledger
-        held = 0 if self._stopping or self._pause else ledger.size  # those need answers
-        held = max(0, held - ledger.aside_size)
-        self._brake.look(held, self._clock.monotonic(), self._subscription)
+    def _look_at_gate(self) -> None:
+        tracker = self._tracker
+        held = 0 if self._stopping or self._pause else tracker.size  # those need answers
+        held = max(0, held - tracker.aside_size)
+        self._gate.look(held, self._clock.monotonic(), self._subscription)
 
     # Pauses: no consumer for a while, on a channel that stays
 
     def _turn_away(self, tag: int, size: int) -> None:
         """No room: unsubscribe, and hand back what was on its way to us."""
         if self._pause not in _CLOSED:
-            held = self._ledger.size + self._intake.size
-            messages = self._ledger.messages + self._intake.messages
+            held = self._tracker.size + self._builder.size
+            messages = self._tracker.messages + self._builder.messages
             self._window.shrink(messages + 1, held + size)
             self._unfit_size = 0
             self._begin_pause(
@@ -407,9 +415,9 @@ class Road:
         if size > self._unfit_size:
             self._unfit_size = size
             self._window.fit(size)
-        self._numbers.received_messages += 1
-        self._numbers.received_bytes += size
-        self._numbers.requeued += 1
+        self._stats.received_messages += 1
+        self._stats.received_bytes += size
+        self._stats.requeued += 1
         if self._subscription is not None:
             self._subscription.requeue_one(tag)
 
@@ -441,8 +449,8 @@ class Road:
         """All of it; but what waits for its dead letter, which is no trouble of a sink, stays here
         unless this is the end: to go back costs it one of its lives on a quorum queue."""
         self._dispatch()
-        ledger = self._ledger
-        count = ledger.messages if at_end else ledger.open_messages
+        tracker = self._tracker
+        count = tracker.messages if at_end else tracker.open_messages
         if self._subscription is None or not count:
             return 0
         if (
@@ -451,20 +459,20 @@ class Road:
             >= ENDS
         ):
             self._window.limit(_FEW)
-        if count == ledger.messages:
-            self._subscription.requeue(ledger.last_tag)
+        if count == tracker.messages:
+            self._subscription.requeue(tracker.last_tag)
         else:
-            for tag in ledger.open_tags:
+            for tag in tracker.open_tags:
                 self._subscription.requeue_one(tag)
-        self._numbers.requeued += ledger.abandon(but_aside=not at_end)
-        self._numbers.in_flight_bytes = ledger.size
+        self._stats.requeued += tracker.abandon(but_aside=not at_end)
+        self._stats.in_flight_bytes = tracker.size
         log.warning("%d messages were handed back to the broker", count)
         return count
 
     def _cancelled(self, subscription: Subscription) -> None:
         if subscription is not self._subscription:
             return
-        self._subscribed = self._numbers.consuming = False
+        self._subscribed = self._stats.consuming = False
         if self._pause is _Pause.OUTAGE:
             self._hand_window_back()
         elif self._pause is not None:
@@ -474,7 +482,7 @@ class Road:
 
     def _check_drained(self) -> None:
         if self._stopping and not (
-            self._subscribed or self._intake.messages or self._ledger.messages
+            self._subscribed or self._builder.messages or self._tracker.messages
         ):
             self._tell_drained()
 
@@ -489,10 +497,10 @@ class Road:
             and self._window.has_room(self._held(), self._unfit_size)
         ):
             return
-        if self._pause is _Pause.RESIZE and self._ledger.open_messages:
+        if self._pause is _Pause.RESIZE and self._tracker.open_messages:
             return
         # What is in flight does not count against the prefetch of a consumer that comes later.
-        held = self._ledger.messages
+        held = self._tracker.messages
         if held >= self._window.prefetch:
             return
         self._pause, self._short = None, held > 0
@@ -508,9 +516,9 @@ class Road:
 
     def _resize(self) -> None:
         """Once a second: a prefetch that was cut for large messages grows when they are small."""
-        numbers, (messages, size) = self._numbers, self._received_before
-        self._received_before = numbers.received_messages, numbers.received_bytes
-        received = numbers.received_messages - messages
-        short = self._short and not self._ledger.aside
-        if self._window.grow(received, numbers.received_bytes - size) or short:
+        stats, (messages, size) = self._stats, self._received_before
+        self._received_before = stats.received_messages, stats.received_bytes
+        received = stats.received_messages - messages
+        short = self._short and not self._tracker.aside
+        if self._window.grow(received, stats.received_bytes - size) or short:
             self._begin_pause(_Pause.RESIZE, "")

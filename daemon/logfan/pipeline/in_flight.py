@@ -1,6 +1,6 @@
 """Open batches to the highest contiguous tag: what may be acknowledged, and no more. Pure.
 
-The consumer's I/O thread alone calls the ledger, but for `settle`, which each sink's own thread
+The consumer's I/O thread alone calls the ledger, but for `complete`, which each sink's own thread
 calls for itself, and `keep`; beside that the workers only look at a batch's records and marks,
 and a scrape at `oldest_held`.
 
@@ -18,7 +18,7 @@ from logfan.api import Record
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Rejection:
     """Records that are refused before any sink is asked."""
 
     reason: str
@@ -30,7 +30,15 @@ class Batch:
     """What one read of the socket delivered: the unit that sinks settle and the ledger counts."""
 
     __slots__ = (
-        "abandoned", "kept", "last_tag", "late", "opened_at", "owed", "records", "size", "verdict"
+        "abandoned",
+        "kept",
+        "last_tag",
+        "late",
+        "opened_at",
+        "pending",
+        "records",
+        "rejection",
+        "size"
     )  # fmt: skip
 
     def __init__(
@@ -39,7 +47,7 @@ class Batch:
         last_tag: int,
         size: int,
         opened_at: float,
-        owed: Iterable[int],
+        pending: Iterable[int],
     ) -> None:
         self.records = records
         self.last_tag = last_tag
@@ -48,10 +56,10 @@ class Batch:
         """Bytes of all bodies."""
         self.opened_at = opened_at
         """When it was received, on the monotonic clock, in seconds."""
-        self.owed = {*owed}
+        self.pending = {*pending}
         """The numbers of the required sinks that have not settled it yet. Each takes out its own,
         in one step that no other thread sees a half of."""
-        self.verdict: Verdict | None = None
+        self.rejection: Rejection | None = None
         """Where nobody shall be offered its records: why they are dead-lettered at once."""
         self.abandoned = False
         """True once its channel is gone: the broker delivers it again, so nobody needs it now."""
@@ -77,7 +85,7 @@ class Ack:
         return sum(len(batch.records) for batch in self.batches)
 
 
-class Ledger:
+class InFlightTracker:
     """The open batches of the live subscription, in the order of their tags."""
 
     def __init__(self, required_sinks: int) -> None:
@@ -99,27 +107,27 @@ class Ledger:
         last_tag: int,
         size: int,
         now: float,
-        owed: Iterable[int] | None = None,
+        pending: Iterable[int] | None = None,
     ) -> Batch:
-        """Enter what was just delivered. `owed`: the numbers of the required sinks that it is for;
-        without it, it is for all. Tags rise; a tag out of order is a ValueError."""
+        """Enter what was just delivered. `pending`: the numbers of the required sinks that it is
+        for; without it, it is for all. Tags rise; a tag out of order is a ValueError."""
         if self._open and last_tag <= self._open[-1].last_tag:
             raise ValueError(f"delivery tag {last_tag} after {self._open[-1].last_tag}")
-        batch = Batch(records, last_tag, size, now, self._everyone if owed is None else owed)
+        batch = Batch(records, last_tag, size, now, self._everyone if pending is None else pending)
         self._open.append(batch)
         self.messages += len(records)
         self.size += size
         return batch
 
-    def settle(self, batch: Batch, sink: int) -> bool:
+    def complete(self, batch: Batch, sink: int) -> bool:
         """Required sink number `sink` has the batch durably. True where no other owes it any more,
         so that `advance` may find something: of those that settle it at once, the last is told so.
 
         A settlement names its batch and no tag: one that was abandoned is not in the ledger any
         more, so a settlement that comes late moves nothing of the next generation.
         """
-        batch.owed.discard(sink)
-        return not batch.owed
+        batch.pending.discard(sink)
+        return not batch.pending
 
     def keep(self, batch: Batch, places: Sequence[int], sink: int) -> Sequence[Batch]:
         """Required sink number `sink` refused the records at these places, and cannot be rid of
@@ -132,8 +140,8 @@ class Ledger:
                 record = batch.records[place]
                 if place not in kept:
                     kept[place] = Batch((record,), first + place, record.size, batch.opened_at, ())
-                kept[place].owed.add(sink)
-                kept[place].verdict = batch.verdict
+                kept[place].pending.add(sink)
+                kept[place].rejection = batch.rejection
                 kept[place].abandoned = batch.abandoned
             return [kept[place] for place in places]
 
@@ -143,7 +151,7 @@ class Ledger:
         if self._uneven:
             return self._advance_around()
         done: list[Batch] = []
-        while self._open and not self._open[0].owed:
+        while self._open and not self._open[0].pending:
             batch = self._open.popleft()
             self.messages -= len(batch.records)
             self.size -= batch.size
@@ -155,10 +163,10 @@ class Ledger:
         done: list[Batch] = []
         singles: list[int] = []
         tag = 0
-        while self._open and not self._open[0].owed:
+        while self._open and not self._open[0].pending:
             batch = self._open.popleft()
             tag = self._pass_by(batch, tag, singles, done)
-        for one in [one for one in self._aside.values() if not one.owed]:
+        for one in [one for one in self._aside.values() if not one.pending]:
             self._drop(one)
             singles.append(one.last_tag)
             done.append(one)
@@ -168,7 +176,7 @@ class Ledger:
 
     def _pass_by(self, batch: Batch, tag: int, singles: list[int], done: list[Batch]) -> int:
         """Acknowledge all of a batch but what is kept of it. Returns how far in one go."""
-        kept = {place: one for place, one in (batch.kept or {}).items() if one.owed}
+        kept = {place: one for place, one in (batch.kept or {}).items() if one.pending}
         first = batch.last_tag - len(batch.records) + 1
         taken: list[Record] = []
         for place, record in enumerate(batch.records):

@@ -138,7 +138,7 @@ class Recovery:
         self.refused += entries
         self._together = 0
 
-    def buried(self, entries: Sequence[Entry]) -> None:
+    def dead_lettered(self, entries: Sequence[Entry]) -> None:
         """These are in the dead-letter queue, or were abandoned on the way there."""
         gone = set(entries)
         self.refused = [entry for entry in self.refused if entry not in gone]

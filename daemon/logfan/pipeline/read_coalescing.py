@@ -18,7 +18,7 @@ LEAST_ROOM = 100
 _LOOK_SECONDS = 0.01
 
 
-class Pace:
+class ReadCoalescing:
     """Counts what comes, and says how long to wait."""
 
     def __init__(self, now: float) -> None:

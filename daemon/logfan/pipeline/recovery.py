@@ -13,9 +13,9 @@ from logfan.dead_letters.letter import Refusal
 from logfan.pipeline.in_flight import Batch
 from logfan.pipeline.poison import Entry, Recovery, Refusals
 from logfan.pipeline.set_aside import Aside, Send, Sending
-from logfan.pipeline.sink_runner import Failure, News, SinkHandle, counted
+from logfan.pipeline.sink_runner import Failure, News, SinkRunner, counted
 from logfan.runtime.clock import Clock
-from logfan.telemetry.metrics import SinkNumbers
+from logfan.telemetry.metrics import SinkStats
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +27,14 @@ _POLLS = 10
 Keep = Callable[[Batch, Sequence[int]], Sequence[Batch]]
 
 
-class Rescue:
+class SinkRecovery:
     """One sink's. Used on the sink's thread alone."""
 
     def __init__(
         self,
         *,
-        handle: SinkHandle,
-        numbers: SinkNumbers,
+        runner: SinkRunner,
+        stats: SinkStats,
         max_records: int,
         max_bytes: int,
         send: Send | None,
@@ -47,8 +47,8 @@ class Rescue:
         """`arrived` gives what came for the sink meanwhile, `finish` takes batches that are done,
         `keep` makes batches of their own of records whose dead letters cannot be sent.
         `send` None: nothing is refused, but offered without end."""
-        self._handle = handle
-        self._numbers = numbers
+        self._runner = runner
+        self._stats = stats
         self._max_records, self._max_bytes = max_records, max_bytes
         self._send = send
         self._max_ratio = max_ratio
@@ -58,8 +58,8 @@ class Rescue:
         self._keep = keep
         self._clock = clock
         self.aside = Aside(
-            handle=handle, numbers=numbers, send=self._send_letters,
-            taken=lambda _entry: self.took(1), buried=self._count_buried,
+            runner=runner, stats=stats, send=self._send_letters,
+            taken=lambda _entry: self.took(1), dead_lettered=self._count_buried,
             done=lambda entries: finish([entry.batch for entry in entries]), clock=clock,
         )  # fmt: skip
         """What could not be dead-lettered."""
@@ -68,14 +68,14 @@ class Rescue:
 
     def took(self, count: int) -> None:
         """The sink has so many more records durably."""
-        self._numbers.written += count
+        self._stats.written += count
         self._refusals.taken(count)
 
     def open(self) -> None:
         """Open the sink, once; where that fails, wait."""
-        failure = self._handle.offer(())
+        failure = self._runner.offer(())
         if failure is not None:
-            self._handle.back_off(failure.why, traceback=failure.traceback)
+            self._runner.back_off(failure.why, traceback=failure.traceback)
 
     def run(
         self, offered: Sequence[Entry], failure: Failure | None, others: Sequence[Entry]
@@ -90,19 +90,19 @@ class Rescue:
         self._enter(recovery, [*offered, *others])
         if failure is not None:
             self._learn(recovery, offered, failure)
-        while not self._handle.quitting:
-            self._bury(recovery)
+        while not self._runner.quitting:
+            self._dead_letter(recovery)
             if recovery.wants_company:
                 self._enter(recovery, self._arrived())
             offer = recovery.offer()
             self._finish_done(recovery)
             if not offer:
-                if self._handle.health.trouble is not None:
+                if self._runner.health.trouble is not None:
                     # What it was about was handed back meanwhile. Nothing comes for a sink that
                     # is down, so nothing but `open` can tell that it is up.
-                    self._handle.opened = False
+                    self._runner.opened = False
                 return
-            outcome = self._handle.offer([entry.record for entry in offer])
+            outcome = self._runner.offer([entry.record for entry in offer])
             if outcome is None:
                 recovery.taken(offer)
                 self.took(len(offer))
@@ -113,9 +113,9 @@ class Rescue:
     def _enter(self, recovery: Recovery, entries: Sequence[Entry]) -> None:
         self._left.update(entry.batch for entry in entries)
         recovery.extend(entries)
-        condemned = [entry for entry in entries if entry.batch.verdict is not None]
+        condemned = [entry for entry in entries if entry.batch.rejection is not None]
         for entry in condemned:
-            entry.reason = entry.batch.verdict.reason if entry.batch.verdict is not None else ""
+            entry.reason = entry.batch.rejection.reason if entry.batch.rejection is not None else ""
             entry.first_failed_at = self._clock.time()
         recovery.refuse(condemned)
 
@@ -135,40 +135,40 @@ class Rescue:
             why += "; dead_letter.enabled is false, so they are offered again"
         elif refused and self._refusals.refused(len(refused)):
             recovery.refuse(refused)
-            self._handle.succeeded()
+            self._runner.succeeded()
             return
         elif refused:
-            self._numbers.paused = True
+            self._stats.paused = True
             why = (
                 f"paused, as it refuses more than dead_letter.max_ratio ({self._max_ratio:g}) of "
                 f"the last 1,000 records; the first of {len(refused)}: {refused[0].reason}"
             )
-        self._handle.back_off(
+        self._runner.back_off(
             why, traceback=failure.traceback, quick=recovery.is_alive and not refused
         )
 
-    def _bury(self, recovery: Recovery) -> None:
+    def _dead_letter(self, recovery: Recovery) -> None:
         """Publish what is refused. What cannot be published stands aside, and all else goes on."""
         gone = [entry for entry in recovery.refused if entry.batch.abandoned]
-        recovery.buried(gone)
+        recovery.dead_lettered(gone)
         entries = recovery.refused
         if not entries or self._send is None:
             return
         if self.aside.trouble is not None:
             self.aside.join(self._put_aside(entries))
-            recovery.buried(entries)
+            recovery.dead_lettered(entries)
             self._finish_done(recovery)
             return
         sending = self._send_letters(entries, False, False)
         for _ in range(_POLLS):
-            if self._handle.quitting or sending.wait(_POLL_SECONDS):
+            if self._runner.quitting or sending.wait(_POLL_SECONDS):
                 break
         else:
             self.aside.add_under_way(self._put_aside(entries), sending)
-            recovery.buried(entries)
+            recovery.dead_lettered(entries)
             self._finish_done(recovery)
             return
-        if self._handle.quitting:
+        if self._runner.quitting:
             return
         failures = sending.failures
         there = [entry for index, entry in enumerate(entries) if index not in failures]
@@ -177,9 +177,9 @@ class Rescue:
         failed = [entries[index] for index in failures]
         if failed:
             self.aside.add(self._put_aside(failed), [*failures.values()])
-        recovery.buried(entries)
-        if self._handle.opened:
-            self._handle.succeeded()
+        recovery.dead_lettered(entries)
+        if self._runner.opened:
+            self._runner.succeeded()
         self._finish_done(recovery)
 
     def _put_aside(self, entries: Sequence[Entry]) -> Sequence[Entry]:
@@ -194,13 +194,13 @@ class Rescue:
         return [replace(entry, batch=own[entry]) for entry in entries]
 
     def _count_buried(self, entries: Sequence[Entry]) -> None:
-        self._numbers.rejected += len(entries)
-        self._numbers.dead_lettered += len(entries)
+        self._stats.rejected += len(entries)
+        self._stats.dead_lettered += len(entries)
         reason = entries[0].reason
         if self._news.is_news(reason, self._clock.monotonic()):
             log.warning(
                 "sink %s: %s refused and dead-lettered (the first: %s)",
-                self._handle.name, counted(len(entries), "record"), reason,
+                self._runner.name, counted(len(entries), "record"), reason,
             )  # fmt: skip
 
     def _send_letters(self, entries: Sequence[Entry], alone: bool, renew: bool) -> Sending:
@@ -210,10 +210,10 @@ class Rescue:
         return self._send([replace(one, alone=alone, renew=renew) for one in refusals])
 
     def _refusal(self, entry: Entry) -> Refusal:
-        verdict = entry.batch.verdict
+        rejection = entry.batch.rejection
         return Refusal(
             record=entry.record,
-            sink=(verdict.sink if verdict is not None else "") or self._handle.name,
+            sink=(rejection.sink if rejection is not None else "") or self._runner.name,
             reason=entry.reason,
             attempts=entry.attempts,
             first_failed_at=entry.first_failed_at,

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from logfan.api import Record
 from logfan.dead_letters import header_overflow, letter
-from logfan.pipeline.batching import delivery_count, worn_out
-from logfan.pipeline.in_flight import Verdict
+from logfan.pipeline.batching import delivery_count, delivery_limit_reached
+from logfan.pipeline.in_flight import Rejection
 from logfan.runtime.foreign_text import cut
 
 log = logging.getLogger(__name__)
@@ -20,55 +20,55 @@ _EARLY_COUNT = 2
 """So many returns are worth a warning: limits of 3 are in use."""
 
 
-class Way(NamedTuple):
+class Route(NamedTuple):
     """The record, which may be another than before, and where it goes."""
 
     record: Record
     sink: str = ""
     """The one sink it is for; empty: all."""
-    verdict: Verdict | None = None
+    rejection: Rejection | None = None
     """Why it is a dead letter, where it is one."""
 
     @property
     def is_common(self) -> bool:
         """Whether it goes where all others go."""
-        return not self.sink and self.verdict is None
+        return not self.sink and self.rejection is None
 
 
-class Signpost:
+class RedeliveryRouter:
     """Knows the sinks, and whether there are dead letters."""
 
     def __init__(
-        self, sinks: Sequence[str], *, keeper: str, dead_letters: bool, limit_is_named: bool
+        self, sinks: Sequence[str], *, fallback: str, dead_letters: bool, limit_is_named: bool
     ) -> None:
-        """`sinks`: their names; `keeper`: which of them keeps a letter that is for none of them.
+        """`sinks`: their names; `fallback`: which of them keeps a letter that is for none of them.
         `limit_is_named`: the operator has told which delivery limit is in force."""
         self._sinks = sinks
-        self._keeper = keeper
+        self._fallback = fallback
         self._dead_letters = dead_letters
         self._tell_from = None if limit_is_named else _EARLY_COUNT
 
-    def way(self, record: Record, *, redelivered: bool, delivery_limit: int | None) -> Way:
+    def route(self, record: Record, *, redelivered: bool, delivery_limit: int | None) -> Route:
         """Of one message. `delivery_limit`: after so many returns its queue drops it."""
         replayed = letter.replayed(header_overflow.whole(record))
-        verdict = None
+        rejection = None
         count = delivery_count(record) if redelivered else 0
         if redelivered and self._dead_letters:
-            verdict = worn_out(count, delivery_limit)
-        if count and verdict is None:
+            rejection = delivery_limit_reached(count, delivery_limit)
+        if count and rejection is None:
             self._tell_rising(count, delivery_limit)
-        if verdict is not None:
-            log.warning("a message was %s; it goes to the dead letters", verdict.reason)
+        if rejection is not None:
+            log.warning("a message was %s; it goes to the dead letters", rejection.reason)
         if replayed is None:
-            return Way(record, verdict=verdict)
+            return Route(record, rejection=rejection)
         sink, restored = replayed
         if sink in self._sinks:
-            return Way(restored, sink, verdict)
+            return Route(restored, sink, rejection)
         reason = f"no sink is called {cut(sink, 100)!r} (a dead letter that was replayed)"
         if not self._dead_letters:
             log.warning("%s, and dead_letter.enabled is false: it goes to all sinks", reason)
-            return Way(restored)
-        return Way(restored, self._keeper, Verdict(reason, sink))
+            return Route(restored)
+        return Route(restored, self._fallback, Rejection(reason, sink))
 
     def _tell_rising(self, count: int, limit: int | None) -> None:
         """Early, and then at growing counts: a policy's limit may be near, and does not show."""

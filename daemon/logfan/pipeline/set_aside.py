@@ -13,11 +13,11 @@ from typing import Protocol
 
 from logfan.dead_letters.letter import Refusal, Unsent
 from logfan.pipeline.poison import Entry
-from logfan.pipeline.sink_runner import News, SinkHandle, counted
+from logfan.pipeline.sink_runner import News, SinkRunner, counted
 from logfan.runtime.backoff import Backoff
 from logfan.runtime.clock import Clock
 from logfan.runtime.foreign_text import cut, line_of
-from logfan.telemetry.metrics import SinkNumbers
+from logfan.telemetry.metrics import SinkStats
 from logfan.telemetry.sink_health import duration
 
 log = logging.getLogger(__name__)
@@ -62,20 +62,20 @@ class Aside:
     def __init__(
         self,
         *,
-        handle: SinkHandle,
-        numbers: SinkNumbers,
+        runner: SinkRunner,
+        stats: SinkStats,
         send: Callable[[Sequence[Entry], bool, bool], Sending],
         taken: Callable[[Entry], None],
-        buried: Callable[[Sequence[Entry]], None],
+        dead_lettered: Callable[[Sequence[Entry]], None],
         done: Callable[[Sequence[Entry]], None],
         clock: Clock,
     ) -> None:
         """`send` sends letters: each alone, or to the daemon's own queue, where the second or the
-        third argument says so. `taken`, `buried` and `done` hear of an entry that the sink took
-        after all, of those that are dead-lettered, and of those that nobody need care for."""
-        self._handle = handle
-        self._numbers = numbers
-        self._send, self._taken, self._buried, self._done = send, taken, buried, done
+        third argument says so. `taken`, `dead_lettered` and `done` hear of an entry that the sink
+        took after all, of those that are dead-lettered, and of those that are done."""
+        self._runner = runner
+        self._stats = stats
+        self._send, self._taken, self._buried, self._done = send, taken, dead_lettered, done
         self._clock = clock
         self._kept: list[_Kept] = []
         self._under_way: tuple[Sending, list[_Kept]] | None = None
@@ -90,7 +90,7 @@ class Aside:
     @property
     def trouble(self) -> str | None:
         """Why no dead letters can be sent; None while they can."""
-        return None if self._handle.health.letters is None else self._words()
+        return None if self._runner.health.letters is None else self._words()
 
     def _words(self) -> str:
         # Any thread asks through the sink's health.
@@ -114,7 +114,7 @@ class Aside:
         """Letters cannot be sent now, as `trouble` says: these wait with the others."""
         self._kept += [_Kept(entry) for entry in entries]
 
-    def hurry(self) -> None:
+    def retry_now(self) -> None:
         """The process is to end: letters are sent again within a second."""
         self._due = min(self._due, self._clock.monotonic() + _HURRY_SECONDS)
 
@@ -149,11 +149,11 @@ class Aside:
 
     def _offer(self, one: _Kept, offers: Backoff) -> None:
         """The sink may take it by now; else its letter is tried once more, alone."""
-        if one.entry.batch.verdict is not None:  # which no sink shall be offered
+        if one.entry.batch.rejection is not None:  # which no sink shall be offered
             one.due = self._clock.monotonic() + offers.next()
             self._submit([one], alone=True)
             return
-        outcome = self._handle.offer([one.entry.record])
+        outcome = self._runner.offer([one.entry.record])
         one.due = self._clock.monotonic() + offers.next()
         if outcome is None:
             self._taken(one.entry)
@@ -172,9 +172,9 @@ class Aside:
         """What came of their letters. True where some are on their way again."""
         live = {index: one for index, one in enumerate(kept) if one in self._kept}
         there = [one for index, one in live.items() if index not in failures]
-        buried = [one for one in there if not one.renewed]
-        if buried:
-            self._buried([one.entry for one in buried])
+        dead_lettered = [one for one in there if not one.renewed]
+        if dead_lettered:
+            self._buried([one.entry for one in dead_lettered])
         self._forget(there)
         general: list[_Kept] = []
         why = ""
@@ -202,23 +202,23 @@ class Aside:
         delay = self._again.next()
         self._due = now + delay
         self._why = why
-        health = self._handle.health
+        health = self._runner.health
         health.letters = (now if health.letters is None else health.letters[0]), self._words
-        self._numbers.retries += 1
+        self._stats.retries += 1
         if self._news.is_news(why, now):
             log.warning(
                 "sink %s: %s; sent again in %.2g s; they stay unacknowledged, and all others go on",
-                self._handle.name, self.trouble, delay,
+                self._runner.name, self.trouble, delay,
             )  # fmt: skip
 
     def _is_up(self) -> None:
-        health = self._handle.health
+        health = self._runner.health
         if health.letters is None:
             return
         seconds = self._clock.monotonic() - health.letters[0]
         health.letters = None
         log.info(
-            "sink %s: dead letters can be sent again, after %s", self._handle.name,
+            "sink %s: dead letters can be sent again, after %s", self._runner.name,
             duration(seconds),
         )  # fmt: skip
         self._again.reset()
@@ -229,8 +229,8 @@ class Aside:
         if one.offers is None:
             one.offers = Backoff(*_OFFER_SECONDS, jitter=False)
             one.due = self._clock.monotonic() + one.offers.next()
-        self._numbers.retries += 1
-        record, name = one.entry.record, self._handle.name
+        self._stats.retries += 1
+        record, name = one.entry.record, self._runner.name
         log.warning(
             "sink %s: the message with id %r (%d bytes) is refused (%s), and the broker does not "
             "take its dead letter: %s; it stays unacknowledged and is offered again in %.0f s, all "

@@ -10,7 +10,7 @@ from logfan.api import Record, RecordsRejected, Sink, SinkUnavailable
 from logfan.runtime.backoff import Backoff
 from logfan.runtime.clock import Clock
 from logfan.runtime.foreign_text import describe, line_of, traceback_of
-from logfan.telemetry.metrics import SinkNumbers
+from logfan.telemetry.metrics import SinkStats
 from logfan.telemetry.sink_health import HANGS_AFTER_SECONDS, Health, duration
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Failure:
     """Empty where the sink named its trouble itself."""
 
 
-class SinkHandle:
+class SinkRunner:
     """A sink, and when it is tried again. Used on the sink's thread; others read `health` and set
     `wake` and `quitting`."""
 
@@ -44,7 +44,7 @@ class SinkHandle:
         *,
         sink: Sink,
         backoff: Backoff,
-        numbers: SinkNumbers,
+        stats: SinkStats,
         held: Callable[[], int],
         clock: Clock,
         on_opened: Callable[[], None] = lambda: None,
@@ -52,7 +52,7 @@ class SinkHandle:
         """`held` tells how many messages wait for the sink, for the log; `on_opened` is called
         once, when `has_opened` is set."""
         self.name = sink.name
-        self.health = numbers.health = Health(clock.monotonic())
+        self.health = stats.health = Health(clock.monotonic())
         self.opened = False
         """False where `open` must be called before the next write."""
         self.has_opened = False
@@ -63,7 +63,7 @@ class SinkHandle:
         """Set to cut the present back-off short."""
         self._sink = sink
         self._backoff = backoff
-        self._numbers = numbers
+        self._stats = stats
         self._held = held
         self._clock = clock
         self._ever_opened = False
@@ -98,7 +98,7 @@ class SinkHandle:
             health.failed(f"had not returned for {duration(now - started)}", started, now)
         health.busy_since = None
         if records:
-            self._numbers.write_seconds.observe(now - started)
+            self._stats.write_seconds.observe(now - started)
         if reasons:
             return Failure(f"{counted(len(reasons), 'record')} refused", reasons=reasons)
         self.succeeded()
@@ -131,7 +131,7 @@ class SinkHandle:
         now, attempts = self._clock.monotonic(), self._backoff.attempts
         why, seconds = health.trouble, health.down_seconds(now)
         health.trouble = None
-        self._numbers.paused = False
+        self._stats.paused = False
         if attempts or now - self._called_at >= HANGS_AFTER_SECONDS:
             after = counted(attempts, "attempt") if attempts else why
             log.info(
@@ -145,7 +145,7 @@ class SinkHandle:
 
         `traceback`: shown the first time. `quick`: the sink is alive, so that it need not
         be given ever more time."""
-        self._numbers.retries += 1
+        self._stats.retries += 1
         self.health.failed(why, self._called_at, self._clock.monotonic())
         if quick:
             self._backoff.reset()

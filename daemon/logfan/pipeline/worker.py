@@ -1,8 +1,8 @@
 """One sink's thread: coalesce, write, flush, settle. What fails goes to the rescue.
 
 It touches its own sink and its own queue, and nothing of the broker: what is durable it hands to
-`settled`. The consumer's I/O thread calls `submit`; the main thread `start`, `reopen`, `hurry`,
-`stop`, `give_up` and `join`; anyone may read the numbers and the state.
+`completed`. The consumer's I/O thread calls `submit`; the main thread `start`, `reopen`,
+`retry_now`, `stop`, `give_up` and `join`; any thread may read the stats and the state.
 """
 
 import contextlib
@@ -16,13 +16,13 @@ from itertools import chain
 from logfan.api import Record, Sink
 from logfan.pipeline.in_flight import Batch
 from logfan.pipeline.poison import Entry
-from logfan.pipeline.recovery import Keep, Rescue
+from logfan.pipeline.recovery import Keep, SinkRecovery
 from logfan.pipeline.set_aside import Send
-from logfan.pipeline.sink_runner import News, SinkHandle, counted
+from logfan.pipeline.sink_runner import News, SinkRunner, counted
 from logfan.runtime.backoff import Backoff
 from logfan.runtime.clock import SYSTEM_CLOCK, Clock
 from logfan.runtime.threads import OwnThread
-from logfan.telemetry.metrics import SinkNumbers
+from logfan.telemetry.metrics import SinkStats
 from logfan.telemetry.sink_health import Health, Reminders, duration
 
 log = logging.getLogger(__name__)
@@ -95,8 +95,8 @@ class SinkWorker:
         sink: Sink,
         limits: Limits,
         backoff: Backoff,
-        numbers: SinkNumbers,
-        settled: Callable[[Sequence[Batch]], None] | None,
+        stats: SinkStats,
+        completed: Callable[[Sequence[Batch]], None] | None,
         keep: Keep | None = None,
         send: Send | None = None,
         max_ratio: float = 1.0,
@@ -104,30 +104,30 @@ class SinkWorker:
         on_opened: Callable[[], None] = lambda: None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        """`settled` is called on the worker's thread; None for a sink that is not required.
+        """`completed` is called on the worker's thread; None for a sink that is not required.
         `keep` makes batches of their own of records that stand aside; None for such a sink.
         `send` takes refused records to the dead-letter queue; without it they are offered again.
         `max_ratio`: of the last 1,000 records, so many may be refused. `on_fault` is called where
         the thread, or one of the sink's own, has ended and should not have: see `fault`.
         `on_opened` is called on the thread when the sink has opened for the first time."""
         self.name = sink.name
-        self.required = settled is not None
-        self.numbers = numbers
-        self._handle = SinkHandle(
+        self.required = completed is not None
+        self.stats = stats
+        self._runner = SinkRunner(
             sink=sink,
             backoff=backoff,
-            numbers=numbers,
+            stats=stats,
             held=lambda: self.held,
             clock=clock,
             on_opened=on_opened,
         )
-        self._rescue = Rescue(
-            handle=self._handle, numbers=numbers, max_records=limits.max_records,
+        self._recovery = SinkRecovery(
+            runner=self._runner, stats=stats, max_records=limits.max_records,
             max_bytes=limits.max_bytes, send=send, max_ratio=max_ratio,
             arrived=self._arrived, finish=self._finish, keep=self._keep_aside, clock=clock,
         )  # fmt: skip
         self._limits = limits
-        self._settled = settled
+        self._completed = completed
         self._keep = keep
         self._clock = clock
         self._inbox: queue.SimpleQueue[Batch | _Order] = queue.SimpleQueue()
@@ -153,7 +153,7 @@ class SinkWorker:
     def submit(self, batch: Batch) -> None:
         """Hand over a batch. Never blocks; an optional sink that cannot keep up drops it."""
         if self._overflows(batch):
-            self.numbers.dropped += len(batch.records)
+            self.stats.dropped += len(batch.records)
             return
         self._submitted += len(batch.records)
         self._submitted_bytes += batch.size
@@ -162,22 +162,22 @@ class SinkWorker:
     def reopen(self) -> None:
         """Have the sink open anew, after what was submitted so far; at once where it is down."""
         self._inbox.put(_Order.REOPEN)
-        self._handle.wake.set()
+        self._runner.wake.set()
 
-    def hurry(self) -> None:
+    def retry_now(self) -> None:
         """Cut the present back-off short."""
-        self._handle.wake.set()
+        self._runner.wake.set()
 
     def stop(self) -> None:
         """Finish what was submitted, close the sink, end. `submit` must not be called again."""
         self._stopping = True
         self._thread.may_end()
         self._inbox.put(_Order.STOP)
-        self._handle.wake.set()
+        self._runner.wake.set()
 
     def give_up(self) -> None:
         """End as soon as the sink's code returns, whatever is left."""
-        self._handle.quitting = True
+        self._runner.quitting = True
         self.stop()
 
     def join(self, seconds: float) -> bool:
@@ -197,7 +197,7 @@ class SinkWorker:
     @property
     def health(self) -> Health:
         """Whether the sink is up, and since when it is not."""
-        return self._handle.health
+        return self._runner.health
 
     @property
     def fault(self) -> str | None:
@@ -213,7 +213,7 @@ class SinkWorker:
     @property
     def has_opened(self) -> bool:
         """Whether the sink ever opened."""
-        return self._handle.has_opened
+        return self._runner.has_opened
 
     @property
     def is_up(self) -> bool:
@@ -250,9 +250,9 @@ class SinkWorker:
     def _run(self) -> None:
         # The order to stop may be taken together with the last batches, so what counts is whether
         # anything is held.
-        while not (self._handle.quitting or (self._stopping and not self.held)):
-            if not self._handle.opened:
-                self._rescue.open()
+        while not (self._runner.quitting or (self._stopping and not self.held)):
+            if not self._runner.opened:
+                self._recovery.open()
                 continue
             batches = self._collect()
             if batches:
@@ -261,10 +261,10 @@ class SinkWorker:
         self._close()
 
     def _look_aside(self) -> None:
-        aside = self._rescue.aside
+        aside = self._recovery.aside
         if aside:
             if self._stopping:
-                aside.hurry()
+                aside.retry_now()
             aside.look()
 
     def _collect(self) -> list[Batch]:
@@ -292,7 +292,7 @@ class SinkWorker:
 
     def _obey(self, order: _Order | None) -> None:
         if order is _Order.REOPEN:
-            self._handle.opened = False
+            self._runner.opened = False
 
     def _arrived(self) -> list[Entry]:
         """What has arrived meanwhile, without waiting for it."""
@@ -311,7 +311,7 @@ class SinkWorker:
             return carried
         with contextlib.suppress(queue.Empty):
             if wait:
-                return self._inbox.get(timeout=self._rescue.aside.wait_seconds())
+                return self._inbox.get(timeout=self._recovery.aside.wait_seconds())
             # With the whole window in hand nothing more can arrive: waiting would be in vain.
             if linger_until is None or self.held >= self._limits.window or self._stopping:
                 return self._inbox.get_nowait()
@@ -339,20 +339,20 @@ class SinkWorker:
     def _deliver(self, batches: list[Batch]) -> None:
         """Write, flush, and only then settle. Where that fails, all the rest is rescued."""
         pieces = self._pieces(batches)
-        if any(batch.verdict for batch in batches):
-            self._rescue.run((), None, [entry for piece in pieces for entry in piece.entries()])
+        if any(batch.rejection for batch in batches):
+            self._recovery.run((), None, [entry for piece in pieces for entry in piece.entries()])
             return
         for piece in pieces:
             live = piece.live()
             records = live.records()
-            failure = self._handle.offer(records) if records else None
+            failure = self._runner.offer(records) if records else None
             if failure is not None:
                 offered = live.entries()
                 gone = [batch for batch in piece.batches if batch not in live.batches]
                 others = (replace(piece, batches=gone), *pieces)
-                self._rescue.run(offered, failure, [e for p in others for e in p.entries()])
+                self._recovery.run(offered, failure, [e for p in others for e in p.entries()])
                 return
-            self._rescue.took(len(records))
+            self._recovery.took(len(records))
             self._finish(piece.finished)
 
     def _finish(self, batches: Sequence[Batch]) -> None:
@@ -360,8 +360,8 @@ class SinkWorker:
             return
         self._finished += sum(len(batch.records) for batch in batches)
         self._finished_bytes += sum(batch.size for batch in batches)
-        if self._settled is not None:
-            self._settled(batches)
+        if self._completed is not None:
+            self._completed(batches)
 
     def _keep_aside(self, batch: Batch, places: Sequence[int]) -> Sequence[Batch]:
         """Records that are not finished with their batch. Called before that is finished."""
@@ -371,7 +371,7 @@ class SinkWorker:
             records = [batch.records[place] for place in places]
             kept = [Batch((one,), batch.last_tag, one.size, batch.opened_at, ()) for one in records]
             for own in kept:
-                own.verdict = batch.verdict
+                own.rejection = batch.rejection
         self._finished -= len(kept)
         self._finished_bytes -= sum(one.size for one in kept)
         return kept
@@ -379,9 +379,9 @@ class SinkWorker:
     def _close(self) -> None:
         left = self.held
         if left and not self.required:
-            self.numbers.dropped += left
+            self.stats.dropped += left
             log.warning("sink %s: stopped with %d messages not written", self.name, left)
-        self._handle.close()
+        self._runner.close()
 
     def _overflows(self, batch: Batch) -> bool:
         limits = self._limits

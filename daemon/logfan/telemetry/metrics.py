@@ -1,7 +1,7 @@
 """The catalogue: plain numbers on the hot path, a collector that exposes them at the scrape.
 
-Each number has one writer: the consumer's I/O thread for `ConsumerNumbers`, a sink's own thread for
-its `SinkNumbers` (but `dropped`, which the I/O thread counts). Readers may be a little behind.
+Each number has one writer: the consumer's I/O thread for `ConsumerStats`, a sink's own thread for
+its `SinkStats` (but `dropped`, which the I/O thread counts). Readers may be a little behind.
 """
 
 import math
@@ -53,7 +53,7 @@ class Histogram:
 
 
 @dataclass(slots=True)
-class ConsumerNumbers:
+class ConsumerStats:
     """What the consumer counts."""
 
     connected: bool = False
@@ -95,7 +95,7 @@ class ConsumerNumbers:
 
 
 @dataclass(slots=True)
-class SinkNumbers:
+class SinkStats:
     """What one sink's worker counts."""
 
     health: Health = field(default_factory=lambda: Health(0.0))
@@ -111,24 +111,24 @@ class SinkNumbers:
 
 
 @dataclass(slots=True)
-class Numbers:
+class Stats:
     """All there is to count."""
 
-    consumer: ConsumerNumbers = field(default_factory=ConsumerNumbers)
-    sinks: dict[str, SinkNumbers] = field(default_factory=dict)
-    _known: dict[str, SinkNumbers] = field(default_factory=dict)
+    consumer: ConsumerStats = field(default_factory=ConsumerStats)
+    sinks: dict[str, SinkStats] = field(default_factory=dict)
+    _known: dict[str, SinkStats] = field(default_factory=dict)
 
     def configure(self, names: Sequence[str]) -> None:
         """Have numbers for just these sinks; those that stay, or come back, go on counting."""
         self._known.update(self.sinks)
-        self.sinks = {name: self._known.get(name, SinkNumbers()) for name in names}
+        self.sinks = {name: self._known.get(name, SinkStats()) for name in names}
 
 
 class LogfanCollector(Collector):
     """Exposes the numbers. All label sets exist from the start."""
 
-    def __init__(self, numbers: Numbers, version: str, clock: Clock = SYSTEM_CLOCK) -> None:
-        self._numbers = numbers
+    def __init__(self, stats: Stats, version: str, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._stats = stats
         self._version = version
         self._clock = clock
 
@@ -140,32 +140,32 @@ class LogfanCollector(Collector):
             ),
             {(self._version,): 1},
         )
-        yield from self._consumer(self._numbers.consumer)
-        yield from self._sinks(dict(self._numbers.sinks))
+        yield from self._consumer(self._stats.consumer)
+        yield from self._sinks(dict(self._stats.sinks))
 
-    def _consumer(self, numbers: ConsumerNumbers) -> Iterator[Metric]:
+    def _consumer(self, stats: ConsumerStats) -> Iterator[Metric]:
         # Read once, in the reverse order of the writer's, so that the parts never exceed the whole;
         # what is in flight is derived, so that the sum always holds within one exposition.
-        acked, requeued, abandoned = numbers.acked, numbers.requeued, numbers.abandoned
-        received = numbers.received_messages
-        yield _gauge("connected", "1 while a connection to the broker is open", numbers.connected)
-        yield _gauge("consuming", "1 while subscribed to the queue", numbers.consuming)
+        acked, requeued, abandoned = stats.acked, stats.requeued, stats.abandoned
+        received = stats.received_messages
+        yield _gauge("connected", "1 while a connection to the broker is open", stats.connected)
+        yield _gauge("consuming", "1 while subscribed to the queue", stats.consuming)
         yield _labelled(
             CounterMetricFamily(
                 "logfan_connections", "Connections to the broker, by outcome", labels=["outcome"]
             ),
             {
-                ("opened",): numbers.connections_opened,
-                ("failed",): numbers.connections_failed,
-                ("lost",): numbers.connections_lost,
+                ("opened",): stats.connections_opened,
+                ("failed",): stats.connections_failed,
+                ("lost",): stats.connections_lost,
             },
         )
         yield _counter("received_messages", "Messages delivered by the broker", received)
-        yield _counter("received_bytes", "Bytes of their bodies", numbers.received_bytes)
+        yield _counter("received_bytes", "Bytes of their bodies", stats.received_bytes)
         yield _counter(
             "redelivered_messages",
             "Messages that the broker marked as redelivered",
-            numbers.redelivered,
+            stats.redelivered,
         )
         yield _counter("acked_messages", "Messages acknowledged", acked)
         yield _counter("requeued_messages", "Messages handed back to the broker", requeued)
@@ -176,8 +176,8 @@ class LogfanCollector(Collector):
         )
         in_flight = received - acked - requeued - abandoned
         yield _gauge("in_flight_messages", "Messages received and not yet acknowledged", in_flight)
-        yield _gauge("in_flight_bytes", "Bytes of their bodies", numbers.in_flight_bytes)
-        oldest = numbers.oldest()
+        yield _gauge("in_flight_bytes", "Bytes of their bodies", stats.in_flight_bytes)
+        oldest = stats.oldest()
         yield _gauge(
             "oldest_unacknowledged_seconds",
             "Since when the oldest message in flight waits for its acknowledgement; 0 without one",
@@ -186,25 +186,25 @@ class LogfanCollector(Collector):
         yield _gauge(
             "delivery_count_max",
             "The most often that a quorum queue delivered one message before, since the start",
-            numbers.delivery_count_max,
+            stats.delivery_count_max,
         )
-        ready = math.nan if numbers.queue_ready is None else numbers.queue_ready
+        ready = math.nan if stats.queue_ready is None else stats.queue_ready
         yield _gauge("queue_ready_messages", "Messages waiting in the queue; NaN if unknown", ready)
         yield _counter(
-            "rebound", "Times that the queue's binding was gone and was made again", numbers.rebound
+            "rebound", "Times that the queue's binding was gone and was made again", stats.rebound
         )
-        dead = math.nan if numbers.dead_letters_waiting is None else numbers.dead_letters_waiting
+        dead = math.nan if stats.dead_letters_waiting is None else stats.dead_letters_waiting
         yield _gauge(
             "dead_letters_waiting", "Messages in the dead-letter queue; NaN if unknown", dead
         )
         histogram = HistogramMetricFamily(
             "logfan_delivery_seconds", "From the receipt of a message to its acknowledgement"
         )
-        delivery = numbers.delivery_seconds
+        delivery = stats.delivery_seconds
         histogram.add_metric([], delivery.buckets(), delivery.sum)
         yield histogram
 
-    def _sinks(self, sinks: Mapping[str, SinkNumbers]) -> Iterator[Metric]:
+    def _sinks(self, sinks: Mapping[str, SinkStats]) -> Iterator[Metric]:
         records = CounterMetricFamily(
             "logfan_sink_records", "Records by sink and outcome", labels=["sink", "outcome"]
         )
@@ -229,17 +229,17 @@ class LogfanCollector(Collector):
             "logfan_sink_write_seconds", "Write and flush of one batch", labels=["sink"]
         )
         now = self._clock.monotonic()
-        for name, numbers in sinks.items():
+        for name, stats in sinks.items():
             # Asked once, so that both say the same.
-            down_since = numbers.health.down_since(now)
+            down_since = stats.health.down_since(now)
             for outcome in ("written", "rejected", "dropped"):
-                records.add_metric([name, outcome], getattr(numbers, outcome))
-            retries.add_metric([name], numbers.retries)
-            dead.add_metric([name], numbers.dead_lettered)
+                records.add_metric([name, outcome], getattr(stats, outcome))
+            retries.add_metric([name], stats.retries)
+            dead.add_metric([name], stats.dead_lettered)
             up.add_metric([name], float(down_since is None))
             down.add_metric([name], 0.0 if down_since is None else max(0.0, now - down_since))
-            paused.add_metric([name], float(numbers.paused))
-            seconds.add_metric([name], numbers.write_seconds.buckets(), numbers.write_seconds.sum)
+            paused.add_metric([name], float(stats.paused))
+            seconds.add_metric([name], stats.write_seconds.buckets(), stats.write_seconds.sum)
         yield from (records, retries, dead, up, down, paused, seconds)
 
 

@@ -8,10 +8,10 @@ from types import TracebackType
 from typing import Self
 
 from logfan.api import Record, Sink
-from logfan.pipeline.in_flight import Batch, Ledger
+from logfan.pipeline.in_flight import Batch, InFlightTracker
 from logfan.pipeline.worker import Limits, SinkWorker
 from logfan.runtime.backoff import Backoff
-from logfan.telemetry.metrics import SinkNumbers
+from logfan.telemetry.metrics import SinkStats
 
 
 class Pipeline:
@@ -24,20 +24,20 @@ class Pipeline:
         """Sinks retry at once, so that a test of failures is quick. Their names must differ."""
         if len({sink.name for sink in sinks}) < len(sinks):
             raise ValueError('two sinks have one name; build each with name="…"')
-        self.numbers = {sink.name: SinkNumbers() for sink in sinks}
+        self.numbers = {sink.name: SinkStats() for sink in sinks}
         """What each sink wrote and how often it was tried again, by its name."""
         self.acked = 0
         """How many messages were acknowledged."""
-        self._ledger = Ledger(len(sinks))
-        self._settled: queue.SimpleQueue[tuple[int, Sequence[Batch]]] = queue.SimpleQueue()
+        self._tracker = InFlightTracker(len(sinks))
+        self._completed: queue.SimpleQueue[tuple[int, Sequence[Batch]]] = queue.SimpleQueue()
         self._tag = 0
         self._workers = [
             SinkWorker(
                 sink=sink,
                 limits=Limits(max_records, 8 << 20),
                 backoff=Backoff(0.001, 0.01),
-                numbers=self.numbers[sink.name],
-                settled=partial(self._settle, number),
+                stats=self.numbers[sink.name],
+                completed=partial(self._settle, number),
             )
             for number, sink in enumerate(sinks)
         ]
@@ -62,7 +62,7 @@ class Pipeline:
         """Hand these records to every sink, as one read of the socket would."""
         self._tag += len(records)
         size = sum(record.size for record in records)
-        batch = self._ledger.open(tuple(records), self._tag, size, time.monotonic())
+        batch = self._tracker.open(tuple(records), self._tag, size, time.monotonic())
         for worker in self._workers:
             worker.submit(batch)
 
@@ -71,15 +71,15 @@ class Pipeline:
         deadline = time.monotonic() + seconds
         while self.acked < messages:
             try:
-                sink, batches = self._settled.get(timeout=max(0.0, deadline - time.monotonic()))
+                sink, batches = self._completed.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 troubles = {worker.name: worker.trouble for worker in self._workers}
                 text = f"{self.acked} of {messages} acknowledged; sinks: {troubles}"
                 raise TimeoutError(text) from None
             for batch in batches:
-                self._ledger.settle(batch, sink)
-            ack = self._ledger.advance()
+                self._tracker.complete(batch, sink)
+            ack = self._tracker.advance()
             self.acked += ack.messages if ack is not None else 0
 
     def _settle(self, sink: int, batches: Sequence[Batch]) -> None:
-        self._settled.put((sink, batches))
+        self._completed.put((sink, batches))
