@@ -7,17 +7,11 @@ loaded at first use, so that `logfan --help` need not wait for them.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from logfan.api import (
-        Properties,
-        Record,
-        RecordsRejected,
-        Sink,
-        SinkConfig,
-        SinkUnavailable,
-    )
     from logfan.config.units import Duration, Size
     from logfan.hookspecs import hookimpl
     from logfan.json_format import json_lines, json_pieces
+    from logfan.record import Properties, Record
+    from logfan.sink import RecordsRejected, Sink, SinkConfig, SinkUnavailable
 
 __version__: str
 """The version of the installed distribution."""
@@ -38,6 +32,8 @@ __all__ = [
 
 _HOMES = {
     "Duration": "logfan.config.units",
+    "Properties": "logfan.record",
+    "Record": "logfan.record",
     "Size": "logfan.config.units",
     "hookimpl": "logfan.hookspecs",
     "json_lines": "logfan.json_format",
@@ -54,7 +50,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'logfan' has no public name {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES.get(name, "logfan.api")), name)
+    return getattr(import_module(_HOMES.get(name, "logfan.sink")), name)
 
 
 def __dir__() -> list[str]:

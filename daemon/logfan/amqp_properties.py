@@ -13,7 +13,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
-from logfan.api import NO_HEADERS, Properties
+from logfan.record import NO_HEADERS, Properties
 
 REPLAY = "x-logfan-replay"
 """The sink that a message in the daemon's own queue is meant for, and no other."""

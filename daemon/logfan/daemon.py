@@ -25,7 +25,7 @@ from logfan.config.loader import Prepared
 from logfan.config.settings import HttpSettings
 from logfan.faults import Faults
 from logfan.pipeline.assembly import Pipeline
-from logfan.plugins.discovery import changed_since_loaded
+from logfan.plugins.drop_ins import changed_since_loaded
 from logfan.runtime import malloc
 from logfan.runtime.clock import SYSTEM_CLOCK, Clock
 from logfan.runtime.foreign_text import describe

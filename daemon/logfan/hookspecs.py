@@ -7,7 +7,7 @@ import pluggy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from logfan.api import Sink
+    from logfan.sink import Sink
 
 PROJECT = "logfan"
 

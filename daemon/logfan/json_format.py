@@ -14,9 +14,9 @@ from typing import Any
 import orjson
 
 from logfan.amqp_properties import NO_SHAPE, Known
-from logfan.api import UNPARSED, Properties, Record
 from logfan.charsets import PIECE_BYTES, is_utf8, pieces_of
 from logfan.json_trees import Odd
+from logfan.record import UNPARSED, Properties, Record
 
 # What the publisher left out is left out. The first of the properties differ from message to
 # message; the others are mostly the same for all messages of one publisher.

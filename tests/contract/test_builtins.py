@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from logfan.api import Sink
 from logfan.plugins.discovery import discover
+from logfan.sink import Sink
 from logfan.testing.conformance import SinkConformance
 
 KINDS = {kind: found.cls for kind, found in discover([], []).kinds.items()}

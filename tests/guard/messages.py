@@ -10,7 +10,7 @@ from pika import frame, spec
 from bench.bodies import NUMBER_AT, NUMBER_DIGITS, deck
 from logfan.amqp.delivery_parser import Stream
 from logfan.amqp_properties import decode_properties
-from logfan.api import Record
+from logfan.record import Record
 
 CHANNEL = 1
 READ_BYTES = 128 * 1024

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 from logfan.amqp_properties import EncodedProperties
-from logfan.api import Record
 from logfan.dead_letters import header_overflow
 from logfan.dead_letters.letter import Refusal, letter_of
+from logfan.record import Record
 from support.broker import Names, channel
 
 NOON = 1_795_521_600.0

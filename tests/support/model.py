@@ -17,8 +17,9 @@ from pika import spec
 from logfan.amqp.delivery_parser import Run
 from logfan.amqp.stream_detection import Receiver
 from logfan.amqp.topology import Declared
-from logfan.api import Properties, Record, RecordsRejected, Sink, SinkConfig, SinkUnavailable
 from logfan.dead_letters.letter import Refusal, Unsent
+from logfan.record import Properties, Record
+from logfan.sink import RecordsRejected, Sink, SinkConfig, SinkUnavailable
 from support.strands import Strand, Time
 
 REQUIRED = ("a", "b")

@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 
 from logfan.amqp_properties import EncodedProperties
-from logfan.api import NO_HEADERS, Properties
+from logfan.record import NO_HEADERS, Properties
 
 IDS = st.one_of(st.none(), st.text(max_size=8), st.sampled_from(["", "é" * 120, "\udcff", "a"]))
 TIMES = st.one_of(st.none(), st.integers(0, 2**64 - 1))

@@ -11,7 +11,7 @@ from logfan.amqp_properties import (
     _known,
     decode_properties,
 )
-from logfan.api import Properties
+from logfan.record import Properties
 from support.properties import DAMAGED, PROPERTIES, encoded
 
 

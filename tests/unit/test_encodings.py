@@ -15,7 +15,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logfan import api, compression
+from logfan import compression
+from logfan import record as api
 from logfan.compression import EXEMPT_BYTES, MAX_BYTES, MAX_RATIO, codings, decode
 from logfan.testing import record
 

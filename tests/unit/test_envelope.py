@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 import logfan
 from logfan.amqp_properties import decode_properties
-from logfan.api import Origin, Properties
 from logfan.json_format import _known, json_lines
+from logfan.record import Origin, Properties
 from support.properties import DAMAGED, PROPERTIES, encoded
 
 ORIGIN = Origin("logs", "app", False, 1764000000.123456, decode_properties)

@@ -7,7 +7,7 @@ import pytest
 
 from logfan.amqp.delivery_parser import Stream
 from logfan.amqp_properties import decode_properties
-from logfan.api import Properties
+from logfan.record import Properties
 from support import wire_bytes as wire
 
 TAG, CHANNEL, AT = "ctag1.9f", 5, 1_795_521_600.25

@@ -8,10 +8,11 @@ from itertools import pairwise
 import pytest
 from prometheus_client import CollectorRegistry
 
-from logfan.api import Properties, Record, Sink, SinkConfig, SinkUnavailable
 from logfan.pipeline.in_flight import InFlightTracker
 from logfan.pipeline.worker import Limits, SinkWorker
+from logfan.record import Properties, Record
 from logfan.runtime.backoff import Backoff
+from logfan.sink import Sink, SinkConfig, SinkUnavailable
 from logfan.telemetry.metrics import LogfanCollector, Stats
 from logfan.telemetry.sink_health import HANGS_AFTER_SECONDS, Health, Reminders, duration
 from support.waiting import wait_until

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from logfan.api import Properties, Record
 from logfan.pipeline.in_flight import Batch, InFlightTracker
+from logfan.record import Properties, Record
 
 
 def records(count: int) -> tuple[Record, ...]:

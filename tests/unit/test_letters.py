@@ -17,9 +17,9 @@ from logfan.amqp_properties import (
     decode_properties,
     encode_table,
 )
-from logfan.api import Properties, Record
 from logfan.dead_letters import header_overflow
 from logfan.dead_letters.letter import SINK, Letter, Refusal, letter_of, replayed
+from logfan.record import Properties, Record
 from logfan.testing import hostile_records, record
 
 AT = datetime(2026, 11, 24, 12, tzinfo=UTC).timestamp()

@@ -10,7 +10,8 @@ import pytest
 from pika import exceptions
 from prometheus_client.exposition import choose_encoder
 
-from logfan.amqp.failures import broker_version, failure_of
+from logfan.amqp.broker_features import broker_version
+from logfan.amqp.failures import failure_of
 from logfan.amqp.queue_kinds import Difference
 from logfan.config import amqp_url, environment, exposed_secrets, units
 from logfan.config.amqp_url import address_of

@@ -2,7 +2,7 @@
 
 import pytest
 
-from logfan.amqp.delivery_parser import LargeBody
+from logfan.amqp.large_body import LargeBody
 from support.wire_bytes import body, frame, header, heartbeat
 
 CHANNEL = 5

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logfan import api, json_trees
+from logfan import json_trees
+from logfan import record as api
 from logfan.json_trees import MAX_BYTES, SMALL_BYTES, Odd, tree_bytes
 from logfan.testing import record
 

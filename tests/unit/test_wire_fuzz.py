@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pika import spec
 
 from logfan.amqp_properties import decode_properties
-from logfan.api import Properties
+from logfan.record import Properties
 from support.readers import Pair, listening
 from support.wire_bytes import Case, Scene, body, deliver, header
 from support.wire_chance import draw, draw_scene

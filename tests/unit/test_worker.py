@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from logfan.api import Properties, Record, RecordsRejected, Sink, SinkConfig, SinkUnavailable
 from logfan.dead_letters.letter import Refusal, Unsent
 from logfan.pipeline.in_flight import Batch, InFlightTracker
 from logfan.pipeline.worker import Limits, SinkWorker
+from logfan.record import Properties, Record
 from logfan.runtime.backoff import Backoff
+from logfan.sink import RecordsRejected, Sink, SinkConfig, SinkUnavailable
 from logfan.telemetry.metrics import SinkStats
 from support.waiting import wait_until
 

@@ -13,7 +13,8 @@ from pika import exceptions
 from pika.adapters.select_connection import IOLoop
 
 from logfan.amqp import connection as wire
-from logfan.amqp.failures import Cause, ConnectionFailure, failure_of, parameters
+from logfan.amqp.failures import Cause, ConnectionFailure, failure_of
+from logfan.amqp.parameters import parameters
 from logfan.config.amqp_url import address_of
 from logfan.config.settings import Settings
 from logfan.faults import Faults

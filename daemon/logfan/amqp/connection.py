@@ -14,11 +14,12 @@ from pika import frame, spec
 from pika.adapters.utils import io_services_utils
 from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowAborted
 
-from logfan.amqp.delivery_parser import LargeBody, Run, Stream
+from logfan.amqp.delivery_parser import Run, Stream
+from logfan.amqp.large_body import LargeBody
 from logfan.amqp.pika_compatibility import missing_internal
 from logfan.amqp.read_pause import Hold
 from logfan.amqp_properties import REPLAY, decode_properties
-from logfan.api import Properties, Record
+from logfan.record import Properties, Record
 from logfan.runtime import malloc
 
 log = logging.getLogger(__name__)

@@ -14,21 +14,19 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from logfan.api import UNPARSED, Origin, Properties, Record
 from logfan.json_trees import LONG, SMALL_BYTES
+from logfan.record import UNPARSED, Origin, Properties, Record
 
 FRAME_END = 0xCE
 _DELIVER = struct.pack(">HH", 60, 60)
 _BASIC = struct.pack(">HH", 60, 0)
 """The class of a content header, and its weight."""
-_METHOD, _HEADER, _BODY = 1, 2, 3
-_FRAME = struct.Struct(">BHI")
+_METHOD, _HEADER, BODY = 1, 2, 3
+FRAME = struct.Struct(">BHI")
 _BODY_FRAME = struct.Struct(">Q")
 """As one number: the end of the frame before, the type, the channel; the size."""
 _CONTENT = struct.Struct(">3sI4s")
 """Of a content header frame: the type and the channel; the size; the class and the weight."""
-_BODY_HEAD = struct.Struct(">3sI")
-"""The type and the channel; the size."""
 _HEADER_BYTES = 19
 """Of a content header frame, up to the flags of the properties."""
 _LEAST_HEADER = 14
@@ -36,8 +34,6 @@ _LEAST_TAIL = 8 + 1 + 1 + 1
 """The tag, whether redelivered, and two empty strings."""
 _MOST_TAIL = _LEAST_TAIL + 255 + 255
 _MOST_TAILS = 10_000
-_BEHIND_BYTES = 4096
-"""So much is received beyond a body: the next message may begin there."""
 
 
 @dataclass(slots=True)
@@ -80,7 +76,7 @@ class Stream:
         self._last = self._layout(len(self._start) + _LEAST_TAIL)
         self._headers: dict[bytes, int] = {}
         self._next_header = struct.pack(">BH", _HEADER, channel)
-        self._next_body = int.from_bytes(struct.pack(">BBH", FRAME_END, _BODY, channel)) << 32
+        self._next_body = int.from_bytes(struct.pack(">BBH", FRAME_END, BODY, channel)) << 32
 
     def scan(self, data: bytes, at: int, received_at: float) -> Run | None:
         """The whole deliveries of this consumer from `at` on; None where there is not one."""
@@ -137,19 +133,19 @@ class Stream:
 
     def _layout_at(self, data: bytes, at: int) -> Layout | None:
         """How to read the delivery at `at`; None where there is none of this consumer."""
-        kind, channel, size = _FRAME.unpack_from(data, at)
+        kind, channel, size = FRAME.unpack_from(data, at)
         tail = size - len(self._start)
         if kind != _METHOD or channel != self._channel or not _LEAST_TAIL <= tail <= _MOST_TAIL:
             return None
-        if not data.startswith(self._start, at + _FRAME.size):
+        if not data.startswith(self._start, at + FRAME.size):
             return None
         return self._layout(size)
 
     def _layout(self, size: int) -> Layout:
         known = self._layouts.get(size)
         if known is None:
-            head = _FRAME.pack(_METHOD, self._channel, size) + self._start
-            length = _FRAME.size + size + 1
+            head = FRAME.pack(_METHOD, self._channel, size) + self._start
+            length = FRAME.size + size + 1
             layout = struct.Struct(f">{len(head)}sQ{length - len(head) - 8}s11sQ")
             known = self._layouts[size] = head, layout, length
         return known
@@ -162,8 +158,8 @@ class Stream:
             return 0
         if len(self._headers) >= _MOST_TAILS:
             self._headers.clear()
-        self._headers[header] = _FRAME.size + size
-        return _FRAME.size + int(size)
+        self._headers[header] = FRAME.size + size
+        return FRAME.size + int(size)
 
     def _origin(self, tail: bytes, received_at: float) -> Origin | None:
         """Where a message with this end of its method frame comes from; None where pika shall
@@ -174,83 +170,6 @@ class Stream:
             self._tails[tail] = _split(tail)
         known = self._tails[tail]
         return known and Origin(*known, False, received_at, self._decode)
-
-
-class LargeBody:
-    """The body of one message that comes in several reads, from its first frame to its last.
-
-    It is received into one buffer and copied once, out of it. What is none of its frames ends it.
-    """
-
-    def __init__(self, channel: int, size: int, buffer: bytearray) -> None:
-        """`size` in bytes. One that is larger than the buffer is moved out of it bit by bit; a
-        frame that is larger ends it."""
-        self.channel = channel
-        self.frames = 0
-        """How many of its frames have come whole."""
-        self._missing = size
-        self._kind = struct.pack(">BH", _BODY, channel)
-        self._buffer = memoryview(buffer)
-        self._moved: list[bytes] = []
-        self._fragments: list[memoryview] = []
-        self._at = self._filled = 0
-        self._odd = False
-
-    @property
-    def done(self) -> bool:
-        """Whether there is nothing more to receive for it."""
-        return self._odd or not self._missing
-
-    def room(self) -> memoryview:
-        """Where to put what comes next; not empty until it is done."""
-        return self._buffer[self._filled : self._at + self._missing + _BEHIND_BYTES]
-
-    def came(self, count: int) -> int:
-        """So many bytes were put into `room`. How many bytes of frames became whole by that."""
-        self._filled += count
-        began = self._at
-        while not self.done and self._take_frame():
-            pass
-        taken = self._at - began
-        if not self.done and self._filled == len(self._buffer):
-            self._move()
-        return taken
-
-    def body(self) -> bytes:
-        """What came of it in whole frames. It must be done."""
-        return b"".join((*self._moved, *self._fragments))
-
-    def rest(self) -> bytes:
-        """What came behind the last of its whole frames."""
-        return bytes(self._buffer[self._at : self._filled])
-
-    def _take_frame(self) -> bool:
-        """Whether a frame of it was whole and next."""
-        start = self._at + _FRAME.size
-        if self._filled < start:
-            return False
-        kind, size = _BODY_HEAD.unpack_from(self._buffer, self._at)
-        end = start + size
-        self._odd = kind != self._kind or not 0 < size <= self._missing
-        if self._odd or end >= self._filled:
-            return False
-        self._odd = self._buffer[end] != FRAME_END
-        if self._odd:
-            return False
-        self._fragments.append(self._buffer[start:end])
-        self.frames += 1
-        self._missing -= size
-        self._at = end + 1
-        return True
-
-    def _move(self) -> None:
-        """Make room in the buffer."""
-        self._odd = not self._at
-        self._moved.append(b"".join(self._fragments))
-        self._fragments.clear()
-        rest = self.rest()
-        self._buffer[: len(rest)] = rest
-        self._at, self._filled = 0, len(rest)
 
 
 def _split(tail: bytes) -> tuple[str, str] | None:

@@ -6,22 +6,14 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any
 
-import pika
 from pika import exceptions
 from pika.adapters.utils.connection_workflow import AMQPConnectorStackTimeout
 
-from logfan import __version__
 from logfan.amqp import replies
-from logfan.config import amqp_url
-from logfan.config.settings import TlsSettings
+from logfan.amqp.parameters import HANDSHAKE_SECONDS
 from logfan.runtime.foreign_text import describe, line_of, text_of
-from logfan.runtime.tls import TlsFileError, client_context, handshake_words, refusal
-
-_CONNECT_SECONDS = 10.0
-_HANDSHAKE_SECONDS = 15.0
-
+from logfan.runtime.tls import TlsFileError, handshake_words, refusal
 
 _REPLY = re.compile(r"\((\d{3})\) \W*(NOT_ALLOWED .{1,500})\W")
 """As pika quotes it in its own errors."""
@@ -54,35 +46,6 @@ class ConnectionFailure:
     """The broker's `consumer_timeout` in seconds, where that ended it and its value is known."""
     cancelled: bool = False
     """The broker cancelled the consumer of a queue that is still there."""
-
-
-def parameters(
-    url: str, *, heartbeat: float, tls: TlsSettings, instance: str
-) -> pika.connection.Parameters:
-    """pika's parameters for one URL. `heartbeat` in seconds.
-
-    Raises TlsFileError, an OSError, where a TLS file cannot be used.
-    """
-    # Not by pika's own reading of URLs, whose words about a wrong one quote it.
-    address = amqp_url.parse(url)
-    result = pika.ConnectionParameters(
-        host=address.host, port=address.port, virtual_host=address.vhost,
-        heartbeat=max(1, round(heartbeat)), connection_attempts=1,
-        socket_timeout=_CONNECT_SECONDS, stack_timeout=_HANDSHAKE_SECONDS,
-    )  # fmt: skip
-    result.client_properties = {
-        "product": "logfan",
-        "version": __version__,
-        "connection_name": f"logfan {instance}@{socket.gethostname()}".replace(" @", "@"),
-    }
-    if address.user is not None and address.password is not None:
-        result.credentials = pika.PlainCredentials(address.user, address.password)
-    if address.tls:
-        context = client_context(tls.ca_file, tls.cert_file, tls.key_file, verify=tls.verify)
-        result.ssl_options = pika.SSLOptions(context, address.host)
-        if tls.cert_file is not None and address.user is None:
-            result.credentials = pika.credentials.ExternalCredentials()
-    return result
 
 
 def failure_of(error: BaseException | None, address: str, *, was_open: bool) -> ConnectionFailure:
@@ -128,7 +91,7 @@ def _silent(cause: BaseException, address: str) -> ConnectionFailure | None:
     """Something took the connection and then did not go on with the handshake."""
     if not isinstance(cause, AMQPConnectorStackTimeout | exceptions.ConnectionOpenAborted):
         return None
-    said, seconds = text_of(cause), f"within {_HANDSHAKE_SECONDS:.0f} s"
+    said, seconds = text_of(cause), f"within {HANDSHAKE_SECONDS:.0f} s"
     if "Timeout while setting up transport" in said:
         return ConnectionFailure(
             Cause.UNREACHABLE,
@@ -235,10 +198,3 @@ def _os_words(error: OSError) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     return line_of(error.strerror or error) or type(error).__name__
-
-
-def broker_version(connection: Any) -> tuple[int, ...]:
-    """RabbitMQ's version, such as (4, 0, 5); empty where the broker does not tell."""
-    told = (connection.server_properties or {}).get("version", "")
-    text = told.decode("utf-8", "replace") if isinstance(told, bytes) else text_of(told, 100)
-    return tuple(int(part) for part in re.findall(r"\d{1,9}", text[:100])[:3])

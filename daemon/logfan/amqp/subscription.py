@@ -15,8 +15,9 @@ from pika.adapters.select_connection import IOLoop
 
 from logfan.amqp import connection, replies, topology
 from logfan.amqp.binding import Binding, QueueStatus
+from logfan.amqp.broker_features import broker_version
 from logfan.amqp.declaration import Declaring
-from logfan.amqp.failures import Cause, ConnectionFailure, broker_version, failure_of
+from logfan.amqp.failures import Cause, ConnectionFailure, failure_of
 from logfan.amqp.queue_kinds import stream_text
 from logfan.amqp.queue_monitor import QueueMonitor
 from logfan.amqp.stand_in import StandIn

@@ -32,8 +32,9 @@ from logfan.faults import Faults
 if TYPE_CHECKING:
     from logfan.amqp.blocking import BlockingConnection
     from logfan.config.settings import Settings
-    from logfan.dead_letters.browser import DeadQueue, Found, Survey
+    from logfan.dead_letters.browser import DeadQueue
     from logfan.dead_letters.replay import Replay
+    from logfan.dead_letters.survey import Found, Survey
 
 _LIMIT = 100_000
 _LONG_LETTERS = 500
@@ -194,7 +195,7 @@ def purge(
     What is removed is what was counted for the question; letters that come meanwhile stay.
     """
     from logfan.cli.dlq_view import letters
-    from logfan.dead_letters.browser import Survey
+    from logfan.dead_letters.survey import Survey
 
     if not yes and not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
         raise click.UsageError("there is no terminal to ask at; --yes removes without asking")
@@ -266,7 +267,7 @@ def _why_left(left: Counter[str]) -> str:
 
 
 def _survey(dead: "DeadQueue", limit: int) -> "Survey":
-    from logfan.dead_letters.browser import Survey
+    from logfan.dead_letters.survey import Survey
 
     survey = Survey()
     for found in _read(dead, limit or dead.count, "reading"):

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from logfan.api import Properties
-from logfan.dead_letters.browser import Found, Row, Survey
+from logfan.dead_letters.survey import Found, Row, Survey
+from logfan.record import Properties
 from logfan.telemetry.log_output import one_line
 
 _BODY_CHARACTERS = 4000

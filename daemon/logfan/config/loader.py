@@ -10,7 +10,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from logfan.api import SinkConfig
 from logfan.config.amqp_limits import PREDEFINED, RESERVED, SHORT_BYTES, argument_problems
 from logfan.config.environment import (
     environment_table,
@@ -32,9 +31,11 @@ from logfan.config.settings import (
 )
 from logfan.config.validation_errors import faults_of, shown
 from logfan.faults import Fault, Faults, did_you_mean
-from logfan.plugins.discovery import SinkKind, discover
+from logfan.plugins.discovery import discover
+from logfan.plugins.kinds import SinkKind
 from logfan.runtime.foreign_text import hide, line_of, text_of
 from logfan.runtime.tls import TlsFileError, faults_of_files
+from logfan.sink import SinkConfig
 
 SYSTEM_CONFIG = Path("/etc/logfan/config.toml")
 _PATH_LENGTH = 300

@@ -8,7 +8,6 @@ only after the broker confirmed its copy.
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import groupby, takewhile
 from typing import Any
 
@@ -23,8 +22,9 @@ from logfan.amqp.blocking import (
 from logfan.amqp.failures import Cause, ConnectionFailure
 from logfan.amqp.queue_kinds import CLASSIC, STREAM, Shape
 from logfan.dead_letters import header_overflow
-from logfan.dead_letters.letter import Letter, is_ours
+from logfan.dead_letters.letter import Letter
 from logfan.dead_letters.refreshing import Keeper, Uncopied
+from logfan.dead_letters.survey import Found
 
 _NOT_FOUND = 404
 _CONSUMER_LETTERS = 50_000
@@ -35,86 +35,12 @@ _IDLE_SECONDS = 1.0
 _GIVE_UP_SECONDS = 5.0
 _PAUSE_SECONDS = 0.05
 _SILENT_SECONDS = 10.0
-_OTHER_REASONS = "(other reasons)"
-_REASONS = 1000
-"""Kept apart; reasons that differ for each record would fill the memory."""
 # Of the delivery, not of the letter: a copy must not carry them.
 _OF_THE_DELIVERY = ("x-delivery-count", "x-acquired-count")
 
 
 class NoSuchQueue(Exception):
     """The queue does not exist (yet)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A message in the dead-letter queue."""
-
-    tag: int
-    letter: Letter
-    size: int
-    """Bytes of the body."""
-    deliveries: int
-    """How often the broker has counted a failed delivery of it; quorum queues only."""
-    raw: Letter
-    """As it was published to the queue."""
-
-    @property
-    def ours(self) -> bool:
-        """Whether logfan put it there."""
-        return is_ours(self.letter.properties.headers)
-
-
-@dataclass(slots=True)
-class Row:
-    """Letters that are alike."""
-
-    count: int = 0
-    size: int = 0
-    """Bytes of their bodies."""
-    oldest: str = ""
-    newest: str = ""
-
-    def add(self, found: Found) -> None:
-        """Count one more."""
-        at = found.letter.first_failed_at
-        self.count += 1
-        self.size += found.size
-        self.oldest = min(self.oldest or at, at)
-        self.newest = max(self.newest, at)
-
-
-@dataclass(slots=True)
-class Survey:
-    """What is in the queue: by sink and reason, within a bound of memory."""
-
-    rows: dict[tuple[str, str], Row] = field(default_factory=dict)
-    foreign: Row = field(default_factory=Row)
-    deliveries: int = 0
-    """The highest count of failed deliveries."""
-
-    def add(self, found: Found) -> None:
-        """Count one more."""
-        self.deliveries = max(self.deliveries, found.deliveries)
-        if not found.ours:
-            self.foreign.add(found)
-            return
-        key = (found.letter.sink, found.letter.reason)
-        if key not in self.rows and len(self.rows) >= _REASONS:
-            key = (key[0], _OTHER_REASONS)
-            if key not in self.rows and len(self.rows) >= 2 * _REASONS:
-                key = ("(other sinks)", _OTHER_REASONS)
-        self.rows.setdefault(key, Row()).add(found)
-
-    def sorted(self) -> list[tuple[str, str, Row]]:
-        """Sink, reason and row, the most frequent first; those that are not ours come last."""
-        rows = [(sink, reason, row) for (sink, reason), row in self.rows.items()]
-        return sorted(rows, key=lambda row: (-row[2].count, row[0], row[1]))
-
-    @property
-    def count(self) -> int:
-        """All letters, those that are not ours among them."""
-        return self.foreign.count + sum(row.count for row in self.rows.values())
 
 
 _ACKS_AT_ONCE = 8

@@ -10,8 +10,8 @@ from hashlib import sha256
 from typing import Any
 
 from logfan.amqp_properties import EncodedProperties, decode_table, encode_table
-from logfan.api import Properties, Record
 from logfan.dead_letters.letter import OURS, PACKED, REASON, Letter
+from logfan.record import Properties, Record
 
 _FRAME_BYTES = 8 + 12
 """Of the frame's own (type, channel, size, end) and of the content header (class, weight, size)."""

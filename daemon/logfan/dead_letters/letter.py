@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from logfan.amqp_properties import REPLAY, UNREADABLE
-from logfan.api import Properties, Record
+from logfan.record import Properties, Record
 
 PREFIX = "x-logfan-"
 SINK = "x-logfan-sink"

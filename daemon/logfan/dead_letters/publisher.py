@@ -18,9 +18,11 @@ from pika.adapters.select_connection import IOLoop
 
 from logfan.amqp import connection as wire
 from logfan.amqp import topology
+from logfan.amqp.broker_features import broker_version
 from logfan.amqp.confirms import Confirms
 from logfan.amqp.declaration import Declaring
-from logfan.amqp.failures import Cause, ConnectionFailure, broker_version, failure_of, parameters
+from logfan.amqp.failures import Cause, ConnectionFailure, failure_of
+from logfan.amqp.parameters import parameters
 from logfan.amqp.queue_kinds import QUORUM, Shape
 from logfan.amqp_properties import EncodedProperties
 from logfan.config.amqp_url import address_of

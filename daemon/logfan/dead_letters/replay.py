@@ -13,7 +13,8 @@ from logfan.amqp.failures import Cause, ConnectionFailure
 from logfan.amqp.publisher import Window
 from logfan.amqp_properties import EncodedProperties
 from logfan.dead_letters import header_overflow
-from logfan.dead_letters.browser import DeadQueue, Found, declared
+from logfan.dead_letters.browser import DeadQueue, declared
+from logfan.dead_letters.survey import Found
 
 _NOT_FOUND = 404
 _FIRST_ROUND, _LARGEST_ROUND = 8, 200

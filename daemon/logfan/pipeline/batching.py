@@ -7,8 +7,8 @@ sink; a message that the queue is about to drop is for none, but for the dead-le
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from logfan.api import Record
 from logfan.pipeline.in_flight import Rejection
+from logfan.record import Record
 
 DELIVERY_COUNT = "x-delivery-count"
 _SPARE = 4

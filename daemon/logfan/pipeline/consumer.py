@@ -12,7 +12,8 @@ from pika.adapters.select_connection import IOLoop
 
 from logfan.amqp import connection
 from logfan.amqp.binding import Binding, QueueStatus
-from logfan.amqp.failures import Cause, ConnectionFailure, failure_of, parameters
+from logfan.amqp.failures import Cause, ConnectionFailure, failure_of
+from logfan.amqp.parameters import parameters
 from logfan.amqp.queue_kinds import QUORUM
 from logfan.amqp.reconnect import Patience, Reconnect
 from logfan.amqp.replies import INTERNAL_ERROR

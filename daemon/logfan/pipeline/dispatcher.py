@@ -16,7 +16,6 @@ from logfan.amqp import connection
 from logfan.amqp.delivery_parser import Run
 from logfan.amqp.subscription import Subscription
 from logfan.amqp.topology import Declared
-from logfan.api import Record
 from logfan.config.settings import Settings
 from logfan.pipeline.backpressure import BackpressureGate
 from logfan.pipeline.batching import (
@@ -31,6 +30,7 @@ from logfan.pipeline.progress import ENDS, Progress
 from logfan.pipeline.read_coalescing import ReadCoalescing
 from logfan.pipeline.redelivery import RedeliveryRouter
 from logfan.pipeline.worker import SinkWorker
+from logfan.record import Record
 from logfan.runtime.clock import Clock
 from logfan.runtime.foreign_text import line_of
 from logfan.telemetry.metrics import ConsumerStats

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from logfan.api import Record
+from logfan.record import Record
 
 
 @dataclass(frozen=True, slots=True)

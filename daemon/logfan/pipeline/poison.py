@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from logfan.api import Record
 from logfan.pipeline.in_flight import Batch
+from logfan.record import Record
 
 ATTEMPTS_TOGETHER = 3
 """So often records are offered together before they are offered one at a time."""

@@ -8,10 +8,10 @@ import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from logfan.api import Record
 from logfan.dead_letters import header_overflow, letter
 from logfan.pipeline.batching import delivery_count, delivery_limit_reached
 from logfan.pipeline.in_flight import Rejection
+from logfan.record import Record
 from logfan.runtime.foreign_text import cut
 
 log = logging.getLogger(__name__)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from logfan.api import Record, RecordsRejected, Sink, SinkUnavailable
+from logfan.record import Record
 from logfan.runtime.backoff import Backoff
 from logfan.runtime.clock import Clock
 from logfan.runtime.foreign_text import describe, line_of, traceback_of
+from logfan.sink import RecordsRejected, Sink, SinkUnavailable
 from logfan.telemetry.metrics import SinkStats
 from logfan.telemetry.sink_health import HANGS_AFTER_SECONDS, Health, duration
 

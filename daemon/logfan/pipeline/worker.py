@@ -13,15 +13,16 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import chain
 
-from logfan.api import Record, Sink
 from logfan.pipeline.in_flight import Batch
 from logfan.pipeline.poison import Entry
 from logfan.pipeline.recovery import Keep, SinkRecovery
 from logfan.pipeline.set_aside import Send
 from logfan.pipeline.sink_runner import News, SinkRunner, counted
+from logfan.record import Record
 from logfan.runtime.backoff import Backoff
 from logfan.runtime.clock import SYSTEM_CLOCK, Clock
 from logfan.runtime.threads import OwnThread
+from logfan.sink import Sink
 from logfan.telemetry.metrics import SinkStats
 from logfan.telemetry.sink_health import Health, Reminders, duration
 

@@ -2,7 +2,6 @@
 
 import errno
 import gzip
-import html
 import logging
 import socket
 import ssl
@@ -18,16 +17,15 @@ import orjson
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from logfan.runtime.foreign_text import REASON_CHARACTERS, cut, valid
 from logfan.runtime.threads import OwnThread
 from logfan.runtime.tls import TlsFileError, server_context
 from logfan.telemetry.http_connections import BoundedHandler, BoundedServer, Limits
+from logfan.telemetry.status_page import page, shown
 
 log = logging.getLogger(__name__)
 
 _GZIP_FROM_BYTES = 1024
 _SHOWN_LENGTH = 200
-_REASONS = 20
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 
@@ -125,9 +123,9 @@ class HttpServer:
         if path == "/readyz":
             return _verdict(self._unready())
         if path == "/":
-            page = _page(self._status(), self._unready())
+            text = page(self._status(), self._unready())
             return _Answer(
-                HTTPStatus.OK, "text/html; charset=utf-8", page.encode("utf-8", "backslashreplace")
+                HTTPStatus.OK, "text/html; charset=utf-8", text.encode("utf-8", "backslashreplace")
             )
         return _Answer(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"not found\n")
 
@@ -153,15 +151,8 @@ class _Answer:
 
 def _verdict(reasons: Sequence[str]) -> _Answer:
     status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
-    body = {"status": "unavailable", "reasons": _shown(reasons)} if reasons else {"status": "ok"}
+    body = {"status": "unavailable", "reasons": shown(reasons)} if reasons else {"status": "ok"}
     return _Answer(status, "application/json", orjson.dumps(body) + b"\n")
-
-
-def _shown(reasons: Sequence[str]) -> list[str]:
-    """Reasons as they go out: encodable, each cut, the first of many."""
-    shown = [cut(valid(reason), REASON_CHARACTERS) for reason in reasons[:_REASONS]]
-    more = len(reasons) - len(shown)
-    return [*shown, f"and {more} more"] if more else shown
 
 
 class _Server(BoundedServer):
@@ -232,55 +223,3 @@ class _Handler(BoundedHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
         log.debug("http: %s", format % args)
-
-
-_STYLE = """
-:root{color-scheme:light dark;--line:#8884;--good:#1a7f37;--bad:#c62828}
-body{font:15px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.4rem}h1 small{font-weight:400;opacity:.6}
-table{border-collapse:collapse;width:100%;margin:1rem 0}
-th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid var(--line)}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
-.good{color:var(--good)}.bad{color:var(--bad)}
-meter{width:100%}a{color:inherit}
-"""
-
-
-def _page(status: Mapping[str, Any], reasons: Sequence[str]) -> str:
-    """The status page: whole in itself, and everything in it escaped."""
-    e = html.escape
-    verdict = (
-        "".join(f'<p class="bad">✗ {e(reason)}</p>' for reason in _shown(reasons))
-        or '<p class="good">✓ consuming, all required sinks are up</p>'
-    )
-    instance = f" · {e(str(status['instance']))}" if status["instance"] else ""
-    ready = "unknown" if status["queue_ready"] is None else f"{status['queue_ready']:,}"
-    rows = "".join(_sink_row(sink) for sink in status["sinks"])
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        '<meta http-equiv="refresh" content="5"><meta name="viewport" content="width=device-width">'
-        f"<title>logfan</title><style>{_STYLE}</style>"
-        f"<h1>logfan <small>{e(status['version'])}{instance}</small></h1>{verdict}"
-        f"<p>{e(status['state'])}</p>"
-        "<table><tr><th class=n>received<th class=n>acknowledged<th class=n>in flight"
-        "<th class=n>waiting in the queue"
-        f"<tr><td class=n>{status['received']:,}<td class=n>{status['acknowledged']:,}"
-        f"<td class=n>{status['in_flight']:,} of {status['prefetch']:,}<td class=n>{ready}</table>"
-        f'<meter max="{status["prefetch"]}" value="{status["in_flight"]}"></meter>'
-        "<table><tr><th>sink<th>state<th class=n>written<th class=n>held<th class=n>retries"
-        f"<th class=n>dead-lettered<th class=n>dropped{rows}</table>"
-        '<p><a href="/metrics">metrics</a> · <a href="/readyz">readyz</a> · '
-        '<a href="/healthz">healthz</a></p></html>\n'
-    )
-
-
-def _sink_row(sink: Mapping[str, Any]) -> str:
-    state = '<span class="good">up</span>'
-    if not sink["up"]:
-        state = f'<span class="bad">{html.escape(str(sink["trouble"]))}</span>'
-    note = "" if sink["required"] else " <small>(not required)</small>"
-    return (
-        f"<tr><td>{html.escape(sink['name'])}{note}<td>{state}<td class=n>{sink['written']:,}"
-        f"<td class=n>{sink['held']:,}<td class=n>{sink['retries']:,}"
-        f"<td class=n>{sink['dead_lettered']:,}<td class=n>{sink['dropped']:,}"
-    )

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import ValidationError
 
-from logfan.api import Record, RecordsRejected, Sink
 from logfan.config.option_docs import meanings_of
-from logfan.plugins.discovery import why_unusable
+from logfan.plugins.validation import why_unusable
+from logfan.record import Record
+from logfan.sink import RecordsRejected, Sink
 from logfan.testing.pipeline import Pipeline
 from logfan.testing.records import hostile_records, record
 

@@ -7,10 +7,11 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from logfan.api import Record, Sink
 from logfan.pipeline.in_flight import Batch, InFlightTracker
 from logfan.pipeline.worker import Limits, SinkWorker
+from logfan.record import Record
 from logfan.runtime.backoff import Backoff
+from logfan.sink import Sink
 from logfan.telemetry.metrics import SinkStats
 
 

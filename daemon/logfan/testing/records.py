@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from logfan.api import NO_HEADERS, Properties, Record
+from logfan.record import NO_HEADERS, Properties, Record
 
 
 def record(

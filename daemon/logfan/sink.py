@@ -1,0 +1,121 @@
+"""A sink to subclass, its config, and the two ways it fails.
+
+Everything public here is also a name of `logfan`.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from logfan.record import Record
+from logfan.runtime.threads import OwnThread
+
+
+class SinkConfig(BaseModel):
+    """The keys of a `[sinks.NAME]` table: subclass it inside your sink as `Config`.
+
+    A pydantic model: unknown keys are faults, and a docstring below a field becomes its
+    meaning in `logfan sinks KIND`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Sink:
+    """Where records go. Subclass it, override `write`, and what else you need.
+
+    Every method runs on the sink's own thread, one at a time: no locks are needed, and blocking
+    is fine. Any method may raise `SinkUnavailable`; any other exception counts as transient too.
+    Do not override `__init__`: acquire in `open`.
+    """
+
+    Config: ClassVar[type[SinkConfig]] = SinkConfig
+
+    def __init__(self, config: Any, *, name: str = "sink", instance: str = "") -> None:
+        self.config: Any = config
+        """Your `Config`, validated."""
+        self.name = name
+        """The NAME of `[sinks.NAME]`."""
+        self.instance = instance
+        """Which instance of the daemon this is; empty where there is only one."""
+        self.log = logging.getLogger(f"logfan.sink.{name}")
+        """Where to say things to the operator."""
+
+    def open(self) -> None:
+        """Acquire what you need. Retried with back-off until it returns.
+
+        Called at start, after every failure, and on SIGHUP: let go of what an earlier call
+        acquired, then acquire again.
+        """
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Take the records, in delivery order, or raise.
+
+        `SinkUnavailable` has all records since the last `flush` written again later;
+        `RecordsRejected` says that just those were refused, for good, and the others taken.
+        """
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        """Return only once all that was written is durable: then it is acknowledged."""
+
+    def close(self) -> None:
+        """Release. Called once, last; never before `open`."""
+
+    def start_thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
+        """Start a thread of your own for what the sink cannot do without.
+
+        Where `work` raises, the daemon ends with exit code 70 and the service manager starts it
+        anew, rather than go on with a part of it dead: catch what the sink can live with. To
+        return is fine. Raises RuntimeError where the system has no thread left.
+        """
+        thread = OwnThread(name, work, self._logfan_on_fault)
+        thread.may_end()
+        others = [one for one in self._logfan_threads if one.is_alive or one.fault]
+        self._logfan_threads = (*others, thread)  # before it can have ended
+        return thread.try_start()
+
+    # The host's own, under names that no sink has.
+    _logfan_threads: tuple[OwnThread, ...] = ()
+
+    def _logfan_on_fault(self) -> None:
+        """Replaced by the host."""
+
+    @classmethod
+    def conflicts(cls, configs: Mapping[str, Any]) -> Mapping[str, str]:
+        """What is wrong between several sinks of this kind: `{name: why}`. Called offline.
+
+        `configs` maps the name of each configured sink of this kind to its `Config`.
+        """
+        del configs
+        return {}
+
+    @classmethod
+    def advice(cls, configs: Mapping[str, Any]) -> Mapping[str, str]:
+        """What is allowed and likely not meant: `{name: why}`, shown as a warning. Called offline.
+
+        `configs` is as in `conflicts`.
+        """
+        del configs
+        return {}
+
+
+class SinkUnavailable(Exception):
+    """Transient: the sink cannot take records now. `why` is shown to the operator."""
+
+    def __init__(self, why: str = "unavailable") -> None:
+        super().__init__(why)
+
+
+class RecordsRejected(Exception):
+    """Permanent, for these records alone: `{index in the batch: why}`. All others were taken."""
+
+    def __init__(self, reasons: Mapping[int, str]) -> None:
+        if not reasons:
+            raise ValueError("RecordsRejected needs at least one {index: why}")
+        self.reasons: Mapping[int, str] = MappingProxyType(dict(reasons))
+        super().__init__(f"{len(self.reasons)} records rejected")
