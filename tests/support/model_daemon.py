@@ -8,8 +8,8 @@ from typing import Any
 from logfan.amqp.delivery_parser import Run
 from logfan.amqp.topology import Declared
 from logfan.config.settings import RabbitmqSettings, Settings, SinkSettings
-from logfan.pipeline.backpressure import HOLD_SECONDS
 from logfan.pipeline.dispatcher import _CLOSED, Dispatcher
+from logfan.pipeline.flow_control import HOLD_SECONDS
 from logfan.pipeline.in_flight import Batch
 from logfan.pipeline.worker import Limits, SinkWorker
 from logfan.runtime.backoff import Backoff

@@ -1,6 +1,6 @@
 """Reading waits while the budget is nearly full, and never for long."""
 
-from logfan.pipeline.backpressure import HOLD_SECONDS, BackpressureGate
+from logfan.pipeline.flow_control import HOLD_SECONDS, BackpressureGate
 
 
 class Wire:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from logfan.pipeline.read_coalescing import (
+from logfan.pipeline.flow_control import (
     GOOD_BYTES,
     GOOD_READ,
     LEAST_ROOM,

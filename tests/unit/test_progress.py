@@ -2,7 +2,7 @@
 
 from logfan.amqp.reconnect import Reconnect
 from logfan.config.settings import ReconnectSettings
-from logfan.pipeline.batching import Window
+from logfan.pipeline.flow_control import Window
 from logfan.pipeline.progress import ENDS, Progress
 
 

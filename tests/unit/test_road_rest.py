@@ -1,6 +1,6 @@
 """Nothing is read for a moment where much comes in small reads, and never else."""
 
-from logfan.pipeline.read_coalescing import LEAST_ROOM, MOST_SECONDS
+from logfan.pipeline.flow_control import LEAST_ROOM, MOST_SECONDS
 from support.model import Message, Truth, body_of
 from support.model_daemon import Daemon, settings_of
 

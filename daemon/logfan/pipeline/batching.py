@@ -11,8 +11,6 @@ from logfan.pipeline.in_flight import Rejection
 from logfan.record import Record
 
 DELIVERY_COUNT = "x-delivery-count"
-_SPARE = 4
-"""So many times the present prefetch must fit before it grows: sizes vary."""
 _LIVES = 1
 """A message is taken out of the queue's hands so many returns before its last."""
 
@@ -108,55 +106,3 @@ def delivery_limit_reached(count: int, limit: int | None) -> Rejection | None:
         f"delivered {count} times before without an end; its queue drops a message after "
         f"{limit} returns"
     )
-
-
-class Window:
-    """How much may be in flight: the prefetch to subscribe with, and the budget of bytes."""
-
-    def __init__(self, prefetch: int, max_bytes: int) -> None:
-        self._most = prefetch
-        self._max_bytes = max_bytes
-        self.prefetch = prefetch
-        """What to subscribe with next."""
-        self._patience = 0
-        """So many messages must come before it grows."""
-
-    def has_room(self, held: int, size: int) -> bool:
-        """Whether a body of `size` bytes may come to the `held` ones. A single one always may."""
-        return not held or held + size <= self._max_bytes
-
-    def has_room_for_all(self, held: int, size: int) -> bool:
-        """Whether several bodies of `size` bytes in all may come to the `held` ones."""
-        return held + size <= self._max_bytes
-
-    def is_low(self, held: int) -> bool:
-        """Whether so little is held that deliveries may begin again."""
-        return held * 2 <= self._max_bytes
-
-    def shrink(self, messages: int, size: int) -> None:
-        """The budget was full with `messages` of `size` bytes in all: take no more the next time
-        than what fits at that size."""
-        if messages and size:
-            self.prefetch = max(1, min(self._most, self._max_bytes * messages // size))
-
-    def fit(self, size: int) -> None:
-        """Messages of `size` bytes are among those that come: take no more than fits of them, until
-        all that was on its way has passed. What does not fit is returned, and some queues count
-        that."""
-        if size:
-            self.limit(max(1, self._max_bytes // size))
-
-    def limit(self, most: int) -> None:
-        """Take no more than so many at a time, until as many have come as may be held at all."""
-        self.prefetch, self._patience = min(self.prefetch, most), self._most
-
-    def grow(self, messages: int, size: int) -> bool:
-        """Whether `messages` of `size` bytes in all, received lately, show that the prefetch may
-        be larger; then it is."""
-        self._patience = max(0, self._patience - messages)
-        if self._patience or self.prefetch >= self._most or messages < self.prefetch:
-            return False
-        if size * self.prefetch * _SPARE > self._max_bytes * messages:
-            return False
-        self.prefetch = min(self._most, self.prefetch * 2)
-        return True

@@ -17,17 +17,15 @@ from logfan.amqp.delivery_parser import Run
 from logfan.amqp.subscription import Subscription
 from logfan.amqp.topology import Declared
 from logfan.config.settings import Settings
-from logfan.pipeline.backpressure import BackpressureGate
 from logfan.pipeline.batching import (
     BatchBuilder,
     NewBatch,
-    Window,
     delivery_count,
     delivery_limit_reached,
 )
+from logfan.pipeline.flow_control import BackpressureGate, ReadCoalescing, Window
 from logfan.pipeline.in_flight import Ack, Batch, InFlightTracker
 from logfan.pipeline.progress import ENDS, Progress
-from logfan.pipeline.read_coalescing import ReadCoalescing
 from logfan.pipeline.redelivery import RedeliveryRouter
 from logfan.pipeline.worker import SinkWorker
 from logfan.record import Record
