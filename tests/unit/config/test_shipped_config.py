@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from logfan.config.settings import Settings, SinkSettings
 
-SHIPPED = Path(__file__).parents[2] / "config.toml"
+SHIPPED = Path(__file__).parents[3] / "config.toml"
 EXAMPLES = {
     "rabbitmq.url_file", "rabbitmq.tls", "queue.arguments", "queue.routing_keys",
     "queue.delivery_limit",

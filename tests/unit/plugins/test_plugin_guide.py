@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-GUIDE = (Path(__file__).parents[2] / "plugins/README.md").read_text()
+GUIDE = (Path(__file__).parents[3] / "plugins/README.md").read_text()
 
 
 def blocks(language: str) -> list[str]:

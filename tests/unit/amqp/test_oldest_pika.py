@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 OLDEST = Path(sys.prefix) / "oldest"
 CASES = 3_000
 _RUN = """
@@ -36,7 +36,8 @@ def test_the_oldest_pika_allowed_is_the_one_that_is_tested() -> None:
 def test_the_oldest_pika_is_read_alike() -> None:
     if not (OLDEST / "pika").is_dir() and not os.environ.get("CI"):
         pytest.skip("`make test` installs it")
-    tests = [f"tests/unit/test_{name}.py" for name in ("wire_fuzz", "wire_seams", "holding")]
+    names = ("connection_fuzz", "pika_compatibility", "read_pause")
+    tests = [f"tests/unit/amqp/test_{name}.py" for name in names]
     environment = {**os.environ, "PYTHONPATH": str(OLDEST), "LOGFAN_FUZZ_CASES": str(CASES)}
     done = subprocess.run(
         [sys.executable, "-c", _RUN, oldest_allowed(), *tests],
