@@ -1,4 +1,4 @@
-"""AMQP properties from the bytes of a content header, and into them. Pure.
+"""AMQP properties from the bytes of a content header, and into them. Sans-I/O.
 
 pika does this too, but cuts floats to whole numbers and raises on what other clients may send: a
 header of NaN, a time far off, a type it does not know. One such message would end the consumer

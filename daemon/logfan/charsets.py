@@ -1,4 +1,4 @@
-"""Which text a body's bytes are: UTF-8, or what the publisher declared. Pure.
+"""Which text a body's bytes are: UTF-8, or what the publisher declared. Sans-I/O.
 
 A publisher may declare a character set in `content_type` (`text/plain; charset=iso-8859-1`) or, as
 kombu and Celery do, in `content_encoding`. Bytes that are no text in any of these are escaped as

@@ -1,4 +1,4 @@
-"""A body's content_encoding undone, within bounds that hold while it is decoded. Pure."""
+"""A body's content_encoding undone, within bounds that hold while it is decoded. Sans-I/O."""
 
 import zlib
 from collections.abc import Callable, Sequence

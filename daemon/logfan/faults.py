@@ -1,4 +1,4 @@
-"""A fault in what people wrote: where it is, what is wrong, what would be right. Pure."""
+"""A fault in what people wrote: where it is, what is wrong, what would be right. Sans-I/O."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Records as lines of JSON: where they come from, their properties, the body as it came. Pure.
+"""Records as lines of JSON: where they come from, their properties, the body as it came. Sans-I/O.
 
 The bytes are put together by hand: this is on the road of every message, and a dict of all of it
 would cost five times as much. What neighbours have in common is made once for them; the bytes of

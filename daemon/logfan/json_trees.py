@@ -1,4 +1,4 @@
-"""What a JSON body becomes when it is parsed: found, and bounded, before it is. Pure.
+"""What a JSON body becomes when it is parsed: found, and bounded, before it is. Sans-I/O.
 
 A short text may make a large tree: `[],[],…` takes 30 times its size. So a long body is looked at
 first, in linear time: what its values would take at the most follows from the characters that

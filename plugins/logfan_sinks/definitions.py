@@ -1,4 +1,4 @@
-"""What the sink `metrics` is told to show: counters, gauges and histograms. Pure."""
+"""What the sink `metrics` is told to show: counters, gauges and histograms. Sans-I/O."""
 
 import math
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""One record as one line: JSON with its origin, text safe for a terminal, or the bytes. Pure."""
+"""One record as one line: JSON with its origin, text safe for a terminal, or the bytes."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator

@@ -1,4 +1,4 @@
-"""How bad a record is: looked for where publishers put it. Pure."""
+"""How bad a record is: looked for where publishers put it. Sans-I/O."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""`{date}` and its like into a path; what comes from a message cannot leave its place. Pure."""
+"""`{date}` and its like into a path; what comes from a message cannot leave its place."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""The values of one metric by their labels, counted by the batch. Pure."""
+"""The values of one metric by their labels, counted by the batch. Sans-I/O."""
 
 import math
 from bisect import bisect_left, bisect_right

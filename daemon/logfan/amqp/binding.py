@@ -1,4 +1,4 @@
-"""Whether the queue is still bound, and what to do where it is not. Pure: it asks as `topology`.
+"""Whether the queue is still bound, and what to do where it is not. Sans-I/O.
 
 A binding goes with its exchange. Where somebody deletes the exchange and makes it anew, or a
 restart of the broker removes it, the queue stays, the consumer stays, and nothing arrives any more.

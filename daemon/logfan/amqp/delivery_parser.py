@@ -1,4 +1,4 @@
-"""Deliveries from the bytes of the wire into records, in one pass. Pure.
+"""Deliveries from the bytes of the wire into records, in one pass. Sans-I/O.
 
 A delivery is three frames: the method `basic.deliver`, a content header and, in most cases, one
 body frame. Between the messages of one consumer hardly anything differs but the delivery tag, the

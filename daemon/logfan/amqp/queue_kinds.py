@@ -1,4 +1,4 @@
-"""What a queue is like: learned from refused declarations, and what follows for messages. Pure.
+"""What a queue is like: learned from refused declarations, and what follows for messages. Sans-I/O.
 
 RabbitMQ's 406 on a declaration names one difference at a time. `Shape.adopting` takes it over, so
 that the next declaration brings out the next one, until one fits.

@@ -1,5 +1,5 @@
 """Which URL comes next, and when: the pace of the one way back; what ends it before the first
-subscription. Pure."""
+subscription. Sans-I/O."""
 
 from dataclasses import dataclass
 from typing import Literal, Self

@@ -1,4 +1,4 @@
-"""What the broker's refusals mean: a code and a text, as AMQP has them. Pure."""
+"""What the broker's refusals mean: a code and a text, as AMQP has them. Sans-I/O."""
 
 import re
 

@@ -1,5 +1,5 @@
 """What AMQP 0-9-1 and RabbitMQ take as names and arguments, so that `check` knows before a broker
-refuses it, or a frame cannot be written. Pure."""
+refuses it, or a frame cannot be written. Sans-I/O."""
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, time

@@ -1,4 +1,4 @@
-"""AMQP URLs taken apart, by own rules and in own words. Pure.
+"""AMQP URLs taken apart, by own rules and in own words. Sans-I/O.
 
 A library's words about a URL may quote a piece of its password, so none of them is asked: what is
 raised here names the rule and never the text.

@@ -1,4 +1,4 @@
-"""What a reload changes: which keys, and what stays behind at the broker. Pure."""
+"""What a reload changes: which keys, and what stays behind at the broker. Sans-I/O."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them: `"250ms"`, `"10m"`, `"64MiB"`. Pure."""
+"""Durations and sizes as people write them: `"250ms"`, `"10m"`, `"64MiB"`. Sans-I/O."""
 
 import re
 from typing import Annotated

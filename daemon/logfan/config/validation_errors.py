@@ -1,4 +1,4 @@
-"""pydantic's errors into faults in words: place, value where it is no secret, remedy. Pure."""
+"""pydantic's errors into faults in words: place, value where it is no secret, remedy. Sans-I/O."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A dead letter that fits into the one frame its properties must fit into. Pure.
+"""A dead letter that fits into the one frame its properties must fit into. Sans-I/O.
 
 All properties and headers of a message travel in a single frame, whose size broker and client have
 agreed upon. A letter has more headers than its record had, so what the publisher set may have to

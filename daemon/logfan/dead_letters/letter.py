@@ -1,4 +1,4 @@
-"""A refused record as a dead letter, and a dead letter as a record again. Pure.
+"""A refused record as a dead letter, and a dead letter as a record again. Sans-I/O.
 
 A dead letter keeps the body and the properties as they were published; what happened to it stands
 in headers of our own. Properties that a broker would act upon when it is published anew are kept

@@ -1,4 +1,4 @@
-"""What a read of the socket delivered becomes arrivals, each to be one batch. Pure.
+"""What a read of the socket delivered becomes arrivals, each to be one batch. Sans-I/O.
 
 Most of the time there is one: all that was read, for all sinks. A replayed dead letter is for one
 sink; a message that the queue is about to drop is for none, but for the dead-letter queue.

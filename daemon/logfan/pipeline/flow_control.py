@@ -1,9 +1,9 @@
 """How much is taken from the broker, and how fast: the window, backpressure, coalesced reads.
-Sans-I/O.
 
 `Window` bounds what is in flight: messages by the prefetch, bodies by a budget of bytes.
 `BackpressureGate` pauses reading for moments before that budget is full. `ReadCoalescing` lets
-deliveries gather for milliseconds under load.
+deliveries gather for milliseconds under load. None of them touches a socket: the gate pauses what
+it is given.
 """
 
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""Open batches to the highest contiguous tag: what may be acknowledged, and no more. Pure.
+"""Open batches to the highest contiguous tag: what may be acknowledged, and no more. Sans-I/O.
 
 The consumer's I/O thread alone calls the ledger, but for `complete`, which each sink's own thread
 calls for itself, and `keep`; beside that the workers only look at a batch's records and marks,

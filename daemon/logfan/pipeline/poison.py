@@ -1,4 +1,4 @@
-"""What to offer a sink that failed, and what counts as evidence against a record. Pure.
+"""What to offer a sink that failed, and what counts as evidence against a record. Sans-I/O.
 
 A failure that names no record may be the sink's or a record's. So the same records are offered a
 few times, then one at a time. A record is refused only where it failed alone again and again while

@@ -1,4 +1,4 @@
-"""Whether coming back gets anywhere. Pure.
+"""Whether coming back gets anywhere. Sans-I/O.
 
 What ended a subscription with messages unacknowledged may end the next one as well, at the same
 place: then what stands before that place is written again each time. So ends of one kind are

@@ -1,4 +1,4 @@
-"""When to try again: exponential, capped, jittered. Pure; the caller waits."""
+"""When to try again: exponential, capped, jittered. Sans-I/O; the caller waits."""
 
 import random
 from collections.abc import Callable

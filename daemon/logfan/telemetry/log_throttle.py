@@ -1,4 +1,4 @@
-"""How often one and the same log line is told: a burst, and beyond it a count once a minute. Pure.
+"""How often the same log line is written: a burst, then a count once a minute. Sans-I/O.
 
 A plugin that logs every record must not fill the disk with it. Lines that differ are told apart
 as far as they can be: the daemon's own by their text without its numbers, a plugin's by the format
