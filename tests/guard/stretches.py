@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from guard.counting import Counter, Counts
 from guard.messages import AT, CHANNEL, RECORDS_A_READ, batches, messages, reads
-from logfan import Record, Sink, SinkConfig
+from logfan import Record, Sink, SinkConfig, amqp_properties, json_format
 from logfan.amqp import connection
 from logfan.amqp.delivery_parser import Run, Stream
 from logfan.amqp.subscription import Subscription
@@ -37,7 +37,7 @@ _TAG = "ctag1.0123456789abcdef"
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """A part of the road."""
+    """A part of the path."""
 
     what: str
     per: str
@@ -47,6 +47,8 @@ class Stretch:
 
     def count(self, folder: Path) -> Counts:
         """The work for one message or batch; the second time, when all is loaded and known."""
+        for known in (amqp_properties._known, json_format._known):
+            known.forget()  # what the tests before this one left there
         for turn in ("first", "second"):
             place = folder / turn
             place.mkdir(parents=True)
@@ -63,7 +65,7 @@ class Nothing(Sink):
 
 
 class _Wired(Reader):
-    """A connection without a socket whose consumer is a road."""
+    """A connection without a socket whose consumer is a dispatcher."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
@@ -244,13 +246,15 @@ def _taken(count: int) -> int:
 
 
 STRETCHES = {
-    "scan": Stretch("`frames.Stream.scan`: bytes of a read into records", "message", _scan),
+    "scan": Stretch(
+        "`delivery_parser.Stream.scan`: bytes of a read into records", "message", _scan
+    ),
     "read": Stretch("a read of the socket, to the queues of three workers", "message", _read),
-    "worker": Stretch("a worker: collect, offer, settle", "batch", _work),
-    "settlement": Stretch("settlements of three sinks, watermark and ack", "batch", _settle),
+    "worker": Stretch("a worker: collect, offer, complete", "batch", _work),
+    "settlement": Stretch("completions of three sinks, watermark and ack", "batch", _settle),
     "file raw": Stretch("the sink file, format raw", "message", partial(_file, "raw")),
     "file json": Stretch("the sink file, format json", "message", partial(_file, "json")),
     "metrics": Stretch("the sink metrics: two counters, a histogram", "message", _metrics),
-    "properties": Stretch("`codec.decode_properties`", "message", _properties),
+    "properties": Stretch("`amqp_properties.decode_properties`", "message", _properties),
     "json": Stretch("`Record.json`", "message", _json),
 }
