@@ -246,9 +246,7 @@ def _taken(count: int) -> int:
 
 
 STRETCHES = {
-    "scan": Stretch(
-        "`delivery_parser.Stream.scan`: bytes of a read into records", "message", _scan
-    ),
+    "scan": Stretch("`Stream.scan`: the bytes of a read into records", "message", _scan),
     "read": Stretch("a read of the socket, to the queues of three workers", "message", _read),
     "worker": Stretch("a worker: collect, offer, complete", "batch", _work),
     "settlement": Stretch("completions of three sinks, watermark and ack", "batch", _settle),

@@ -1,5 +1,7 @@
-"""The only room that knows pika's inside: the fast way from bytes to records; a cancel without
-rejects."""
+"""pika's connection with a fast path from bytes to records, and a cancel without rejects.
+
+It knows pika's internals, as `read_pause` and `pika_compatibility` do for it.
+"""
 
 import logging
 import struct
@@ -52,7 +54,7 @@ class RawProperties:
 class Connection(pika.SelectConnection):  # type: ignore[misc]
     """pika's connection with a fast way for deliveries, and no properties can make it fail.
 
-    Whole deliveries of the consumer named by `stream` are taken by `frames.Stream` in one pass;
+    Whole deliveries of the consumer named by `stream` are taken by `Stream` in one pass;
     all else goes frame by frame through pika, in the order of the wire; but the frames of a long
     body are put together by `frames.LargeBody`, and pika sees them as one. Where one read after the
     other ends within a large body, more is read at a time. Where pika's inside is not as expected,

@@ -1,4 +1,4 @@
-"""What of pika's inside the fast way needs, and whether this pika has it. For `wire.py` alone."""
+"""Which of pika's internals the fast path needs, and whether this pika has them."""
 
 from typing import Any
 

@@ -1,5 +1,5 @@
-"""A connection that reads nothing for a moment: what is not read waits in the broker. For `wire.py`
-alone, as it knows pika's inside, too."""
+"""Pauses reading of a connection for a moment: what is not read waits in the broker. Knows pika's
+internals, for `connection.py` alone."""
 
 import errno
 import ssl
