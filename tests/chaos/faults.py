@@ -344,7 +344,9 @@ def publish_undeliverable(scene: Scene, rng: random.Random) -> None:
     )  # fmt: skip
     # While nobody else consumes, so that it is this one.
     assert daemon.terminate() == 0
-    assert poison in amqp10.take_one(scene.node.url, scene.names.queue)
+    wait_until(
+        lambda: amqp10.take_one(scene.node.url, scene.names.queue, poison), "it is taken away"
+    )
     daemon.start(ready=False)
 
 

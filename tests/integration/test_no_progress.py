@@ -98,7 +98,7 @@ def test_what_stands_before_a_message_that_cannot_be_delivered_passes_and_it_is_
             assert set(written) >= {b"%d" % n for n in range(50)}
             assert node.ready(names.queue) == 101 - len(written)
             assert max(written.values()) <= 4
-            assert b"poison" in take_one(node.url, names.queue)
+            wait_until(lambda: take_one(node.url, names.queue, b"poison"), "it is taken away")
             wait_until(lambda: len(times_written(tmp_path)) == 100, "what stood behind comes", 60)
             wait_until(lambda: waiting(node.url, names.queue) == 0, "the queue is empty")
             assert max(times_written(tmp_path).values()) <= 4

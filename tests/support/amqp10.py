@@ -36,8 +36,9 @@ def publish_undeliverable(url: str, exchange: str, body: bytes) -> None:
         _until(wire, _DISPOSITION)
 
 
-def take_one(url: str, queue: str) -> bytes:
-    """Receive the message at the head of the queue and accept it; returns it, encoded."""
+def take_one(url: str, queue: str, holding: bytes) -> bool:
+    """Receive the message at the head of the queue; accept it where it holds these bytes, and give
+    it back where it does not: another consumer may have the wanted one just now."""
     with _session(url) as (wire, begin):
         source = _described(0x28, _text(f"/queues/{quote(queue, safe='')}"))
         _send(wire, _ATTACH, _text("link"), _uint(0), _TRUE, _NULL, _NULL, source, _described(0x29))
@@ -46,9 +47,9 @@ def take_one(url: str, queue: str) -> bytes:
         first = begin[at : at + {0x43: 1, 0x52: 2, 0x70: 5}[begin[at]]]
         _send(wire, _FLOW, first, _uint(100), _uint(0), _uint(100), _uint(0), _uint(0), _uint(1))
         message = _until(wire, _TRANSFER)
-        accepted = _described(0x24)
-        _send(wire, _DISPOSITION, _TRUE, _uint(0), _NULL, _TRUE, accepted)
-        return message
+        outcome = _described(0x24 if holding in message else 0x26)  # accepted, released
+        _send(wire, _DISPOSITION, _TRUE, _uint(0), _NULL, _TRUE, outcome)
+        return holding in message
 
 
 @contextmanager

@@ -166,7 +166,7 @@ class Troubled(logfan.Sink):
 def _end_the_thread(frame: FrameType, _event: str, _argument: Any) -> None:
     """Called with each function that this thread enters. In the host's own code, where nothing of
     a plugin is called, it raises what ends a thread without a word."""
-    if frame.f_code.co_filename.endswith("/logfan/worker.py"):
+    if frame.f_code.co_filename.endswith("/logfan/pipeline/worker.py"):
         raise SystemExit
 
 
