@@ -192,13 +192,13 @@ def dead_thread_unnoticed() -> None:
 @_defect
 def torn_line_not_mended() -> None:
     """What a crash left of a line stays, and the next line is glued to it."""
-    _patch("logfan_sinks.logfile", "LogFile._mend", lambda _: lambda *_: None)
+    _patch("logfan_sinks.file.log_file", "LogFile._mend", lambda _: lambda *_: None)
 
 
 @_defect
 def half_write_not_taken_back() -> None:
     """What a failed write left in the file stays, and the retry writes all of it again."""
-    _patch("logfan_sinks.logfile", "LogFile.take_back", lambda _: lambda *_: None)
+    _patch("logfan_sinks.file.log_file", "LogFile.take_back", lambda _: lambda *_: None)
 
 
 @_defect

@@ -45,7 +45,7 @@ def test_the_source_release_holds_what_its_own_commands_need(dist: Path) -> None
     wanted = {
         "Makefile", "README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md",
         "pyproject.toml", "config.toml", ".requirements.lock", ".requirements-oldest.lock",
-        ".ci/run", "daemon/logfan/__init__.py", "plugins/logfan_sinks/file.py",
+        ".ci/run", "daemon/logfan/__init__.py", "plugins/logfan_sinks/file/sink.py",
         "systemd/logfan.service", "tests/conftest.py",
     }  # fmt: skip
     assert wanted <= names

@@ -120,7 +120,7 @@ FAULTS: dict[str, tuple[str, str, str, str]] = {
         "",
         "dead-letters",
     ),
-    "archivist": ("logfan_sinks.rotation.Archivist._tend", "file", ROTATING, "archivist"),
+    "archivist": ("logfan_sinks.file.rotation.Archivist._tend", "file", ROTATING, "archivist"),
     "a thread of a plugin": ("logfan.config.units.nothing", "busy", "", "helper"),
 }
 

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 import logfan
-from logfan_sinks import paths
-from logfan_sinks.filecap import FileCap
-from logfan_sinks.paths import PathTemplate, check_template
+from logfan_sinks.file import paths
+from logfan_sinks.file.file_limit import FileLimit
+from logfan_sinks.file.paths import PathTemplate, check_template
 from support.files import NOON, deliver, opened, record
 
 DAY = 86400
@@ -136,7 +136,7 @@ def test_without_a_date_a_new_day_changes_nothing(tmp_path: Path) -> None:
 
 def test_what_is_remembered_of_any_number_of_paths_is_bounded() -> None:
     template = PathTemplate("logs/{headers.x}/{headers.y}", instance="")
-    cap = FileCap(template, 500, logging.getLogger("silent"))
+    cap = FileLimit(template, 500, logging.getLogger("silent"))
     cap._log.setLevel(logging.ERROR)
     tracemalloc.start()
     try:

@@ -12,10 +12,9 @@ import pytest
 import zstandard
 
 import logfan
-from logfan_sinks import rotation
-from logfan_sinks.file import FileSink
-from logfan_sinks.places import folder_of
-from logfan_sinks.rotation import rotated_files, rotated_name
+from logfan_sinks.file import FileSink, rotation
+from logfan_sinks.file.directories import folder_of
+from logfan_sinks.file.rotation import rotated_files, rotated_name
 from support.files import NOON, Watch, deliver, held_open, made, numbered, opened, record
 from support.waiting import wait_until
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 import logfan
-from logfan_sinks.places import folder_of
-from logfan_sinks.rotation import rotated_files
+from logfan_sinks.file.directories import folder_of
+from logfan_sinks.file.rotation import rotated_files
 from support.disks import on_a_disk
 from support.files import deliver, held_open, made, numbered, opened, record
 from support.waiting import wait_until

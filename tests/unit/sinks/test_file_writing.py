@@ -22,10 +22,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import logfan
-from logfan_sinks import file as file_sink
-from logfan_sinks import logfile
-from logfan_sinks.file import _pieces
-from logfan_sinks.logfile import _behind
+from logfan_sinks.file import log_file as logfile
+from logfan_sinks.file import sink as file_sink
+from logfan_sinks.file.log_file import _behind
+from logfan_sinks.file.sink import _pieces
 from support.files import NOON, deliver, held_open, made, numbered, opened, record
 from support.waiting import wait_until
 

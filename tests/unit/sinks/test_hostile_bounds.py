@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 from logfan.testing import record
 from logfan_sinks.formats import EscapeTable, encode_json, escape
 from logfan_sinks.metrics import MetricsSink
-from logfan_sinks.series import _label_value
+from logfan_sinks.metrics.series import _label_value
 from logfan_sinks.stdout import escape_json
 
 LONG = 70_000

@@ -10,9 +10,9 @@ from prometheus_client import REGISTRY, generate_latest
 
 from logfan import SinkUnavailable
 from logfan.testing import record
-from logfan_sinks.definitions import Counter, Gauge, Histogram
 from logfan_sinks.metrics import MetricsSink
-from logfan_sinks.series import Series
+from logfan_sinks.metrics.definitions import Counter, Gauge, Histogram
+from logfan_sinks.metrics.series import Series
 
 Open = Callable[..., MetricsSink]
 

@@ -7,10 +7,10 @@ from itertools import islice
 from re import Pattern
 
 from logfan import Record
-from logfan_sinks.paths import STAMP, PathTemplate
+from logfan_sinks.file.paths import STAMP, PathTemplate
 
 
-class FileCap:
+class FileLimit:
     """Which paths there are, by a number for each: they may be many, and long.
 
     It counts for the date (and hour) in the path, from what lies on the disk and what comes to it.

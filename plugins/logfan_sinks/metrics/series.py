@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Any
 
-from logfan_sinks.definitions import Counter, Definition, Gauge, Histogram
-from logfan_sinks.paths import dotted
+from logfan_sinks.dotted_paths import dotted
+from logfan_sinks.metrics.definitions import Counter, Definition, Gauge, Histogram
 
 OTHER = "other"
 _LABEL_LENGTH = 200

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from logfan import SinkUnavailable
-from logfan_sinks.places import folder_of, sync_folder, turn
+from logfan_sinks.file.directories import folder_of, sync_folder, turn
 
 _MODE = 0o640
 _OURS = "user.logfan"

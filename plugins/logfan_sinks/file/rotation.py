@@ -20,8 +20,8 @@ from typing import IO, Any
 
 import zstandard
 
-from logfan_sinks.paths import STAMP
-from logfan_sinks.places import folder_of, sync_folder
+from logfan_sinks.file.directories import folder_of, sync_folder
+from logfan_sinks.file.paths import STAMP
 
 _SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}
 _PART = ".part"

@@ -22,16 +22,9 @@ from pydantic import (
 )
 
 import logfan
-from logfan_sinks.filecap import FileCap
-from logfan_sinks.formats import (
-    BEGINNINGS,
-    LONG_BODY_BYTES,
-    Format,
-    as_readable,
-    encoder,
-    line_pieces,
-)
-from logfan_sinks.logfile import (
+from logfan_sinks.file.directories import make_folders
+from logfan_sinks.file.file_limit import FileLimit
+from logfan_sinks.file.log_file import (
     MOST_BUFFERS,
     Full,
     Held,
@@ -40,9 +33,16 @@ from logfan_sinks.logfile import (
     Unsettled,
     unavailable,
 )
-from logfan_sinks.paths import PathTemplate, check_template, too_long
-from logfan_sinks.places import make_folders
-from logfan_sinks.rotation import Archivist, Keep, rotated_name, suffix_bytes
+from logfan_sinks.file.paths import PathTemplate, check_template, too_long
+from logfan_sinks.file.rotation import Archivist, Keep, rotated_name, suffix_bytes
+from logfan_sinks.formats import (
+    BEGINNINGS,
+    LONG_BODY_BYTES,
+    Format,
+    as_readable,
+    encoder,
+    line_pieces,
+)
 
 OVERFLOWED = Counter(
     "logfan_file_sink_overflowed_records",
@@ -140,7 +140,7 @@ class FileSink(logfan.Sink):
         "_other" in place of the message's fields: nothing is lost, and it is told and counted."""
 
     _archivist: Archivist | None = None
-    _cap: FileCap
+    _cap: FileLimit
     _told_taken: float | None = None
 
     def open(self) -> None:
@@ -157,7 +157,7 @@ class FileSink(logfan.Sink):
         self._hour = 0
         if not hasattr(self, "_cap"):
             self._template = PathTemplate(self.config.path, instance=self.instance)
-            self._cap = FileCap(self._template, self.config.max_files, self.log)
+            self._cap = FileLimit(self._template, self.config.max_files, self.log)
         if not self._template.from_messages:
             _CLAIMS[id(self)] = self.name, self._template.all_paths()
         self._cap.forget()

@@ -17,8 +17,8 @@ from prometheus_client.registry import Collector
 from pydantic import Field, model_validator
 
 import logfan
-from logfan_sinks.definitions import Counter, Definition, Gauge, Histogram
-from logfan_sinks.series import Series
+from logfan_sinks.metrics.definitions import Counter, Definition, Gauge, Histogram
+from logfan_sinks.metrics.series import Series
 
 _BODY = attrgetter("body")
 _CHUNK_BYTES = 256 << 10

@@ -7,9 +7,9 @@ import socket
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
 
 from logfan import Record
+from logfan_sinks.dotted_paths import dotted
 
 STAMP = re.compile(r"\.\d{8}T\d{6}\.\d{6}Z")
 """What rotation adds to a file's name. No name made of a message may look like that: it would be
@@ -170,18 +170,6 @@ def check_template(text: str) -> str:
         if name not in (*_OUR_FIELDS, "routing_key") and not (head in ("headers", "json") and rest):
             raise ValueError(f"has the unknown field {{{name}}}; {_HELP}")
     return text
-
-
-def dotted(value: Any, path: str) -> Any:
-    """The value at `a.b.0.c` inside parsed JSON; None where there is none."""
-    for part in path.split("."):
-        if isinstance(value, Mapping):
-            value = value.get(part)
-        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-            value = value[int(part)]
-        else:
-            return None
-    return value
 
 
 def safe_name(value: object) -> str:
