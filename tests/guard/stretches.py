@@ -19,8 +19,8 @@ from logfan.amqp.subscription import Subscription
 from logfan.amqp.topology import Declared
 from logfan.amqp_properties import decode_properties
 from logfan.config.settings import RabbitmqSettings, Settings, SinkSettings
+from logfan.pipeline.completions import Completions
 from logfan.pipeline.dispatcher import Dispatcher
-from logfan.pipeline.in_flight import Batch
 from logfan.pipeline.worker import Limits, SinkWorker
 from logfan.runtime.backoff import Backoff
 from logfan.runtime.clock import SYSTEM_CLOCK
@@ -107,11 +107,12 @@ class _Whole:
             rabbitmq=RabbitmqSettings(prefetch=MESSAGES),
         )
         self.crossing: list[Callable[[], None]] = []
+        self.completions = Completions(len(_SINKS), self.crossing.append)
         self.workers = [self._worker(number, name) for number, name in enumerate(_SINKS)]
         self.stats = ConsumerStats()
         self.dispatcher = Dispatcher(
             settings=settings, stats=self.stats, clock=SYSTEM_CLOCK, workers=self.workers,
-            soon=self._soon, cross=self.crossing.append, say=print, drained=lambda: None,
+            completions=self.completions, soon=self._soon, say=print, drained=lambda: None,
         )  # fmt: skip
         self.reader = _Wired(self.dispatcher)
 
@@ -121,11 +122,8 @@ class _Whole:
             limits=Limits(max_records=1_000, max_bytes=8 << 20, window=MESSAGES),
             backoff=Backoff(0.2, 30.0, jitter=False),
             stats=SinkStats(),
-            completed=partial(self._settle, number),
+            completed=partial(self.completions.done, number),
         )
-
-    def _settle(self, sink: int, completed: Sequence[Batch]) -> None:
-        self.dispatcher.complete(sink, completed)
 
     def _soon(self, call: Callable[[], None]) -> None:
         assert self.reader.connection.after_read(call), "nothing is called after a read"

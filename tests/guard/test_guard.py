@@ -19,7 +19,9 @@ from guard.flood import Flood
 from guard.messages import READ_BYTES, RECORDS_A_READ
 from guard.one_batch import MARK, RECORDS
 from guard.stretches import STRETCHES
+from logfan.amqp import connection
 from logfan.config.settings import RabbitmqSettings, Settings, SinkSettings
+from logfan.pipeline.completions import Completions
 from logfan.pipeline.consumer import Consumer
 from logfan.telemetry.metrics import ConsumerStats
 from support.tracer import tracer
@@ -123,13 +125,15 @@ def reads_of_a_flood() -> float:
             sinks={"a": SinkSettings(kind="nothing")},
             rabbitmq=RabbitmqSettings(urls=[f"amqp://guest:guest@127.0.0.1:{flood.port}/%2F"]),
         )
+        ioloop = connection.new_loop()
         consumer = Consumer(
-            settings=settings, stats=stats, on_subscribed=lambda: None,
-            on_end=lambda trouble: None,
+            settings=settings, stats=stats, ioloop=ioloop, on_subscribed=lambda: None,
+            on_end=lambda trouble: None, workers=(),  # each batch is acknowledged at once
+            completions=Completions(0, ioloop.add_callback_threadsafe),
         )  # fmt: skip
         before = threading.getprofile()
         threading.setprofile(reading.look)
-        consumer.start(())  # without a sink each batch is acknowledged at once
+        consumer.start()
         threading.setprofile(before)
         try:
             wait_until(lambda: stats.acked == FLOOD, "all is acknowledged")
@@ -145,6 +149,6 @@ def test_a_flood_is_read_in_large_pieces_and_a_read_is_one_batch() -> None:
     while reads[-1] > READS_A_MIB and len(reads) < 3:
         reads.append(reads_of_a_flood())
     assert min(reads) <= READS_A_MIB, (
-        f"{min(reads):.1f} reads a MiB, and {READS_A_MIB} are the limit: `wire.read_more` asks "
-        f"for {READ_BYTES:,} bytes at a time; does pika still heed it?"
+        f"{min(reads):.1f} reads a MiB, and {READS_A_MIB} are the limit: "
+        f"`connection.read_more` asks for {READ_BYTES:,} bytes at a time; does pika still heed it?"
     )

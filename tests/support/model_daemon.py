@@ -1,6 +1,6 @@
 """A daemon without a broker: the real road and workers, put together on strands."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -8,9 +8,9 @@ from typing import Any
 from logfan.amqp.delivery_parser import Run
 from logfan.amqp.topology import Declared
 from logfan.config.settings import RabbitmqSettings, Settings, SinkSettings
+from logfan.pipeline.completions import Completions
 from logfan.pipeline.dispatcher import _CLOSED, Dispatcher
 from logfan.pipeline.flow_control import HOLD_SECONDS
-from logfan.pipeline.in_flight import Batch
 from logfan.pipeline.worker import Limits, SinkWorker
 from logfan.runtime.backoff import Backoff
 from logfan.telemetry.metrics import ConsumerStats, SinkStats
@@ -94,11 +94,12 @@ class Daemon:
         self.post = Post(truth)
         self.strands = [Strand() for _ in SINKS]
         self.stores = [Store(n, truth, s) for n, s in zip(SINKS, self.strands, strict=True)]
+        self.completions = Completions(len(REQUIRED), self.calls.append)
         self.workers = [self._worker(n, store) for n, store in enumerate(self.stores)]
         self._soon: list[Callable[[], None]] = []
         self.dispatcher = Dispatcher(
             settings=settings, stats=self.stats, clock=StrandClock(truth.time, Strand()),
-            workers=self.workers, soon=self._soon.append, cross=self.calls.append,
+            workers=self.workers, completions=self.completions, soon=self._soon.append,
             say=lambda words: None, drained=self._note_drained,
         )  # fmt: skip
         for worker, strand in zip(self.workers, self.strands, strict=True):
@@ -115,19 +116,13 @@ class Daemon:
             ),
             backoff=Backoff(0.2, 30.0, jitter=False),
             stats=SinkStats(),
-            completed=partial(self._settle, number) if required else None,
-            keep=partial(self._keep, number) if required else None,
+            completed=partial(self.completions.done, number) if required else None,
+            keep=partial(self.completions.keep, number) if required else None,
             send=partial(self.post.send, store, strand),
             clock=StrandClock(self.truth.time, strand),
         )  # fmt: skip
         worker._inbox = StrandInbox(self.truth.time, strand)  # type: ignore[assignment]
         return worker
-
-    def _settle(self, sink: int, batches: Sequence[Batch]) -> None:
-        self.dispatcher.complete(sink, batches)
-
-    def _keep(self, sink: int, batch: Batch, places: Sequence[int]) -> Sequence[Batch]:
-        return self.dispatcher.keep(sink, batch, places)
 
     def _note_drained(self) -> None:
         self.drained = True

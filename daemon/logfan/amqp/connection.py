@@ -13,6 +13,7 @@ from typing import Any
 
 import pika
 from pika import frame, spec
+from pika.adapters.select_connection import IOLoop
 from pika.adapters.utils import io_services_utils
 from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowAborted
 
@@ -344,6 +345,11 @@ def to_properties(properties: RawProperties | spec.BasicProperties) -> Propertie
     if isinstance(properties, RawProperties):
         return decode_properties(properties.raw)
     return decode_properties(b"".join(properties.encode()))
+
+
+def new_loop() -> Any:
+    """The loop that a connection, and all that is called on its thread, turns on."""
+    return IOLoop()
 
 
 def read_more() -> None:

@@ -4,10 +4,12 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from logfan.amqp.connection import new_loop
 from logfan.amqp.failures import ConnectionFailure
 from logfan.amqp.reconnect import Patience
 from logfan.config.loader import Prepared, SinkSpec
 from logfan.dead_letters.publisher import DeadLetters
+from logfan.pipeline.completions import Completions
 from logfan.pipeline.consumer import Consumer
 from logfan.pipeline.worker import Limits, SinkWorker
 from logfan.runtime.backoff import Backoff
@@ -43,11 +45,9 @@ class Pipeline:
         self._clock = clock
         self._on_fault = on_fault
         self._handed_back: int | None = None
-        self.consumer = Consumer(
-            settings=prepared.settings, stats=stats.consumer, clock=clock,
-            on_subscribed=partial(self._subscribed, on_subscribed), on_end=on_end,
-            on_fault=on_fault, patience=patience,
-        )  # fmt: skip
+        ioloop = new_loop()
+        required = sum(spec.settings.required for spec in prepared.sinks)
+        self._completions = completions = Completions(required, ioloop.add_callback_threadsafe)
         enabled = prepared.settings.dead_letter.enabled
         self.dead_letters = (
             DeadLetters(
@@ -59,6 +59,11 @@ class Pipeline:
             self._worker(spec, sink_number, prepared, stats)
             for sink_number, spec in _numbered(prepared.sinks)
         ]
+        self.consumer = Consumer(
+            settings=prepared.settings, stats=stats.consumer, clock=clock, ioloop=ioloop,
+            workers=self.workers, completions=completions, on_end=on_end, on_fault=on_fault,
+            on_subscribed=partial(self._subscribed, on_subscribed), patience=patience,
+        )  # fmt: skip
 
     def _worker(
         self, spec: SinkSpec, sink_number: int | None, prepared: Prepared, stats: Stats
@@ -68,7 +73,7 @@ class Pipeline:
             spec.settings.batch,
             spec.settings.retry,
         )
-        optional = sink_number is None
+        optional, completions = sink_number is None, self._completions
         return SinkWorker(
             sink=spec.kind.cls(spec.config, name=spec.name, instance=prepared.settings.instance),
             limits=Limits(
@@ -81,12 +86,12 @@ class Pipeline:
             ),
             backoff=Backoff(retry.initial, retry.max, jitter=retry.jitter),
             stats=stats.sinks[spec.name],
-            completed=None if sink_number is None else partial(self.consumer.complete, sink_number),
-            keep=None if sink_number is None else partial(self.consumer.keep, sink_number),
+            completed=None if sink_number is None else partial(completions.done, sink_number),
+            keep=None if sink_number is None else partial(completions.keep, sink_number),
             send=None if self.dead_letters is None else self.dead_letters.send,
             max_ratio=prepared.settings.dead_letter.max_ratio,
             on_fault=self._on_fault,
-            on_opened=self.consumer.look_at_sinks,
+            on_opened=completions.opened,
             clock=self._clock,
         )
 
@@ -96,7 +101,7 @@ class Pipeline:
             worker.start()
         if self.dead_letters is not None:
             self.dead_letters.start()
-        self.consumer.start(self.workers)
+        self.consumer.start()
 
     def _subscribed(self, then: Callable[[], None]) -> None:
         """The main job has its connection and its channel: only now the side job wants its own."""

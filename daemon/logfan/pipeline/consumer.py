@@ -1,14 +1,13 @@
 """The I/O thread: keeps one subscription alive, and comes back from every trouble.
 
-One thread owns connection, channel and ledger; everything that comes from another thread crosses
-by `add_callback_threadsafe`. What becomes of a message on it stands in `dispatcher.py`.
+One thread owns connection, channel and in-flight tracker; everything that comes from another thread
+crosses by `add_callback_threadsafe`. What becomes of a message on it stands in `dispatcher.py`.
 """
 
 import logging
 import threading
 from collections.abc import Callable, Sequence
-
-from pika.adapters.select_connection import IOLoop
+from typing import Any
 
 from logfan.amqp import connection
 from logfan.amqp.binding import Binding, QueueStatus
@@ -21,8 +20,8 @@ from logfan.amqp.subscription import Subscription
 from logfan.amqp.topology import Declared
 from logfan.config.settings import Settings
 from logfan.faults import Faults
+from logfan.pipeline.completions import Completions
 from logfan.pipeline.dispatcher import Dispatcher
-from logfan.pipeline.in_flight import Batch
 from logfan.pipeline.progress import ENDS
 from logfan.pipeline.worker import SinkWorker
 from logfan.runtime.clock import SYSTEM_CLOCK, Clock
@@ -40,13 +39,16 @@ _TURNS_UNTOLD = 2
 
 
 class Consumer:
-    """Owns the thread, the connection and the road of the messages on it."""
+    """Owns the thread, the connection, and what becomes of the messages on it."""
 
     def __init__(
         self,
         *,
         settings: Settings,
         stats: ConsumerStats,
+        ioloop: Any,
+        workers: Sequence[SinkWorker],
+        completions: Completions,
         on_subscribed: Callable[[], None],
         on_end: Callable[[ConnectionFailure], None],
         on_fault: Callable[[], None] = lambda: None,
@@ -67,7 +69,7 @@ class Consumer:
         self._tell_end = on_end
         self._clock = clock
         connection.read_more()
-        self._ioloop = IOLoop()
+        self._ioloop = ioloop
         self._reconnect = Reconnect(settings.rabbitmq.reconnect)
         self._binding: Binding | None = Binding(settings.exchange)
         self._unbound = self._words = ""
@@ -92,29 +94,19 @@ class Consumer:
         self._waiting: Subscription | None = None
         """It has declared, and consumes once each required sink has opened once."""
         self._waiting_turns = 0
-        self._workers: Sequence[SinkWorker] = ()
-        self._dispatcher = self._built(())
+        self._workers = workers
+        completions.look_at_sinks = self._consume_once_sinks_have_opened
+        self._dispatcher = Dispatcher(
+            settings=settings, stats=stats, clock=clock, workers=workers, completions=completions,
+            soon=self._soon, say=self._say, drained=self.drained.set,
+        )  # fmt: skip
         self._thread = OwnThread("consumer", self._run, on_fault)
 
     # What other threads call
 
-    def start(self, workers: Sequence[SinkWorker]) -> None:
+    def start(self) -> None:
         """Start the thread; it connects first, as often as that takes."""
-        self._workers = workers
-        self._dispatcher = self._built(workers)
         self._thread.start()
-
-    def complete(self, sink: int, batches: Sequence[Batch]) -> None:
-        """Required sink number `sink` has these batches durably. Called by its worker."""
-        self._dispatcher.complete(sink, batches)
-
-    def look_at_sinks(self) -> None:
-        """A sink has opened for the first time. Called by its worker."""
-        self._ioloop.add_callback_threadsafe(self._consume_once_sinks_have_opened)
-
-    def keep(self, sink: int, batch: Batch, places: Sequence[int]) -> Sequence[Batch]:
-        """See `Dispatcher.keep`. Called by the sink's worker."""
-        return self._dispatcher.keep(sink, batch, places)
 
     def stop_consuming(self) -> None:
         """No new deliveries; `drained` is set once those under way are acknowledged."""
@@ -163,16 +155,9 @@ class Consumer:
         if self._waiting is not None:
             self._wait_for_sinks()
 
-    def _built(self, workers: Sequence[SinkWorker]) -> Dispatcher:
-        def say(words: str) -> None:
-            self.state = words
-            log.warning("%s", words)
-
-        return Dispatcher(
-            settings=self._settings, stats=self._stats, clock=self._clock, workers=workers,
-            soon=self._soon, cross=self._ioloop.add_callback_threadsafe, say=say,
-            drained=self.drained.set,
-        )  # fmt: skip
+    def _say(self, words: str) -> None:
+        self.state = words
+        log.warning("%s", words)
 
     def _soon(self, call: Callable[[], None]) -> None:
         if self._subscription is not None:

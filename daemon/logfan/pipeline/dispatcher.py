@@ -23,8 +23,9 @@ from logfan.pipeline.batching import (
     delivery_count,
     delivery_limit_reached,
 )
+from logfan.pipeline.completions import Completions
 from logfan.pipeline.flow_control import BackpressureGate, ReadCoalescing, Window
-from logfan.pipeline.in_flight import Ack, Batch, InFlightTracker
+from logfan.pipeline.in_flight import Ack
 from logfan.pipeline.progress import ENDS, Progress
 from logfan.pipeline.redelivery import RedeliveryRouter
 from logfan.pipeline.worker import SinkWorker
@@ -57,7 +58,7 @@ _CLOSED = (_Pause.FULL, _Pause.OUTAGE)
 
 
 class Dispatcher:
-    """From the delivery to the acknowledgement. Only `complete` is called on other threads."""
+    """From the delivery to the acknowledgement."""
 
     def __init__(
         self,
@@ -66,18 +67,18 @@ class Dispatcher:
         stats: ConsumerStats,
         clock: Clock,
         workers: Sequence[SinkWorker],
+        completions: Completions,
         soon: Callable[[Callable[[], None]], None],
-        cross: Callable[[Callable[[], None]], None],
         say: Callable[[str], None],
         drained: Callable[[], None],
     ) -> None:
-        """`soon` calls back once this read is taken in, `cross` from another thread; `say` tells
-        what it is doing, in words; `drained` is called after `stop` once nothing is left."""
+        """`soon` calls back once this read is taken in; `say` reports what it is doing; `drained`
+        is called after `stop` once nothing is left."""
         rabbitmq = settings.rabbitmq
         self._settings = settings
         self._stats = stats
         self._clock = clock
-        self._soon, self._cross, self._say, self._tell_drained = soon, cross, say, drained
+        self._soon, self._say, self._tell_drained = soon, say, drained
         self._coalescing = ReadCoalescing(clock.monotonic())
         self._workers = workers
         required = [worker for worker in workers if worker.required]
@@ -90,7 +91,8 @@ class Dispatcher:
             dead_letters=settings.dead_letter.enabled,
             limit_is_named=settings.queue.delivery_limit is not None,
         )
-        self._tracker = tracker = InFlightTracker(len(required))
+        self._tracker = tracker = completions.tracker
+        completions.acknowledge = self._acknowledge
         stats.oldest = lambda: tracker.oldest_held
         self._builder = BatchBuilder()
         self._window = Window(rabbitmq.prefetch, rabbitmq.max_in_flight_bytes)
@@ -112,7 +114,6 @@ class Dispatcher:
         self._delivery_limit: int | None = None
         self._arrived_at = 0.0
         self._received_before = (0, 0)
-        self._crossing = False
 
     @property
     def prefetch(self) -> int:
@@ -177,18 +178,6 @@ class Dispatcher:
             f"{line_of(record.routing_key, 100)!r}{name}"
         )
 
-    def complete(self, sink: int, batches: Sequence[Batch]) -> None:
-        """Required sink number `sink` has these batches durably. Called by its worker."""
-        done = [self._tracker.complete(batch, sink) for batch in batches]
-        if any(done) and not self._crossing:
-            self._crossing = True
-            self._cross(self._take_completed)
-
-    def keep(self, sink: int, batch: Batch, places: Sequence[int]) -> Sequence[Batch]:
-        """Required sink number `sink` cannot be rid of these records: see `InFlightTracker`. Called
-        by its worker, before it completes the batch."""
-        return self._tracker.keep(batch, places, sink)
-
     def stop(self) -> None:
         """No new deliveries; `drained` is called once those under way are acknowledged."""
         self._stopping = True
@@ -202,7 +191,7 @@ class Dispatcher:
         """The channel is given up: the generation ends. With `requeue` what is left is handed back
         in so many words, where the channel still can. Returns how many were not acknowledged."""
         if requeue and self._subscription is not None and self._subscription.channel.is_open:
-            self._take_completed()
+            self._acknowledge()
             return self._leave(self._hand_window_back(at_end=True))
         stats, left = self._stats, self._tracker.messages
         for unseen in self._builder.take():
@@ -338,11 +327,6 @@ class Dispatcher:
             self._acknowledge()
 
     # Acknowledgements out
-
-    def _take_completed(self) -> None:
-        # Cleared before the ledger is looked at: who settles after that schedules the next call.
-        self._crossing = False
-        self._acknowledge()
 
     def _acknowledge(self) -> None:
         ack = self._tracker.advance()

@@ -373,9 +373,9 @@ def test_what_all_have_is_acknowledged_though_one_call_settles_more_than_that() 
     first, second = daemon.dispatcher._tracker._open
     for name in REQUIRED:
         truth.times_held[name][0] += 1
-    daemon.dispatcher.complete(1, [first])
+    daemon.completions.done(1, [first])
     assert not daemon.calls, "one sink owes it still: there is nothing to wake the loop for"
-    daemon.dispatcher.complete(0, [first, second])
+    daemon.completions.done(0, [first, second])
     daemon.loop()
     assert truth.acked == {0}
     daemon.kill()
