@@ -1,6 +1,6 @@
 """Records as lines of JSON: where they come from, their properties, the body as it came. Sans-I/O.
 
-The bytes are put together by hand: this is on the road of every message, and a dict of all of it
+The bytes are put together by hand: this is on the path of every message, and a dict of all of it
 would cost five times as much. What neighbours have in common is made once for them; the bytes of
 properties that are like earlier ones become JSON without being decoded.
 """

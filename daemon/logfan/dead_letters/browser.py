@@ -23,7 +23,7 @@ from logfan.amqp.failures import Cause, ConnectionFailure
 from logfan.amqp.queue_kinds import CLASSIC, STREAM, Shape
 from logfan.dead_letters import header_overflow
 from logfan.dead_letters.letter import Letter
-from logfan.dead_letters.refreshing import Keeper, Uncopied
+from logfan.dead_letters.refreshing import Refresher, Uncopied
 from logfan.dead_letters.survey import Found
 
 _NOT_FOUND = 404
@@ -62,7 +62,7 @@ class DeadQueue:
             raise self._error(refused) from None
         self._shape = _shape(link, name, kind)
         self._check_shape()
-        self._fallback = Keeper(link, name)
+        self._refresher = Refresher(link, name)
         self._arrived: deque[Found] = deque()
         self._taken: set[int] = set()
         self._commands = 0
@@ -93,17 +93,17 @@ class DeadQueue:
 
     def keep(self, found: Found) -> None:
         """This letter stays: where a look too many could lose it, a fresh copy takes its place."""
-        self._fallback.keep(found.tag, found.raw, found.deliveries)
+        self._refresher.keep(found.tag, found.raw, found.deliveries)
 
     @property
     def copied(self) -> int:
         """How many letters have a fresh copy in their place."""
-        return self._fallback.copied
+        return self._refresher.copied
 
     @property
     def spent(self) -> int:
         """The highest count of failed deliveries of a message that could not be copied."""
-        return self._fallback.spent
+        return self._refresher.spent
 
     def give_up(self) -> None:
         """After an interrupt: no letter that was copied may stay beside its copy, if that can be
@@ -113,7 +113,7 @@ class DeadQueue:
 
     def _settle_copies(self, too_late: Callable[[], bool] = lambda: False) -> None:
         try:
-            self.remove(self._fallback.settle(too_late))
+            self.remove(self._refresher.settle(too_late))
         except Uncopied as error:
             self.remove(error.tags)
             raise

@@ -17,7 +17,7 @@ _SPENT = 1
 _ROUTES = ("CC", "BCC")
 
 
-class Keeper:
+class Refresher:
     """Copies letters into their own queue. The originals are the caller's to acknowledge."""
 
     def __init__(self, link: BlockingConnection, queue: str) -> None:

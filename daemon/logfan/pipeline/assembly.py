@@ -27,7 +27,7 @@ Wait = Callable[[Callable[[float], bool], float], bool]
 
 
 class Pipeline:
-    """The road of a message, from one subscription to all sinks and back."""
+    """The path of a message, from one subscription to all sinks and back."""
 
     def __init__(
         self,

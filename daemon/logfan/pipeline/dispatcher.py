@@ -1,7 +1,7 @@
-"""The road of a message on the I/O thread: delivered, dispatched, settled, acknowledged.
+"""The path of a message on the I/O thread: delivered, dispatched, completed, acknowledged.
 
-It owns the ledger and speaks to the live subscription. While the budget of bytes is full, or a
-required sink is down for long, it unsubscribes for a while on a channel that stays open.
+It owns the in-flight tracker and calls the live subscription. While the budget of bytes is full,
+or a required sink is down for long, it unsubscribes for a while on a channel that stays open.
 """
 
 import logging
@@ -40,7 +40,7 @@ _HOLD_SHARE = 1 / 3
 """Of the broker's acknowledgement timeout: so long a window waits for a sink."""
 _LEAST_HOLD_SECONDS = 1.0
 _FEW = 10
-"""So many messages a sink gets at a time that has never settled a window: enough for one to prove
+"""So many messages a sink gets at a time that has never completed a window: enough for one to prove
 another bad."""
 _LATEST = 2.4
 """So many times as long a refused record waits for its dead letter: 80 % of the timeout."""
@@ -98,7 +98,7 @@ class Dispatcher:
         self._window = Window(rabbitmq.prefetch, rabbitmq.max_in_flight_bytes)
         self._gate = BackpressureGate(rabbitmq.max_in_flight_bytes)
         self.read_bytes = rabbitmq.max_in_flight_bytes // 8
-        """See `Receiver`: the brake must see the budget fill before it is full."""
+        """See `Receiver`: the gate must see the budget fill before it is full."""
         self._hold_seconds = rabbitmq.acknowledgement_timeout * _HOLD_SHARE
         self._progress = Progress()
         self._acked_before = (0, 0)
@@ -304,7 +304,7 @@ class Dispatcher:
             self._subscription.rest(seconds)
 
     def _dispatch(self) -> None:
-        """What this turn read becomes one batch, for the ledger and for every sink."""
+        """What this turn read becomes one batch, for the tracker and for every sink."""
         for new_batch in self._builder.take():
             self._open(new_batch)
 
@@ -404,7 +404,7 @@ class Dispatcher:
             self._subscription.requeue_one(tag)
 
     def _hold(self, seconds: float) -> None:
-        """A required sink does not settle: give the window back before the broker takes it."""
+        """A required sink completes nothing: give the window back before the broker takes it."""
         if self._stopping or self._subscription is None or self._channel is None:
             return
         owing = [w.name for w in self._workers if w.required and not self._is_ready(w)]

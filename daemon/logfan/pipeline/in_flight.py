@@ -1,6 +1,6 @@
 """Open batches to the highest contiguous tag: what may be acknowledged, and no more. Sans-I/O.
 
-The consumer's I/O thread alone calls the ledger, but for `complete`, which each sink's own thread
+The consumer's I/O thread alone calls the tracker, but for `complete`, which each sink's own thread
 calls for itself, and `keep`; beside that the workers only look at a batch's records and marks,
 and a scrape at `oldest_held`.
 
@@ -27,7 +27,7 @@ class Rejection:
 
 
 class Batch:
-    """What one read of the socket delivered: the unit that sinks settle and the ledger counts."""
+    """What one read of the socket delivered: the unit that sinks complete and that is tracked."""
 
     __slots__ = (
         "abandoned",
@@ -57,7 +57,7 @@ class Batch:
         self.opened_at = opened_at
         """When it was received, on the monotonic clock, in seconds."""
         self.pending = {*pending}
-        """The numbers of the required sinks that have not settled it yet. Each takes out its own,
+        """The numbers of the required sinks that have not completed it yet. Each takes out its own,
         in one step that no other thread sees a half of."""
         self.rejection: Rejection | None = None
         """Where nobody shall be offered its records: why they are dead-lettered at once."""
@@ -89,7 +89,7 @@ class InFlightTracker:
     """The open batches of the live subscription, in the order of their tags."""
 
     def __init__(self, required_sinks: int) -> None:
-        """`required_sinks`: how many sinks must settle a batch; they are numbered from 0."""
+        """`required_sinks`: how many sinks must complete a batch; they are numbered from 0."""
         self._everyone = range(required_sinks)
         self._open: deque[Batch] = deque()
         self._aside: dict[int, Batch] = {}
@@ -121,17 +121,17 @@ class InFlightTracker:
 
     def complete(self, batch: Batch, sink: int) -> bool:
         """Required sink number `sink` has the batch durably. True where no other owes it any more,
-        so that `advance` may find something: of those that settle it at once, the last is told so.
+        so that `advance` may find something: the last of those that complete it at once gets True.
 
-        A settlement names its batch and no tag: one that was abandoned is not in the ledger any
-        more, so a settlement that comes late moves nothing of the next generation.
+        A completion names its batch and no tag: one that was abandoned is not tracked any
+        more, so a completion that comes late moves nothing of the next generation.
         """
         batch.pending.discard(sink)
         return not batch.pending
 
     def keep(self, batch: Batch, places: Sequence[int], sink: int) -> Sequence[Batch]:
         """Required sink number `sink` refused the records at these places, and cannot be rid of
-        them. It settles the batch after this, and later each of those returned here."""
+        them. It completes the batch after this, and later each of those returned here."""
         with self._keeping:
             self._uneven = True
             kept = batch.kept = {} if batch.kept is None else batch.kept
@@ -146,7 +146,7 @@ class InFlightTracker:
             return [kept[place] for place in places]
 
     def advance(self) -> Ack | None:
-        """Take the settled batches off the front, and what is settled of those that stand aside;
+        """Take completed batches off the front, and what is completed of those that stand aside;
         None where there is nothing of either."""
         if self._uneven:
             return self._advance_around()
@@ -209,7 +209,7 @@ class InFlightTracker:
 
     @property
     def open_messages(self) -> int:
-        """How many messages some sink has not settled, those that stand aside not among them."""
+        """How many messages some sink has not completed, those that stand aside not among them."""
         return self.messages - len(self._aside)
 
     def give_up(self, one: Batch) -> None:
@@ -231,7 +231,7 @@ class InFlightTracker:
 
     @property
     def open_tags(self) -> Sequence[int]:
-        """The tags that some sink has not settled."""
+        """The tags that some sink has not completed."""
         return [
             tag
             for batch in self._open

@@ -1,6 +1,6 @@
 """What becomes of records that a sink did not take: offered again, alone, or dead-lettered.
 
-The slow road beside the worker's: it is entered with a failure and left once the sink has or
+The slow path beside the worker's: it is entered with a failure and left once the sink has or
 refuses everything. What to offer and what counts as evidence is decided in `poison`.
 """
 

@@ -1,4 +1,4 @@
-"""One sink's thread: coalesce, write, flush, settle. What fails goes to the rescue.
+"""One sink's thread: coalesce, write, flush, complete. What fails goes to the recovery.
 
 It touches its own sink and its own queue, and nothing of the broker: what is durable it hands to
 `completed`. The consumer's I/O thread calls `submit`; the main thread `start`, `reopen`,
@@ -63,7 +63,7 @@ class _Piece:
     stop: int | None = None
 
     def entries(self) -> list[Entry]:
-        """The records with their batches, for the rescue."""
+        """The records with their batches, for the recovery."""
         first = self.start or 0
         return [
             Entry(record, batch, place)
@@ -338,7 +338,7 @@ class SinkWorker:
         yield _Piece(batches, batches, start, count)
 
     def _deliver(self, batches: list[Batch]) -> None:
-        """Write, flush, and only then settle. Where that fails, all the rest is rescued."""
+        """Write, flush, and only then complete. Where that fails, all the rest is recovered."""
         pieces = self._pieces(batches)
         if any(batch.rejection for batch in batches):
             self._recovery.run((), None, [entry for piece in pieces for entry in piece.entries()])

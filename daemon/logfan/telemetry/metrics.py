@@ -75,7 +75,7 @@ class ConsumerStats:
     rebound: int = 0
     oldest: Callable[[], float | None] = lambda: None
     """When the oldest unacknowledged message was received, in monotonic seconds; None where there
-    is none. Put here by the road, and called at the scrape."""
+    is none. Set by the dispatcher, and called at the scrape."""
     dead_letters_waiting: int | None = None
     """None where it is not known."""
     delivery_seconds: Histogram = field(default_factory=lambda: Histogram(DELIVERY_BOUNDS))

@@ -1,4 +1,4 @@
-"""A whole pipeline without a broker: records in, real workers and the real ledger, acks out."""
+"""A whole pipeline without a broker: records in, real workers, real in-flight tracker, acks out."""
 
 import queue
 import time
