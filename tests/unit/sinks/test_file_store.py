@@ -123,15 +123,15 @@ def test_a_folder_made_read_only_takes_lines_but_no_new_file(open_folder: Path) 
 def test_a_read_only_file_system_is_named_and_waited_for(tmp_path: Path) -> None:
     program = f"""{PROGRAM}
     path = f"{{disk}}/a.log"
-    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", disk], check=True)
     sink = made(path)
     assert said(sink.open) == f"{{path}}: the file system is read-only (EROFS)", said(sink.open)
-    subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,rw", disk], check=True)
     sink.open()
     sink.write([record(b"x")])
     sink.flush()
     sink.close()
-    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", disk], check=True)
     assert "read-only (EROFS)" in said(made(path).open)
     print(open(path).read())
     """
