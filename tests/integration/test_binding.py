@@ -142,6 +142,8 @@ def test_a_restart_of_the_broker_with_a_publisher_that_is_back_first(
         assert "exchange.durable = true here" in daemon.log()
         assert "was made anew" not in daemon.log()
         wait_until(lambda: arrives(daemon, own_node.url, names, b"before"), "it is bound")
+        # Its first look is over: the mark is there.
+        wait_until(lambda: daemon.metric("logfan_queue_ready_messages") == 0, "it has looked")
         restart_and_publish_first(own_node, names)
         wait_until(lambda: daemon.metric(REBOUND) == 1, "bound again, and counted", 20)
         publish(own_node.url, names.exchange, [b"after"])
