@@ -323,6 +323,12 @@ class DeadLetters:
         if self._closing or connection is not self._connection:
             return
         self._was_open = True
+        if not self._is_connected():
+            # A letter sent now would be of a delivery that comes again; and a user's connections
+            # may be counted, so that the consumer waits for this one.
+            why = "closed, as the consumer has no connection"
+            self._lose(ConnectionFailure(Cause.LOST, why), close=True)
+            return
         steps = topology.dead_letter_queue(
             self.queue, quorum=self._settings.queue.kind == QUORUM, known=self._shape,
             version=broker_version(connection),
