@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 OLDEST := $(VENV)/oldest/.installed
 CLIENTS := .venv-bench/.installed
 BENCH = SECONDS=$(SECONDS) REPORT=$(REPORT) JSON=$(JSON) CHARTS=$(CHARTS) FROM=$(FROM)
-FAST := tests/test_architecture.py tests/unit tests/contract tests/guard
+FAST := tests/test_architecture.py tests/test_locks.py tests/unit tests/contract tests/guard
 WORKERS ?= 2
 DEBIAN := daemon/logfan/testing/debian.py
 
@@ -76,12 +76,12 @@ lock: $(STAMP) ## Choose all dependencies anew, with their hashes
 	@head -1 .requirements.lock > $(VENV)/lock/first
 	@$(VENV)/lock/bin/uv pip compile --quiet --universal --upgrade --python-version 3.11 \
 		--generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate \
-		--system-certs --group dev pyproject.toml -o $(VENV)/lock/rest
+		--no-strip-extras --system-certs --group dev pyproject.toml -o $(VENV)/lock/rest
 	@cat $(VENV)/lock/first $(VENV)/lock/rest > .requirements.lock
 	@head -1 .requirements-bench.lock > $(VENV)/lock/first
 	@$(VENV)/lock/bin/uv pip compile --quiet --universal --upgrade --python-version 3.11 \
 		--generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate \
-		--system-certs tests/bench/requirements.in -o $(VENV)/lock/rest
+		--no-strip-extras --system-certs tests/bench/requirements.in -o $(VENV)/lock/rest
 	@cat $(VENV)/lock/first $(VENV)/lock/rest > .requirements-bench.lock
 
 # The other clients, which only the bench needs: never in the environment that is tested.
