@@ -120,7 +120,8 @@ def test_one_who_may_make_no_mark_is_bound_again_all_the_same(
         assert "it may not be declared" in daemon.get("/readyz")[1]
         make_anew(node.url, names)
         wait_until(daemon.is_ready, "it is ready again", LOOKS_SECONDS)
-        assert daemon.metric(REBOUND) == 1
+        # 2 where a look fell between the first deletion and the declaration after it.
+        assert daemon.metric(REBOUND) in (1, 2)
         assert "ACCESS_REFUSED" not in daemon.log().split("made again")[-1]
 
 
