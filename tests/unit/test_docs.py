@@ -1,0 +1,99 @@
+"""The pages are true: keys, metrics, commands, links and paths that they name exist."""
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+from pydantic import BaseModel
+
+from logfan.cli import main
+from logfan.config.loader import prepare
+from logfan.config.settings import Settings, SinkSettings
+from logfan.telemetry.metrics import LogfanCollector, Stats
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "daemon/DESIGN.md",
+    "daemon/PERFORMANCE.md", "plugins/README.md", "systemd/README.md", "tests/README.md",
+    "tests/bench/README.md", "tests/brokers/README.md", "tests/chaos/README.md",
+    "tests/guard/README.md",
+]  # fmt: skip
+TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
+
+
+def _prose(text: str) -> str:
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def _anchor(heading: str) -> str:
+    """A heading as GitHub links to it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def _keys(model: type[BaseModel], before: str = "") -> list[str]:
+    """The dotted keys of a table and of those within it."""
+    found = []
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            found += _keys(inner, f"{before}{name}.")
+        else:
+            found.append(before + name)
+    return found
+
+
+def test_the_readme_fits_into_200_lines() -> None:
+    assert len(TEXTS["README.md"].splitlines()) < 200
+
+
+def test_the_readmes_config_has_no_fault(tmp_path: Path) -> None:
+    blocks = re.findall(r"^```toml\n(.*?)^```$", TEXTS["README.md"], re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 1
+    (tmp_path / "config.toml").write_text(blocks[0])
+    found = prepare(tmp_path / "config.toml", environ={}).sinks
+    assert {sink.name for sink in found} == {"archive", "screen"}
+
+
+@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md"])
+def test_a_page_names_every_command(page: str) -> None:
+    for command in main.list_commands(click.Context(main)):
+        assert f"`logfan {command}" in TEXTS[page], command
+
+
+def test_every_metric_stands_in_the_operators_table() -> None:
+    stats = Stats()
+    stats.configure(["archive"])
+    rows = {
+        name
+        for line in TEXTS["systemd/README.md"].splitlines()
+        if line.startswith("| `logfan_")
+        for name in re.findall(r"`(logfan_\w+)", line.split("|")[1])
+    }
+    for metric in LogfanCollector(stats, "1").collect():
+        exposed = f"{metric.name}_total" if metric.type == "counter" else metric.name
+        assert exposed in rows, exposed
+        rows.remove(exposed)
+    # What the sinks expose for themselves.
+    assert all(name.startswith(("logfan_file_sink_", "logfan_metrics_sink_")) for name in rows)
+
+
+def test_the_shipped_config_shows_every_key() -> None:
+    shipped = (ROOT / "config.toml").read_text(encoding="utf-8")
+    for key in [*_keys(Settings), *_keys(SinkSettings)]:
+        if key == "sinks":
+            continue
+        assert re.search(rf"\b{key.rpartition('.')[2]}\b( =|\])", shipped), key
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", _prose(TEXTS[page])):
+        if target.startswith("https:"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (ROOT / page).parent / path if path else ROOT / page
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", _prose(file.read_text()), re.MULTILINE)
+            assert anchor in map(_anchor, headings), target
