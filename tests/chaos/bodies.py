@@ -1,4 +1,5 @@
-"""What the load's messages look like: an id, padding of varied size, a checksum at the end. Pure.
+"""What the load's messages look like: an id, padding of varied size, a checksum at the end.
+Sans-I/O.
 
 The publisher makes them and the checker reads them back; this is all that the two share. A body
 never holds a line break, so that a file of raw bodies has one message a line.
@@ -26,7 +27,7 @@ class Parsed:
 
 
 class Corrupt(ValueError):
-    """Not a body of ours as it was published; the text says what is wrong."""
+    """Not a body of ours as it was published; the text names what is wrong."""
 
 
 def make_id(run: str, number: int) -> str:

@@ -382,7 +382,7 @@ def _judge_order(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command line: 1 where anything is wrong; duplicates are told and not judged."""
+    """The command line: 1 where anything is wrong; duplicates are reported and not judged."""
     if len(arguments) < 2:
         print(__doc__, file=sys.stderr)
         return 2

@@ -132,7 +132,7 @@ class ChaosDaemon(DaemonProcess):
 
     @contextmanager
     def configured(self, old: str, new: str) -> Iterator[None]:
-        """The file says something else meanwhile; nobody is asked to read it."""
+        """Change the file; the daemon is not asked to read it."""
         before = self.config.read_text()
         assert old in before
         self.config.write_text(before.replace(old, new, 1))
@@ -177,7 +177,7 @@ class ChaosDaemon(DaemonProcess):
             resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (hard, hard))
 
     def sink_troubles(self) -> dict[str, str]:
-        """What the status page says of the sinks that are down."""
+        """What the status page shows of the sinks that are down."""
         code, text = self.get("/readyz")
         if code != 503:
             return {}

@@ -1,7 +1,7 @@
 """A small disk that can be filled: a tmpfs in a private mount namespace, for root alone.
 
 A keeper process holds the namespace; everybody else reaches the mount through the keeper's root
-in /proc. When the keeper ends the mount is gone, and nobody else ever saw it.
+in /proc. When the keeper ends the mount is gone, and no other process ever saw it.
 """
 
 import os
@@ -16,7 +16,7 @@ _CHUNK = 4096
 
 
 class DiskUnavailable(Exception):
-    """No such disk can be had here; the text says why."""
+    """No such disk is possible here; the text gives the reason."""
 
 
 class SmallDisk:
@@ -38,8 +38,8 @@ class SmallDisk:
         )  # fmt: skip
         assert self._fallback.stdout is not None
         if self._fallback.stdout.readline() != b"ready\n":
-            said = self._fallback.communicate()[1].decode()
-            raise DiskUnavailable(f"a private mount is not possible: {said.strip()}")
+            output = self._fallback.communicate()[1].decode()
+            raise DiskUnavailable(f"a private mount is not possible: {output.strip()}")
         self.path = Path(f"/proc/{self._fallback.pid}/root/mnt")
         return self
 

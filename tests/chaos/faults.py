@@ -37,7 +37,7 @@ _WENT_BACK = re.compile(r"reload: .*going (back to|on with) the old")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One kind of trouble."""
+    """One kind of fault."""
 
     name: str
     """In words, for the report."""
@@ -180,7 +180,7 @@ def trickle(scene: Scene, rng: random.Random) -> None:
 
 def sink_fails(scene: Scene, rng: random.Random) -> None:
     with _ordered(scene, "fail", times=rng.randrange(1, 5)):
-        wait_until(scene.daemon.sink_troubles, "the daemon says that the sink is down", 10)
+        wait_until(scene.daemon.sink_troubles, "the daemon reports that the sink is down", 10)
 
 
 def sink_hangs(scene: Scene, rng: random.Random) -> None:
@@ -232,7 +232,7 @@ def home_node_down(scene: Scene, rng: random.Random) -> None:
     scene.resume()
 
     def elsewhere() -> bool:
-        """RabbitMQ 3 says at once that the queue is down, 4 says nothing for a minute."""
+        """RabbitMQ 3 answers at once that the queue is down, 4 is silent for a minute."""
         connected = daemon.metric("logfan_connected") == 1 and not daemon.consuming()
         return connected or bool(_HOME_NODE.search(scene.living_log(), seen))
 
@@ -340,9 +340,9 @@ def publish_undeliverable(scene: Scene, rng: random.Random) -> None:
     amqp10.publish_undeliverable(scene.node.url, scene.names.exchange, poison)
     wait_until(
         lambda: daemon.log().find(_UNDELIVERABLE, seen) >= 0,
-        f"it says what stands at the queue's head; its log ends:\n{daemon.log()[-3000:]}", 60,
+        f"it logs what stands at the queue's head; its log ends:\n{daemon.log()[-3000:]}", 60,
     )  # fmt: skip
-    # While nobody else consumes, so that it is this one.
+    # While no other client consumes, so that it is this one.
     assert daemon.terminate() == 0
     wait_until(
         lambda: amqp10.take_one(scene.node.url, scene.names.queue, poison), "it is taken away"
@@ -379,17 +379,17 @@ def fill_disk(scene: Scene, rng: random.Random) -> None:
     assert scene.disk is not None
     with scene.disk.full() as fill:
 
-        def trouble() -> str:
+        def failure() -> str:
             fill()
             return scene.daemon.sink_troubles().get("raw", "")
 
-        assert "ENOSPC" in wait_until(trouble, "the raw sink is down", 20)
+        assert "ENOSPC" in wait_until(failure, "the raw sink is down", 20)
         if rng.random() < 0.3:
             # In the middle of a write, perhaps, of which half is in the file.
             scene.daemon.kill()
             scene.crashes += 1
             scene.daemon.start(ready=False)
-            wait_until(trouble, "it is down again", 20)
+            wait_until(failure, "it is down again", 20)
 
 
 def limit_files(scene: Scene, rng: random.Random) -> None:

@@ -102,7 +102,7 @@ class Load:
         """Wait until all that was published is confirmed."""
 
         def is_quiet() -> bool:
-            # What it said before it read the order does not count.
+            # What it reported before it read the order does not count.
             return self.numbers.get("orders") == self._orders and bool(self.numbers["quiet"])
 
         wait_until(

@@ -27,7 +27,7 @@ def _patch(module: str, name: str, make: Callable[[Any], Any]) -> None:
 
 @_defect
 def ack_before_flush() -> None:
-    """A batch counts as settled as soon as it is handed to the sink's thread."""
+    """A batch counts as complete as soon as it is handed to the sink's thread."""
 
     def make(submit: Any) -> Any:
         def early(worker: Any, batch: Any) -> None:
@@ -85,7 +85,7 @@ def old_generation_acked() -> None:
 
 @_defect
 def dead_letter_without_confirm() -> None:
-    """A refused record counts as settled once its dead letter is sent, confirmed or not."""
+    """A refused record counts as complete once its dead letter is sent, confirmed or not."""
 
     def make(send: Any) -> Any:
         def trusting(letters: Any, refusals: Any) -> Any:
@@ -170,7 +170,7 @@ def ack_past_what_stands_aside() -> None:
 
 @_defect
 def not_bound_again() -> None:
-    """A binding that is gone is noticed and told, and not made again."""
+    """A lost binding is noticed and logged, and not made again."""
 
     def make(_: Any) -> Any:
         def idle(_binding: Any, _bindings: Any) -> Generator[Any, Any, str]:

@@ -1,4 +1,4 @@
-"""A TCP proxy in front of the broker that can be told to do what bad networks do.
+"""A TCP proxy in front of the broker that does on request what bad networks do.
 
 It runs on a thread of its own. Everything is counted, so that a test knows that its fault really
 happened. It also notes when each cumulative acknowledgement passed, as an observer outside of

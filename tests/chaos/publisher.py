@@ -28,7 +28,7 @@ from chaos import bodies
 
 _TICK_SECONDS = 0.005
 _AGAIN_SECONDS = 0.1
-_TELL_SECONDS = 0.1
+_REPORT_SECONDS = 0.1
 _BURST_SECONDS = 0.1
 
 
@@ -49,7 +49,7 @@ class Publisher:
         self._returned: set[int] = set()
         self._tag = 0
         self._allowance = 0.0
-        self._ticked_at = self._told_at = time.monotonic()
+        self._ticked_at = self._reported_at = time.monotonic()
         self._deadline = time.monotonic() + options.seconds
         self._paused = self._stopping = self._blocked = False
         self._numbers = dict.fromkeys(
@@ -57,7 +57,7 @@ class Publisher:
         )
 
     def run(self) -> int:
-        """Publish until told to stop; 0 where everything was confirmed."""
+        """Publish until asked to stop; 0 where everything was confirmed."""
         threading.Thread(target=self._listen, daemon=True).start()
         self._connect()
         self._tick()
@@ -147,8 +147,8 @@ class Publisher:
             and self._publish_next()
         ):
             self._allowance -= 1
-        if now - self._told_at > _TELL_SECONDS:
-            self._told_at = now
+        if now - self._reported_at > _REPORT_SECONDS:
+            self._reported_at = now
             self._journal.flush()
             self._tell()
         if self._stopping and (not self._unconfirmed or now > self._deadline + 60):
@@ -180,7 +180,7 @@ class Publisher:
         return True
 
     def _on_return(self, _channel: Any, _method: Any, properties: Any, _body: bytes) -> None:
-        # It reached no queue; the confirm that follows says nothing of value.
+        # It reached no queue; the confirm that follows proves nothing.
         self._returned.add(int(properties.message_id.rpartition("-")[2]))
 
     def _on_confirm(self, frame: Any) -> None:

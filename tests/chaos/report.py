@@ -1,4 +1,4 @@
-"""What was done and what came out: as text for the terminal, as Markdown for the record. Pure."""
+"""What was done and what came out: as text for the terminal, as Markdown. Sans-I/O."""
 
 import os
 import platform

@@ -127,11 +127,11 @@ class _Lines:
 
     def __init__(self, total: int) -> None:
         self._total = total
-        self._told = -1
+        self._reported = -1
 
     def __call__(self, scene: Scene, index: int, name: str) -> None:
-        if index // 10 != self._told:
-            self._told = index // 10
+        if index // 10 != self._reported:
+            self._reported = index // 10
             print(f"{index}/{self._total}: {scene.confirmed:,} confirmed; {name}", flush=True)
 
 

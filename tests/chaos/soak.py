@@ -130,11 +130,11 @@ def watch(
 
 def growth(periods: Sequence[Period]) -> dict[str, float]:
     """How much the last third lies above the first, the first period left out as warm-up."""
-    settled = periods[1:]
+    later = periods[1:]
     return {
-        "descriptors": added([period.vitals.descriptors for period in settled]),
-        "threads": added([period.vitals.threads for period in settled]),
-        "memory (MiB)": added([period.vitals.memory_kib / 1024 for period in settled]),
+        "descriptors": added([period.vitals.descriptors for period in later]),
+        "threads": added([period.vitals.threads for period in later]),
+        "memory (MiB)": added([period.vitals.memory_kib / 1024 for period in later]),
     }
 
 

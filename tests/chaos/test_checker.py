@@ -1,4 +1,4 @@
-"""The judge itself: what is put wrong by hand it finds, and where there is nothing it says so."""
+"""The checker itself: it finds what is put wrong by hand, and reports it where there is nothing."""
 
 import base64
 import gzip

@@ -1,7 +1,7 @@
 """The suite is not blind: a defect that is put in on purpose is caught, with the right verdict.
 
 Each scenario is the shortest that the defect cannot survive. It runs twice: the sound daemon
-passes it, the mutant does not, and what the checker says of it is the defect's own mark.
+passes it, the mutant does not, and the checker's verdict is the defect's own mark.
 """
 
 import signal
@@ -93,7 +93,7 @@ def killed_while_a_sink_writes(stage: Stage) -> None:
     stage.deck.publish(50)
     stage.daemon.wait_deed("hang", 1)
     stage.wait_received(50)
-    # The others have it all; only what is settled by everybody may be gone from the broker.
+    # The others have it all; only what every sink completed may be gone from the broker.
     kept = stage.daemon.folder / "out.jsonl"
     wait_until(lambda: kept.read_bytes().count(b"\n") == 50, "the others have it")
     stage.kill_and_go_on()
@@ -125,7 +125,7 @@ def killed_after_a_settlement_of_the_channel_before(stage: Stage) -> None:
     stage.daemon.order("hang 2")  # the old write returns, the next hangs
     stage.daemon.wait_deed("hang", 2)
     stage.deck.publish(1)
-    stage.wait_received(41)  # the I/O thread has been through all that was settled before
+    stage.wait_received(41)  # the I/O thread has been through all that was completed before
     stage.kill_and_go_on()
 
 
@@ -205,7 +205,7 @@ def exchange_made_anew(stage: Stage) -> None:
     with channel(stage.node.url) as admin:
         admin.exchange_delete(names.exchange)
         admin.exchange_declare(names.exchange, "fanout", durable=True)
-    wait_until(lambda: stage.daemon.metric("logfan_rebound_total"), "it says that it is again")
+    wait_until(lambda: stage.daemon.metric("logfan_rebound_total"), "it counts the binding")
     # As most programs publish: what reaches no queue is confirmed all the same.
     stage.deck.publish(10, mandatory=False)
 

@@ -1,4 +1,4 @@
-"""The suite's own tools do what they say: proxy, watch over growth, plan, report."""
+"""The suite's own tools work as documented: proxy, watch over growth, plan, report."""
 
 import random
 import socket

@@ -1,4 +1,4 @@
-"""Looks at the daemon all the time, from outside: its metrics, and what the kernel says of it.
+"""Looks at the daemon all the time, from outside: its metrics, and what the kernel reports of it.
 
 A thread of its own scrapes; what it finds broken it keeps in words.
 """
@@ -33,7 +33,7 @@ _SAMPLES_MIN = 25
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """What the kernel says of the process at one moment."""
+    """What the kernel reports of the process at one moment."""
 
     descriptors: float
     threads: float
@@ -102,7 +102,7 @@ class Watcher:
     def _run(self) -> None:
         try:
             self._watch()
-        except Exception as error:  # whoever does not look any more must say so
+        except Exception as error:  # a watcher that stopped looking must report it
             self._broke(f"the watcher ended: {error!r}")
             raise
 
@@ -152,7 +152,7 @@ class Watcher:
     # Flatness
 
     def growth(self) -> tuple[dict[str, float], int]:
-        """The most that any long life added, and how many lives were long enough to say."""
+        """The most that any long life added, and how many lives were long enough."""
         worst = dict.fromkeys(_FLAT, 0.0)
         long = [samples for samples in self.lives.values() if len(samples) >= _SAMPLES_MIN]
         for samples in long:

@@ -1,4 +1,4 @@
-"""The queue's binding goes with its exchange: it is made again, told and counted."""
+"""The queue's binding goes with its exchange: it is made again, logged and counted."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -136,7 +136,7 @@ def restart_and_publish_first(node: RabbitNode, names: Names) -> None:
 def test_a_restart_of_the_broker_with_a_publisher_that_is_back_first(
     own_node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
-    """What it publishes before is lost; that is told at each start, and when it happened."""
+    """What it publishes before is lost; that is logged at each start, and when it happened."""
     extra = 'reconnect = { initial = "5s", max = "5s" }'
     with DaemonProcess(tmp_path, own_node.url, names, RAW, extra=extra) as daemon:
         assert f"exchange '{names.exchange}' is not durable" in daemon.log()
@@ -158,7 +158,7 @@ def test_a_restart_of_the_broker_with_a_publisher_that_is_back_first(
         assert daemon.stop() == 0
         restart_and_publish_first(own_node, names)
         daemon.start()
-        wait_until(lambda: "was made anew meanwhile" in daemon.log(), "told", 6)
+        wait_until(lambda: "was made anew meanwhile" in daemon.log(), "logged", 6)
         assert waiting(own_node.url, names.queue) == 0
         assert b"lost" not in (tmp_path / "raw.log").read_bytes()
         assert daemon.stop() == 0

@@ -23,7 +23,7 @@ import logfan, os, pathlib, time
 
 
 class Moody(logfan.Sink):
-    '''Up, down or dead, as a file says.'''
+    '''Up, down or dead, as a file demands.'''
 
     def open(self):
         if self.mood() == "down":

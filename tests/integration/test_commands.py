@@ -141,7 +141,7 @@ def test_closed_standard_descriptors_become_nobodys_socket(
 
 
 def page(port: int, path: str) -> str:
-    """The body, whatever the status; empty where nobody listens."""
+    """The body, whatever the status; empty where nothing listens."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as got:
             return str(got.read().decode())
@@ -222,11 +222,11 @@ def test_under_a_memory_alarm_it_says_that_the_broker_blocks_it_and_goes_on_afte
     heard = folder / "heard"
     with heard.open("wb") as error, memory_alarm(node):
         process = subprocess.Popen([*LOGFAN, *arguments], cwd=folder, stderr=error)
-        wait_until(lambda: "blocks all publishers" in heard.read_text(), "it says so")
-        said = heard.read_text()
-        assert "low on memory" in said
-        assert "vm_memory_high_watermark" in said
-        assert "Ctrl-C" in said
+        wait_until(lambda: "blocks all publishers" in heard.read_text(), "it reports that")
+        text = heard.read_text()
+        assert "low on memory" in text
+        assert "vm_memory_high_watermark" in text
+        assert "Ctrl-C" in text
         assert process.poll() is None
     assert process.wait(30) == 0
     assert "takes messages again" in heard.read_text()

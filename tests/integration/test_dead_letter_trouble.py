@@ -1,4 +1,4 @@
-"""Trouble of the dead-letter queue, and of one letter, holds nothing back and loses nothing."""
+"""A failing dead-letter queue, and a failing letter, hold nothing back and lose nothing."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ def tight_node() -> Iterator[RabbitNode]:
 
 
 def make_full(node: RabbitNode, queue: str) -> None:
-    """Have the dead-letter queue say no to every further letter."""
+    """Have the dead-letter queue refuse every further letter."""
     with channel(node.url, confirms=True) as admin:
         admin.queue_delete(queue)
         admin.queue_declare(
@@ -149,7 +149,7 @@ def test_the_consumer_comes_first_where_a_user_may_have_one_connection(
         with unstarted as daemon:
             publish(node.url, names.exchange, [b"one", b"refuse", b"two"])
             wait_until(lambda: daemon.acked() == 2, "the good ones are acknowledged")
-            wait_until(lambda: "cannot be dead-lettered" in daemon.get("/readyz")[1], "it is told")
+            wait_until(lambda: "cannot be dead-lettered" in daemon.get("/readyz")[1], "it is shown")
             wait_until(lambda: "limit" in daemon.get("/readyz")[1], "the limit is named")
             node.close_all_connections()
             wait_until(lambda: daemon.metric("logfan_connected") == 1, "it comes back", 60)

@@ -25,7 +25,7 @@ import logfan, pathlib
 
 
 class Picky(logfan.Sink):
-    '''Refuses, fails and takes, as the bodies say.'''
+    '''Refuses, fails and takes, as the bodies demand.'''
 
     def write(self, records):
         mood = pathlib.Path("mood").read_text() if pathlib.Path("mood").exists() else ""
@@ -173,13 +173,13 @@ def test_where_the_dead_letter_cannot_be_published_the_record_waits(
     with daemon_at(tmp_path, node, names) as daemon:
         with channel(node.url) as admin:
             admin.queue_delete(f"{names.queue}.dead")
-            # Full at once, and it says so: every publish is refused.
+            # Full at once: every publish is refused.
             admin.queue_declare(
                 f"{names.queue}.dead", durable=True,
                 arguments={"x-max-length": 0, "x-overflow": "reject-publish"},
             )  # fmt: skip
         publish(node.url, names.exchange, [b"one", b"refuse", b"two"])
-        wait_until(lambda: "cannot be dead-lettered" in daemon.get("/readyz")[1], "it says so")
+        wait_until(lambda: "cannot be dead-lettered" in daemon.get("/readyz")[1], "it is reported")
         assert node.unacked(names.queue) == 3 - daemon.acked() >= 1
         # The last may have come in a read of its own: then it waits behind the refused one.
         assert lines(tmp_path / "picky.log") in ([b"one"], [b"one", b"two"])
@@ -214,7 +214,7 @@ def test_without_dead_letters_a_refused_record_is_offered_again(
     environ = {"LOGFAN_DEAD_LETTER__ENABLED": "false"}
     with daemon_at(tmp_path, node, names, environ=environ) as daemon:
         publish(node.url, names.exchange, [b"one", b"refuse", b"two"])
-        wait_until(lambda: "are offered again" in daemon.log(), "it says so")
+        wait_until(lambda: "are offered again" in daemon.log(), "it is reported")
         assert b"refuse" not in lines(tmp_path / "picky.log")
         (tmp_path / "mood").write_text("mended")
         wait_until(lambda: daemon.acked() == 3, "all is acknowledged")

@@ -1,4 +1,4 @@
-"""`logfan demo` as people see it: on a node of its own, or as a guest who leaves nothing behind."""
+"""`logfan demo` as users see it: on a node of its own, or as a guest that leaves nothing behind."""
 
 import os
 import pty
@@ -40,7 +40,7 @@ class Demo:
         self.seen = ""
 
     def shows(self, pattern: str) -> bool:
-        """Whether it has said this by now; fails where it ended without."""
+        """Whether it has printed this by now; fails where it ended without."""
         with suppress(OSError):
             while piece := os.read(self._terminal, 65536):
                 self.seen += re.sub(r"\x1b\[[\d;]*m", "", piece.decode(errors="replace"))
@@ -90,8 +90,8 @@ def folder(tmp_path: Path, node: RabbitNode, names: Names) -> Path:
 
 def declared(node: RabbitNode) -> list[str]:
     """Every exchange, queue, binding and connection of the broker."""
-    said = [node.ctl("list_exchanges", "name"), node.ctl("list_queues", "name")]
-    return sorted("".join(said).splitlines())
+    listed = [node.ctl("list_exchanges", "name"), node.ctl("list_queues", "name")]
+    return sorted("".join(listed).splitlines())
 
 
 def test_the_demo_shows_the_main_job_on_a_node_of_its_own_and_leaves_nothing(
@@ -152,7 +152,7 @@ def test_on_a_broker_of_somebody_the_names_are_the_demos_and_go_with_it(
     assert declared(node) == before
 
 
-def test_a_broker_that_is_away_or_refuses_is_told_with_the_way_out(
+def test_a_broker_that_is_away_or_refuses_is_reported_with_the_way_out(
     folder: Path, node: RabbitNode
 ) -> None:
     refused = node.url.replace("guest:guest", "guest:wr0ngPassw")

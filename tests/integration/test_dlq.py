@@ -1,4 +1,4 @@
-"""`logfan dlq` as an operator types it, interrupted as the world does."""
+"""`logfan dlq` as an operator types it, interrupted at any moment."""
 
 import json
 import os
@@ -164,20 +164,20 @@ def test_looking_costs_no_letter_of_a_quorum_queue_whatever_its_limit(
         node.ctl(policy, "--apply-to", "queues", operator.dead, f"^{operator.dead}$", definition)
     bury(url, names, map(record, numbered(300)), kind="quorum")
     bury(url, names, map(record, numbered(20, 300)), sink="mail", kind=None)
-    told = ""
+    warned = ""
     for left in range(320, 316, -1):
         done = operator.types("list")
-        told += done.stderr
+        warned += done.stderr
         assert f"{operator.dead}: {left} dead letters" in done.stdout
         shown = operator.types("show", "--limit", "40")
         assert shown.exit_code == 0
-        told += shown.stderr
+        warned += shown.stderr
         assert operator.types("replay", "--sink", "none-of-ours").exit_code == 2
         assert operator.types("replay", "--sink", "mail", "--limit", "1").exit_code == 0
         wait_until(lambda left=left: waiting(url, operator.dead) == left - 1, "all are back")  # type: ignore[misc]
     # From 4.3 on what is handed back does not count.
     counts = int(node.version.split(".")[0]) < 4 or node.version.startswith("4.0.")
-    assert ("a fresh copy in place" in told + operator.types("list").stderr) == counts
+    assert ("a fresh copy in place" in warned + operator.types("list").stderr) == counts
     assert operator.types("replay", "--limit", "100").stdout.startswith("100 replayed")
     wait_until(lambda: waiting(url, operator.dead) == 216, "all are back")
     wait_until(lambda: waiting(url, names.queue) == 104, "they are there")
@@ -376,12 +376,12 @@ def outcome(operator: Operator) -> tuple[list[bytes], list[bytes]]:
     """What is among the dead letters and what was replayed, once the broker has all of it back."""
     seen = [-1, -1]
 
-    def settled() -> bool:
+    def all_found() -> bool:
         before = list(seen)
         seen[:] = [waiting(operator.url, q) for q in (operator.dead, operator.names.queue)]
         return sum(seen) >= LETTERS and before == seen
 
-    wait_until(settled, f"all letters are somewhere: {seen}")
+    wait_until(all_found, f"all letters are somewhere: {seen}")
     return bodies(operator.url, operator.dead), bodies(operator.url, operator.names.queue)
 
 
@@ -417,9 +417,9 @@ def test_a_replay_that_a_signal_ends_loses_no_letter(
         assert both <= ROUND
     else:
         assert code == 128 + number
-        told = re.search(r"^([\d,]+) replayed", words, re.MULTILINE)
-        assert told, words
-        assert int(told[1].replace(",", "")) == len(again)
+        found = re.search(r"^([\d,]+) replayed", words, re.MULTILINE)
+        assert found, words
+        assert int(found[1].replace(",", "")) == len(again)
         assert both == 0
         assert left
 
@@ -435,8 +435,8 @@ def test_a_connection_lost_in_the_middle_loses_no_letter(operator: Operator, sen
     left, again = outcome(operator)
     assert set(left) | set(again) == set(numbered(LETTERS))
     both = len(set(left) & set(again))
-    told = re.search(r"; (\d+) more may have been replayed and are still here", done.stderr)
-    assert both <= (int(told[1]) if told else 0), done.stderr
+    found = re.search(r"; (\d+) more may have been replayed and are still here", done.stderr)
+    assert both <= (int(found[1]) if found else 0), done.stderr
     assert "lost" in done.stderr
 
 

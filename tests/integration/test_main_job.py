@@ -189,7 +189,7 @@ def test_term_under_load_loses_and_doubles_nothing(
     # A small window makes the drain slow enough to be interrupted.
     extra = "prefetch = 10"
     with DaemonProcess(tmp_path, node.url, names, THREE_SINKS, extra=extra) as daemon:
-        daemon.stop()  # the queue is there now, and fills while nobody drains it
+        daemon.stop()  # the queue is there now, and fills while no consumer drains it
         publish(node.url, names.exchange, (b"%d" % n for n in range(count)))
         daemon.start()
         wait_until(lambda: daemon.acked() > 1_000, "it is in the middle of it")

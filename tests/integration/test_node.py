@@ -142,7 +142,7 @@ def test_a_broken_config_ends_in_the_brokers_own_words() -> None:
         pass
 
 
-def test_a_port_in_use_is_told_before_anything_starts() -> None:
+def test_a_port_in_use_is_reported_before_anything_starts() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(NodeUnavailable, match=f"port {port} of 127.0.0.1 is in use"):

@@ -39,7 +39,7 @@ def daemon_of(
 
 
 def wait_for_words(daemon: DaemonProcess) -> list[str]:
-    """Until /readyz says what it waits for; its reasons."""
+    """Until /readyz reports what it waits for; its reasons."""
     wait_until(
         lambda: "waiting for sink late to open" in daemon.get("/readyz")[1],
         f"it waits for its sink:\n{daemon.log()}",
@@ -62,7 +62,7 @@ def test_an_instance_with_a_broken_sink_takes_nothing_from_the_healthy_one(
         publish(node.url, names.exchange, [b"%d" % n for n in range(200)])
         assert waiting(node.url, names.queue) == 200
         wait_until(lambda: daemon.metric("logfan_queue_ready_messages") == 200, "it counts them")
-        wait_until(lambda: "nothing is consumed before each required sink" in daemon.log(), "told")
+        wait_until(lambda: "nothing is consumed before each required sink" in daemon.log(), "seen")
         assert (daemon.metric("logfan_connected"), daemon.metric("logfan_consuming")) == (1, 0)
         assert daemon.metric("logfan_received_messages_total") == 0
         assert daemon.metric('logfan_sink_down_seconds{sink="late"}') > 0

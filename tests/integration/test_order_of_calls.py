@@ -63,19 +63,19 @@ def test_each_message_is_written_then_durable_then_acknowledged(
         # To the end: an acknowledgement counts before the loop's next turn sends it.
         assert daemon.stop() == 0
     file, folder = "logs/a.log>", "logs>"
-    told: list[str] = []
+    seen_calls: list[str] = []
     for line in map(plain, trace.read_text().splitlines()):
         name = line.split(maxsplit=1)[1].split("(")[0]
         if name == "sendto" and ACK in line:
-            told.append("ack")
+            seen_calls.append("ack")
         elif name == "writev" and file in line:
-            told.append("write")
+            seen_calls.append("write")
         elif name == "fdatasync" and file in line:
-            told.append("fdatasync")
+            seen_calls.append("fdatasync")
         elif name == "fsync" and folder in line:
-            told.append("fsync of the folder")
+            seen_calls.append("fsync of the folder")
         elif name.startswith("rename") and "a.log" in line:
-            told.append("rename")
+            seen_calls.append("rename")
     first = ["write", "fdatasync", "ack"]
     rotated = ["rename", "fsync of the folder", "write", "fdatasync", "ack"]
-    assert told == [*first, *rotated, *rotated], "\n".join(told)
+    assert seen_calls == [*first, *rotated, *rotated], "\n".join(seen_calls)

@@ -1,5 +1,5 @@
 """How many connections and channels an instance needs, and which permissions. `systemd/README.md`
-has them to paste; what is tried here is what stands there."""
+has them to paste, and this test runs what it finds there."""
 
 import re
 from collections.abc import Iterator

@@ -197,7 +197,7 @@ def test_a_policys_limit_that_the_operator_names_costs_no_message(
     assert kept(tmp_path, node.url, names) == set(MESSAGES)
 
 
-def test_rising_counts_are_told_early_where_no_limit_is_named(
+def test_rising_counts_are_reported_early_where_no_limit_is_named(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
     environ = {"LOGFAN_QUEUE__TYPE": "quorum"}
@@ -275,7 +275,7 @@ def test_a_dead_letter_queue_that_loses_letters_at_once_gets_none(
     ],
     ids=["transient", "ttl", "length", "auto-delete"],
 )
-def test_a_dead_letter_queue_that_may_lose_letters_is_told_with_the_way_out(
+def test_a_dead_letter_queue_that_may_lose_letters_is_reported_with_the_way_out(
     node: RabbitNode, names: Names, tmp_path: Path, properties: Mapping[str, Any], words: str
 ) -> None:
     with channel(node.url) as admin:

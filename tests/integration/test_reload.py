@@ -32,7 +32,7 @@ def arrives(daemon: DaemonProcess, url: str, body: bytes, file: str) -> None:
 
 
 def hangup(daemon: DaemonProcess, until: str, seconds: float = 20.0) -> None:
-    """SIGHUP, and wait until the log says so once more."""
+    """SIGHUP, and wait until the log reports it once more."""
     before = daemon.log().count(until)
     daemon.signal(signal.SIGHUP)
     wait_until(lambda: daemon.log().count(until) > before, f"{until}:\n{daemon.log()}", seconds)
@@ -95,7 +95,7 @@ def test_a_broker_that_is_away_just_then_ends_nothing(
             gate.shut()
             daemon.configure(url, NEW, extra)
             hangup(daemon, "starting anew")
-            wait_until(lambda: "connection refused" in daemon.log(), "it says why")
+            wait_until(lambda: "connection refused" in daemon.log(), "it logs the cause")
             if startup == "fail":
                 wait_until(lambda: BACK in daemon.log(), f"it goes back:\n{daemon.log()}")
             publish(node.url, names.exchange, [b"two"])
@@ -363,7 +363,7 @@ def test_a_sink_that_cannot_be_made_gives_way_to_those_that_were(
         assert "cannot be started (RuntimeError: no more of them)" in daemon.log()
         daemon.wait_ready()
         arrives(daemon, node.url, b"two", "old.log")
-        # A plugin's new code takes a new start, and that is told.
+        # A plugin's new code takes a new start, and that is logged.
         (plugins / "twice.py").write_text(TWICE.replace("no more", "none"))
         hangup(daemon, "takes effect at the next start")
         assert daemon.stop() == 0

@@ -58,31 +58,31 @@ def user(node: RabbitNode) -> Iterator[str]:
     node.ctl("delete_user", USER)
 
 
-def everything_a_daemon_says(
+def everything_a_daemon_shows(
     folder: Path, command: str, config: str, until: str, sink: str = SINK
 ) -> str:
-    """Run it with the log at debug until `until` is said; log, pages, status and /proc."""
+    """Run it with the log at debug until `until` is shown; log, pages, status and /proc."""
     port = free_port()
     (folder / "config.toml").write_text(
         f'{sink}{config}\n[http]\nlisten = "127.0.0.1:{port}"\n[log]\nlevel = "debug"\n'
     )
-    said = folder / "said"
-    with notify_socket(folder / "notify") as notify, said.open("wb") as output:
+    shown = folder / "shown"
+    with notify_socket(folder / "notify") as notify, shown.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "logfan", command], cwd=folder, stdout=output, stderr=output,
             env={**os.environ, "NOTIFY_SOCKET": str(folder / "notify")}, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         try:
             wait_until(
-                lambda: until in said.read_text(errors="replace") or process.poll() is not None,
-                f"it says {until}", 40,
+                lambda: until in shown.read_text(errors="replace") or process.poll() is not None,
+                f"it shows {until}", 40,
             )  # fmt: skip
             pages = "".join(page(port, path) for path in ("/", "/metrics", "/readyz", "/healthz"))
             proc = Path(f"/proc/{process.pid}")
             names = [proc / "cmdline", proc / "comm", *proc.glob("task/*/comm")]
             titles = "\n".join(name.read_text() for name in names)
             process.send_signal(signal.SIGHUP)
-            wait_until(lambda: "reload" in said.read_text(errors="replace"), "it reloads")
+            wait_until(lambda: "reload" in shown.read_text(errors="replace"), "it reloads")
             process.send_signal(signal.SIGTERM)
             process.wait(40)
         finally:
@@ -91,8 +91,8 @@ def everything_a_daemon_says(
         states = received(notify)
     assert pages
     assert states
-    assert until in said.read_text(errors="replace")
-    return "\n".join([said.read_text(errors="replace"), pages, titles, states])
+    assert until in shown.read_text(errors="replace")
+    return "\n".join([shown.read_text(errors="replace"), pages, titles, states])
 
 
 @contextmanager
@@ -125,10 +125,10 @@ def test_a_daemon_that_is_refused_keeps_the_password_to_itself(
     node: RabbitNode, tmp_path: Path
 ) -> None:
     url = node.url.replace("guest:guest", f"nobody:{ENCODED}")
-    said = everything_a_daemon_says(
+    shown = everything_a_daemon_shows(
         tmp_path, "run", f'[rabbitmq]\nurls = ["{url}"]\n', "refused the credentials"
     )
-    assert leaks(said) == []
+    assert leaks(shown) == []
 
 
 def test_a_demo_that_is_refused_keeps_the_password_to_itself(
@@ -144,22 +144,22 @@ def test_a_demo_that_is_refused_keeps_the_password_to_itself(
 def test_a_daemon_that_is_let_in_keeps_the_password_to_itself(user: str, tmp_path: Path) -> None:
     (tmp_path / "url").write_text(f"# the way in\n{user}\n")
     config = f'[rabbitmq]\nurl_file = "{tmp_path}/url"\n[queue]\ntype = "exclusive"\n'
-    said = everything_a_daemon_says(tmp_path, "run", config, "consuming queue")
-    assert "debug" in said
-    assert leaks(said) == []
+    shown = everything_a_daemon_shows(tmp_path, "run", config, "consuming queue")
+    assert "debug" in shown
+    assert leaks(shown) == []
 
 
 def test_a_daemon_without_its_broker_keeps_the_password_to_itself(tmp_path: Path) -> None:
     config = f'[rabbitmq]\nurls = ["amqp://{USER}:{ENCODED}@127.0.0.1:1"]\n'
-    said = everything_a_daemon_says(tmp_path, "run", config, "connection refused")
-    assert leaks(said) == []
+    shown = everything_a_daemon_shows(tmp_path, "run", config, "connection refused")
+    assert leaks(shown) == []
 
 
 QUOTING = '''
 import logfan
 
 class Quoting(logfan.Sink):
-    """Says all that it knows."""
+    """Reports all that it knows."""
 
     class Config(logfan.SinkConfig):
         url: str
@@ -189,9 +189,9 @@ def test_a_sink_that_quotes_its_password_is_shown_without_it(user: str, tmp_path
         f'[sinks.b]\nkind = "quoting"\nurl = "http://{USER}:{PASSWORD} {PASSWORD}@host"\n'
         f'password = "{PASSWORD}"\n'
     )
-    said = everything_a_daemon_says(tmp_path, "run", config, "login refused", sink="")
-    assert "login refused" in said
-    assert leaks(said) == []
+    shown = everything_a_daemon_shows(tmp_path, "run", config, "login refused", sink="")
+    assert "login refused" in shown
+    assert leaks(shown) == []
 
 
 def test_a_file_of_urls_that_is_spoilt_while_the_daemon_runs(
@@ -207,7 +207,7 @@ def test_a_file_of_urls_that_is_spoilt_while_the_daemon_runs(
         for spoilt in (f"amqp://{RAW}@host", f"ampq://{RAW}@host", PASSWORD, f"amqp://{RAW}"):
             file.write_text(f"{spoilt}\n")
             node.ctl("close_all_connections", "a test")
-            wait_until(lambda: "rabbitmq.url_file" in daemon.get("/readyz")[1], "it is told")
+            wait_until(lambda: "rabbitmq.url_file" in daemon.get("/readyz")[1], "it is shown")
             assert leaks(daemon.get("/readyz")[1] + daemon.get("/")[1] + daemon.log()) == []
         file.write_text(node.url)
         daemon.wait_ready(60)
@@ -265,13 +265,13 @@ def test_a_fault_in_a_url_does_not_quote_the_password(tmp_path: Path, what: str)
             continue
         config.write_text(SINK + text.replace("{url}", url).replace("{folder}", str(tmp_path)))
         config.chmod(0o600)
-        assert leaks(told(config, {})) == [], place
+        assert leaks(reported(config, {})) == [], place
     config.write_text(SINK)
-    assert leaks(told(config, {"LOGFAN_RABBITMQ__URLS": URLS[what]})) == []
-    assert leaks(told(config, {"LOGFAN_RABBITMQ__URLS": f'["{URLS[what]}"]'})) == []
+    assert leaks(reported(config, {"LOGFAN_RABBITMQ__URLS": URLS[what]})) == []
+    assert leaks(reported(config, {"LOGFAN_RABBITMQ__URLS": f'["{URLS[what]}"]'})) == []
 
 
-def told(config: Path, environ: dict[str, str]) -> str:
+def reported(config: Path, environ: dict[str, str]) -> str:
     """The faults, or the warnings, of this config."""
     try:
         prepared = prepare(config, environ=environ)
@@ -286,13 +286,13 @@ def told(config: Path, environ: dict[str, str]) -> str:
 def test_a_key_that_is_named_like_a_secret_is_not_quoted(tmp_path: Path, key: str) -> None:
     config = tmp_path / "config.toml"
     config.write_text(f'{key} = "{PASSWORD}"\n{SINK}[queue]\n{key} = "{PASSWORD}"\n')
-    said = told(config, {})
-    assert f"queue.{key}: unknown key" in said
-    assert leaks(said) == []
+    shown = reported(config, {})
+    assert f"queue.{key}: unknown key" in shown
+    assert leaks(shown) == []
 
 
 @pytest.mark.parametrize("command", [("emit", "x"), ("run",), ("check",)], ids=lambda c: c[0])
-def test_a_url_that_pika_alone_refuses_is_told_without_the_password(
+def test_a_url_that_pika_alone_refuses_is_reported_without_the_password(
     tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     url = f"amqp://{USER}:{ENCODED}@127.0.0.1:1/?heartbeat=often"
@@ -302,7 +302,7 @@ def test_a_url_that_pika_alone_refuses_is_told_without_the_password(
     assert leaks(done.stdout + done.stderr) == []
 
 
-def test_an_internal_fault_is_told_without_the_password(tmp_path: Path) -> None:
+def test_an_internal_fault_is_reported_without_the_password(tmp_path: Path) -> None:
     program = (
         "import sys, logfan.amqp.subscription as s\n"
         "def broken(self, *, url, parameters, **rest): raise RuntimeError(f'{parameters} {url}')\n"

@@ -1,4 +1,4 @@
-"""Several queues behind a consistent-hash exchange, set up with what systemd/README.md says."""
+"""Several queues behind a consistent-hash exchange, set up as systemd/README.md shows."""
 
 import json
 import re
@@ -57,9 +57,9 @@ def test_the_page_shows_how_to_see_that_the_exchange_is_fed(
     found = re.search(r"rabbitmqctl (list_bindings [a-z_ ]+) \| grep -w logs\.hash\n(.*?)^```$",
                       README, re.MULTILINE | re.DOTALL)  # fmt: skip
     assert found is not None
-    said = node.ctl(*found[1].split()).splitlines()
+    listed = node.ctl(*found[1].split()).splitlines()
     for line in found[2].replace("logs", names.exchange).splitlines():
-        assert line.replace("logfan", names.queue) in said
+        assert line.replace("logfan", names.queue) in listed
 
 
 def test_two_queues_set_up_by_the_page_share_the_messages_and_lose_none(

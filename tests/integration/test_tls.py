@@ -39,7 +39,7 @@ def ca(authority: Authority) -> str:
     return f'ca_file = "{authority.file}"\n'
 
 
-def is_told(daemon: DaemonProcess, words: str) -> bool:
+def is_shown(daemon: DaemonProcess, words: str) -> bool:
     return words in daemon.get("/readyz")[1]
 
 
@@ -145,8 +145,8 @@ def test_it_comes_by_itself_once_the_brokers_certificate_is_right(
             tls.show(*identities, valid_from_day=begin, valid_to_day=end)
             if number == 0:
                 daemon.start(ready=False)
-            wait_until(partial(is_told, daemon, words), f"the status says: {words}")
-            wait_until(partial(is_logged, daemon, words), f"the log says: {words}")
+            wait_until(partial(is_shown, daemon, words), f"the status says: {words}")
+            wait_until(partial(is_logged, daemon, words), f"the log shows: {words}")
             assert daemon.get("/healthz")[0] == 200
         tls.show("localhost", "127.0.0.1")
         daemon.wait_ready()
@@ -187,8 +187,8 @@ def test_an_intermediate_certificate_that_is_not_sent_is_named(
         tls.show("localhost", chain="torn")
         daemon.start(ready=False)
         words = "the broker does not send the intermediate certificate that leads there"
-        wait_until(partial(is_told, daemon, words), "the status says it")
-        wait_until(partial(is_logged, daemon, words), "the log says it")
+        wait_until(partial(is_shown, daemon, words), "the status shows it")
+        wait_until(partial(is_logged, daemon, words), "the log shows it")
         tls.show("localhost", chain="whole")
         daemon.wait_ready()
         assert daemon.stop() == 0

@@ -1,4 +1,4 @@
-"""One way back from every trouble with the broker, and words for those that forbid to go on."""
+"""One way back from every failure of the broker; what forbids to go on is reported."""
 
 import os
 import signal
@@ -73,13 +73,13 @@ def test_closed_connections_and_deleted_queues_are_no_end(
         with channel(node.url) as admin:
             admin.queue_delete(names.queue)
 
-    troubles: list[Callable[[], None]] = [node.close_all_connections, delete_queue]
+    failures: list[Callable[[], None]] = [node.close_all_connections, delete_queue]
     with DaemonProcess(tmp_path, node.url, names, RAW) as daemon:
-        for number, trouble in enumerate(troubles, 1):
-            trouble()
+        for number, failure in enumerate(failures, 1):
+            failure()
             wait_until(
                 partial(has_come_back, daemon, number),
-                f"it is back after {trouble.__name__}; its log:\n{daemon.log()}", BACK_SECONDS,
+                f"it is back after {failure.__name__}; its log:\n{daemon.log()}", BACK_SECONDS,
             )  # fmt: skip
             publish(node.url, names.exchange, [b"after %d" % number])
         wait_until(lambda: daemon.acked() == 2, "what came after is acknowledged")
@@ -119,7 +119,7 @@ def test_it_waits_for_a_broker_and_takes_the_next_url(
         assert daemon.metric(FAILED) == 1
 
 
-def test_wrong_credentials_are_told_and_tried_again_until_they_are_right(
+def test_wrong_credentials_are_reported_and_tried_again_until_they_are_right(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
     secret = tmp_path / "url"
@@ -215,7 +215,7 @@ def test_a_queue_that_somebody_else_has_is_waited_for(
             if startup == "fail":
                 assert daemon.wait() == 69
                 return
-            wait_until(lambda: "is exclusive to another connection" in daemon.log(), "it is told")
+            wait_until(lambda: "is exclusive to another connection" in daemon.log(), "it is logged")
             owner.connection.close()
         finally:
             if startup == "fail":
@@ -226,7 +226,7 @@ def test_a_queue_that_somebody_else_has_is_waited_for(
         with channel(node.url) as other:
             other.basic_consume(names.queue, lambda *_: None, exclusive=True)
             daemon.start(ready=False)
-            wait_until(lambda: "for now: ACCESS_REFUSED" in daemon.log(), "it is told")
+            wait_until(lambda: "for now: ACCESS_REFUSED" in daemon.log(), "it is logged")
             assert "in exclusive use" in daemon.get("/readyz")[1]
         daemon.wait_ready()
     finally:
@@ -234,7 +234,7 @@ def test_a_queue_that_somebody_else_has_is_waited_for(
 
 
 @pytest.mark.parametrize("of", ["user", "vhost", "channels"])
-def test_a_limit_is_told_as_what_it_is_and_waited_for(
+def test_a_limit_is_reported_as_what_it_is_and_waited_for(
     node: RabbitNode, names: Names, tmp_path: Path, of: str
 ) -> None:
     user, vhost = f"u{names.queue[-6:]}", f"v{names.queue[-6:]}"
@@ -248,7 +248,7 @@ def test_a_limit_is_told_as_what_it_is_and_waited_for(
     daemon = DaemonProcess(tmp_path, url, names, RAW)
     daemon.start(ready=False)
     try:
-        wait_until(lambda: "allows no more: NOT_ALLOWED" in daemon.log(), "it is told")
+        wait_until(lambda: "allows no more: NOT_ALLOWED" in daemon.log(), "it is logged")
         assert "refused the virtual host" not in daemon.log()
         node.ctl(*limits, f'{{"{key}": 10}}')
         daemon.wait_ready()
@@ -349,7 +349,7 @@ def test_hangup_reopens_files_and_takes_a_new_config_and_keeps_the_old_one_where
         assert (tmp_path / "raw.log.1").read_bytes() == b"one\n"
         daemon.configure(node.url, RAW.replace("kind", "knid"))
         daemon.signal(signal.SIGHUP)
-        wait_until(lambda: "going on with the old one" in daemon.log(), "it says so")
+        wait_until(lambda: "going on with the old one" in daemon.log(), "it is seen")
         send(b"three")
         daemon.configure(node.url, RAW.replace("raw.log", "new.log"))
         daemon.signal(signal.SIGHUP)
@@ -361,7 +361,7 @@ def test_hangup_reopens_files_and_takes_a_new_config_and_keeps_the_old_one_where
         assert daemon.stop() == 0
 
 
-def test_a_port_in_use_is_told_in_words(node: RabbitNode, names: Names, tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_in_words(node: RabbitNode, names: Names, tmp_path: Path) -> None:
     environ = {"LOGFAN_HTTP__LISTEN": f"127.0.0.1:{node.port}"}
     daemon = DaemonProcess(tmp_path, node.url, names, RAW, environ=environ)
     daemon.start(ready=False)

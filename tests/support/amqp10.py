@@ -1,5 +1,5 @@
-"""As much of AMQP 1.0 as it takes to publish what no AMQP 0-9-1 consumer can be given, and to take
-it away again.
+"""The part of AMQP 1.0 that publishes what no AMQP 0-9-1 consumer can be given, and removes it
+again.
 
 RabbitMQ 4 speaks both. A message with a uuid among its application properties has no form in 0-9-1:
 the broker ends each connection that it should be delivered to.
@@ -107,7 +107,7 @@ def _until(wire: socket.socket, code: int) -> bytes:
         content = _exactly(wire, size - 5)[offset * 4 - 5 :]
         if content[2:3] == bytes((code,)):
             return content
-        assert content[2:3] not in (b"\x16", b"\x17", b"\x18"), f"the broker says no: {content!r}"
+        assert content[2:3] not in (b"\x16", b"\x17", b"\x18"), f"the broker refused: {content!r}"
 
 
 def _exactly(wire: socket.socket, count: int) -> bytes:

@@ -71,11 +71,11 @@ class DaemonProcess:
             self.wait_ready()
 
     def wait_ready(self, seconds: float = 30.0) -> None:
-        """Wait until /readyz says yes."""
+        """Wait until /readyz answers 200."""
         wait_until(self.is_ready, f"the daemon is ready; its log:\n{self.log()}", seconds)
 
     def is_ready(self) -> bool:
-        """Whether /readyz says yes; fails where the daemon has ended."""
+        """Whether /readyz answers 200; fails where the daemon has ended."""
         if self._process is not None and self._process.poll() is not None:
             raise AssertionError(f"the daemon ended ({self._process.returncode}):\n{self.log()}")
         return self.get("/readyz")[0] == 200
@@ -111,7 +111,7 @@ class DaemonProcess:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     def get(self, path: str) -> tuple[int, str]:
-        """Status and body of a GET; status 0 where nobody listens."""
+        """Status and body of a GET; status 0 where nothing listens."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
                 return answer.status, answer.read().decode()

@@ -42,7 +42,7 @@ class Watch(FileSink):
 
 
 def made(path: Path | str, **options: Any) -> Watch:
-    """A sink that is not opened yet; raw lines unless told otherwise."""
+    """A sink that is not opened yet; raw lines by default."""
     return Watch(FileSink.Config(path=str(path), **{"format": "raw", **options}), name="archive")
 
 

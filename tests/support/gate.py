@@ -1,4 +1,4 @@
-"""A TCP gate in front of a broker: open, shut (nobody answers), or stalled within the handshake."""
+"""A TCP gate in front of a broker: open, shut (no answer), or stalled within the handshake."""
 
 import socket
 import threading
@@ -73,7 +73,7 @@ class Gate:
                 target.sendall(data)
                 most = None if most is None else most - len(data)
         if most == 0:
-            return  # it stays open, and says nothing more
+            return  # it stays open, and sends nothing more
         for side in (source, target):
             with suppress(OSError):
                 side.shutdown(socket.SHUT_RDWR)

@@ -1,6 +1,6 @@
 """A broker, sinks and dead letters made by hand, which check all that is asked of them.
 
-The broker holds the daemon to AMQP's rules and to the promise: what it is told to forget must lie
+The broker holds the daemon to AMQP's rules and to the promise: what it is asked to forget must lie
 in every required sink, or in the dead letters. The sinks remember what they raised, so that a
 refusal can be held against the evidence.
 """
@@ -207,7 +207,7 @@ class Channel:
 
 
 class ModelSubscription:
-    """What a road asks of a `Subscription`."""
+    """What a dispatcher asks of a `Subscription`."""
 
     address = "model"
 
@@ -259,7 +259,7 @@ class ModelSubscription:
 
 
 class Store(Sink):
-    """A sink that fails as it is told to, and keeps what was flushed."""
+    """A sink that fails on demand, and keeps what was flushed."""
 
     def __init__(self, name: str, truth: Truth, strand: Strand) -> None:
         super().__init__(SinkConfig(), name=name)

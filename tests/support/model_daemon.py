@@ -1,4 +1,4 @@
-"""A daemon without a broker: the real road and workers, put together on strands."""
+"""A daemon without a broker: the real dispatcher and workers, put together on strands."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -50,7 +50,7 @@ SETTINGS = settings_of(PREFETCH, BUDGET)
 
 
 class Watched:
-    """The road as a receiver: while it is closed to deliveries it keeps none of them."""
+    """The dispatcher as a receiver: while it is closed to deliveries it keeps none of them."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
@@ -76,7 +76,7 @@ class Watched:
 
 
 class Daemon:
-    """A road and its workers, as `Consumer` and `Pipeline` put them together."""
+    """A dispatcher and its workers, as `Consumer` and `Pipeline` put them together."""
 
     def __init__(self, truth: Truth, queue: list[Message], settings: Settings = SETTINGS) -> None:
         self._rabbitmq = settings.rabbitmq
@@ -155,7 +155,7 @@ class Daemon:
             self._soon.pop(0)()
 
     def turn(self) -> None:
-        """What the road does once a second."""
+        """What the dispatcher does once a second."""
         self.dispatcher.turn(self.truth.time.now)
         self._look_at_what_is_held()
 
@@ -175,7 +175,7 @@ class Daemon:
 
     def lose(self, unseen: int, frames: int, longest: int) -> None:
         """The channel is gone in the middle of a read, after `unseen` frames of it. Some frames
-        may still come after that was told."""
+        may still come after that was reported."""
         self._take(unseen, longest)
         channel, self.channel = self.channel, None
         assert channel is not None
@@ -232,7 +232,7 @@ class Daemon:
         self.channel = None
 
     def kill(self) -> None:
-        """As kill -9 does: nothing more is said to anybody."""
+        """As kill -9 does: nothing more is sent."""
         if self.channel is not None:
             self.channel.close()
         for store in self.stores:

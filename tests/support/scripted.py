@@ -1,6 +1,6 @@
-"""A broker that says what a test tells it to: AMQP 0-9-1 in real bytes, one thread a connection.
+"""A broker that sends what a test asks for: AMQP 0-9-1 in real bytes, one thread a connection.
 
-It shakes hands, and says yes to whatever is declared. What is published it keeps and does not
+It shakes hands, and accepts whatever is declared. What is published it keeps and does not
 confirm: that is the test's business.
 """
 
@@ -65,8 +65,8 @@ class Peer:
         with suppress(OSError, EOFError):
             self._read(8)  # the protocol's header
             features = {"publisher_confirms": True, "basic.nack": True, "connection.blocked": True}
-            told = {"version": "3.10.8", "capabilities": features}
-            self.say(spec.Connection.Start(0, 9, told, "PLAIN", "en_US"), 0)
+            server = {"version": "3.10.8", "capabilities": features}
+            self.say(spec.Connection.Start(0, 9, server, "PLAIN", "en_US"), 0)
             while True:
                 self._take()
 

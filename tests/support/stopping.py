@@ -19,7 +19,7 @@ CALLS = ("open", "mkdir", "writev", "fdatasync", "fsync", "rename", "unlink", "f
 BATCHES, LINES = 4, 5
 
 
-def stop_at(step: int, told: int) -> None:
+def stop_at(step: int, marker: int) -> None:
     """Kill this process before its call number `step`; a write is done by half."""
     count = 0
 
@@ -28,14 +28,14 @@ def stop_at(step: int, told: int) -> None:
 
         def call(*args: Any, **named: Any) -> Any:
             nonlocal count
-            if told in args:
+            if marker in args:
                 return real(*args, **named)
             count += 1
             if count > step:
                 if name == "writev":
                     whole = b"".join(args[1])
                     real(args[0], [whole[: len(whole) // 2]])
-                os.pwrite(told, name.encode(), 0)
+                os.pwrite(marker, name.encode(), 0)
                 os.kill(os.getpid(), signal.SIGKILL)
             return real(*args, **named)
 
@@ -48,8 +48,8 @@ def stop_at(step: int, told: int) -> None:
 def run(folder: Path, step: int) -> None:
     """Four batches, each of which rotates the file, and all rotated files compressed."""
     acked = os.open(folder / "acked", os.O_WRONLY | os.O_CREAT)
-    told = os.open(folder / "killed-at", os.O_WRONLY | os.O_CREAT)
-    stop_at(step, told)
+    marker = os.open(folder / "killed-at", os.O_WRONLY | os.O_CREAT)
+    stop_at(step, marker)
     logs = folder / "logs"
     rotate = {"size": "20B", "keep": 100, "compress": "gzip"}
     sink = FileSink(FileSink.Config(path=f"{logs}/a.log", format="raw", rotate=rotate))

@@ -12,7 +12,7 @@ _HANG_SECONDS = 30.0
 
 
 class Time:
-    """One time for all. It moves when it is told to."""
+    """One time for all. It moves on request."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.0

@@ -1,4 +1,4 @@
-"""systemd's own words on our units: `systemd-analyze`, installed or unpacked, and unit files."""
+"""systemd's own verdict on our units: `systemd-analyze`, installed or unpacked, and unit files."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Frames of AMQP packed by hand: neither pika nor logfan has a say in them.
+"""Frames of AMQP packed by hand: neither pika nor logfan is involved.
 
 A case is a scene (who consumes what), frames in the order of the wire, and where the bytes are
 cut into reads.
@@ -11,7 +11,7 @@ METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 END = 0xCE
 REPLAYED = b"x-logfan-replay"
 UNKNOWN = 9
-"""A channel that nobody opened."""
+"""A channel that no one opened."""
 
 
 @dataclass(frozen=True)

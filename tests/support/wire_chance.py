@@ -1,4 +1,4 @@
-"""What a broker may send on one connection, drawn by chance, and what it never should."""
+"""What a broker may send on one connection, drawn at random, and what it never should."""
 
 import struct
 from collections.abc import Sequence
@@ -152,7 +152,7 @@ class _Drawer:
         return frames + ([body(channel, whole)] if whole else [])
 
     def _other_method(self, channel: int) -> list[bytes]:
-        """What a broker may say on a channel beside deliveries."""
+        """What a broker may send on a channel beside deliveries."""
         chance, scene = self._chance, self._scene
         kind = chance.choice(("cancel", "close", "return", "get", "flow", "ok", "unknown", "lone"))
         if kind == "cancel":

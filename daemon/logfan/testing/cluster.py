@@ -17,7 +17,7 @@ _ELECTION_SECONDS = 20.0
 
 
 class RabbitCluster:
-    """Some nodes, three unless told otherwise. Use it as a context manager.
+    """Some nodes, three by default. Use it as a context manager.
 
     Each of `nodes` is a RabbitNode: `stop`, `kill` and `start` it; its data stays meanwhile.
     """

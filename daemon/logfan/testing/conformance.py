@@ -32,7 +32,7 @@ class SinkConformance:
         return {}
 
     def read_back(self, sink: Sink, folder: Path) -> list[bytes] | None:
-        """The bodies that the sink durably holds, in order; None where that cannot be told."""
+        """The bodies that the sink durably holds, in order; None where that is unknown."""
         del sink, folder
         return None
 
@@ -49,8 +49,8 @@ class SinkConformance:
         return self.sink_class(config, name="conformance")
 
     def test_it_says_what_it_is(self) -> None:
-        said = vars(self.sink_class).get("__doc__") or ""
-        assert said.strip(), "the class needs a docstring: `logfan sinks` shows its first line"
+        docstring = vars(self.sink_class).get("__doc__") or ""
+        assert docstring.strip(), "the class needs a docstring: `logfan sinks` shows its first line"
 
     def test_each_option_says_what_it_means(self) -> None:
         meanings = meanings_of(self.sink_class.Config)
@@ -145,7 +145,7 @@ class SinkConformance:
         if held is None:
             return
         bodies = [one.body for one in records]
-        # Said in words: the difference of two lists of 16 MiB bodies helps nobody.
+        # Not assert ==: the difference of two lists of 16 MiB bodies is of no use.
         assert len(held) == len(bodies), f"wrote {len(bodies)} records, holds {len(held)}"
         wrong = [n for n, (one, other) in enumerate(zip(held, bodies, strict=True)) if one != other]
         assert not wrong, f"holds another body, or another order, from record {wrong[0]} on"

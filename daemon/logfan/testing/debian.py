@@ -40,7 +40,7 @@ class Wanted:
 
 
 class DebianUnavailable(Exception):
-    """The packages cannot be had here; the text says why and what to do instead."""
+    """The packages cannot be had here; the text gives the reason and what to do instead."""
 
 
 def cache_folder() -> Path:
@@ -172,7 +172,7 @@ def _update_lists(cache: Path, suite: str) -> Sequence[str]:
         f"-oDir::Cache={archives}",
         # Run by root, apt would turn into a user who may not write here.
         "-oAPT::Sandbox::User=",
-        # Descriptions and icons, which nobody reads here.
+        # Descriptions and icons, which are of no use here.
         "-oAcquire::Languages=none",
         "-oAcquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
     ]
@@ -275,11 +275,11 @@ def _run(
             process.wait()
         out.seek(0)
         err.seek(0)
-        said = out.read()
+        output = out.read()
         if code:
-            lines = (err.read().strip() or said.strip() or f"exit code {code}").splitlines()
+            lines = (err.read().strip() or output.strip() or f"exit code {code}").splitlines()
             raise DebianUnavailable(f"{' '.join(command[:1])} failed: {lines[-1]}")
-        return said
+        return output
 
 
 def _is_live() -> bool:

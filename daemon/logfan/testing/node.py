@@ -42,7 +42,7 @@ _ERL = f"{_LOOPBACK} +sbwt none +sbwtdcpu none +sbwtdio none"
 
 
 class NodeUnavailable(Exception):
-    """No RabbitMQ can be run here; the text says why and what to do instead."""
+    """No RabbitMQ can be run here; the text gives the reason and what to do instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class RabbitNode:
         `port`: for AMQP, by default a free one. `config`: further lines of rabbitmq.conf.
         `plugins`: RabbitMQ's plugins to enable, such as `rabbitmq_management`. `version`: one of
         `versions.SUITES`, fetched from that release of Debian; by default what the environment
-        variable PRIVATE_RABBITMQ says, else the installed one, else this Debian's. `root`: a
+        variable PRIVATE_RABBITMQ names, else the installed one, else this Debian's. `root`: a
         folder of unpacked Debian packages to run in place of all these. `member`: of a cluster,
         whose port mapper is kept by somebody else (see `cluster`). Raises NodeUnavailable.
         """
@@ -302,7 +302,7 @@ def free_port() -> int:
     """A free port of 127.0.0.1, below those that the kernel gives to outgoing connections; never
     the same one twice in a process.
 
-    So nobody's connection takes a stopped node's port, and a client that reconnects again and
+    So no connection takes a stopped node's port, and a client that reconnects again and
     again to a port where nothing listens does not end up connected to itself.
     """
     lowest_of_kernel = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
