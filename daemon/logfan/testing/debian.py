@@ -40,7 +40,7 @@ class Wanted:
 
 
 class DebianUnavailable(Exception):
-    """The packages cannot be had here; the text gives the reason and what to do instead."""
+    """The packages cannot be fetched here; the text gives the reason and what to do instead."""
 
 
 def cache_folder() -> Path:
