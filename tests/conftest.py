@@ -5,9 +5,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from logfan.testing.node import NodeUnavailable, RabbitNode
 from support.broker import Names
+
+# How long an example takes is a matter of the machine's load; pytest's timeout bounds the test.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")
