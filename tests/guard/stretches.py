@@ -89,13 +89,8 @@ class _Wired(Reader):
         """How many went out."""
         return sum(one[0] == "sent" for one in self.story)
 
-    def _stream(self, tag: str) -> None:
-        self.connection.stream(
-            self._channel, tag, self._dispatcher.deliver_run, self._dispatcher.now
-        )
-
-    def _deliver(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        self._dispatcher.deliver(channel, method, properties, body)
+    def _receiver(self, _tag: str) -> Dispatcher:
+        return self._dispatcher
 
 
 class _Whole:
@@ -112,7 +107,7 @@ class _Whole:
         self.stats = ConsumerStats()
         self.dispatcher = Dispatcher(
             settings=settings, stats=self.stats, clock=SYSTEM_CLOCK, workers=self.workers,
-            completions=self.completions, soon=self._soon, say=print, drained=lambda: None,
+            completions=self.completions, say=print, drained=lambda: None,
         )  # fmt: skip
         self.reader = _Wired(self.dispatcher)
 
@@ -124,9 +119,6 @@ class _Whole:
             stats=SinkStats(),
             completed=partial(self.completions.done, number),
         )
-
-    def _soon(self, call: Callable[[], None]) -> None:
-        assert self.reader.connection.after_read(call), "nothing is called after a read"
 
     def read(self) -> int:
         """All messages come in. How many reads that takes."""

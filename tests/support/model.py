@@ -14,8 +14,8 @@ from typing import Any
 
 from pika import spec
 
+from logfan.amqp.connection import Receiver
 from logfan.amqp.delivery_parser import Run
-from logfan.amqp.stream_detection import Receiver
 from logfan.amqp.topology import Declared
 from logfan.dead_letters.letter import Refusal, Unsent
 from logfan.record import Properties, Record
@@ -158,7 +158,7 @@ class Channel:
         for message in run:
             self._note(message)
         size = sum(record.size for record in records)
-        receiver.deliver_run(self, Run(records, self._tag_read, size, end=0))
+        receiver.on_deliveries(self, Run(records, self._tag_read, size, end=0))
 
     @property
     def messages_read(self) -> int:

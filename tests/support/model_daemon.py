@@ -54,18 +54,18 @@ class Watched:
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
-        self.read_bytes = dispatcher.read_bytes
+        self.read_bytes, self.now = dispatcher.read_bytes, dispatcher.now
 
     def deliver(self, channel: Channel, method: Any, properties: Any, body: bytes) -> None:
         with self._all_handed_back_where_closed(channel, 1):
             self._dispatcher.deliver(channel, method, properties, body)
 
-    def deliver_run(self, channel: Channel, run: Run) -> None:
+    def on_deliveries(self, channel: Channel, run: Run) -> None:
         with self._all_handed_back_where_closed(channel, len(run.records)):
-            self._dispatcher.deliver_run(channel, run)
+            self._dispatcher.on_deliveries(channel, run)
 
-    def now(self) -> float:
-        return self._dispatcher.now()
+    def on_read_end(self) -> None:
+        self._dispatcher.on_read_end()
 
     @contextmanager
     def _all_handed_back_where_closed(self, channel: Channel, count: int) -> Iterator[None]:
@@ -96,10 +96,9 @@ class Daemon:
         self.stores = [Store(n, truth, s) for n, s in zip(SINKS, self.strands, strict=True)]
         self.completions = Completions(len(REQUIRED), self.calls.append)
         self.workers = [self._worker(n, store) for n, store in enumerate(self.stores)]
-        self._soon: list[Callable[[], None]] = []
         self.dispatcher = Dispatcher(
             settings=settings, stats=self.stats, clock=StrandClock(truth.time, Strand()),
-            workers=self.workers, completions=self.completions, soon=self._soon.append,
+            workers=self.workers, completions=self.completions,
             say=lambda words: None, drained=self._note_drained,
         )  # fmt: skip
         for worker, strand in zip(self.workers, self.strands, strict=True):
@@ -139,20 +138,16 @@ class Daemon:
         self.dispatcher.begin(subscription, declared)
 
     def read(self, frames: int, longest: int = PREFETCH) -> None:
-        """One read of the socket, and the turn of the loop after it. `longest`: of a run; with 0
+        """One read of the socket. `longest`: of a run; with 0
         all messages come one by one."""
         self._take(frames, longest)
-        self._turn_the_loop()
+        self.dispatcher.on_read_end()
 
     def _take(self, frames: int, longest: int) -> None:
         if self.channel is not None:
             self.channel.send()
             if not self.channel.held:
                 self.channel.read_frames(frames, Watched(self.dispatcher), longest)
-
-    def _turn_the_loop(self) -> None:
-        while self._soon:
-            self._soon.pop(0)()
 
     def turn(self) -> None:
         """What the dispatcher does once a second."""
@@ -186,7 +181,7 @@ class Daemon:
         channel.frames += () if channel.held else frames_left
         channel.read_frames(len(channel.frames), Watched(self.dispatcher), longest)
         channel.close()
-        self._turn_the_loop()
+        self.dispatcher.on_read_end()
 
     def _count(self, channel: Channel) -> None:
         self.acks, self.nacks = self.acks + channel.acks, self.nacks + channel.nacks

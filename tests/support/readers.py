@@ -16,7 +16,7 @@ from pika.channel import Channel
 
 from logfan.amqp import connection as wire
 from logfan.amqp.delivery_parser import Run
-from support.wire_bytes import REPLAYED, Case, Scene
+from support.wire_bytes import REPLAYED, Case, Scene, whole_frames
 
 AT = 1_795_521_600.0
 """When everything is received: 2026-11-24T12:00:00Z."""
@@ -60,10 +60,30 @@ class _Kept(wire.RawProperties):
         self.raw = bytes(encoded[offset:])
 
 
+class _Receiver:
+    """Takes what one consumer gets."""
+
+    def __init__(self, reader: "Reader", tag: str) -> None:
+        self._reader, self._tag = reader, tag
+        self.read_bytes = reader.read_bytes
+        self.deliver = reader._deliver
+        self.on_read_end = reader._on_read_end
+
+    def now(self) -> float:
+        return AT
+
+    def on_deliveries(self, channel: Any, run: Run) -> None:
+        self._reader._deliver_run(self._tag, channel, run)
+
+
 class Reader:
     """One connection in the scene, and its story so far."""
 
-    def __init__(self, kind: type[pika.SelectConnection], scene: Scene) -> None:
+    read_bytes = 0
+    """How much more than usual may be read at a time."""
+
+    def __init__(self, kind: type[pika.SelectConnection], scene: Scene, **keywords: Any) -> None:
+        """`keywords`: for the connection."""
         self.story: Story = []
         self.in_runs: list[int] = []
         """The length of each run."""
@@ -76,17 +96,16 @@ class Reader:
             on_close_callback=lambda _, error: self._tell("connection over", error),
             custom_ioloop=_Loop(),
             internal_connection_workflow=False,
+            **keywords,
         )
         self.connection._proto_connection_made(self._transport)
         self.connection._proto_data_received(_HANDSHAKE)
         self.connection.add_on_connection_blocked_callback(lambda *_: self._tell("blocked"))
         self._channel = self._open(scene.channel)
-        self._consume(self._channel, scene.tag)
+        self._consume(self._channel, scene.tag, stream=scene.how != "unstreamed")
         self._answer(scene.channel, spec.Basic.ConsumeOk(scene.tag))
         if scene.company:
             self._keep_company()
-        if scene.how != "unstreamed":
-            self._stream(scene.tag)
         if scene.how == "again":
             wire.cancel(self._channel, scene.tag, self._consume_anew)
         elif scene.how == "cancelled":
@@ -113,7 +132,8 @@ class Reader:
         scene, channel = self._scene, self._channel
         consuming = channel.is_open and scene.tag in channel._consumers
         is_plain = scene.how in ("plain", "unstreamed")
-        if consuming and is_plain and not self._unread():
+        unread = self._unread()
+        if consuming and is_plain and len(unread) == whole_frames(unread)[1]:
             return True
         self.lose(None)
         return False
@@ -148,9 +168,9 @@ class Reader:
 
     def _unread(self) -> bytes:
         """What came of a frame that is not whole yet; after an error, all that it left."""
-        long = getattr(self.connection, "_long", None)
-        self.in_long += long is not None
-        rest = self.connection._frame_buffer if long is None else long.rest()
+        large = getattr(self.connection, "_large", None)
+        self.in_long += large is not None
+        rest = self.connection._frame_buffer if large is None else large.rest()
         return bytes(rest) + self._left
 
     def lose(self, error: Exception | None) -> None:
@@ -160,11 +180,17 @@ class Reader:
         self.connection._proto_connection_lost(error)
 
     def _snapshot(self) -> None:
+        """The frames of a delivery that waits for its rest count as received: pika has them."""
         connection, checker = self.connection, self.connection._heartbeat_checker
+        unread = self._unread()
+        frames, end = whole_frames(unread)
+        is_counted = getattr(connection, "_fast", False)  # by what came, not by whole frames
         self.story.append(
             (
-                "after a read", connection.bytes_received, connection.frames_received,
-                checker and checker._heartbeat_frames_received, self._unread(),
+                "after a read",
+                connection.bytes_received + len(self._left if is_counted else unread),
+                connection.frames_received + frames,
+                checker and checker._heartbeat_frames_received, unread[end:],
                 connection.connection_state,
             )
         )  # fmt: skip
@@ -184,22 +210,27 @@ class Reader:
     def _answer(self, number: int, method: Any) -> None:
         self.connection._proto_data_received(frame.Method(number, method).marshal())
 
-    def _consume(self, channel: Channel, tag: str) -> None:
-        channel.basic_consume("q", self._deliver, consumer_tag=tag, callback=self._on_consuming)
+    def _consume(self, channel: Channel, tag: str, *, stream: bool = False) -> None:
+        if stream and isinstance(self.connection, wire.Connection):
+            receiver = self._receiver(tag)
+            self.connection.consume(channel, "q", receiver, self._on_consuming, consumer_tag=tag)
+        else:
+            channel.basic_consume("q", self._deliver, consumer_tag=tag, callback=self._on_consuming)
+
+    def _receiver(self, tag: str) -> wire.Receiver:
+        return _Receiver(self, tag)
 
     def _on_consuming(self, method: Any) -> None:
         self._tell("consuming", method.method)
 
     def _consume_anew(self) -> None:
         self._tell("cancel-ok")
-        self._consume(self._channel, self._scene.later)
-        self._stream(self._scene.later)
+        self._consume(self._channel, self._scene.later, stream=True)
 
     # What comes
 
-    def _stream(self, tag: str) -> None:
-        if isinstance(self.connection, wire.Connection):
-            self.connection.stream(self._channel, tag, partial(self._deliver_run, tag), lambda: AT)
+    def _on_read_end(self) -> None:
+        """Each read is compared in `_snapshot`."""
 
     def _deliver(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         record = wire.to_record(method, properties, body, AT)
@@ -263,16 +294,14 @@ class Pair:
     """pika and logfan in the same scene. They read one case after another as long as they live."""
 
     def __init__(self, scene: Scene, *, fast: bool = True, raw: bool = True) -> None:
-        """`fast`: not stood down; `raw`: pika leaves properties as bytes."""
+        """`fast`: see `Connection`; `raw`: pika leaves properties as bytes."""
         self.scene = scene
         self._left_raw = _left_raw if raw else nullcontext
         with self._left_raw():
             self.pika = Reader(pika.SelectConnection, scene)
-        self.logfan = Reader(wire.Connection, scene)
-        if not fast:
-            self.logfan.connection.stand_down()
+        self.logfan = Reader(wire.Connection, scene, fast=fast)
         if scene.long:
-            self.logfan.connection.long_bytes = scene.long
+            self.logfan.connection.several_frames_bytes = scene.long
             self.logfan.connection.buffer_bytes = scene.buffer
         self.goes_on = True
         self.past: Case | None = None

@@ -117,6 +117,17 @@ def body(channel: int, fragment: bytes) -> bytes:
     return frame(BODY, channel, fragment)
 
 
+def whole_frames(data: bytes) -> tuple[int, int]:
+    """How many whole frames `data` begins with, and where they end."""
+    count = end = 0
+    while len(data) >= end + 7:
+        behind = end + 8 + int.from_bytes(data[end + 3 : end + 7], "big")
+        if behind > len(data):
+            break
+        count, end = count + 1, behind
+    return count, end
+
+
 def method(channel: int, number: tuple[int, int], arguments: bytes = b"") -> bytes:
     """Any other method, by class and number."""
     return frame(METHOD, channel, struct.pack(">HH", *number) + arguments)

@@ -8,8 +8,9 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Protocol
 
 import pika
 from pika import frame, spec
@@ -33,7 +34,7 @@ _LARGE_BYTES = 32 * 1024
 _WIDE_READ_BYTES = 1 << 20
 _CUTS = 2
 """So many reads that end within a large body show that more come."""
-_LONG_BYTES = 128 * 1024 - 7
+_SEVERAL_FRAMES_BYTES = 128 * 1024 - 7
 """What is larger comes in several frames, as brokers are set up."""
 _BUFFER_BYTES = 2 << 20
 _QUIET_SECONDS = 10.0
@@ -52,28 +53,59 @@ class RawProperties:
         self.raw = raw
 
 
-class Connection(pika.SelectConnection):  # type: ignore[misc]
-    """pika's connection with a fast way for deliveries, and no properties can make it fail.
+class Receiver(Protocol):
+    """Who takes the messages of one consumer, on the I/O thread."""
 
-    Whole deliveries of the consumer named by `stream` are taken by `Stream` in one pass;
-    all else goes frame by frame through pika, in the order of the wire; but the frames of a long
-    body are put together by `frames.LargeBody`, and pika sees them as one. Where one read after the
-    other ends within a large body, more is read at a time. Where pika's inside is not as expected,
-    or after `stand_down`, pika reads everything itself.
+    read_bytes: int
+    """So many may come with one read, where that is more than usual."""
+
+    @property
+    def now(self) -> Callable[[], float]:
+        """The time of receipt that records bear, in seconds since 1970."""
+
+    def on_deliveries(self, channel: Any, run: Run) -> None:
+        """Messages that came together; none of them came before, or is a replayed letter."""
+
+    def deliver(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        """One message that came in no run; pika's callback."""
+
+    def on_read_end(self) -> None:
+        """All that this read brought is handed over; it may have brought no message."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Consumer:
+    """The consumer whose deliveries take the fast path."""
+
+    channel: pika.channel.Channel
+    tag: str
+    receiver: Receiver
+    stream: Stream
+
+
+class Connection(pika.SelectConnection):  # type: ignore[misc]
+    """pika's connection with a fast path for deliveries, and no properties can make it fail.
+
+    `consume` names a receiver. Whole deliveries to it are parsed by `Stream` in one pass; one that
+    is cut at the end of a read waits for the next one; all else goes frame by frame through pika,
+    in the order of the wire. A large body of which the rest is to come is received by `LargeBody`
+    right into its place, and pika gets it as one frame. Where one read after the other ends within
+    a large body, more is read at a time. Without `fast`, or where pika's internals are not as
+    expected, pika reads everything itself.
     """
 
-    long_bytes = _LONG_BYTES
-    """A body that is so large and not whole yet is a long one."""
+    several_frames_bytes = _SEVERAL_FRAMES_BYTES
+    """A body that is so large is received into its place, unless it has come whole."""
     large_bytes = _LARGE_BYTES
-    """A body that is so large is a large one."""
+    """The same where a read brought less than it could: the rest may come bit by bit."""
     buffer_bytes = _BUFFER_BYTES
     """The most that is received into one buffer."""
 
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+    def __init__(self, *arguments: Any, fast: bool = True, **keywords: Any) -> None:
         self._fast = False
         self._hold = Hold()
-        self._stream: Stream | None = None
-        self._long: LargeBody | None = None
+        self._consumer: _Consumer | None = None
+        self._large: LargeBody | None = None
         self._buffer = bytearray()
         self._large_at = 0.0
         """When the last large body began, on the monotonic clock; 0.0 where none did lately."""
@@ -83,12 +115,12 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
         body."""
         self._cuts = 0
         """How many reads did so, one after the other."""
-        self._after_read: list[Callable[[], None]] | None = None
         super().__init__(*arguments, **keywords)
         odd = missing_internal(self)
         if odd:
             _warn_once(f"this pika ({pika.__version__}) has another {odd} than expected")
-        self._fast = not odd
+        self._sees_reads = odd != "_on_data_available"
+        self._fast = fast and not odd
 
     def _on_connection_workflow_done(self, outcome: Any) -> None:
         # Closed while it opens, pika hands over this class itself, and fails on it in the loop.
@@ -96,41 +128,31 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
             outcome = AMQPConnectionWorkflowAborted()
         super()._on_connection_workflow_done(outcome)
 
-    def stand_down(self) -> None:
-        """Leave all reading to pika. Not to be called from within a read."""
-        self._fast = False
-        if self._long is not None:
-            self._frame_buffer = self._hand_over(self._long)
-
-    def stream(
+    def consume(
         self,
         channel: pika.channel.Channel,
-        consumer_tag: str,
-        take: Callable[[Any, Run], None],
-        now: Callable[[], float],
-        most_bytes: int = _WIDE_READ_BYTES,
-    ) -> None:
-        """Take the deliveries of this consumer the fast way: `take(channel, run)`. Those that need
-        more than that still come to the consumer's own callback. `now` in seconds since 1970.
-        `most_bytes`: so much may be read at a time, where that is more than usual."""
-        self._wide_read_bytes = max(_READ_BYTES, min(most_bytes, _WIDE_READ_BYTES))
+        queue: str,
+        receiver: Receiver,
+        on_consuming: Callable[[Any], None],
+        *,
+        consumer_tag: str | None = None,
+    ) -> str:
+        """Consume the queue; one consumer a connection. Returns its consumer tag. `on_consuming`
+        is called with the broker's answer."""
+        deliver = receiver.deliver if self._sees_reads else partial(_deliver_alone, receiver)
+        tag: str = channel.basic_consume(
+            queue, deliver, consumer_tag=consumer_tag, callback=on_consuming
+        )
+        stream = Stream(channel.channel_number, tag, decode_properties, apart=REPLAY.encode())
+        self._consumer = _Consumer(channel, tag, receiver, stream)
         if self._fast:
             if not self._large_at:
                 malloc.give_back()  # what an earlier connection kept and was lost with
-            self._streaming = channel, consumer_tag, take, now
-            self._stream = Stream(
-                channel.channel_number, consumer_tag, decode_properties, apart=REPLAY.encode()
-            )
-            # Read by its own hand, a long body is received right into its place.
+            self._wide_read_bytes = max(_READ_BYTES, min(receiver.read_bytes, _WIDE_READ_BYTES))
+            # Read by its own hand, a large body is received right into its place.
             if hasattr(self._transport, "_sigint_safe_recv"):
                 self._transport._sigint_safe_recv = self._receive
-
-    def after_read(self, call: Callable[[], None]) -> bool:
-        """Have this called at the end of the present read; False where there is none."""
-        if self._after_read is None:
-            return False
-        self._after_read.append(call)
-        return True
+        return tag
 
     def hold(self) -> bool:
         """Read nothing until `go_on`: the broker waits. False where that cannot be."""
@@ -142,11 +164,12 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
 
     def room(self) -> memoryview | None:
         """Where to put what comes next; None where that is nowhere in particular."""
-        return None if self._long is None else self._long.room()
+        return None if self._large is None else self._large.room()
 
     def _receive(self, socket: Any, most_bytes: int) -> bytes | memoryview:
         self._hold.check(self._transport)
-        if (room := self.room()) is not None:
+        if self._large is not None:
+            room = self._large.room()
             return room[: socket.recv_into(room)]
         if self._cuts < _CUTS:
             return _received(socket, most_bytes)
@@ -156,92 +179,103 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
 
     def _on_data_available(self, data_in: bytes | memoryview) -> None:
         """A memoryview is what was put into `room`."""
-        if not self._fast:
-            super()._on_data_available(data_in)
-            return
-        calls = self._after_read = []
         try:
-            self._take(data_in)
+            if self._fast:
+                self._take(data_in)
+            else:
+                super()._on_data_available(data_in)
         finally:
-            self._after_read = None
-            for call in calls:
-                call()
+            if self._consumer is not None:
+                self._consumer.receiver.on_read_end()
 
     def _take(self, data_in: bytes | memoryview) -> None:
-        room = _READ_BYTES if self._long is None else len(self._long.room())
+        # pika counts whole frames. What came shows already that the broker lives.
+        self.bytes_received += len(data_in)
+        room = _READ_BYTES if self._large is None else len(self._large.room())
         self._full, self._cut = len(data_in) >= room, False
-        data = bytes(data_in) if self._long is None else self._gather(self._long, data_in)
-        self._read(self._frame_buffer + data if self._frame_buffer else data)
+        if self._large is not None:
+            self._read(self._fill(self._large, data_in))
+        elif self._frame_buffer:
+            self._read(self._frame_buffer + data_in)
+        else:
+            self._read(bytes(data_in))
         self._cuts = self._cuts + 1 if self._cut else 0
         if self._cuts >= _CUTS:
             self._keep_blocks()
 
     def _read(self, data: bytes) -> None:
+        """From the first byte of a frame on. What is left waits for more in `_frame_buffer`."""
         at = 0
         try:
             while at < len(data):
-                if self._stream is not None and self._is_between_messages():
-                    channel, _, take, now = self._streaming
-                    run = self._stream.scan(data, at, now())
+                consumer = self._consumer
+                if consumer is not None and self._is_between_messages(consumer):
+                    run = consumer.stream.scan(data, at, consumer.receiver.now())
                     if run is not None:
-                        self.bytes_received += run.end - at
-                        self.frames_received += 3 * len(run.records)
                         at = run.end
-                        take(channel, run)
+                        self.frames_received += 3 * len(run.records)
+                        consumer.receiver.on_deliveries(consumer.channel, run)
+                    if at == len(data) or self._waits_for_rest(consumer.stream, data, at):
+                        return
+                    if run is not None:
                         continue
                 taken, value = _decode(data, at)
                 if not value:
                     return
                 at += taken
-                self.bytes_received += taken
                 self._process_frame(value)
                 if type(value) is frame.Header and value.body_size > len(data) - at:
                     self._cut = value.body_size >= self.large_bytes
-                    if self._begins_long(value):
-                        data, at = self._begin_long(value, data[at:]), 0
+                    if self._goes_into_place(value):
+                        data, at = self._begin_large(value, data[at:]), 0
         finally:
             self._frame_buffer = data[at:]
 
-    def _begins_long(self, header: frame.Header) -> bool:
-        """Whether pika waits for the body of this header, and it is a long one; or a large one, of
-        which the rest is not there yet: it may come bit by bit."""
+    def _waits_for_rest(self, stream: Stream, data: bytes, at: int) -> bool:
+        """Whether what is left is the beginning of a delivery that the next read completes."""
+        body_size = stream.begun(data, at)
+        if body_size is None or body_size >= self._in_place_bytes():
+            return False
+        self._cut = body_size >= self.large_bytes
+        return True
+
+    def _in_place_bytes(self) -> int:
+        """A body that is so large is received into its place, where its rest is still to come."""
+        least = self.several_frames_bytes
+        return least if self._full else min(least, self.large_bytes)
+
+    def _goes_into_place(self, header: frame.Header) -> bool:
+        """Whether pika waits for the body of this header, and it is large."""
         channel = self._channels.get(header.channel_number)
-        least = self.long_bytes if self._full else min(self.long_bytes, self.large_bytes)
-        if header.body_size < least or channel is None:
+        if header.body_size < self._in_place_bytes() or channel is None:
             return False
         assembler = channel._content_assembler
         return assembler._header_frame is header and not assembler._seen_so_far
 
-    def _begin_long(self, header: frame.Header, data: bytes) -> bytes:
+    def _begin_large(self, header: frame.Header, data: bytes) -> bytes:
         """Its body begins with `data`. What is left to read; nothing while more is to come."""
         if header.body_size > malloc.BLOCK_BYTES:
             self._keep_blocks()
         self._grow_buffer(min(header.body_size + _AROUND_BYTES, self.buffer_bytes))
-        self._long = LargeBody(header.channel_number, header.body_size, self._buffer)
-        return self._gather(self._long, data)
+        self._large = LargeBody(header.channel_number, header.body_size, self._buffer)
+        return self._fill(self._large, data)
 
-    def _gather(self, long: LargeBody, data: bytes | memoryview) -> bytes:
-        """The same with more of it."""
-        before = long.frames
+    def _fill(self, large: LargeBody, data: bytes | memoryview) -> bytes:
+        """More of it. What is left to read behind it; nothing while more is to come."""
+        frames_before = large.frames
+        behind = b""
         if isinstance(data, memoryview):
-            self.bytes_received += long.came(len(data))
-            data = b""
-        while data and not long.done:
-            room = long.room()
-            part, data = data[: len(room)], data[len(room) :]
-            room[: len(part)] = part
-            self.bytes_received += long.came(len(part))
-        self.frames_received += long.frames - before
-        return self._hand_over(long, data) if long.done else b""
-
-    def _hand_over(self, long: LargeBody, data: bytes = b"") -> bytes:
-        """Give pika what has come of it as one frame. What is left to read."""
-        self._long, body = None, long.body()
-        self._frame_buffer = rest = long.rest() + data  # whatever the consumer raises
+            large.came(len(data))
+        else:
+            behind = large.take(data)
+        self.frames_received += large.frames - frames_before
+        if not large.done:
+            return b""
+        self._large, body = None, large.body()
+        self._frame_buffer = rest = large.rest() + behind  # whatever the consumer raises
         if body:
-            self.frames_received -= 1
-            self._process_frame(frame.Body(long.channel, body))
-        self._frame_buffer = b""
+            self.frames_received -= 1  # pika counts the one that it gets
+            self._process_frame(frame.Body(large.channel, body))
         return rest
 
     def _grow_buffer(self, size: int) -> None:
@@ -257,16 +291,16 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
 
     def _give_back_where_quiet(self) -> None:
         quiet = time.monotonic() - self._large_at
-        if quiet < _QUIET_SECONDS or self._long is not None:
+        if quiet < _QUIET_SECONDS or self._large is not None:
             again = max(1.0, _QUIET_SECONDS - quiet)
             self._adapter_call_later(again, self._give_back_where_quiet)
             return
         self._large_at, self._buffer = 0.0, bytearray()
         malloc.give_back()
 
-    def _is_between_messages(self) -> bool:
-        """Whether pika would hand the next delivery to the stream's consumer."""
-        channel, tag, _, _ = self._streaming
+    def _is_between_messages(self, consumer: _Consumer) -> bool:
+        """Whether pika would hand the next delivery to this consumer."""
+        channel, tag = consumer.channel, consumer.tag
         assembler = channel._content_assembler
         return (
             assembler._method_frame is None
@@ -283,6 +317,14 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
             read: tuple[int, Any] = super()._read_frame()
             return read
         return _decode(bytes(buffer), 0)
+
+
+def _deliver_alone(
+    receiver: Receiver, channel: Any, method: Any, properties: Any, body: bytes
+) -> None:
+    """Where it is not known when a read ends, each message is a read of its own."""
+    receiver.deliver(channel, method, properties, body)
+    receiver.on_read_end()
 
 
 def _decode(data: bytes, at: int) -> tuple[int, Any]:

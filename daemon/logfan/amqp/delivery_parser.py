@@ -27,6 +27,7 @@ _BODY_FRAME = struct.Struct(">Q")
 """As one number: the end of the frame before, the type, the channel; the size."""
 _CONTENT = struct.Struct(">3sI4s")
 """Of a content header frame: the type and the channel; the size; the class and the weight."""
+_SIZE = struct.Struct(">Q")
 _HEADER_BYTES = 19
 """Of a content header frame, up to the flags of the properties."""
 _LEAST_HEADER = 14
@@ -131,6 +132,43 @@ class Stream:
         self._last = head, layout, length
         return Run(records, last, size, at) if records else None
 
+    def begun(self, data: bytes, at: int) -> int | None:
+        """The size of the body of the delivery at `at` that is not whole yet; 0 while it is not
+        known. None where what stands there is nothing that `scan` would take with more behind
+        it."""
+        if len(data) < at + FRAME.size:
+            return 0
+        layout = self._layout_at(data, at)
+        if layout is None:
+            return None
+        head, _, length = layout
+        header_at = at + length
+        if len(data) < header_at:
+            return 0
+        ends = self._ends(data[at + len(head) + 8 : header_at])
+        if ends is None:
+            return None
+        if len(data) < header_at + FRAME.size:
+            return 0
+        kind, channel, size = FRAME.unpack_from(data, header_at)
+        if kind != _HEADER or channel != self._channel:
+            return None
+        body_at = header_at + FRAME.size + size + 1
+        if len(data) < body_at:
+            return 0
+        header = data[header_at : header_at + _CONTENT.size]
+        raw = data[header_at + _HEADER_BYTES : body_at - 1]
+        if not self._header(header) or (not ends[0] and self._apart in raw):
+            return None
+        (body_size,) = _SIZE.unpack_from(data, header_at + _CONTENT.size)
+        if not body_size or data[body_at - 1] != FRAME_END:
+            return None
+        if len(data) < body_at + FRAME.size:
+            return int(body_size)
+        if FRAME.unpack_from(data, body_at) != (BODY, self._channel, body_size):
+            return None
+        return int(body_size) if len(data) <= body_at + FRAME.size + body_size else None
+
     def _layout_at(self, data: bytes, at: int) -> Layout | None:
         """How to read the delivery at `at`; None where there is none of this consumer."""
         kind, channel, size = FRAME.unpack_from(data, at)
@@ -164,12 +202,16 @@ class Stream:
     def _origin(self, tail: bytes, received_at: float) -> Origin | None:
         """Where a message with this end of its method frame comes from; None where pika shall
         read it."""
+        ends = self._ends(tail)
+        return ends and Origin(*ends, False, received_at, self._decode)
+
+    def _ends(self, tail: bytes) -> tuple[str, str] | None:
+        """`_split`, as often as a tail is new."""
         if tail not in self._tails:
             if len(self._tails) >= _MOST_TAILS:
                 self._tails.clear()
             self._tails[tail] = _split(tail)
-        known = self._tails[tail]
-        return known and Origin(*known, False, received_at, self._decode)
+        return self._tails[tail]
 
 
 def _split(tail: bytes) -> tuple[str, str] | None:

@@ -42,16 +42,22 @@ class LargeBody:
         """Where to put what comes next; not empty until it is done."""
         return self._buffer[self._filled : self._at + self._missing + _BEHIND_BYTES]
 
-    def came(self, count: int) -> int:
-        """So many bytes were put into `room`. How many bytes of frames became whole by that."""
+    def came(self, count: int) -> None:
+        """So many bytes were put into `room`."""
         self._filled += count
-        began = self._at
         while not self.done and self._take_frame():
             pass
-        taken = self._at - began
         if not self.done and self._filled == len(self._buffer):
             self._move()
-        return taken
+
+    def take(self, data: bytes) -> bytes:
+        """Put it into its place. What is left of it once the body is done."""
+        while data and not self.done:
+            room = self.room()
+            part, data = data[: len(room)], data[len(room) :]
+            room[: len(part)] = part
+            self.came(len(part))
+        return data
 
     def body(self) -> bytes:
         """What came of it in whole frames. It must be done."""

@@ -5,28 +5,13 @@ in: nothing of a stream is acknowledged or handed back.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from logfan.amqp import connection
+from logfan.amqp.connection import Receiver
 from logfan.amqp.delivery_parser import Run
 
 _OFFSET = "x-stream-offset"
-
-
-class Receiver(Protocol):
-    """Who takes the messages, on the I/O thread."""
-
-    read_bytes: int
-    """So many may come with one read, where that is more than usual."""
-
-    def deliver(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        """One message; pika's callback."""
-
-    def deliver_run(self, channel: Any, run: Run) -> None:
-        """Messages that came together."""
-
-    def now(self) -> float:
-        """The time that they bear, in seconds since 1970."""
 
 
 class StreamWatch:
@@ -39,6 +24,7 @@ class StreamWatch:
         self._is_stream: bool | None = None
         self.read_bytes = receiver.read_bytes
         self.now = receiver.now
+        self.on_read_end = receiver.on_read_end
 
     def deliver(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         """See `Receiver`."""
@@ -47,12 +33,12 @@ class StreamWatch:
         if not self._is_stream:
             self._receiver.deliver(channel, method, properties, body)
 
-    def deliver_run(self, channel: Any, run: Run) -> None:
+    def on_deliveries(self, channel: Any, run: Run) -> None:
         """See `Receiver`."""
         if self._is_stream is None:
             self._decide(_OFFSET in run.records[0].headers)
         if not self._is_stream:
-            self._receiver.deliver_run(channel, run)
+            self._receiver.on_deliveries(channel, run)
 
     def _decide(self, is_stream: bool) -> None:
         self._is_stream = is_stream

@@ -21,7 +21,7 @@ from logfan.amqp.failures import Cause, ConnectionFailure, failure_of
 from logfan.amqp.queue_kinds import stream_text
 from logfan.amqp.queue_monitor import QueueMonitor
 from logfan.amqp.stand_in import StandIn
-from logfan.amqp.stream_detection import Receiver, StreamWatch
+from logfan.amqp.stream_detection import StreamWatch
 from logfan.config.amqp_url import address_of
 from logfan.config.settings import ExchangeSettings, QueueSettings
 from logfan.runtime.foreign_text import line_of
@@ -69,7 +69,7 @@ class Subscription:
         fast: bool,
         binding: Binding | None,
         events: Events,
-        receiver: Receiver,
+        receiver: connection.Receiver,
     ) -> None:
         """Begins to connect. `known`: see `topology.declare`; `fast`: `rabbitmq.fast_path`.
         Without a `binding` nothing is looked at, and no second channel is opened."""
@@ -97,9 +97,8 @@ class Subscription:
             on_open_error_callback=self._on_connection_end,
             on_close_callback=self._on_connection_end,
             custom_ioloop=ioloop,
+            fast=fast,
         )
-        if not fast:
-            self._connection.stand_down()
 
     # What the consumer calls
 
@@ -115,11 +114,6 @@ class Subscription:
     def ack_one(self, tag: int) -> None:
         """Acknowledge one message."""
         self.channel.basic_ack(tag)
-
-    def soon(self, call: Callable[[], None]) -> None:
-        """Have this called once the present read is taken in."""
-        if not self._connection.after_read(call):
-            self._ioloop.call_later(0, call)
 
     def hold(self) -> bool:
         """Read nothing until `go_on`; False where that cannot be."""
@@ -266,13 +260,9 @@ class Subscription:
         receiver = self._receiver
         if not self._declared.kind:
             receiver = StreamWatch(receiver, self._on_stream)
-        self._consumer_tag = self._consuming.basic_consume(
-            self._declared.queue, receiver.deliver, callback=self._on_consuming
+        self._consumer_tag = self._connection.consume(
+            self._consuming, self._declared.queue, receiver, self._on_consuming
         )
-        self._connection.stream(
-            self._consuming, self._consumer_tag, receiver.deliver_run, receiver.now,
-            most_bytes=receiver.read_bytes,
-        )  # fmt: skip
 
     def _on_stream(self) -> None:
         why = stream_text(self._declared.queue)

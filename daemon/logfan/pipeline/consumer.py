@@ -98,7 +98,7 @@ class Consumer:
         completions.look_at_sinks = self._consume_once_sinks_have_opened
         self._dispatcher = Dispatcher(
             settings=settings, stats=stats, clock=clock, workers=workers, completions=completions,
-            soon=self._soon, say=self._say, drained=self.drained.set,
+            say=self._say, drained=self.drained.set,
         )  # fmt: skip
         self._thread = OwnThread("consumer", self._run, on_fault)
 
@@ -158,12 +158,6 @@ class Consumer:
     def _say(self, words: str) -> None:
         self.state = words
         log.warning("%s", words)
-
-    def _soon(self, call: Callable[[], None]) -> None:
-        if self._subscription is not None:
-            self._subscription.soon(call)
-        else:
-            self._ioloop.call_later(0, call)
 
     # The way in, and the one way back
 

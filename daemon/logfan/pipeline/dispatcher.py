@@ -68,17 +68,17 @@ class Dispatcher:
         clock: Clock,
         workers: Sequence[SinkWorker],
         completions: Completions,
-        soon: Callable[[Callable[[], None]], None],
         say: Callable[[str], None],
         drained: Callable[[], None],
     ) -> None:
-        """`soon` calls back once this read is taken in; `say` reports what it is doing; `drained`
-        is called after `stop` once nothing is left."""
+        """`say` reports what it is doing; `drained` is called after `stop` once nothing is left."""
         rabbitmq = settings.rabbitmq
         self._settings = settings
         self._stats = stats
         self._clock = clock
-        self._soon, self._say, self._tell_drained = soon, say, drained
+        self._say, self._tell_drained = say, drained
+        self.now = clock.time
+        """See `Receiver`."""
         self._coalescing = ReadCoalescing(clock.monotonic())
         self._workers = workers
         required = [worker for worker in workers if worker.required]
@@ -112,7 +112,6 @@ class Dispatcher:
         """The size of the largest message that was turned away in the pause, or in the last one."""
         self._stopping = False
         self._delivery_limit: int | None = None
-        self._arrived_at = 0.0
         self._received_before = (0, 0)
 
     @property
@@ -212,11 +211,7 @@ class Dispatcher:
 
     # Deliveries in
 
-    def now(self) -> float:
-        """The time of receipt that records bear, in seconds since 1970."""
-        return self._clock.time()
-
-    def deliver_run(self, channel: Any, run: Run) -> None:
+    def on_deliveries(self, channel: Any, run: Run) -> None:
         """Messages that came together, none of them with a way of its own."""
         if channel is not self._channel:
             return  # a channel that is being left: its tags mean nothing any more
@@ -225,12 +220,10 @@ class Dispatcher:
         if self._pause in _CLOSED or not self._window.has_room_for_all(held, run.size):
             for tag, record in enumerate(run.records, run.last_tag - len(run.records) + 1):
                 if self._has_room(record.size):
-                    self._begin_batch()
                     builder.add(record, tag, record.size)
                 else:
                     self._turn_away(tag, record.size)
             return
-        self._begin_batch()
         builder.add_run(run.records, run.last_tag, run.size)
 
     def deliver(
@@ -248,7 +241,6 @@ class Dispatcher:
         if not self._has_room(size) and not self._is_on_its_last_life(record):
             self._turn_away(tag, size)
             return
-        self._begin_batch()
         if method.redelivered or not method.exchange:
             self._route_apart(record, method, size)
         else:
@@ -271,11 +263,6 @@ class Dispatcher:
             and delivery_limit_reached(delivery_count(record), self._delivery_limit) is not None
         )
 
-    def _begin_batch(self) -> None:
-        if not self._builder.messages:
-            self._arrived_at = self._clock.time()
-            self._soon(self._end_read)
-
     def _route_apart(self, record: Record, method: spec.Basic.Deliver, size: int) -> None:
         """One that came before, or that was published to the queue itself."""
         if method.redelivered:
@@ -292,9 +279,11 @@ class Dispatcher:
                 route.record, tag, size, sink=route.sink, rejection=route.rejection
             )
 
-    def _end_read(self) -> None:
+    def on_read_end(self) -> None:
         """All of a read is taken in: off it goes; and where much is coming, more may gather."""
         messages, size = self._builder.messages, self._builder.size
+        if not messages:
+            return
         self._dispatch()
         self._look_at_gate()
         # Half of the window may gather; the other half keeps the broker and the sinks at work.
@@ -459,8 +448,7 @@ class Dispatcher:
             self._hand_window_back()
         elif self._pause is not None:
             self._resume_where_possible()
-        # Deliveries that came in this same read are dispatched first.
-        self._soon(self._check_drained)
+        self._check_drained()
 
     def _check_drained(self) -> None:
         if self._stopping and not (

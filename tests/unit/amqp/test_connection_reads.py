@@ -1,10 +1,11 @@
-"""One read of the socket: what comes together is handed over together, and then all is told."""
+"""One read of the socket: what comes together is handed over together, and then its end."""
 
 import socket
 import sys
 from dataclasses import replace
 from typing import Any
 
+import pika
 import pytest
 from pika import exceptions
 from pika.adapters.utils import io_services_utils
@@ -22,16 +23,25 @@ def message(tag: int, content: bytes = b"hello", bits: int = 0) -> bytes:
 
 
 class Watched(Reader):
-    """logfan's connection, and what was asked to be called after a read."""
+    """logfan's connection, and which messages each read brought."""
 
-    def __init__(self) -> None:
-        super().__init__(wire.Connection, SCENE)
-        self.told: list[int] = []
+    def __init__(self, **keywords: Any) -> None:
+        self.by_read: list[list[int]] = []
+        self._new: list[int] = []
+        super().__init__(wire.Connection, SCENE, **keywords)
+        self.by_read.clear()
 
     def _message(self, channel: Any, consumer: str, tag: int, record: Any) -> None:
         super()._message(channel, consumer, tag, record)
-        assert self.connection.after_read(lambda: self.told.append(tag))
-        assert tag not in self.told, "told before the read was taken in"
+        self._new.append(tag)
+
+    def _on_read_end(self) -> None:
+        self.by_read.append(self._new)
+        self._new = []
+
+    def messages(self) -> list[tuple[int, bytes]]:
+        """Tag and body of all that came."""
+        return [(one[3], one[8]) for one in self.story if one[0] == "message"]
 
 
 def test_messages_that_come_together_are_one_run() -> None:
@@ -45,17 +55,46 @@ def test_what_comes_between_them_parts_the_runs_and_keeps_its_place() -> None:
     parts = [message(1), message(2), heartbeat(), message(3), message(4, bits=1), message(5)]
     reader.read(b"".join(parts))
     assert reader.in_runs == [2, 1, 1]
-    assert [one[3] for one in reader.story if one[0] == "message"] == [1, 2, 3, 4, 5]
+    assert [tag for tag, _ in reader.messages()] == [1, 2, 3, 4, 5]
 
 
-def test_after_a_message_in_pieces_the_fast_way_is_taken_again() -> None:
+def test_a_message_that_a_read_cuts_comes_in_the_next_run() -> None:
+    first, second, third = message(1), message(2), message(3)
+    for cut in range(len(second)):
+        reader = Watched()
+        reader.read(first + second[:cut])
+        reader.read(second[cut:] + third)
+        assert reader.in_runs == [1, 2]
+        assert reader.by_read == [[1], [2, 3]]
+
+
+def test_a_message_that_is_cut_several_times_comes_with_its_last_piece() -> None:
     reader = Watched()
-    data = message(1) + message(2) + message(3)
-    cut = len(message(1)) + 30
-    reader.read(data[:cut])
-    reader.read(data[cut:])
-    assert reader.in_runs == [1, 1]
-    assert [one[3] for one in reader.story if one[0] == "message"] == [1, 2, 3]
+    for piece in message(1):
+        reader.read(bytes((piece,)))
+    assert reader.in_runs == [1]
+    assert reader.by_read[-1] == [1]
+    assert not any(reader.by_read[:-1])
+
+
+def test_each_piece_of_a_message_shows_that_the_broker_lives() -> None:
+    reader = Watched()
+    before = reader.connection.bytes_received
+    for count, piece in enumerate(message(1), 1):
+        reader.read(bytes((piece,)))
+        assert reader.connection.bytes_received == before + count
+
+
+def test_what_is_cut_and_none_of_an_ordinary_message_goes_through_pika_at_once() -> None:
+    reader = Watched()
+    checker = reader.connection._heartbeat_checker
+    head = deliver(1, "x", 1)
+    reader.read(head + heartbeat())
+    assert checker._heartbeat_frames_received == 1
+    reader.read(header(1, 5) + body(1, b"hello") + message(2)[:20])
+    reader.read(message(2)[20:])
+    assert reader.by_read == [[], [1], [2]]
+    assert reader.in_runs == [1]
 
 
 def test_consumed_anew_in_the_middle_of_a_read_the_fast_way_is_taken_again() -> None:
@@ -67,32 +106,29 @@ def test_consumed_anew_in_the_middle_of_a_read_the_fast_way_is_taken_again() -> 
     assert reader.in_runs == [1, 1]
 
 
-def test_what_waits_for_the_end_of_a_read_is_called_then_in_order_and_once() -> None:
-    reader = Watched()
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_end_of_a_read_follows_all_that_it_brought(fast: bool) -> None:
+    reader = Watched(fast=fast)
     reader.read(message(1) + message(2, bits=1) + message(3))
-    assert reader.told == [1, 2, 3]
     reader.read(heartbeat())
-    assert reader.told == [1, 2, 3]
+    assert reader.by_read == [[1, 2, 3], []]
 
 
-def test_it_is_called_where_the_read_fails_too() -> None:
+def test_a_read_that_fails_ends_too() -> None:
     reader = Watched()
     with listening(), pytest.raises(exceptions.InvalidFrameError):
         reader.connection._proto_data_received(message(1) + frame(9, 1, b""))
-    assert reader.told == [1]
+    assert reader.by_read == [[1]]
 
 
-def test_outside_of_a_read_nothing_waits_for_its_end() -> None:
+def test_where_reads_are_not_seen_each_message_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = pika.connection.Connection._on_data_available
+    monkeypatch.setattr(pika.SelectConnection, "_proto_data_received", theirs)
+    monkeypatch.delattr(pika.connection.Connection, "_on_data_available")
     reader = Watched()
-    assert not reader.connection.after_read(lambda: reader.told.append(0))
-    reader.read(message(1))
-    assert reader.told == [1]
-
-
-def test_stood_down_nothing_waits_for_the_end_of_a_read() -> None:
-    reader = Reader(wire.Connection, SCENE)
-    reader.connection.stand_down()
-    assert not reader.connection.after_read(lambda: None)
+    reader.read(message(1) + message(2))
+    reader.read(message(3))
+    assert reader.by_read == [[1], [2], [3]]
 
 
 def test_a_read_takes_what_is_there_and_says_the_end() -> None:
@@ -142,8 +178,7 @@ def test_a_large_body_is_received_right_into_its_place() -> None:
                 assert read.obj is reader.connection._buffer
                 in_place += len(read)
             reader.connection._proto_data_received(read)
-    assert [one[3] for one in reader.story if one[0] == "message"] == [1, 2, 3]
-    assert [len(one[8]) for one in reader.story if one[0] == "message"] == [5, 300_000, 5]
+    assert [(tag, len(body)) for tag, body in reader.messages()] == [(1, 5), (2, 300_000), (3, 5)]
     assert in_place > 299_900
     assert reader.in_runs == [1, 1]
 
@@ -230,16 +265,15 @@ def read_through_a_socket(reader: Watched, data: bytes) -> list[int]:
 def test_where_large_bodies_follow_each_other_more_is_read_at_a_time(
     most_bytes: int, widest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Watched, "read_bytes", most_bytes)
     reader = Watched()
     kept: list[str] = []
     monkeypatch.setattr(malloc, "keep_blocks", lambda: kept.append("keep"))
     connection = reader.connection
-    connection.stream(reader._channel, "x", connection._streaming[2], lambda: 0.0, most_bytes)
     sizes = read_through_a_socket(
         reader, b"".join(message(tag, b"%5d" % tag * 8_000) for tag in range(1, 101))
     )
-    assert [one[3] for one in reader.story if one[0] == "message"] == [*range(1, 101)]
-    assert all(one[8] == b"%5d" % one[3] * 8_000 for one in reader.story if one[0] == "message")
+    assert reader.messages() == [(tag, b"%5d" % tag * 8_000) for tag in range(1, 101)]
     assert max(sizes[:2]) <= 131_072
     assert max(sizes) >= widest if most_bytes else max(sizes) == widest
     assert kept
@@ -267,7 +301,7 @@ def test_a_large_body_that_comes_bit_by_bit_is_received_into_its_place() -> None
     reader.read(one[:16_384])
     assert reader.connection.room() is not None
     reader.read(one[16_384:])
-    assert [len(one[8]) for one in reader.story if one[0] == "message"] == [100_000]
+    assert [len(body) for _, body in reader.messages()] == [100_000]
 
 
 def test_the_rest_of_a_large_body_behind_a_full_read_is_there_already() -> None:
@@ -276,8 +310,8 @@ def test_the_rest_of_a_large_body_behind_a_full_read_is_there_already() -> None:
     reader.connection._proto_data_received(data[:131_072])
     assert reader.connection.room() is None
     reader.read(data[131_072:])
-    assert reader.in_runs == [1]
-    assert [one[3] for one in reader.story if one[0] == "message"] == [1, 2]
+    assert reader.in_runs == [1, 1]
+    assert [tag for tag, _ in reader.messages()] == [1, 2]
 
 
 def test_a_body_that_is_not_so_large_leaves_the_memory_alone(

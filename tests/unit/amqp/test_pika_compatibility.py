@@ -15,7 +15,6 @@ from logfan.amqp import connection as wire
 from logfan.amqp.subscription import Subscription
 from logfan.config.settings import ExchangeSettings, QueueSettings
 from support.readers import Pair, listening
-from support.wire_bytes import Case, Scene, body, deliver, header
 from support.wire_chance import draw, draw_scene
 
 CASES = 150
@@ -141,18 +140,6 @@ def read_some(*, fast: bool = True, raw: bool = True) -> tuple[int, int]:
             in_runs += sum(pair.logfan.in_runs)
             said += sum(one[0] == "message" for one in pair.logfan.story)
     return in_runs, said
-
-
-def test_it_may_stand_down_in_the_middle_of_a_frame() -> None:
-    frames = (deliver(1, "x", 1), header(1, 5), body(1, b"hello"), deliver(1, "x", 2))
-    data = b"".join(frames)
-    with listening():
-        for cut in range(len(data)):
-            scene = Scene(1, "x", "plain", company=False)
-            pair = Pair(scene)
-            assert pair.read(Case(scene, (data[:cut],), ()))
-            pair.logfan.connection.stand_down()
-            assert pair.read(Case(scene, (data[cut:],), ()))
 
 
 class _Nobody:

@@ -43,7 +43,7 @@ def test_what_has_a_life_to_spare_is_turned_away(daemon: Daemon) -> None:
 
 def test_what_is_on_its_last_life_is_kept_whatever_the_room(daemon: Daemon) -> None:
     deliver(daemon, LIMIT - 1)
-    daemon._turn_the_loop()
+    daemon.dispatcher.on_read_end()
     assert daemon.stats.requeued == 0
     assert daemon.dispatcher._tracker.messages == 2
     assert daemon.dispatcher._tracker._open[-1].rejection is not None
