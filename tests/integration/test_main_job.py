@@ -200,7 +200,7 @@ def test_term_under_load_loses_and_doubles_nothing(
         assert written + waiting(node.url, names.queue) == count
         assert written < count, "the load was over before the signal; the test shows nothing"
         daemon.start()
-        wait_until(lambda: waiting(node.url, names.queue) == 0, "the rest is delivered")
+        wait_until(lambda: waiting(node.url, names.queue) == 0, "the rest is delivered", 120.0)
         wait_until(lambda: node.unacked(names.queue) == 0, "the rest is acknowledged")
         for file in ("raw.log", "out.jsonl"):
             assert len(lines(tmp_path / file)) == count
@@ -217,7 +217,7 @@ def test_kill_under_load_loses_nothing_and_doubles_at_most_the_prefetch(
         wait_until(lambda: daemon.acked() > 1_000, "it is in the middle of it")
         daemon.kill()
         daemon.start()
-        wait_until(lambda: waiting(node.url, names.queue) == 0, "the rest is delivered")
+        wait_until(lambda: waiting(node.url, names.queue) == 0, "the rest is delivered", 120.0)
         wait_until(lambda: node.unacked(names.queue) == 0, "the rest is acknowledged")
         bodies = [json.loads(line)["body"] for line in lines(tmp_path / "out.jsonl")]
         for seen in (Counter(lines(tmp_path / "raw.log")), Counter(b"%d" % n for n in bodies)):
