@@ -107,7 +107,7 @@ class _Whole:
         self.stats = ConsumerStats()
         self.dispatcher = Dispatcher(
             settings=settings, stats=self.stats, clock=SYSTEM_CLOCK, workers=self.workers,
-            completions=self.completions, say=print, drained=lambda: None,
+            completions=self.completions, events=self,
         )  # fmt: skip
         self.reader = _Wired(self.dispatcher)
 
@@ -119,6 +119,13 @@ class _Whole:
             stats=SinkStats(),
             completed=partial(self.completions.done, number),
         )
+
+    def on_pause(self, why: str) -> None:
+        """See `dispatcher.Events`, here and below."""
+        raise AssertionError(why)
+
+    def on_drained(self) -> None:
+        raise AssertionError("it is not to stop")
 
     def read(self) -> int:
         """All messages come in. How many reads that takes."""

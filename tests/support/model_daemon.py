@@ -9,8 +9,8 @@ from logfan.amqp.delivery_parser import Run
 from logfan.amqp.topology import Declared
 from logfan.config.settings import RabbitmqSettings, Settings, SinkSettings
 from logfan.pipeline.completions import Completions
-from logfan.pipeline.dispatcher import _CLOSED, Dispatcher
-from logfan.pipeline.flow_control import HOLD_SECONDS
+from logfan.pipeline.dispatcher import Dispatcher
+from logfan.pipeline.flow_control import _TAKES_NOTHING, HOLD_SECONDS
 from logfan.pipeline.worker import Limits, SinkWorker
 from logfan.runtime.backoff import Backoff
 from logfan.telemetry.metrics import ConsumerStats, SinkStats
@@ -69,10 +69,10 @@ class Watched:
 
     @contextmanager
     def _all_handed_back_where_closed(self, channel: Channel, count: int) -> Iterator[None]:
-        closed, read = self._dispatcher._pause in _CLOSED, len(channel.read)
+        reason, read = self._dispatcher._flow._reason, len(channel.read)
         yield
         kept = count - (read - len(channel.read))
-        assert not closed or not kept, f"{kept} taken in a pause: {self._dispatcher._pause}"
+        assert reason not in _TAKES_NOTHING or not kept, f"{kept} taken in a pause: {reason}"
 
 
 class Daemon:
@@ -98,8 +98,7 @@ class Daemon:
         self.workers = [self._worker(n, store) for n, store in enumerate(self.stores)]
         self.dispatcher = Dispatcher(
             settings=settings, stats=self.stats, clock=StrandClock(truth.time, Strand()),
-            workers=self.workers, completions=self.completions,
-            say=lambda words: None, drained=self._note_drained,
+            workers=self.workers, completions=self.completions, events=self,
         )  # fmt: skip
         for worker, strand in zip(self.workers, self.strands, strict=True):
             strand.start(worker._run)
@@ -123,7 +122,10 @@ class Daemon:
         worker._inbox = StrandInbox(self.truth.time, strand)  # type: ignore[assignment]
         return worker
 
-    def _note_drained(self) -> None:
+    def on_pause(self, why: str) -> None:
+        pass
+
+    def on_drained(self) -> None:
         self.drained = True
 
     # The I/O thread
@@ -138,8 +140,7 @@ class Daemon:
         self.dispatcher.begin(subscription, declared)
 
     def read(self, frames: int, longest: int = PREFETCH) -> None:
-        """One read of the socket. `longest`: of a run; with 0
-        all messages come one by one."""
+        """One read of the socket. `longest`: of a run; with 0 all messages come one by one."""
         self._take(frames, longest)
         self.dispatcher.on_read_end()
 
@@ -158,7 +159,7 @@ class Daemon:
         """Reading stops for a moment, and not where the broker's answer is waited for."""
         if self.channel is not None and self.channel.held:
             assert self.truth.time.now - self.channel.held_at < HOLD_SECONDS
-            assert self.dispatcher._pause is None
+            assert self.dispatcher._flow._reason is None
             assert not self.stopping
 
     def loop(self) -> None:

@@ -98,7 +98,7 @@ class Consumer:
         completions.look_at_sinks = self._consume_once_sinks_have_opened
         self._dispatcher = Dispatcher(
             settings=settings, stats=stats, clock=clock, workers=workers, completions=completions,
-            say=self._say, drained=self.drained.set,
+            events=self,
         )  # fmt: skip
         self._thread = OwnThread("consumer", self._run, on_fault)
 
@@ -155,9 +155,14 @@ class Consumer:
         if self._waiting is not None:
             self._wait_for_sinks()
 
-    def _say(self, words: str) -> None:
-        self.state = words
-        log.warning("%s", words)
+    def on_pause(self, why: str) -> None:
+        """See `dispatcher.Events`."""
+        self.state = why
+        log.warning("%s", why)
+
+    def on_drained(self) -> None:
+        """See `dispatcher.Events`."""
+        self.drained.set()
 
     # The way in, and the one way back
 

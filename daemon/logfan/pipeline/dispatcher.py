@@ -1,14 +1,13 @@
 """The path of a message on the I/O thread: delivered, dispatched, completed, acknowledged.
 
-It owns the in-flight tracker and calls the live subscription. While the budget of bytes is full,
-or a required sink is down for long, it unsubscribes for a while on a channel that stays open.
+It owns the in-flight tracker and calls the live subscription. When reading or consuming pauses is
+decided by `flow_control`; here that is carried out.
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from enum import Enum
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from pika import spec
 
@@ -17,17 +16,24 @@ from logfan.amqp.delivery_parser import Run
 from logfan.amqp.subscription import Subscription
 from logfan.amqp.topology import Declared
 from logfan.config.settings import Settings
-from logfan.pipeline.batching import (
-    BatchBuilder,
-    NewBatch,
-    delivery_count,
-    delivery_limit_reached,
-)
 from logfan.pipeline.completions import Completions
-from logfan.pipeline.flow_control import BackpressureGate, ReadCoalescing, Window
-from logfan.pipeline.in_flight import Ack
+from logfan.pipeline.flow_control import (
+    Actions,
+    Consume,
+    Do,
+    Event,
+    FlowControl,
+    ReadEnd,
+    Report,
+    Rest,
+    Settled,
+    Signal,
+    Tick,
+    TurnedAway,
+)
+from logfan.pipeline.in_flight import Ack, Batch
 from logfan.pipeline.progress import ENDS, Progress
-from logfan.pipeline.redelivery import RedeliveryRouter
+from logfan.pipeline.redelivery import RedeliveryRouter, delivery_count, delivery_limit_reached
 from logfan.pipeline.worker import SinkWorker
 from logfan.record import Record
 from logfan.runtime.clock import Clock
@@ -36,9 +42,6 @@ from logfan.telemetry.metrics import ConsumerStats
 
 log = logging.getLogger(__name__)
 
-_HOLD_SHARE = 1 / 3
-"""Of the broker's acknowledgement timeout: so long a window waits for a sink."""
-_LEAST_HOLD_SECONDS = 1.0
 _FEW = 10
 """So many messages a sink gets at a time that has never completed a window: enough for one to prove
 another bad."""
@@ -46,15 +49,14 @@ _LATEST = 2.4
 """So many times as long a refused record waits for its dead letter: 80 % of the timeout."""
 
 
-class _Pause(Enum):
-    """Why there is no consumer for a while although the channel is open."""
+class Events(Protocol):
+    """What the dispatcher reports to its consumer."""
 
-    FULL = "the budget of bytes is full"
-    OUTAGE = "a required sink is down for long"
-    RESIZE = "to subscribe with another prefetch"
+    def on_pause(self, why: str) -> None:
+        """There is no consumer for a while, for this reason."""
 
-
-_CLOSED = (_Pause.FULL, _Pause.OUTAGE)
+    def on_drained(self) -> None:
+        """After `stop`: nothing is left."""
 
 
 class Dispatcher:
@@ -68,18 +70,14 @@ class Dispatcher:
         clock: Clock,
         workers: Sequence[SinkWorker],
         completions: Completions,
-        say: Callable[[str], None],
-        drained: Callable[[], None],
+        events: Events,
     ) -> None:
-        """`say` reports what it is doing; `drained` is called after `stop` once nothing is left."""
         rabbitmq = settings.rabbitmq
-        self._settings = settings
         self._stats = stats
         self._clock = clock
-        self._say, self._tell_drained = say, drained
         self.now = clock.time
         """See `Receiver`."""
-        self._coalescing = ReadCoalescing(clock.monotonic())
+        self._events = events
         self._workers = workers
         required = [worker for worker in workers if worker.required]
         self._routes: dict[str, tuple[SinkWorker, Sequence[int]]]
@@ -94,69 +92,66 @@ class Dispatcher:
         self._tracker = tracker = completions.tracker
         completions.acknowledge = self._acknowledge
         stats.oldest = lambda: tracker.oldest_held
-        self._builder = BatchBuilder()
-        self._window = Window(rabbitmq.prefetch, rabbitmq.max_in_flight_bytes)
-        self._gate = BackpressureGate(rabbitmq.max_in_flight_bytes)
+        self._flow = FlowControl(
+            tracker, prefetch=rabbitmq.prefetch, max_bytes=rabbitmq.max_in_flight_bytes,
+            ack_timeout=rabbitmq.acknowledgement_timeout, now=clock.monotonic(),
+        )  # fmt: skip
         self.read_bytes = rabbitmq.max_in_flight_bytes // 8
-        """See `Receiver`: the gate must see the budget fill before it is full."""
-        self._hold_seconds = rabbitmq.acknowledgement_timeout * _HOLD_SHARE
+        """See `Receiver`: backpressure must see the budget fill before it is full."""
         self._progress = Progress()
         self._acked_before = (0, 0)
         """At the turn before the last one, and at the last one."""
         self._subscription: Subscription | None = None
         self._channel: Any = None
-        self._subscribed = False
-        self._pause: _Pause | None = None
-        self._short = False
-        self._unfit_size = 0
-        """The size of the largest message that was turned away in the pause, or in the last one."""
-        self._stopping = False
+        self._holds = False
+        """Whether reading could be paused, where it should be."""
+        self._new: list[tuple[Batch, Sequence[SinkWorker]]] = []
+        """What the present read brought, and for which workers."""
+        self._growing: Batch | None = None
+        """The last of these, where what comes next for all sinks belongs to it."""
         self._delivery_limit: int | None = None
-        self._received_before = (0, 0)
 
     @property
     def prefetch(self) -> int:
         """What to subscribe with."""
-        return self._window.prefetch
+        return self._flow.window.prefetch
 
     def begin(self, subscription: Subscription, declared: Declared) -> None:
         """Subscribed: for the first time on this connection, or again after a pause."""
         self._delivery_limit = declared.delivery_limit
         self._subscription = subscription
         self._channel = subscription.channel
-        self._subscribed = self._stats.consuming = True
-        if self._stopping:
-            subscription.cancel(partial(self._cancelled, subscription))
+        self._stats.consuming = True
+        self._step(Signal.SUBSCRIBED)
 
     def turn(self, now: float) -> None:
         """Once a second; `now` is monotonic."""
-        self._acked_before = self._acked_before[1], self._stats.acked
-        oldest = self._tracker.oldest
-        if oldest is not None and now - oldest > self._hold_seconds:
-            self._hold(now - oldest)
-        elif self._pause is not None:
-            self._resume_where_possible()
-        elif self._subscribed:
-            self._resize()
-        if self._tracker.aside:
+        tracker, stats = self._tracker, self._stats
+        self._acked_before = self._acked_before[1], stats.acked
+        unready = [w.name for w in self._workers if w.required and not self._is_ready(w)]
+        received, size = stats.received_messages, stats.received_bytes
+        self._step(Tick(now, tracker.oldest, unready, received, size))
+        if tracker.aside_messages:
             self._look_at_aside(now)
-        self._look_at_gate()
+            self._step(Settled(now))
+
+    def _is_ready(self, worker: SinkWorker) -> bool:
+        """Inside one call for longer than a window is held, it would have the next handed back."""
+        return worker.is_up and worker.busy_seconds() < self._flow.hold_seconds
 
     def note_timeout(self, seconds: float) -> bool:
         """The broker waits no longer than this for an acknowledgement. True where that is news."""
-        hold = max(seconds * _HOLD_SHARE, _LEAST_HOLD_SECONDS)
-        is_news, self._hold_seconds = hold < self._hold_seconds, min(hold, self._hold_seconds)
-        return is_news
+        return self._flow.note_timeout(seconds)
 
     def note_end(self, cause: object, *, telling: bool = False) -> int:
         """The subscription is about to end for this cause. Returns how often that was so without an
         acknowledgement in between; too often, and the next one gets one message at a time.
         `telling`: see `Progress`; it is so wherever messages are held."""
-        held = self._tracker.messages + self._builder.messages
+        held = self._tracker.messages
         # What was acknowledged just now may have reached nobody any more.
         ends = self._progress.ended(cause, acked=self._acked_before[0], telling=telling or held > 0)
         if ends >= ENDS:
-            self._window.limit(1)
+            self._flow.window.limit(1)
         return ends
 
     @property
@@ -178,36 +173,62 @@ class Dispatcher:
         )
 
     def stop(self) -> None:
-        """No new deliveries; `drained` is called once those under way are acknowledged."""
-        self._stopping = True
-        self._look_at_gate()
-        if self._subscription is not None and self._pause is None:
-            self._subscription.cancel(partial(self._cancelled, self._subscription))
-        else:
-            self._check_drained()
+        """No new deliveries; `on_drained` follows once those under way are acknowledged."""
+        self._step(Signal.STOP)
 
     def end(self, *, requeue: bool) -> int:
-        """The channel is given up: the generation ends. With `requeue` what is left is handed back
-        in so many words, where the channel still can. Returns how many were not acknowledged."""
+        """The channel is given up: the generation ends. With `requeue` what is left is returned to
+        the broker, where the channel still can. Returns how many were not acknowledged."""
         if requeue and self._subscription is not None and self._subscription.channel.is_open:
             self._acknowledge()
-            return self._leave(self._hand_window_back(at_end=True))
-        stats, left = self._stats, self._tracker.messages
-        for unseen in self._builder.take():
-            stats.received_messages += len(unseen.records)
-            stats.received_bytes += unseen.size
-            left += len(unseen.records)
-        self._tracker.abandon()
-        stats.abandoned += left
-        return self._leave(left)
-
-    def _leave(self, left: int) -> int:
-        self._subscription = self._channel = self._pause = None
-        self._short = False
-        self._subscribed = self._stats.consuming = False
-        self._stats.in_flight_bytes = 0
-        self._check_drained()
+            left = self._hand_window_back(at_end=True)
+        else:
+            left = self._tracker.abandon()
+            self._stats.abandoned += left
+            self._stats.in_flight_bytes = 0
+        self._new, self._growing = [], None
+        self._step(Signal.CLOSED)
+        self._subscription = self._channel = None
+        self._stats.consuming = False
         return left
+
+    # Flow control, carried out
+
+    def _step(self, event: Event) -> None:
+        actions = self._flow.step(event)
+        if actions:
+            self._carry_out(actions)
+
+    def _carry_out(self, actions: Actions) -> None:
+        subscription = self._subscription
+        for action in actions:
+            if action is Do.DRAINED:
+                self._events.on_drained()
+            elif isinstance(action, Report):
+                self._events.on_pause(action.text)
+            elif subscription is None:
+                continue
+            elif isinstance(action, Rest):
+                subscription.rest(action.seconds)
+            elif isinstance(action, Consume):
+                subscription.consume(action.prefetch)
+            elif action is Do.PAUSE_READING:
+                self._holds = subscription.hold()
+            elif action is Do.RESUME_READING and self._holds:
+                subscription.go_on()
+            elif action is Do.CANCEL:
+                cancelled = partial(self._cancelled, subscription)
+                subscription.pause(self._flow.hold_seconds, cancelled)
+            elif action is Do.LEAVE:
+                subscription.cancel(partial(self._cancelled, subscription))
+            elif action is Do.HAND_BACK:
+                self._hand_window_back()
+                self._step(Settled(self._clock.monotonic()))
+
+    def _cancelled(self, subscription: Subscription) -> None:
+        if subscription is self._subscription:
+            self._stats.consuming = False
+            self._step(Signal.CANCELLED)
 
     # Deliveries in
 
@@ -215,16 +236,17 @@ class Dispatcher:
         """Messages that came together, none of them with a way of its own."""
         if channel is not self._channel:
             return  # a channel that is being left: its tags mean nothing any more
-        builder = self._builder
-        held = self._tracker.size + builder.size
-        if self._pause in _CLOSED or not self._window.has_room_for_all(held, run.size):
-            for tag, record in enumerate(run.records, run.last_tag - len(run.records) + 1):
-                if self._has_room(record.size):
-                    builder.add(record, tag, record.size)
-                else:
-                    self._turn_away(tag, record.size)
+        records, last_tag = run.records, run.last_tag
+        self._stats.received_messages += len(records)
+        self._stats.received_bytes += run.size
+        if self._flow.has_room(run.size, len(records)):
+            self._take_in(records, last_tag, run.size)
             return
-        builder.add_run(run.records, run.last_tag, run.size)
+        for tag, record in enumerate(records, last_tag - len(records) + 1):
+            if self._flow.has_room(record.size):
+                self._take_in((record,), tag, record.size)
+            else:
+                self._turn_away(tag, record.size)
 
     def deliver(
         self,
@@ -234,27 +256,18 @@ class Dispatcher:
         body: bytes,
     ) -> None:
         """pika's callback for each message that did not come in a run."""
-        tag, size = method.delivery_tag, len(body)
         if channel is not self._channel:
             return
+        tag, size = method.delivery_tag, len(body)
+        self._stats.received_messages += 1
+        self._stats.received_bytes += size
         record = connection.to_record(method, properties, body, self._clock.time())
-        if not self._has_room(size) and not self._is_on_its_last_life(record):
+        if not self._flow.has_room(size, last_life=self._is_on_its_last_life(record)):
             self._turn_away(tag, size)
-            return
-        if method.redelivered or not method.exchange:
-            self._route_apart(record, method, size)
+        elif method.redelivered or not method.exchange:
+            self._route_apart(record, tag)
         else:
-            self._builder.add(record, tag, size)
-
-    def _has_room(self, size: int) -> bool:
-        """Whether a message may be taken in."""
-        return self._pause not in _CLOSED and self._window.has_room(self._held(), size)
-
-    def _held(self) -> int:
-        """Bytes that are held; none where only what waits for its dead letter is, as a message as
-        large as the budget would wait for that."""
-        tracker, builder = self._tracker, self._builder
-        return tracker.size + builder.size if tracker.open_messages or builder.messages else 0
+            self._take_in((record,), tag, size)
 
     def _is_on_its_last_life(self, record: Record) -> bool:
         """Whether the queue may drop it once it is returned: then it is kept, whatever the room."""
@@ -263,76 +276,84 @@ class Dispatcher:
             and delivery_limit_reached(delivery_count(record), self._delivery_limit) is not None
         )
 
-    def _route_apart(self, record: Record, method: spec.Basic.Deliver, size: int) -> None:
+    def _take_in(self, records: Sequence[Record], last_tag: int, size: int) -> None:
+        """Messages for all sinks. One read becomes one batch, where nothing else lies between."""
+        growing = self._growing
+        if growing is not None and growing.last_tag + len(records) == last_tag:
+            self._tracker.extend(growing, records, size)
+        else:
+            self._growing = self._open(records, last_tag, size)
+
+    def _open(
+        self,
+        records: Sequence[Record],
+        last_tag: int,
+        size: int,
+        pending: Sequence[int] | None = None,
+        workers: Sequence[SinkWorker] | None = None,
+    ) -> Batch:
+        batch = self._tracker.open(records, last_tag, size, self._clock.monotonic(), pending)
+        self._new.append((batch, self._workers if workers is None else workers))
+        return batch
+
+    def _route_apart(self, record: Record, tag: int) -> None:
         """One that came before, or that was published to the queue itself."""
-        if method.redelivered:
+        if record.redelivered:
             self._stats.redelivered += 1
             self._stats.note_delivery_count(delivery_count(record))
         route = self._router.route(
-            record, redelivered=method.redelivered, delivery_limit=self._delivery_limit
+            record, redelivered=record.redelivered, delivery_limit=self._delivery_limit
         )
-        tag = method.delivery_tag
         if route.is_common:
-            self._builder.add(route.record, tag, size)
-        else:
-            self._builder.add_apart(
-                route.record, tag, size, sink=route.sink, rejection=route.rejection
-            )
+            self._take_in((route.record,), tag, record.size)
+            return
+        pending, workers = None, self._workers
+        if route.sink:
+            worker, pending = self._routes[route.sink]
+            workers = (worker,)
+        batch = self._open((route.record,), tag, record.size, pending, workers)
+        batch.rejection, self._growing = route.rejection, None
 
     def on_read_end(self) -> None:
         """All of a read is taken in: off it goes; and where much is coming, more may gather."""
-        messages, size = self._builder.messages, self._builder.size
-        if not messages:
+        new = self._new
+        if not new:
             return
-        self._dispatch()
-        self._look_at_gate()
-        # Half of the window may gather; the other half keeps the broker and the sinks at work.
-        room = 0 if self._stopping else self._window.prefetch // 2 - self._tracker.messages
-        seconds = self._coalescing.wait(self._clock.monotonic(), messages, size, room=room)
-        if seconds and self._subscription is not None:
-            self._subscription.rest(seconds)
+        messages, size = self._dispatch()
+        self._step(ReadEnd(new[-1][0].opened_at, messages, size))
 
-    def _dispatch(self) -> None:
-        """What this turn read becomes one batch, for the tracker and for every sink."""
-        for new_batch in self._builder.take():
-            self._open(new_batch)
-
-    def _open(self, new_batch: NewBatch) -> None:
-        records, stats = tuple(new_batch.records), self._stats
-        stats.received_messages += len(records)
-        stats.received_bytes += new_batch.size
-        workers, pending = self._workers, None
-        if new_batch.sink:
-            worker, pending = self._routes[new_batch.sink]
-            workers = (worker,)
-        batch = self._tracker.open(
-            records, new_batch.last_tag, new_batch.size, self._clock.monotonic(), pending
-        )
-        batch.rejection = new_batch.rejection
-        stats.in_flight_bytes = self._tracker.size
-        for worker in workers:
-            worker.submit(batch)
-        if not batch.pending:
+    def _dispatch(self) -> tuple[int, int]:
+        """Hand what this read brought to the workers. How many messages, and their bytes."""
+        new, self._new, self._growing = self._new, [], None
+        self._stats.in_flight_bytes = self._tracker.size
+        messages = size = 0
+        owed = True
+        for batch, workers in new:
+            messages += len(batch.records)
+            size += batch.size
+            for worker in workers:
+                worker.submit(batch)
+            owed = owed and bool(batch.pending)
+        if not owed:
             self._acknowledge()
+        return messages, size
 
     # Acknowledgements out
 
     def _acknowledge(self) -> None:
-        ack = self._tracker.advance()
+        """Acknowledge what all required sinks have completed."""
+        ack, now = self._tracker.advance(), self._clock.monotonic()
         if ack is not None and self._subscription is not None:
             if ack.singles:
                 self._acknowledge_around(ack)
             else:
                 self._subscription.ack(ack.tag)
-            self._stats.acked += ack.messages
-            self._stats.in_flight_bytes = self._tracker.size
-            now = self._clock.monotonic()
+            stats = self._stats
             for batch in ack.batches:
-                self._stats.delivery_seconds.observe(now - batch.opened_at, len(batch.records))
-            self._look_at_gate()
-        if self._pause in (_Pause.FULL, _Pause.RESIZE):
-            self._resume_where_possible()
-        self._check_drained()
+                stats.acked += len(batch.records)
+                stats.delivery_seconds.observe(now - batch.opened_at, len(batch.records))
+            stats.in_flight_bytes = self._tracker.size
+        self._step(Settled(now))
 
     def _acknowledge_around(self, ack: Ack) -> None:
         """A record stands aside: what comes after it is acknowledged one by one."""
@@ -346,10 +367,11 @@ class Dispatcher:
     def _look_at_aside(self, now: float) -> None:
         """What waits for its dead letter is not for the broker to take back with a closed channel:
         its sink hears that it is late, and in the end it alone is handed back."""
+        hold_seconds = self._flow.hold_seconds
         for one in self._tracker.aside:
             age = now - one.opened_at
-            one.late = age > self._hold_seconds
-            if age > self._hold_seconds * _LATEST and self._subscription is not None:
+            one.late = age > hold_seconds
+            if age > hold_seconds * _LATEST and self._subscription is not None:
                 self._subscription.requeue_one(one.last_tag)
                 self._tracker.give_up(one)
                 self._stats.requeued += 1
@@ -357,79 +379,30 @@ class Dispatcher:
                 log.warning(
                     "a refused message of %d bytes was handed back to the broker: its dead letter "
                     "could not be sent for %.0f s, and the broker waits for %.0f s (%s)",
-                    one.size, age, self._hold_seconds / _HOLD_SHARE,
-                    "rabbitmq.acknowledgement_timeout",
+                    one.size, age, self._flow.ack_timeout, "rabbitmq.acknowledgement_timeout",
                 )  # fmt: skip
-        self._check_drained()
 
-    def _look_at_gate(self) -> None:
-        tracker = self._tracker
-        held = 0 if self._stopping or self._pause else tracker.size  # those need answers
-        held = max(0, held - tracker.aside_size)
-        self._gate.look(held, self._clock.monotonic(), self._subscription)
-
-    # Pauses: no consumer for a while, on a channel that stays
+    # Back to the broker
 
     def _turn_away(self, tag: int, size: int) -> None:
-        """No room: unsubscribe, and hand back what was on its way to us."""
-        if self._pause not in _CLOSED:
-            held = self._tracker.size + self._builder.size
-            messages = self._tracker.messages + self._builder.messages
-            self._window.shrink(messages + 1, held + size)
-            self._unfit_size = 0
-            self._begin_pause(
-                _Pause.FULL,
-                f"in flight are {messages:,} messages of {held:,} bytes, as much as "
-                f"rabbitmq.max_in_flight_bytes allows beside one of {size:,}; unsubscribed until "
-                "half of it is written and that one fits",
-            )
-        if size > self._unfit_size:
-            self._unfit_size = size
-            self._window.fit(size)
-        self._stats.received_messages += 1
-        self._stats.received_bytes += size
+        """No room: hand it back."""
+        self._step(TurnedAway(size))
         self._stats.requeued += 1
         if self._subscription is not None:
             self._subscription.requeue_one(tag)
 
-    def _hold(self, seconds: float) -> None:
-        """A required sink completes nothing: give the window back before the broker takes it."""
-        if self._stopping or self._subscription is None or self._channel is None:
-            return
-        owing = [w.name for w in self._workers if w.required and not self._is_ready(w)]
-        names = ", ".join(owing) or "a required sink"
-        words = f"sink {names} has held messages for {seconds:.0f} s; unsubscribed until it is up"
-        if self._pause is None:
-            self._begin_pause(_Pause.OUTAGE, words)
-            return
-        before, self._pause = self._pause, _Pause.OUTAGE
-        if before is not _Pause.OUTAGE:
-            self._say(words)
-        if not self._subscribed:
-            self._hand_window_back()
-
-    def _begin_pause(self, pause: _Pause, words: str) -> None:
-        cancelling, self._pause = self._pause is not None, pause
-        if pause is not _Pause.RESIZE:
-            self._say(words)
-        if self._subscription is not None and not cancelling:
-            cancelled = partial(self._cancelled, self._subscription)
-            self._subscription.pause(self._hold_seconds, cancelled)
-
     def _hand_window_back(self, *, at_end: bool = False) -> int:
-        """All of it; but what waits for its dead letter, which is no trouble of a sink, stays here
+        """All of it; but what waits for its dead letter, which is no fault of a sink, stays here
         unless this is the end: to go back costs it one of its lives on a quorum queue."""
-        self._dispatch()
         tracker = self._tracker
-        count = tracker.messages if at_end else tracker.open_messages
+        self._new, self._growing = [], None
+        count = tracker.messages - (0 if at_end else tracker.aside_messages)
         if self._subscription is None or not count:
             return 0
-        if (
-            self._pause is _Pause.OUTAGE
-            and self._progress.ended(_Pause.OUTAGE, acked=self._acked_before[0], telling=True)
-            >= ENDS
-        ):
-            self._window.limit(_FEW)
+        if not at_end:
+            acked = self._acked_before[0]
+            if self._progress.ended(Do.HAND_BACK, acked=acked, telling=True) >= ENDS:
+                self._flow.window.limit(_FEW)
         if count == tracker.messages:
             self._subscription.requeue(tracker.last_tag)
         else:
@@ -439,56 +412,3 @@ class Dispatcher:
         self._stats.in_flight_bytes = tracker.size
         log.warning("%d messages were handed back to the broker", count)
         return count
-
-    def _cancelled(self, subscription: Subscription) -> None:
-        if subscription is not self._subscription:
-            return
-        self._subscribed = self._stats.consuming = False
-        if self._pause is _Pause.OUTAGE:
-            self._hand_window_back()
-        elif self._pause is not None:
-            self._resume_where_possible()
-        self._check_drained()
-
-    def _check_drained(self) -> None:
-        if self._stopping and not (
-            self._subscribed or self._builder.messages or self._tracker.messages
-        ):
-            self._tell_drained()
-
-    def _resume_where_possible(self) -> None:
-        if self._subscribed or self._stopping or self._subscription is None:
-            return
-        if self._pause is _Pause.OUTAGE and not self._sinks_are_ready():
-            return
-        if self._pause is _Pause.FULL and not (
-            self._window.is_low(self._held())
-            # Else it would be returned again and again, which some queues count.
-            and self._window.has_room(self._held(), self._unfit_size)
-        ):
-            return
-        if self._pause is _Pause.RESIZE and self._tracker.open_messages:
-            return
-        # What is in flight does not count against the prefetch of a consumer that comes later.
-        held = self._tracker.messages
-        if held >= self._window.prefetch:
-            return
-        self._pause, self._short = None, held > 0
-        self._subscribed = True
-        self._subscription.consume(self._window.prefetch - held)
-
-    def _sinks_are_ready(self) -> bool:
-        return all(self._is_ready(w) for w in self._workers if w.required)
-
-    def _is_ready(self, worker: SinkWorker) -> bool:
-        """Inside one call for longer than a window is held, it would have the next handed back."""
-        return worker.is_up and worker.busy_seconds() < self._hold_seconds
-
-    def _resize(self) -> None:
-        """Once a second: a prefetch that was cut for large messages grows when they are small."""
-        stats, (messages, size) = self._stats, self._received_before
-        self._received_before = stats.received_messages, stats.received_bytes
-        received = stats.received_messages - messages
-        short = self._short and not self._tracker.aside
-        if self._window.grow(received, stats.received_bytes - size) or short:
-            self._begin_pause(_Pause.RESIZE, "")

@@ -1,17 +1,24 @@
-"""How much is taken from the broker, and how fast: the window, backpressure, coalesced reads.
+"""How much is taken from the broker, and when: one state machine, sans-I/O.
 
-`Window` bounds what is in flight: messages by the prefetch, bodies by a budget of bytes.
-`BackpressureGate` pauses reading for moments before that budget is full. `ReadCoalescing` lets
-deliveries gather for milliseconds under load. None of them touches a socket: the gate pauses what
-it is given.
+`FlowControl.step` turns what happens (a read, a message without room, an acknowledgement, the
+second that passed) into what the dispatcher does (pause reading, cancel the consumer, consume
+again, hand the window back). `Window` bounds what is in flight: messages by the prefetch, bodies by
+a budget of bytes. `ReadCoalescing` lets deliveries gather for milliseconds under load.
+
+There are two ways to take less. Reading pauses for moments, before the budget is full: what is not
+read waits in the broker. Where that does not help there is no consumer for a while, on a channel
+that stays open: see `Reason`.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
 _SPARE = 4
 """So many times the present prefetch must fit before it grows: sizes vary."""
 HOLD_SECONDS = 2.0
-"""Reading pauses for so long at most."""
+"""Backpressure pauses reading for so long at most: heartbeats and cancels wait there, too."""
 MOST_SECONDS = 0.010
 GOOD_READ = 400
 """A read of so many messages is large enough,"""
@@ -22,6 +29,365 @@ _FAST = 5_000
 LEAST_ROOM = 100
 """Where fewer may come meanwhile the window is small: it would be empty before the wait is over."""
 _LOOK_SECONDS = 0.01
+_HOLD_SHARE = 1 / 3
+"""Of the broker's acknowledgement timeout: so long a window waits for a sink."""
+_LEAST_HOLD_SECONDS = 1.0
+
+
+class Reason(Enum):
+    """Why there is no consumer for a while although the channel is open."""
+
+    FULL = "the budget of bytes is full"
+    OUTAGE = "a required sink is down for long"
+    RESIZE = "to consume with another prefetch"
+
+
+_TAKES_NOTHING = (Reason.FULL, Reason.OUTAGE)
+
+
+class _Consumer(Enum):
+    """Ours, at the broker."""
+
+    NO_CHANNEL = "before a connection has its consumer, and after its end"
+    CONSUMING = "deliveries come, or are asked for"
+    CANCELLING = "cancelled; deliveries come until the broker confirms it"
+    CANCELLED = "the broker has confirmed it; the channel stays"
+
+
+# Events
+
+
+class Signal(Enum):
+    """Events without figures."""
+
+    SUBSCRIBED = "the broker has confirmed the consumer"
+    CANCELLED = "the broker has confirmed that the consumer is gone"
+    STOP = "no new deliveries from now on"
+    CLOSED = "the channel is given up, and nothing is in flight any more"
+
+
+@dataclass(slots=True)
+class ReadEnd:
+    """A read of the socket brought so many messages with bodies of `size` bytes."""
+
+    now: float
+    """Monotonic, in seconds, here and below."""
+    messages: int
+    size: int
+
+
+@dataclass(slots=True)
+class TurnedAway:
+    """A message with a body of `size` bytes had no room and is returned."""
+
+    size: int
+
+
+@dataclass(slots=True)
+class Settled:
+    """Less is in flight: acknowledged, or handed back."""
+
+    now: float
+
+
+@dataclass(slots=True)
+class Tick:
+    """A second has passed."""
+
+    now: float
+    oldest: float | None
+    """When the oldest message was received that some sink has not completed."""
+    unready: Sequence[str]
+    """The required sinks that take nothing now."""
+    received: int
+    """Messages since the start, and the bytes of their bodies."""
+    received_bytes: int
+
+
+Event = Signal | ReadEnd | TurnedAway | Settled | Tick
+
+# Actions
+
+
+class Do(Enum):
+    """Actions without figures."""
+
+    PAUSE_READING = "read nothing until RESUME_READING"
+    RESUME_READING = "read again"
+    CANCEL = "cancel the consumer, and keep a queue that goes with its last one"
+    LEAVE = "cancel the consumer for good"
+    HAND_BACK = "return to the broker what some sink has not completed"
+    DRAINED = "after STOP: nothing comes any more, and nothing is in flight"
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Read nothing for so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Consume:
+    """Consume again on the same channel."""
+
+    prefetch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Log this, and show it as the state."""
+
+    text: str
+
+
+Action = Do | Rest | Consume | Report
+Actions = tuple[Action, ...]
+
+
+class InFlight(Protocol):
+    """What is in flight, as the tracker counts it."""
+
+    messages: int
+    size: int
+    """Bytes of their bodies."""
+    aside_messages: int
+    """Those of them that only wait for their dead letters."""
+    aside_size: int
+
+
+class FlowControl:
+    """Decides what is read, when there is a consumer, and with which prefetch."""
+
+    def __init__(
+        self, in_flight: InFlight, *, prefetch: int, max_bytes: int, ack_timeout: float, now: float
+    ) -> None:
+        """`max_bytes`: the budget of bodies. `ack_timeout`: how long the broker waits for an
+        acknowledgement, in seconds."""
+        self._in_flight = in_flight
+        self._max_bytes = max_bytes
+        self.window = Window(prefetch, max_bytes)
+        """Its `prefetch` is what to consume with."""
+        self.ack_timeout = ack_timeout
+        self.hold_seconds = ack_timeout * _HOLD_SHARE
+        """So long a window waits for a sink before it is handed back."""
+        self._coalescing = ReadCoalescing(now)
+        self._consumer = _Consumer.NO_CHANNEL
+        self._reason: Reason | None = None
+        self._stopping = False
+        self._paused_at: float | None = None
+        """Since when backpressure pauses reading."""
+        self._vain = False
+        """It did so for as long as it may, and half of the budget was not written."""
+        self._unfit_size = 0
+        """The size of the largest message that was turned away in the pause, or in the last one."""
+        self._short = False
+        """The consumer has less than the prefetch, as messages were in flight when it came."""
+        self._received_before = (0, 0)
+
+    def has_room(self, size: int, messages: int = 1, *, last_life: bool = False) -> bool:
+        """Whether messages with bodies of `size` bytes in all may be taken in. `last_life`: the
+        queue may drop it once it is returned, so it is kept whatever the room."""
+        if self._reason in _TAKES_NOTHING:
+            return last_life
+        held = self._held() if messages == 1 else self._in_flight.size
+        return last_life or self.window.has_room(held, size, messages)
+
+    def note_timeout(self, seconds: float) -> bool:
+        """The broker waits no longer than this for an acknowledgement. True where that is news."""
+        hold = max(seconds * _HOLD_SHARE, _LEAST_HOLD_SECONDS)
+        if hold >= self.hold_seconds:
+            return False
+        self.hold_seconds, self.ack_timeout = hold, hold / _HOLD_SHARE
+        return True
+
+    def step(self, event: Event) -> Actions:
+        """What to do now that this has happened, in this order."""
+        match event:
+            case ReadEnd():
+                return self._on_read_end(event)
+            case Settled(now):
+                return self._on_settled(now)
+            case TurnedAway(size):
+                return self._on_turned_away(size)
+            case Tick():
+                return self._on_tick(event)
+            case Signal.SUBSCRIBED:
+                return self._on_subscribed()
+            case Signal.CANCELLED:
+                return self._on_cancelled()
+            case Signal.STOP:
+                return self._on_stop()
+            case Signal.CLOSED:
+                return self._on_closed()
+
+    # Reading
+
+    def _on_read_end(self, event: ReadEnd) -> Actions:
+        in_flight = self._in_flight
+        if self._stopping:
+            return ()
+        if self._vain or in_flight.size * 4 >= self._max_bytes * 3:
+            actions = self._backpressure(event.now)
+            if actions:
+                return actions
+        # Half of the window may gather; the other half keeps the broker and the sinks at work.
+        room = self.window.prefetch // 2 - in_flight.messages
+        seconds = self._coalescing.wait(event.now, event.messages, event.size, room=room)
+        return (Rest(seconds),) if seconds else ()
+
+    def _backpressure(self, now: float) -> Actions:
+        """Where the broker sends faster than the sinks write, the budget fills. To read on then, to
+        cancel and to return what does not fit makes the broker send large messages twice. So
+        reading pauses shortly before the budget is full, until half of it is written; once only
+        where that takes too long: a sink that is slow or down is no matter of moments."""
+        held = self._in_flight.size - self._in_flight.aside_size
+        low = held * 2 <= self._max_bytes
+        if self._paused_at is not None:
+            late = now - self._paused_at >= HOLD_SECONDS
+            if low or late:
+                self._vain = not low
+                return self._resume_reading()
+        elif low:
+            self._vain = False
+        elif held * 4 >= self._max_bytes * 3 and not self._vain and not self._awaits_answer:
+            self._paused_at = now
+            return (Do.PAUSE_READING,)
+        return ()
+
+    @property
+    def _awaits_answer(self) -> bool:
+        """Whether something of the broker must be read."""
+        return self._reason is not None or self._consumer is not _Consumer.CONSUMING
+
+    def _resume_reading(self) -> Actions:
+        if self._paused_at is None:
+            return ()
+        self._paused_at = None
+        return (Do.RESUME_READING,)
+
+    # The consumer
+
+    def _on_subscribed(self) -> Actions:
+        if self._consumer is _Consumer.NO_CHANNEL:
+            self._consumer = _Consumer.CONSUMING
+            if self._stopping:
+                return self._cancel(Do.LEAVE)
+        return ()
+
+    def _on_turned_away(self, size: int) -> Actions:
+        actions: Actions = ()
+        if self._reason not in _TAKES_NOTHING:
+            messages, held = self._in_flight.messages, self._in_flight.size
+            self.window.shrink(messages + 1, held + size)
+            self._unfit_size = 0
+            actions = self._pause(
+                Reason.FULL,
+                f"in flight are {messages:,} messages of {held:,} bytes, as much as "
+                f"rabbitmq.max_in_flight_bytes allows beside one of {size:,}; unsubscribed until "
+                "half of it is written and that one fits",
+            )
+        if size > self._unfit_size:
+            self._unfit_size = size
+            self.window.fit(size)
+        return actions
+
+    def _on_tick(self, event: Tick) -> Actions:
+        held_for = 0.0 if event.oldest is None else event.now - event.oldest
+        reading = self._backpressure(event.now)
+        if held_for > self.hold_seconds:
+            return reading + self._on_overdue(held_for, event.unready)
+        if self._reason is not None:
+            return reading + self._consume_again(ready=not event.unready)
+        if self._consumer is _Consumer.CONSUMING and self._is_to_resize(event):
+            return reading + self._pause(Reason.RESIZE)
+        return reading
+
+    def _on_overdue(self, seconds: float, unready: Sequence[str]) -> Actions:
+        """A required sink completes nothing: give the window back before the broker takes it."""
+        if self._stopping or self._consumer is _Consumer.NO_CHANNEL:
+            return ()
+        before, names = self._reason, ", ".join(unready) or "a required sink"
+        actions = self._pause(
+            Reason.OUTAGE,
+            f"sink {names} has held messages for {seconds:.0f} s; unsubscribed until it is up",
+        )
+        if before is Reason.OUTAGE:
+            actions = ()
+        return (*actions, Do.HAND_BACK) if self._consumer is _Consumer.CANCELLED else actions
+
+    def _pause(self, reason: Reason, text: str = "") -> Actions:
+        self._reason = reason
+        return (*((Report(text),) if text else ()), *self._cancel())
+
+    def _cancel(self, how: Do = Do.CANCEL) -> Actions:
+        if self._consumer is not _Consumer.CONSUMING:
+            return ()
+        self._consumer = _Consumer.CANCELLING
+        return (*self._resume_reading(), how)
+
+    def _on_cancelled(self) -> Actions:
+        self._consumer = _Consumer.CANCELLED
+        if self._reason is Reason.OUTAGE:
+            return (Do.HAND_BACK,)
+        return self._consume_again(ready=False) + self._drained()
+
+    def _on_settled(self, now: float) -> Actions:
+        actions = () if self._paused_at is None and not self._vain else self._backpressure(now)
+        if self._reason is not None:
+            actions += self._consume_again(ready=False)
+        return actions + self._drained() if self._stopping else actions
+
+    def _consume_again(self, *, ready: bool) -> Actions:
+        """Where the reason of a pause is gone. `ready`: whether all required sinks are known to
+        take records."""
+        if self._consumer is not _Consumer.CANCELLED or self._stopping or not self._is_over(ready):
+            return ()
+        # What is in flight does not count against the prefetch of a consumer that comes later.
+        held = self._in_flight.messages
+        if held >= self.window.prefetch:
+            return ()
+        self._reason, self._short = None, held > 0
+        self._consumer = _Consumer.CONSUMING
+        return (Consume(self.window.prefetch - held),)
+
+    def _is_over(self, ready: bool) -> bool:
+        if self._reason is Reason.FULL:
+            held = self._held()
+            # Else what was turned away would be again and again, which some queues count.
+            return self.window.is_low(held) and self.window.has_room(held, self._unfit_size)
+        if self._reason is Reason.RESIZE:
+            return self._in_flight.messages == self._in_flight.aside_messages
+        return ready
+
+    def _held(self) -> int:
+        """Bytes that are held; none where only what waits for its dead letter is, as a message as
+        large as the budget would wait for that."""
+        in_flight = self._in_flight
+        return in_flight.size if in_flight.messages > in_flight.aside_messages else 0
+
+    def _is_to_resize(self, event: Tick) -> bool:
+        """A prefetch that was cut for large messages grows when they are small."""
+        messages, size = self._received_before
+        self._received_before = event.received, event.received_bytes
+        grows = self.window.grow(event.received - messages, event.received_bytes - size)
+        return grows or (self._short and not self._in_flight.aside_messages)
+
+    # The end
+
+    def _on_stop(self) -> Actions:
+        self._stopping = True
+        return (*self._resume_reading(), *self._cancel(Do.LEAVE), *self._drained())
+
+    def _on_closed(self) -> Actions:
+        self._consumer, self._reason = _Consumer.NO_CHANNEL, None
+        self._short = self._vain = False
+        return (*self._resume_reading(), *self._drained())
+
+    def _drained(self) -> Actions:
+        is_over = self._consumer in (_Consumer.NO_CHANNEL, _Consumer.CANCELLED)
+        is_drained = self._stopping and is_over and not self._in_flight.messages
+        return (Do.DRAINED,) if is_drained else ()
 
 
 class Window:
@@ -35,13 +401,10 @@ class Window:
         self._patience = 0
         """So many messages must come before it grows."""
 
-    def has_room(self, held: int, size: int) -> bool:
-        """Whether a body of `size` bytes may come to the `held` ones. A single one always may."""
-        return not held or held + size <= self._max_bytes
-
-    def has_room_for_all(self, held: int, size: int) -> bool:
-        """Whether several bodies of `size` bytes in all may come to the `held` ones."""
-        return held + size <= self._max_bytes
+    def has_room(self, held: int, size: int, messages: int = 1) -> bool:
+        """Whether messages with bodies of `size` bytes in all may come to the `held` bytes. A
+        single one always may where nothing is held."""
+        return held + size <= self._max_bytes or (not held and messages == 1)
 
     def is_low(self, held: int) -> bool:
         """Whether so little is held that deliveries may begin again."""
@@ -74,52 +437,6 @@ class Window:
             return False
         self.prefetch = min(self._most, self.prefetch * 2)
         return True
-
-
-class Reading(Protocol):
-    """What can be held: a connection."""
-
-    def hold(self) -> bool:
-        """Read nothing until `go_on`; False where that cannot be."""
-
-    def go_on(self) -> None:
-        """Read again."""
-
-
-class BackpressureGate:
-    """Pauses the reading of one subscription after the other.
-
-    Where the broker sends faster than the sinks write, the budget of bytes fills. To read on then,
-    to unsubscribe and to requeue what does not fit makes the broker send large messages twice. So
-    reading pauses shortly before the budget is full, and resumes once half of it is written: what
-    is not read waits in the broker. It pauses for `HOLD_SECONDS` at most, as heartbeats and cancels
-    wait there, too.
-    """
-
-    def __init__(self, most_bytes: int) -> None:
-        """`most_bytes`: the budget."""
-        self._most = most_bytes
-        self._of: Reading | None = None
-        self._since: float | None = None
-        self._vain = False
-
-    def look(self, held: int, now: float, reading: Reading | None) -> None:
-        """`held` bytes are in flight at `now` (monotonic, in seconds)."""
-        if reading is not self._of:
-            self._of, self._since, self._vain = reading, None, False
-        low = held * 2 <= self._most
-        if reading is None:
-            return
-        if self._since is not None:
-            late = now - self._since >= HOLD_SECONDS
-            if low or late:
-                # A sink that is slow or down is no matter of moments.
-                self._since, self._vain = None, late and not low
-                reading.go_on()
-        elif low:
-            self._vain = False
-        elif held * 4 >= self._most * 3 and not self._vain and reading.hold():
-            self._since = now
 
 
 class ReadCoalescing:

@@ -100,10 +100,12 @@ class InFlightTracker:
         """Messages received and not yet acknowledged."""
         self.size = 0
         """Bytes of their bodies."""
+        self.aside_messages = self.aside_size = 0
+        """What of both stands aside."""
 
     def open(
         self,
-        records: tuple[Record, ...],
+        records: Sequence[Record],
         last_tag: int,
         size: int,
         now: float,
@@ -113,11 +115,20 @@ class InFlightTracker:
         for; without it, it is for all. Tags rise; a tag out of order is a ValueError."""
         if self._open and last_tag <= self._open[-1].last_tag:
             raise ValueError(f"delivery tag {last_tag} after {self._open[-1].last_tag}")
-        batch = Batch(records, last_tag, size, now, self._everyone if pending is None else pending)
+        pending = self._everyone if pending is None else pending
+        batch = Batch(tuple(records), last_tag, size, now, pending)
         self._open.append(batch)
         self.messages += len(records)
         self.size += size
         return batch
+
+    def extend(self, batch: Batch, records: Sequence[Record], size: int) -> None:
+        """Enter what came next in the same read: the batch is the last one, and no sink has it."""
+        batch.records += tuple(records)
+        batch.last_tag += len(records)
+        batch.size += size
+        self.messages += len(records)
+        self.size += size
 
     def complete(self, batch: Batch, sink: int) -> bool:
         """Required sink number `sink` has the batch durably. True where no other owes it any more,
@@ -182,6 +193,8 @@ class InFlightTracker:
         for place, record in enumerate(batch.records):
             if place in kept:
                 self._aside[first + place] = kept[place]
+                self.aside_messages += 1
+                self.aside_size += record.size
                 continue
             taken.append(record)
             if self._aside:
@@ -202,16 +215,6 @@ class InFlightTracker:
         """The records that stand aside, in the order of their tags."""
         return [*self._aside.values()]
 
-    @property
-    def aside_size(self) -> int:
-        """Bytes of their bodies."""
-        return sum(one.size for one in self._aside.values()) if self._aside else 0
-
-    @property
-    def open_messages(self) -> int:
-        """How many messages some sink has not completed, those that stand aside not among them."""
-        return self.messages - len(self._aside)
-
     def give_up(self, one: Batch) -> None:
         """This one, which stands aside, goes back to the broker."""
         one.abandoned = True
@@ -221,6 +224,8 @@ class InFlightTracker:
         del self._aside[one.last_tag]
         self.messages -= 1
         self.size -= one.size
+        self.aside_messages -= 1
+        self.aside_size -= one.size
 
     # The end
 
@@ -273,5 +278,6 @@ class InFlightTracker:
         self._open.clear()
         if not but_aside:
             self._aside.clear()
-        self.messages, self.size = len(self._aside), self.aside_size
+            self.aside_messages = self.aside_size = 0
+        self.messages, self.size = self.aside_messages, self.aside_size
         return before - self.messages

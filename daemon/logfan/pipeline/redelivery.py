@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from logfan.dead_letters import header_overflow, letter
-from logfan.pipeline.batching import delivery_count, delivery_limit_reached
 from logfan.pipeline.in_flight import Rejection
 from logfan.record import Record
 from logfan.runtime.foreign_text import cut
@@ -18,6 +17,9 @@ log = logging.getLogger(__name__)
 
 _EARLY_COUNT = 2
 """So many returns are worth a warning: limits of 3 are in use."""
+_DELIVERY_COUNT = "x-delivery-count"
+_LIVES = 1
+"""A message is taken out of the queue's hands so many returns before its last."""
 
 
 class Route(NamedTuple):
@@ -85,3 +87,20 @@ class RedeliveryRouter:
             "become dead letters and are not lost",
             count, known,
         )  # fmt: skip
+
+
+def delivery_count(record: Record) -> int:
+    """How often a quorum queue delivered it before; 0 where it is not counted."""
+    count = record.headers.get(_DELIVERY_COUNT)
+    return count if isinstance(count, int) else 0
+
+
+def delivery_limit_reached(count: int, limit: int | None) -> Rejection | None:
+    """The rejection of a message that was delivered `count` times before from a queue that drops it
+    after `limit` returns; None while it has lives left."""
+    if limit is None or count < max(1, limit - _LIVES):
+        return None
+    return Rejection(
+        f"delivered {count} times before without an end; its queue drops a message after "
+        f"{limit} returns"
+    )

@@ -52,8 +52,8 @@ def test_what_is_on_its_last_life_is_kept_whatever_the_room(daemon: Daemon) -> N
 def test_after_a_pause_for_want_of_room_it_waits_until_that_one_fits(daemon: Daemon) -> None:
     """Half of the budget would be free long before."""
     deliver(daemon, 1)
-    dispatcher = daemon.dispatcher
-    assert not dispatcher._window.is_low(dispatcher._tracker.size)
-    assert dispatcher._unfit_size == BUDGET - 50
-    assert dispatcher.prefetch == 1
-    assert not dispatcher._window.has_room(BUDGET // 4, dispatcher._unfit_size)
+    flow = daemon.dispatcher._flow
+    assert not flow.window.is_low(daemon.dispatcher._tracker.size)
+    assert flow._unfit_size == BUDGET - 50
+    assert flow.window.prefetch == 1
+    assert not flow.window.has_room(BUDGET // 4, flow._unfit_size)

@@ -106,7 +106,7 @@ def test_what_stands_aside_is_never_covered_by_an_acknowledgement() -> None:
     assert ack is not None
     assert (ack.tag, ack.singles) == (2, [4, 5, 6, 7, 8])
     assert ack.messages == 7
-    assert (tracker.messages, tracker.size, tracker.open_messages) == (1, 1, 0)
+    assert (tracker.messages, tracker.aside_messages, tracker.aside_size) == (1, 1, 1)
     assert kept_of(tracker) == [3]
     assert (tracker.oldest, tracker.oldest_held) == (None, 0.0)
     third = tracker.open(records(2), 10, 2, 2.0)
