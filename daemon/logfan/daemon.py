@@ -75,6 +75,23 @@ class _Earlier:
 _Event = _Signal | _Subscribed | _Ended
 
 
+@dataclass(frozen=True, slots=True)
+class _PipelineEvents:
+    """What the pipeline of this number reports, on its way to the main thread."""
+
+    number: int
+    events: "queue.SimpleQueue[_Event]"
+
+    def on_subscribed(self) -> None:
+        self.events.put(_Subscribed(self.number))
+
+    def on_end(self, failure: ConnectionFailure) -> None:
+        self.events.put(_Ended(self.number, failure))
+
+    def on_fault(self) -> None:
+        self.events.put(_Signal.FAULT)
+
+
 class Daemon:
     """One running daemon. `run` returns the exit code."""
 
@@ -340,9 +357,7 @@ class Daemon:
         return Pipeline(
             self._prepared,
             self.stats,
-            on_subscribed=lambda: self._events.put(_Subscribed(number)),
-            on_end=lambda trouble: self._events.put(_Ended(number, trouble)),
-            on_fault=self._on_fault,
+            events=_PipelineEvents(number, self._events),
             patience=patience,
             clock=self._clock,
         )

@@ -20,6 +20,7 @@ from guard.messages import READ_BYTES, RECORDS_A_READ
 from guard.one_batch import MARK, RECORDS
 from guard.stretches import STRETCHES
 from logfan.amqp import connection
+from logfan.amqp.failures import ConnectionFailure
 from logfan.config.settings import RabbitmqSettings, Settings, SinkSettings
 from logfan.pipeline.completions import Completions
 from logfan.pipeline.consumer import Consumer
@@ -117,6 +118,19 @@ class _Reading:
             self.reads += 1
 
 
+class _Nobody:
+    """Takes a consumer's reports."""
+
+    def on_subscribed(self) -> None:
+        """The flood begins."""
+
+    def on_end(self, failure: ConnectionFailure) -> None:
+        raise AssertionError(failure.why)
+
+    def on_fault(self) -> None:
+        raise AssertionError("a thread ended")
+
+
 def reads_of_a_flood() -> float:
     """A real consumer reads all at once what it gets. How many reads a MiB that takes."""
     reading, stats = _Reading(), ConsumerStats()
@@ -127,8 +141,8 @@ def reads_of_a_flood() -> float:
         )
         ioloop = connection.new_loop()
         consumer = Consumer(
-            settings=settings, stats=stats, ioloop=ioloop, on_subscribed=lambda: None,
-            on_end=lambda trouble: None, workers=(),  # each batch is acknowledged at once
+            settings=settings, stats=stats, ioloop=ioloop, events=_Nobody(),
+            workers=(),  # each batch is acknowledged at once
             completions=Completions(0, ioloop.add_callback_threadsafe),
         )  # fmt: skip
         before = threading.getprofile()

@@ -10,7 +10,7 @@ from logfan.amqp.reconnect import Patience
 from logfan.config.loader import Prepared, SinkSpec
 from logfan.dead_letters.publisher import DeadLetters
 from logfan.pipeline.completions import Completions
-from logfan.pipeline.consumer import Consumer
+from logfan.pipeline.consumer import Consumer, Events
 from logfan.pipeline.worker import Limits, SinkWorker
 from logfan.runtime.backoff import Backoff
 from logfan.runtime.clock import SYSTEM_CLOCK, Clock
@@ -34,35 +34,32 @@ class Pipeline:
         prepared: Prepared,
         stats: Stats,
         *,
-        on_subscribed: Callable[[], None],
-        on_end: Callable[[ConnectionFailure], None],
-        on_fault: Callable[[], None],
+        events: Events,
         patience: Patience | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        """`on_subscribed`, `on_end` and `patience`: see `Consumer`. `on_fault` is called where a
-        thread has ended and should not have: see `faults`."""
+        """`patience`: see `Consumer`. `events.on_fault` is called for each thread: see `faults`."""
         self._clock = clock
-        self._on_fault = on_fault
+        self._events = events
         self._handed_back: int | None = None
         ioloop = new_loop()
-        required = sum(spec.settings.required for spec in prepared.sinks)
-        self._completions = completions = Completions(required, ioloop.add_callback_threadsafe)
-        enabled = prepared.settings.dead_letter.enabled
+        required = [spec.name for spec in prepared.sinks if spec.settings.required]
+        self._completions = Completions(len(required), ioloop.add_callback_threadsafe)
         self.dead_letters = (
             DeadLetters(
-                prepared.settings, on_fault, is_connected=lambda: stats.consumer.connected,
+                prepared.settings, events.on_fault, is_connected=lambda: stats.consumer.connected,
                 on_count=stats.consumer.note_dead_letters,
-            ) if enabled else None
+            ) if prepared.settings.dead_letter.enabled else None
         )  # fmt: skip
         self.workers: Sequence[SinkWorker] = [
-            self._worker(spec, sink_number, prepared, stats)
-            for sink_number, spec in _numbered(prepared.sinks)
+            self._worker(
+                spec, required.index(spec.name) if spec.settings.required else None, prepared, stats
+            )
+            for spec in prepared.sinks
         ]
         self.consumer = Consumer(
             settings=prepared.settings, stats=stats.consumer, clock=clock, ioloop=ioloop,
-            workers=self.workers, completions=completions, on_end=on_end, on_fault=on_fault,
-            on_subscribed=partial(self._subscribed, on_subscribed), patience=patience,
+            workers=self.workers, completions=self._completions, events=self, patience=patience,
         )  # fmt: skip
 
     def _worker(
@@ -90,7 +87,7 @@ class Pipeline:
             keep=None if sink_number is None else partial(completions.keep, sink_number),
             send=None if self.dead_letters is None else self.dead_letters.send,
             max_ratio=prepared.settings.dead_letter.max_ratio,
-            on_fault=self._on_fault,
+            on_fault=self._events.on_fault,
             on_opened=completions.opened,
             clock=self._clock,
         )
@@ -103,11 +100,18 @@ class Pipeline:
             self.dead_letters.start()
         self.consumer.start()
 
-    def _subscribed(self, then: Callable[[], None]) -> None:
-        """The main job has its connection and its channel: only now the side job wants its own."""
+    def on_subscribed(self) -> None:
+        """See `consumer.Events`, here and below. The main job has its connection and its channel:
+        only now the side job wants its own."""
         if self.dead_letters is not None:
             self.dead_letters.begin()
-        then()
+        self._events.on_subscribed()
+
+    def on_end(self, failure: ConnectionFailure) -> None:
+        self._events.on_end(failure)
+
+    def on_fault(self) -> None:
+        self._events.on_fault()
 
     def reopen(self) -> None:
         """Have every sink open anew."""
@@ -153,7 +157,8 @@ class Pipeline:
 
     def unready(self) -> list[str]:
         """Why records do not flow: empty where the consumer is subscribed and required sinks up."""
-        reasons = [self.consumer.trouble] if self.consumer.trouble else []
+        why = self.consumer.why_not_consuming
+        reasons = [why] if why else []
         troubles = {w.name: w.trouble for w in self.workers if w.required}
         reasons += [f"sink {name} is down: {why}" for name, why in troubles.items() if why]
         return reasons
@@ -178,13 +183,3 @@ class Pipeline:
             for worker in self.workers
             if worker.required and worker.busy_seconds() > HANG_SECONDS
         ]
-
-
-def _numbered(sinks: Sequence[SinkSpec]) -> list[tuple[int | None, SinkSpec]]:
-    """Each sink with its place among the required ones; None for those that are not."""
-    numbered: list[tuple[int | None, SinkSpec]] = []
-    required = 0
-    for spec in sinks:
-        numbered.append((required if spec.settings.required else None, spec))
-        required += spec.settings.required
-    return numbered

@@ -4,12 +4,19 @@ It is made before both. Workers call it on their own threads; what follows is on
 """
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from logfan.pipeline.in_flight import Batch, InFlightTracker
 
 
-def _nothing() -> None:
-    """Before there is somebody to call."""
+class Events(Protocol):
+    """What is reported on the I/O thread."""
+
+    def on_completed(self) -> None:
+        """There may be something to acknowledge."""
+
+    def on_sink_opened(self) -> None:
+        """A sink has opened for the first time."""
 
 
 class Completions:
@@ -19,19 +26,20 @@ class Completions:
         """`cross` has a function called on the I/O thread."""
         self.tracker = InFlightTracker(required_sinks)
         """The batches in flight. The I/O thread owns it, but for what is called here."""
-        self.acknowledge: Callable[[], None] = _nothing
-        """Called on the I/O thread once there may be something to acknowledge."""
-        self.look_at_sinks: Callable[[], None] = _nothing
-        """Called on the I/O thread once a sink has opened for the first time."""
+        self._events: Events | None = None
         self._cross = cross
         self._crossing = False
+
+    def report_to(self, events: Events) -> None:
+        """Whom to report to, from now on: it is made after the workers."""
+        self._events = events
 
     def done(self, sink: int, batches: Sequence[Batch]) -> None:
         """Required sink number `sink` has these batches durably. Called by its worker."""
         done = [self.tracker.complete(batch, sink) for batch in batches]
         if any(done) and not self._crossing:
             self._crossing = True
-            self._cross(self._arrive)
+            self._cross(self._report_completed)
 
     def keep(self, sink: int, batch: Batch, places: Sequence[int]) -> Sequence[Batch]:
         """Required sink number `sink` cannot be rid of these records: see `InFlightTracker`. Called
@@ -40,9 +48,14 @@ class Completions:
 
     def opened(self) -> None:
         """A sink has opened for the first time. Called by its worker."""
-        self._cross(self.look_at_sinks)
+        self._cross(self._report_opened)
 
-    def _arrive(self) -> None:
+    def _report_completed(self) -> None:
         # Cleared before the tracker is looked at: who completes after that schedules the next call.
         self._crossing = False
-        self.acknowledge()
+        if self._events is not None:
+            self._events.on_completed()
+
+    def _report_opened(self) -> None:
+        if self._events is not None:
+            self._events.on_sink_opened()

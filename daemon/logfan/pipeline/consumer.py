@@ -6,8 +6,8 @@ crosses by `add_callback_threadsafe`. What becomes of a message on it stands in 
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from logfan.amqp import connection
 from logfan.amqp.binding import Binding, QueueStatus
@@ -38,6 +38,19 @@ _TURNS_UNTOLD = 2
 """A sink that opens so soon is not worth a line."""
 
 
+class Events(Protocol):
+    """What a consumer reports, on the I/O thread."""
+
+    def on_subscribed(self) -> None:
+        """It is subscribed; called again after each pause and each new connection."""
+
+    def on_end(self, failure: ConnectionFailure) -> None:
+        """It cannot go on, and ends. Called once."""
+
+    def on_fault(self) -> None:
+        """A thread has ended and should not have: see `fault`. Called on that thread."""
+
+
 class Consumer:
     """Owns the thread, the connection, and what becomes of the messages on it."""
 
@@ -49,24 +62,19 @@ class Consumer:
         ioloop: Any,
         workers: Sequence[SinkWorker],
         completions: Completions,
-        on_subscribed: Callable[[], None],
-        on_end: Callable[[ConnectionFailure], None],
-        on_fault: Callable[[], None] = lambda: None,
+        events: Events,
         patience: Patience | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        """`on_subscribed` is called at each subscription; `on_end` once, where a trouble forbids
-        to go on; `on_fault` where the thread has ended and should not have: see `fault`. All are
-        called on the I/O thread. `patience`: what is endured before the first subscription; by
-        default as `rabbitmq.startup` has it."""
+        """`patience`: what is endured before the first subscription; by default as
+        `rabbitmq.startup` has it."""
         self._settings = settings
         self._patience = patience or Patience.at_start(settings.rabbitmq.startup)
         self._failures = 0
         """Attempts before the first subscription that came to nothing."""
         self._stats = stats
         self._keeps_letters = settings.dead_letter.enabled
-        self._tell_subscribed = on_subscribed
-        self._tell_end = on_end
+        self._events = events
         self._clock = clock
         connection.read_more()
         self._ioloop = ioloop
@@ -95,12 +103,11 @@ class Consumer:
         """It has declared, and consumes once each required sink has opened once."""
         self._waiting_turns = 0
         self._workers = workers
-        completions.look_at_sinks = self._consume_once_sinks_have_opened
         self._dispatcher = Dispatcher(
             settings=settings, stats=stats, clock=clock, workers=workers, completions=completions,
             events=self,
         )  # fmt: skip
-        self._thread = OwnThread("consumer", self._run, on_fault)
+        self._thread = OwnThread("consumer", self._run, events.on_fault)
 
     # What other threads call
 
@@ -132,7 +139,7 @@ class Consumer:
         return self._stats.consuming
 
     @property
-    def trouble(self) -> str:
+    def why_not_consuming(self) -> str:
         """Why nothing arrives; empty where all is well."""
         return self._unbound if self.consuming else f"not consuming: {self.state}"
 
@@ -213,10 +220,11 @@ class Consumer:
     def on_declared(self, subscription: Subscription, declared: Declared) -> None:
         """See `subscription.Events`."""
         self._waiting, self._waiting_turns = subscription, 0
-        self._consume_once_sinks_have_opened()
+        self.on_sink_opened()
 
-    def _consume_once_sinks_have_opened(self) -> None:
-        """What is consumed before that would only be held, and another instance could have it."""
+    def on_sink_opened(self) -> None:
+        """See `dispatcher.Events`. Consume once all required sinks have opened: what is consumed
+        before that would only be held, and another instance could have it."""
         subscription = self._waiting
         if subscription is None:
             return
@@ -232,7 +240,7 @@ class Consumer:
 
     def _wait_for_sinks(self) -> None:
         """Once a second."""
-        self._consume_once_sinks_have_opened()
+        self.on_sink_opened()
         self._waiting_turns += 1
         if self._waiting is not None and self._waiting_turns == _TURNS_UNTOLD:
             log.warning(
@@ -257,7 +265,7 @@ class Consumer:
         self._words = f"consuming queue {declared.queue} at {subscription.address}"
         self.state = self._unbound or self._words
         log.info("%s", self.state)
-        self._tell_subscribed()
+        self._events.on_subscribed()
 
     def on_look(self, look: QueueStatus) -> None:
         """See `subscription.Events`."""
@@ -376,7 +384,7 @@ class Consumer:
         self.state = trouble.why
         self._closing = True
         self._thread.may_end()
-        self._tell_end(trouble)
+        self._events.on_end(trouble)
         if subscription is None:
             self._ioloop.stop()
             return

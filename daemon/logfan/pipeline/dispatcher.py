@@ -58,6 +58,9 @@ class Events(Protocol):
     def on_drained(self) -> None:
         """After `stop`: nothing is left."""
 
+    def on_sink_opened(self) -> None:
+        """A sink has opened for the first time."""
+
 
 class Dispatcher:
     """From the delivery to the acknowledgement."""
@@ -90,7 +93,7 @@ class Dispatcher:
             limit_is_named=settings.queue.delivery_limit is not None,
         )
         self._tracker = tracker = completions.tracker
-        completions.acknowledge = self._acknowledge
+        completions.report_to(self)
         stats.oldest = lambda: tracker.oldest_held
         self._flow = FlowControl(
             tracker, prefetch=rabbitmq.prefetch, max_bytes=rabbitmq.max_in_flight_bytes,
@@ -180,7 +183,7 @@ class Dispatcher:
         """The channel is given up: the generation ends. With `requeue` what is left is returned to
         the broker, where the channel still can. Returns how many were not acknowledged."""
         if requeue and self._subscription is not None and self._subscription.channel.is_open:
-            self._acknowledge()
+            self.on_completed()
             left = self._hand_window_back(at_end=True)
         else:
             left = self._tracker.abandon()
@@ -335,13 +338,17 @@ class Dispatcher:
                 worker.submit(batch)
             owed = owed and bool(batch.pending)
         if not owed:
-            self._acknowledge()
+            self.on_completed()
         return messages, size
 
     # Acknowledgements out
 
-    def _acknowledge(self) -> None:
-        """Acknowledge what all required sinks have completed."""
+    def on_sink_opened(self) -> None:
+        """See `completions.Events`."""
+        self._events.on_sink_opened()
+
+    def on_completed(self) -> None:
+        """See `completions.Events`. Acknowledge what all required sinks have completed."""
         ack, now = self._tracker.advance(), self._clock.monotonic()
         if ack is not None and self._subscription is not None:
             if ack.singles:

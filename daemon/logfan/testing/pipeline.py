@@ -2,12 +2,12 @@
 
 import queue
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 from typing import Self
 
-from logfan.pipeline.in_flight import Batch, InFlightTracker
+from logfan.pipeline.completions import Completions
 from logfan.pipeline.worker import Limits, SinkWorker
 from logfan.record import Record
 from logfan.runtime.backoff import Backoff
@@ -29,8 +29,9 @@ class Pipeline:
         """What each sink wrote and how often it was tried again, by its name."""
         self.acked = 0
         """How many messages were acknowledged."""
-        self._tracker = InFlightTracker(len(sinks))
-        self._completed: queue.SimpleQueue[tuple[int, Sequence[Batch]]] = queue.SimpleQueue()
+        self._calls = queue.SimpleQueue[Callable[[], None]]()
+        self._completions = completions = Completions(len(sinks), self._calls.put)
+        completions.report_to(self)
         self._tag = 0
         self._workers = [
             SinkWorker(
@@ -38,7 +39,7 @@ class Pipeline:
                 limits=Limits(max_records, 8 << 20),
                 backoff=Backoff(0.001, 0.01),
                 stats=self.numbers[sink.name],
-                completed=partial(self._settle, number),
+                completed=partial(completions.done, number),
             )
             for number, sink in enumerate(sinks)
         ]
@@ -63,7 +64,7 @@ class Pipeline:
         """Hand these records to every sink, as one read of the socket would."""
         self._tag += len(records)
         size = sum(record.size for record in records)
-        batch = self._tracker.open(tuple(records), self._tag, size, time.monotonic())
+        batch = self._completions.tracker.open(tuple(records), self._tag, size, time.monotonic())
         for worker in self._workers:
             worker.submit(batch)
 
@@ -72,15 +73,16 @@ class Pipeline:
         deadline = time.monotonic() + seconds
         while self.acked < messages:
             try:
-                sink, batches = self._completed.get(timeout=max(0.0, deadline - time.monotonic()))
+                self._calls.get(timeout=max(0.0, deadline - time.monotonic()))()
             except queue.Empty:
                 troubles = {worker.name: worker.trouble for worker in self._workers}
                 text = f"{self.acked} of {messages} acknowledged; sinks: {troubles}"
                 raise TimeoutError(text) from None
-            for batch in batches:
-                self._tracker.complete(batch, sink)
-            ack = self._tracker.advance()
-            self.acked += ack.messages if ack is not None else 0
 
-    def _settle(self, sink: int, batches: Sequence[Batch]) -> None:
-        self._completed.put((sink, batches))
+    def on_completed(self) -> None:
+        """See `completions.Events`, here and below."""
+        ack = self._completions.tracker.advance()
+        self.acked += 0 if ack is None else ack.messages
+
+    def on_sink_opened(self) -> None:
+        pass
