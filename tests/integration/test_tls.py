@@ -145,7 +145,7 @@ def test_it_comes_by_itself_once_the_brokers_certificate_is_right(
             tls.show(*identities, valid_from_day=begin, valid_to_day=end)
             if number == 0:
                 daemon.start(ready=False)
-            wait_until(partial(is_shown, daemon, words), f"the status says: {words}")
+            wait_until(partial(is_shown, daemon, words), f"the status shows: {words}")
             wait_until(partial(is_logged, daemon, words), f"the log shows: {words}")
             assert daemon.get("/healthz")[0] == 200
         tls.show("localhost", "127.0.0.1")

@@ -37,9 +37,9 @@ class Message:
     redelivered: bool = field(default=False, compare=False)
 
 
-def body_of(number: int, trouble: str, size: int) -> bytes:
-    """`trouble`: `poison-SINK`, `refuse-SINK` (at write), `late-SINK` (at flush), or none."""
-    return f"{number}|{trouble}|".encode().ljust(size, b".")
+def body_of(number: int, failure: str, size: int) -> bytes:
+    """`failure`: `poison-SINK`, `refuse-SINK` (at write), `late-SINK` (at flush), or none."""
+    return f"{number}|{failure}|".encode().ljust(size, b".")
 
 
 def number_of(record: Record) -> int:
@@ -134,7 +134,7 @@ class Channel:
             theirs += 1
 
     def read_frames(self, count: int, receiver: Receiver, longest: int) -> None:
-        """The daemon reads up to `count` frames. Messages that never came before are told in runs
+        """The daemon reads up to `count` frames. Messages that never came before come in runs
         of up to `longest`, all others (and with 0 all) one by one."""
         run: list[Message] = []
         for _ in range(min(count, len(self.frames))):
@@ -277,7 +277,7 @@ class Store(Sink):
         self._taken_since: set[int] = set()
 
     def has_refused(self, number: int) -> bool:
-        """Whether it said so itself."""
+        """Whether it reported that itself."""
         return number in self._refused
 
     def has_evidence(self, number: int) -> bool:
@@ -293,13 +293,13 @@ class Store(Sink):
         self._offered = [number_of(record) for record in records]
         self._look_at_what_is_offered()
         self._linger()
-        troubles = [failure_of(record) for record in records]
+        failures = [failure_of(record) for record in records]
         if self.state == "down":
             raise self._down()
-        if self.state == "bug" or f"poison-{self.name}" in troubles:
+        if self.state == "bug" or f"poison-{self.name}" in failures:
             raise self._bug(innocent=self.state == "bug")
-        refused = {i: "refused" for i, t in enumerate(troubles) if t == f"refuse-{self.name}"}
-        self._late = {i: "late" for i, t in enumerate(troubles) if t == f"late-{self.name}"}
+        refused = {i: "refused" for i, t in enumerate(failures) if t == f"refuse-{self.name}"}
+        self._late = {i: "late" for i, t in enumerate(failures) if t == f"late-{self.name}"}
         self._written = [n for i, n in enumerate(self._offered) if i not in {*refused, *self._late}]
         self._refused |= {self._offered[i] for i in refused}
         if refused:
@@ -396,12 +396,12 @@ class Post:
             sending.done = True
 
     def _judge(self, store: Store, refusal: Refusal) -> None:
-        number, trouble = number_of(refusal.record), failure_of(refusal.record)
+        number, failure = number_of(refusal.record), failure_of(refusal.record)
         assert refusal.sink == store.name
         assert refusal.attempts > 0
         assert refusal.first_failed_at > 0
-        if trouble in (f"refuse-{store.name}", f"late-{store.name}") and store.has_refused(number):
+        if failure in (f"refuse-{store.name}", f"late-{store.name}") and store.has_refused(number):
             return
         assert store.has_evidence(number), f"{number} is dead-lettered by {store.name} for nothing"
         if not self._truth.bugs[store.name]:
-            assert trouble == f"poison-{store.name}", f"{number} never failed alone but for others"
+            assert failure == f"poison-{store.name}", f"{number} never failed alone but for others"

@@ -44,8 +44,8 @@ def passwords(count: int, seed: int = 1) -> Iterator[str]:
 
 
 def needles(password: str, user: str = "") -> set[str]:
-    """The password in each of its spellings, and each piece of it that is long enough to be told
-    from any other text."""
+    """The password in each of its spellings, and each piece of it that is long enough to be
+    recognised in any other text."""
     plain = base64.b64encode(f"\0{user}\0{password}".encode()).decode()
     whole = {
         password, quote(password, safe=""), quote(password), repr(password)[1:-1],
