@@ -13,7 +13,7 @@ from chaos.checker import Journal, Span
 from support.waiting import wait_until
 
 TESTS = Path(__file__).parents[1]
-_QUIET_SECONDS = 60.0
+_QUIET_SECONDS = 120.0
 
 
 class Load:
@@ -86,7 +86,7 @@ class Load:
     def resume(self) -> None:
         self._order("resume")
 
-    def wait_confirmed(self, count: int, seconds: float = 60.0) -> None:
+    def wait_confirmed(self, count: int, seconds: float = _QUIET_SECONDS) -> None:
         """Wait until so many are confirmed."""
         wait_until(lambda: self._alive() and self.confirmed >= count, "it is confirmed", seconds)
 

@@ -55,7 +55,7 @@ def carry_out(
     while scene.confirmed < messages and time.monotonic() < deadline:
         tell(scene, len(planned), "the rest of the messages")
         missing = min(messages - scene.confirmed, 2000)
-        scene.load.wait_confirmed(scene.load.confirmed + missing, 120)
+        scene.load.wait_confirmed(scene.load.confirmed + missing)
     return []
 
 

@@ -14,7 +14,7 @@ KILLS = 20
 MESSAGES_MIN = 20_000
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_nothing_is_lost_through_twenty_kills_and_every_other_fault(own_node: RabbitNode) -> None:
     rng = random.Random(SEED)
     with scene(

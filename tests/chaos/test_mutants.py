@@ -21,7 +21,7 @@ from chaos.proxy import Proxy
 from chaos.scene import EXIT_INTERNAL, dead_letters, emptied_and_deleted
 from logfan.testing.node import RabbitNode
 from support.broker import Names, channel, waiting
-from support.waiting import wait_until
+from support.waiting import PATIENCE_SECONDS, wait_until
 
 RECEIVED = "logfan_received_messages_total"
 REFUSE = 5
@@ -168,7 +168,7 @@ def held_by_a_sink_while_a_letter_waits(stage: Stage) -> None:
         # The others have these, and it would take a handing back to write them again.
         handed_back = "logfan_requeued_messages_total"
         with suppress(AssertionError):
-            wait_until(lambda: stage.daemon.metric(handed_back), "never where it is sound", 2.5)
+            wait_until(lambda: stage.daemon.metric(handed_back), "never where it is sound", 5)
         stage.daemon.order("")
 
 
@@ -217,7 +217,9 @@ def a_sinks_thread_ends(stage: Stage) -> None:
     daemon.wait_deed("die", 1)
     daemon.order("")
     stage.deck.publish(10)
-    wait_until(lambda: not daemon.is_running(), NOT_NOTICED, 4 if daemon.mutant else 20)
+    wait_until(
+        lambda: not daemon.is_running(), NOT_NOTICED, 4 if daemon.mutant else PATIENCE_SECONDS
+    )
     assert daemon.wait() == EXIT_INTERNAL
     stage.losses += 1
     daemon.start()

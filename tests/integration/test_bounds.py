@@ -100,7 +100,7 @@ def test_a_long_outage_hands_the_window_back_and_another_instance_goes_on(
         with DaemonProcess(other, node.url, names, RAW) as neighbour:
             wait_until(lambda: neighbour.acked() == 200, "another instance takes them")
         (tmp_path / "mood").write_text("")
-        wait_until(daemon.is_ready, "it subscribes again", 10)
+        wait_until(daemon.is_ready, "it subscribes again")
         publish(node.url, names.exchange, [b"later"])
         wait_until(lambda: daemon.acked() == 1, "and goes on")
         assert daemon.metric('logfan_connections_total{outcome="lost"}') == 0
@@ -139,7 +139,7 @@ def test_bytes_in_flight_stay_within_their_budget(
         wait_until(lambda: daemon.metric("logfan_consuming") == 0, "it unsubscribed")
         assert 0 < daemon.metric("logfan_in_flight_bytes") <= 8 << 20
         (tmp_path / "mood").write_text("")
-        wait_until(lambda: daemon.acked() == count, "all is acknowledged", 60)
+        wait_until(lambda: daemon.acked() == count, "all is acknowledged")
         assert sorted(line[:1] for line in (tmp_path / "raw.log").read_bytes().splitlines()) == (
             sorted(bytes([65 + n % 26]) for n in range(count))
         )
@@ -183,7 +183,7 @@ def test_what_a_busy_sink_has_no_room_for_waits_in_the_broker_and_is_not_sent_tw
         pass
     publish(node.url, names.exchange, (b"%07d" % n + bytes(1 << 20) for n in range(200)))
     with daemon:
-        wait_until(lambda: daemon.acked() == 200, "all is acknowledged", 60)
+        wait_until(lambda: daemon.acked() == 200, "all is acknowledged")
         assert daemon.metric("logfan_requeued_messages_total") == 0
         assert adds_up(daemon)
     with (tmp_path / "raw.log").open("rb") as lines:
@@ -234,7 +234,7 @@ def test_a_message_as_large_as_the_budget_is_returned_once_and_waits_until_it_fi
     publish(node.url, names.exchange, [*small[:100], large, *small[100:], large])
     extra = 'max_in_flight_bytes = "1MiB"'
     with DaemonProcess(tmp_path, node.url, names, sinks, extra=extra) as daemon:
-        wait_until(lambda: daemon.acked() == len(small) + 2, "all is acknowledged", 60)
+        wait_until(lambda: daemon.acked() == len(small) + 2, "all is acknowledged")
         assert "beside one of 1,048,576" in daemon.log()
         assert daemon.metric("logfan_delivery_count_max") <= 2
         written = (tmp_path / "raw.log").read_bytes().splitlines()
@@ -269,7 +269,7 @@ def test_a_pause_deletes_no_queue_that_goes_with_its_last_consumer(
             # Longer than the queue lives without a consumer, and than a message is held.
             node.ctl("eval", "timer:sleep(5000).")
             (tmp_path / "mood").write_text("")
-            wait_until(lambda: daemon.acked() >= 100, "all is acknowledged", 60)
+            wait_until(lambda: daemon.acked() >= 100, "all is acknowledged")
             written = {line[:4] for line in (tmp_path / "raw.log").read_bytes().splitlines()}
             assert written == {body[:4] for body in bodies}
             publish(node.url, names.exchange, [b"later"])

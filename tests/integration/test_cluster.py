@@ -21,11 +21,10 @@ from support.waiting import wait_until
 
 ROUNDS = int(os.environ.get("ROUNDS", "1"))
 PREFETCH = 200
-BACK_SECONDS = 10.0
 RAW = '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
 # What a user of a cluster sets: all that must outlive a node is durable, and waits are short.
 CLUSTERED = {"LOGFAN_EXCHANGE__DURABLE": "true", "LOGFAN_QUEUE__TYPE": "quorum"}
-LATE_SECONDS = 90.0
+LATE_SECONDS = 180.0
 """RabbitMQ 4.3 gives out what a lost node had delivered only a minute later."""
 LOST = 'logfan_connections_total{outcome="lost"}'
 
@@ -92,14 +91,13 @@ def kill_and_go_on(
     wait_until(
         lambda: has(daemon.folder, first_after),
         f"what is published after the kill of {what} arrives; the log:\n{daemon.log()}",
-        BACK_SECONDS,
     )
     took = time.monotonic() - killed_at
     assert victim.pid is None
     return took
 
 
-@pytest.mark.timeout(180 + 90 * ROUNDS)
+@pytest.mark.timeout(600 + 90 * ROUNDS)
 def test_the_leader_and_the_connected_node_are_killed_and_nothing_confirmed_is_lost(
     cluster: RabbitCluster, names: Names, tmp_path: Path
 ) -> None:
@@ -139,7 +137,6 @@ def test_the_leader_and_the_connected_node_are_killed_and_nothing_confirmed_is_l
     assert doubled <= PREFETCH * losses
 
 
-@pytest.mark.timeout(400)
 def test_a_queue_whose_node_is_down_is_waited_for(
     cluster: RabbitCluster, names: Names, tmp_path: Path
 ) -> None:
@@ -154,9 +151,9 @@ def test_a_queue_whose_node_is_down_is_waited_for(
     daemon.start(ready=False)
     try:
         # RabbitMQ 4 answers only after some 73 s, that the operation on the queue failed.
-        wait_until(lambda: "(404); next attempt in" in daemon.log(), "it is logged", 120)
+        wait_until(lambda: "(404); next attempt in" in daemon.log(), "it is told", 240)
         there.start()
-        daemon.wait_ready(90)
+        daemon.wait_ready()
         assert daemon.stop() == 0
     finally:
         daemon.kill()

@@ -1,10 +1,10 @@
 """The commands as people type them."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from logfan.testing import record
 from logfan.testing.node import RabbitNode, free_port
 from support.broker import Names, channel, publish
 from support.letters import bodies, bury
-from support.waiting import wait_until
+from support.waiting import PATIENCE_SECONDS, wait_until
 
 LOGFAN = [sys.executable, "-m", "logfan"]
 
@@ -27,7 +27,7 @@ def logfan(
 ) -> "subprocess.CompletedProcess[str]":
     done = subprocess.run(
         [*LOGFAN, *arguments], cwd=folder, input=stdin, capture_output=True, check=False,
-        env={**os.environ, **environ}, timeout=60,
+        env={**os.environ, **environ}, timeout=PATIENCE_SECONDS,
     )  # fmt: skip
     return subprocess.CompletedProcess(
         done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
@@ -45,11 +45,13 @@ def folder(tmp_path: Path, node: RabbitNode, names: Names) -> Path:
 
 def test_help_answers_at_once(tmp_path: Path) -> None:
     def seconds() -> float:
-        started = time.monotonic()
+        """Of processor time: a busy machine is not the command's."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert "Commands:" in logfan("--help", folder=tmp_path).stdout
-        return time.monotonic() - started
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    assert min(seconds() for _ in range(5)) < 0.4
+    assert min(seconds() for _ in range(3)) < 0.4
 
 
 def test_a_mistyped_command_is_understood(tmp_path: Path) -> None:
@@ -78,8 +80,9 @@ def test_a_config_that_may_not_be_read_is_78(how: str, command: str, tmp_path: P
         environ["LOGFAN_CONFIG"] = str(config)
     given = [] if how in ("LOGFAN_CONFIG", "./config.toml") else ["--config", str(config)]
     done = subprocess.run(
-        [*POWERLESS, *LOGFAN, *command.split(), *given], cwd=tmp_path, env=environ, timeout=30,
+        [*POWERLESS, *LOGFAN, *command.split(), *given], cwd=tmp_path, env=environ,
         capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+        timeout=PATIENCE_SECONDS,
     )  # fmt: skip
     assert done.returncode == 78, done.stderr
     assert "cannot be read: permission denied: root may not " in done.stderr
@@ -98,7 +101,7 @@ def test_a_working_directory_that_is_gone_is_78(how: str, command: str, tmp_path
     done = subprocess.run(
         ["sh", "-c", f'rmdir "$PWD" && exec "$@" {command}{given}', "sh", *LOGFAN], cwd=gone,
         env={**environ, **({"LOGFAN_CONFIG": "x.toml"} if how == "LOGFAN_CONFIG" else {})},
-        capture_output=True, text=True, check=False, timeout=30,
+        capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS,
     )  # fmt: skip
     assert done.returncode == 78, done.stderr
     assert "Traceback" not in done.stderr
@@ -134,7 +137,7 @@ def test_closed_standard_descriptors_become_nobodys_socket(
         wait_until(lambda: up in page(port, "/metrics"), up)
         assert daemon.poll() is None
         daemon.send_signal(signal.SIGTERM)
-        assert daemon.wait(20) == 0
+        assert daemon.wait(PATIENCE_SECONDS) == 0
     finally:
         daemon.kill()
         daemon.wait()
@@ -143,7 +146,9 @@ def test_closed_standard_descriptors_become_nobodys_socket(
 def page(port: int, path: str) -> str:
     """The body, whatever the status; empty where nothing listens."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as got:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{port}{path}", timeout=PATIENCE_SECONDS
+        ) as got:
             return str(got.read().decode())
     except urllib.error.HTTPError as error:
         with error:
@@ -156,9 +161,9 @@ def page(port: int, path: str) -> str:
 def test_short_commands_take_closed_descriptors(closed: str, folder: Path) -> None:
     for command, code in (("check", 0), ("sinks", 0), ("--help", 0), ("nonsense", 2)):
         done = subprocess.run(
-            ["sh", "-c", f'exec "$@" {closed}', "sh", *LOGFAN, command], cwd=folder, timeout=30,
-            check=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            ["sh", "-c", f'exec "$@" {closed}', "sh", *LOGFAN, command], cwd=folder,
+            timeout=PATIENCE_SECONDS, check=False,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         assert (command, done.returncode) == (command, code)
 
@@ -228,7 +233,7 @@ def test_under_a_memory_alarm_it_says_that_the_broker_blocks_it_and_goes_on_afte
         assert "vm_memory_high_watermark" in text
         assert "Ctrl-C" in text
         assert process.poll() is None
-    assert process.wait(30) == 0
+    assert process.wait(PATIENCE_SECONDS) == 0
     assert "takes messages again" in heard.read_text()
     assert bodies(node.url, names.queue) == [b"hello" if command == "emit" else b"one"]
 

@@ -13,7 +13,7 @@ import pytest
 from integration.test_dead_letters import daemon_at, letters_in, lines
 from logfan.testing.node import NodeUnavailable, RabbitNode
 from support.broker import Names, channel, publish, waiting
-from support.waiting import wait_until
+from support.waiting import PATIENCE_SECONDS, wait_until
 
 FRAME_MAX, MESSAGE_MAX = 8192, 100_000
 
@@ -67,7 +67,7 @@ def test_a_full_dead_letter_queue_hands_no_window_back_and_costs_no_life(
         assert daemon.metric('logfan_sink_up{sink="picky"}') == 0
         wait_until(lambda: node.unacked(names.queue) == 4, "four are held")
         # They are published to the queue again before the broker would take them back.
-        wait_until(lambda: daemon.acked() >= 104, "they come round twice, as new messages", 60)
+        wait_until(lambda: daemon.acked() >= 104, "they come round twice, as new messages")
         more = [b"more %d" % n for n in range(100)]
         publish(node.url, names.exchange, more)
         good = [body for body in first if body[:6] != b"refuse"] + more
@@ -76,7 +76,7 @@ def test_a_full_dead_letter_queue_hands_no_window_back_and_costs_no_life(
         assert daemon.metric("logfan_redelivered_messages_total") == 0
         with channel(node.url) as admin:
             admin.queue_delete(dead)
-        wait_until(daemon.is_ready, "it is ready again", 60)
+        wait_until(daemon.is_ready, "it is ready again")
         wait_until(lambda: waiting(node.url, dead) == 4, "the letters are there")
         wait_until(lambda: daemon.metric("logfan_dead_letters_waiting") == 4, "they are counted")
         assert Counter(letter.body for letter in letters_in(node, dead)) == Counter(first[::25])
@@ -99,7 +99,7 @@ def test_a_letter_fits_into_the_frames_of_a_broker_with_small_ones(
         assert waiting(tight_node.url, f"{names.queue}.dead") == 2
         done = subprocess.run(
             [sys.executable, "-m", "logfan", "dlq", "replay", "--config", str(daemon.config)],
-            cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+            cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
         )  # fmt: skip
         assert done.stdout.startswith("2 replayed: picky 2"), done.stderr
         wait_until(lambda: lines(tmp_path / "picky.log").count(b"refuse") == 2, "both are there")
@@ -130,7 +130,7 @@ def test_a_letter_that_the_broker_never_takes_is_named_and_all_others_go_on(
         letters = letters_in(tight_node, f"{names.queue}.dead")
         assert [letter.body for letter in letters] == others[19::20]
         (tmp_path / "mood").write_text("mended")
-        wait_until(lambda: daemon.acked() == 202, "the sink takes it in the end", 40)
+        wait_until(lambda: daemon.acked() == 202, "the sink takes it in the end")
         assert lines(tmp_path / "picky.log")[-1] == large
         assert daemon.stop() == 0
 
@@ -152,9 +152,9 @@ def test_the_consumer_comes_first_where_a_user_may_have_one_connection(
             wait_until(lambda: "cannot be dead-lettered" in daemon.get("/readyz")[1], "it is shown")
             wait_until(lambda: "limit" in daemon.get("/readyz")[1], "the limit is named")
             node.close_all_connections()
-            wait_until(lambda: daemon.metric("logfan_connected") == 1, "it comes back", 60)
+            wait_until(lambda: daemon.metric("logfan_connected") == 1, "it comes back")
             node.ctl("clear_user_limits", user, "all")
-            wait_until(lambda: daemon.acked() >= 3, "the letter was sent", 60)
+            wait_until(lambda: daemon.acked() >= 3, "the letter was sent")
             # Confirmed while the consumer's connection was lost, it is delivered and sent again.
             assert {one.body for one in letters_in(node, f"{names.queue}.dead")} == {b"refuse"}
     node.ctl("delete_user", user)

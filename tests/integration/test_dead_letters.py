@@ -14,7 +14,7 @@ from logfan.dead_letters.letter import Letter
 from logfan.testing.node import RabbitNode
 from support.broker import Names, channel, publish, waiting
 from support.daemon import DaemonProcess
-from support.waiting import wait_until
+from support.waiting import PATIENCE_SECONDS, wait_until
 
 SINKS = (
     '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
@@ -186,7 +186,7 @@ def test_where_the_dead_letter_cannot_be_published_the_record_waits(
         with channel(node.url) as admin:
             admin.queue_delete(f"{names.queue}.dead")
         # It is declared anew once a letter finds it gone.
-        wait_until(lambda: daemon.acked() == 3, "all is acknowledged", 30)
+        wait_until(lambda: daemon.acked() == 3, "all is acknowledged")
         assert [letter.body for letter in letters_in(node, f"{names.queue}.dead")] == [b"refuse"]
         assert lines(tmp_path / "picky.log") == [b"one", b"two"]
 
@@ -260,7 +260,7 @@ def test_once_the_sink_is_mended_replay_brings_it_its_records_and_nobody_else(
         (tmp_path / "mood").write_text("mended")
         done = subprocess.run(
             [sys.executable, "-m", "logfan", "dlq", "replay", "--config", str(daemon.config)],
-            cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+            cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
         )  # fmt: skip
         assert done.stdout.startswith("300 replayed: picky 300"), done.stderr
         assert done.returncode == 0

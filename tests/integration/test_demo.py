@@ -16,7 +16,7 @@ import pytest
 
 from logfan.testing.node import RabbitNode
 from support.broker import Names
-from support.waiting import wait_until
+from support.waiting import PATIENCE_SECONDS, wait_until
 
 SINKS = (
     '[sinks.screen]\nkind = "stdout"\n'
@@ -49,7 +49,7 @@ class Demo:
         assert self.process.poll() is None, self.seen
         return False
 
-    def wait(self, pattern: str, seconds: float = 60) -> "re.Match[str]":
+    def wait(self, pattern: str, seconds: float = PATIENCE_SECONDS) -> "re.Match[str]":
         wait_until(lambda: self.shows(pattern), f"the demo shows {pattern}", seconds)
         found = re.search(pattern, self.seen)
         assert found is not None
@@ -59,7 +59,7 @@ class Demo:
         """Ctrl-C; all that it showed."""
         self.process.send_signal(signal.SIGINT)
         self.wait("to go on, call")
-        assert self.process.wait(20) == 0
+        assert self.process.wait(PATIENCE_SECONDS) == 0
         assert "Traceback" not in self.seen
         return self.seen
 
@@ -105,7 +105,7 @@ def test_the_demo_shows_the_main_job_on_a_node_of_its_own_and_leaves_nothing(
         demo.wait(r"service=\w+ duration_ms=")
         subprocess.run(
             f"{emit} from-a-second-terminal", shell=True, cwd=folder, check=True,
-            timeout=30, capture_output=True,
+            timeout=PATIENCE_SECONDS, capture_output=True,
         )  # fmt: skip
         demo.wait(r"\d\d:\d\d .*from-a-second-terminal")
         assert declared(node) == before
@@ -161,7 +161,8 @@ def test_a_broker_that_is_away_or_refuses_is_reported_with_the_way_out(
         (refused, 77, "refused the credentials"),
     ):
         done = subprocess.run(
-            [LOGFAN, "demo", "--broker"], cwd=folder, capture_output=True, text=True, timeout=60,
+            [LOGFAN, "demo", "--broker"], cwd=folder, capture_output=True, text=True,
+            timeout=PATIENCE_SECONDS,
             check=False, env={**os.environ, "LOGFAN_RABBITMQ__URLS": f'["{url}"]'},
         )  # fmt: skip
         assert done.returncode == code, done.stderr
@@ -186,7 +187,7 @@ def test_what_leads_to_the_configs_broker_is_not_needed_for_a_private_one(tmp_pa
         demo.wait(r"service=\w+ duration_ms=")
         subprocess.run(
             f"{emit} from-a-second-terminal", shell=True, cwd=tmp_path, check=True,
-            timeout=30, capture_output=True,
+            timeout=PATIENCE_SECONDS, capture_output=True,
         )  # fmt: skip
         demo.wait(r"\d\d:\d\d .*from-a-second-terminal")
         demo.stop()

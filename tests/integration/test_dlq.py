@@ -24,7 +24,7 @@ from logfan.testing.node import RabbitNode
 from support.broker import Names, channel, waiting
 from support.letters import bodies, bury
 from support.relay import Relay
-from support.waiting import wait_until
+from support.waiting import PATIENCE_SECONDS, wait_until
 
 LOGFAN = [sys.executable, "-m", "logfan"]
 
@@ -394,7 +394,7 @@ def interrupted_in_the_middle(operator: Operator, number: signal.Signals) -> tup
             while not count(watcher, operator.names.queue):
                 assert process.poll() is None, process.communicate()
             process.send_signal(number)
-            words = process.communicate(timeout=30)[1].decode()
+            words = process.communicate(timeout=PATIENCE_SECONDS)[1].decode()
         finally:
             process.kill()
             process.wait()
@@ -466,7 +466,7 @@ class Terminal:
 
     def end(self) -> int:
         try:
-            return self.process.wait(20)
+            return self.process.wait(PATIENCE_SECONDS)
         finally:
             self.process.kill()
             os.close(self._outside)

@@ -91,7 +91,7 @@ def test_a_daemon_holds_a_bounded_amount_of_memory(
                 publisher.basic_publish(names.exchange, "", body, properties)
                 count += 1
             del body
-        wait_until(lambda: daemon.acked() == count, f"all {count} are acknowledged", 120)
+        wait_until(lambda: daemon.acked() == count, f"all {count} are acknowledged", 300)
         assert daemon.metric("logfan_dead_letters_total") == 0
         held = daemon.memory_kib()
         assert daemon.stop() == 0
@@ -118,7 +118,7 @@ def test_tables_of_headers_are_not_kept_as_what_they_become(
                 publisher.basic_publish(
                     names.exchange, "", b"{}", pika.BasicProperties(headers=headers)
                 )
-        wait_until(lambda: daemon.acked() == 150, "all are acknowledged", 120)
+        wait_until(lambda: daemon.acked() == 150, "all are acknowledged", 300)
         held = daemon.memory_kib()
         assert daemon.stop() == 0
     print(f"headers: {held >> 10} MiB")

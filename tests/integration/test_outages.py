@@ -43,13 +43,13 @@ def test_a_sink_that_hangs_is_down_everywhere_after_30_s_and_up_again_when_it_re
         wait_until(lambda: daemon.metric("logfan_oldest_unacknowledged_seconds") > 3, "its age")
         assert (daemon.metric(UP), daemon.metric(DOWN)) == (1, 0)
         assert daemon.is_ready()
-        wait_until(lambda: daemon.metric(UP) == 0, "it is down", HANGS_AFTER_SECONDS + 5)
+        wait_until(lambda: daemon.metric(UP) == 0, "it is down")
         assert daemon.metric("logfan_oldest_unacknowledged_seconds") >= HANGS_AFTER_SECONDS
         status, reasons = daemon.get("/readyz")
         assert status == 503
-        assert re.search(r"sink slow is down: has not returned for 3\d s", reasons)
+        assert re.search(r"sink slow is down: has not returned for \d\d s", reasons)
         assert daemon.metric(DOWN) > 0
-        wait_until(lambda: "sink slow: has not returned" in daemon.log(), "the journal has it", 3)
+        wait_until(lambda: "sink slow: has not returned" in daemon.log(), "the journal has it")
         assert "1 message held" in daemon.log()
         (tmp_path / "hang").unlink()
         wait_until(daemon.is_ready, "it is up again")

@@ -79,7 +79,7 @@ def test_the_permissions_on_the_page_suffice_for_all_that_it_says(
                 with channel(node.url) as admin:
                     admin.exchange_delete(names.exchange)
                     admin.exchange_declare(names.exchange, "fanout")
-                wait_until(lambda: daemon.metric("logfan_rebound_total") == 1, "bound again", 12)
+                wait_until(lambda: daemon.metric("logfan_rebound_total") == 1, "bound again")
                 assert "ACCESS_REFUSED" not in daemon.log()
             assert daemon.stop() == 0
 

@@ -31,11 +31,11 @@ def arrives(daemon: DaemonProcess, url: str, body: bytes, file: str) -> None:
     wait_until(lambda: body in lines(daemon.folder / file), f"{body!r} in {file}:\n{daemon.log()}")
 
 
-def hangup(daemon: DaemonProcess, until: str, seconds: float = 20.0) -> None:
-    """SIGHUP, and wait until the log reports it once more."""
+def hangup(daemon: DaemonProcess, until: str) -> None:
+    """SIGHUP, and wait until the log says so once more."""
     before = daemon.log().count(until)
     daemon.signal(signal.SIGHUP)
-    wait_until(lambda: daemon.log().count(until) > before, f"{until}:\n{daemon.log()}", seconds)
+    wait_until(lambda: daemon.log().count(until) > before, f"{until}:\n{daemon.log()}")
 
 
 @pytest.mark.parametrize("what", ["exchange", "queue", "login"])
@@ -157,12 +157,13 @@ def test_a_signal_during_the_handshake_is_served(
         daemon = DaemonProcess(tmp_path, url, names, OLD)
         daemon.start(ready=False)
         try:
-            wait_until(lambda: gate.connections >= 2, "both connections are on their way")
+            wait_until(lambda: gate.connections >= 1, "the connection is on its way")
             gate.stall_after = None
             daemon.configure(url, NEW)
             daemon.signal(number)
             if number == signal.SIGHUP:
-                daemon.wait_ready(14)  # sooner than the handshake's own time is over
+                daemon.wait_ready()
+                assert "handshake within" not in daemon.log()
                 arrives(daemon, node.url, b"one", "new.log")
                 daemon.signal(signal.SIGTERM)
             assert daemon.wait() == 0
@@ -230,11 +231,9 @@ def test_a_term_during_a_reloads_drain_ends_it_in_the_same_drain(
         publish(node.url, names.exchange, [b"one", b"two"])
         wait_until(lambda: daemon.metric("logfan_in_flight_messages") == 2, "they are held")
         daemon.config.write_text(daemon.config.read_text().replace("/dev/full", "new.log"))
-        started = time.monotonic()
         hangup(daemon, "starting anew")
         daemon.signal(signal.SIGTERM)
         assert daemon.wait() == 75
-        assert time.monotonic() - started < 3 + 5
         assert not (tmp_path / "new.log").exists()
         assert waiting(node.url, names.queue) == 2
 

@@ -20,7 +20,7 @@ from logfan.faults import Faults
 from logfan.testing.node import RabbitNode, free_port
 from support.broker import Names
 from support.daemon import DaemonProcess
-from support.waiting import wait_until
+from support.waiting import PATIENCE_SECONDS, wait_until
 
 # Each piece is looked for alone: a fault may quote what stands between two special characters.
 PIECES = ("hunter2", "K0rb", "flecht", "w3rk", "sch4u")
@@ -45,7 +45,8 @@ def logfan(
     (folder / "config.toml").chmod(0o600)
     return subprocess.run(
         [sys.executable, "-m", "logfan", *arguments], cwd=folder, env={**os.environ, **environ},
-        capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+        timeout=PATIENCE_SECONDS,
     )  # fmt: skip
 
 
@@ -74,8 +75,8 @@ def everything_a_daemon_shows(
         )  # fmt: skip
         try:
             wait_until(
-                lambda: until in shown.read_text(errors="replace") or process.poll() is not None,
-                f"it shows {until}", 40,
+                lambda: until in said.read_text(errors="replace") or process.poll() is not None,
+                f"it says {until}",
             )  # fmt: skip
             pages = "".join(page(port, path) for path in ("/", "/metrics", "/readyz", "/healthz"))
             proc = Path(f"/proc/{process.pid}")
@@ -84,7 +85,7 @@ def everything_a_daemon_shows(
             process.send_signal(signal.SIGHUP)
             wait_until(lambda: "reload" in shown.read_text(errors="replace"), "it reloads")
             process.send_signal(signal.SIGTERM)
-            process.wait(40)
+            process.wait(PATIENCE_SECONDS)
         finally:
             process.kill()
             process.wait()
@@ -114,7 +115,9 @@ def received(listener: socket.socket) -> str:
 
 def page(port: int, path: str) -> str:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{port}{path}", timeout=PATIENCE_SECONDS
+        ) as answer:
             return str(answer.read().decode())
     except urllib.error.HTTPError as error:
         with error:
@@ -316,7 +319,7 @@ def test_an_internal_fault_is_reported_without_the_password(tmp_path: Path) -> N
     for form in ("text", "json"):
         done = subprocess.run(
             [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True,
-            timeout=60, check=False, env={**os.environ, "LOGFAN_LOG__FORMAT": form},
+            timeout=PATIENCE_SECONDS, check=False, env={**os.environ, "LOGFAN_LOG__FORMAT": form},
         )  # fmt: skip
         assert done.returncode == 70, done.stderr
         assert "RuntimeError" in done.stderr

@@ -13,7 +13,7 @@ from typing import Self
 
 from logfan.testing.node import free_port
 from support.broker import Names
-from support.waiting import wait_until
+from support.waiting import PATIENCE_SECONDS, wait_until
 
 
 class DaemonProcess:
@@ -70,8 +70,8 @@ class DaemonProcess:
         if ready:
             self.wait_ready()
 
-    def wait_ready(self, seconds: float = 30.0) -> None:
-        """Wait until /readyz answers 200."""
+    def wait_ready(self, seconds: float = PATIENCE_SECONDS) -> None:
+        """Wait until /readyz says yes."""
         wait_until(self.is_ready, f"the daemon is ready; its log:\n{self.log()}", seconds)
 
     def is_ready(self) -> bool:
@@ -90,7 +90,7 @@ class DaemonProcess:
         assert self._process is not None
         self._process.send_signal(number)
 
-    def wait(self, seconds: float = 40.0) -> int:
+    def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
         """Wait for its end; its exit code."""
         assert self._process is not None
         return self._process.wait(seconds)
@@ -113,7 +113,9 @@ class DaemonProcess:
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of a GET; status 0 where nothing listens."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE_SECONDS
+            ) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:

@@ -6,8 +6,11 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+PATIENCE_SECONDS = 90.0
+"""Longer than anything here takes on a busy machine: only a test that fails waits so long."""
 
-def wait_until(condition: Callable[[], T], what: str, seconds: float = 20.0) -> T:
+
+def wait_until(condition: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS) -> T:
     """Call `condition` until it gives something true, and return that. Fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:

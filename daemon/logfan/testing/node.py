@@ -31,8 +31,11 @@ _START_SECONDS = 90.0
 _CTL_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 _LOG_LINES = 15
-_GIVEN: set[int] = set()
-"""Ports given out by this process: a node of many has three, and no two may be one."""
+_PORTS_FIRST, _PORTS_BLOCK = 10_000, 64
+_RESERVED: list[socket.socket] = []
+"""One socket for each block of ports of this process: its name is taken while the process lives."""
+_PORTS: list[int] = []
+"""Ports of these blocks that were not given out yet."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _TIME_AND_PROCESS = re.compile(r"^\d{4}-\S+ \S+ (\[\w+\]) <[\d.]+>")
 # Erlang's own traffic stays on loopback, too; and idle schedulers do not spin, as the node shares
@@ -300,19 +303,36 @@ def answers(host: str, port: int, seconds: float = 2.0) -> bool:
 
 def free_port() -> int:
     """A free port of 127.0.0.1, below those that the kernel gives to outgoing connections; never
-    the same one twice in a process.
+    the same one twice, neither in a process nor in two that live at the same time.
 
-    So no connection takes a stopped node's port, and a client that reconnects again and
-    again to a port where nothing listens does not end up connected to itself.
+    So nobody takes the port of a node or a daemon that is down for a moment, and a client that
+    reconnects again and again to a port where nothing listens is not connected to itself.
     """
-    lowest_of_kernel = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    candidates = range(10_000, max(lowest_of_kernel, 11_000))
-    for port in random.sample(candidates, k=100):
+    while True:
+        if not _PORTS:
+            _reserve_ports()
+        port = _PORTS.pop()
         # Erlang looks at all addresses before it listens for other nodes on one of them.
-        if port not in _GIVEN and _is_free(port, "0.0.0.0"):  # noqa: S104 - it never listens
-            _GIVEN.add(port)
+        if _is_free(port, "0.0.0.0"):  # noqa: S104 - it never listens
             return port
-    raise NodeUnavailable(f"no free port of 127.0.0.1 among {candidates}")
+
+
+def _reserve_ports() -> None:
+    """Take a block of ports that no other process of this machine has."""
+    lowest_of_kernel = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    firsts = range(_PORTS_FIRST, max(lowest_of_kernel, 11_000) - _PORTS_BLOCK, _PORTS_BLOCK)
+    for first in random.sample(firsts, k=len(firsts)):
+        # A name without a file: it is free again when this process ends, however that ends.
+        reservation = socket.socket(socket.AF_UNIX)
+        try:
+            reservation.bind(f"\0logfan-ports-{first}")
+        except OSError:
+            reservation.close()
+            continue
+        _RESERVED.append(reservation)
+        _PORTS.extend(range(first, first + _PORTS_BLOCK))
+        return
+    raise NodeUnavailable(f"other processes have all ports of 127.0.0.1 from {firsts[0]} on")
 
 
 def _is_free(port: int, address: str = "127.0.0.1") -> bool:

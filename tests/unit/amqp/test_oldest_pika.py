@@ -32,7 +32,6 @@ def test_the_oldest_pika_allowed_is_the_one_that_is_tested() -> None:
     assert pinned == [oldest_allowed()]
 
 
-@pytest.mark.timeout(500)
 def test_the_oldest_pika_is_read_alike() -> None:
     if not (OLDEST / "pika").is_dir() and not os.environ.get("CI"):
         pytest.skip("`make test` installs it")

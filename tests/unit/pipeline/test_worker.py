@@ -236,7 +236,7 @@ def test_linger_waits_for_company_but_not_for_what_cannot_come(make: Make) -> No
     for n in range(3):
         bench.submit(b"%d" % n)
     # The window of three is in hand: waiting the half minute out would be in vain.
-    wait_until(lambda: len(bench.completed) == 3, "all is settled", 5)
+    wait_until(lambda: len(bench.completed) == 3, "all is settled")
     assert bench.sink.sizes == [3]
 
 
