@@ -13,7 +13,7 @@ WORKERS ?= 2
 DEBIAN := daemon/logfan/testing/debian.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast bench bench-quick bench-scale brokers chaos cluster soak lint format dist clean lock
+.PHONY: help run test test-fast bench bench-quick bench-scale brokers pythons chaos cluster soak lint format dist clean lock
 
 help: ## Show this list
 	@echo "logfan: every message of a RabbitMQ fanout exchange to every sink, acknowledged only then"
@@ -42,6 +42,10 @@ brokers: $(STAMP) ## All that needs a broker on RabbitMQ 3.10, 4.0 and 4.3, and 
 	@PYTHONPATH=tests $(BIN)/python -m brokers.run $(if $(VERSIONS),--versions "$(VERSIONS)") \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(REPORT),--report $(REPORT)) $(TESTS)
 
+pythons: $(STAMP) ## The fast tests and the main job on Python 3.11 to 3.14, and a table: VERSIONS="3.14"
+	@PYTHONPATH=tests WORKERS=$(WORKERS) $(BIN)/python -m pythons.run \
+		$(if $(VERSIONS),--versions "$(VERSIONS)") $(if $(REPORT),--report $(REPORT)) $(TESTS)
+
 cluster: $(STAMP) ## A cluster's nodes killed in turns under load: ROUNDS=5 PRIVATE_RABBITMQ=4.3
 	@ROUNDS=$(or $(ROUNDS),5) $(BIN)/python -m pytest -q -s tests/integration/test_cluster.py
 
@@ -67,7 +71,7 @@ dist: $(STAMP) ## Build wheel, sdist and their checksums into dist/
 	@cd dist && sha256sum *.whl *.tar.gz > SHA256SUMS && cat SHA256SUMS
 
 clean: ## Remove what make made in this folder (the cached RabbitMQ stays)
-	rm -rf $(VENV) .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis dist logs logfan-demo
+	rm -rf $(VENV) .venv-bench .venv-pythons .mypy_cache .ruff_cache .pytest_cache .hypothesis dist logs logfan-demo
 	find daemon plugins tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 lock: $(STAMP) ## Choose all dependencies anew, with their hashes

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -25,65 +25,67 @@ TESTS = [
     str(ROOT / "tests" / name)
     for name in ("integration", "chaos/test_chaos.py", "chaos/test_mutants.py")
 ]
-HEAD = (
-    "| RabbitMQ | of Debian's | passed | failed | skipped | time | result |",
-    "| --- | --- | --- | --- | --- | --- | --- |",
-)
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What came out on one version."""
+    """What came out on one version of something."""
 
     version: str
-    suite: str
+    source: str
+    """Where it comes from."""
     passed: int = 0
     failed: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     seconds: float = 0.0
-    trouble: str = ""
+    missing: str = ""
+    """Why the version cannot be had; empty where it can."""
+    failure: str = ""
+    """What ended the run beside a test that failed."""
 
     @property
     def good(self) -> bool:
-        return not self.failed and not self.trouble and self.passed > 0
+        return not (self.failed or self.missing or self.failure) and self.passed > 0
 
     def row(self) -> str:
         """Its line of the table."""
-        word = self.trouble or ("passed" if self.good else "FAILED")
+        result = self.missing or self.failure or ("passed" if self.good else "FAILED")
         return (
-            f"| {self.version} | {self.suite} | {self.passed} | {len(self.failed)} | "
-            f"{len(self.skipped)} | {self.seconds:.0f} s | {word} |"
+            f"| {self.version} | {self.source} | {self.passed} | {len(self.failed)} | "
+            f"{len(self.skipped)} | {self.seconds:.0f} s | {result} |"
         )
 
+    def run(self, python: str | Path, tests: Sequence[str], seconds: float, **environ: str) -> None:
+        """Have this Python run the tests, for at most so many seconds."""
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            results = Path(folder) / "results.xml"
+            command = [python, "-m", "pytest", "-q", f"--junit-xml={results}", *tests]
+            code = _run(command, seconds, environ)
+            self._read(results)
+        if code is None:
+            self.failure = f"not done after {seconds:.0f} s"
+        elif code not in (0, 1):
+            self.failure = f"pytest ended with {code}"
+        self.seconds = time.monotonic() - began
 
-def try_version(asked: str, tests: Sequence[str], seconds: float) -> Outcome:
-    """Run the tests on this version; at most so many seconds."""
-    outcome = Outcome(asked, SUITES.get(asked, "-"))
-    try:
-        node = RabbitNode(version=asked)
-    except NodeUnavailable as error:
-        outcome.trouble = str(error)
-        return outcome
-    outcome.version = node.version
-    node.close()
-    print(f"\nRabbitMQ {node.version}", flush=True)
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        results = Path(folder) / "results.xml"
-        command = [sys.executable, "-m", "pytest", "-q", f"--junit-xml={results}", *tests]
-        code = run(command, asked, seconds)
-        read(results, outcome)
-    if code is None:
-        outcome.trouble = f"not done after {seconds:.0f} s"
-    elif code not in (0, 1):
-        outcome.trouble = f"pytest ended with {code}"
-    outcome.seconds = time.monotonic() - began
-    return outcome
+    def _read(self, results: Path) -> None:
+        """Take over what pytest wrote down."""
+        if not results.exists():
+            return
+        for case in ET.parse(results).iter("testcase"):
+            name = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
+            if case.find("failure") is not None or case.find("error") is not None:
+                self.failed.append(name)
+            elif case.find("skipped") is not None:
+                self.skipped.append(name)
+            else:
+                self.passed += 1
 
 
-def run(command: Sequence[str], asked: str, seconds: float) -> int | None:
-    """Run pytest on this version; its exit code, or None where the time was up."""
-    environment = {**os.environ, "PRIVATE_RABBITMQ": asked}
+def _run(command: Sequence[str | Path], seconds: float, environ: Mapping[str, str]) -> int | None:
+    """The command's exit code, or None where the time was up."""
+    environment = {**os.environ, **environ}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
     try:
         return process.wait(seconds)
@@ -96,45 +98,60 @@ def run(command: Sequence[str], asked: str, seconds: float) -> int | None:
             process.wait()
 
 
-def read(results: Path, outcome: Outcome) -> None:
-    """Take over what pytest wrote down."""
-    if not results.exists():
-        return
-    for case in ET.parse(results).iter("testcase"):
-        name = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
-        if case.find("failure") is not None or case.find("error") is not None:
-            outcome.failed.append(name)
-        elif case.find("skipped") is not None:
-            outcome.skipped.append(name)
-        else:
-            outcome.passed += 1
-
-
-def table(outcomes: Sequence[Outcome]) -> str:
+def table(what: str, outcomes: Sequence[Outcome]) -> str:
     """The results, as Markdown."""
-    lines = [*HEAD, *(outcome.row() for outcome in outcomes)]
+    lines = [f"| {what} | from | passed | failed | skipped | time | result |", f"|{' --- |' * 7}"]
+    lines += [outcome.row() for outcome in outcomes]
     for outcome in outcomes:
         for word, names in (("failed", outcome.failed), ("skipped", outcome.skipped)):
             lines += [f"\n{outcome.version} {word}: `{name}`" for name in names]
     return "\n".join(lines) + "\n"
 
 
-def main() -> int:
-    """Try all versions, print the table and write it down."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--versions", default=" ".join(SUITES), help="of: " + ", ".join(SUITES))
+def report_on(
+    what: str,
+    versions: Iterable[str],
+    tests: Sequence[str],
+    attempt: Callable[[str, Sequence[str], float], Outcome],
+    report: str,
+) -> list[Outcome]:
+    """The command line: call `attempt(version, tests, seconds left)` for each version, print the
+    table and write it to a file."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--versions", default=" ".join(versions), help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=2400.0, help="for all of them together")
-    parser.add_argument("--report", type=Path, default=Path("brokers-report.md"))
-    parser.add_argument("tests", nargs="*", default=TESTS)
+    parser.add_argument("--report", type=Path, default=Path(report))
+    parser.add_argument("tests", nargs="*", default=tests)
     options = parser.parse_args()
     deadline = time.monotonic() + options.seconds
     outcomes = []
     for version in options.versions.split():
+        print(f"\n{what} {version}", flush=True)
         left = max(1.0, deadline - time.monotonic())
-        outcomes.append(try_version(version, options.tests, left))
-    print(f"\n{table(outcomes)}")
-    options.report.write_text(table(outcomes))
+        outcomes.append(attempt(version, options.tests, left))
+    print(f"\n{table(what, outcomes)}")
+    options.report.write_text(table(what, outcomes))
     print(f"written to {options.report}")
+    return outcomes
+
+
+def try_version(asked: str, tests: Sequence[str], seconds: float) -> Outcome:
+    """Run the tests on this version of RabbitMQ."""
+    outcome = Outcome(asked, SUITES.get(asked, "-"))
+    try:
+        node = RabbitNode(version=asked)
+    except NodeUnavailable as error:
+        outcome.missing = str(error)
+        return outcome
+    outcome.version = node.version
+    node.close()
+    outcome.run(sys.executable, tests, seconds, PRIVATE_RABBITMQ=asked)
+    return outcome
+
+
+def main() -> int:
+    """Try all versions, print the table and write it to a file."""
+    outcomes = report_on("RabbitMQ", SUITES, TESTS, try_version, "brokers-report.md")
     return 0 if all(outcome.good for outcome in outcomes) else 1
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from brokers.run import ROOT
+from support.waiting import PATIENCE_SECONDS
 
 TESTS = """
 import os, time, pytest
@@ -32,7 +33,7 @@ def run(folder: Path, *arguments: object, **environ: str) -> tuple[int, str]:
     done = subprocess.run(
         [sys.executable, "-m", "brokers.run", "--report", report, *map(str, arguments)],
         cwd=folder, env={**os.environ, "PYTHONPATH": f"{ROOT}/tests", **environ},
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
     )  # fmt: skip
     assert report.exists(), done.stderr
     assert report.read_text() in done.stdout

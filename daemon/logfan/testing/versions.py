@@ -32,7 +32,7 @@ def fetched(version: str = "") -> Path:
     suite = SUITES.get(version, "")
     if suite == platform.freedesktop_os_release().get("VERSION_CODENAME"):
         suite = ""
-    adapt = _lend_loader if suite else _relocate
+    adapt = _borrow_loader if suite else _relocate
     return debian.unpacked(_PACKAGE, always=("erlang-",), suite=suite, finish=adapt)
 
 
@@ -52,14 +52,19 @@ def _relocate(new: Path, final: Path) -> None:
             script.write_text(text.replace("/usr/lib/erlang", f"{final}/usr/lib/erlang"))
 
 
-def _lend_loader(new: Path, final: Path) -> None:
-    """Have every program of Erlang's run by the loader, and with the libraries, beside it."""
+def _borrow_loader(new: Path, final: Path) -> None:
     _relocate(new, final)
+    run_by_own_loader(new, final, "usr/lib/erlang")
+
+
+def run_by_own_loader(new: Path, final: Path, programs: str) -> None:
+    """Have every program in the folder `programs` run by the loader, and with the libraries, that
+    lie in `new` as well. `final` is where `new` is moved afterwards."""
     loader = next(new.glob("usr/lib/*-linux-*/ld-*.so.*"), None)
     if loader is None:
         raise debian.DebianUnavailable("the packages hold no loader for programs")
     (new / LOADER).mkdir()
-    for program in [path for path in (new / "usr/lib/erlang").rglob("*") if _is_program(path)]:
+    for program in [path for path in (new / programs).rglob("*") if _is_program(path)]:
         # A process is called by the file that was run: each program gets a loader of its name.
         lent = new / LOADER / program.name
         if not lent.is_symlink():

@@ -40,7 +40,7 @@ def test_the_oldest_pika_is_read_alike() -> None:
     environment = {**os.environ, "PYTHONPATH": str(OLDEST), "LOGFAN_FUZZ_CASES": str(CASES)}
     done = subprocess.run(
         [sys.executable, "-c", _RUN, oldest_allowed(), *tests],
-        check=False, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400,
+        check=False, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=580,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "skipped" not in done.stdout

@@ -31,7 +31,7 @@ def test_a_programs_own_loader_and_libraries_run_it_under_its_own_name(tmp_path:
     (programs / "start").write_text("#!/bin/sh\n")
     (new / "usr/lib/erlang/bin/erl").write_text("ROOTDIR=/usr/lib/erlang\n")
 
-    versions._lend_loader(new, final)
+    versions._borrow_loader(new, final)
     new.rename(final)
 
     program = final / "usr/lib/erlang/erts/bin/beam.smp"
