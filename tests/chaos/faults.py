@@ -178,7 +178,7 @@ def trickle(scene: Scene, rng: random.Random) -> None:
 
 def sink_fails(scene: Scene, rng: random.Random) -> None:
     with _ordered(scene, "fail", times=rng.randrange(1, 5)):
-        wait_until(scene.daemon.sink_troubles, "the daemon says that the sink is down")
+        wait_until(scene.daemon.sink_troubles, "the daemon reports that the sink is down")
 
 
 def sink_hangs(scene: Scene, rng: random.Random) -> None:
@@ -337,7 +337,7 @@ def publish_undeliverable(scene: Scene, rng: random.Random) -> None:
     amqp10.publish_undeliverable(scene.node.url, scene.names.exchange, poison)
     wait_until(
         lambda: daemon.log().find(_UNDELIVERABLE, seen) >= 0,
-        f"it says what stands at the queue's head; its log ends:\n{daemon.log()[-3000:]}",
+        f"it logs what stands at the queue's head; its log ends:\n{daemon.log()[-3000:]}",
     )  # fmt: skip
     # While no other client consumes, so that it is this one.
     assert daemon.terminate() == 0
@@ -380,13 +380,13 @@ def fill_disk(scene: Scene, rng: random.Random) -> None:
             fill()
             return scene.daemon.sink_troubles().get("raw", "")
 
-        assert "ENOSPC" in wait_until(trouble, "the raw sink is down")
+        assert "ENOSPC" in wait_until(failure, "the raw sink is down")
         if rng.random() < 0.3:
             # In the middle of a write, perhaps, of which half is in the file.
             scene.daemon.kill()
             scene.crashes += 1
             scene.daemon.start(ready=False)
-            wait_until(trouble, "it is down again")
+            wait_until(failure, "it is down again")
 
 
 def limit_files(scene: Scene, rng: random.Random) -> None:

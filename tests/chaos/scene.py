@@ -135,7 +135,7 @@ class Scene:
         return self.daemon.log()
 
     def restart_as_systemd(self) -> None:
-        """Start it again after an internal fault, which it must have told by its exit code."""
+        """Start it again after an internal fault, which its exit code must show."""
         code = self.daemon.wait()
         assert code == EXIT_INTERNAL, f"it ended with {code}; its log:\n{self.daemon.log()[-3000:]}"
         self.crashes += 1

@@ -161,7 +161,7 @@ def test_a_restart_of_the_broker_with_a_publisher_that_is_back_first(
         assert daemon.stop() == 0
         restart_and_publish_first(own_node, names)
         daemon.start()
-        wait_until(lambda: "was made anew meanwhile" in daemon.log(), "told")
+        wait_until(lambda: "was made anew meanwhile" in daemon.log(), "logged")
         assert waiting(own_node.url, names.queue) == 0
         assert b"lost" not in (tmp_path / "raw.log").read_bytes()
         assert daemon.stop() == 0

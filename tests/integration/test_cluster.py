@@ -151,7 +151,7 @@ def test_a_queue_whose_node_is_down_is_waited_for(
     daemon.start(ready=False)
     try:
         # RabbitMQ 4 answers only after some 73 s, that the operation on the queue failed.
-        wait_until(lambda: "(404); next attempt in" in daemon.log(), "it is told", 240)
+        wait_until(lambda: "(404); next attempt in" in daemon.log(), "it is logged", 240)
         there.start()
         daemon.wait_ready()
         assert daemon.stop() == 0

@@ -91,7 +91,7 @@ def test_what_stands_before_a_message_that_cannot_be_delivered_passes_and_it_is_
         publish(node.url, names.exchange, (b"%d" % n for n in range(50, 100)))
         with daemon:
             words = "the broker fails to deliver the message at its head"
-            wait_until(lambda: words in daemon.log(), "it is told")
+            wait_until(lambda: words in daemon.log(), "it is logged")
             assert f"queue {names.queue}: {words}" in daemon.log()
             written = times_written(tmp_path)
             # A quorum queue puts what was returned behind the others.

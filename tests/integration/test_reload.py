@@ -32,7 +32,7 @@ def arrives(daemon: DaemonProcess, url: str, body: bytes, file: str) -> None:
 
 
 def hangup(daemon: DaemonProcess, until: str) -> None:
-    """SIGHUP, and wait until the log says so once more."""
+    """SIGHUP, and wait until the log has it once more."""
     before = daemon.log().count(until)
     daemon.signal(signal.SIGHUP)
     wait_until(lambda: daemon.log().count(until) > before, f"{until}:\n{daemon.log()}")

@@ -75,8 +75,8 @@ def everything_a_daemon_shows(
         )  # fmt: skip
         try:
             wait_until(
-                lambda: until in said.read_text(errors="replace") or process.poll() is not None,
-                f"it says {until}",
+                lambda: until in shown.read_text(errors="replace") or process.poll() is not None,
+                f"it logs {until}",
             )  # fmt: skip
             pages = "".join(page(port, path) for path in ("/", "/metrics", "/readyz", "/healthz"))
             proc = Path(f"/proc/{process.pid}")

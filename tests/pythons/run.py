@@ -53,7 +53,7 @@ def _installed(version: str) -> Iterator[tuple[Path, str]]:
 
 
 def version_of(program: Path) -> str:
-    """What the program says that it is; empty where it does not run."""
+    """The version that the program reports; empty where it does not run."""
     if not program.exists():
         return ""
     done = subprocess.run(

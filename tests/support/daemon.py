@@ -71,7 +71,7 @@ class DaemonProcess:
             self.wait_ready()
 
     def wait_ready(self, seconds: float = PATIENCE_SECONDS) -> None:
-        """Wait until /readyz says yes."""
+        """Wait until /readyz answers 200."""
         wait_until(self.is_ready, f"the daemon is ready; its log:\n{self.log()}", seconds)
 
     def is_ready(self) -> bool:

@@ -305,7 +305,7 @@ def free_port() -> int:
     """A free port of 127.0.0.1, below those that the kernel gives to outgoing connections; never
     the same one twice, neither in a process nor in two that live at the same time.
 
-    So nobody takes the port of a node or a daemon that is down for a moment, and a client that
+    So no other takes the port of a node or a daemon that is down for a moment, and a client that
     reconnects again and again to a port where nothing listens is not connected to itself.
     """
     while True:
