@@ -9,11 +9,12 @@ OLDEST := $(VENV)/oldest/.installed
 CLIENTS := .venv-bench/.installed
 BENCH = SECONDS=$(SECONDS) REPORT=$(REPORT) JSON=$(JSON) CHARTS=$(CHARTS) FROM=$(FROM)
 FAST := tests/test_architecture.py tests/test_locks.py tests/unit tests/contract tests/guard
-WORKERS ?= 2
+# Tests wait more than they compute: two a core, on a machine with two.
+WORKERS ?= 4
 DEBIAN := daemon/logfan/testing/debian.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast bench bench-quick bench-scale brokers pythons chaos cluster soak lint format dist clean lock
+.PHONY: help run test test-fast test-long coverage bench bench-quick bench-scale brokers pythons chaos cluster soak lint format dist clean lock
 
 help: ## Show this list
 	@echo "logfan: every message of a RabbitMQ fanout exchange to every sink, acknowledged only then"
@@ -24,7 +25,16 @@ run: $(STAMP) ## Show the main job at work, on a private RabbitMQ; Ctrl-C ends i
 	@$(BIN)/logfan demo
 
 test: lint $(OLDEST) ## Lint, types and all tests, on a real RabbitMQ
-	@$(BIN)/python -m pytest -q -n $(WORKERS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m "not long"
+
+test-long: lint $(OLDEST) ## The same, and the tests that take long
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
+
+coverage: $(STAMP) $(OLDEST) ## Lines and branches that all tests run, daemons included; at least 90 %
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -q -n $(WORKERS) --dist worksteal -m "not long" $(TESTS)
+	@$(BIN)/coverage combine -q
+	@$(BIN)/coverage report
 
 test-fast: $(STAMP) $(OLDEST) ## The tests that need no RabbitMQ, in less than a minute
 	@$(BIN)/python -m pytest -q -n $(WORKERS) $(FAST)
@@ -71,7 +81,7 @@ dist: $(STAMP) ## Build wheel, sdist and their checksums into dist/
 	@cd dist && sha256sum *.whl *.tar.gz > SHA256SUMS && cat SHA256SUMS
 
 clean: ## Remove what make made in this folder (the cached RabbitMQ stays)
-	rm -rf $(VENV) .venv-bench .venv-pythons .mypy_cache .ruff_cache .pytest_cache .hypothesis dist logs logfan-demo
+	rm -rf $(VENV) .venv-bench .venv-pythons .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist logs logfan-demo
 	find daemon plugins tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 lock: $(STAMP) ## Choose all dependencies anew, with their hashes

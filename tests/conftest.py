@@ -1,12 +1,15 @@
 """The shared RabbitMQ node, and what every test may ask for."""
 
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from logfan.testing.debian import cache_folder
 from logfan.testing.node import NodeUnavailable, RabbitNode
 from support.broker import Names
 
@@ -14,11 +17,18 @@ from support.broker import Names
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
+TESTS = Path(__file__).parent
+WITH_BROKER = ("chaos", "integration", "brokers", "bench")
+TUNED_BY = ("LOGFAN_FUZZ_CASES", "LOGFAN_MACHINE_EXAMPLES")
+"""Variables of the environment that make tests longer; all others of logfan's are for daemons."""
+
 
 @pytest.fixture(scope="session")
 def node() -> Iterator[RabbitNode]:
     """One private node for the whole session; tests keep apart by their names on it."""
-    yield from _running("rabbitmq_consistent_hash_exchange")
+    # Bodies as large as RabbitMQ 3.10 takes; RabbitMQ 4 takes 16 MiB by default.
+    config = [f"max_message_size = {128 << 20}"]
+    yield from _running("rabbitmq_consistent_hash_exchange", config=config)
 
 
 @pytest.fixture
@@ -33,10 +43,10 @@ def names(request: pytest.FixtureRequest) -> Names:
     return Names.unique(request.node.name)
 
 
-def _running(*plugins: str) -> Iterator[RabbitNode]:
+def _running(*plugins: str, config: Sequence[str] = ()) -> Iterator[RabbitNode]:
     with ExitStack() as stack:
         try:
-            node = stack.enter_context(RabbitNode(plugins=plugins))
+            node = stack.enter_context(RabbitNode(plugins=plugins, config=config))
         except NodeUnavailable as error:
             if os.environ.get("CI"):
                 raise
@@ -44,9 +54,28 @@ def _running(*plugins: str) -> Iterator[RabbitNode]:
         yield node
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Nothing of the user's is for the tests: home, umask, settings of logfan's own."""
+    # What was unpacked stays where it is: a node is fetched once, not once a run.
+    os.environ["XDG_CACHE_HOME"] = str(cache_folder().parent)
+    home = tempfile.TemporaryDirectory(prefix="logfan-home-")
+    config.add_cleanup(home.cleanup)
+    os.environ["HOME"] = home.name
+    os.umask(0o022)
+    for name in [name for name in os.environ if name.startswith("LOGFAN_")]:
+        if name not in TUNED_BY:
+            del os.environ[name]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The quick ones first: a broken core shows before the broker is asked."""
-    items.sort(key=lambda item: ("/chaos/" in str(item.path), "/integration/" in str(item.path)))
+    """The fast ones first: a broken core shows before the broker is asked. Then the longest, so
+    that no worker is left with it alone at the end."""
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    folder = item.path.relative_to(TESTS).parts[0]
+    return 1 + WITH_BROKER.index(folder) if folder in WITH_BROKER else 0
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -243,7 +243,14 @@ def test_a_message_as_large_as_the_budget_is_returned_once_and_waits_until_it_fi
         assert adds_up(daemon)
 
 
-@pytest.mark.parametrize("nature", ["auto-delete", "expires", "single active consumer", "ours"])
+@pytest.mark.parametrize(
+    "nature",
+    [
+        "auto-delete", "expires",
+        pytest.param("single active consumer", marks=pytest.mark.long),
+        pytest.param("ours", marks=pytest.mark.long),
+    ],
+)  # fmt: skip
 def test_a_pause_deletes_no_queue_that_goes_with_its_last_consumer(
     node: RabbitNode, names: Names, tmp_path: Path, nature: str
 ) -> None:

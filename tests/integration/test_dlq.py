@@ -150,7 +150,12 @@ def test_what_was_looked_at_goes_back_in_its_order(operator: Operator) -> None:
     assert bodies(operator.url, operator.dead) == numbered(300)
 
 
-LIMITS = [("set_policy", 3), ("set_operator_policy", 3), ("set_policy", 1), ("", 0)]
+LIMITS = [
+    ("set_policy", 1),
+    ("", 0),
+    pytest.param("set_policy", 3, marks=pytest.mark.long),
+    pytest.param("set_operator_policy", 3, marks=pytest.mark.long),
+]
 
 
 @pytest.mark.parametrize(("policy", "limit"), LIMITS)

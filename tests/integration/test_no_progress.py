@@ -34,13 +34,14 @@ def times_written(folder: Path) -> Counter[bytes]:
     return Counter((folder / "raw.log").read_bytes().splitlines())
 
 
+@pytest.mark.long
 def test_a_consumer_timeout_that_is_shorter_is_learned_and_named(
     own_node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
     """RabbitMQ 4.3 has it for quorum queues only, and cancels the consumer."""
     own_node.ctl(
         "eval",
-        "application:set_env(rabbit, consumer_timeout, 6000), "
+        "application:set_env(rabbit, consumer_timeout, 10000), "
         "application:set_env(rabbit, channel_tick_interval, 1000).",
     )
     (tmp_path / "plugins").mkdir()
@@ -54,7 +55,7 @@ def test_a_consumer_timeout_that_is_shorter_is_learned_and_named(
         assert daemon.metric('logfan_connections_total{outcome="lost"}') == 1
         # Three of its timeouts later nothing has been written again: the sink hangs still.
         before = daemon.metric("logfan_received_messages_total")
-        own_node.ctl("eval", "timer:sleep(18000).")
+        own_node.ctl("eval", "timer:sleep(30000).")
         assert daemon.metric("logfan_received_messages_total") == before
         assert daemon.metric('logfan_connections_total{outcome="lost"}') == 1
         assert max(times_written(tmp_path).values()) == 2
@@ -75,7 +76,7 @@ def version_with_amqp10() -> RabbitNode:
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize("kind", ["classic", "quorum"])
+@pytest.mark.parametrize("kind", ["classic", pytest.param("quorum", marks=pytest.mark.long)])
 def test_what_stands_before_a_message_that_cannot_be_delivered_passes_and_it_is_reported(
     names: Names, tmp_path: Path, kind: str
 ) -> None:

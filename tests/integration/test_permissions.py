@@ -122,10 +122,20 @@ def test_without_a_second_channel_it_goes_without_its_looks(
             assert daemon.stop() == 0
 
 
-def test_a_channel_max_of_one_is_enough(own_node: RabbitNode, names: Names, tmp_path: Path) -> None:
-    own_node.ctl("eval", "application:set_env(rabbit, channel_max, 1).")
-    with DaemonProcess(tmp_path, own_node.url, names, RAW) as daemon:
-        publish(own_node.url, names.exchange, [b"one"])
+@contextmanager
+def channel_max(node: RabbitNode, most: int) -> Iterator[None]:
+    """What the node offers to whoever connects meanwhile."""
+    before = node.ctl("eval", "{ok, Most} = application:get_env(rabbit, channel_max), Most.")
+    node.ctl("eval", f"application:set_env(rabbit, channel_max, {most}).")
+    try:
+        yield
+    finally:
+        node.ctl("eval", f"application:set_env(rabbit, channel_max, {before}).")
+
+
+def test_a_channel_max_of_one_is_enough(node: RabbitNode, names: Names, tmp_path: Path) -> None:
+    with channel_max(node, 1), DaemonProcess(tmp_path, node.url, names, RAW) as daemon:
+        publish(node.url, names.exchange, [b"one"])
         wait_until(lambda: daemon.acked() == 1, "all is acknowledged")
         assert daemon.log().count("no second channel") == 1
         assert daemon.metric('logfan_connections_total{outcome="failed"}') == 0

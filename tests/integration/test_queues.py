@@ -171,7 +171,7 @@ def kept(folder: Path, url: str, names: Names) -> set[bytes]:
     return {*lines(folder, "gate.log"), *bodies(url, f"{names.queue}.dead")}
 
 
-@pytest.mark.parametrize("kind", ["classic", "quorum"])
+@pytest.mark.parametrize("kind", ["quorum", pytest.param("classic", marks=pytest.mark.long)])
 def test_a_limit_beside_other_differences_is_found_and_costs_no_message(
     node: RabbitNode, names: Names, tmp_path: Path, kind: str
 ) -> None:
@@ -183,7 +183,9 @@ def test_a_limit_beside_other_differences_is_found_and_costs_no_message(
     assert "its queue drops a message after 3 returns" in log
 
 
-@pytest.mark.parametrize("policy", ["set_policy", "set_operator_policy"])
+@pytest.mark.parametrize(
+    "policy", ["set_policy", pytest.param("set_operator_policy", marks=pytest.mark.long)]
+)
 def test_a_policys_limit_that_the_operator_names_costs_no_message(
     node: RabbitNode, names: Names, tmp_path: Path, policy: str
 ) -> None:

@@ -200,10 +200,13 @@ def test_an_intermediate_certificate_that_is_not_sent_is_named(
 @pytest.mark.parametrize(
     ("scheme", "words"),
     [
-        ("amqps", "took the connection and did not finish the TLS handshake within 15 s"),
+        pytest.param(
+            "amqps", "took the connection and did not finish the TLS handshake within 15 s",
+            marks=pytest.mark.long,
+        ),
         ("amqp", "took the connection and did not finish the AMQP handshake within 15 s"),
     ],
-)
+)  # fmt: skip
 def test_a_server_that_takes_the_connection_and_says_nothing_is_named(
     tmp_path: Path, scheme: str, words: str
 ) -> None:
