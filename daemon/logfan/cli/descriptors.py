@@ -1,10 +1,12 @@
 """Standard descriptors that were closed at the start: the numbers 0, 1 and 2 stay taken.
 
-Else the next socket would get one of them, and what is printed would go into it.
+Else the next socket would get one of them, and what is printed would go into it. Printing never
+fails for a character that the locale has not.
 """
 
 import os
 import sys
+from io import TextIOWrapper
 
 
 def take_standard_ones() -> None:
@@ -28,3 +30,6 @@ def take_standard_ones() -> None:
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
     if sys.stderr is None:
         sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -32,18 +32,55 @@ _READ_BYTES = 64 * 1024
 _LAST_CONFIRMS_SECONDS = 3.0
 
 
+def _short_string(_ctx: click.Context, _option: click.Parameter, text: str | None) -> str | None:
+    """An option of text that AMQP carries as a short string."""
+    from logfan.config.amqp_limits import short_string
+    from logfan.runtime.foreign_text import in_utf8
+
+    try:
+        return None if text is None else short_string(in_utf8(text))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _headers(
+    _ctx: click.Context, _option: click.Parameter, pairs: tuple[str, ...]
+) -> dict[str, str]:
+    """`NAME=VALUE`, once or many times."""
+    from logfan.config.amqp_limits import table_problems
+    from logfan.runtime.foreign_text import in_utf8
+
+    headers = {}
+    for pair in map(in_utf8, pairs):
+        name, equals, value = pair.partition("=")
+        if not (name and equals):
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE")
+        headers[name] = value
+    for name, _, problem in table_problems(headers):
+        raise click.BadParameter(f"{name or 'headers'}: {problem}")
+    return headers
+
+
 @click.command()
 @config_option
 @instance_option
-@click.option("--routing-key", "-k", default="", help="The routing key; a fanout ignores it.")
-@click.option("--header", "-H", "headers", multiple=True, metavar="NAME=VALUE", help="A header.")
-@click.option("--content-type", help="The content type, such as application/json.")
+@click.option(
+    "--routing-key", "-k", default="", callback=_short_string,
+    help="The routing key; a fanout ignores it.",
+)  # fmt: skip
+@click.option(
+    "--header", "-H", "headers", multiple=True, metavar="NAME=VALUE", callback=_headers,
+    help="A header.",
+)  # fmt: skip
+@click.option(
+    "--content-type", callback=_short_string, help="The content type, such as application/json."
+)
 @click.argument("texts", nargs=-1, metavar="[TEXT…]")
 def emit(
     config: Path | None,
     instance: str | None,
     routing_key: str,
-    headers: tuple[str, ...],
+    headers: dict[str, str],
     content_type: str | None,
     texts: tuple[str, ...],
 ) -> None:
@@ -57,7 +94,7 @@ def emit(
     from logfan.amqp.publisher import Publisher
     from logfan.config.loader import find_config, read_settings
 
-    properties: dict[str, Any] = {"headers": _headers(headers)} if headers else {}
+    properties: dict[str, Any] = {"headers": headers} if headers else {}
     if content_type:
         properties["content_type"] = content_type
     try:
@@ -151,13 +188,3 @@ def _lines(fd: int, publisher: "Publisher") -> Iterator[bytes]:
                 yield bytes(line.removesuffix(b"\r"))
     if rest:
         yield bytes(rest.removesuffix(b"\r"))
-
-
-def _headers(pairs: tuple[str, ...]) -> dict[str, str]:
-    headers = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not (name and equals):
-            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--header")
-        headers[name] = value
-    return headers

@@ -45,32 +45,35 @@ def short_string(text: str) -> str:
 
 def argument_problems(arguments: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
     """Path within the arguments, value and problem of each that no broker would take."""
-    unfit = [*_table_problems(arguments, "")]
+    unfit = [*table_problems(arguments)]
     yield from unfit
-    if not unfit and len(encode_table(arguments)) > _TABLE_BYTES:
-        yield "", None, f"have more than {_TABLE_BYTES:,} bytes; all must fit into one AMQP frame"
     for name, value in arguments.items():
         problem = _known_problem(name, value)
         if problem is not None and not any(path == name for path, _, _ in unfit):
             yield name, value, problem
 
 
-def _table_problems(table: Mapping[str, Any], place: str) -> Iterator[tuple[str, object, str]]:
+def table_problems(table: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
+    """The same for any table, such as a message's headers."""
+    unfit = [*_entry_problems(table, "")]
+    yield from unfit
+    if not unfit and len(encode_table(table)) > _TABLE_BYTES:
+        yield "", None, f"have more than {_TABLE_BYTES:,} bytes; all must fit into one AMQP frame"
+
+
+def _entry_problems(table: Mapping[str, Any], place: str) -> Iterator[tuple[str, object, str]]:
     for key, value in table.items():
-        size = len(str(key).encode("utf-8", "surrogatepass"))
-        if size > SHORT_BYTES:
-            problem = f"an argument's name has {size} bytes; AMQP takes {SHORT_BYTES} at most"
-            yield place, None, problem
-            continue
-        if not _is_utf8(str(key)):
-            yield place, None, "an argument's name must be text in UTF-8"
+        try:
+            short_string(str(key))
+        except ValueError as error:
+            yield place, None, f"have a name that {error}"
             continue
         yield from _value_problems(value, f"{place}.{key}" if place else str(key))
 
 
 def _value_problems(value: object, place: str) -> Iterator[tuple[str, object, str]]:
     if isinstance(value, Mapping):
-        yield from _table_problems(value, place)
+        yield from _entry_problems(value, place)
     elif isinstance(value, list | tuple):
         for number, item in enumerate(value):
             yield from _value_problems(item, f"{place}.{number}")

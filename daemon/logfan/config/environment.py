@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from logfan.config.settings import Settings
 from logfan.faults import Fault, did_you_mean
+from logfan.runtime.foreign_text import in_utf8
 
 PREFIX = "LOGFAN_"
 _BETWEEN = "__"
@@ -36,7 +37,7 @@ def environment_table(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[
             faults.append(Fault(f"environment variable {name}", f"names no key{_hint(path[0])}"))
             continue
         try:
-            _put(table, path, _value(environ[name], _type_at(path)))
+            _put(table, path, _value(in_utf8(environ[name]), _type_at(path)))
         except ValueError:
             problem = 'is not JSON; write lists and tables as JSON, such as ["a", "b"]'
             faults.append(Fault(f"environment variable {name}", problem))

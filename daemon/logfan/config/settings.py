@@ -3,7 +3,9 @@
 Attributes are named like the keys of config.toml. Durations are seconds, sizes are bytes.
 """
 
+import os
 import re
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,6 +26,23 @@ PositiveDuration = Annotated[Duration, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 ShortString = Annotated[str, AfterValidator(short_string)]
 Name = Annotated[ShortString, Field(min_length=1)]
+
+
+def _file_name(path: Path) -> Path:
+    """Raise ValueError where no file can have this name."""
+    try:
+        raw = os.fsencode(path)
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"holds characters that file names cannot hold in this locale, whose encoding is "
+            f"{sys.getfilesystemencoding()}; set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
+        ) from None
+    if b"\0" in raw:
+        raise ValueError("must not hold the character U+0000")
+    return path
+
+
+FilePath = Annotated[Path, AfterValidator(_file_name)]
 
 
 def _written(default: str) -> Any:
@@ -61,9 +80,9 @@ BrokerUrl = Annotated[SecretStr, AfterValidator(check_url)]
 class TlsSettings(Table):
     """`rabbitmq.tls`"""
 
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
+    ca_file: FilePath | None = None
+    cert_file: FilePath | None = None
+    key_file: FilePath | None = None
     verify: bool = True
 
 
@@ -80,7 +99,7 @@ class RabbitmqSettings(Table):
     urls: Annotated[tuple[BrokerUrl, ...], AfterValidator(_not_empty)] = (
         SecretStr("amqp://guest:guest@localhost:5672/%2F"),
     )
-    url_file: Path | None = None
+    url_file: FilePath | None = None
     tls: TlsSettings = _table()
     prefetch: Annotated[int, Field(ge=1, le=65535)] = 1000
     max_in_flight_bytes: Annotated[Size, Field(ge=1)] = _written("64MiB")
@@ -200,8 +219,8 @@ def parse_listen(value: object) -> object:
 class HttpTlsSettings(Table):
     """`http.tls`"""
 
-    cert_file: Path | None = None
-    key_file: Path | None = None
+    cert_file: FilePath | None = None
+    key_file: FilePath | None = None
 
 
 class HttpSettings(Table):
@@ -214,7 +233,7 @@ class HttpSettings(Table):
 class PluginSettings(Table):
     """`plugins`"""
 
-    directories: tuple[Path, ...] = (Path("/etc/logfan/plugins"),)
+    directories: tuple[FilePath, ...] = (Path("/etc/logfan/plugins"),)
     disabled: tuple[str, ...] = ()
 
 

@@ -6,7 +6,9 @@ guarded, cut, and in linear time.
 """
 
 import json
+import os
 import re
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from urllib.parse import quote, unquote
@@ -125,6 +127,14 @@ def valid(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-8", "backslashreplace").decode()
     return text
+
+
+def in_utf8(text: str) -> str:
+    """An argument or an environment variable read as UTF-8, whatever the locale. Bytes that are
+    none become lone surrogates."""
+    if sys.getfilesystemencoding() == "utf-8":
+        return text
+    return os.fsencode(text).decode("utf-8", "surrogateescape")
 
 
 def hide(secret: str) -> None:

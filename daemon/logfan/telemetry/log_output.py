@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from typing import TextIO
 
 import orjson
@@ -42,6 +43,8 @@ def configure(
     """
     handler = _Handler(window)
     if form == JSON:
+        if isinstance(sys.stderr, TextIOWrapper):
+            sys.stderr.reconfigure(encoding="utf-8")  # as JSON is, whatever the locale
         handler.setFormatter(_JsonFormatter())
     else:
         handler.setFormatter(_TextFormatter(journal=_stderr_is_journal(environ)))

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import socket
+import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -26,6 +27,7 @@ _UNSAFE = re.compile(
 _OTHER = "_other"
 _NAME_BYTES = 255
 _HOUR_SECONDS = 3600
+_ENCODING = sys.getfilesystemencoding()
 
 
 class PathTemplate:
@@ -163,6 +165,13 @@ def check_template(text: str) -> str:
             "begins with ~, which a shell expands and logfan does not: write the whole path "
             "(./~ for a folder of that name)"
         )
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"holds characters that file names cannot hold in this locale, whose encoding is "
+            f"{_ENCODING}; set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
+        ) from None
     if any(brace in _FIELD.sub("", text) for brace in "{}"):
         raise ValueError(f"has a brace without its partner; {_HELP}")
     for name in _FIELD.findall(text):
@@ -195,6 +204,8 @@ def _safe_text(text: str) -> str:
 
 def _made_safe(text: str) -> str:
     safe = _UNSAFE.sub("_", text)
+    if _ENCODING != "utf-8":  # a locale may have no byte for a character
+        safe = safe.encode(_ENCODING, "replace").decode(_ENCODING).replace("?", "_")
     if safe.startswith("."):
         safe = "_" + safe[1:]
     return _shortened(safe, _VALUE_BYTES, text) or "_"

@@ -453,3 +453,68 @@ def test_run_says_the_same_as_check(tmp_path: Path) -> None:
     checked = check(tmp_path, HOSTILE["misspelt key"][0])
     ran = CliRunner().invoke(main, ["run", "--config", str(tmp_path / "config.toml")])
     assert (ran.exit_code, ran.output) == (checked.exit_code, checked.output)
+
+
+BETWEEN: dict[str, tuple[str, tuple[str, ...]]] = {
+    "arguments and another key": (
+        '[queue]\ndeclare = "no"\narguments = { x-max-length = "a", x-queue-type = "stream" }\n',
+        ("queue.declare", "queue.arguments.x-max-length", "messages would be lost"),
+    ),
+    "files and another key": (
+        '[rabbitmq]\nprefetch = 0\nurl_file = "away"\ntls = { ca_file = "away" }\n',
+        ("rabbitmq.prefetch", "rabbitmq.url_file", "rabbitmq.tls.ca_file"),
+    ),
+    "names and another key": (
+        '[log]\nlevel = "loud"\n[exchange]\nname = "amq.mine"\n[queue]\nname = "amq.mine"\n',
+        ("log.level", "exchange.name", "queue.name"),
+    ),
+    "delays of a sink, and another key": (
+        'instance = "a/b"\n[sinks.b]\nkind = "stdout"\nretry = { initial = "2m" }\nrequired = 5\n',
+        ("instance", "sinks.b.required", "sinks.b.retry.initial"),
+    ),
+    "two files on one path, of which one has a wrong key of the host's": (
+        f"{FILE.replace('sinks.a', 'sinks.y')}required = 5\n{FILE.replace('sinks.a', 'sinks.z')}",
+        ("sinks.y.required", "same path as sinks.y"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BETWEEN)
+def test_faults_between_keys_are_told_beside_those_of_single_keys(
+    tmp_path: Path, case: str
+) -> None:
+    text, places = BETWEEN[case]
+    result = check(tmp_path, text + SINK)
+    assert result.exit_code == 78
+    for place in places:
+        assert place in result.output
+    assert f"{len(places)} faults in" in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('[rabbitmq]\nreconnect = { initial = "1m", max = "soon" }\n', "rabbitmq.reconnect.max"),
+        ('[queue]\ntype = "quick"\narguments = { x-queue-type = "quorum" }\n', "queue.type"),
+        ('[exchange]\nname = "amq.topic"\ntype = "topi"\n', "exchange.type"),
+        ('[dead_letter]\nqueue = "logfan"\n[queue]\nname = ""\n', "queue.name"),
+        ("rabbitmq = 5\n", "rabbitmq"),
+    ],
+)
+def test_nothing_is_derived_from_an_invalid_key(tmp_path: Path, text: str, place: str) -> None:
+    result = check(tmp_path, text + SINK)
+    assert place in result.output
+    assert "1 fault in" in result.output
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["rabbitmq.url_file", "rabbitmq.tls.ca_file", "http.tls.cert_file", "sinks.a.path"],
+)
+def test_a_path_with_a_null_character_is_a_fault(tmp_path: Path, key: str) -> None:
+    table, _, name = key.rpartition(".")
+    sink = "" if table == "sinks.a" else SINK
+    kind = 'kind = "file"\n' if table == "sinks.a" else ""
+    result = check(tmp_path, f'{sink}[{table}]\n{kind}{name} = "a\\u0000"\n')
+    assert result.exit_code == 78, result.output
+    assert f"fault  {key}" in result.output
