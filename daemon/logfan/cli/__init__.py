@@ -9,35 +9,31 @@ take_standard_ones()
 
 import click  # noqa: E402 - after the descriptors
 
-from logfan.cli.common import HintingGroup  # noqa: E402 - as above
-
-# Loading a command costs its imports, so `--help` reads the summaries from here.
+# The function NAME of the module `logfan.cli.NAME`. Loading it costs its imports, so `--help`
+# reads the summaries from here.
 _COMMANDS = {
-    "run": ("logfan.cli.run:run", "Run the daemon in the foreground."),
-    "check": ("logfan.cli.check:check", "Validate config and plugins, offline."),
-    "demo": ("logfan.cli.demo:demo", "Show it at work, on a private RabbitMQ."),
-    "emit": ("logfan.cli.emit:emit", "Publish messages, with publisher confirms."),
-    "dlq": ("logfan.cli.dlq:dlq", "Dead letters: list, show, replay to their sink, purge."),
-    "sinks": ("logfan.cli.sinks:sinks", "List the sink kinds, or one kind's options."),
+    "run": "Run the daemon in the foreground.",
+    "check": "Validate config and plugins, offline.",
+    "demo": "Show it at work, on a private RabbitMQ.",
+    "emit": "Publish messages, with publisher confirms.",
+    "dlq": "Dead letters: list, show, replay to their sink, purge.",
+    "sinks": "List the sink kinds, or one kind's options.",
 }
 
 
-class _LazyGroup(HintingGroup):
+class _LazyGroup(click.Group):
+    """Knows its commands by name and summary, and loads the one that is called."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None:
+            command = getattr(import_module(f"logfan.cli.{name}"), str(name))
+        return name, command, rest
+
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
-        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
-        command = getattr(import_module(module), attribute)
-        if not isinstance(command, click.Command):
-            raise TypeError(f"{module}:{attribute} is no command")
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
+        return list(self.commands)
 
 
 # click leaves $NO_COLOR to each program.
@@ -45,7 +41,9 @@ _COLOR = False if os.environ.get("NO_COLOR") else None
 
 
 @click.group(
-    cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "color": _COLOR}
+    cls=_LazyGroup,
+    commands={name: click.Command(name, short_help=words) for name, words in _COMMANDS.items()},
+    context_settings={"help_option_names": ["-h", "--help"], "color": _COLOR},
 )
 # By the name of the package: the version is looked up when it is asked for, which takes long.
 @click.version_option(package_name="logfan", prog_name="logfan")

@@ -20,22 +20,6 @@ EXIT_SIGNAL = 128
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class HintingGroup(click.Group):
-    """A group that understands a mistyped command."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        from difflib import get_close_matches
-
-        known = self.list_commands(ctx)
-        if args and args[0] not in known and not args[0].startswith("-"):
-            near = get_close_matches(args[0], known, 1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            ctx.fail(f"No such command {args[0]!r}.{hint}")
-        return super().resolve_command(ctx, args)
-
-
 def config_option(command: Command) -> Command:
     """`--config FILE`"""
     return click.option(

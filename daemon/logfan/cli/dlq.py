@@ -1,6 +1,7 @@
 """`logfan dlq`: look at dead letters, send them again to their sink, remove them."""
 
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -9,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
@@ -17,7 +18,6 @@ from logfan.cli.common import (
     EXIT_REFUSED,
     EXIT_SIGNAL,
     EXIT_UNAVAILABLE,
-    HintingGroup,
     config_option,
     fail,
     instance_option,
@@ -44,7 +44,7 @@ _COPY_BYTES = 64 << 10
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-@click.group(cls=HintingGroup, no_args_is_help=True)
+@click.group(no_args_is_help=True)
 def dlq() -> None:
     """Dead letters: records that a sink refused for good, kept in a queue of their own.
 
@@ -86,7 +86,7 @@ def list_(config: Path | None, instance: str | None, limit: int, as_json: bool) 
     elif survey.count:
         sizes = survey.foreign.size + sum(row.size for row in survey.rows.values())
         click.echo(f"queue {dead.name}: {letters(survey.count)}, {size_of(sizes)}")
-        for line in table(survey):
+        for line in table(survey, columns=_columns(sys.stdout)):
             click.echo(line)
     else:
         click.echo(f"no dead letters: queue {dead.name} is empty")
@@ -225,10 +225,14 @@ def purge(
     click.echo(f"{letters(len(tags))}{of} removed; {left:,} left in queue {dead.name}")
 
 
+def _columns(stream: TextIO) -> int | None:
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
 def _sure(survey: "Survey", dead: "DeadQueue", link: "BlockingConnection") -> bool:
     from logfan.cli.dlq_view import letters, table
 
-    for line in table(survey):
+    for line in table(survey, columns=_columns(sys.stderr)):
         click.echo(line, err=True)
     _tell_rest(survey, dead)
     question = f"remove {letters(survey.count)} of queue {dead.name} for good? type yes: "

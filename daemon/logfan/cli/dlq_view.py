@@ -15,6 +15,9 @@ _BODY_CHARACTERS = 4000
 _VALUE_CHARACTERS = 500
 _REASON_CHARACTERS = 300
 _ROWS = 30
+_WIDE_COLUMNS = 120
+_PIPE_COLUMNS = 1000
+"""More than a row can have: a pipe gets each row as one line."""
 _FOREIGN = "(not put there by logfan)"
 
 
@@ -31,33 +34,43 @@ def letters(count: int) -> str:
     return f"{count:,} dead letter{'' if count == 1 else 's'}"
 
 
-def table(survey: Survey) -> Iterator[str]:
-    """A line for each sink and reason, the most frequent first."""
+def table(survey: Survey, *, columns: int | None) -> Iterator[str]:
+    """A row for each sink and reason, the most frequent first: fitted into a terminal's columns,
+    or, for a pipe (None), a line each."""
+    from rich.console import Console
+    from rich.table import Table
+
     rows = survey.sorted()
-    shown = [(sink, reason, row) for sink, reason, row in rows[:_ROWS]]
+    shown = rows[:_ROWS]
     if survey.foreign.count:
         shown.append(("-", _FOREIGN, survey.foreign))
-    head = ("count", "oldest", "newest", "bytes", "sink", "reason")
-    cells = [head, *(_cells(*entry) for entry in shown)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(head) - 1)]
-    for number, line in enumerate(cells):
-        *left, reason = line
-        padded = [
-            text.rjust(width) if column in (0, 3) else text.ljust(width)
-            for column, (text, width) in enumerate(zip(left, widths, strict=True))
-        ]
-        text = "  ".join([*padded, reason])
-        yield click.style(text, bold=True) if number == 0 else text
+    narrow = columns is not None and columns < _WIDE_COLUMNS
+    grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for name in ("count", "oldest", "newest", "bytes", "sink", "reason"):
+        number, time = name in ("count", "bytes"), name in ("oldest", "newest")
+        grid.add_column(
+            name, justify="right" if number else "left", no_wrap=number, overflow="fold",
+            max_width=len("12:00:00.000Z") if narrow and time else None,
+        )  # fmt: skip
+    for sink, reason, row in shown:
+        times = [_short(at or "-", 24) for at in (row.oldest, row.newest)]
+        if narrow:  # the date above the time
+            times = [at.replace("T", " ") for at in times]
+        grid.add_row(
+            f"{row.count:,}", *times, size_of(row.size), _short(sink, 64),
+            _short(reason, _REASON_CHARACTERS),
+        )  # fmt: skip
+    console = Console(
+        width=columns or _PIPE_COLUMNS, force_terminal=False,
+        markup=False, highlight=False, emoji=False,
+    )  # fmt: skip
+    with console.capture() as capture:
+        console.print(grid)
+    head, *lines = [line.rstrip() for line in capture.get().splitlines()]
+    yield from (click.style(head, bold=True), *lines)
     if len(rows) > _ROWS:
         rest = sum(row.count for _, _, row in rows[_ROWS:])
         yield f"and {letters(rest)} of {len(rows) - _ROWS:,} more reasons; --json shows all"
-
-
-def _cells(sink: str, reason: str, row: Row) -> tuple[str, str, str, str, str, str]:
-    return (
-        f"{row.count:,}", _short(row.oldest or "-", 24), _short(row.newest or "-", 24),
-        size_of(row.size), _short(sink, 64), _short(reason, _REASON_CHARACTERS),
-    )  # fmt: skip
 
 
 def survey_json(queue: str, waiting: int, survey: Survey) -> str:
