@@ -21,7 +21,7 @@ from logfan.config.environment import (
 )
 from logfan.config.exposed_secrets import exposed, secrets_in
 from logfan.config.file_permissions import absolute
-from logfan.config.settings import HOMES, Settings, SinkSettings, read_table
+from logfan.config.settings import HOMES, PluginSettings, Settings, SinkSettings, read_table
 from logfan.config.validation_errors import faults_of, shown
 from logfan.faults import Fault, Faults, did_you_mean
 from logfan.plugins.discovery import discover
@@ -136,6 +136,18 @@ def read_settings(
     if faults:
         raise Faults(faults)
     return settings
+
+
+def read_plugin_settings(
+    path: Path | None, *, environ: Mapping[str, str] = os.environ
+) -> tuple[PluginSettings, Sequence[Fault]]:
+    """Where plugins are, whatever else in the config is wrong; the defaults where that is."""
+    try:
+        source = _read(path, None, environ, {}, search=True)
+    except Faults as error:
+        return PluginSettings(), error.faults
+    settings, faults = _settings({"plugins": source.table.get("plugins", {})}, serves=False)
+    return settings.plugins, [source.named(fault) for fault in faults]
 
 
 @dataclass(frozen=True, slots=True)

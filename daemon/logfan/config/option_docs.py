@@ -8,10 +8,8 @@ import ast
 import inspect
 import textwrap
 from itertools import pairwise
-from typing import Any
 
 from pydantic import BaseModel
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 
 def meanings_of(model: type[BaseModel]) -> dict[str, str]:
@@ -24,18 +22,6 @@ def meanings_of(model: type[BaseModel]) -> dict[str, str]:
         if field.description:
             found[name] = field.description
     return {name: words for name, words in found.items() if name in model.model_fields}
-
-
-class WithMeanings(GenerateJsonSchema):
-    """Hand it to `model_json_schema`: each property is described by its meaning."""
-
-    def model_schema(self, schema: Any) -> JsonSchemaValue:
-        """The schema of one model, here or within another one."""
-        result = super().model_schema(schema)
-        for name, words in meanings_of(schema["cls"]).items():
-            if name in result.get("properties", {}):
-                result["properties"][name].setdefault("description", words)
-        return result
 
 
 def _docstrings(cls: type) -> dict[str, str]:

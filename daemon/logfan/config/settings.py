@@ -248,16 +248,22 @@ class BatchSettings(Table):
     """`sinks.<name>.batch`"""
 
     max_records: Count = 5000
+    """Most records."""
     max_bytes: Annotated[Size, Field(ge=1)] = _written("8MiB")
+    """Most bytes of bodies."""
     linger: Duration = _written("0ms")
+    """How long to wait for more; none: take what has arrived."""
 
 
 class RetrySettings(Table):
     """`sinks.<name>.retry`"""
 
     initial: PositiveDuration = _written("200ms")
+    """The first delay."""
     max: PositiveDuration = _written("30s")
+    """The longest delay."""
     jitter: bool = True
+    """Vary the delays, so that many daemons do not come back in step."""
 
 
 class SinkSettings(Table):
@@ -267,8 +273,11 @@ class SinkSettings(Table):
 
     kind: Name
     required: bool = True
+    """false: its failure never holds a message back, and what it missed is counted."""
     batch: BatchSettings = _table()
+    """How much one write may hold."""
     retry: RetrySettings = _table()
+    """How soon a failure is tried again, without end; the delay doubles each time."""
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         # Without the sink's own keys, of which one may be a password.
