@@ -9,10 +9,9 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from types import FrameType
 from typing import Any
 
 from prometheus_client import REGISTRY
@@ -26,7 +25,7 @@ from logfan.config.settings import HttpSettings
 from logfan.faults import Faults
 from logfan.pipeline.assembly import Pipeline
 from logfan.plugins.drop_ins import changed_since_loaded
-from logfan.runtime import malloc
+from logfan.runtime import malloc, signals
 from logfan.runtime.clock import SYSTEM_CLOCK, Clock
 from logfan.runtime.foreign_text import describe
 from logfan.runtime.systemd import Notifier
@@ -60,7 +59,7 @@ class _Ended:
     """The consumer of the pipeline of this number cannot go on."""
 
     number: int
-    trouble: ConnectionFailure
+    failure: ConnectionFailure
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +120,14 @@ class Daemon:
         self._http: HttpServer | None = None
         self._collector = LogfanCollector(self.stats, __version__, clock)
         self._number = 0
-        """Which pipeline of this process runs: what an earlier one has to say comes too late."""
+        """Which pipeline of this process runs: events of an earlier one come too late."""
         self._worked = False
         """Whether the config that runs was subscribed once."""
         self._earlier: _Earlier | None = None
         self._pipeline = self._build(Patience.at_start(prepared.settings.rabbitmq.startup))
 
     def run(self) -> int:
-        """Run until a signal or a trouble that forbids to go on.
+        """Run until a signal, or a failure that it cannot go on after.
 
         Raises ListenError where the HTTP side cannot start.
         """
@@ -136,14 +135,14 @@ class Daemon:
         malloc.return_what_is_free()
         REGISTRY.register(self._collector)
         try:
-            # First the signals: who sees it answer may stop it at once.
-            with _Signals(stop=self.stop, reload=lambda: self._events.put(_Signal.RELOAD)):
+            # Signals first: whoever sees it answer may stop it at once.
+            with signals.handling(self._handlers()):
                 log.info("%s", self._start_line())
                 self._http = self._serve(self._prepared)
                 self._pipeline.start()
                 log.info("metrics at %s/metrics", self._address(settings.http))
                 if settings.rabbitmq.startup == "retry":
-                    self._tell_ready()
+                    self._report_ready()
                 if self._on_started is not None:
                     self._on_started(self)
                 return self._until_the_end()
@@ -158,6 +157,12 @@ class Daemon:
                 self._http.stop()
             REGISTRY.unregister(self._collector)
             self._notifier.close()
+
+    def _handlers(self) -> Mapping[int, signals.Handler]:
+        """TERM and INT stop, the second of them at once; HUP reloads."""
+        stop = signals.first_and_second(lambda _: self.stop(), _exit_at_once)
+        reload: signals.Handler = lambda *_: self._events.put(_Signal.RELOAD)  # noqa: E731
+        return {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: reload}
 
     def _start_line(self) -> str:
         prepared = self._prepared
@@ -202,9 +207,9 @@ class Daemon:
             elif isinstance(event, _Subscribed):
                 self._settle_in()
             elif self._earlier is None:
-                return self._give_up(event.trouble)
+                return self._give_up(event.failure)
             else:
-                self._go_back(self._earlier, event.trouble.why)
+                self._go_back(self._earlier, event.failure.why)
 
     def _next_event(self) -> _Event | None:
         try:
@@ -230,9 +235,9 @@ class Daemon:
         if self._on_stopping is not None:
             self._on_stopping()
         held = self.stats.consumer.in_flight_messages
-        words = f"stopping: draining {held:,} messages within {timeout:.0f} s"
-        log.info("%s", words)
-        self._notifier.status(words)
+        line = f"stopping: draining {held:,} messages within {timeout:.0f} s"
+        log.info("%s", line)
+        self._notifier.status(line)
         handed_back = self._pipeline.stop(timeout, self._wait)
         if self._faults():
             return EXIT_INTERNAL
@@ -242,17 +247,17 @@ class Daemon:
         log.info("stopped; everything received is acknowledged")
         return EXIT_OK
 
-    def _give_up(self, trouble: ConnectionFailure | None) -> int:
-        """Without a trouble: a thread has ended and should not have, as the log has told."""
+    def _give_up(self, failure: ConnectionFailure | None) -> int:
+        """Without a failure: a thread has ended and should not have, as the log has it."""
         self._stopping = True
         self._notifier.stopping()
-        if trouble is not None:
-            log.error("giving up: %s", trouble.why)
-        self._notifier.status("; ".join(self._faults()) if trouble is None else trouble.why)
+        if failure is not None:
+            log.error("giving up: %s", failure.why)
+        self._notifier.status("; ".join(self._faults()) if failure is None else failure.why)
         self._pipeline.stop(0.0, self._wait)
-        if trouble is None or self._faults():
+        if failure is None or self._faults():
             return EXIT_INTERNAL
-        return EXIT_REFUSED if trouble.kind is Cause.REFUSED else EXIT_UNAVAILABLE
+        return EXIT_REFUSED if failure.kind is Cause.REFUSED else EXIT_UNAVAILABLE
 
     def _wait(self, condition: Callable[[float], bool], deadline: float) -> bool:
         """Wait on a condition in ticks, so that signals and the watchdog are served meanwhile."""
@@ -347,7 +352,7 @@ class Daemon:
             self._earlier = None
             log.info("reload: the new config is taken over")
         self._worked = True
-        self._tell_ready()
+        self._report_ready()
 
     # What is built from what
 
@@ -385,12 +390,12 @@ class Daemon:
     def _http_is_well(self) -> bool:
         return self._http is not None and self._http.fault is None
 
-    def _tell_ready(self) -> None:
+    def _report_ready(self) -> None:
         if not self._ready:
             self._ready = True
             self._notifier.ready()
 
-    # What it says of itself
+    # What it reports
 
     def _unhealthy(self) -> list[str]:
         return [*self._faults(), *self._pipeline.stuck()]
@@ -401,9 +406,9 @@ class Daemon:
     def status_text(self) -> str:
         """What the daemon is doing, in one line, for systemd's STATUS."""
         stats = self.stats.consumer
-        troubles = {worker.name: worker.trouble for worker in self._pipeline.workers}
+        down = {worker.name: worker.trouble for worker in self._pipeline.workers}
         parts = [self._pipeline.consumer.state]
-        parts += [f"sink {name} down: {why}" for name, why in troubles.items() if why]
+        parts += [f"sink {name} down: {why}" for name, why in down.items() if why]
         parts.append(f"{stats.acked:,} acknowledged, {stats.in_flight_messages:,} in flight")
         return "; ".join(parts)
 
@@ -435,40 +440,6 @@ class Daemon:
         }  # fmt: skip
 
 
-class _Signals:
-    """TERM and INT stop, HUP reloads; a second TERM or INT exits at once."""
-
-    def __init__(self, *, stop: Callable[[], None], reload: Callable[[], None]) -> None:
-        self._stop, self._reload = stop, reload
-        self._stops = 0
-        self._before: dict[int, Any] = {}
-        self._mask: Iterable[int] = ()
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number, handler in (
-            (signal.SIGTERM, self._on_stop), (signal.SIGINT, self._on_stop),
-            (signal.SIGHUP, self._on_hangup),
-        ):  # fmt: skip
-            self._before[number] = signal.signal(number, handler)
-        # A HUP that came while the config was read waits for this.
-        self._mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-
-    def __exit__(self, *_: object) -> None:
-        if self._before:
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _on_stop(self, number: int, _frame: FrameType | None) -> None:
-        self._stops += 1
-        if self._stops > 1:
-            os.write(
-                2, b"second signal: exiting at once; the broker has what was not acknowledged\n"
-            )
-            os._exit(EXIT_HANDED_BACK)
-        self._stop()
-
-    def _on_hangup(self, _number: int, _frame: FrameType | None) -> None:
-        self._reload()
+def _exit_at_once() -> None:
+    os.write(2, b"second signal: exiting at once; the broker has what was not acknowledged\n")
+    os._exit(EXIT_HANDED_BACK)

@@ -4,14 +4,15 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
 
 from logfan.faults import Fault, Faults
+from logfan.runtime import signals
 
 EXIT_UNAVAILABLE, EXIT_REFUSED, EXIT_CONFIG = 69, 77, 78
 EXIT_SIGNAL = 128
@@ -48,25 +49,15 @@ def command_line() -> str:
     return shlex.quote(called)
 
 
-@contextmanager
-def interrupts_to(tell: Callable[[int], None]) -> Iterator[None]:
-    """INT and TERM are told, so that work ends where it is known what was done; a second one
+def interrupts_to(tell: Callable[[int], None]) -> AbstractContextManager[None]:
+    """INT and TERM call `tell`, so that work ends where it is known what was done; a second one
     raises KeyboardInterrupt at once."""
-    told = False
 
-    def handle(number: int, _frame: object) -> None:
-        nonlocal told
-        if told:
-            raise KeyboardInterrupt
-        told = True
-        tell(number)
+    def interrupt() -> None:
+        raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    handler = signals.first_and_second(tell, interrupt)
+    return signals.handling({signal.SIGINT: handler, signal.SIGTERM: handler})
 
 
 def report(faults: Iterable[Fault], path: Path | None) -> None:

@@ -1,13 +1,14 @@
 """The catalogue: plain numbers on the hot path, a collector that exposes them at the scrape.
 
 Each number has one writer: the consumer's I/O thread for `ConsumerStats`, a sink's own thread for
-its `SinkStats` (but `dropped`, which the I/O thread counts). Readers may be a little behind.
+its `SinkStats`; `dropped` is the I/O thread's, and the sink's at its end. Readers may be a little
+behind.
 """
 
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -85,7 +86,7 @@ class ConsumerStats:
         self.dead_letters_waiting = waiting
 
     def note_delivery_count(self, count: int) -> None:
-        """A quorum queue says that it delivered a message so often before."""
+        """A quorum queue delivered a message so often before."""
         self.delivery_count_max = max(self.delivery_count_max, count)
 
     @property
@@ -124,6 +125,53 @@ class Stats:
         self.sinks = {name: self._known.get(name, SinkStats()) for name in names}
 
 
+_Family = type[CounterMetricFamily] | type[GaugeMetricFamily]
+
+# Type, name without `logfan_`, help, and the number of `ConsumerStats` or `_derived`.
+_CONSUMER: tuple[tuple[_Family, str, str, str], ...] = (
+    (GaugeMetricFamily, "connected", "1 while a connection to the broker is open", "connected"),
+    (GaugeMetricFamily, "consuming", "1 while subscribed to the queue", "consuming"),
+    (CounterMetricFamily, "received_messages", "Messages delivered by the broker",
+     "received_messages"),
+    (CounterMetricFamily, "received_bytes", "Bytes of their bodies", "received_bytes"),
+    (CounterMetricFamily, "redelivered_messages", "Messages that the broker marked as redelivered",
+     "redelivered"),
+    (CounterMetricFamily, "acked_messages", "Messages acknowledged", "acked"),
+    (CounterMetricFamily, "requeued_messages", "Messages handed back to the broker", "requeued"),
+    (CounterMetricFamily, "abandoned_messages",
+     "Messages unacknowledged when their channel went away; the broker delivers them again",
+     "abandoned"),
+    (GaugeMetricFamily, "in_flight_messages", "Messages received and not yet acknowledged",
+     "in_flight_messages"),
+    (GaugeMetricFamily, "in_flight_bytes", "Bytes of their bodies", "in_flight_bytes"),
+    (GaugeMetricFamily, "oldest_unacknowledged_seconds",
+     "Since when the oldest message in flight waits for its acknowledgement; 0 without one",
+     "oldest_seconds"),
+    (GaugeMetricFamily, "delivery_count_max",
+     "The most often that a quorum queue delivered one message before, since the start",
+     "delivery_count_max"),
+    (GaugeMetricFamily, "queue_ready_messages", "Messages waiting in the queue; NaN if unknown",
+     "queue_ready"),
+    (CounterMetricFamily, "rebound", "Times that the queue's binding was gone and was made again",
+     "rebound"),
+    (GaugeMetricFamily, "dead_letters_waiting", "Messages in the dead-letter queue; NaN if unknown",
+     "dead_letters_waiting"),
+)  # fmt: skip
+
+# The same with a label `sink`; the number is of `SinkStats`, or derived.
+_SINK: tuple[tuple[_Family, str, str, str], ...] = (
+    (CounterMetricFamily, "sink_retries", "Attempts of a sink that failed and are made again",
+     "retries"),
+    (CounterMetricFamily, "dead_lettered_records", "Records sent to the dead-letter queue",
+     "dead_lettered"),
+    (GaugeMetricFamily, "sink_up", "1 while the sink takes records", "up"),
+    (GaugeMetricFamily, "sink_down_seconds", "Since when the sink is down; 0 while it is up",
+     "down_seconds"),
+    (GaugeMetricFamily, "sink_paused",
+     "1 while the sink refuses more than dead_letter.max_ratio allows", "paused"),
+)  # fmt: skip
+
+
 class LogfanCollector(Collector):
     """Exposes the numbers. All label sets exist from the start."""
 
@@ -134,126 +182,59 @@ class LogfanCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Called at each scrape, on an HTTP thread."""
-        yield _labelled(
-            GaugeMetricFamily(
-                "logfan_build_info", "1, with the version as a label", labels=["version"]
-            ),
-            {(self._version,): 1},
+        build = GaugeMetricFamily(
+            "logfan_build_info", "1, with the version as a label", labels=["version"]
         )
-        yield from self._consumer(self._stats.consumer)
-        yield from self._sinks(dict(self._stats.sinks))
-
-    def _consumer(self, stats: ConsumerStats) -> Iterator[Metric]:
-        # Read once, in the reverse order of the writer's, so that the parts never exceed the whole;
-        # what is in flight is derived, so that the sum always holds within one exposition.
-        acked, requeued, abandoned = stats.acked, stats.requeued, stats.abandoned
-        received = stats.received_messages
-        yield _gauge("connected", "1 while a connection to the broker is open", stats.connected)
-        yield _gauge("consuming", "1 while subscribed to the queue", stats.consuming)
-        yield _labelled(
-            CounterMetricFamily(
-                "logfan_connections", "Connections to the broker, by outcome", labels=["outcome"]
-            ),
-            {
-                ("opened",): stats.connections_opened,
-                ("failed",): stats.connections_failed,
-                ("lost",): stats.connections_lost,
-            },
-        )
-        yield _counter("received_messages", "Messages delivered by the broker", received)
-        yield _counter("received_bytes", "Bytes of their bodies", stats.received_bytes)
-        yield _counter(
-            "redelivered_messages",
-            "Messages that the broker marked as redelivered",
-            stats.redelivered,
-        )
-        yield _counter("acked_messages", "Messages acknowledged", acked)
-        yield _counter("requeued_messages", "Messages handed back to the broker", requeued)
-        yield _counter(
-            "abandoned_messages",
-            "Messages unacknowledged when their channel went away; the broker delivers them again",
-            abandoned,
-        )
-        in_flight = received - acked - requeued - abandoned
-        yield _gauge("in_flight_messages", "Messages received and not yet acknowledged", in_flight)
-        yield _gauge("in_flight_bytes", "Bytes of their bodies", stats.in_flight_bytes)
-        oldest = stats.oldest()
-        yield _gauge(
-            "oldest_unacknowledged_seconds",
-            "Since when the oldest message in flight waits for its acknowledgement; 0 without one",
-            0.0 if oldest is None else max(0.0, self._clock.monotonic() - oldest),
-        )
-        yield _gauge(
-            "delivery_count_max",
-            "The most often that a quorum queue delivered one message before, since the start",
-            stats.delivery_count_max,
-        )
-        ready = math.nan if stats.queue_ready is None else stats.queue_ready
-        yield _gauge("queue_ready_messages", "Messages waiting in the queue; NaN if unknown", ready)
-        yield _counter(
-            "rebound", "Times that the queue's binding was gone and was made again", stats.rebound
-        )
-        dead = math.nan if stats.dead_letters_waiting is None else stats.dead_letters_waiting
-        yield _gauge(
-            "dead_letters_waiting", "Messages in the dead-letter queue; NaN if unknown", dead
-        )
-        histogram = HistogramMetricFamily(
-            "logfan_delivery_seconds", "From the receipt of a message to its acknowledgement"
-        )
-        delivery = stats.delivery_seconds
-        histogram.add_metric([], delivery.buckets(), delivery.sum)
-        yield histogram
-
-    def _sinks(self, sinks: Mapping[str, SinkStats]) -> Iterator[Metric]:
-        records = CounterMetricFamily(
-            "logfan_sink_records", "Records by sink and outcome", labels=["sink", "outcome"]
-        )
-        retries = CounterMetricFamily(
-            "logfan_sink_retries",
-            "Attempts of a sink that failed and are made again",
-            labels=["sink"],
-        )
-        dead = CounterMetricFamily(
-            "logfan_dead_lettered_records", "Records sent to the dead-letter queue", labels=["sink"]
-        )
-        up = GaugeMetricFamily("logfan_sink_up", "1 while the sink takes records", labels=["sink"])
-        down = GaugeMetricFamily(
-            "logfan_sink_down_seconds", "Since when the sink is down; 0 while it is up",
-            labels=["sink"],
-        )  # fmt: skip
-        paused = GaugeMetricFamily(
-            "logfan_sink_paused", "1 while the sink refuses more than dead_letter.max_ratio allows",
-            labels=["sink"],
-        )  # fmt: skip
-        seconds = HistogramMetricFamily(
-            "logfan_sink_write_seconds", "Write and flush of one batch", labels=["sink"]
-        )
+        build.add_metric([self._version], 1)
+        yield build
         now = self._clock.monotonic()
-        for name, stats in sinks.items():
-            # Asked once, so that both say the same.
-            down_since = stats.health.down_since(now)
-            for outcome in ("written", "rejected", "dropped"):
-                records.add_metric([name, outcome], getattr(stats, outcome))
-            retries.add_metric([name], stats.retries)
-            dead.add_metric([name], stats.dead_lettered)
-            up.add_metric([name], float(down_since is None))
-            down.add_metric([name], 0.0 if down_since is None else max(0.0, now - down_since))
-            paused.add_metric([name], float(stats.paused))
-            seconds.add_metric([name], stats.write_seconds.buckets(), stats.write_seconds.sum)
-        yield from (records, retries, dead, up, down, paused, seconds)
+        yield from _consumer(self._stats.consumer, now)
+        yield from _sinks(dict(self._stats.sinks), now)
 
 
-def _gauge(name: str, words: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"logfan_{name}", words, float(value))
+def _consumer(stats: ConsumerStats, now: float) -> Iterator[Metric]:
+    # Read once, in the reverse order of the writer's, so that the parts never exceed the whole;
+    # what is in flight is derived, so that the sum always holds within one exposition.
+    values = {one.name: getattr(stats, one.name) for one in reversed(fields(stats))}
+    values["in_flight_messages"] = values["received_messages"] - sum(
+        values[name] for name in ("acked", "requeued", "abandoned")
+    )
+    oldest = stats.oldest()
+    values["oldest_seconds"] = 0.0 if oldest is None else max(0.0, now - oldest)
+    for family, name, words, number in _CONSUMER:
+        value = values[number]
+        yield family(f"logfan_{name}", words, math.nan if value is None else float(value))
+    connections = CounterMetricFamily(
+        "logfan_connections", "Connections to the broker, by outcome", labels=["outcome"]
+    )
+    for outcome in ("opened", "failed", "lost"):
+        connections.add_metric([outcome], values[f"connections_{outcome}"])
+    yield connections
+    yield HistogramMetricFamily(
+        "logfan_delivery_seconds", "From the receipt of a message to its acknowledgement",
+        buckets=stats.delivery_seconds.buckets(), sum_value=stats.delivery_seconds.sum,
+    )  # fmt: skip
 
 
-def _counter(name: str, words: str, value: float) -> Metric:
-    return CounterMetricFamily(f"logfan_{name}", words, float(value))
-
-
-def _labelled(
-    family: CounterMetricFamily | GaugeMetricFamily, values: Mapping[tuple[str, ...], float]
-) -> Metric:
-    for labels, value in values.items():
-        family.add_metric(list(labels), value)
-    return family
+def _sinks(sinks: Mapping[str, SinkStats], now: float) -> Iterator[Metric]:
+    numbers = [family(f"logfan_{name}", words, labels=["sink"]) for family, name, words, _ in _SINK]
+    records = CounterMetricFamily(
+        "logfan_sink_records", "Records by sink and outcome", labels=["sink", "outcome"]
+    )
+    seconds = HistogramMetricFamily(
+        "logfan_sink_write_seconds", "Write and flush of one batch", labels=["sink"]
+    )
+    for name, stats in sinks.items():
+        # Asked once, so that both agree.
+        down_since = stats.health.down_since(now)
+        derived = {
+            "up": down_since is None,
+            "down_seconds": 0.0 if down_since is None else max(0.0, now - down_since),
+        }
+        for metric, (*_, number) in zip(numbers, _SINK, strict=True):
+            value = derived[number] if number in derived else getattr(stats, number)
+            metric.add_metric([name], float(value))
+        for outcome in ("written", "rejected", "dropped"):
+            records.add_metric([name, outcome], getattr(stats, outcome))
+        seconds.add_metric([name], stats.write_seconds.buckets(), stats.write_seconds.sum)
+    yield from (records, *numbers, seconds)
