@@ -97,3 +97,11 @@ def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
         if anchor:
             headings = re.findall(r"^#+ (.+)$", _prose(file.read_text()), re.MULTILINE)
             assert anchor in map(_anchor, headings), target
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith(("daemon/", "tests/"))])
+def test_every_source_file_that_a_page_names_exists(page: str) -> None:
+    folders = ("daemon", "plugins", "tests")
+    files = {f"/{path}" for folder in folders for path in (ROOT / folder).rglob("*.py")}
+    for name in re.findall(r"`([\w./]+\.py)`", TEXTS[page]):
+        assert any(file.endswith(f"/{name}") for file in files), f"{page} names {name}"
