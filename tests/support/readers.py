@@ -16,6 +16,7 @@ from pika.channel import Channel
 
 from logfan.amqp import connection as wire
 from logfan.amqp.delivery_parser import Run
+from logfan.amqp.pika_internals import RawProperties, cancel
 from support.wire_bytes import REPLAYED, Case, Scene, whole_frames
 
 AT = 1_795_521_600.0
@@ -50,7 +51,7 @@ class _Transport:
         self.aborted = True
 
 
-class _Kept(wire.RawProperties):
+class _Kept(RawProperties):
     """What pika shall make of properties: it would raise on some that logfan keeps."""
 
     def __init__(self) -> None:
@@ -107,7 +108,7 @@ class Reader:
         if scene.company:
             self._keep_company()
         if scene.how == "again":
-            wire.cancel(self._channel, scene.tag, self._consume_anew)
+            cancel(self._channel, scene.tag, self._consume_anew)
         elif scene.how == "cancelled":
             self._channel.basic_cancel(scene.tag, callback=partial(self._tell, "cancel-ok"))
         elif scene.how == "closing":
@@ -170,8 +171,8 @@ class Reader:
         """What came of a frame that is not whole yet; after an error, all that it left."""
         large = getattr(self.connection, "_large", None)
         self.in_long += large is not None
-        rest = self.connection._frame_buffer if large is None else large.rest()
-        return bytes(rest) + self._left
+        rest = getattr(self.connection, "_rest", b"") if large is None else large.rest()
+        return bytes(self.connection._frame_buffer) + rest + self._left
 
     def lose(self, error: Exception | None) -> None:
         """The transport is gone."""
@@ -184,7 +185,7 @@ class Reader:
         connection, checker = self.connection, self.connection._heartbeat_checker
         unread = self._unread()
         frames, end = whole_frames(unread)
-        is_counted = getattr(connection, "_fast", False)  # by what came, not by whole frames
+        is_counted = getattr(connection, "fast", False)  # by what came, not by whole frames
         self.story.append(
             (
                 "after a read",

@@ -1,34 +1,21 @@
-"""pika's connection with a fast path from bytes to records, and a cancel without rejects.
+"""pika's connection with a fast path from the bytes of a read to records."""
 
-It knows pika's internals, as `read_pause` and `pika_compatibility` do for it.
-"""
-
-import logging
-import struct
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Protocol
 
-import pika
 from pika import frame, spec
 from pika.adapters.select_connection import IOLoop
-from pika.adapters.utils import io_services_utils
-from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowAborted
 
 from logfan.amqp.delivery_parser import Run, Stream
 from logfan.amqp.large_body import LargeBody
-from logfan.amqp.pika_compatibility import missing_internal
-from logfan.amqp.read_pause import Hold
+from logfan.amqp.pika_internals import Channel, PikaConnection, RawProperties, decode_frame
 from logfan.amqp_properties import REPLAY, decode_properties
 from logfan.record import Properties, Record
 from logfan.runtime import malloc
 
-log = logging.getLogger(__name__)
-
-_FRAME_HEADER_BYTES = 7
 _READ_BYTES = 128 * 1024
 _LARGE_BYTES = 32 * 1024
 _WIDE_READ_BYTES = 1 << 20
@@ -40,17 +27,6 @@ _BUFFER_BYTES = 2 << 20
 _QUIET_SECONDS = 10.0
 _AROUND_BYTES = 16 * 1024
 """What comes with a body: what goes around each of its frames, and the next message's beginning."""
-_CONTENT_HEADER_BYTES = 12
-_BASIC = struct.pack(">H", spec.BasicProperties.INDEX)
-
-
-class RawProperties:
-    """The properties of one delivery, undecoded until somebody asks."""
-
-    __slots__ = ("raw",)
-
-    def __init__(self, raw: bytes) -> None:
-        self.raw = raw
 
 
 class Receiver(Protocol):
@@ -77,21 +53,20 @@ class Receiver(Protocol):
 class _Consumer:
     """The consumer whose deliveries take the fast path."""
 
-    channel: pika.channel.Channel
+    channel: Channel
     tag: str
     receiver: Receiver
     stream: Stream
 
 
-class Connection(pika.SelectConnection):  # type: ignore[misc]
+class Connection(PikaConnection):
     """pika's connection with a fast path for deliveries, and no properties can make it fail.
 
     `consume` names a receiver. Whole deliveries to it are parsed by `Stream` in one pass; one that
     is cut at the end of a read waits for the next one; all else goes frame by frame through pika,
     in the order of the wire. A large body of which the rest is to come is received by `LargeBody`
     right into its place, and pika gets it as one frame. Where one read after the other ends within
-    a large body, more is read at a time. Without `fast`, or where pika's internals are not as
-    expected, pika reads everything itself.
+    a large body, more is read at a time. Without `fast` pika reads everything itself.
     """
 
     several_frames_bytes = _SEVERAL_FRAMES_BYTES
@@ -102,11 +77,16 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
     """The most that is received into one buffer."""
 
     def __init__(self, *arguments: Any, fast: bool = True, **keywords: Any) -> None:
-        self._fast = False
-        self._hold = Hold()
+        """As pika's; `fast`: `rabbitmq.fast_path`."""
         self._consumer: _Consumer | None = None
+        self._rest = b""
+        """The beginning of a delivery, or of a frame: it waits for the next read."""
         self._large: LargeBody | None = None
+        self._into = memoryview(bytearray(_READ_BYTES))
+        # `recv` of so much would reserve as much for each read, however little comes, and the
+        # holes that this leaves make the heap grow by the hour.
         self._buffer = bytearray()
+        """For large bodies, and for wide reads."""
         self._large_at = 0.0
         """When the last large body began, on the monotonic clock; 0.0 where none did lately."""
         self._wide_read_bytes = _WIDE_READ_BYTES
@@ -115,22 +95,11 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
         body."""
         self._cuts = 0
         """How many reads did so, one after the other."""
-        super().__init__(*arguments, **keywords)
-        odd = missing_internal(self)
-        if odd:
-            _warn_once(f"this pika ({pika.__version__}) has another {odd} than expected")
-        self._sees_reads = odd != "_on_data_available"
-        self._fast = fast and not odd
-
-    def _on_connection_workflow_done(self, outcome: Any) -> None:
-        # Closed while it opens, pika hands over this class itself, and fails on it in the loop.
-        if outcome is AMQPConnectionWorkflowAborted:
-            outcome = AMQPConnectionWorkflowAborted()
-        super()._on_connection_workflow_done(outcome)
+        super().__init__(*arguments, fast=fast, **keywords)
 
     def consume(
         self,
-        channel: pika.channel.Channel,
+        channel: Channel,
         queue: str,
         receiver: Receiver,
         on_consuming: Callable[[Any], None],
@@ -139,77 +108,63 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
     ) -> str:
         """Consume the queue; one consumer a connection. Returns its consumer tag. `on_consuming`
         is called with the broker's answer."""
-        deliver = receiver.deliver if self._sees_reads else partial(_deliver_alone, receiver)
+        deliver = receiver.deliver if self.sees_reads else partial(_deliver_alone, receiver)
         tag: str = channel.basic_consume(
             queue, deliver, consumer_tag=consumer_tag, callback=on_consuming
         )
         stream = Stream(channel.channel_number, tag, decode_properties, apart=REPLAY.encode())
         self._consumer = _Consumer(channel, tag, receiver, stream)
-        if self._fast:
-            if not self._large_at:
-                malloc.give_back()  # what an earlier connection kept and was lost with
-            self._wide_read_bytes = max(_READ_BYTES, min(receiver.read_bytes, _WIDE_READ_BYTES))
-            # Read by its own hand, a large body is received right into its place.
-            if hasattr(self._transport, "_sigint_safe_recv"):
-                self._transport._sigint_safe_recv = self._receive
+        if not self._large_at:
+            malloc.give_back()  # what an earlier connection kept and was lost with
+        self._wide_read_bytes = max(_READ_BYTES, min(receiver.read_bytes, _WIDE_READ_BYTES))
         return tag
-
-    def hold(self) -> bool:
-        """Read nothing until `go_on`: the broker waits. False where that cannot be."""
-        return self._hold.begin(self._transport)
-
-    def go_on(self) -> None:
-        """Read again, where the connection still stands and nobody else holds it."""
-        self._hold.end(self._transport)
 
     def room(self) -> memoryview | None:
         """Where to put what comes next; None where that is nowhere in particular."""
         return None if self._large is None else self._large.room()
 
-    def _receive(self, socket: Any, most_bytes: int) -> bytes | memoryview:
-        self._hold.check(self._transport)
+    def receive(self, socket: Any) -> bytes | memoryview:
+        """See `PikaConnection`. A memoryview is what was put into `room`."""
         if self._large is not None:
             room = self._large.room()
             return room[: socket.recv_into(room)]
         if self._cuts < _CUTS:
-            return _received(socket, most_bytes)
+            return bytes(self._into[: socket.recv_into(self._into)])
         self._grow_buffer(self._wide_read_bytes)
         view = memoryview(self._buffer)
         return bytes(view[: socket.recv_into(view, self._wide_read_bytes)])
 
-    def _on_data_available(self, data_in: bytes | memoryview) -> None:
-        """A memoryview is what was put into `room`."""
+    def on_data(self, data: bytes | memoryview) -> None:
+        """See `PikaConnection`."""
         try:
-            if self._fast:
-                self._take(data_in)
+            if self.fast:
+                self._take(data)
             else:
-                super()._on_data_available(data_in)
+                self.read_as_pika(data)
         finally:
             if self._consumer is not None:
                 self._consumer.receiver.on_read_end()
 
-    def _take(self, data_in: bytes | memoryview) -> None:
+    def _take(self, data: bytes | memoryview) -> None:
         # pika counts whole frames. What came shows already that the broker lives.
-        self.bytes_received += len(data_in)
+        self.bytes_received += len(data)
         room = _READ_BYTES if self._large is None else len(self._large.room())
-        self._full, self._cut = len(data_in) >= room, False
+        self._full, self._cut = len(data) >= room, False
         if self._large is not None:
-            self._read(self._fill(self._large, data_in))
-        elif self._frame_buffer:
-            self._read(self._frame_buffer + data_in)
+            self._read(self._fill(self._large, data))
         else:
-            self._read(bytes(data_in))
+            self._read(self._rest + data if self._rest else bytes(data))
         self._cuts = self._cuts + 1 if self._cut else 0
         if self._cuts >= _CUTS:
             self._keep_blocks()
 
     def _read(self, data: bytes) -> None:
-        """From the first byte of a frame on. What is left waits for more in `_frame_buffer`."""
+        """From the first byte of a frame on. What is left waits in `_rest`."""
         at = 0
         try:
             while at < len(data):
                 consumer = self._consumer
-                if consumer is not None and self._is_between_messages(consumer):
+                if consumer is not None and self.begins_message(consumer.channel, consumer.tag):
                     run = consumer.stream.scan(data, at, consumer.receiver.now())
                     if run is not None:
                         at = run.end
@@ -219,17 +174,17 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
                         return
                     if run is not None:
                         continue
-                taken, value = _decode(data, at)
+                taken, value = decode_frame(data, at)
                 if not value:
                     return
                 at += taken
-                self._process_frame(value)
+                self.process(value)
                 if type(value) is frame.Header and value.body_size > len(data) - at:
                     self._cut = value.body_size >= self.large_bytes
-                    if self._goes_into_place(value):
+                    if value.body_size >= self._in_place_bytes() and self.awaits_body(value):
                         data, at = self._begin_large(value, data[at:]), 0
         finally:
-            self._frame_buffer = data[at:]
+            self._rest = data[at:]
 
     def _waits_for_rest(self, stream: Stream, data: bytes, at: int) -> bool:
         """Whether what is left is the beginning of a delivery that the next read completes."""
@@ -243,14 +198,6 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
         """A body that is so large is received into its place, where its rest is still to come."""
         least = self.several_frames_bytes
         return least if self._full else min(least, self.large_bytes)
-
-    def _goes_into_place(self, header: frame.Header) -> bool:
-        """Whether pika waits for the body of this header, and it is large."""
-        channel = self._channels.get(header.channel_number)
-        if header.body_size < self._in_place_bytes() or channel is None:
-            return False
-        assembler = channel._content_assembler
-        return assembler._header_frame is header and not assembler._seen_so_far
 
     def _begin_large(self, header: frame.Header, data: bytes) -> bytes:
         """Its body begins with `data`. What is left to read; nothing while more is to come."""
@@ -272,10 +219,10 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
         if not large.done:
             return b""
         self._large, body = None, large.body()
-        self._frame_buffer = rest = large.rest() + behind  # whatever the consumer raises
+        self._rest = rest = large.rest() + behind  # whatever the consumer raises
         if body:
             self.frames_received -= 1  # pika counts the one that it gets
-            self._process_frame(frame.Body(large.channel, body))
+            self.process(frame.Body(large.channel, body))
         return rest
 
     def _grow_buffer(self, size: int) -> None:
@@ -286,37 +233,17 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
         """The memory of large bodies is used again, until none has come for a while."""
         malloc.keep_blocks()
         if not self._large_at:
-            self._adapter_call_later(_QUIET_SECONDS, self._give_back_where_quiet)
+            self.ioloop.call_later(_QUIET_SECONDS, self._give_back_where_quiet)
         self._large_at = time.monotonic()
 
     def _give_back_where_quiet(self) -> None:
         quiet = time.monotonic() - self._large_at
         if quiet < _QUIET_SECONDS or self._large is not None:
             again = max(1.0, _QUIET_SECONDS - quiet)
-            self._adapter_call_later(again, self._give_back_where_quiet)
+            self.ioloop.call_later(again, self._give_back_where_quiet)
             return
         self._large_at, self._buffer = 0.0, bytearray()
         malloc.give_back()
-
-    def _is_between_messages(self, consumer: _Consumer) -> bool:
-        """Whether pika would hand the next delivery to this consumer."""
-        channel, tag = consumer.channel, consumer.tag
-        assembler = channel._content_assembler
-        return (
-            assembler._method_frame is None
-            and assembler._header_frame is None  # one without a method is kept, too
-            and tag in channel._consumers
-            and tag not in channel._cancelled
-            and self._channels.get(channel.channel_number) is channel
-        )
-
-    def _read_frame(self) -> tuple[int, Any]:
-        """What pika's own reading calls; a later pika may not."""
-        buffer = self._frame_buffer
-        if len(buffer) < _FRAME_HEADER_BYTES or buffer[0] != spec.FRAME_HEADER:
-            read: tuple[int, Any] = super()._read_frame()
-            return read
-        return _decode(bytes(buffer), 0)
 
 
 def _deliver_alone(
@@ -325,39 +252,6 @@ def _deliver_alone(
     """Where it is not known when a read ends, each message is a read of its own."""
     receiver.deliver(channel, method, properties, body)
     receiver.on_read_end()
-
-
-def _decode(data: bytes, at: int) -> tuple[int, Any]:
-    """The frame at `at`: its length and what pika calls it; 0 and None where it is not whole.
-
-    Raises what pika raises for a frame that cannot be, but for properties, which stay bytes.
-    """
-    start = at + _FRAME_HEADER_BYTES
-    if data.startswith(b"AMQP", at) or len(data) < start:
-        return _decode_whole(data[at : at + 8])
-    end = start + int.from_bytes(data[at + 3 : start], "big")
-    if len(data) <= end:
-        return 0, None
-    kind, channel = data[at], int.from_bytes(data[at + 1 : at + 3], "big")
-    if data[end] == spec.FRAME_END:
-        if kind == spec.FRAME_BODY:
-            return end + 1 - at, frame.Body(channel, data[start:end])
-        properties = start + _CONTENT_HEADER_BYTES
-        if kind == spec.FRAME_HEADER and properties <= end and data.startswith(_BASIC, start):
-            body_size = int.from_bytes(data[start + 4 : properties], "big")
-            raw = RawProperties(data[properties:end])
-            return end + 1 - at, frame.Header(channel, body_size, raw)
-    return _decode_whole(data[at : end + 1])
-
-
-def _decode_whole(data: bytes) -> tuple[int, Any]:
-    decoded: tuple[int, Any] = frame.decode_frame(data)
-    return decoded
-
-
-@lru_cache
-def _warn_once(why: str) -> None:
-    log.warning("%s; it reads by itself, which is right but slower", why)
 
 
 def to_record(
@@ -392,56 +286,3 @@ def to_properties(properties: RawProperties | spec.BasicProperties) -> Propertie
 def new_loop() -> Any:
     """The loop that a connection, and all that is called on its thread, turns on."""
     return IOLoop()
-
-
-def read_more() -> None:
-    """Have pika read 128 KiB at a time rather than 4 KiB: a large body is copied less often, and a
-    read under load brings hundreds of messages.
-
-    Into one buffer of each thread, and out of it what came: `recv` of so much reserves as much for
-    each read, however little comes, and the holes that this leaves made the heap grow by the hour.
-    """
-    transport = getattr(io_services_utils, "_AsyncTransportBase", None)
-    if transport is None or not hasattr(transport, "_MAX_RECV_BYTES"):
-        return
-    transport._MAX_RECV_BYTES = _READ_BYTES
-    if hasattr(transport, "_sigint_safe_recv"):
-        transport._sigint_safe_recv = staticmethod(_received)
-
-
-class _Buffer(threading.local):
-    def __init__(self) -> None:
-        self.view = memoryview(bytearray(_READ_BYTES))
-
-
-_buffer = _Buffer()
-
-
-def _received(socket: Any, _most_bytes: int) -> bytes:
-    """What the socket has; empty at its end. Raises OSError, as `recv` does."""
-    view = _buffer.view
-    return bytes(view[: socket.recv_into(view)])
-
-
-def cancel(
-    channel: pika.channel.Channel, consumer_tag: str, on_cancelled: Callable[[], None]
-) -> None:
-    """Cancel a consumer and go on taking what the broker had already sent, until it confirms.
-
-    pika's own `basic_cancel` rejects those deliveries at once; a quorum queue counts each such
-    reject as a failed delivery. So the method is sent without telling pika that the consumer is
-    being cancelled; where its inside is not as expected, pika's own way is the fallback.
-    """
-
-    def done(_frame: Any) -> None:
-        on_cancelled()
-
-    rpc = getattr(channel, "_rpc", None)
-    if rpc is None:
-        channel.basic_cancel(consumer_tag, callback=done)
-        return
-    rpc(
-        spec.Basic.Cancel(consumer_tag=consumer_tag, nowait=False),
-        done,
-        [(spec.Basic.CancelOk, {"consumer_tag": consumer_tag})],
-    )

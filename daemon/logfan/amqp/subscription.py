@@ -13,7 +13,7 @@ import pika
 from pika import exceptions
 from pika.adapters.select_connection import IOLoop
 
-from logfan.amqp import connection, replies, topology
+from logfan.amqp import connection, pika_internals, replies, topology
 from logfan.amqp.binding import Binding, QueueStatus
 from logfan.amqp.broker_features import broker_version
 from logfan.amqp.declaration import Declaring
@@ -151,7 +151,7 @@ class Subscription:
         if self.channel is None or not self.channel.is_open:
             on_cancelled()
             return
-        connection.cancel(self.channel, self._consumer_tag, on_cancelled)
+        pika_internals.cancel(self.channel, self._consumer_tag, on_cancelled)
 
     def pause(self, seconds: float, on_cancelled: Callable[[], None]) -> None:
         """`cancel`, until `consume`. A queue that goes with its last consumer is kept by another

@@ -20,6 +20,7 @@ from logfan.amqp.blocking import (
     Refused,
 )
 from logfan.amqp.failures import Cause, ConnectionFailure
+from logfan.amqp.pika_internals import cancel
 from logfan.amqp.queue_kinds import CLASSIC, STREAM, Shape
 from logfan.dead_letters import header_overflow
 from logfan.dead_letters.letter import Letter
@@ -199,9 +200,7 @@ class DeadQueue:
                     yield self._arrived.popleft()
         finally:
             with suppress(BrokerError, Refused):
-                lane.ask(
-                    lambda callback: connection.cancel(lane.channel, tag, lambda: callback(_DONE))
-                )
+                lane.ask(lambda callback: cancel(lane.channel, tag, lambda: callback(_DONE)))
 
     def _wait(self) -> bool:
         """Wait for a letter; False where there is none left."""

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from logfan.amqp import connection
 from logfan.amqp.binding import Binding, QueueStatus
 from logfan.amqp.failures import Cause, ConnectionFailure, failure_of
 from logfan.amqp.parameters import parameters
@@ -76,7 +75,6 @@ class Consumer:
         self._keeps_letters = settings.dead_letter.enabled
         self._events = events
         self._clock = clock
-        connection.read_more()
         self._ioloop = ioloop
         self._reconnect = Reconnect(settings.rabbitmq.reconnect)
         self._binding: Binding | None = Binding(settings.exchange)

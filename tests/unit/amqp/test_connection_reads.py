@@ -8,7 +8,6 @@ from typing import Any
 import pika
 import pytest
 from pika import exceptions
-from pika.adapters.utils import io_services_utils
 
 from logfan.amqp import connection as wire
 from logfan.runtime import malloc
@@ -132,8 +131,7 @@ def test_where_reads_are_not_seen_each_message_is_one(monkeypatch: pytest.Monkey
 
 
 def test_a_read_takes_what_is_there_and_says_the_end() -> None:
-    wire.read_more()
-    read = io_services_utils._AsyncPlaintextTransport._sigint_safe_recv
+    read = Watched().connection._transport._sigint_safe_recv
     here, there = socket.socketpair()
     with here, there:
         here.setblocking(False)
@@ -147,13 +145,6 @@ def test_a_read_takes_what_is_there_and_says_the_end() -> None:
         assert read(here, 1) == b""
     # What is kept of a read is no larger than what it brought.
     assert sys.getsizeof(first) < 100
-
-
-def test_pika_is_made_to_read_more_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    transport = io_services_utils._AsyncPlaintextTransport
-    monkeypatch.setattr(io_services_utils._AsyncTransportBase, "_MAX_RECV_BYTES", 4096)
-    wire.read_more()
-    assert transport._MAX_RECV_BYTES == 128 * 1024
 
 
 def long_message(tag: int, size: int) -> tuple[bytes, list[bytes]]:
@@ -207,7 +198,7 @@ def test_the_memory_of_large_bodies_is_used_again_until_none_comes(
     def call_later(seconds: float, call: Any) -> None:
         later.append((seconds, call))
 
-    monkeypatch.setattr(reader.connection, "_adapter_call_later", call_later)
+    monkeypatch.setattr(reader.connection.ioloop, "call_later", call_later)
     now = 1_000.0
     monkeypatch.setattr("logfan.amqp.connection.time.monotonic", lambda: now)
     for tag in (1, 2):

@@ -14,7 +14,7 @@ from pika.adapters.utils import io_services_utils as transports
 from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
 
 from logfan.amqp import connection as wire
-from logfan.amqp.read_pause import Hold
+from logfan.amqp.pika_internals import ReadPause
 from support.certificates import Authority
 from support.readers import Reader
 from support.waiting import wait_until
@@ -31,7 +31,7 @@ class Line:
     """A loop, one of pika's own transports on it, and the other end of its socket."""
 
     def __init__(self, near: socket.socket, far: socket.socket, kind: type[Any]) -> None:
-        self.far, self.loop, self.hold = far, IOLoop(), Hold()
+        self.far, self.loop, self.hold = far, IOLoop(), ReadPause()
         self.came = 0
         """Bytes that the protocol got."""
         self.asked = 0
@@ -182,5 +182,5 @@ def test_a_consumer_reads_nothing_while_its_connection_is_held(line: Line) -> No
 
 
 def test_another_inside_of_pika_cannot_be_held() -> None:
-    assert not Hold().begin(None)
-    assert not Hold().begin(object())
+    assert not ReadPause().begin(None)
+    assert not ReadPause().begin(object())
