@@ -1,8 +1,10 @@
 """The layout, held: imports run downward only, and no function outgrows a screen."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
+import pika
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -103,6 +105,51 @@ def test_no_package_imports_another_in_a_circle() -> None:
 def test_pika_is_known_in_few_places(path: Path) -> None:
     knows = any(one.split(".")[0] == "pika" for one in imported(path))
     assert not knows or {place(path), name(path)} & PIKA
+
+
+@cache
+def private_names_of_pika() -> set[str]:
+    """What the parts of pika that are used here call `_so`."""
+    folder = Path(pika.__file__).parent
+    paths = [folder / f"{one}.py" for one in ("connection", "channel", "callback", "heartbeat")]
+    paths += [folder / f"adapters/{one}_connection.py" for one in ("base", "select")]
+    paths += (folder / "adapters/utils").glob("*.py")
+    found: set[str] = set()
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute):
+                found.add(node.attr)
+            elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found.add(node.name)
+    return {one for one in found if one.startswith("_") and not one.startswith("__")}
+
+
+def private_names_used(path: Path) -> set[str]:
+    """Private names that a file reaches for in objects of others, or in a connection of pika that
+    is its own class."""
+    tree = ast.parse(path.read_text())
+    is_pikas = any(
+        isinstance(base, ast.Name | ast.Attribute) and ast.unparse(base).endswith("Connection")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        for base in node.bases
+    )
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            if is_pikas or ast.unparse(node.value) not in ("self", "cls"):
+                found.add(node.attr)
+        elif isinstance(node, ast.FunctionDef) and is_pikas:
+            found.add(node.name)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)
+    return {one for one in found if one.startswith("_") and not one.startswith("__")}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_pikas_private_parts_are_touched_in_one_file(path: Path) -> None:
+    touched = private_names_used(path) & private_names_of_pika()
+    assert not touched or name(path) == "amqp/pika_internals.py"
 
 
 @pytest.mark.parametrize("path", sorted(SINKS.rglob("*.py")), ids=lambda path: path.stem)

@@ -4,12 +4,15 @@ Real connections, roads, workers and sinks; what is missing is the socket. Nothi
 nothing depends on chance: each worker begins once all its batches lie in its queue.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any, cast
 
+import logfan
 from guard.counting import Counter, Counts
 from guard.messages import AT, CHANNEL, RECORDS_A_READ, batches, messages, reads
 from logfan import Record, Sink, SinkConfig, amqp_properties, json_format
@@ -148,6 +151,27 @@ class _Whole:
         """What the workers handed over crosses to the I/O thread."""
         for call in self.crossing:
             call()
+
+
+def calls_a_read(*, cut: bool) -> int:
+    """How many functions of ours one read calls: of whole messages, or with one that is cut."""
+    whole, block = _Whole(), messages(3 * RECORDS_A_READ, _TAG)
+    data, a_read = b"".join(block), len(b"".join(block[:RECORDS_A_READ]))
+    begin = len(block[0]) // 2 if cut else 0
+    parts = [data[: a_read + begin], data[a_read + begin : 2 * a_read + begin]]
+    ours = str(Path(logfan.__file__).parent)
+    calls = 0
+
+    def note(frame: FrameType, event: str, _value: Any) -> None:
+        nonlocal calls
+        calls += event == "call" and frame.f_code.co_filename.startswith(ours)
+
+    whole.reader.connection._proto_data_received(parts[0])
+    before = sys.getprofile()
+    sys.setprofile(note)
+    whole.reader.connection._proto_data_received(parts[1])
+    sys.setprofile(before)
+    return calls
 
 
 def _scan(counter: Counter, _folder: Path) -> int:

@@ -18,7 +18,7 @@ from guard.counting import Counts
 from guard.flood import Flood
 from guard.messages import READ_BYTES, RECORDS_A_READ
 from guard.one_batch import MARK, RECORDS
-from guard.stretches import STRETCHES
+from guard.stretches import STRETCHES, calls_a_read
 from logfan.amqp import connection
 from logfan.amqp.failures import ConnectionFailure
 from logfan.config.settings import RabbitmqSettings, Settings, SinkSettings
@@ -35,6 +35,8 @@ users get: safety, a feature, or less time in `make bench`. Else make the road s
 FLOOD = 32_000
 A_BATCH = {"writev": 1, "fdatasync": 1, "stat": 3}
 """System calls of the sink `file`; a look by name or descriptor is a `stat`."""
+CALLS_A_READ = ((False, 29), (True, 32))
+"""For a read of whole messages, and for one that cuts a message; with three sinks."""
 READS_A_MIB = 24
 """Of 128 KiB they are 8, and some that find nothing: 11.4 today. With pika's own 4 KiB: 256."""
 
@@ -69,6 +71,12 @@ def test_a_message_costs_no_more_work_than_it_did(name: str, tmp_path: Path) -> 
         pytest.fail(
             "\n".join([f"{stretch.what}: more work than before", *found, HINT]), pytrace=False
         )
+
+
+@pytest.mark.parametrize(("cut", "limit"), CALLS_A_READ)
+def test_a_read_calls_few_functions_of_ours(cut: bool, limit: int) -> None:
+    calls_a_read(cut=cut)  # all is loaded and known now
+    assert calls_a_read(cut=cut) <= limit
 
 
 @pytest.mark.parametrize("form", ["raw", "json"])
@@ -164,5 +172,5 @@ def test_a_flood_is_read_in_large_pieces_and_a_read_is_one_batch() -> None:
         reads.append(reads_of_a_flood())
     assert min(reads) <= READS_A_MIB, (
         f"{min(reads):.1f} reads a MiB, and {READS_A_MIB} are the limit: "
-        f"`connection.read_more` asks for {READ_BYTES:,} bytes at a time; does pika still heed it?"
+        f"`Connection.receive` asks for {READ_BYTES:,} bytes at a time; does pika still call it?"
     )

@@ -90,9 +90,10 @@ class Connection(PikaConnection):
         self._large_at = 0.0
         """When the last large body began, on the monotonic clock; 0.0 where none did lately."""
         self._wide_read_bytes = _WIDE_READ_BYTES
-        self._full = self._cut = False
-        """Whether the present read brought as much as it could; whether it ends within a large
-        body."""
+        self._in_place_bytes = self.large_bytes
+        """A body that is so large is received into its place, where its rest is still to come."""
+        self._cut = False
+        """Whether the present read ends within a large body."""
         self._cuts = 0
         """How many reads did so, one after the other."""
         super().__init__(*arguments, fast=fast, **keywords)
@@ -136,27 +137,28 @@ class Connection(PikaConnection):
 
     def on_data(self, data: bytes | memoryview) -> None:
         """See `PikaConnection`."""
+        large = self._large
         try:
-            if self.fast:
-                self._take(data)
-            else:
+            if not self.fast:
                 self.read_as_pika(data)
+                return
+            # pika counts whole frames. What came shows already that the broker lives.
+            self.bytes_received += len(data)
+            is_full = len(data) >= (_READ_BYTES if large is None else len(large.room()))
+            self._in_place_bytes = self.several_frames_bytes
+            if not is_full:
+                self._in_place_bytes = min(self._in_place_bytes, self.large_bytes)
+            self._cut = False
+            if large is not None:
+                self._read(self._fill(large, data))
+            else:
+                self._read(self._rest + data if self._rest else bytes(data))
+            self._cuts = self._cuts + 1 if self._cut else 0
+            if self._cuts >= _CUTS:
+                self._keep_blocks()
         finally:
             if self._consumer is not None:
                 self._consumer.receiver.on_read_end()
-
-    def _take(self, data: bytes | memoryview) -> None:
-        # pika counts whole frames. What came shows already that the broker lives.
-        self.bytes_received += len(data)
-        room = _READ_BYTES if self._large is None else len(self._large.room())
-        self._full, self._cut = len(data) >= room, False
-        if self._large is not None:
-            self._read(self._fill(self._large, data))
-        else:
-            self._read(self._rest + data if self._rest else bytes(data))
-        self._cuts = self._cuts + 1 if self._cut else 0
-        if self._cuts >= _CUTS:
-            self._keep_blocks()
 
     def _read(self, data: bytes) -> None:
         """From the first byte of a frame on. What is left waits in `_rest`."""
@@ -181,7 +183,7 @@ class Connection(PikaConnection):
                 self.process(value)
                 if type(value) is frame.Header and value.body_size > len(data) - at:
                     self._cut = value.body_size >= self.large_bytes
-                    if value.body_size >= self._in_place_bytes() and self.awaits_body(value):
+                    if value.body_size >= self._in_place_bytes and self.awaits_body(value):
                         data, at = self._begin_large(value, data[at:]), 0
         finally:
             self._rest = data[at:]
@@ -189,15 +191,10 @@ class Connection(PikaConnection):
     def _waits_for_rest(self, stream: Stream, data: bytes, at: int) -> bool:
         """Whether what is left is the beginning of a delivery that the next read completes."""
         body_size = stream.begun(data, at)
-        if body_size is None or body_size >= self._in_place_bytes():
+        if body_size is None or body_size >= self._in_place_bytes:
             return False
         self._cut = body_size >= self.large_bytes
         return True
-
-    def _in_place_bytes(self) -> int:
-        """A body that is so large is received into its place, where its rest is still to come."""
-        least = self.several_frames_bytes
-        return least if self._full else min(least, self.large_bytes)
 
     def _begin_large(self, header: frame.Header, data: bytes) -> bytes:
         """Its body begins with `data`. What is left to read; nothing while more is to come."""

@@ -138,7 +138,7 @@ class Stream:
         it."""
         if len(data) < at + FRAME.size:
             return 0
-        layout = self._layout_at(data, at)
+        layout = self._last if data.startswith(self._last[0], at) else self._layout_at(data, at)
         if layout is None:
             return None
         head, _, length = layout
@@ -157,8 +157,9 @@ class Stream:
         if len(data) < body_at:
             return 0
         header = data[header_at : header_at + _CONTENT.size]
+        is_ordinary = header in self._headers or self._header(header)
         raw = data[header_at + _HEADER_BYTES : body_at - 1]
-        if not self._header(header) or (not ends[0] and self._apart in raw):
+        if not is_ordinary or (not ends[0] and self._apart in raw):
             return None
         (body_size,) = _SIZE.unpack_from(data, header_at + _CONTENT.size)
         if not body_size or data[body_at - 1] != FRAME_END:
