@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-_HANG_SECONDS = 30.0
+_HANG_SECONDS = 120.0
 
 
 class Time:

@@ -247,7 +247,7 @@ def test_a_record_is_decoded_once_for_all_sinks(monkeypatch: pytest.MonkeyPatch)
     seen: list[object] = []
 
     def look() -> None:
-        ready.wait(20)
+        ready.wait(60)
         seen.append(good.decoded())
         with pytest.raises(ValueError, match=r"the body cannot be decoded: gzip: .* torn"):
             torn.decoded()
@@ -256,7 +256,7 @@ def test_a_record_is_decoded_once_for_all_sinks(monkeypatch: pytest.MonkeyPatch)
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert len(seen) == 8
     assert len(set(map(id, seen))) == 1
     assert count == 2

@@ -22,7 +22,7 @@ class Hang(logfan.Sink):
     let_go = threading.Event()
 
     def open(self):
-        self.let_go.wait(30)
+        self.let_go.wait(60)
 
     def write(self, records): ...
 
@@ -90,11 +90,11 @@ class Running:
 
     def stop(self) -> int | None:
         self.daemon.stop()
-        self._thread.join(20)
+        self._thread.join(60)
         return self.code
 
     def join(self) -> int | None:
-        self._thread.join(20)
+        self._thread.join(60)
         return self.code
 
 

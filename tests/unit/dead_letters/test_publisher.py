@@ -49,7 +49,7 @@ def published(broker: ScriptedBroker, number: int, *bodies: bytes) -> Peer:
 
 
 def failures(sending: Sending) -> dict[int, tuple[str, bool]]:
-    assert sending.wait(10)
+    assert sending.wait(60)
     return {index: (failure.why, failure.own) for index, failure in sending.failures.items()}
 
 
@@ -62,7 +62,7 @@ def test_a_late_confirm_of_the_connection_before_settles_no_letter() -> None:
         assert "is gone" in failures(first)[0][0]
         later = letters.send([refusal(b"later")])
         now = published(broker, 1, b"later")
-        assert before.closing.wait(10)
+        assert before.closing.wait(60)
         # The channel before is still being closed, and what it says is about its own letters.
         before.say(spec.Basic.Ack(1))
         before.say(spec.Basic.Ack(2, multiple=True))

@@ -54,7 +54,7 @@ class Scene:
         give_up = Daemon._give_up
 
         def held(daemon: Daemon, trouble: Any) -> int:
-            self.may_end.wait(30)
+            self.may_end.wait(60)
             return give_up(daemon, trouble)
 
         monkeypatch.setattr(Daemon, "_give_up", held)
@@ -75,7 +75,7 @@ class Scene:
 
     def end(self) -> int | None:
         self.may_end.set()
-        self._thread.join(20)
+        self._thread.join(60)
         assert not self._thread.is_alive()
         return self.code
 
@@ -232,7 +232,7 @@ def test_one_that_may_end_is_none() -> None:
     thread = OwnThread("one", lambda: None, lambda: told.append(1))
     thread.may_end()
     thread.start()
-    assert thread.join(5)
+    assert thread.join(60)
     assert thread.fault is None
     assert not told
 
@@ -241,5 +241,5 @@ def test_one_that_is_gone_without_a_word_is_noticed(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(OwnThread, "_run", lambda _: None)
     thread = OwnThread("one", lambda: None, lambda: None)
     thread.start()
-    assert thread.join(5)
+    assert thread.join(60)
     assert thread.fault == "thread one is gone"

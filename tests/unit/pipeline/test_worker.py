@@ -37,7 +37,7 @@ class Recorder(Sink):
 
     def write(self, records: Sequence[Record]) -> None:
         self.calls.append("write")
-        self.gate.wait(10)
+        self.gate.wait(60)
         if self.failures:
             raise self.failures.pop(0)
         self.sizes.append(len(records))
@@ -77,7 +77,7 @@ class Bench:
 
     def finish(self) -> None:
         self.worker.stop()
-        assert self.worker.join(10)
+        assert self.worker.join(60)
 
 
 Make = Callable[..., Bench]
@@ -213,7 +213,7 @@ def test_given_up_it_ends_and_settles_nothing(make: Make) -> None:
     bench.worker.start()
     wait_until(lambda: bench.stats.retries > 2, "it is tried again")
     bench.worker.give_up()
-    assert bench.worker.join(10)
+    assert bench.worker.join(60)
     assert bench.completed == []
     assert bench.sink.calls[-1] == "close"
 

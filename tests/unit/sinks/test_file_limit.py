@@ -233,6 +233,6 @@ def test_a_folder_swapped_for_a_link_at_any_moment_leads_nowhere(tmp_path: Path)
                     sink.open()
         finally:
             stop.set()
-            swapper.join(20)
+            swapper.join(60)
     assert refused
     assert list(outside.iterdir()) == []

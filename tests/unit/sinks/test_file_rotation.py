@@ -219,7 +219,7 @@ def test_the_stream_goes_on_while_a_file_is_compressed(
     real = rotation.Archivist._compress
 
     def slow(self: rotation.Archivist, folder: int, name: str) -> None:
-        may_go_on.wait(20)
+        may_go_on.wait(60)
         real(self, folder, name)
 
     monkeypatch.setattr(rotation.Archivist, "_compress", slow)
@@ -243,13 +243,13 @@ def test_closing_does_not_wait_for_a_long_compression_and_the_next_run_does_it(
 
     def told_to_stop(self: rotation.Archivist, folder: int, part: str, name: str) -> bool:
         begun.set()
-        self._stop.wait(20)
+        self._stop.wait(60)
         return real(self, folder, part, name)
 
     with monkeypatch.context() as patch:
         patch.setattr(rotation.Archivist, "_compress_to", told_to_stop)
         with opened(path, rotate={"every": "1d", "compress": "gzip"}):
-            assert begun.wait(20)
+            assert begun.wait(60)
     assert names(path) == ["a.log", "a.log.20261123T000000.000000Z"]
     assert not [thread for thread in threading.enumerate() if thread.name == "archivist"]
     with opened(path, rotate={"every": "1d", "compress": "gzip"}):

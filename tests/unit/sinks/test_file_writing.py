@@ -398,7 +398,7 @@ def test_two_processes_on_one_path_is_refused_with_the_others_pid(tmp_path: Path
         with pytest.raises(logfan.SinkUnavailable, match=f"process {process.pid} writes to it"):
             sink.open()
         process.stdin.close()
-        process.wait(20)
+        process.wait(60)
     sink.open()
     deliver(sink, numbered(0, 1))
     sink.close()

@@ -205,5 +205,5 @@ def test_a_slow_reader_of_a_non_blocking_pipe_gets_everything(pipe: Output) -> N
     got = 0
     while got <= size:
         got += len(os.read(pipe.read_end, 4096))
-    writer.join(10)
+    writer.join(60)
     assert got == size + 1

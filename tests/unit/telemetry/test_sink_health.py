@@ -103,7 +103,7 @@ class Moody(Sink):
 
     def write(self, records: Sequence[Record]) -> None:
         self.inside.set()
-        self.go_on.wait(20)
+        self.go_on.wait(60)
         if self.why:
             raise SinkUnavailable(self.why)
 
@@ -125,7 +125,7 @@ class Watched:
         self.worker.start()
         wait_until(lambda: self.worker.is_up, "it is up")
         self.worker.submit(self.batch)
-        assert self.sink.inside.wait(10)
+        assert self.sink.inside.wait(60)
 
     def metric(self, name: str) -> float | None:
         return self.registry.get_sample_value(f"logfan_sink_{name}", {"sink": "moody"})
@@ -135,7 +135,7 @@ class Watched:
         self.sink.go_on.set()
         wait_until(lambda: not self.worker.held, "it is written")
         self.worker.stop()
-        assert self.worker.join(10)
+        assert self.worker.join(60)
 
 
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
