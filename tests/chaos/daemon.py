@@ -1,6 +1,5 @@
 """The daemon under test: `logfan run`, or its mutant, through many lives in one folder."""
 
-import ctypes
 import json
 import re
 import resource
@@ -14,12 +13,10 @@ from pathlib import Path
 from chaos.checker import Kind, Source
 from chaos.load import TESTS
 from support.broker import Names
-from support.daemon import DaemonProcess
+from support.daemon import DaemonProcess, die_with_parent
 from support.waiting import PATIENCE_SECONDS, wait_until
 
 _SINKS = Path(__file__).parent / "sinks"
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None)
 SHUTDOWN_SECONDS = 3
 _FILES_MAX = 100_000
 
@@ -111,7 +108,7 @@ class ChaosDaemon(DaemonProcess):
                 [sys.executable, "-m", *module, "run", "--config", str(self.config)],
                 cwd=self.folder, env={**self._environ, "PYTHONPATH": str(TESTS)},
                 stdout=log, stderr=log,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - no thread of ours holds a lock there
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - no thread of ours holds a lock there
             )  # fmt: skip
         if ready:
             self.wait_ready()
@@ -187,8 +184,3 @@ class ChaosDaemon(DaemonProcess):
         """TERM; its exit code."""
         self.signal(signal.SIGTERM)
         return self.wait()
-
-
-def _die_with_parent() -> None:
-    """Whoever ends this suite, however, leaves no daemon behind."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -1,5 +1,6 @@
 """A real `logfan run` as a process: configured, started, watched over HTTP, signalled, killed."""
 
+import ctypes
 import os
 import re
 import signal
@@ -14,6 +15,14 @@ from typing import Self
 from logfan.testing.node import free_port
 from support.broker import Names
 from support.waiting import PATIENCE_SECONDS, wait_until
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+
+
+def die_with_parent() -> None:
+    """Have this process killed when its parent ends: however a suite ends, it leaves no daemon."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 class DaemonProcess:
@@ -54,7 +63,11 @@ class DaemonProcess:
         )
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.kill()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -66,6 +79,7 @@ class DaemonProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "logfan", *self._command],
                 cwd=self.folder, env=self._environ, stdout=log, stderr=log,
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - no thread of ours holds a lock there
             )  # fmt: skip
         if ready:
             self.wait_ready()
