@@ -3,104 +3,319 @@
 pika does this too, but cuts floats to whole numbers and raises on what other clients may send: a
 header of NaN, a time far off, a type it does not know. One such message would end the consumer
 again and again. Here every message can be read, and a dead letter carries what was published.
+
+A publisher's messages have nearly all bytes of their properties in common. `Templates` keep what
+was made of those, so that only what differs is read.
 """
 
-import calendar
 import struct
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from decimal import Decimal
-from functools import lru_cache
-from typing import Any, Generic, TypeVar
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from threading import Lock
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from logfan.record import NO_HEADERS, Properties
+from logfan.field_table import (
+    UNREADABLE_ERRORS,
+    decode_table,
+    encode_short,
+    encode_table,
+    entries,
+    length,
+    read_value,
+    short_text,
+    text_or_bytes,
+)
+from logfan.record import Properties
 
 REPLAY = "x-logfan-replay"
 """The sink that a message in the daemon's own queue is meant for, and no other."""
-UNREADABLE = "x-logfan-unreadable"
-"""The header that holds the bytes of a field table from where nobody can read it."""
 
-_SHORT_BYTES = 255
-_SHORT, _OCTET, _TIME, _TABLE = range(4)
-_KINDS = {"headers": _TABLE, "delivery_mode": _OCTET, "priority": _OCTET, "timestamp": _TIME}
-_read_time = struct.Struct(">Q").unpack_from
-_OWN = Properties._fields.index("correlation_id") + 1
-_ID = Properties._fields.index("message_id")
-_DEPTH = 100
-"""So deep may tables and lists be nested; what is deeper is kept as bytes."""
+SHORT, OCTET, TIME, TABLE, TEXT, FIELD = range(6)
+"""Kinds of properties; then those of headers: a long string, and every other type."""
 # In the order of the specification; the first has the highest of the flag bits.
-_FLAGS = {
-    "content_type": 15, "content_encoding": 14, "headers": 13, "delivery_mode": 12, "priority": 11,
-    "correlation_id": 10, "reply_to": 9, "expiration": 8, "message_id": 7, "timestamp": 6,
-    "type": 5, "user_id": 4, "app_id": 3, "cluster_id": 2,
+_KINDS = {
+    "content_type": SHORT, "content_encoding": SHORT, "headers": TABLE, "delivery_mode": OCTET,
+    "priority": OCTET, "correlation_id": SHORT, "reply_to": SHORT, "expiration": SHORT,
+    "message_id": SHORT, "timestamp": TIME, "type": SHORT, "user_id": SHORT, "app_id": SHORT,
+    "cluster_id": SHORT,
 }  # fmt: skip
-
-_HAS_ID, _HAS_TIME = 1 << _FLAGS["message_id"], 1 << _FLAGS["timestamp"]
-_VARYING = 1 << _FLAGS["headers"] | 1 << _FLAGS["correlation_id"] | 1
-"""With these no message is like the next one; the lowest bit announces more flags."""
-_MOST_KNOWN, _MOST_KNOWN_BYTES, _MOST_SHAPES = 1000, 2000, 8
+_HIGHEST_FLAG = 15
+_PLACES = {name: place for place, name in enumerate(Properties._fields)}
+_HEADERS, _COUNT = _PLACES["headers"], len(_PLACES)
 _new = tuple.__new__  # `_make` costs three times as much
 
+
+def decode_properties(raw: bytes) -> Properties:
+    """The properties of a content header, from its flags on. What cannot be read is left out, but
+    for the bytes of headers, which `UNREADABLE` keeps."""
+    try:
+        # By hand: this may be done for each message.
+        for layout in _templates.layouts.get(len(raw), ()):
+            parts = layout.unpack(raw)
+            form = layout.made.get(parts[::2])
+            if form is None:
+                continue
+            if form.whole is not None:
+                return form.whole
+            values = [*form.values]
+            for number, kind, place in form.slots:
+                part = parts[number]
+                if kind == SHORT:
+                    part = part.decode("utf-8", "backslashreplace")
+                elif kind != TIME:
+                    part = READ[kind](part)
+                values[place] = part
+            if form.names:
+                values[_HEADERS] = dict(zip(form.names, values[_COUNT:], strict=True))
+                del values[_COUNT:]
+            return _new(Properties, values)
+    except ValueError:
+        pass  # a header that cannot be read
+    properties = _decode_each(raw)
+    _templates.learn(raw, partial(_Form, properties))
+    return properties
+
+
+def _decode_each(raw: bytes) -> Properties:
+    values: dict[str, Any] = {}
+    try:
+        for name, kind, start, end in _split(raw):
+            if kind == TABLE:
+                values[name], _ = decode_table(raw, start)
+            elif kind == SHORT:
+                values[name] = short_text(raw[start:end])
+            else:
+                values[name] = int.from_bytes(raw[start:end])
+    except UNREADABLE_ERRORS:
+        pass  # cut short: the broker sends no such thing, and what came before still counts
+    return Properties(**values)
+
+
+def _split(raw: bytes) -> Iterator[tuple[str, int, int, int]]:
+    """The name, the kind, the start and the end of each property's value, as the bytes have them.
+    Raises struct.error or IndexError where they are cut short."""
+    flags, at = raw[0] << 8 | raw[1], 2
+    more = flags & 1
+    while more:
+        more, at = raw[at + 1] & 1, at + 2
+    for bit, (name, kind) in enumerate(_KINDS.items()):
+        if not flags << bit >> _HIGHEST_FLAG & 1:
+            continue
+        size = 8 if kind == TIME else 1
+        if kind == SHORT:
+            size, at = raw[at], at + 1
+        elif kind == TABLE:
+            size = 4 + length(raw, at)
+        if at + size > len(raw):
+            raise struct.error("a property longer than its frame")
+        yield name, kind, at, at + size
+        at += size
+
+
+class Slot(NamedTuple):
+    """Where a value stands that may differ between messages that are otherwise alike: of a property
+    or of a header."""
+
+    name: str
+    kind: int
+    """`SHORT`, `TIME`, `TEXT` or `FIELD`."""
+    start: int
+    end: int
+    in_headers: bool = False
+
+
+def _slots(raw: bytes) -> list[Slot]:
+    """All that could differ. Raises one of `UNREADABLE_ERRORS` where no template can be made."""
+    slots = []
+    for name, kind, start, end in _split(raw):
+        if kind == TABLE:
+            for header, at, stop, _ in entries(raw, start + 4, end):
+                if raw[at : at + 1] == b"S":
+                    slots.append(Slot(header, TEXT, at + 5, stop, in_headers=True))
+                else:
+                    slots.append(Slot(header, FIELD, at, stop, in_headers=True))
+        elif kind != OCTET:
+            slots.append(Slot(name, kind, start, end))
+    names = {(slot.name, slot.in_headers) for slot in slots}
+    if len(slots) > _MOST_SLOTS or len(names) < len(slots):
+        raise KeyError("too many headers, or one of them twice")
+    return slots
+
+
+def _field(part: bytes) -> Any:
+    try:
+        value, end = read_value(part, 0, len(part))
+    except UNREADABLE_ERRORS:
+        end = -1
+    if end != len(part):
+        raise ValueError("it is not just one field of a table")
+    return value
+
+
+READ: Mapping[int, Callable[[Any], Any]] = {
+    SHORT: short_text, TIME: int, TEXT: text_or_bytes, FIELD: _field,
+}  # fmt: skip
+"""The value of what stands in a slot. Raises ValueError where it is not just one value."""
+_OWN = ("message_id", "timestamp", "correlation_id")
+"""Properties that differ from message to message."""
+_MOST_SLOTS, _MOST_LAYOUTS = 64, 8
+_MOST_BYTES, _MOST_KNOWN_BYTES = 2000, 512 << 10
+_TEMPLATE_BYTES, _SLOT_BYTES = 300, 100
+"""What these take beside the bytes of properties, roughly."""
+_MOST_PASSED_OVER = 64
+
 V = TypeVar("V")
-Shape = tuple[int, bytes, int, dict[bytes, V]]
-"""Of properties with a message id: how many bytes stand before it (and its length), these bytes,
-how many the time behind it has; and what is known, by the bytes that follow."""
-NO_SHAPE: Shape[Any] = (0, b"no properties begin so", 0, {})
+Row = tuple[Any, ...]
+"""What stands in the slots: bytes, or numbers for times."""
+Group = tuple[V | None, Sequence[int], Sequence[Row]]
+"""Of messages that are alike: what is known of them, their places, and a column for each slot."""
 
 
-class Known(Generic[V]):
-    """What was made of properties before, by their bytes: a publisher's messages differ in their
-    ids and times, or in nothing. Bounded. Read and added to on any thread."""
+class _Layout(Generic[V]):
+    """Where slots are. `made`: what is known, by the bytes between them."""
+
+    def __init__(self, size: int, slots: Sequence[Slot]) -> None:
+        form, at = ">", 0
+        for slot in slots:
+            form += f"{slot.start - at}s"
+            form += "Q" if slot.kind == TIME else f"{slot.end - slot.start}s"
+            at = slot.end
+        layout = struct.Struct(f"{form}{size - at}s")
+        self.slots = slots
+        self.unpack, self.iter_unpack = layout.unpack, layout.iter_unpack
+        self.made: dict[tuple[bytes, ...], V] = {}
+
+    def split(self, raws: Sequence[bytes], places: list[int]) -> tuple[list[Group[V]], list[int]]:
+        """Groups of the messages at these places, and the places of those that are not known."""
+        rows = [*self.iter_unpack(b"".join([raws[place] for place in places]))]
+        columns = [*zip(*rows, strict=True)]
+        common = rows[0][::2]
+        pairs = zip(columns[::2], common, strict=True)
+        if all(column.count(value) == len(rows) for column, value in pairs):
+            made = self.made.get(common)
+            return ([(made, places, columns[1::2])], []) if made is not None else ([], places)
+        alike: dict[V | None, list[int]] = {}
+        for number, row in enumerate(rows):
+            alike.setdefault(self.made.get(row[::2]), []).append(number)
+        unknown = alike.pop(None, [])
+        groups: list[Group[V]] = []
+        for made, numbers in alike.items():
+            columns = [*zip(*[rows[number] for number in numbers], strict=True)]
+            groups.append((made, [places[number] for number in numbers], columns[1::2]))
+        return groups, [places[number] for number in unknown]
+
+
+class Templates(Generic[V]):
+    """What was made of properties before, by the bytes that messages have in common: all but their
+    ids and times, and each value that was seen to differ. All lengths are in common, so a message
+    with the same bytes has its values in the same places.
+
+    Bounded. Read and added to on any thread.
+    """
 
     def __init__(self) -> None:
+        self._lock = Lock()
+        self._every = 1
         self.forget()
 
     def forget(self) -> None:
         """Begin anew."""
-        self.count = 0
-        self.whole: dict[bytes, V] = {}
-        """By all bytes, of messages without an id and a time."""
-        self.shapes: dict[bytes, list[Shape[V]]] = {}
-        """By the bytes of the flags, of messages with an id."""
+        self.size = 0
+        """Bytes that are taken, roughly."""
+        self._misses = 0
+        self.layouts: dict[int, tuple[_Layout[V], ...]] = {}
+        """By the length of properties; the latest first."""
+        self._known: dict[Row, tuple[bytes, _Layout[V]]] = {}
+        """The last message, by its bytes without any values, and all that could be slots."""
 
-    def shape_of(self, raw: bytes) -> Shape[V]:
-        """The one that these bytes begin with."""
-        for shape in self.shapes.get(raw[:2], ()):
-            if raw.startswith(shape[1]):
-                return shape
-        return NO_SHAPE
+    def groups(self, raws: Sequence[Any]) -> Iterator[Group[V]]:
+        """Each place of `raws` in one group, with others that are alike. Nothing is known of what
+        is not bytes."""
+        by_size: defaultdict[int, list[int]] = defaultdict(list)
+        for place, raw in enumerate(raws):
+            by_size[len(raw) if type(raw) is bytes else 0].append(place)
+        for size, places in by_size.items():
+            unknown = places
+            for layout in self.layouts.get(size, ()):
+                if unknown:
+                    groups, unknown = layout.split(raws, unknown)
+                    yield from groups
+            if unknown:
+                yield None, unknown, ()
 
-    def learn(self, raw: bytes, value: V) -> None:
-        """`value` was made of these bytes, and would be of any that have another id or time."""
-        flags = int.from_bytes(raw[:2])
-        time_bytes = 8 if flags & _HAS_TIME else 0
-        if flags & _VARYING or not 2 <= len(raw) <= _MOST_KNOWN_BYTES:
+    def learn(self, raw: bytes, make: Callable[[Sequence[Slot]], V]) -> None:
+        """Keep what `make` makes with the slots of messages like this one."""
+        self._misses += 1
+        if self._misses % self._every or len(raw) > _MOST_BYTES or self._is_known(raw):
             return
-        before = id_end = 0
-        if flags & _HAS_ID:
-            before = _id_place(raw, flags)
-            id_end = before + 1 + raw[before] if before < len(raw) else len(raw) + 1
-        elif time_bytes:
+        try:
+            slots = _slots(raw)
+        except UNREADABLE_ERRORS:
             return
-        if id_end + time_bytes > len(raw):
-            return  # cut short
-        if self.count >= _MOST_KNOWN:
-            self.forget()
-        self.count += 1
-        if not before:
-            self.whole[raw] = value
-            return
-        shape = self.shape_of(raw)
-        if shape is NO_SHAPE:
-            shape = before, raw[:before], time_bytes, {}
-            shapes = self.shapes.setdefault(raw[:2], [])
-            if len(shapes) >= _MOST_SHAPES:
-                shapes.clear()
-            shapes.append(shape)
-        shape[3][raw[id_end + time_bytes :]] = value
+        blank = bytearray(raw)
+        for slot in slots:
+            blank[slot.start : slot.end] = bytes(slot.end - slot.start)
+        with self._lock:
+            key = bytes(blank), *slots
+            differing = self._differing(raw, slots, key)
+            layout = self._layout(len(raw), differing)
+            layout.made[layout.unpack(raw)[::2]] = make(differing)
+            self._known[key] = raw, layout
+
+    def _is_known(self, raw: bytes) -> bool:
+        layouts = self.layouts.get(len(raw), ())
+        return any(layout.unpack(raw)[::2] in layout.made for layout in layouts)
+
+    def _differing(self, raw: bytes, slots: Sequence[Slot], key: Row) -> list[Slot]:
+        """Those of the slots that a template for this message needs; an earlier one goes."""
+        last, layout = self._known.get(key, (raw, None))
+        if layout is not None:
+            layout.made.pop(layout.unpack(last)[::2], None)
+        else:
+            size = len(raw) + _TEMPLATE_BYTES + _SLOT_BYTES * len(slots)
+            if self.size + size > _MOST_KNOWN_BYTES:
+                # There are more kinds of messages than are kept: most do not come again soon.
+                self.forget()
+                self._every = min(2 * self._every, _MOST_PASSED_OVER)
+            self.size += size
+        return [
+            slot for slot in slots
+            if (layout is not None and slot in layout.slots)
+            or raw[slot.start : slot.end] != last[slot.start : slot.end]
+            or (slot.name in _OWN and not slot.in_headers)
+            or (slot.kind == FIELD and raw[slot.start] in b"AF")  # never shared: it can be changed
+        ]  # fmt: skip
+
+    def _layout(self, size: int, slots: Sequence[Slot]) -> _Layout[V]:
+        """The layout with these slots, the first of its size from now on."""
+        layouts = [layout for layout in self.layouts.get(size, ()) if layout.made]
+        same = [layout for layout in layouts if layout.slots == slots]
+        layout = same[0] if same else _Layout(size, slots)
+        others = [other for other in layouts if other is not layout]
+        self.layouts[size] = (layout, *others)[:_MOST_LAYOUTS]
+        return layout
 
 
-_known: Known[tuple[Any, ...]] = Known()
+class _Form:
+    """Properties, and which of them stand in slots."""
+
+    def __init__(self, properties: Properties, slots: Sequence[Slot]) -> None:
+        self.names = [*properties.headers]
+        self.values = [*properties, *properties.headers.values()]
+        """The properties, then those of the headers."""
+        self.whole = None if slots or self.names else properties
+        """All of it, where nothing differs."""
+        self.slots = []
+        """Where each stands among what is unpacked, its kind, and its place among the values."""
+        for number, slot in enumerate(slots):
+            place = _PLACES.get(slot.name, 0)
+            if slot.in_headers:
+                place = _COUNT + self.names.index(slot.name)
+            self.slots.append((2 * number + 1, slot.kind, place))
+
+
+_templates: Templates[_Form] = Templates()
 
 
 class EncodedProperties:
@@ -110,219 +325,19 @@ class EncodedProperties:
 
     def __init__(self, properties: Properties) -> None:
         flags, pieces = 0, []
-        for name, bit in _FLAGS.items():
+        for bit, (name, kind) in enumerate(_KINDS.items()):
             value = getattr(properties, name)
-            if value is None or (name == "headers" and not value):
+            if value is None or (kind == TABLE and not value):
                 continue
-            flags |= 1 << bit
-            if name == "headers":
+            flags |= 1 << _HIGHEST_FLAG >> bit
+            if kind == TABLE:
                 pieces.append(encode_table(value))
-            elif name == "timestamp":
-                pieces.append(struct.pack(">Q", value))
-            elif name in ("delivery_mode", "priority"):
-                pieces.append(struct.pack("B", value))
+            elif kind == SHORT:
+                pieces.append(encode_short(value))
             else:
-                pieces.append(_short(value))
+                pieces.append(struct.pack(">Q" if kind == TIME else "B", value))
         self._bytes = struct.pack(">H", flags) + b"".join(pieces)
 
     def encode(self) -> list[bytes]:
         """The flags and the list of properties."""
         return [self._bytes]
-
-
-def decode_properties(raw: bytes) -> Properties:
-    """The properties of a content header, from its flags on. What cannot be read is left out, but
-    for the bytes of headers, which `UNREADABLE` keeps."""
-    for before, start, time_bytes, commons in _known.shapes.get(raw[:2], ()):
-        if raw[:before] == start and len(raw) > before:
-            id_end = before + 1 + raw[before]
-            common = commons.get(raw[id_end + time_bytes :])
-            if common is not None and id_end + time_bytes <= len(raw):
-                message_id = raw[before + 1 : id_end].decode("utf-8", "backslashreplace")
-                timestamp = _read_time(raw, id_end)[0] if time_bytes else None
-                own = NO_HEADERS, message_id, timestamp, None
-                return _new(Properties, own + common)
-    properties: Any = _known.whole.get(raw)
-    if properties is None:
-        properties = _decode_each(raw)
-        _known.learn(raw, properties if properties.message_id is None else properties[_OWN:])
-    decoded: Properties = properties
-    return decoded
-
-
-def _decode_each(raw: bytes) -> Properties:
-    values: list[Any] = [*_UNSET]
-    size = len(raw)
-    try:
-        flags = raw[0] << 8 | raw[1]
-        at, more = 2, flags & 1
-        while more:
-            more = struct.unpack_from(">H", raw, at)[0] & 1
-            at += 2
-        for place, kind in _plan(flags):
-            # By hand, most frequent first.
-            if kind == _SHORT:
-                start = at + 1
-                at = start + raw[at]
-                if at > size:
-                    break
-                values[place] = raw[start:at].decode("utf-8", "backslashreplace")
-            elif kind == _OCTET:
-                values[place] = raw[at]
-                at += 1
-            elif kind == _TIME:
-                (values[place],) = _read_time(raw, at)
-                at += 8
-            else:
-                values[place], at = decode_table(raw, at)
-    except (struct.error, IndexError):
-        pass  # cut short: the broker sends no such thing, and what came before still counts
-    return _new(Properties, values)
-
-
-def _id_place(raw: bytes, flags: int) -> int:
-    """Where the message id begins, with its length; behind the end where the bytes are cut short.
-    No headers may stand before it."""
-    at = 2
-    for place, kind in _plan(flags):
-        if place == _ID or at >= len(raw):
-            break
-        at += 1 if kind == _OCTET else 1 + raw[at]
-    return at
-
-
-@lru_cache(maxsize=4096)
-def _plan(flags: int) -> Sequence[tuple[int, int]]:
-    """What to read one after the other: the place among the properties, and the kind."""
-    return [
-        (Properties._fields.index(name), _KINDS.get(name, _SHORT))
-        for name, bit in _FLAGS.items()
-        if flags >> bit & 1
-    ]
-
-
-def decode_table(raw: bytes, at: int, depth: int = 0) -> tuple[dict[str, Any], int]:
-    """The field table that begins at `at`, and where it ends. Raises struct.error where its length
-    does not fit; what cannot be read inside is kept as `UNREADABLE`."""
-    (size,) = struct.unpack_from(">I", raw, at)
-    at, end = at + 4, at + 4 + size
-    if end > len(raw):
-        raise struct.error("a field table longer than its frame")
-    table: dict[str, Any] = {}
-    while at < end:
-        start = at
-        try:
-            name, at = _read_short(raw, at)
-            table[name], at = _read_value(raw, at, end, depth)
-        except (struct.error, IndexError, KeyError):
-            table[UNREADABLE] = raw[start:end]
-            break
-    return table, end
-
-
-def _read_value(raw: bytes, at: int, end: int, depth: int) -> tuple[Any, int]:
-    if depth > _DEPTH:
-        raise KeyError("nested too deeply")
-    kind, at = raw[at : at + 1], at + 1
-    if kind in _FIXED:
-        layout, into = _FIXED[kind]
-        values = struct.unpack_from(layout, raw, at)
-        value, at = into(*values), at + struct.calcsize(layout)
-    elif kind in b"Sx":
-        (size,) = struct.unpack_from(">I", raw, at)
-        value, at = raw[at + 4 : at + 4 + size], at + 4 + size
-        value = _text(value) if kind == b"S" else value
-    elif kind == b"F":
-        value, at = decode_table(raw, at, depth + 1)
-    elif kind == b"A":
-        (size,) = struct.unpack_from(">I", raw, at)
-        at, stop = at + 4, at + 4 + size
-        value = []
-        while at < stop:
-            item, at = _read_value(raw, at, stop, depth + 1)
-            value.append(item)
-    else:
-        raise KeyError(kind)
-    if at > end:
-        raise struct.error("a field longer than its table")
-    return value, at
-
-
-def _read_short(raw: bytes, at: int) -> tuple[str, int]:
-    at, end = at + 1, at + 1 + raw[at]
-    if end > len(raw):
-        raise struct.error("a short string longer than its frame")
-    return str(raw[at:end], "utf-8", "backslashreplace"), end
-
-
-def _text(raw: bytes) -> str | bytes:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return raw
-
-
-def _moment(seconds: int) -> datetime | int:
-    try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):
-        return seconds
-
-
-def _as_it_is(value: Any = None) -> Any:
-    return value
-
-
-# As RabbitMQ reads them, which differs from the specification in places.
-_UNSET = Properties()
-_FIXED: Mapping[bytes, tuple[str, Callable[..., Any]]] = {
-    b"t": (">B", bool), b"b": (">b", _as_it_is), b"B": (">B", _as_it_is), b"U": (">h", _as_it_is),
-    b"u": (">H", _as_it_is), b"s": (">h", _as_it_is), b"I": (">i", _as_it_is),
-    b"i": (">I", _as_it_is), b"l": (">q", _as_it_is), b"L": (">q", _as_it_is),
-    b"f": (">f", _as_it_is), b"d": (">d", _as_it_is), b"T": (">Q", _moment), b"V": ("", _as_it_is),
-    b"D": (">Bi", lambda places, number: Decimal(number).scaleb(-places)),
-}  # fmt: skip
-
-
-def encode_table(table: Mapping[str, Any]) -> bytes:
-    """A field table, its length first. Keys that are too long are cut."""
-    body = b"".join([_short(name) + _value(value) for name, value in table.items()])
-    return struct.pack(">I", len(body)) + body
-
-
-def _short(text: str) -> bytes:
-    raw = text.encode("utf-8", "backslashreplace")[:_SHORT_BYTES]
-    return struct.pack("B", len(raw)) + raw
-
-
-def _value(value: Any) -> bytes:
-    if value is None:
-        return b"V"
-    if isinstance(value, bool):
-        return b"t\x01" if value else b"t\x00"
-    if isinstance(value, int) and -(1 << 63) <= value < 1 << 63:
-        return struct.pack(">cq", b"l", value)
-    if isinstance(value, float):
-        return struct.pack(">cd", b"d", value)
-    if isinstance(value, bytes):
-        return struct.pack(">cI", b"x", len(value)) + value
-    if isinstance(value, datetime):
-        return struct.pack(">cq", b"T", calendar.timegm(value.utctimetuple()))
-    if isinstance(value, Mapping):
-        return b"F" + encode_table(value)
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        items = b"".join([_value(item) for item in value])
-        return struct.pack(">cI", b"A", len(items)) + items
-    if isinstance(value, Decimal):
-        return _decimal(value)
-    raw = str(value).encode("utf-8", "backslashreplace")
-    return struct.pack(">cI", b"S", len(raw)) + raw
-
-
-def _decimal(value: Decimal) -> bytes:
-    sign, digits, exponent = value.as_tuple()
-    if isinstance(exponent, int) and -255 <= exponent <= 0:
-        number = int("".join(map(str, digits))) * (-1 if sign else 1)
-        if -(1 << 31) <= number < 1 << 31:
-            return struct.pack(">cBi", b"D", -exponent, number)
-    return _value(str(value))

@@ -6,28 +6,27 @@ properties that are like earlier ones become JSON without being decoded.
 """
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import orjson
 
-from logfan.amqp_properties import NO_SHAPE, Known
+from logfan.amqp_properties import FIELD, READ, SHORT, TEXT, TIME, Row, Slot, Templates
 from logfan.charsets import PIECE_BYTES, is_utf8, pieces_of
 from logfan.json_trees import Odd
-from logfan.record import UNPARSED, Properties, Record
+from logfan.record import UNPARSED, Origin, Properties, Record
 
-# What the publisher left out is left out. The first of the properties differ from message to
-# message; the others are mostly the same for all messages of one publisher.
-_OWN = 4
-_COMMON_NAMES = Properties._fields[_OWN:]
+# What the publisher left out is left out.
+_HEADERS, _ID, _TIME, _CORRELATION, *_OTHERS = Properties._fields
+_NAMES = (_ID, _TIME, _CORRELATION, _HEADERS, *_OTHERS)
 _NEWLINE, _RETURN = b"\n\r"
-_ID_KEY, _BODY_KEY, _CLOSE = b',"message_id":', b',"body":', b"}"
+_BODY_KEY, _CLOSE = b',"body":', b"}"
+_AS_IT_IS = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
+"""What a string of JSON holds as it stands."""
 _OPTIONS = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 _MAX_DEPTH = 200
-_known: Known[bytes] = Known()
-"""What follows the id and the time in JSON, until the body."""
 
 
 def json_lines(records: Iterable[Record]) -> list[bytes]:
@@ -37,18 +36,31 @@ def json_lines(records: Iterable[Record]) -> list[bytes]:
     headers that are set, and the body: as JSON where it is JSON (to a depth of 1,024, and so many
     values as `Record.json` parses), as a string where it is UTF-8, else as `{"base64": …}`.
     """
+    records = [*records]
+    lines = [b""] * len(records)
+    for known, places, columns in _templates.groups([record._properties for record in records]):
+        alike = records if len(places) == len(records) else [records[place] for place in places]
+        for place, line in zip(places, _lines(alike, known, columns), strict=True):
+            lines[place] = line
+    return lines
+
+
+def _lines(
+    records: Sequence[Record], known: "_Members | None", columns: Sequence[Row]
+) -> list[bytes]:
+    """Lines of records whose properties are alike, or of which nothing is known."""
+    values = known.json(columns) if known else None
+    if known is None or values is None:
+        texts, values = [b"", b""], [map(_members, records)]
+    else:
+        texts = known.texts
+    # What differs from line to line, and between it what does not.
+    line = [b""] * 2 * (len(texts) + 1)
+    line[1::2] = *texts, _CLOSE
+    starts = _starts(records)
     lines: list[bytes] = []
-    add, dumps, join = lines.append, orjson.dumps, b"".join
-    origin, start, start_id = None, b"", b""
-    before, beginning, time_bytes, rests = NO_SHAPE
-    last_time = time = b""
-    for record in records:
-        if record._origin is not origin:
-            origin = record._origin
-            start = _origin(
-                origin.received_at, origin.exchange, origin.routing_key, origin.redelivered
-            )
-            start_id = start + _ID_KEY
+    add, join = lines.append, b"".join
+    for record, line[:-2:2] in zip(records, zip(starts, *values, strict=True), strict=True):
         body = record._body
         parsed = record._json
         if parsed is UNPARSED:
@@ -62,30 +74,63 @@ def json_lines(records: Iterable[Record]) -> list[bytes]:
         # layout.
         if _NEWLINE in body or _RETURN in body:
             body = join(_on_one_line(body))
-        raw = record._properties
-        if type(raw) is bytes:
-            if not raw.startswith(beginning):
-                before, beginning, time_bytes, rests = _known.shape_of(raw)
-            if before < len(raw):
-                id_end = before + 1 + raw[before]
-                end = id_end + time_bytes
-                rest = rests.get(raw[end:])
-                if rest is not None and end <= len(raw):
-                    if raw[id_end:end] != last_time:
-                        last_time = raw[id_end:end]
-                        time = b',"timestamp":%d' % int.from_bytes(last_time) if last_time else b""
-                    message_id = raw[before + 1 : id_end].decode("utf-8", "backslashreplace")
-                    add(join((start_id, dumps(message_id), time, rest, body, _CLOSE)))
-                    continue
-        add(join((start, _members(record), body, _CLOSE)))
+        line[-2] = body
+        add(join(line))
     return lines
+
+
+def _starts(records: Iterable[Record]) -> list[bytes]:
+    """Where each comes from: the line's beginning."""
+    starts, origin, start = [], None, b""
+    for record in records:
+        if record._origin is not origin:
+            origin = record._origin
+            start = _start(origin)
+        starts.append(start)
+    return starts
+
+
+class _Members:
+    """The JSON of properties that are alike: `texts`, and between them what stands in slots."""
+
+    def __init__(self, properties: Properties, slots: Sequence[Slot]) -> None:
+        marked, headers = properties._asdict(), dict(properties.headers)
+        for number, slot in enumerate(slots):
+            # JSON has no such byte.
+            mark = b'"\0%d\0"' if slot.kind in (SHORT, TEXT) else b"\0%d\0"
+            (headers if slot.in_headers else marked)[slot.name] = orjson.Fragment(mark % number)
+        parts = _json_of_properties(Properties(**{**marked, "headers": headers})).split(b"\0")
+        self.texts = parts[::2]
+        numbers = map(int, parts[1::2])
+        self._slots = [(number, slots[number].kind) for number in numbers]
+
+    def json(self, columns: Sequence[Row]) -> list[Iterable[bytes]] | None:
+        """What to put between the texts, a column each. None where one of the messages has another
+        kind of value, as bytes where others have text."""
+        try:
+            return [_json_column(kind, columns[number]) for number, kind in self._slots]
+        except ValueError:
+            return None
+
+
+def _json_column(kind: int, column: Row) -> Iterable[bytes]:
+    if kind == TIME:
+        return orjson.dumps(column)[1:-1].split(b",")
+    if kind == FIELD:
+        return [_dumps(READ[FIELD](part)) for part in column]
+    if not b"".join(column).translate(None, _AS_IT_IS):
+        return column
+    errors = "backslashreplace" if kind == SHORT else "strict"
+    return [orjson.dumps(part.decode("utf-8", errors))[1:-1] for part in column]
+
+
+_templates: Templates[_Members] = Templates()
 
 
 def json_pieces(record: Record) -> Iterator[bytes]:
     """The line that `json_lines` makes of this record, in pieces: where the body is long, this
     holds no more than the body and a piece of it."""
-    origin = record._origin
-    yield _origin(origin.received_at, origin.exchange, origin.routing_key, origin.redelivered)
+    yield _start(record._origin)
     yield _members(record)
     body, is_json = _json_of(record)
     if not is_json:
@@ -140,47 +185,30 @@ def _on_one_line(body: bytes) -> Iterator[bytes]:
 
 def _members(record: Record) -> bytes:
     """What stands between where a record comes from and its body."""
-    raw = record._properties
-    if type(raw) is bytes and (known := _known.whole.get(raw)) is not None:
-        return known
-    properties = record.properties
-    common = _common(properties[_OWN:]) + _BODY_KEY
+    raw, properties = record._properties, record.properties
     if type(raw) is bytes:
-        _known.learn(raw, common)
-    return _own(properties) + common
+        _templates.learn(raw, partial(_Members, properties))
+    return _json_of_properties(properties)
 
 
-@lru_cache(maxsize=1024)
-def _origin(received_at: float, exchange: str, routing_key: str, redelivered: bool) -> bytes:
-    """The line's beginning, an open object. All records of one read share the time."""
-    origin: dict[str, Any] = {
-        "received_at": rfc3339(received_at),
-        "exchange": exchange,
-        "routing_key": routing_key,
+def _start(origin: Origin) -> bytes:
+    """The line's beginning, an open object."""
+    members: dict[str, Any] = {
+        "received_at": rfc3339(origin.received_at),
+        "exchange": origin.exchange,
+        "routing_key": origin.routing_key,
     }
-    if redelivered:
-        origin["redelivered"] = True
-    return _dumps(origin)[:-1]
+    if origin.redelivered:
+        members["redelivered"] = True
+    return _dumps(members)[:-1]
 
 
-def _own(properties: Properties) -> bytes:
-    """What differs from message to message."""
-    own: dict[str, Any] = {
-        "message_id": properties.message_id, "timestamp": properties.timestamp,
-        "correlation_id": properties.correlation_id, "headers": properties.headers or None,
-    }  # fmt: skip
-    return _joined(own)
-
-
-@lru_cache(maxsize=1024)
-def _common(values: tuple[Any, ...]) -> bytes:
-    return _joined(dict(zip(_COMMON_NAMES, values, strict=True)))
-
-
-def _joined(members: dict[str, Any]) -> bytes:
-    """What is set of it, each with a comma before it."""
-    known = {name: value for name, value in members.items() if value is not None}
-    return b",%b" % _dumps(known)[1:-1] if known else b""
+def _json_of_properties(properties: Properties) -> bytes:
+    """What is set of them, each with a comma before it, and the key of the body."""
+    values = properties._asdict()
+    values["headers"] = values["headers"] or None
+    known = {name: values[name] for name in _NAMES if values[name] is not None}
+    return b",%b" % _dumps(known)[1:-1] + _BODY_KEY if known else _BODY_KEY
 
 
 @lru_cache(maxsize=256)
@@ -196,7 +224,7 @@ def _text_or_base64(raw: bytes) -> str | dict[str, str]:
         return {"base64": base64.b64encode(raw).decode()}
 
 
-def _dumps(value: dict[str, Any]) -> bytes:
+def _dumps(value: Any) -> bytes:
     try:
         return orjson.dumps(value, _encodable, _OPTIONS)
     except (TypeError, ValueError, RecursionError):

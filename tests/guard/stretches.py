@@ -50,7 +50,7 @@ class Stretch:
 
     def count(self, folder: Path) -> Counts:
         """The work for one message or batch; the second time, when all is loaded and known."""
-        for known in (amqp_properties._known, json_format._known):
+        for known in (amqp_properties._templates, json_format._templates):
             known.forget()  # what the tests before this one left there
         for turn in ("first", "second"):
             place = folder / turn

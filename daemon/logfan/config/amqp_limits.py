@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, time
 from typing import Any
 
-from logfan.amqp_properties import encode_table
+from logfan.field_table import encode_table
 
 SHORT_BYTES = 255
 """A short string's length is one byte: names of queues and exchanges, routing keys."""

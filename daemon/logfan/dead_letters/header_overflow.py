@@ -9,8 +9,9 @@ import struct
 from hashlib import sha256
 from typing import Any
 
-from logfan.amqp_properties import EncodedProperties, decode_table, encode_table
+from logfan.amqp_properties import EncodedProperties
 from logfan.dead_letters.letter import OURS, PACKED, REASON, Letter
+from logfan.field_table import decode_table, encode_table
 from logfan.record import Properties, Record
 
 _FRAME_BYTES = 8 + 12

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from logfan.amqp_properties import REPLAY, UNREADABLE
+from logfan.amqp_properties import REPLAY
+from logfan.field_table import UNREADABLE
 from logfan.record import Properties, Record
 
 PREFIX = "x-logfan-"

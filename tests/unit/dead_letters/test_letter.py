@@ -10,15 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika import spec
 
-from logfan.amqp_properties import (
-    REPLAY,
-    UNREADABLE,
-    EncodedProperties,
-    decode_properties,
-    encode_table,
-)
+from logfan.amqp_properties import REPLAY, EncodedProperties, decode_properties
 from logfan.dead_letters import header_overflow
 from logfan.dead_letters.letter import SINK, Letter, Refusal, letter_of, replayed
+from logfan.field_table import UNREADABLE, encode_table
 from logfan.record import Properties, Record
 from logfan.testing import hostile_records, record
 
