@@ -1,15 +1,18 @@
-"""The messages: JSON log lines of an exact size, each with its number and the time it was sent.
+"""The messages: log lines of an exact size, each with its number and the time it was sent.
 
 `fill.c` writes number and time into their places; `seen` reads the numbers back from a sink's file.
 """
 
 import json
 import random
+import re
 from collections.abc import Iterable
+from typing import Any
 
 NUMBER_AT, NUMBER_DIGITS = 8, 8
 STAMP_AT, STAMP_DIGITS = 24, 19
-_KEY = b'"seq":"'
+_NUMBER = re.compile(rb'\\?"seq\\?":\\?"(\d{8})')
+"""As it came, or within a string of JSON."""
 _BODIES = 64
 _BYTES_MAX = 8 << 20
 _LEVELS = ("debug", "info", "info", "info", "info", "warning", "error")
@@ -20,11 +23,60 @@ _WORDS = (
 )  # fmt: skip
 
 
-def deck(size: int) -> bytes:
+PLAIN, CONSTANT, TRACED = "plain", "constant", "traced"
+NO_ID, PUBLISHERS, TEXT, LINES = "no-id", "publishers", "text", "lines"
+SHAPES = {
+    PLAIN: "no headers",
+    CONSTANT: "constant headers",
+    TRACED: "constant headers and traceparent",
+    NO_ID: "no message id",
+    PUBLISHERS: "a hundred publishers with different properties",
+    TEXT: "text bodies",
+    LINES: "JSON on several lines",
+}
+"""What programs send. All have a content type, a delivery mode, a time, and most an id."""
+_PUBLISHERS = 100
+_HEADERS = {"host": "web-12", "service": "checkout"}
+
+
+def properties(shape: str, number: int) -> dict[str, Any]:
+    """The properties of a message, beside its time, as `fill.c` sets them."""
+    found: dict[str, Any] = {
+        "content_type": "text/plain" if shape == TEXT else "application/json",
+        "delivery_mode": 2,
+        "message_id": None if shape == NO_ID else f"{number:0{NUMBER_DIGITS}d}",
+    }
+    if shape in (CONSTANT, TRACED):
+        found["headers"] = dict(_HEADERS)
+    if shape == TRACED:
+        found["headers"]["traceparent"] = f"00-4bf92f3577b34da6{number:016d}-00f067aa0ba902b7-01"
+    if shape == PUBLISHERS:
+        publisher = number % _PUBLISHERS
+        found["app_id"] = f"app-{publisher}"
+        found["headers"] = {"host": f"web-{publisher}", f"zone-{publisher % 10}": "eu"}
+        if publisher % 3 == 0:
+            found["type"] = "event"
+    return found
+
+
+def deck(size: int, shape: str = PLAIN) -> bytes:
     """Bodies of `size` bytes each, one after the other; the same ones each time."""
     rng = random.Random(size)
     count = max(1, min(_BODIES, _BYTES_MAX // size))
-    return b"".join(_body(size, rng) for _ in range(count))
+    return b"".join(_shaped(_body(size, rng), shape) for _ in range(count))
+
+
+def _shaped(body: bytes, shape: str) -> bytes:
+    if shape == TEXT:
+        return b"-" + body[1:]
+    if shape == LINES:
+        # Behind the number and the time, which keep their places. The last byte of each is layout.
+        head, tail = body[:STAMP_AT], body[STAMP_AT:]
+        parts = tail.split(b',"')
+        room = len(parts) - 1
+        text = b',\n"'.join(parts)
+        return head + text[: text.rindex(b'"}') - room] + b'"}'
+    return body
 
 
 def _body(size: int, rng: random.Random) -> bytes:
@@ -55,13 +107,15 @@ def _dumped(line: object) -> bytes:
 
 
 def seen(lines: Iterable[bytes], count: int) -> tuple[int, int]:
-    """How many lines there are, and how many of the numbers below `count` are among them."""
+    """How many messages there are, and how many of the numbers below `count` are among them."""
     marks = bytearray(count)
     total = 0
     for line in lines:
+        found = _NUMBER.search(line)
+        if found is None:
+            continue  # a further line of a body with several
         total += 1
-        at = line.find(_KEY) + len(_KEY)
-        number = int(line[at : at + NUMBER_DIGITS])
+        number = int(found[1])
         if number < count:
             marks[number] = 1
     return total, sum(marks)

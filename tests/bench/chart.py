@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench import svg
+from bench.bodies import PLAIN
 from bench.entrants import CUMULATIVE, LIMIT, ONE, THREE, files_of, is_logfan, title_of
 from bench.plan import BACKLOG, MAIN, PREFETCH, SINKS, SIZE
 from bench.results import Median, Results
 from bench.svg import Bar, Line
-from bench.table import bytes_of, rate
+from bench.table import bytes_of, rate, title
 
 _STYLES = {LIMIT: "limit", ONE: "ours", THREE: "ours2", CUMULATIVE: "other"}
 
@@ -30,16 +31,11 @@ def write_all(results: Results, folder: Path) -> list[Path]:
 
 def drain_rate(results: Results) -> str:
     """Bars: messages a second of every contestant."""
-    limit = results.median(MAIN, entrant=LIMIT)
-    middles = sorted(results.medians(MAIN), key=lambda middle: -middle.rate)
-    bars = [
-        Bar(
-            title_of(middle.case.entrant), middle.rate,
-            rate(middle.rate) + (f" ({middle.rate / limit.rate:.2f})" if limit else ""),
-            _style(middle),
-        )
-        for middle in middles
-    ]  # fmt: skip
+    bars = []
+    for middle in sorted(results.medians(MAIN), key=lambda middle: -middle.rate):
+        limit = results.median(MAIN, entrant=LIMIT, shape=middle.case.shape)
+        share = f" ({middle.rate / limit.rate:.2f})" if limit else ""
+        bars.append(Bar(title(middle), middle.rate, rate(middle.rate) + share, _style(middle)))
     return svg.bars(
         "Messages a second, 200-byte bodies, prefetch 4,000 (of the limit)",
         "messages a second", bars,
@@ -49,19 +45,14 @@ def drain_rate(results: Results) -> str:
 def processor(results: Results) -> str:
     """Bars: microseconds of processor a message."""
     middles = sorted(results.medians(MAIN), key=lambda middle: middle.cpu_us)
-    bars = [
-        Bar(title_of(m.case.entrant), m.cpu_us, f"{m.cpu_us:.1f} µs", _style(m)) for m in middles
-    ]
+    bars = [Bar(title(m), m.cpu_us, f"{m.cpu_us:.1f} µs", _style(m)) for m in middles]
     return svg.bars("CPU a message, user and system, the whole process", "microseconds", bars)
 
 
 def memory(results: Results) -> str:
     """Bars: peak memory."""
     middles = sorted(results.medians(MAIN), key=lambda middle: middle.memory_mib)
-    bars = [
-        Bar(title_of(m.case.entrant), m.memory_mib, f"{m.memory_mib:.0f} MiB", _style(m))
-        for m in middles
-    ]
+    bars = [Bar(title(m), m.memory_mib, f"{m.memory_mib:.0f} MiB", _style(m)) for m in middles]
     return svg.bars("Peak memory while draining, prefetch 4,000", "MiB", bars)
 
 
@@ -132,7 +123,11 @@ def _lines(
     names = list(dict.fromkeys(m.case.entrant for m in results.medians(groups[-1])))
     found = []
     for name in names:
-        points = {x(m): y(m) for group in groups for m in results.medians(group, entrant=name)}
+        points = {
+            x(m): y(m)
+            for group in groups
+            for m in results.medians(group, entrant=name, shape=PLAIN)
+        }
         if len(points) > 1:
             found.append(Line(title_of(name), sorted(points.items()), _STYLES.get(name, "other")))
     return found

@@ -34,7 +34,7 @@ def drain(stage: Stage, case: Case) -> Drain:
     with own_folder(stage) as folder:
         start = entrants.start_of(case.entrant, stage, folder, case.prefetch, case.count)
         try:
-            stage.fill(case.queue, case.count, case.size)
+            stage.fill(case.queue, case.count, case.size, case.shape)
             return _drain(stage, case, start, folder)
         except TROUBLES as error:
             raise ContestFailed(f"{case}: {error}") from None

@@ -1,10 +1,10 @@
 /* Fill a queue fast, or keep up a rate.
  *
- * fill PORT QUEUE COUNT SIZE DECK [RATE [EXCHANGE]]
+ * fill PORT QUEUE COUNT SIZE DECK SHAPE [RATE [EXCHANGE]]
  *
  * DECK is a file of bodies of SIZE bytes each, taken in turns. Into each body go its number (eight
  * digits from byte 8 on) and the time it is handed to the library (CLOCK_MONOTONIC, nanoseconds,
- * nineteen digits from byte 24 on). With RATE, so many a second are sent, evenly; without, as many
+ * nineteen digits from byte 24 on). SHAPE: the properties, see `properties` in bodies.py. With RATE, so many a second are sent, evenly; without, as many
  * as the broker takes (RATE 0 is the same), and it ends when the broker has confirmed all of them: they
  * are on its disk then, and no drain finds it still writing. EXCHANGE takes them in place of the default
  * one, with QUEUE as the routing key. The last line printed: seconds that it took.
@@ -12,10 +12,11 @@
 #define PROGRAM "fill"
 #include "connect.h"
 
+#include <stdbool.h>
 #include <string.h>
 #include <time.h>
 
-enum { NUMBER_AT = 8, NUMBER_DIGITS = 8, STAMP_AT = 24, STAMP_DIGITS = 19, LOOK_EVERY = 64 };
+enum { NUMBER_AT = 8, NUMBER_DIGITS = 8, STAMP_AT = 24, STAMP_DIGITS = 19, LOOK_EVERY = 64, PUBLISHERS = 100 };
 
 /* What the broker has confirmed: a mark for each message, by its number from 1 on. */
 typedef struct {
@@ -54,6 +55,53 @@ static char *deck_of(const char *path, size_t size, size_t *bodies) {
     return deck;
 }
 
+static void header(amqp_basic_properties_t *properties, amqp_table_entry_t *entries, const char *name, char *value) {
+    amqp_table_entry_t *entry = entries + properties->headers.num_entries++;
+    entry->key = amqp_cstring_bytes(name);
+    entry->value.kind = AMQP_FIELD_KIND_UTF8;
+    entry->value.value.bytes = amqp_cstring_bytes(value);
+    properties->headers.entries = entries;
+    properties->_flags |= AMQP_BASIC_HEADERS_FLAG;
+}
+
+/* The properties of one message. What they point at holds until the next call. */
+static amqp_basic_properties_t shaped(const char *shape, uint64_t number, char *id) {
+    static char traceparent[] = "00-4bf92f3577b34da60000000000000000-00f067aa0ba902b7-01";
+    static char host[16], zone[16], app[16];
+    static amqp_table_entry_t entries[3];
+    amqp_basic_properties_t properties = {
+        ._flags = AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_DELIVERY_MODE_FLAG | AMQP_BASIC_TIMESTAMP_FLAG,
+        .content_type = amqp_cstring_bytes(strcmp(shape, "text") ? "application/json" : "text/plain"),
+        .delivery_mode = AMQP_DELIVERY_PERSISTENT,
+        .timestamp = (uint64_t)time(NULL),
+    };
+    const bool traced = !strcmp(shape, "traced");
+    if (strcmp(shape, "no-id")) {
+        properties._flags |= AMQP_BASIC_MESSAGE_ID_FLAG;
+        properties.message_id = amqp_cstring_bytes(id);
+    }
+    if (traced || !strcmp(shape, "constant")) {
+        header(&properties, entries, "host", "web-12");
+        header(&properties, entries, "service", "checkout");
+    }
+    if (traced) {
+        put(traceparent + 19, 16, number);
+        header(&properties, entries, "traceparent", traceparent);
+    }
+    if (!strcmp(shape, "publishers")) {
+        const unsigned publisher = (unsigned)(number % PUBLISHERS);
+        snprintf(host, sizeof host, "web-%u", publisher);
+        snprintf(zone, sizeof zone, "zone-%u", publisher % 10);
+        snprintf(app, sizeof app, "app-%u", publisher);
+        header(&properties, entries, "host", host);
+        header(&properties, entries, zone, "eu");
+        properties._flags |= AMQP_BASIC_APP_ID_FLAG | (publisher % 3 ? 0 : AMQP_BASIC_TYPE_FLAG);
+        properties.app_id = amqp_cstring_bytes(app);
+        properties.type = amqp_cstring_bytes("event");
+    }
+    return properties;
+}
+
 static void mark(confirms_t *confirms, uint64_t number) {
     confirms->count += !confirms->marks[number];
     confirms->marks[number] = 1;
@@ -80,22 +128,15 @@ static void look(amqp_connection_state_t connection, confirms_t *confirms, int w
 }
 
 int main(int argc, char **argv) {
-    must(argc >= 6 && argc <= 8, "usage: fill PORT QUEUE COUNT SIZE DECK [RATE [EXCHANGE]];");
+    must(argc >= 7 && argc <= 9, "usage: fill PORT QUEUE COUNT SIZE DECK SHAPE [RATE [EXCHANGE]];");
     const uint64_t count = strtoull(argv[3], NULL, 10);
     const size_t size = (size_t)strtoull(argv[4], NULL, 10);
-    const double rate = argc > 6 ? atof(argv[6]) : 0;
-    const char *exchange = argc > 7 ? argv[7] : "";
+    const double rate = argc > 7 ? atof(argv[7]) : 0;
+    const char *exchange = argc > 8 ? argv[8] : "";
     size_t bodies = 0;
     char *deck = deck_of(argv[5], size, &bodies);
     amqp_connection_state_t connection = connected(atoi(argv[1]));
 
-    amqp_basic_properties_t properties = {
-        ._flags = AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_DELIVERY_MODE_FLAG |
-                  AMQP_BASIC_MESSAGE_ID_FLAG | AMQP_BASIC_TIMESTAMP_FLAG,
-        .content_type = amqp_cstring_bytes("application/json"),
-        .delivery_mode = AMQP_DELIVERY_PERSISTENT,
-        .timestamp = (uint64_t)time(NULL),
-    };
     confirms_t confirms = {calloc(count + 1, 1), 1, 0};
     must(confirms.marks != NULL, "memory");
     if (rate <= 0) {
@@ -110,7 +151,7 @@ int main(int argc, char **argv) {
             wait_until(began + (uint64_t)((double)number * 1e9 / rate));
         }
         put(id, NUMBER_DIGITS, number);
-        properties.message_id = amqp_cstring_bytes(id);
+        const amqp_basic_properties_t properties = shaped(argv[6], number, id);
         memcpy(body + NUMBER_AT, id, NUMBER_DIGITS);
         put(body + STAMP_AT, STAMP_DIGITS, now());
         const amqp_bytes_t bytes = {size, body};

@@ -1,7 +1,7 @@
 """What `fill.c` does, where there is no C compiler: slower, and it takes more of a core. It has
 each message confirmed at any rate.
 
-`python -m bench.fill PORT QUEUE COUNT SIZE DECK [RATE [EXCHANGE]]`
+`python -m bench.fill PORT QUEUE COUNT SIZE DECK SHAPE [RATE [EXCHANGE]]`
 """
 
 import sys
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pika
 
-from bench.bodies import NUMBER_AT, NUMBER_DIGITS, STAMP_AT, STAMP_DIGITS
+from bench.bodies import NUMBER_AT, NUMBER_DIGITS, STAMP_AT, STAMP_DIGITS, properties
 from logfan.amqp.blocking import BlockingConnection
 from logfan.amqp.publisher import Window
 from logfan.config.settings import Settings
@@ -21,8 +21,9 @@ def main(arguments: Sequence[str]) -> None:
     """The command line is that of `fill.c`."""
     port, queue, count, size = arguments[0], arguments[1], int(arguments[2]), int(arguments[3])
     deck = Path(arguments[4]).read_bytes()
-    rate = float(arguments[5]) if len(arguments) > 5 else 0.0
-    exchange = arguments[6] if len(arguments) > 6 else ""
+    shape = arguments[5]
+    rate = float(arguments[6]) if len(arguments) > 6 else 0.0
+    exchange = arguments[7] if len(arguments) > 7 else ""
     bodies = [bytearray(deck[at : at + size]) for at in range(0, len(deck), size)]
     url = f"amqp://guest:guest@127.0.0.1:{port}/%2F"
     settings = {"rabbitmq": {"urls": [url]}, "sinks": {"none": {"kind": "none"}}}
@@ -34,15 +35,15 @@ def main(arguments: Sequence[str]) -> None:
                 early = began + number / rate - time.monotonic()
                 link.until(link.time_limit(max(0.0, early)))
             body = bodies[number % len(bodies)]
-            name = f"{number:0{NUMBER_DIGITS}d}"
-            body[NUMBER_AT : NUMBER_AT + NUMBER_DIGITS] = name.encode()
+            digits = f"{number:0{NUMBER_DIGITS}d}".encode()
+            body[NUMBER_AT : NUMBER_AT + NUMBER_DIGITS] = digits
             stamp = f"{time.monotonic_ns():0{STAMP_DIGITS}d}".encode()
             body[STAMP_AT : STAMP_AT + STAMP_DIGITS] = stamp
-            properties = pika.BasicProperties(
-                content_type="application/json", delivery_mode=2, timestamp=int(time.time()),
-                message_id=name,
+            set_ones = properties(shape, number)
+            window.publish(
+                exchange, queue, bytes(body),
+                pika.BasicProperties(timestamp=int(time.time()), **set_ones),
             )  # fmt: skip
-            window.publish(exchange, queue, bytes(body), properties)
         print(f"{time.monotonic() - began:.6f}")
         window.drain()
         if window.returned or window.rejected:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from bench import results
+from bench.bodies import PLAIN, SHAPES, TRACED
 from bench.entrants import (
     AIO_PIKA,
     CUMULATIVE,
@@ -19,8 +20,8 @@ from bench.entrants import (
 )
 from bench.results import Case
 
-MAIN, BACKLOG, SINKS, SIZE, PREFETCH, QUEUE = (
-    "main", "backlog", "sinks", "size", "prefetch", "queue",
+MAIN, SHAPE, BACKLOG, SINKS, SIZE, PREFETCH, QUEUE = (
+    "main", "shape", "backlog", "sinks", "size", "prefetch", "queue",
 )  # fmt: skip
 INSTANCES, QUEUES = "instances", "queues"
 
@@ -62,6 +63,11 @@ def _main(name: str, count: int) -> Case:
     return Case(MAIN, name, count, prefetch=1 if name == TUTORIAL else results.PREFETCH)
 
 
+def _with_headers(*names: str, count: int) -> list[Case]:
+    """Of the main table: with the headers that programs send."""
+    return [Case(MAIN, name, count, shape=TRACED) for name in names]
+
+
 def whole(seconds: float) -> Plan:
     """`make bench`. The counts give each drain some three seconds."""
     main = (
@@ -70,11 +76,14 @@ def whole(seconds: float) -> Plan:
         (FASTSTREAM, 8_000), (TUTORIAL, 5_000),
     )  # fmt: skip
     trio = (LIMIT, ONE, CUMULATIVE)
+    headers = _with_headers(LIMIT, ONE, THREE, count=100_000)
+    shapes = [shape for shape in SHAPES if shape not in (PLAIN, TRACED)]
     prefetches = ((1, 4_000), (10, 15_000), (100, 25_000), (1_000, 40_000), (10_000, 40_000))
     sizes = ((100, 40_000), (1 << 10, 30_000), (10 << 10, 8_000), (100 << 10, 1_500))
     return Plan(
         groups=(
-            (3, [_main(name, count) for name, count in main]),
+            (3, [*(_main(name, count) for name, count in main), *headers]),
+            (1, [Case(SHAPE, name, 60_000, shape=s) for s in shapes for name in (LIMIT, THREE)]),
             (3, [Case(BACKLOG, name, 10_000) for name in (LIMIT, THREE)]),
             (1, [Case(BACKLOG, name, n) for n in (100_000, 1_000_000) for name in (LIMIT, THREE)]),
             (2, [Case(SIZE, name, 250, size=1 << 20) for name in trio]),
@@ -100,9 +109,10 @@ def quick(seconds: float) -> Plan:
         (LIMIT, 60_000), (ONE, 60_000), (THREE, 60_000), (CUMULATIVE, 40_000),
         (AIO_PIKA, 6_000), (FASTSTREAM, 5_000),
     )  # fmt: skip
+    headers = _with_headers(LIMIT, THREE, count=60_000)
     return Plan(
         groups=(
-            (2, [_main(name, count) for name, count in main]),
+            (2, [*(_main(name, count) for name, count in main), *headers]),
             (2, [Case(SIZE, name, 80, size=1 << 20) for name in (LIMIT, ONE)]),
             (1, [Case(SINKS, with_files(number), 30_000) for number in (1, 4)]),
         ),

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any, Self
 
+from bench.bodies import PLAIN, SHAPES
+
 PREFETCH = 4000
 """But where another one is what is measured."""
 
@@ -22,6 +24,8 @@ class Case:
     queue: str = "classic"
     instances: int = 1
     """Daemons on one queue, or on each of the queues."""
+    shape: str = PLAIN
+    """Of the messages: one of `bodies.SHAPES`."""
     queues: int = 0
     """Behind a consistent-hash exchange; 0: the one queue, without one."""
 
@@ -33,7 +37,7 @@ class Case:
     def __str__(self) -> str:
         return (
             f"{self.entrant}, {self.count:,} messages of {self.size:,} bytes, {self.queue} queue, "
-            f"prefetch {self.prefetch:,}"
+            f"prefetch {self.prefetch:,}, {SHAPES[self.shape]}"
             + (f", {self.queues} behind the hash exchange" if self.queues else "")
             + (f", {self.instances} instances" if self.instances > 1 else "")
         )
@@ -167,8 +171,8 @@ class Results:
         return [Median.of(drains) for drains in cases.values()]
 
     def median(self, group: str, **wanted: object) -> Median | None:
-        """The first of these."""
-        return next(iter(self.medians(group, **wanted)), None)
+        """The first of these; of messages without headers where no shape is given."""
+        return next(iter(self.medians(group, **{"shape": PLAIN, **wanted})), None)
 
     def as_json(self) -> str:
         """Everything, single drains included, and the medians for whoever only reads."""

@@ -163,28 +163,35 @@ class Stage:
                 open_channel.queue_declare(queue, durable=True)
                 open_channel.queue_bind(queue, SPREAD, WEIGHT)
 
-    def filler(self, count: int, size: int, rate: float = 0.0, exchange: str = "") -> list[str]:
+    def filler(
+        self,
+        count: int,
+        size: int,
+        rate: float = 0.0,
+        exchange: str = "",
+        shape: str = bodies.PLAIN,
+    ) -> list[str]:
         """The command that publishes `count` messages to the exchange, at `rate` a second."""
-        deck = self.folder / f"deck-{size}"
+        deck = self.folder / f"deck-{size}-{shape}"
         if not deck.exists():
-            deck.write_bytes(bodies.deck(size))
+            deck.write_bytes(bodies.deck(size, shape))
         program = self.programs.fill
         start = [str(program)] if program else [sys.executable, "-m", "bench.fill"]
-        command = [*start, str(self.node.port), QUEUE, str(count), str(size), str(deck)]
+        command = [*start, str(self.node.port), QUEUE, str(count), str(size), str(deck), shape]
         return [*command, str(rate), exchange] if rate or exchange else command
 
-    def fill(self, kind: str, count: int, size: int) -> None:
+    def fill(self, kind: str, count: int, size: int, shape: str = bodies.PLAIN) -> None:
         """A new queue with so many messages, all of them there when this returns."""
         self.declare(kind)
-        self._fill(count, size, "")
+        self._fill(count, self.filler(count, size, shape=shape))
 
     def fill_spread(self, queues: int, count: int, size: int) -> None:
         """New queues with so many messages among them, all of them there when this returns."""
         self.declare_spread(queues)
-        self._fill(count, size, FANOUT)
+        self._fill(count, self.filler(count, size, exchange=FANOUT))
 
-    def _fill(self, count: int, size: int, exchange: str) -> None:
-        run(self.filler(count, size, exchange=exchange), _FILL_SECONDS)
+    def _fill(self, count: int, filler: Sequence[str]) -> None:
+        run(filler, _FILL_SECONDS)
         wait_until(lambda: self._holds(count), f"{count} messages are in the broker", 120)
         self.observer.forget()
 

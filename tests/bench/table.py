@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import disk, targets
-from bench.entrants import CUMULATIVE, LIMIT, files_of, title_of
-from bench.plan import BACKLOG, INSTANCES, MAIN, PREFETCH, QUEUE, QUEUES, SINKS, SIZE
+from bench.bodies import PLAIN, SHAPES
+from bench.entrants import CUMULATIVE, LIMIT, THREE, files_of, title_of
+from bench.plan import BACKLOG, INSTANCES, MAIN, PREFETCH, QUEUE, QUEUES, SHAPE, SINKS, SIZE
 from bench.results import Latency, Median, Results
 
 _TO = "\N{EN DASH}"
@@ -28,32 +29,59 @@ class Grid:
 def grids(results: Results) -> list[Grid]:
     """All tables that have a row, the targets last."""
     parts = (
-        _main(results), _sinks(results), _sizes(results), _by_prefetch(results),
-        _queues(results), _backlogs(results), _several(results), _latencies(results),
-        _targets(results),
+        _main(results), _shapes(results), _sinks(results), _sizes(results),
+        _by_prefetch(results), _queues(results), _backlogs(results), _several(results),
+        _latencies(results), _targets(results),
     )  # fmt: skip
     return [grid for grid in parts if grid.rows]
 
 
 def _main(results: Results) -> Grid:
-    middles = sorted(results.medians(MAIN), key=lambda middle: -middle.rate)
-    limit = results.median(MAIN, entrant=LIMIT)
-    pika = results.median(MAIN, entrant=CUMULATIVE)
-    return Grid(
-        "Draining a filled classic queue of 200-byte messages, prefetch 4,000",
-        ("consumer", "messages a second", "spread", "of the limit", "of pika", "CPU a message",
-         "the broker's", "peak memory", "start", "times"),
-        [
+    """The plain and the headers' row of a consumer stand one below the other."""
+    plain = sorted(results.medians(MAIN, shape=PLAIN), key=lambda middle: -middle.rate)
+    middles = [m for one in plain for m in results.medians(MAIN, entrant=one.case.entrant)]
+    rows = []
+    for middle in middles:
+        limit = results.median(MAIN, entrant=LIMIT, shape=middle.case.shape)
+        pika = results.median(MAIN, entrant=CUMULATIVE, shape=middle.case.shape)
+        rows.append(
             (
-                title_of(middle.case.entrant), rate(middle.rate), _spread(middle),
-                _ratio(middle, limit), _ratio(middle, pika), us(middle.cpu_us),
+                title(middle), rate(middle.rate), _spread(middle), _ratio(middle, limit),
+                _ratio(middle, pika), us(middle.cpu_us), _cpu_ratio(middle, limit),
                 us(middle.broker_us), f"{middle.memory_mib:.0f} MiB",
                 f"{middle.start_seconds:.2f} s", str(middle.times),
             )
-            for middle in middles
-        ],
-        "The tutorial's consumer has prefetch 1, as in the tutorial. \"Of pika\" means: with "
-        "cumulative acks. All but logfan do nothing with a message.",
+        )  # fmt: skip
+    return Grid(
+        "Draining a filled classic queue of 200-byte messages, prefetch 4,000",
+        ("consumer", "messages a second", "spread", "of the limit", "of pika", "CPU a message",
+         "of the limit's", "the broker's", "peak memory", "start", "times"),
+        rows,
+        "With headers: constant ones and traceparent, held against the C client with the same "
+        "messages. The tutorial's consumer has prefetch 1, as in the tutorial. \"Of pika\" means: "
+        "with cumulative acks. All but logfan do nothing with a message.",
+    )  # fmt: skip
+
+
+def _shapes(results: Results) -> Grid:
+    rows = []
+    for shape, words in SHAPES.items():
+        group = SHAPE if results.medians(SHAPE, shape=shape) else MAIN
+        limit = results.median(group, entrant=LIMIT, shape=shape)
+        ours = results.median(group, entrant=THREE, shape=shape)
+        if ours and results.medians(SHAPE):
+            rows.append(
+                (
+                    words, rate(limit.rate) if limit else _NONE, rate(ours.rate),
+                    _ratio(ours, limit), us(limit.cpu_us) if limit else _NONE, us(ours.cpu_us),
+                    _cpu_ratio(ours, limit),
+                )
+            )  # fmt: skip
+    return Grid(
+        "What programs send: 200-byte messages of several shapes",
+        ("messages", title_of(LIMIT), title_of(THREE), "of the limit", "CPU of the limit",
+         "CPU of logfan", "of the limit's"),
+        rows,
     )  # fmt: skip
 
 
@@ -124,12 +152,12 @@ def _by(
     show: Callable[[Median], str] = lambda middle: rate(middle.rate),
 ) -> Grid:
     """A row for each value of `key`, a column for each contestant of the last group."""
-    measured = results.medians(groups[-1])
+    measured = results.medians(groups[-1], shape=PLAIN)
     names = list(dict.fromkeys(middle.case.entrant for middle in measured))
     cells = {
         (key(middle), middle.case.entrant): middle
         for group in groups
-        for middle in results.medians(group)
+        for middle in results.medians(group, shape=PLAIN)
         if middle.case.entrant in names
     }
     rows = []
@@ -231,14 +259,7 @@ def _targets(results: Results) -> Grid:
     rows = [(r.title, r.reach, r.beyond, r.measured, r.verdict) for r in targets.rows(results)]
     if not results.medians(MAIN):  # a run that is about something else
         rows = []
-    most = targets.most_possible(results)
-    note = ""
-    if most:
-        note = (
-            f"The same of the C client, which does nothing: {', '.join(most)}. Where a target is "
-        )
-        note += "beyond that, the broker stands in the way."
-    return Grid("Targets", ("measure", "to reach", "beyond", "measured", ""), rows, note)
+    return Grid("Targets", ("measure", "to reach", "beyond", "measured", ""), rows)
 
 
 def line_of(middle: Median) -> str:
@@ -313,6 +334,16 @@ def _rate_and_bytes(middle: Median) -> str:
 
 def _spread(middle: Median) -> str:
     return f"{rate(middle.rate_min)}{_TO}{rate(middle.rate_max)}"
+
+
+def title(middle: Median) -> str:
+    """The consumer, and what it is sent where that is not the plain messages."""
+    words = title_of(middle.case.entrant)
+    return words if middle.case.shape == PLAIN else f"{words}, with headers"
+
+
+def _cpu_ratio(middle: Median, of: Median | None) -> str:
+    return f"{middle.cpu_us / of.cpu_us:.2f}" if of and of.cpu_us else _NONE
 
 
 def _ratio(middle: Median | None, of: Median | None) -> str:
