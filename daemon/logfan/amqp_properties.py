@@ -11,7 +11,7 @@ was made of those, so that only what differs is read.
 import struct
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from threading import Lock
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -99,18 +99,23 @@ def _split(raw: bytes) -> Iterator[tuple[str, int, int, int]]:
     more = flags & 1
     while more:
         more, at = raw[at + 1] & 1, at + 2
-    for bit, (name, kind) in enumerate(_KINDS.items()):
-        if not flags << bit >> _HIGHEST_FLAG & 1:
-            continue
-        size = 8 if kind == TIME else 1
+    for name, kind in _flagged(flags):
         if kind == SHORT:
             size, at = raw[at], at + 1
         elif kind == TABLE:
             size = 4 + length(raw, at)
+        else:
+            size = 8 if kind == TIME else 1
         if at + size > len(raw):
             raise struct.error("a property longer than its frame")
         yield name, kind, at, at + size
         at += size
+
+
+@lru_cache(maxsize=4096)
+def _flagged(flags: int) -> Sequence[tuple[str, int]]:
+    """The properties that are there, with their kinds."""
+    return [one for bit, one in enumerate(_KINDS.items()) if flags << bit >> _HIGHEST_FLAG & 1]
 
 
 class Slot(NamedTuple):

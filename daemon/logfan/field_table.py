@@ -55,12 +55,12 @@ def read_value(raw: bytes, at: int, end: int, depth: int = 0) -> tuple[Any, int]
         raise KeyError("nested too deeply")
     kind, at = raw[at : at + 1], at + 1
     value: Any = None
-    if kind in _NUMBERS:
-        (value,) = struct.unpack_from(_NUMBERS[kind], raw, at)
-        at += struct.calcsize(_NUMBERS[kind])
-    elif kind in (b"S", b"x"):
+    if kind in (b"S", b"x"):
         at, start = at + 4 + length(raw, at), at + 4
         value = text_or_bytes(raw[start:at]) if kind == b"S" else raw[start:at]
+    elif kind in _NUMBERS:
+        (value,) = struct.unpack_from(_NUMBERS[kind], raw, at)
+        at += struct.calcsize(_NUMBERS[kind])
     elif kind == b"T":
         value, at = _moment(*struct.unpack_from(">Q", raw, at)), at + 8
     elif kind == b"D":
