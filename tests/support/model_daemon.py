@@ -69,7 +69,7 @@ class Watched:
 
     @contextmanager
     def _all_handed_back_where_closed(self, channel: Channel, count: int) -> Iterator[None]:
-        reason, read = self._dispatcher._flow._reason, len(channel.read)
+        reason, read = self._dispatcher.flow._reason, len(channel.read)
         yield
         kept = count - (read - len(channel.read))
         assert reason not in _TAKES_NOTHING or not kept, f"{kept} taken in a pause: {reason}"
@@ -136,7 +136,9 @@ class Daemon:
     def connect(self) -> None:
         self._began = False
         self.channel = Channel(self.queue, self.truth, can_be_held=self.can_be_held)
-        ModelSubscription(self.channel, self._begin, self.rests).consume(self.dispatcher.prefetch)
+        ModelSubscription(self.channel, self._begin, self.rests).consume(
+            self.dispatcher.flow.window.prefetch
+        )
 
     def _begin(self, subscription: Any, declared: Declared) -> None:
         self._began = True
@@ -162,7 +164,7 @@ class Daemon:
         """Reading stops for a moment, and not where the broker's answer is waited for."""
         if self.channel is not None and self.channel.held:
             assert self.truth.time.now - self.channel.held_at < HOLD_SECONDS
-            assert self.dispatcher._flow._reason is None
+            assert self.dispatcher.flow._reason is None
             assert not self.stopping
 
     def loop(self) -> None:

@@ -123,8 +123,8 @@ class Pipeline:
 
         Returns how many messages went back to the broker: 0 where all was acknowledged.
         `wait(condition, deadline)` calls `condition(seconds)`, which waits for so long at most,
-        until it returns True or the monotonic deadline has passed, and says which. A second call
-        only says the same again.
+        until it returns True or the monotonic deadline has passed, and returns which. A second call
+        returns the same again.
         """
         if self._handed_back is None:
             self._handed_back = self._stop(seconds, wait)

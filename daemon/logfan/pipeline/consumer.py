@@ -1,4 +1,4 @@
-"""The I/O thread: keeps one subscription alive, and comes back from every trouble.
+"""The I/O thread: keeps one subscription alive, and comes back from every failure.
 
 One thread owns connection, channel and in-flight tracker; everything that comes from another thread
 crosses by `add_callback_threadsafe`. What becomes of a message on it stands in `dispatcher.py`.
@@ -21,7 +21,7 @@ from logfan.config.settings import Settings
 from logfan.faults import Faults
 from logfan.pipeline.completions import Completions
 from logfan.pipeline.dispatcher import Dispatcher
-from logfan.pipeline.progress import ENDS
+from logfan.pipeline.flow_control import ENDS
 from logfan.pipeline.worker import SinkWorker
 from logfan.runtime.clock import SYSTEM_CLOCK, Clock
 from logfan.runtime.threads import OwnThread
@@ -33,8 +33,8 @@ _TURN_SECONDS = 1.0
 _SURELY_EMPTY = 2
 _LEAST_TIMEOUT_SECONDS = 2.0
 """A consumer that is cancelled with messages held for less was not cancelled because of them."""
-_TURNS_UNTOLD = 2
-"""A sink that opens so soon is not worth a line."""
+_QUIET_TURNS = 2
+"""Seconds in which a sink may open without a line in the log."""
 
 
 class Events(Protocol):
@@ -78,7 +78,7 @@ class Consumer:
         self._ioloop = ioloop
         self._reconnect = Reconnect(settings.rabbitmq.reconnect)
         self._binding: Binding | None = Binding(settings.exchange)
-        self._unbound = self._words = ""
+        self._unbound = ""
         self._subscription: Subscription | None = None
         self._began: Subscription | None = None
         self._declared: Declared | None = None
@@ -89,8 +89,7 @@ class Consumer:
         """So many looks at the queue must still find it empty before the stop goes on."""
         self._leaving = False
         """A connection that was not subscribed yet is being closed."""
-        self.state = "starting"
-        """What it is doing, in words."""
+        self._state = "starting"
         self.turned_at = clock.monotonic()
         """When the loop last turned, in monotonic seconds."""
         self.drained = threading.Event()
@@ -132,6 +131,11 @@ class Consumer:
         return self._thread.fault
 
     @property
+    def state(self) -> str:
+        """What it is doing, for the log and the status page."""
+        return self._unbound or self._state
+
+    @property
     def consuming(self) -> bool:
         """Whether deliveries can arrive now."""
         return self._stats.consuming
@@ -139,7 +143,7 @@ class Consumer:
     @property
     def why_not_consuming(self) -> str:
         """Why nothing arrives; empty where all is well."""
-        return self._unbound if self.consuming else f"not consuming: {self.state}"
+        return self._unbound if self.consuming else f"not consuming: {self._state}"
 
     # The loop
 
@@ -162,7 +166,7 @@ class Consumer:
 
     def on_pause(self, why: str) -> None:
         """See `dispatcher.Events`."""
-        self.state = why
+        self._state = why
         log.warning("%s", why)
 
     def on_drained(self) -> None:
@@ -199,21 +203,21 @@ class Consumer:
             parameters=wanted,
             exchange=self._settings.exchange,
             queue=self._settings.queue,
-            prefetch=self._dispatcher.prefetch,
+            prefetch=self._dispatcher.flow.window.prefetch,
             known=self._declared,
             fast=rabbitmq.fast_path,
             binding=self._binding,
             events=self,
             receiver=self._dispatcher,
         )
-        self.state = f"connecting to {self._subscription.address}"
+        self._state = f"connecting to {self._subscription.address}"
 
     def on_connected(self, subscription: Subscription) -> None:
         """See `subscription.Events`."""
         self._reconnect.connected()
         self._stats.connected = True
         self._stats.connections_opened += 1
-        self.state = f"connected to {subscription.address}, subscribing"
+        self._state = f"connected to {subscription.address}, subscribing"
 
     def on_declared(self, subscription: Subscription, declared: Declared) -> None:
         """See `subscription.Events`."""
@@ -229,21 +233,20 @@ class Consumer:
         closed = [w.name for w in self._workers if w.required and not w.has_opened]
         if closed:
             sinks = f"sink{'s' if len(closed) > 1 else ''} {', '.join(closed)}"
-            self._words = f"connected to {subscription.address}, waiting for {sinks} to open"
-            self.state = self._unbound or self._words
+            self._state = f"connected to {subscription.address}, waiting for {sinks} to open"
             return
         self._waiting = None
-        self._words = self.state = f"connected to {subscription.address}, subscribing"
+        self._state = f"connected to {subscription.address}, subscribing"
         subscription.begin()
 
     def _wait_for_sinks(self) -> None:
         """Once a second."""
         self.on_sink_opened()
         self._waiting_turns += 1
-        if self._waiting is not None and self._waiting_turns == _TURNS_UNTOLD:
+        if self._waiting is not None and self._waiting_turns == _QUIET_TURNS:
             log.warning(
                 "%s: the queue is bound and fills; nothing is consumed before each required sink "
-                "has opened once", self._words,
+                "has opened once", self._state,
             )  # fmt: skip
 
     def on_subscribed(self, subscription: Subscription, declared: Declared) -> None:
@@ -260,8 +263,7 @@ class Consumer:
                     declared.queue, declared.delivery_limit,
                 )  # fmt: skip
         self._dispatcher.begin(subscription, declared)
-        self._words = f"consuming queue {declared.queue} at {subscription.address}"
-        self.state = self._unbound or self._words
+        self._state = f"consuming queue {declared.queue} at {subscription.address}"
         log.info("%s", self.state)
         self._events.on_subscribed()
 
@@ -272,7 +274,7 @@ class Consumer:
             self._look_whether_empty(look)
         if look.messages is None and not self.consuming and self._subscription is not None:
             if not self._stopping:
-                # Without a consumer the broker does not say that the queue is deleted.
+                # Without a consumer the broker does not report that the queue is deleted.
                 self._subscription.lose("the queue is gone; it is declared anew")
             return
         if look.rebound:
@@ -282,7 +284,6 @@ class Consumer:
             log.warning("%s", look.remark)
         if look.unbound != self._unbound:
             self._unbound = look.unbound
-            self.state = look.unbound or self._words
             if look.unbound:
                 log.warning("%s; looking again every 5 s", look.unbound)
 
@@ -294,28 +295,28 @@ class Consumer:
             "made again at the next connection only; allow 2 channels a connection", why,
         )  # fmt: skip
 
-    def on_failure(self, subscription: Subscription, trouble: ConnectionFailure) -> None:
+    def on_failure(self, subscription: Subscription, failure: ConnectionFailure) -> None:
         """See `subscription.Events`. The generation ends; the broker delivers its rest again."""
         if subscription is not self._subscription:
             return
-        ends = self._look_for_progress(subscription, trouble)
-        if trouble.channels and subscription.wants_second_channel:
-            self.on_no_looks(trouble.why)
+        ends = self._look_for_progress(subscription, failure)
+        if failure.channels and subscription.wants_second_channel:
+            self.on_no_looks(failure.why)
         self._lose()
-        if trouble.kind is Cause.LOST:
+        if failure.kind is Cause.LOST:
             self._stats.connections_lost += 1
         else:
             self._stats.connections_failed += 1
         self._reconnect.ended(self._clock.monotonic(), vain=ends > 1)
-        self._came_to_nothing(trouble, subscription)
+        self._came_to_nothing(failure, subscription)
 
-    def _look_for_progress(self, subscription: Subscription, trouble: ConnectionFailure) -> int:
+    def _look_for_progress(self, subscription: Subscription, failure: ConnectionFailure) -> int:
         """How often subscriptions ended so in a row, with nothing acknowledged in between."""
         dispatcher = self._dispatcher
-        timeout, held = trouble.timeout, dispatcher.held_seconds
-        if timeout is None and trouble.cancelled and held >= _LEAST_TIMEOUT_SECONDS:
+        timeout, held = failure.timeout, dispatcher.held_seconds
+        if timeout is None and failure.cancelled and held >= _LEAST_TIMEOUT_SECONDS:
             timeout = held  # it waited no longer than that
-        if timeout is not None and dispatcher.note_timeout(timeout):
+        if timeout is not None and dispatcher.flow.note_timeout(timeout):
             log.warning(
                 "the broker waits %.0f s for an acknowledgement (its consumer_timeout), less than "
                 "rabbitmq.acknowledgement_timeout says: from now on a window is handed back after "
@@ -324,13 +325,13 @@ class Consumer:
             )  # fmt: skip
         if subscription.channel is None:
             return 0  # never subscribed: nothing was written
-        undeliverable, alone = trouble.code == INTERNAL_ERROR, dispatcher.prefetch == 1
-        ends = dispatcher.note_end((trouble.kind, trouble.code), telling=undeliverable)
+        undeliverable, alone = failure.code == INTERNAL_ERROR, dispatcher.flow.window.prefetch == 1
+        ends = dispatcher.flow.note_end((failure.kind, failure.code), telling=undeliverable)
         if ends >= ENDS:
-            self._tell_no_progress(ends, dispatcher.head(), is_head=undeliverable and alone)
+            self._log_no_progress(ends, dispatcher.head(), is_head=undeliverable and alone)
         return ends
 
-    def _tell_no_progress(self, ends: int, head: str, *, is_head: bool) -> None:
+    def _log_no_progress(self, ends: int, head: str, *, is_head: bool) -> None:
         """`head`: the oldest message that was held. `is_head`: where there is none, the one that
         the broker cannot deliver is the first of its queue."""
         queue = self._declared.queue if self._declared is not None else ""
@@ -370,19 +371,19 @@ class Consumer:
             self.handed_back += left
         self._subscription = None
 
-    def _back_off(self, trouble: ConnectionFailure) -> None:
+    def _back_off(self, failure: ConnectionFailure) -> None:
         if self._stopping or self._closing:
             return
-        delay = self._reconnect.delay(trouble)
-        self.state = f"{trouble.why}; next attempt in {delay:.1f} s"
-        log.warning("%s", self.state)
+        delay = self._reconnect.delay(failure)
+        self._state = f"{failure.why}; next attempt in {delay:.1f} s"
+        log.warning("%s", self._state)
         self._ioloop.call_later(delay, self._connect)
 
-    def _end(self, trouble: ConnectionFailure, subscription: Subscription | None) -> None:
-        self.state = trouble.why
+    def _end(self, failure: ConnectionFailure, subscription: Subscription | None) -> None:
+        self._state = failure.why
         self._closing = True
         self._thread.may_end()
-        self._events.on_end(trouble)
+        self._events.on_end(failure)
         if subscription is None:
             self._ioloop.stop()
             return
@@ -403,11 +404,11 @@ class Consumer:
             self._leaving = True
             subscription.close(self._left)
         if subscription is not None:
-            self.state = "draining"
+            self._state = "draining"
             if self._goes_with_us() and subscription.look_often():
                 self._emptying = _SURELY_EMPTY
-                self.state = "consuming the backlog of a queue that goes with its last consumer"
-                log.info("stopping: %s", self.state)
+                self._state = "consuming the backlog of a queue that goes with its last consumer"
+                log.info("stopping: %s", self._state)
                 return
         self._dispatcher.stop()
 
@@ -421,7 +422,7 @@ class Consumer:
         is_empty = look.messages is None or (look.messages == 0 and self.consuming)
         self._emptying = self._emptying - 1 if is_empty else _SURELY_EMPTY
         if not self._emptying:
-            self.state = "draining"
+            self._state = "draining"
             self._dispatcher.stop()
 
     def _finish(self) -> None:

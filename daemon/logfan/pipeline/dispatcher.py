@@ -32,7 +32,6 @@ from logfan.pipeline.flow_control import (
     TurnedAway,
 )
 from logfan.pipeline.in_flight import Ack, Batch
-from logfan.pipeline.progress import ENDS, Progress
 from logfan.pipeline.redelivery import RedeliveryRouter, delivery_count, delivery_limit_reached
 from logfan.pipeline.worker import SinkWorker
 from logfan.record import Record
@@ -42,9 +41,6 @@ from logfan.telemetry.metrics import ConsumerStats
 
 log = logging.getLogger(__name__)
 
-_FEW = 10
-"""So many messages a sink gets at a time that has never completed a window: enough for one to prove
-another bad."""
 _LATEST = 2.4
 """So many times as long a refused record waits for its dead letter: 80 % of the timeout."""
 
@@ -83,11 +79,13 @@ class Dispatcher:
         self._events = events
         self._workers = workers
         required = [worker for worker in workers if worker.required]
-        self._routes: dict[str, tuple[SinkWorker, Sequence[int]]]
-        self._routes = {worker.name: (worker, ()) for worker in workers}
-        self._routes |= {worker.name: (worker, (n,)) for n, worker in enumerate(required)}
+        self._routes: dict[str, tuple[Sequence[SinkWorker], Sequence[int] | None]]
+        self._routes = {worker.name: ((worker,), ()) for worker in workers}
+        self._routes |= {worker.name: ((worker,), (n,)) for n, worker in enumerate(required)}
+        self._routes[""] = workers, None
+        """By a route's sink: who gets the batch, and which of them must complete it."""
         self._router = RedeliveryRouter(
-            [*self._routes],
+            [worker.name for worker in workers],
             fallback=next((worker.name for worker in (*required, *workers)), ""),
             dead_letters=settings.dead_letter.enabled,
             limit_is_named=settings.queue.delivery_limit is not None,
@@ -95,15 +93,13 @@ class Dispatcher:
         self._tracker = tracker = completions.tracker
         completions.report_to(self)
         stats.oldest = lambda: tracker.oldest_held
-        self._flow = FlowControl(
+        stats.bytes_held = lambda: tracker.size
+        self.flow = FlowControl(
             tracker, prefetch=rabbitmq.prefetch, max_bytes=rabbitmq.max_in_flight_bytes,
             ack_timeout=rabbitmq.acknowledgement_timeout, now=clock.monotonic(),
         )  # fmt: skip
         self.read_bytes = rabbitmq.max_in_flight_bytes // 8
         """See `Receiver`: backpressure must see the budget fill before it is full."""
-        self._progress = Progress()
-        self._acked_before = (0, 0)
-        """At the turn before the last one, and at the last one."""
         self._subscription: Subscription | None = None
         self._channel: Any = None
         self._holds = False
@@ -113,11 +109,6 @@ class Dispatcher:
         self._growing: Batch | None = None
         """The last of these, where what comes next for all sinks belongs to it."""
         self._delivery_limit: int | None = None
-
-    @property
-    def prefetch(self) -> int:
-        """What to subscribe with."""
-        return self._flow.window.prefetch
 
     def begin(self, subscription: Subscription, declared: Declared) -> None:
         """Subscribed: for the first time on this connection, or again after a pause."""
@@ -130,32 +121,16 @@ class Dispatcher:
     def turn(self, now: float) -> None:
         """Once a second; `now` is monotonic."""
         tracker, stats = self._tracker, self._stats
-        self._acked_before = self._acked_before[1], stats.acked
         unready = [w.name for w in self._workers if w.required and not self._is_ready(w)]
         received, size = stats.received_messages, stats.received_bytes
-        self._step(Tick(now, tracker.oldest, unready, received, size))
+        self._step(Tick(now, tracker.oldest, unready, received, size, stats.acked))
         if tracker.aside_messages:
             self._look_at_aside(now)
             self._step(Settled(now))
 
     def _is_ready(self, worker: SinkWorker) -> bool:
         """Inside one call for longer than a window is held, it would have the next handed back."""
-        return worker.is_up and worker.busy_seconds() < self._flow.hold_seconds
-
-    def note_timeout(self, seconds: float) -> bool:
-        """The broker waits no longer than this for an acknowledgement. True where that is news."""
-        return self._flow.note_timeout(seconds)
-
-    def note_end(self, cause: object, *, telling: bool = False) -> int:
-        """The subscription is about to end for this cause. Returns how often that was so without an
-        acknowledgement in between; too often, and the next one gets one message at a time.
-        `telling`: see `Progress`; it is so wherever messages are held."""
-        held = self._tracker.messages
-        # What was acknowledged just now may have reached nobody any more.
-        ends = self._progress.ended(cause, acked=self._acked_before[0], telling=telling or held > 0)
-        if ends >= ENDS:
-            self._flow.window.limit(1)
-        return ends
+        return worker.is_up and worker.busy_seconds() < self.flow.hold_seconds
 
     @property
     def held_seconds(self) -> float:
@@ -188,7 +163,6 @@ class Dispatcher:
         else:
             left = self._tracker.abandon()
             self._stats.abandoned += left
-            self._stats.in_flight_bytes = 0
         self._new, self._growing = [], None
         self._step(Signal.CLOSED)
         self._subscription = self._channel = None
@@ -198,7 +172,7 @@ class Dispatcher:
     # Flow control, carried out
 
     def _step(self, event: Event) -> None:
-        actions = self._flow.step(event)
+        actions = self.flow.step(event)
         if actions:
             self._carry_out(actions)
 
@@ -221,7 +195,7 @@ class Dispatcher:
                 subscription.go_on()
             elif action is Do.CANCEL:
                 cancelled = partial(self._cancelled, subscription)
-                subscription.pause(self._flow.hold_seconds, cancelled)
+                subscription.pause(self.flow.hold_seconds, cancelled)
             elif action is Do.LEAVE:
                 subscription.cancel(partial(self._cancelled, subscription))
             elif action is Do.HAND_BACK:
@@ -242,11 +216,11 @@ class Dispatcher:
         records, last_tag = run.records, run.last_tag
         self._stats.received_messages += len(records)
         self._stats.received_bytes += run.size
-        if self._flow.has_room(run.size, len(records)):
+        if self.flow.has_room(run.size, len(records)):
             self._take_in(records, last_tag, run.size)
             return
         for tag, record in enumerate(records, last_tag - len(records) + 1):
-            if self._flow.has_room(record.size):
+            if self.flow.has_room(record.size):
                 self._take_in((record,), tag, record.size)
             else:
                 self._turn_away(tag, record.size)
@@ -265,7 +239,7 @@ class Dispatcher:
         self._stats.received_messages += 1
         self._stats.received_bytes += size
         record = connection.to_record(method, properties, body, self._clock.time())
-        if not self._flow.has_room(size, last_life=self._is_on_its_last_life(record)):
+        if not self.flow.has_room(size, last_life=self._is_on_its_last_life(record)):
             self._turn_away(tag, size)
         elif method.redelivered or not method.exchange:
             self._route_apart(record, tag)
@@ -285,50 +259,32 @@ class Dispatcher:
         if growing is not None and growing.last_tag + len(records) == last_tag:
             self._tracker.extend(growing, records, size)
         else:
-            self._growing = self._open(records, last_tag, size)
-
-    def _open(
-        self,
-        records: Sequence[Record],
-        last_tag: int,
-        size: int,
-        pending: Sequence[int] | None = None,
-        workers: Sequence[SinkWorker] | None = None,
-    ) -> Batch:
-        batch = self._tracker.open(records, last_tag, size, self._clock.monotonic(), pending)
-        self._new.append((batch, self._workers if workers is None else workers))
-        return batch
+            now = self._clock.monotonic()
+            self._growing = batch = self._tracker.open(records, last_tag, size, now)
+            self._new.append((batch, self._workers))
 
     def _route_apart(self, record: Record, tag: int) -> None:
         """One that came before, or that was published to the queue itself."""
         if record.redelivered:
             self._stats.redelivered += 1
             self._stats.note_delivery_count(delivery_count(record))
-        route = self._router.route(
+        record, sink, rejection = self._router.route(
             record, redelivered=record.redelivered, delivery_limit=self._delivery_limit
         )
-        if route.is_common:
-            self._take_in((route.record,), tag, record.size)
+        if not sink and rejection is None:
+            self._take_in((record,), tag, record.size)
             return
-        pending, workers = None, self._workers
-        if route.sink:
-            worker, pending = self._routes[route.sink]
-            workers = (worker,)
-        batch = self._open((route.record,), tag, record.size, pending, workers)
-        batch.rejection, self._growing = route.rejection, None
+        workers, pending = self._routes[sink]
+        now = self._clock.monotonic()
+        batch = self._tracker.open((record,), tag, record.size, now, pending)
+        batch.rejection, self._growing = rejection, None
+        self._new.append((batch, workers))
 
     def on_read_end(self) -> None:
-        """All of a read is taken in: off it goes; and where much is coming, more may gather."""
-        new = self._new
+        """See `Receiver`. All of a read is taken in: hand it to the workers."""
+        new, self._new, self._growing = self._new, [], None
         if not new:
             return
-        messages, size = self._dispatch()
-        self._step(ReadEnd(new[-1][0].opened_at, messages, size))
-
-    def _dispatch(self) -> tuple[int, int]:
-        """Hand what this read brought to the workers. How many messages, and their bytes."""
-        new, self._new, self._growing = self._new, [], None
-        self._stats.in_flight_bytes = self._tracker.size
         messages = size = 0
         owed = True
         for batch, workers in new:
@@ -339,7 +295,7 @@ class Dispatcher:
             owed = owed and bool(batch.pending)
         if not owed:
             self.on_completed()
-        return messages, size
+        self._step(ReadEnd(batch.opened_at, messages, size))
 
     # Acknowledgements out
 
@@ -359,7 +315,6 @@ class Dispatcher:
             for batch in ack.batches:
                 stats.acked += len(batch.records)
                 stats.delivery_seconds.observe(now - batch.opened_at, len(batch.records))
-            stats.in_flight_bytes = self._tracker.size
         self._step(Settled(now))
 
     def _acknowledge_around(self, ack: Ack) -> None:
@@ -374,7 +329,7 @@ class Dispatcher:
     def _look_at_aside(self, now: float) -> None:
         """What waits for its dead letter is not for the broker to take back with a closed channel:
         its sink hears that it is late, and in the end it alone is handed back."""
-        hold_seconds = self._flow.hold_seconds
+        hold_seconds = self.flow.hold_seconds
         for one in self._tracker.aside:
             age = now - one.opened_at
             one.late = age > hold_seconds
@@ -382,11 +337,10 @@ class Dispatcher:
                 self._subscription.requeue_one(one.last_tag)
                 self._tracker.give_up(one)
                 self._stats.requeued += 1
-                self._stats.in_flight_bytes = self._tracker.size
                 log.warning(
                     "a refused message of %d bytes was handed back to the broker: its dead letter "
                     "could not be sent for %.0f s, and the broker waits for %.0f s (%s)",
-                    one.size, age, self._flow.ack_timeout, "rabbitmq.acknowledgement_timeout",
+                    one.size, age, self.flow.ack_timeout, "rabbitmq.acknowledgement_timeout",
                 )  # fmt: skip
 
     # Back to the broker
@@ -406,16 +360,11 @@ class Dispatcher:
         count = tracker.messages - (0 if at_end else tracker.aside_messages)
         if self._subscription is None or not count:
             return 0
-        if not at_end:
-            acked = self._acked_before[0]
-            if self._progress.ended(Do.HAND_BACK, acked=acked, telling=True) >= ENDS:
-                self._flow.window.limit(_FEW)
         if count == tracker.messages:
             self._subscription.requeue(tracker.last_tag)
         else:
             for tag in tracker.open_tags:
                 self._subscription.requeue_one(tag)
         self._stats.requeued += tracker.abandon(but_aside=not at_end)
-        self._stats.in_flight_bytes = tracker.size
         log.warning("%d messages were handed back to the broker", count)
         return count

@@ -32,6 +32,11 @@ _LOOK_SECONDS = 0.01
 _HOLD_SHARE = 1 / 3
 """Of the broker's acknowledgement timeout: so long a window waits for a sink."""
 _LEAST_HOLD_SECONDS = 1.0
+ENDS = 3
+"""So many ends in a row show that coming back as before leads nowhere."""
+_FEW = 10
+"""So many messages a sink gets at a time that has never completed a window: enough for one to prove
+another bad."""
 
 
 class Reason(Enum):
@@ -102,6 +107,8 @@ class Tick:
     received: int
     """Messages since the start, and the bytes of their bodies."""
     received_bytes: int
+    acked: int
+    """Messages since the start."""
 
 
 Event = Signal | ReadEnd | TurnedAway | Settled | Tick
@@ -184,14 +191,19 @@ class FlowControl:
         self._short = False
         """The consumer has less than the prefetch, as messages were in flight when it came."""
         self._received_before = (0, 0)
+        self._acked_before = (0, 0)
+        """At the tick before the last one, and at the last one."""
+        self._ends = 0
+        self._last_end: tuple[object, int] = None, 0
+        """Its cause, and what was acknowledged until then."""
 
     def has_room(self, size: int, messages: int = 1, *, last_life: bool = False) -> bool:
         """Whether messages with bodies of `size` bytes in all may be taken in. `last_life`: the
         queue may drop it once it is returned, so it is kept whatever the room."""
-        if self._reason in _TAKES_NOTHING:
+        if last_life or self._reason in _TAKES_NOTHING:
             return last_life
-        held = self._held() if messages == 1 else self._in_flight.size
-        return last_life or self.window.has_room(held, size, messages)
+        fits = self._in_flight.size + size <= self._max_bytes
+        return fits or (messages == 1 and self.window.has_room(self._held(), size))
 
     def note_timeout(self, seconds: float) -> bool:
         """The broker waits no longer than this for an acknowledgement. True where that is news."""
@@ -200,6 +212,23 @@ class FlowControl:
             return False
         self.hold_seconds, self.ack_timeout = hold, hold / _HOLD_SHARE
         return True
+
+    def note_end(self, cause: object, *, telling: bool = False) -> int:
+        """The subscription is about to end for this cause. Returns how often that was so with
+        nothing acknowledged in between. What stands before the cause is written again each time: so
+        after `ENDS` the next one gets one message at a time. An end tells something where messages
+        are held; with `telling` also where the cause lies in one that did not come."""
+        if self._count_end(cause, telling=telling or self._in_flight.messages > 0) >= ENDS:
+            self.window.limit(1)
+        return self._ends
+
+    def _count_end(self, cause: object, *, telling: bool) -> int:
+        # What was acknowledged just now may not have reached the broker.
+        end = cause, self._acked_before[0]
+        if end != self._last_end:
+            self._ends, self._last_end = 0, end
+        self._ends += telling
+        return self._ends
 
     def step(self, event: Event) -> Actions:
         """What to do now that this has happened, in this order."""
@@ -293,6 +322,7 @@ class FlowControl:
         return actions
 
     def _on_tick(self, event: Tick) -> Actions:
+        self._acked_before = self._acked_before[1], event.acked
         held_for = 0.0 if event.oldest is None else event.now - event.oldest
         reading = self._backpressure(event.now)
         if held_for > self.hold_seconds:
@@ -314,7 +344,7 @@ class FlowControl:
         )
         if before is Reason.OUTAGE:
             actions = ()
-        return (*actions, Do.HAND_BACK) if self._consumer is _Consumer.CANCELLED else actions
+        return actions + self._hand_back() if self._consumer is _Consumer.CANCELLED else actions
 
     def _pause(self, reason: Reason, text: str = "") -> Actions:
         self._reason = reason
@@ -329,8 +359,14 @@ class FlowControl:
     def _on_cancelled(self) -> Actions:
         self._consumer = _Consumer.CANCELLED
         if self._reason is Reason.OUTAGE:
-            return (Do.HAND_BACK,)
+            return self._hand_back()
         return self._consume_again(ready=False) + self._drained()
+
+    def _hand_back(self) -> Actions:
+        held = self._in_flight.messages > self._in_flight.aside_messages
+        if held and self._count_end(Reason.OUTAGE, telling=True) >= ENDS:
+            self.window.limit(_FEW)
+        return (Do.HAND_BACK,)
 
     def _on_settled(self, now: float) -> Actions:
         actions = () if self._paused_at is None and not self._vain else self._backpressure(now)
@@ -401,10 +437,9 @@ class Window:
         self._patience = 0
         """So many messages must come before it grows."""
 
-    def has_room(self, held: int, size: int, messages: int = 1) -> bool:
-        """Whether messages with bodies of `size` bytes in all may come to the `held` bytes. A
-        single one always may where nothing is held."""
-        return held + size <= self._max_bytes or (not held and messages == 1)
+    def has_room(self, held: int, size: int) -> bool:
+        """Whether a body of `size` bytes may come to the `held` ones. A single one always may."""
+        return not held or held + size <= self._max_bytes
 
     def is_low(self, held: int) -> bool:
         """Whether so little is held that deliveries may begin again."""

@@ -60,9 +60,9 @@ class Batch:
         """The numbers of the required sinks that have not completed it yet. Each takes out its own,
         in one step that no other thread sees a half of."""
         self.rejection: Rejection | None = None
-        """Where nobody shall be offered its records: why they are dead-lettered at once."""
+        """Why its records are dead-lettered at once, without an offer; None as a rule."""
         self.abandoned = False
-        """True once its channel is gone: the broker delivers it again, so nobody needs it now."""
+        """True once its channel is gone: the broker delivers it again."""
         self.kept: dict[int, Batch] | None = None
         """Records that wait for their dead letters, by their place, each as a batch of its own."""
         self.late = False
@@ -94,8 +94,6 @@ class InFlightTracker:
         self._open: deque[Batch] = deque()
         self._aside: dict[int, Batch] = {}
         self._keeping = threading.Lock()
-        self._uneven = False
-        """Whether a record stands aside, or will."""
         self.messages = 0
         """Messages received and not yet acknowledged."""
         self.size = 0
@@ -144,7 +142,6 @@ class InFlightTracker:
         """Required sink number `sink` refused the records at these places, and cannot be rid of
         them. It completes the batch after this, and later each of those returned here."""
         with self._keeping:
-            self._uneven = True
             kept = batch.kept = {} if batch.kept is None else batch.kept
             first = batch.last_tag - len(batch.records) + 1
             for place in places:
@@ -159,30 +156,23 @@ class InFlightTracker:
     def advance(self) -> Ack | None:
         """Take completed batches off the front, and what is completed of those that stand aside;
         None where there is nothing of either."""
-        if self._uneven:
-            return self._advance_around()
-        done: list[Batch] = []
-        while self._open and not self._open[0].pending:
-            batch = self._open.popleft()
-            self.messages -= len(batch.records)
-            self.size -= batch.size
-            done.append(batch)
-        return Ack(done[-1].last_tag, done) if done else None
-
-    def _advance_around(self) -> Ack | None:
-        """The same where records stand aside, or will."""
         done: list[Batch] = []
         singles: list[int] = []
         tag = 0
         while self._open and not self._open[0].pending:
             batch = self._open.popleft()
-            tag = self._pass_by(batch, tag, singles, done)
-        for one in [one for one in self._aside.values() if not one.pending]:
-            self._drop(one)
-            singles.append(one.last_tag)
-            done.append(one)
-        with self._keeping:
-            self._uneven = bool(self._aside) or any(batch.kept for batch in self._open)
+            if batch.kept or self._aside:
+                tag = self._pass_by(batch, tag, singles, done)
+            else:
+                tag = batch.last_tag
+                self.messages -= len(batch.records)
+                self.size -= batch.size
+                done.append(batch)
+        if self._aside:
+            for one in [one for one in self._aside.values() if not one.pending]:
+                self._drop(one)
+                singles.append(one.last_tag)
+                done.append(one)
         return Ack(tag, done, singles) if done else None
 
     def _pass_by(self, batch: Batch, tag: int, singles: list[int], done: list[Batch]) -> int:

@@ -1,12 +1,11 @@
 """Where a message goes that came before, or that was published to the queue itself.
 
 Most go to all sinks, as any other. One that the queue is about to drop goes to the dead letters,
-and a dead letter that was replayed to the one sink that refused it. Decides, and tells in the log.
+and a dead letter that was replayed to the one sink that refused it. It decides, and logs.
 """
 
 import logging
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from logfan.dead_letters import header_overflow, letter
 from logfan.pipeline.in_flight import Rejection
@@ -22,19 +21,9 @@ _LIVES = 1
 """A message is taken out of the queue's hands so many returns before its last."""
 
 
-class Route(NamedTuple):
-    """The record, which may be another than before, and where it goes."""
-
-    record: Record
-    sink: str = ""
-    """The one sink it is for; empty: all."""
-    rejection: Rejection | None = None
-    """Why it is a dead letter, where it is one."""
-
-    @property
-    def is_common(self) -> bool:
-        """Whether it goes where all others go."""
-        return not self.sink and self.rejection is None
+Route = tuple[Record, str, Rejection | None]
+"""The record, which may be another than before; the one sink that it is for, empty for all; and why
+it is a dead letter, where it is one."""
 
 
 class RedeliveryRouter:
@@ -44,11 +33,11 @@ class RedeliveryRouter:
         self, sinks: Sequence[str], *, fallback: str, dead_letters: bool, limit_is_named: bool
     ) -> None:
         """`sinks`: their names; `fallback`: which of them keeps a letter that is for none of them.
-        `limit_is_named`: the operator has told which delivery limit is in force."""
+        `limit_is_named`: the operator has set which delivery limit is in force."""
         self._sinks = sinks
         self._fallback = fallback
         self._dead_letters = dead_letters
-        self._tell_from = None if limit_is_named else _EARLY_COUNT
+        self._log_from = None if limit_is_named else _EARLY_COUNT
 
     def route(self, record: Record, *, redelivered: bool, delivery_limit: int | None) -> Route:
         """Of one message. `delivery_limit`: after so many returns its queue drops it."""
@@ -58,25 +47,25 @@ class RedeliveryRouter:
         if redelivered and self._dead_letters:
             rejection = delivery_limit_reached(count, delivery_limit)
         if count and rejection is None:
-            self._tell_rising(count, delivery_limit)
+            self._log_rising(count, delivery_limit)
         if rejection is not None:
             log.warning("a message was %s; it goes to the dead letters", rejection.reason)
         if replayed is None:
-            return Route(record, rejection=rejection)
+            return record, "", rejection
         sink, restored = replayed
         if sink in self._sinks:
-            return Route(restored, sink, rejection)
+            return restored, sink, rejection
         reason = f"no sink is called {cut(sink, 100)!r} (a dead letter that was replayed)"
         if not self._dead_letters:
             log.warning("%s, and dead_letter.enabled is false: it goes to all sinks", reason)
-            return Route(restored)
-        return Route(restored, self._fallback, Rejection(reason, sink))
+            return restored, "", None
+        return restored, self._fallback, Rejection(reason, sink)
 
-    def _tell_rising(self, count: int, limit: int | None) -> None:
+    def _log_rising(self, count: int, limit: int | None) -> None:
         """Early, and then at growing counts: a policy's limit may be near, and does not show."""
-        if self._tell_from is None or count < self._tell_from:
+        if self._log_from is None or count < self._log_from:
             return
-        self._tell_from = count + max(1, count // 2)
+        self._log_from = count + max(1, count // 2)
         known = "none is known here" if limit is None else f"{limit} is known here"
         log.warning(
             "messages came back %d times and were not acknowledged (each crash, lost connection "

@@ -68,7 +68,6 @@ class ConsumerStats:
     acked: int = 0
     requeued: int = 0
     abandoned: int = 0
-    in_flight_bytes: int = 0
     delivery_count_max: int = 0
     """The highest `x-delivery-count` of a message so far."""
     queue_ready: int | None = None
@@ -77,6 +76,8 @@ class ConsumerStats:
     oldest: Callable[[], float | None] = lambda: None
     """When the oldest unacknowledged message was received, in monotonic seconds; None where there
     is none. Set by the dispatcher, and called at the scrape."""
+    bytes_held: Callable[[], int] = lambda: 0
+    """Bytes of the bodies in flight; as well."""
     dead_letters_waiting: int | None = None
     """None where it is not known."""
     delivery_seconds: Histogram = field(default_factory=lambda: Histogram(DELIVERY_BOUNDS))
@@ -93,6 +94,11 @@ class ConsumerStats:
     def in_flight_messages(self) -> int:
         """Received and neither acknowledged, requeued nor abandoned."""
         return max(0, self.received_messages - self.acked - self.requeued - self.abandoned)
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """Bytes of their bodies."""
+        return self.bytes_held()
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from logfan.telemetry.metrics import SinkStats
 
 
 class Pipeline:
-    """Delivers to all sinks as the daemon does, and tells what it would acknowledge.
+    """Delivers to all sinks as the daemon does, and counts what it would acknowledge.
 
     Use it as a context manager: entering starts the sinks' threads, leaving closes the sinks.
     """
@@ -69,7 +69,7 @@ class Pipeline:
             worker.submit(batch)
 
     def wait_acked(self, messages: int, seconds: float = 10.0) -> None:
-        """Wait until so many are acknowledged. Raises TimeoutError with the sinks' troubles."""
+        """Wait until so many are acknowledged. Raises TimeoutError, with why sinks are down."""
         deadline = time.monotonic() + seconds
         while self.acked < messages:
             try:

@@ -1,4 +1,4 @@
-"""Road, ledger, workers and rescue together, in any order of events: nothing is lost.
+"""Dispatcher, tracker, workers and recovery together, in any order of events: nothing is lost.
 
 The real ones run against a broker, sinks and dead letters made by hand (`support.model`). Each
 worker is a strand (`support.strands`): it runs only while a rule waits for it, so an example is
@@ -33,7 +33,7 @@ LONGEST = st.sampled_from((PREFETCH, PREFETCH, 2, 0))
 ENDS = ("lose", "lose", "lose", "stop", "stop", "kill")
 
 
-class RoadMachine(RuleBasedStateMachine):
+class DispatcherMachine(RuleBasedStateMachine):
     """What may happen, in any order; what must hold after each; and how it must end."""
 
     def __init__(self) -> None:
@@ -249,7 +249,7 @@ class RoadMachine(RuleBasedStateMachine):
                 self._publish("", 12)
         raise AssertionError(
             f"only {len(self.truth.acked)} of {self.truth.published} are acknowledged: "
-            f"{[w.trouble for w in self.daemon.workers]}, {self.daemon.dispatcher._flow._reason}"
+            f"{[w.trouble for w in self.daemon.workers]}, {self.daemon.dispatcher.flow._reason}"
         )
 
     def _nothing_is_lost(self) -> None:
@@ -264,7 +264,7 @@ class RoadMachine(RuleBasedStateMachine):
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    """Backing off is told at length; here it is what the test is about."""
+    """Backing off is logged at length; here it is what the test is about."""
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
@@ -273,7 +273,7 @@ def _quiet() -> Iterator[None]:
 def test_nothing_is_lost_whatever_happens_in_whatever_order() -> None:
     drawn_anew = os.environ.get("LOGFAN_MACHINE_EXAMPLES")
     run_state_machine_as_test(
-        RoadMachine,
+        DispatcherMachine,
         settings=settings(
             max_examples=int(drawn_anew or 300),
             derandomize=drawn_anew is None,
@@ -364,7 +364,7 @@ def test_what_is_on_its_way_when_a_sink_is_down_for_long_is_handed_back(longest:
     daemon.kill()
 
 
-def test_what_all_have_is_acknowledged_though_one_call_settles_more_than_that() -> None:
+def test_what_all_have_is_acknowledged_though_one_call_completes_more_than_that() -> None:
     truth, queue = Truth(), [Message(n, body_of(n, "", 12)) for n in range(2)]
     daemon = Daemon(truth, queue)
     daemon.connect()

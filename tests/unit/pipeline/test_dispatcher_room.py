@@ -52,7 +52,7 @@ def test_what_is_on_its_last_life_is_kept_whatever_the_room(daemon: Daemon) -> N
 def test_after_a_pause_for_want_of_room_it_waits_until_that_one_fits(daemon: Daemon) -> None:
     """Half of the budget would be free long before."""
     deliver(daemon, 1)
-    flow = daemon.dispatcher._flow
+    flow = daemon.dispatcher.flow
     assert not flow.window.is_low(daemon.dispatcher._tracker.size)
     assert flow._unfit_size == BUDGET - 50
     assert flow.window.prefetch == 1

@@ -112,21 +112,21 @@ def test_an_outage_hands_the_window_back_once_the_broker_confirms_and_waits_for_
     held = Held(3, 30)
     flow = flow_of(held)
     overdue = TIMEOUT / 3 + 1
-    (report, cancel) = flow.step(Tick(overdue, 0.0, ["a"], 3, 30))
+    (report, cancel) = flow.step(Tick(overdue, 0.0, ["a"], 3, 30, 0))
     assert isinstance(report, Report)
     assert "sink a has held messages for 31 s" in report.text
     assert cancel is Do.CANCEL
     assert flow.step(Signal.CANCELLED) == (Do.HAND_BACK,)
     held.messages = held.size = 0
     assert flow.step(Settled(overdue)) == ()
-    assert flow.step(Tick(overdue + 1, None, ["a"], 3, 30)) == ()
-    assert flow.step(Tick(overdue + 2, None, [], 3, 30)) == (Consume(PREFETCH),)
+    assert flow.step(Tick(overdue + 1, None, ["a"], 3, 30, 0)) == ()
+    assert flow.step(Tick(overdue + 2, None, [], 3, 30, 0)) == (Consume(PREFETCH),)
 
 
 def test_a_consumer_that_is_cancelled_has_its_answer_read() -> None:
     flow = flow_of(Held(1, 80))
     assert flow.step(ReadEnd(1.0, 1, 80)) == (OFF,)
-    (_, resume, cancel) = flow.step(Tick(2.0, 1.0 - TIMEOUT / 3, ["a"], 1, 80))
+    (_, resume, cancel) = flow.step(Tick(2.0, 1.0 - TIMEOUT / 3, ["a"], 1, 80, 0))
     assert (resume, cancel) == (ON, Do.CANCEL)
 
 
@@ -160,7 +160,7 @@ class FlowMachine(RuleBasedStateMachine):
             self.held, prefetch=PREFETCH, max_bytes=BUDGET, ack_timeout=TIMEOUT, now=0.0
         )
         self.now = 0.0
-        self.received = self.received_bytes = 0
+        self.received = self.received_bytes = self.acked = 0
         self.sizes: list[int] = []
         """Of what is in flight, the oldest first,"""
         self.times: list[float] = []
@@ -230,6 +230,7 @@ class FlowMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.sizes)
     @rule(count=st.integers(1, PREFETCH))
     def settle(self, count: int) -> None:
+        self.acked += len(self.sizes[:count])
         self.sizes, self.times = self.sizes[count:], self.times[count:]
         self._count()
         self.do(self.flow.step(Settled(self.now)))
@@ -242,7 +243,7 @@ class FlowMachine(RuleBasedStateMachine):
     def tick(self, seconds: float) -> None:
         self.now += seconds
         oldest = self.times[0] if self.times else None
-        event = Tick(self.now, oldest, self.unready, self.received, self.received_bytes)
+        event = Tick(self.now, oldest, self.unready, self.received, self.received_bytes, self.acked)
         self.do(self.flow.step(event))
         paused = 0.0 if self.paused_at is None else self.now - self.paused_at
         assert paused < HOLD_SECONDS, "heartbeats and cancels wait as well"

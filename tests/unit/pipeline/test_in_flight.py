@@ -1,4 +1,4 @@
-"""The ledger: never an acknowledgement past an open batch, never one of another generation."""
+"""The tracker: never an acknowledgement past an open batch, nor one of another generation."""
 
 import pytest
 from hypothesis import given, settings
@@ -26,7 +26,7 @@ def test_a_batch_is_acknowledged_once_every_required_sink_has_it() -> None:
     assert tracker.size == 0
 
 
-def test_one_sink_that_settles_twice_does_not_settle_for_the_other() -> None:
+def test_one_sink_that_completes_twice_does_not_complete_for_the_other() -> None:
     tracker = InFlightTracker(2)
     batch = tracker.open(records(1), 1, 1, 0.0)
     tracker.complete(batch, 0)
@@ -46,7 +46,7 @@ def test_the_watermark_stops_at_the_first_open_batch() -> None:
     assert (ack.tag, ack.messages) == (30, 30)
 
 
-def test_a_settlement_of_an_earlier_generation_is_dropped() -> None:
+def test_a_completion_of_an_earlier_generation_is_dropped() -> None:
     tracker = InFlightTracker(1)
     old = tracker.open(records(5), 5, 5, 0.0)
     assert tracker.abandon() == 5
@@ -58,7 +58,7 @@ def test_a_settlement_of_an_earlier_generation_is_dropped() -> None:
     assert tracker.advance() is not None
 
 
-def test_without_a_required_sink_everything_is_settled_at_once() -> None:
+def test_without_a_required_sink_everything_is_complete_at_once() -> None:
     tracker = InFlightTracker(0)
     tracker.open(records(2), 2, 2, 0.0)
     assert tracker.advance() is not None
@@ -72,7 +72,7 @@ def test_a_tag_out_of_order_is_refused() -> None:
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=30), st.randoms())
-def test_in_any_order_of_settlements_all_tags_are_acknowledged_in_order(
+def test_in_any_order_of_completions_all_tags_are_acknowledged_in_order(
     sizes: list[int], rng: object
 ) -> None:
     tracker = InFlightTracker(1)
@@ -118,7 +118,7 @@ def test_what_stands_aside_is_never_covered_by_an_acknowledgement() -> None:
         tracker.complete(third, sink)
     ack = tracker.advance()
     assert ack is not None
-    assert (ack.tag, ack.singles) == (10, ()), "with nothing aside one acknowledgement does"
+    assert (ack.tag, ack.singles) == (10, []), "with nothing aside one acknowledgement does"
     assert (tracker.messages, tracker.size) == (0, 0)
 
 
@@ -166,7 +166,7 @@ def test_one_that_is_kept_of_a_batch_that_was_abandoned_is_abandoned_too() -> No
 
 @settings(deadline=None)
 @given(st.data())
-def test_in_any_order_each_tag_is_acknowledged_once_and_only_when_it_is_settled(
+def test_in_any_order_each_tag_is_acknowledged_once_and_only_when_it_is_complete(
     data: st.DataObject,
 ) -> None:
     tracker, tag = InFlightTracker(1), 0
@@ -213,8 +213,8 @@ def test_in_any_order_each_tag_is_acknowledged_once_and_only_when_it_is_settled(
     assert not unacked
 
 
-class LedgerMachine(RuleBasedStateMachine):
-    """Deliveries, settlements and lost channels in any order, against a model of plain sets."""
+class TrackerMachine(RuleBasedStateMachine):
+    """Deliveries, completions and lost channels in any order, against a model of plain sets."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -238,7 +238,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.old)
     @rule(data=st.data(), sink=st.integers(0, 1))
-    def settle_late(self, data: st.DataObject, sink: int) -> None:
+    def complete_late(self, data: st.DataObject, sink: int) -> None:
         self.tracker.complete(data.draw(st.sampled_from(self.old)), sink)  # type: ignore[arg-type]
 
     @rule()
@@ -262,4 +262,4 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.tracker.messages == self.tag - self.acked
 
 
-TestLedgerMachine = LedgerMachine.TestCase
+TestTrackerMachine = TrackerMachine.TestCase

@@ -2,21 +2,59 @@
 
 from logfan.amqp.reconnect import Reconnect
 from logfan.config.settings import ReconnectSettings
-from logfan.pipeline.flow_control import Window
-from logfan.pipeline.progress import ENDS, Progress
+from logfan.pipeline.flow_control import ENDS, Do, FlowControl, Signal, Tick, Window
+from logfan.pipeline.in_flight import InFlightTracker
+from logfan.record import Properties, Record
+
+
+def flow_of(messages: int) -> FlowControl:
+    """`messages`: so many are held."""
+    held = InFlightTracker(1)
+    if messages:
+        held.open([Record(b"", "", "", False, 0.0, Properties())] * messages, messages, 0, 0.0)
+    return FlowControl(held, prefetch=100, max_bytes=1 << 20, ack_timeout=90.0, now=0.0)
+
+
+def acknowledged(flow: FlowControl, acked: int) -> FlowControl:
+    """So many, for longer than a second."""
+    for now in (1.0, 2.0):
+        flow.step(Tick(now, None, [], acked, 0, acked))
+    return flow
 
 
 def test_ends_of_one_kind_without_an_acknowledgement_are_counted() -> None:
-    progress = Progress()
-    assert [progress.ended("541", acked=0, telling=True) for _ in range(3)] == [1, 2, ENDS]
-    assert progress.ended("541", acked=1, telling=True) == 1
-    assert progress.ended("lost", acked=1, telling=True) == 1
-    assert progress.ended("lost", acked=1, telling=True) == 2
+    flow = flow_of(1)
+    assert [flow.note_end("541") for _ in range(2)] == [1, 2]
+    assert flow.window.prefetch == 100
+    assert flow.note_end("541") == ENDS
+    assert flow.window.prefetch == 1, "what stands before the cause is written once"
+    assert acknowledged(flow, 1).note_end("541") == 1
+    assert flow.note_end("lost") == 1
+    assert flow.note_end("lost") == 2
 
 
-def test_a_connection_that_is_lost_at_rest_tells_nothing() -> None:
-    progress = Progress()
-    assert [progress.ended("lost", acked=5, telling=False) for _ in range(9)] == [0] * 9
+def test_what_was_acknowledged_within_the_last_second_does_not_count() -> None:
+    flow = flow_of(1)
+    assert flow.note_end("541") == 1
+    flow.step(Tick(1.0, None, [], 1, 0, 1))
+    assert flow.note_end("541") == 2
+
+
+def test_a_connection_that_is_lost_at_rest_shows_nothing() -> None:
+    flow = flow_of(0)
+    assert [flow.note_end("lost") for _ in range(9)] == [0] * 9
+    assert flow.note_end("541", telling=True) == 1
+
+
+def test_windows_that_are_handed_back_three_times_come_in_tens() -> None:
+    flow = flow_of(20)
+    for number in range(ENDS):
+        assert flow.window.prefetch == 100
+        flow.step(Signal.SUBSCRIBED)
+        flow.step(Tick(100.0 * number, 100.0 * number - 40.0, ["a"], 0, 0, 0))
+        assert flow.step(Signal.CANCELLED) == (Do.HAND_BACK,)
+        flow.step(Signal.CLOSED)
+    assert flow.window.prefetch == 10
 
 
 def test_the_prefetch_stays_at_one_until_as_many_have_come_as_may_be_held() -> None:
