@@ -26,7 +26,6 @@ from logfan.pipeline.flow_control import (
     ReadEnd,
     Report,
     Rest,
-    Settled,
     Signal,
     Tick,
     TurnedAway,
@@ -126,7 +125,7 @@ class Dispatcher:
         self._step(Tick(now, tracker.oldest, unready, received, size, stats.acked))
         if tracker.aside_messages:
             self._look_at_aside(now)
-            self._step(Settled(now))
+            self._step(Signal.SETTLED)
 
     def _is_ready(self, worker: SinkWorker) -> bool:
         """Inside one call for longer than a window is held, it would have the next handed back."""
@@ -200,7 +199,7 @@ class Dispatcher:
                 subscription.cancel(partial(self._cancelled, subscription))
             elif action is Do.HAND_BACK:
                 self._hand_window_back()
-                self._step(Settled(self._clock.monotonic()))
+                self._step(Signal.SETTLED)
 
     def _cancelled(self, subscription: Subscription) -> None:
         if subscription is self._subscription:
@@ -305,17 +304,17 @@ class Dispatcher:
 
     def on_completed(self) -> None:
         """See `completions.Events`. Acknowledge what all required sinks have completed."""
-        ack, now = self._tracker.advance(), self._clock.monotonic()
+        ack = self._tracker.advance()
         if ack is not None and self._subscription is not None:
             if ack.singles:
                 self._acknowledge_around(ack)
             else:
                 self._subscription.ack(ack.tag)
-            stats = self._stats
+            now, stats = self._clock.monotonic(), self._stats
             for batch in ack.batches:
                 stats.acked += len(batch.records)
                 stats.delivery_seconds.observe(now - batch.opened_at, len(batch.records))
-        self._step(Settled(now))
+        self._step(Signal.SETTLED)
 
     def _acknowledge_around(self, ack: Ack) -> None:
         """A record stands aside: what comes after it is acknowledged one by one."""

@@ -67,6 +67,7 @@ class Signal(Enum):
 
     SUBSCRIBED = "the broker has confirmed the consumer"
     CANCELLED = "the broker has confirmed that the consumer is gone"
+    SETTLED = "less is in flight: acknowledged, or handed back"
     STOP = "no new deliveries from now on"
     CLOSED = "the channel is given up, and nothing is in flight any more"
 
@@ -89,13 +90,6 @@ class TurnedAway:
 
 
 @dataclass(slots=True)
-class Settled:
-    """Less is in flight: acknowledged, or handed back."""
-
-    now: float
-
-
-@dataclass(slots=True)
 class Tick:
     """A second has passed."""
 
@@ -111,7 +105,7 @@ class Tick:
     """Messages since the start."""
 
 
-Event = Signal | ReadEnd | TurnedAway | Settled | Tick
+Event = Signal | ReadEnd | TurnedAway | Tick
 
 # Actions
 
@@ -235,8 +229,8 @@ class FlowControl:
         match event:
             case ReadEnd():
                 return self._on_read_end(event)
-            case Settled(now):
-                return self._on_settled(now)
+            case Signal.SETTLED:
+                return self._on_settled()
             case TurnedAway(size):
                 return self._on_turned_away(size)
             case Tick():
@@ -256,38 +250,28 @@ class FlowControl:
         in_flight = self._in_flight
         if self._stopping:
             return ()
-        if self._vain or in_flight.size * 4 >= self._max_bytes * 3:
-            actions = self._backpressure(event.now)
-            if actions:
-                return actions
+        if in_flight.size * 4 >= self._max_bytes * 3 and self._is_to_pause():
+            self._paused_at = event.now
+            return (Do.PAUSE_READING,)
         # Half of the window may gather; the other half keeps the broker and the sinks at work.
         room = self.window.prefetch // 2 - in_flight.messages
         seconds = self._coalescing.wait(event.now, event.messages, event.size, room=room)
         return (Rest(seconds),) if seconds else ()
 
-    def _backpressure(self, now: float) -> Actions:
+    def _is_to_pause(self) -> bool:
         """Where the broker sends faster than the sinks write, the budget fills. To read on then, to
         cancel and to return what does not fit makes the broker send large messages twice. So
         reading pauses shortly before the budget is full, until half of it is written; once only
         where that takes too long: a sink that is slow or down is no matter of moments."""
+        awaits_answer = self._reason is not None or self._consumer is not _Consumer.CONSUMING
         held = self._in_flight.size - self._in_flight.aside_size
-        low = held * 2 <= self._max_bytes
-        if self._paused_at is not None:
-            late = now - self._paused_at >= HOLD_SECONDS
-            if low or late:
-                self._vain = not low
-                return self._resume_reading()
-        elif low:
-            self._vain = False
-        elif held * 4 >= self._max_bytes * 3 and not self._vain and not self._awaits_answer:
-            self._paused_at = now
-            return (Do.PAUSE_READING,)
-        return ()
+        paused = self._paused_at is not None
+        return held * 4 >= self._max_bytes * 3 and not (paused or self._vain or awaits_answer)
 
     @property
-    def _awaits_answer(self) -> bool:
-        """Whether something of the broker must be read."""
-        return self._reason is not None or self._consumer is not _Consumer.CONSUMING
+    def _is_low(self) -> bool:
+        """Whether half of the budget is free, but for what waits for its dead letter."""
+        return (self._in_flight.size - self._in_flight.aside_size) * 2 <= self._max_bytes
 
     def _resume_reading(self) -> Actions:
         if self._paused_at is None:
@@ -324,7 +308,9 @@ class FlowControl:
     def _on_tick(self, event: Tick) -> Actions:
         self._acked_before = self._acked_before[1], event.acked
         held_for = 0.0 if event.oldest is None else event.now - event.oldest
-        reading = self._backpressure(event.now)
+        reading: Actions = ()
+        if self._paused_at is not None and event.now - self._paused_at >= HOLD_SECONDS:
+            self._vain, reading = not self._is_low, self._resume_reading()
         if held_for > self.hold_seconds:
             return reading + self._on_overdue(held_for, event.unready)
         if self._reason is not None:
@@ -368,8 +354,10 @@ class FlowControl:
             self.window.limit(_FEW)
         return (Do.HAND_BACK,)
 
-    def _on_settled(self, now: float) -> Actions:
-        actions = () if self._paused_at is None and not self._vain else self._backpressure(now)
+    def _on_settled(self) -> Actions:
+        actions: Actions = ()
+        if (self._vain or self._paused_at is not None) and self._is_low:
+            self._vain, actions = False, self._resume_reading()
         if self._reason is not None:
             actions += self._consume_again(ready=False)
         return actions + self._drained() if self._stopping else actions
@@ -477,11 +465,8 @@ class Window:
 class ReadCoalescing:
     """How long deliveries may gather before the next read of the socket.
 
-    Under load a broker sends a little, and a little again. Each read costs the same whatever it
-    brings: the turn of the loop, a batch for each sink, a flush, a completion, an acknowledgement.
-    On the cores that we share with the broker those costs slow it down, too. So where messages come
-    fast the next read waits until enough for a good batch will have come. Light traffic never
-    waits.
+    Each read costs the same, whatever it brings. Where messages come fast, the next one waits until
+    enough for a good batch will have come. Light traffic never waits.
     """
 
     def __init__(self, now: float) -> None:
