@@ -1,13 +1,15 @@
 """What several commands share: options, faults for people, and exit codes."""
 
+import os
 import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 import click
 
@@ -49,14 +51,14 @@ def command_line() -> str:
     return shlex.quote(called)
 
 
-def interrupts_to(tell: Callable[[int], None]) -> AbstractContextManager[None]:
-    """INT and TERM call `tell`, so that work ends where it is known what was done; a second one
-    raises KeyboardInterrupt at once."""
+def interrupts_to(interrupt: Callable[[int], None]) -> AbstractContextManager[None]:
+    """INT and TERM call `interrupt` with their number, so that work ends where it is known what was
+    done; a second one raises KeyboardInterrupt at once."""
 
-    def interrupt() -> None:
+    def give_up() -> None:
         raise KeyboardInterrupt
 
-    handler = signals.first_and_second(tell, interrupt)
+    handler = signals.first_and_second(interrupt, give_up)
     return signals.handling({signal.SIGINT: handler, signal.SIGTERM: handler})
 
 
@@ -77,8 +79,45 @@ def refuse(faults: Faults, path: Path | None) -> NoReturn:
     raise SystemExit(EXIT_CONFIG)
 
 
+def takes_settings(command: Command) -> Command:
+    """`--config` and `--instance`, for a command that runs no sink: it gets the settings. Exits 78
+    where the config has faults."""
+
+    @wraps(command)
+    def called(config: Path | None, instance: str | None, **options: Any) -> None:
+        from logfan.config.loader import find_config, read_settings
+
+        try:
+            settings = read_settings(config, instance=instance)
+        except Faults as faults:
+            refuse(faults, find_config(config, os.environ))
+        command(settings, **options)
+
+    return cast("Command", config_option(instance_option(called)))
+
+
+@contextmanager
+def ends(so_far: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """Exit with a line and the right code where the broker or a signal ends the work within.
+
+    `so_far` gives what was done, for the end of that line.
+    """
+    from logfan.amqp.blocking import BrokerError, Interrupted
+    from logfan.amqp.failures import Cause
+
+    try:
+        yield
+    except BrokerError as error:
+        refused = error.trouble.kind is Cause.REFUSED
+        fail(f"{error}{so_far()}", EXIT_REFUSED if refused else EXIT_UNAVAILABLE)
+    except Interrupted as interrupted:
+        fail(f"interrupted{so_far()}", EXIT_SIGNAL + interrupted.number)
+    except KeyboardInterrupt:
+        fail(f"interrupted{so_far()}", EXIT_SIGNAL + signal.SIGINT)
+
+
 def fail(message: str, code: int) -> NoReturn:
-    """Say it on standard error and exit."""
+    """Print it to standard error and exit."""
     from logfan.telemetry.log_output import one_line
 
     click.echo(f"{click.style('error', fg='red')}  {one_line(message)}", err=True)
@@ -86,21 +125,21 @@ def fail(message: str, code: int) -> NoReturn:
 
 
 def warn(messages: Iterable[str]) -> None:
-    """Say them on standard error."""
+    """Print them to standard error."""
     for message in messages:
         click.echo(f"{click.style('warning', fg='yellow')}  {message}", err=True)
 
 
-def tell_blocked(why: str) -> None:
+def report_blocked(why: str) -> None:
     """For `BlockingConnection`: report that the broker takes no messages now, and when it does."""
     if why:
-        warn([blocked_words(why)])
+        warn([blocked_message(why)])
     else:
         click.echo("the broker takes messages again; going on", err=True)
 
 
-def blocked_words(why: str) -> str:
-    """What it means that the broker blocks who publishes, and what to do."""
+def blocked_message(why: str) -> str:
+    """What it means that the broker blocks publishers, and what to do."""
     ways = []
     if "memory" in why:
         ways.append("let its queues drain, give it more memory or raise vm_memory_high_watermark")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from logfan.cli.common import blocked_words
+from logfan.cli.common import blocked_message
 from logfan.cli.demo_broker import say
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ _COUNTS_SECONDS = 5.0
 
 
 class Samples:
-    """Publishes sample logs, and says now and then how many went where."""
+    """Publishes sample logs, and prints now and then how many went where."""
 
     def __init__(self, settings: "Settings", rate: float) -> None:
         self._settings = settings
@@ -60,12 +60,12 @@ class Samples:
         from logfan.amqp.blocking import BrokerError
         from logfan.amqp.publisher import Publisher
 
-        # Published before there is a queue, a sample would reach nobody.
+        # Published before there is a queue, a sample would reach no queue.
         while not (self._daemon and self._daemon.stats.consumer.consuming):
             if self._end.wait(0.05):
                 return
         try:
-            with Publisher(self._settings, on_blocked=_tell_blocked) as publisher:
+            with Publisher(self._settings, on_blocked=_report_blocked) as publisher:
                 while not self._end.wait(self._pause):
                     body, properties = _sample(random)
                     self._published += publisher.publish(body, properties=properties)
@@ -98,8 +98,8 @@ class Samples:
         return f" ({', '.join(sizes)})" if sizes else ""
 
 
-def _tell_blocked(why: str) -> None:
-    say(blocked_words(why) if why else "the broker takes messages again; going on")
+def _report_blocked(why: str) -> None:
+    say(blocked_message(why) if why else "the broker takes messages again; going on")
 
 
 _SERVICES = ("checkout", "payments", "search", "mail")

@@ -1,33 +1,24 @@
 """`logfan dlq`: look at dead letters, send them again to their sink, remove them."""
 
-import os
 import shutil
-import signal
 import sys
 import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
 from logfan.cli.common import (
-    EXIT_REFUSED,
-    EXIT_SIGNAL,
-    EXIT_UNAVAILABLE,
-    config_option,
-    fail,
-    instance_option,
+    ends,
     interrupts_to,
-    refuse,
-    tell_blocked,
+    report_blocked,
+    takes_settings,
     warn,
 )
 from logfan.cli.progress import progress
-from logfan.faults import Faults
 
 if TYPE_CHECKING:
     from logfan.amqp.blocking import BlockingConnection
@@ -66,11 +57,10 @@ def _sink_option(meaning: str) -> Callable[[Command], Command]:
 
 
 @dlq.command("list")
-@config_option
-@instance_option
+@takes_settings
 @_limit_option(_LIMIT, "Read this many letters, the oldest first.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for machines.")
-def list_(config: Path | None, instance: str | None, limit: int, as_json: bool) -> None:
+def list_(settings: "Settings", limit: int, as_json: bool) -> None:
     """Count the dead letters by sink and reason, with the oldest and the newest.
 
     The broker keeps in memory what is looked at, which is why a long queue is not read to its end
@@ -78,7 +68,7 @@ def list_(config: Path | None, instance: str | None, limit: int, as_json: bool) 
     """
     from logfan.cli.dlq_view import letters, size_of, survey_json, table
 
-    with _dead_letters(_settings(config, instance)) as (dead, _):
+    with _dead_letters(settings) as (dead, _):
         survey = _survey(dead, limit)
         dead.hand_back()
     if as_json:
@@ -90,19 +80,16 @@ def list_(config: Path | None, instance: str | None, limit: int, as_json: bool) 
             click.echo(line)
     else:
         click.echo(f"no dead letters: queue {dead.name} is empty")
-    _tell_rest(survey, dead)
-    _tell_copies(dead)
+    _report_rest(survey, dead)
+    _report_copies(dead)
 
 
 @dlq.command()
-@config_option
-@instance_option
+@takes_settings
 @_sink_option("Only what this sink refused.")
 @_limit_option(10, "Show this many.")
 @click.option("--json", "as_json", is_flag=True, help="An object a line, bodies whole.")
-def show(
-    config: Path | None, instance: str | None, sink: str | None, limit: int, as_json: bool
-) -> None:
+def show(settings: "Settings", sink: str | None, limit: int, as_json: bool) -> None:
     """Show dead letters, the oldest first: why they were refused, where they came from, what they
     hold.
 
@@ -114,7 +101,7 @@ def show(
     # Shown only once the letters are back in the queue: a reader with a pager takes his time.
     with tempfile.SpooledTemporaryFile(_SPOOLED_BYTES, "w+", encoding="utf-8") as spool:
         shown = 0
-        with _dead_letters(_settings(config, instance)) as (dead, _):
+        with _dead_letters(settings) as (dead, _):
             for found in _matching(dead, sink, limit or dead.count):
                 shown += 1
                 lines = [letter_json(found)] if as_json else letter_text(shown, found)
@@ -123,7 +110,7 @@ def show(
         spool.seek(0)
         while text := spool.read(_COPY_BYTES):
             click.echo(text, nl=False)
-    _tell_copies(dead)
+    _report_copies(dead)
     if not shown:
         of = f" of sink {sink}" if sink else ""
         click.echo(f"no dead letters{of} in queue {dead.name}", err=True)
@@ -132,17 +119,14 @@ def show(
 
 
 @dlq.command()
-@config_option
-@instance_option
+@takes_settings
 @_sink_option("Only what this sink refused.")
 @_limit_option(0, "Replay this many, the oldest first.")
 @click.option(
     "--any-queue", is_flag=True,
     help="Also letters of a daemon that consumed another queue than the configured one.",
 )  # fmt: skip
-def replay(
-    config: Path | None, instance: str | None, sink: str | None, limit: int, any_queue: bool
-) -> None:
+def replay(settings: "Settings", sink: str | None, limit: int, any_queue: bool) -> None:
     """Send dead letters again, each to just the sink that refused it.
 
     They go through the daemon's own queue: no other sink and no other program sees them again. A
@@ -153,11 +137,10 @@ def replay(
     from logfan.amqp.blocking import BrokerError, Interrupted
     from logfan.dead_letters.replay import Replay
 
-    settings = _settings(config, instance)
     _check_replay(settings, sink)
-    with _dead_letters(settings) as (dead, link):
+    with _dead_letters(settings) as (dead, connection):
         run = Replay(
-            link, dead, queue=settings.queue.name, sinks=settings.sinks, only=sink,
+            connection, dead, queue=settings.queue.name, sinks=settings.sinks, only=sink,
             any_queue=any_queue,
         )  # fmt: skip
         most = limit or dead.count
@@ -182,14 +165,11 @@ def replay(
 
 
 @dlq.command()
-@config_option
-@instance_option
+@takes_settings
 @_sink_option("Only what this sink refused.")
 @_limit_option(_LIMIT, "Remove this many at the most, the oldest first.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-def purge(
-    config: Path | None, instance: str | None, sink: str | None, limit: int, yes: bool
-) -> None:
+def purge(settings: "Settings", sink: str | None, limit: int, yes: bool) -> None:
     """Remove dead letters for good, after asking.
 
     What is removed is what was counted for the question; letters that come meanwhile stay.
@@ -199,7 +179,7 @@ def purge(
 
     if not yes and not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
         raise click.UsageError("there is no terminal to ask at; --yes removes without asking")
-    with _dead_letters(_settings(config, instance)) as (dead, link):
+    with _dead_letters(settings) as (dead, connection):
         survey, tags = Survey(), array("Q")
         for found in _read(dead, limit or dead.count, "reading"):
             if sink is None or (found.ours and found.letter.sink == sink):
@@ -212,7 +192,7 @@ def purge(
             dead.hand_back()
             click.echo(f"no dead letters{of} in queue {dead.name}")
             return
-        if not yes and not _sure(survey, dead, link):
+        if not yes and not _sure(survey, dead, connection):
             dead.hand_back()
             if survey.deliveries:  # what was handed back may not survive another look as it is
                 _survey(dead, dead.count)
@@ -229,15 +209,15 @@ def _columns(stream: TextIO) -> int | None:
     return shutil.get_terminal_size().columns if stream.isatty() else None
 
 
-def _sure(survey: "Survey", dead: "DeadQueue", link: "BlockingConnection") -> bool:
+def _sure(survey: "Survey", dead: "DeadQueue", connection: "BlockingConnection") -> bool:
     from logfan.cli.dlq_view import letters, table
 
     for line in table(survey, columns=_columns(sys.stderr)):
         click.echo(line, err=True)
-    _tell_rest(survey, dead)
+    _report_rest(survey, dead)
     question = f"remove {letters(survey.count)} of queue {dead.name} for good? type yes: "
     click.echo(question, nl=False, err=True)
-    link.wait_readable(sys.stdin.fileno())
+    connection.wait_readable(sys.stdin.fileno())
     return sys.stdin.readline().strip().lower() == "yes"
 
 
@@ -266,8 +246,8 @@ def _replayed(run: "Replay") -> str:
 def _why_left(left: Counter[str]) -> str:
     from logfan.telemetry.log_output import one_line
 
-    said = [f"{count:,} {one_line(why)}" for why, count in left.most_common(5)]
-    return f"; passed over: {', '.join(said)}" if said else ""
+    reasons = [f"{count:,} {one_line(why)}" for why, count in left.most_common(5)]
+    return f"; passed over: {', '.join(reasons)}" if reasons else ""
 
 
 def _survey(dead: "DeadQueue", limit: int) -> "Survey":
@@ -280,7 +260,7 @@ def _survey(dead: "DeadQueue", limit: int) -> "Survey":
     return survey
 
 
-def _tell_copies(dead: "DeadQueue") -> None:
+def _report_copies(dead: "DeadQueue") -> None:
     from logfan.cli.dlq_view import delivery_warning, letters
 
     if dead.copied:
@@ -293,7 +273,7 @@ def _tell_copies(dead: "DeadQueue") -> None:
         warn([warning])
 
 
-def _tell_rest(survey: "Survey", dead: "DeadQueue") -> None:
+def _report_rest(survey: "Survey", dead: "DeadQueue") -> None:
     if survey.count < dead.count:
         click.echo(f"these are {survey.count:,} of {dead.count:,}; --limit 0 reads all", err=True)
 
@@ -323,40 +303,24 @@ def _matching(dead: "DeadQueue", sink: str | None, most: int) -> "Iterator[Found
             return
 
 
-def _settings(config: Path | None, instance: str | None) -> "Settings":
-    from logfan.config.loader import find_config, read_settings
-
-    try:
-        return read_settings(config, instance=instance)
-    except Faults as faults:
-        refuse(faults, find_config(config, os.environ))
-
-
 @contextmanager
 def _dead_letters(settings: "Settings") -> "Iterator[tuple[DeadQueue, BlockingConnection]]":
-    """The queue of the config, open; every trouble becomes words and an exit code."""
-    from logfan.amqp.blocking import BlockingConnection, BrokerError, Interrupted
-    from logfan.amqp.failures import Cause
+    """The queue of the config, open; each failure becomes a line and an exit code."""
+    from logfan.amqp.blocking import BlockingConnection, Interrupted
     from logfan.dead_letters.browser import DeadQueue, NoSuchQueue
 
     try:
         with (
-            BlockingConnection(settings, on_blocked=tell_blocked) as link,
-            interrupts_to(link.interrupt),
+            ends(),
+            BlockingConnection(settings, on_blocked=report_blocked) as connection,
+            interrupts_to(connection.interrupt),
         ):
-            dead = DeadQueue(link, settings.dead_letter_queue, settings.queue.kind)
+            dead = DeadQueue(connection, settings.dead_letter_queue, settings.queue.kind)
             try:
-                yield dead, link
+                yield dead, connection
             except (Interrupted, KeyboardInterrupt):
                 dead.give_up()
                 raise
     except NoSuchQueue as none:
         click.echo(f"no dead letters: queue {none} does not exist yet")
         raise SystemExit(0) from None
-    except BrokerError as error:
-        refused = error.trouble.kind is Cause.REFUSED
-        fail(str(error), EXIT_REFUSED if refused else EXIT_UNAVAILABLE)
-    except Interrupted as interrupted:
-        fail("interrupted", EXIT_SIGNAL + interrupted.number)
-    except KeyboardInterrupt:
-        fail("interrupted", EXIT_SIGNAL + signal.SIGINT)

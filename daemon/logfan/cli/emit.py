@@ -1,31 +1,26 @@
-"""`logfan emit`: publish messages and say what became of them."""
+"""`logfan emit`: publish messages and report what became of them."""
 
 import os
-import signal
 import sys
 import uuid
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from logfan.cli.common import (
-    EXIT_REFUSED,
-    EXIT_SIGNAL,
     EXIT_UNAVAILABLE,
-    config_option,
+    ends,
     fail,
-    instance_option,
     interrupts_to,
-    refuse,
-    tell_blocked,
+    report_blocked,
+    takes_settings,
 )
 from logfan.cli.progress import progress
-from logfan.faults import Faults
 
 if TYPE_CHECKING:
     from logfan.amqp.publisher import Publisher
+    from logfan.config.settings import Settings
 
 _LONG_BYTES = 64 * 1024
 _READ_BYTES = 64 * 1024
@@ -62,8 +57,7 @@ def _headers(
 
 
 @click.command()
-@config_option
-@instance_option
+@takes_settings
 @click.option(
     "--routing-key", "-k", default="", callback=_short_string,
     help="The routing key; a fanout ignores it.",
@@ -77,8 +71,7 @@ def _headers(
 )
 @click.argument("texts", nargs=-1, metavar="[TEXT…]")
 def emit(
-    config: Path | None,
-    instance: str | None,
+    settings: "Settings",
     routing_key: str,
     headers: dict[str, str],
     content_type: str | None,
@@ -87,32 +80,18 @@ def emit(
     """Publish each TEXT, or each line of standard input, to the exchange.
 
     Each message is persistent, has a message id of its own (RUN-NUMBER), is confirmed by the
-    broker, and told of where it reached no queue (exit 69).
+    broker, and reported where it reached no queue (exit 69).
     """
-    from logfan.amqp.blocking import BrokerError, Interrupted
-    from logfan.amqp.failures import Cause
     from logfan.amqp.publisher import Publisher
-    from logfan.config.loader import find_config, read_settings
 
     properties: dict[str, Any] = {"headers": headers} if headers else {}
     if content_type:
         properties["content_type"] = content_type
-    try:
-        settings = read_settings(config, instance=instance)
-    except Faults as faults:
-        refuse(faults, find_config(config, os.environ))
     publisher: Publisher | None = None
-    try:
-        publisher = Publisher(settings, on_blocked=tell_blocked)
+    with ends(lambda: _done(publisher)):
+        publisher = Publisher(settings, on_blocked=report_blocked)
         with publisher, interrupts_to(publisher.link.interrupt):
             _publish(publisher, texts, routing_key, properties)
-    except BrokerError as error:
-        refused = error.trouble.kind is Cause.REFUSED
-        fail(f"{error}{_done(publisher)}", EXIT_REFUSED if refused else EXIT_UNAVAILABLE)
-    except Interrupted as interrupted:
-        fail(f"interrupted{_done(publisher)}", EXIT_SIGNAL + interrupted.number)
-    except KeyboardInterrupt:
-        fail(f"interrupted{_done(publisher)}", EXIT_SIGNAL + signal.SIGINT)
     if publisher.unroutable:
         name = settings.exchange.name
         fail(

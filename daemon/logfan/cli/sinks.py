@@ -85,7 +85,7 @@ def _options(model: "type[BaseModel]", prefix: str = "", depth: int = 0) -> Iter
 
 
 _DEPTH = 3
-"""A table may hold itself; nobody reads further down than this."""
+"""A table may hold itself; deeper than this nothing is shown."""
 
 
 def _key(name: str, field: "FieldInfo") -> str:

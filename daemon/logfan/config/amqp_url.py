@@ -1,7 +1,7 @@
-"""AMQP URLs taken apart, by own rules and in own words. Sans-I/O.
+"""AMQP URLs taken apart, without a library. Sans-I/O.
 
-A library's words about a URL may quote a piece of its password, so none of them is asked: what is
-raised here names the rule and never the text.
+A library's error text may quote a piece of the password in a URL. What is raised here names the
+rule and never the text.
 """
 
 import re

@@ -32,8 +32,8 @@ def named(keys: list[str]) -> str:
 
 
 def left_behind(old: Prepared, new: Prepared) -> Iterator[str]:
-    """What goes on at the broker after the change though nobody looks after it any more, each with
-    its consequence and the way out."""
+    """What goes on at the broker after the change and is no longer looked after, each with its
+    consequence and the way out."""
     before, now = old.settings, new.settings
     queue, exchange = before.queue.name, before.exchange.name
     lives_on = before.queue.type != "exclusive"

@@ -67,7 +67,7 @@ def with_variables(fault: Fault, variables: Mapping[str, str], in_file: Mapping[
 
 
 def _concerns(key: str, fault: Fault) -> bool:
-    """Whether what is wrong also hangs on that key: it is named, or says which kind a sink is."""
+    """Whether the fault also depends on that key: it is named, or it is the kind of the sink."""
     sink = fault.place.split(".")[:2]
     if sink[0] == "sinks" and key == ".".join([*sink, "kind"]):
         return True
@@ -114,7 +114,7 @@ def passed_over(environ: Mapping[str, str]) -> str | None:
 
 
 def _is_of_a_service(name: str, value: str) -> bool:
-    # LOGFAN_PORT=9464 is somebody's guess at a key, and has to be told; this is a URL.
+    # LOGFAN_PORT=9464 is a wrong guess at a key, and has to be reported; this is a URL.
     is_url = value.startswith(("tcp://", "udp://", "sctp://"))
     return bool(_SERVICE.fullmatch(name) or (is_url and _SERVICE_URL.fullmatch(name)))
 
@@ -143,7 +143,7 @@ def _put(table: dict[str, Any], path: list[str], value: Any) -> None:
 
 
 def _value(text: str, wanted: Any) -> Any:
-    """The text, or what it says as JSON. Raises ValueError where it must be JSON and is not."""
+    """The text, or its value as JSON. Raises ValueError where it must be JSON and is not."""
     if text == "" or not (wanted is Any or _is_written_as_json(wanted)):
         return text
     try:

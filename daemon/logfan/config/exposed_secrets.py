@@ -50,13 +50,12 @@ def exposed(
 
 
 def _secret_files(settings: Settings) -> Iterator[tuple[str, Path]]:
-    if settings.rabbitmq.url_file is not None:
-        yield "rabbitmq.url_file", settings.rabbitmq.url_file
-    for place, tls in (("rabbitmq.tls", settings.rabbitmq.tls), ("http.tls", settings.http.tls)):
-        if tls.key_file is not None:
-            yield f"{place}.key_file", tls.key_file
-        elif tls.cert_file is not None:
-            yield f"{place}.cert_file", tls.cert_file  # it holds the key, too
+    files = settings.files()
+    for key, file in files.items():
+        # A certificate's file without a key's holds the key, too.
+        alone = key.endswith("cert_file") and key.replace("cert_file", "key_file") not in files
+        if alone or key.endswith(("url_file", "key_file")):
+            yield key, file
 
 
 def secrets_in(table: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, str]]:
@@ -81,7 +80,7 @@ def _secrets_of(key: str, value: str) -> Iterator[str]:
 
 
 def _who(path: Path, others: int, group: int) -> str | None:
-    """Who beside the owner, root and the service has this right; None where nobody has."""
+    """Who beside the owner, root and the service has this right; None where there is none."""
     try:
         status = path.stat()
     except OSError:

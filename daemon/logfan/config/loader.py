@@ -198,20 +198,13 @@ def _read(
 
 
 def _contents(settings: Settings) -> dict[str, str]:
-    """A digest of each file that the broker's and the HTTP side read beside the config."""
-    rabbitmq, http = settings.rabbitmq, settings.http
-    files = {"rabbitmq.url_file": rabbitmq.url_file}
-    for place, tls in (("rabbitmq.tls", rabbitmq.tls), ("http.tls", http.tls)):
-        for key in ("ca_file", "cert_file", "key_file"):
-            files[f"{place}.{key}"] = getattr(tls, key, None)
+    """A digest of each file that the config names beside sinks and plugins."""
     digests = {}
-    for key, file in files.items():
-        if file is None:
-            continue
+    for key, file in settings.files().items():
         try:
             digests[key] = hashlib.sha256(file.read_bytes()).hexdigest()
         except OSError:
-            digests[key] = ""  # told when it is read for what it is needed for
+            digests[key] = ""  # reported where the file is needed
     return digests
 
 

@@ -121,6 +121,7 @@ class RabbitmqSettings(Table):
     def _urls(self) -> list[str]:
         if self.url_file is None:
             return [url.get_secret_value() for url in self.urls]
+        value = shown("rabbitmq.url_file", str(self.url_file))
         try:
             text = self.url_file.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
@@ -128,11 +129,9 @@ class RabbitmqSettings(Table):
             if isinstance(error, PermissionError):
                 why = denied(self.url_file)
             problem = f"cannot be read ({why}); it names a file that holds the URL, a line each"
-            value = shown("rabbitmq.url_file", str(self.url_file))
             raise Faults([Fault("rabbitmq.url_file", problem, value)]) from None
         lines = [line.strip() for line in text.splitlines()]
         urls = [line for line in lines if line and not line.startswith("#")]
-        value = shown("rabbitmq.url_file", str(self.url_file))
         faults = [] if urls else [Fault("rabbitmq.url_file", "the file holds no URL", value)]
         for number, url in enumerate(urls, 1):
             try:
@@ -178,7 +177,7 @@ class QueueSettings(Table):
 
     @property
     def kind(self) -> str:
-        """The `x-queue-type` to declare with: what `arguments` say wins."""
+        """The `x-queue-type` to declare with: that of `arguments` wins."""
         own = "quorum" if self.type == "quorum" else "classic"
         return str(self.arguments.get("x-queue-type", own))
 
@@ -302,6 +301,17 @@ class Settings(Table):
     plugins: PluginSettings = _table()
     log: LogSettings = _table()
     sinks: dict[str, SinkSettings] = Field(default_factory=dict)
+
+    def files(self) -> dict[str, Path]:
+        """The files that the host's own keys name, by key."""
+        tls, http = self.rabbitmq.tls, self.http.tls
+        files = {
+            "rabbitmq.url_file": self.rabbitmq.url_file,
+            "rabbitmq.tls.ca_file": tls.ca_file,
+            "rabbitmq.tls.cert_file": tls.cert_file, "rabbitmq.tls.key_file": tls.key_file,
+            "http.tls.cert_file": http.cert_file, "http.tls.key_file": http.key_file,
+        }  # fmt: skip
+        return {key: file for key, file in files.items() if file is not None}
 
     @property
     def dead_letter_queue(self) -> str:

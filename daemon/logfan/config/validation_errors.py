@@ -1,4 +1,4 @@
-"""pydantic's errors into faults in words: place, value where it is no secret, remedy. Sans-I/O."""
+"""pydantic's errors as faults: place, value where it is no secret, remedy. Sans-I/O."""
 
 import re
 from collections.abc import Mapping
@@ -88,7 +88,7 @@ def faults_of(
             continue
         value = None if entry["type"] == "missing" else shown(place, entry["input"])
         if value is None and isinstance(entry["input"], str):
-            hide(entry["input"])  # a plugin's words about it may quote it
+            hide(entry["input"])  # a plugin's text about it may quote it
         faults.append(Fault(place or "config", mask(_problem(entry)), value))
     return faults
 

@@ -46,15 +46,9 @@ def line_of(value: object, most: int = REASON_CHARACTERS) -> str:
 
 def _taken(value: object, most: int, how: Callable[[object], str]) -> str:
     try:
-        text = how(value)
+        # A subclass of str may have methods of its own: from here on it is one of ours.
+        text = str.__str__(how(value))
     except BaseException:  # noqa: BLE001 - a plugin's or a library's code, which may raise anything
-        text = ""
-        failed = True
-    else:
-        failed = False
-    # A subclass of str may have methods of its own: from here on it is one of ours.
-    text = str.__str__(text)
-    if failed:
         return f"{type_name(value)} (its text cannot be read)"
     if len(text) <= most:
         return mask(valid(text))

@@ -19,7 +19,7 @@ _OWED_MESSAGES = 8
 
 
 class Notifier:
-    """Tells systemd what the daemon does. Without an address it tells nobody."""
+    """Reports to systemd what the daemon does. Without an address it sends nothing."""
 
     def __init__(self, address: str | None, watchdog_seconds: float | None = None) -> None:
         """`address`: a path, or an abstract name that begins with @."""
@@ -72,13 +72,13 @@ class Notifier:
 
     def status(self, text: str) -> None:
         """What `systemctl status` shows: one line of printable text, sent where it changed."""
-        words = "".join(char if char.isprintable() else " " for char in text).split()
-        line = _cut(" ".join(words), _STATUS_BYTES)
+        printable = "".join(char if char.isprintable() else " " for char in text)
+        line = _cut(" ".join(printable.split()), _STATUS_BYTES)
         if line != self._status and self._send(f"STATUS={line}"):
             self._status = line
 
     def close(self) -> None:
-        """Let go of the socket; what comes later is told to nobody."""
+        """Close the socket; what comes later is not sent."""
         with self._lock:
             if self._socket is not None:
                 self._socket.close()
@@ -117,10 +117,10 @@ class Notifier:
         return True
 
     def _complain(self, error: OSError) -> None:
-        """Say it once, until it works again: it changes nothing for the daemon's own work."""
+        """Log it once, until it works again: it changes nothing for the daemon's own work."""
         if not self._complained:
             self._complained = True
-            log.debug("systemd was not told: %s", error)
+            log.debug("systemd cannot be notified: %s", error)
 
 
 def _cut(text: str, size: int) -> str:

@@ -51,7 +51,7 @@ class Connection:
     head: bytes = b""
     too_long: bool = False
     more: bool = False
-    """There are or will be bytes that nobody reads: a body, or a head that is too long."""
+    """There are or will be bytes that are not read: a body, or a head that is too long."""
 
     def cut(self) -> None:
         """Wake its thread from whatever it waits for; called on another thread."""
@@ -156,7 +156,7 @@ class BoundedServer(HTTPServer):
                 self._drain(connection)
         except OSError as error:
             log.debug("http: %s: %s", client_address, error)
-        except Exception:  # noqa: BLE001 - one connection's trouble is not the daemon's
+        except Exception:  # noqa: BLE001 - one connection's failure is not the daemon's
             self.handle_error(connection.sock, client_address)
         finally:
             self._leave(connection)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import orjson
@@ -27,6 +27,12 @@ log = logging.getLogger(__name__)
 _GZIP_FROM_BYTES = 1024
 _SHOWN_LENGTH = 200
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+
+_NO_LISTENING = {
+    errno.EADDRINUSE: "is in use by another program; choose another port",
+    errno.EACCES: "is not allowed (ports below 1024 need a capability)",
+    errno.EADDRNOTAVAIL: "is no address of this machine; try 127.0.0.1",
+}
 
 
 class ListenError(Exception):
@@ -106,13 +112,10 @@ class HttpServer:
     def _why(self, error: Exception) -> str:
         host = f"[{self._host}]" if ":" in self._host else self._host
         address = f"{host}:{self._wanted_port}"
-        code = getattr(error, "errno", None)
-        if code == errno.EADDRINUSE:
-            return f"http.listen: {address} is in use by another program; choose another port"
-        if code == errno.EACCES:
-            return f"http.listen: {address} is not allowed (ports below 1024 need a capability)"
-        if code == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
-            return f"http.listen: {address} is no address of this machine; try 127.0.0.1"
+        unknown_name = isinstance(error, socket.gaierror)
+        code = errno.EADDRNOTAVAIL if unknown_name else getattr(error, "errno", None)
+        if code in _NO_LISTENING:
+            return f"http.listen: {address} {_NO_LISTENING[code]}"
         return f"http.listen: cannot listen on {address}: {error}"
 
     def _answer(self, path: str, headers: Mapping[str, str]) -> "_Answer":
@@ -142,11 +145,10 @@ class HttpServer:
             self._rendering.release()
 
 
-class _Answer:
-    __slots__ = ("body", "content_type", "status")
-
-    def __init__(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
-        self.status, self.content_type, self.body = status, content_type, body
+class _Answer(NamedTuple):
+    status: HTTPStatus
+    content_type: str
+    body: bytes
 
 
 def _verdict(reasons: Sequence[str]) -> _Answer:

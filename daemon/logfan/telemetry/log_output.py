@@ -18,12 +18,12 @@ from typing import TextIO
 import orjson
 
 from logfan.runtime.foreign_text import TRACEBACK_CHARACTERS, text_of, traceback_of
-from logfan.telemetry.log_throttle import Repetition, message_of
+from logfan.telemetry.log_throttle import Throttle, message_of
 
 TEXT, JSON = "text", "json"
 
 _SYSLOG_LEVELS = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
-# Others' libraries speak of their inside; what an operator needs of it our own lines say.
+# Libraries log their internals; what an operator needs of them stands in our own lines.
 _QUIET = ("pika",)
 _WINDOW_SECONDS = 60.0
 _MESSAGE_CHARACTERS = 8000
@@ -39,7 +39,7 @@ def configure(
 ) -> None:
     """Send all logging to standard error. `level` as in `log.level`, `form` as in `log.format`.
 
-    Equal lines beyond a burst are counted, and told once in a `window` of seconds.
+    Of equal lines beyond a burst only the count is written, once in a `window` of seconds.
     """
     handler = _Handler(window)
     if form == JSON:
@@ -76,17 +76,17 @@ class _Handler(logging.StreamHandler[TextIO]):
 
     def __init__(self, window: float) -> None:
         super().__init__(sys.stderr)
-        self._repetition = Repetition(time.monotonic, window)
+        self._throttle = Throttle(time.monotonic, window)
         self._timer: threading.Timer | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         """Under the handler's lock, as logging calls it."""
         self._summarise()
-        if self._repetition.admits(record):
+        if self._throttle.admits(record):
             super().emit(record)
         elif self._timer is None:
-            # The flood may end here, and then no further line would bring its count along.
-            self._timer = threading.Timer(self._repetition.remaining, self._on_timer)
+            # This may be the last line, and then no further one would bring the count along.
+            self._timer = threading.Timer(self._throttle.remaining, self._on_timer)
             self._timer.daemon = True
             try:
                 self._timer.start()
@@ -94,11 +94,10 @@ class _Handler(logging.StreamHandler[TextIO]):
                 self._timer = None
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Standard error takes nothing: there is no place to say it, least of all with the line's
-        arguments as they are."""
+        """Standard error takes nothing: there is no other place to report it."""
 
     def close(self) -> None:
-        """Tell what was held back, also when the process ends."""
+        """Write how many were suppressed, also when the process ends."""
         with self.lock or nullcontext():
             if self._timer is not None:
                 self._timer.cancel()
@@ -112,9 +111,9 @@ class _Handler(logging.StreamHandler[TextIO]):
             self._summarise()
 
     def _summarise(self, *, at_end: bool = False) -> None:
-        for untold in self._repetition.summaries(at_end=at_end):
-            text = f"{untold.count:,} more lines like this were not told: {untold.last}"
-            super().emit(logging.LogRecord(untold.logger, untold.level, "", 0, text, None, None))
+        for lines in self._throttle.summaries(at_end=at_end):
+            text = f"{lines.count:,} more lines like this were suppressed: {lines.last}"
+            super().emit(logging.LogRecord(lines.logger, lines.level, "", 0, text, None, None))
 
 
 class _TextFormatter(logging.Formatter):

@@ -1,6 +1,6 @@
 """How often the same log line is written: a burst, then a count once a minute. Sans-I/O.
 
-A plugin that logs every record must not fill the disk with it. Lines that differ are told apart
+A plugin that logs every record must not fill the disk with it. Lines that differ are kept apart
 as far as they can be: the daemon's own by their text without its numbers, a plugin's by the format
 that it logs with. As a plugin may also make a new format of each record, all lines of one of its
 loggers together have a bound, too.
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from logfan.runtime.foreign_text import describe, text_of
 
 BURST = 60
-"""Equal lines that are told in a window."""
+"""Equal lines that are written in a window."""
 BURST_OF_LOGGER = 300
-"""Lines of all kinds that are told in a window of one logger that is not the daemon's."""
+"""Lines of all kinds that one logger, other than the daemon's, writes in a window."""
 _MAX_KEYS = 500
 _KEY_LENGTH = 200
 _NUMBER = re.compile(r"\d+")
@@ -25,8 +25,8 @@ Key = tuple[str, int, str]
 
 
 @dataclass(slots=True)
-class Untold:
-    """Lines that were not told: how many, and what the last one was."""
+class Suppressed:
+    """Lines that were not written: how many, and what the last one was."""
 
     logger: str
     level: int
@@ -34,8 +34,8 @@ class Untold:
     count: int = 0
 
 
-class Repetition:
-    """Says for each line whether it is told. Called under the handler's lock."""
+class Throttle:
+    """Decides for each line whether it is written. Called under the handler's lock."""
 
     def __init__(self, now: Callable[[], float], window: float) -> None:
         """`now` and `window` in seconds."""
@@ -44,15 +44,15 @@ class Repetition:
         self._ends = now() + window
         self._seen_own: dict[Key, int] = {}
         self._seen: dict[Key, int] = {}
-        self._untold: dict[Key, Untold] = {}
+        self._suppressed: dict[Key, Suppressed] = {}
 
     @property
     def remaining(self) -> float:
-        """Seconds until `summaries` has something to say, if anything was held back."""
+        """Seconds until `summaries` gives what was suppressed."""
         return max(0.0, self._ends - self._now())
 
     def admits(self, record: logging.LogRecord) -> bool:
-        """Whether this line is told. Whoever asks for debug lines gets all of them."""
+        """Whether this line is written. Debug lines always are."""
         if record.levelno <= logging.DEBUG:
             return True
         own = record.name.split(".", 1)[0] in ("logfan", "logfan_sinks")
@@ -63,22 +63,22 @@ class Repetition:
             own or _is_within(seen, (record.name, 0, ""), BURST_OF_LOGGER)
         ):
             return True
-        if key not in self._untold and len(self._untold) >= _MAX_KEYS:
+        if key not in self._suppressed and len(self._suppressed) >= _MAX_KEYS:
             key = record.name, record.levelno, ""
-        untold = self._untold.setdefault(key, Untold(record.name, record.levelno, ""))
-        untold.count += 1
-        untold.last = message_of(record)[:_KEY_LENGTH]
+        suppressed = self._suppressed.setdefault(key, Suppressed(record.name, record.levelno, ""))
+        suppressed.count += 1
+        suppressed.last = message_of(record)[:_KEY_LENGTH]
         return False
 
-    def summaries(self, *, at_end: bool = False) -> Iterator[Untold]:
-        """What was held back in a window that is over, or, `at_end`, so far."""
+    def summaries(self, *, at_end: bool = False) -> Iterator[Suppressed]:
+        """What was suppressed in a window that is over, or, `at_end`, so far."""
         if not at_end and self._now() < self._ends:
             return
         self._ends = self._now() + self._window
         self._seen_own.clear()
         self._seen.clear()
-        untold, self._untold = self._untold, {}
-        yield from untold.values()
+        suppressed, self._suppressed = self._suppressed, {}
+        yield from suppressed.values()
 
 
 def _is_within(seen: dict[Key, int], key: Key, limit: int) -> bool:

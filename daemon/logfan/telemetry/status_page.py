@@ -4,7 +4,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from logfan.runtime.foreign_text import REASON_CHARACTERS, cut, valid
+from logfan.runtime.foreign_text import text_of
 
 _REASONS = 20
 _STYLE = """
@@ -61,6 +61,6 @@ def _sink_row(sink: Mapping[str, Any]) -> str:
 
 def shown(reasons: Sequence[str]) -> list[str]:
     """Reasons as they go out: encodable, each cut, the first of many."""
-    shown = [cut(valid(reason), REASON_CHARACTERS) for reason in reasons[:_REASONS]]
+    shown = [text_of(reason) for reason in reasons[:_REASONS]]
     more = len(reasons) - len(shown)
     return [*shown, f"and {more} more"] if more else shown

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -28,12 +29,17 @@ def test_the_wheel_works_where_it_is_installed(dist: Path, tmp_path: Path) -> No
     config = tmp_path / "config.toml"
     config.write_text('[sinks.a]\nkind = "file"\npath = "a.log"\n')
     config.chmod(0o600)
-    checked = subprocess.run(
-        [sys.executable, "-m", "logfan", "check", "--config", str(config)],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(target)},
-        check=False, capture_output=True, text=True,
-    )  # fmt: skip
-    assert checked.returncode == 0, checked.stderr
+
+    def logfan(*arguments: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-m", "logfan", *arguments], cwd=tmp_path, check=True,
+            env={**os.environ, "PYTHONPATH": str(target)}, capture_output=True, text=True,
+        ).stdout  # fmt: skip
+
+    assert "ok" in logfan("check", "--config", str(config))
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert logfan("--version") == f"logfan, version {version}\n"
+    assert wheel.name.startswith(f"logfan-{version}-")
     with zipfile.ZipFile(wheel) as archive:
         assert any(name.endswith("systemd/system/logfan.service") for name in archive.namelist())
 

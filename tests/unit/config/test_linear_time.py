@@ -20,7 +20,7 @@ from logfan.config.validation_errors import shown
 from logfan.faults import Faults, did_you_mean
 from logfan.runtime import foreign_text, tls
 from logfan.telemetry import log_output
-from logfan.telemetry.log_throttle import Repetition
+from logfan.telemetry.log_throttle import Throttle
 from logfan.testing import record
 from logfan_sinks.file.paths import PathTemplate
 from logfan_sinks.formats import encode_text
@@ -96,7 +96,7 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "traceback": lambda text: foreign_text.traceback_of(Foreign(text)),
     "log line": log_line("text"),
     "log line as JSON": log_line("json"),
-    "log's repetition": lambda text: Repetition(time.monotonic, 60).admits(
+    "log's throttle": lambda text: Throttle(time.monotonic, 60).admits(
         logging.LogRecord("a_plugin", logging.ERROR, "", 0, text, None, None)
     ),
     "URL": fails(lambda text: amqp_url.parse(f"amqp://{text}")),

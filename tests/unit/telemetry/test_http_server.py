@@ -52,7 +52,7 @@ class Served:
     def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, Any, bytes]:
         request = urllib.request.Request(self.base + path, method=method, headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=5) as answer:
+            with urllib.request.urlopen(request, timeout=30) as answer:
                 return answer.status, answer.headers, answer.read()
         except urllib.error.HTTPError as error:
             with error:
@@ -139,7 +139,7 @@ def test_an_unknown_path_is_not_found(served: Served) -> None:
     ids=["tls", "version", "short", "blank", "nul"],
 )
 def test_what_is_no_http_harms_nothing(served: Served, junk: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", served.server.port), timeout=5) as client:
+    with socket.create_connection(("127.0.0.1", served.server.port), timeout=30) as client:
         client.sendall(junk)
         client.shutdown(socket.SHUT_WR)
         while client.recv(4096):

@@ -8,26 +8,26 @@ from collections.abc import Iterator
 import pytest
 
 from logfan.telemetry import log_output
-from logfan.telemetry.log_throttle import BURST, BURST_OF_LOGGER, Repetition
+from logfan.telemetry.log_throttle import BURST, BURST_OF_LOGGER, Throttle
 from support.waiting import wait_until
 
 PLUGIN = "logfan_plugin_shout"
 
 
 class Told:
-    """A Repetition with a clock of our own, and what it says."""
+    """A Throttle with a clock of our own, and what it says."""
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.repetition = Repetition(lambda: self.now, 60.0)
+        self.throttle = Throttle(lambda: self.now, 60.0)
 
     def __call__(self, name: str, message: str, *args: object, level: int = logging.INFO) -> bool:
-        return self.repetition.admits(
+        return self.throttle.admits(
             logging.LogRecord(name, level, "", 0, message, args or None, None)
         )
 
     def summaries(self) -> list[tuple[str, int, int, str]]:
-        return [(u.logger, u.level, u.count, u.last) for u in self.repetition.summaries()]
+        return [(u.logger, u.level, u.count, u.last) for u in self.throttle.summaries()]
 
 
 @pytest.fixture
@@ -69,8 +69,8 @@ def test_a_plugin_that_makes_a_new_line_of_each_record_has_a_bound_as_well(told:
 def test_what_is_remembered_has_a_bound(told: Told) -> None:
     for n in range(20_000):
         told("logfan.x", "%s", chr(0x4E00 + n))
-    assert len(told.repetition._seen_own) <= 600
-    assert len(told.repetition._untold) <= 600
+    assert len(told.throttle._seen_own) <= 600
+    assert len(told.throttle._suppressed) <= 600
 
 
 def test_a_format_that_does_not_fit_its_arguments_harms_nobody(told: Told) -> None:
@@ -106,10 +106,10 @@ def test_the_count_is_told_though_nothing_else_is_logged(
 
     for n in range(BURST + 7):
         logging.getLogger(PLUGIN).warning("got %d", n)
-    wait_until(lambda: "not told" in output(), "the count is told")
-    line = next(line for line in seen.splitlines() if "not told" in line)
+    wait_until(lambda: "suppressed" in output(), "the count is told")
+    line = next(line for line in seen.splitlines() if "suppressed" in line)
     assert " warning " in line
-    assert line.endswith(f" more lines like this were not told: got {BURST + 6}")
+    assert line.endswith(f" more lines like this were suppressed: got {BURST + 6}")
 
 
 def test_the_count_is_told_at_the_end_of_the_process() -> None:
@@ -124,4 +124,4 @@ def test_the_count_is_told_at_the_end_of_the_process() -> None:
     lines = done.stderr.splitlines()
     assert len(lines) == BURST + 1
     assert '"level":"error"' in lines[-1]
-    assert "1,000 more lines like this were not told: got 1059" in lines[-1]
+    assert "1,000 more lines like this were suppressed: got 1059" in lines[-1]
