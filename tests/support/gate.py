@@ -63,9 +63,9 @@ class Gate:
                 client, _ = listener.accept()
                 broker = socket.create_connection(("127.0.0.1", self._target))
                 self._open += [client, broker]
-                self.connections += 1
                 self._run(self._pump, client, broker, None)
                 self._run(self._pump, broker, client, self.stall_after)
+                self.connections += 1
 
     def _pump(self, source: socket.socket, target: socket.socket, most: int | None) -> None:
         with suppress(OSError):
