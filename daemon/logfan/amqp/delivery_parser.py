@@ -1,11 +1,19 @@
 """Deliveries from the bytes of the wire into records, in one pass. Sans-I/O.
 
-A delivery is three frames: the method `basic.deliver`, a content header and, in most cases, one
-body frame. Between the messages of one consumer hardly anything differs but the delivery tag, the
-properties and the body, so what surrounds them is compared and not decoded anew. Whatever is not
-just that (a body in several frames or none, other methods and channels, a message that is not whole
-yet, one that came before) is left where it stands: `scan` ends there, and pika reads on.
-`LargeBody` puts a body together that comes in several frames, or in several reads.
+A delivery is three frames, each with its type, channel, size and an end byte (CE):
+
+    method          1 channel size | 60 60 consumer-tag | delivery-tag | redelivered exchange key CE
+                    <------------ head ----------------> <- 8 bytes -> <--------- tail ----------->
+    content header  2 channel size | 60 0 | body-size | flags and properties | CE
+                    <----- header ------> <- 8 bytes-> <--- raw properties -->
+    body            3 channel size | body | CE
+
+Between the messages of one consumer only delivery tag, tail, body size, properties and body differ.
+So `scan` takes a delivery apart with one `struct` call, compares head and header as bytes, and
+looks the tail up. It stops at whatever is not just that: a body in several frames or none, other
+methods and channels, a message that came before. There pika reads on; but a delivery of which only
+the beginning has come (`begun`) waits for the next read. `LargeBody` puts a body together that
+comes in several frames, or in several reads.
 
 Source: AMQP 0-9-1, sections 2.3.5 and 4.2.
 """
@@ -18,23 +26,24 @@ from logfan.json_trees import LONG, SMALL_BYTES
 from logfan.record import UNPARSED, Origin, Properties, Record
 
 FRAME_END = 0xCE
+_METHOD, _HEADER, BODY = 1, 2, 3
+FRAME = struct.Struct(">BHI")
+"""How a frame begins: type, channel, size of what follows without the end byte."""
 _DELIVER = struct.pack(">HH", 60, 60)
 _BASIC = struct.pack(">HH", 60, 0)
 """The class of a content header, and its weight."""
-_METHOD, _HEADER, BODY = 1, 2, 3
-FRAME = struct.Struct(">BHI")
-_BODY_FRAME = struct.Struct(">Q")
-"""As one number: the end of the frame before, the type, the channel; the size."""
-_CONTENT = struct.Struct(">3sI4s")
-"""Of a content header frame: the type and the channel; the size; the class and the weight."""
-_SIZE = struct.Struct(">Q")
-_HEADER_BYTES = 19
-"""Of a content header frame, up to the flags of the properties."""
+_HEADER_START = struct.Struct(">3sI4s")
+"""`header` above: type and channel; size; class and weight."""
+_NUMBER = struct.Struct(">Q")
+_PROPERTIES_AT = _HEADER_START.size + _NUMBER.size
+"""In a content header frame: where the flags of the properties are."""
 _LEAST_HEADER = 14
+"""The least size of a content header: class, weight, body size, flags."""
 _LEAST_TAIL = 8 + 1 + 1 + 1
-"""The tag, whether redelivered, and two empty strings."""
+"""The delivery tag, whether redelivered, and two empty strings."""
 _MOST_TAIL = _LEAST_TAIL + 255 + 255
-_MOST_TAILS = 10_000
+_MOST_KNOWN = 10_000
+"""So many tails, and so many headers, are remembered."""
 
 
 @dataclass(slots=True)
@@ -50,8 +59,8 @@ class Run:
 
 
 Layout = tuple[bytes, struct.Struct, int]
-"""For method frames of one size: their first bytes, up to the delivery tag; how to unpack them and
-the content header behind them; their length."""
+"""For method frames of one size: their head; how to unpack them, and the content header behind them
+up to the body size; their length."""
 
 
 class Stream:
@@ -71,13 +80,13 @@ class Stream:
         self._decode = decode
         self._apart = apart
         self._channel = channel
-        self._start = _DELIVER + bytes((len(tag),)) + tag
+        self._head_payload = _DELIVER + bytes((len(tag),)) + tag
         self._layouts: dict[int, Layout] = {}
-        self._tails: dict[bytes, tuple[str, str] | None] = {}
-        self._last = self._layout(len(self._start) + _LEAST_TAIL)
+        self._sources: dict[bytes, tuple[str, str] | None] = {}
+        self._last = self._layout(len(self._head_payload) + _LEAST_TAIL)
         self._headers: dict[bytes, int] = {}
-        self._next_header = struct.pack(">BH", _HEADER, channel)
-        self._next_body = int.from_bytes(struct.pack(">BBH", FRAME_END, BODY, channel)) << 32
+        self._header_type = struct.pack(">BH", _HEADER, channel)
+        self._body_start = int.from_bytes(struct.pack(">BBH", FRAME_END, BODY, channel)) << 32
 
     def scan(self, data: bytes, at: int, received_at: float) -> Run | None:
         """The whole deliveries of this consumer from `at` on; None where there is not one."""
@@ -85,11 +94,12 @@ class Stream:
         add, new = records.append, Record.__new__
         origins: dict[bytes, Origin] = {}
         head, layout, length = self._last
-        unpack, unpack_body = layout.unpack_from, _BODY_FRAME.unpack_from
-        headers, next_body, apart = self._headers, self._next_body, self._apart
+        unpack, unpack_number = layout.unpack_from, _NUMBER.unpack_from
+        headers, body_start, apart = self._headers, self._body_start, self._apart
         size, last = 0, -1
         try:
             while True:
+                # The method frame, and the header up to the body size
                 found, tag, tail, header, body_size = unpack(data, at)
                 if found != head:
                     other = self._layout_at(data, at)
@@ -104,18 +114,19 @@ class Stream:
                     if origin is None:
                         break
                     origins[tail] = origin
+                # The properties; header's end byte and body's start are compared as one number
                 header_bytes = headers.get(header) or self._header(header)
-                at_header = at + length
-                header_end = at_header + header_bytes
+                header_at = at + length
+                header_end = header_at + header_bytes
                 body_at = header_end + 8
                 end = body_at + body_size
                 if (
                     not header_bytes or not body_size or (tag != last + 1 and last >= 0)
-                    or unpack_body(data, header_end)[0] != next_body + body_size
+                    or unpack_number(data, header_end)[0] != body_start + body_size
                     or data[end] != FRAME_END
                 ):  # fmt: skip
                     break
-                raw = data[at_header + _HEADER_BYTES : header_end]
+                raw = data[header_at + _PROPERTIES_AT : header_end]
                 if not origin.exchange and apart in raw:
                     break
                 record = new(Record)
@@ -128,14 +139,15 @@ class Stream:
                 last = tag
                 at = end + 1
         except (struct.error, IndexError):
-            pass  # the rest is not whole yet
+            pass  # what is left is not whole: see `begun`
         self._last = head, layout, length
         return Run(records, last, size, at) if records else None
 
     def begun(self, data: bytes, at: int) -> int | None:
-        """The size of the body of the delivery at `at` that is not whole yet; 0 while it is not
-        known. None where what stands there is nothing that `scan` would take with more behind
-        it."""
+        """The body size of the delivery at `at`, of which only the beginning has come; 0 while it
+        is not known. None where pika has to read on: it is whole, or `scan` will not take it when
+        it is, or it does not show yet whose it is."""
+        # The method frame
         if len(data) < at + FRAME.size:
             return 0
         layout = self._last if data.startswith(self._last[0], at) else self._layout_at(data, at)
@@ -145,9 +157,10 @@ class Stream:
         header_at = at + length
         if len(data) < header_at:
             return 0
-        ends = self._ends(data[at + len(head) + 8 : header_at])
-        if ends is None:
+        source = self._source(data[at + len(head) + 8 : header_at])
+        if source is None:
             return None
+        # The content header
         if len(data) < header_at + FRAME.size:
             return 0
         kind, channel, size = FRAME.unpack_from(data, header_at)
@@ -156,14 +169,15 @@ class Stream:
         body_at = header_at + FRAME.size + size + 1
         if len(data) < body_at:
             return 0
-        header = data[header_at : header_at + _CONTENT.size]
+        header = data[header_at : header_at + _HEADER_START.size]
         is_ordinary = header in self._headers or self._header(header)
-        raw = data[header_at + _HEADER_BYTES : body_at - 1]
-        if not is_ordinary or (not ends[0] and self._apart in raw):
+        raw = data[header_at + _PROPERTIES_AT : body_at - 1]
+        if not is_ordinary or (not source[0] and self._apart in raw):
             return None
-        (body_size,) = _SIZE.unpack_from(data, header_at + _CONTENT.size)
+        (body_size,) = _NUMBER.unpack_from(data, header_at + _HEADER_START.size)
         if not body_size or data[body_at - 1] != FRAME_END:
             return None
+        # The body frame
         if len(data) < body_at + FRAME.size:
             return int(body_size)
         if FRAME.unpack_from(data, body_at) != (BODY, self._channel, body_size):
@@ -173,17 +187,17 @@ class Stream:
     def _layout_at(self, data: bytes, at: int) -> Layout | None:
         """How to read the delivery at `at`; None where there is none of this consumer."""
         kind, channel, size = FRAME.unpack_from(data, at)
-        tail = size - len(self._start)
-        if kind != _METHOD or channel != self._channel or not _LEAST_TAIL <= tail <= _MOST_TAIL:
+        left = size - len(self._head_payload)
+        if kind != _METHOD or channel != self._channel or not _LEAST_TAIL <= left <= _MOST_TAIL:
             return None
-        if not data.startswith(self._start, at + FRAME.size):
+        if not data.startswith(self._head_payload, at + FRAME.size):
             return None
         return self._layout(size)
 
     def _layout(self, size: int) -> Layout:
         known = self._layouts.get(size)
         if known is None:
-            head = FRAME.pack(_METHOD, self._channel, size) + self._start
+            head = FRAME.pack(_METHOD, self._channel, size) + self._head_payload
             length = FRAME.size + size + 1
             layout = struct.Struct(f">{len(head)}sQ{length - len(head) - 8}s11sQ")
             known = self._layouts[size] = head, layout, length
@@ -192,10 +206,10 @@ class Stream:
     def _header(self, header: bytes) -> int:
         """The size of the content header frame that begins so, without the byte at its end; 0
         where it is none that is read here."""
-        kind, size, basic = _CONTENT.unpack(header)
-        if kind != self._next_header or basic != _BASIC or size < _LEAST_HEADER:
+        kind, size, basic = _HEADER_START.unpack(header)
+        if kind != self._header_type or basic != _BASIC or size < _LEAST_HEADER:
             return 0
-        if len(self._headers) >= _MOST_TAILS:
+        if len(self._headers) >= _MOST_KNOWN:
             self._headers.clear()
         self._headers[header] = FRAME.size + size
         return FRAME.size + int(size)
@@ -203,16 +217,16 @@ class Stream:
     def _origin(self, tail: bytes, received_at: float) -> Origin | None:
         """Where a message with this end of its method frame comes from; None where pika shall
         read it."""
-        ends = self._ends(tail)
-        return ends and Origin(*ends, False, received_at, self._decode)
+        source = self._source(tail)
+        return source and Origin(*source, False, received_at, self._decode)
 
-    def _ends(self, tail: bytes) -> tuple[str, str] | None:
-        """`_split`, as often as a tail is new."""
-        if tail not in self._tails:
-            if len(self._tails) >= _MOST_TAILS:
-                self._tails.clear()
-            self._tails[tail] = _split(tail)
-        return self._tails[tail]
+    def _source(self, tail: bytes) -> tuple[str, str] | None:
+        """Exchange and routing key; None where pika shall read the message."""
+        if tail not in self._sources:
+            if len(self._sources) >= _MOST_KNOWN:
+                self._sources.clear()
+            self._sources[tail] = _split(tail)
+        return self._sources[tail]
 
 
 def _split(tail: bytes) -> tuple[str, str] | None:

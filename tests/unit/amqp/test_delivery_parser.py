@@ -89,6 +89,44 @@ def test_what_is_not_whole_yet_is_left() -> None:
         assert stream().scan(second[:cut], 0, AT) is None
 
 
+def test_what_is_cut_has_begun_and_its_size_is_known_with_its_content_header() -> None:
+    first, second = message(1), message(2)
+    method = len(wire.deliver(CHANNEL, TAG, 2, 0, b"logs", b"a.b"))
+    head = method + len(wire.header(CHANNEL, 5, JSON))
+    one = stream()
+    whose = 7 + 4 + 1 + len(TAG)
+    for cut in range(len(second)):
+        begun = one.begun(first + second[:cut], len(first))
+        if 7 <= cut < whose:
+            assert begun is None, "it may be another's"
+        else:
+            assert begun == (5 if cut >= head else 0)
+    assert one.begun(first + second, len(first)) is None
+
+
+@pytest.mark.parametrize(
+    ("odd", "known_after"),
+    [
+        (wire.deliver(CHANNEL, "other", 1) + b"more", 7),
+        (wire.deliver(CHANNEL + 1, TAG, 1) + b"more", 7),
+        (wire.heartbeat(), 7),
+        (message(1, bits=1), len(wire.deliver(CHANNEL, TAG, 1, 0, b"logs", b"a.b"))),
+        (
+            message(1, properties=b"\x20\0" + APART, exchange=b""),
+            -len(wire.body(CHANNEL, b"hello")),
+        ),
+        (wire.deliver(CHANNEL, TAG, 1) + wire.heartbeat(), -1),
+        (wire.deliver(CHANNEL, TAG, 1) + wire.header(CHANNEL, 0) + b"more", -4),
+        (message(1)[:-14] + wire.heartbeat(), -1),
+    ],
+)
+def test_the_beginning_of_anything_else_is_left_to_pika_once_it_is_known(
+    odd: bytes, known_after: int
+) -> None:
+    cuts = range(known_after % len(odd), len(odd))
+    assert all(stream().begun(odd[:cut], 0) is None for cut in cuts)
+
+
 def test_method_frames_of_another_size_are_learnt_and_the_old_ones_known_again() -> None:
     keys = [b"a", b"longer", b"a", b"", b"k" * 255, b"longer"]
     content = b"." * 300  # with less behind a long one, the last would be left to pika
@@ -217,4 +255,4 @@ def test_what_is_remembered_of_the_ends_of_methods_is_bounded() -> None:
         run = one.scan(message(number, routing_key=b"%d" % number), 0, AT)
         assert run is not None
         assert run.records[0].routing_key == str(number)
-    assert len(one._tails) <= 10_000
+    assert len(one._sources) <= 10_000
