@@ -61,7 +61,7 @@ def _lines(
     lines: list[bytes] = []
     add, join = lines.append, b"".join
     for record, line[:-2:2] in zip(records, zip(starts, *values, strict=True), strict=True):
-        body = record._body
+        body = record.body
         parsed = record._json
         if parsed is UNPARSED:
             parsed = record._parse()
@@ -83,8 +83,8 @@ def _starts(records: Iterable[Record]) -> list[bytes]:
     """Where each comes from: the line's beginning."""
     starts, origin, start = [], None, b""
     for record in records:
-        if record._origin is not origin:
-            origin = record._origin
+        if record.origin is not origin:
+            origin = record.origin
             start = _start(origin)
         starts.append(start)
     return starts
@@ -130,7 +130,7 @@ _templates: Templates[_Members] = Templates()
 def json_pieces(record: Record) -> Iterator[bytes]:
     """The line that `json_lines` makes of this record, in pieces: where the body is long, this
     holds no more than the body and a piece of it."""
-    yield _start(record._origin)
+    yield _start(record.origin)
     yield _members(record)
     body, is_json = _json_of(record)
     if not is_json:

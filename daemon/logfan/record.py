@@ -92,8 +92,13 @@ class Record:
     return is shared, so copy before you change anything.
     """
 
-    __slots__ = ("__weakref__", "_body", "_decoded", "_json", "_origin", "_properties")
+    __slots__ = ("__weakref__", "_decoded", "_json", "_properties", "body", "origin")
     _decoded: "Record | str"
+    body: bytes
+    """The body's bytes, as published."""
+    origin: Origin
+    """What it shares with others of the same read: exchange, routing_key, redelivered and
+    received_at. The same object for records that share it, so that `is` tells."""
 
     def __init__(
         self,
@@ -105,25 +110,19 @@ class Record:
         properties: Properties | Callable[[], Properties],
     ) -> None:
         """`properties` may be a function, called at the first look (on any sink's thread)."""
-        self._body = body
-        self._origin = Origin(exchange, routing_key, redelivered, received_at, _call)
+        self.body = body
+        self.origin = Origin(exchange, routing_key, redelivered, received_at, _call)
         self._properties: Any = properties
         self._json: Any = UNPARSED if len(body) <= SMALL_BYTES else LONG
 
-    origin: Origin = _read_only(
-        "_origin",
-        "What it shares with others of the same read: exchange, routing_key, redelivered and "
-        "received_at. The same object for records that share it, so that `is` tells.",
-    )
-    body: bytes = _read_only("_body", "The body's bytes, as published.")
-    exchange: str = _read_only("_origin.exchange", "The exchange it was published to.")
-    routing_key: str = _read_only("_origin.routing_key", "The routing key it was published with.")
+    exchange: str = _read_only("origin.exchange", "The exchange it was published to.")
+    routing_key: str = _read_only("origin.routing_key", "The routing key it was published with.")
     redelivered: bool = _read_only(
-        "_origin.redelivered",
+        "origin.redelivered",
         "True where the broker delivered this message before: maybe a duplicate.",
     )
     received_at: float = _read_only(
-        "_origin.received_at", "When logfan read it: seconds since 1970 (UTC)."
+        "origin.received_at", "When logfan read it: seconds since 1970 (UTC)."
     )
 
     @property
@@ -132,7 +131,7 @@ class Record:
         properties = self._properties
         if type(properties) is not Properties:
             raw = properties
-            properties = self._origin.decode(raw)
+            properties = self.origin.decode(raw)
             if type(raw) is not bytes or len(raw) <= _KEPT_PROPERTIES_BYTES:
                 self._properties = properties
         known: Properties = properties
@@ -156,7 +155,7 @@ class Record:
     @property
     def size(self) -> int:
         """The body's length in bytes."""
-        return len(self._body)
+        return len(self.body)
 
     @property
     def text(self) -> str:
@@ -166,14 +165,14 @@ class Record:
         (`latin-1`). Bytes that are no text in it are escaped, as `\\xe9`: none is lost.
         """
         try:
-            text = self._body.decode()
+            text = self.body.decode()
         except UnicodeDecodeError:
-            return text_of(self._body, *self._declared())
-        return text_of(self._body, *self._declared()) if may_be_another(text) else text
+            return text_of(self.body, *self._declared())
+        return text_of(self.body, *self._declared()) if may_be_another(text) else text
 
     def text_pieces(self) -> Iterator[str]:
         """`text`, piece by piece: for a body so long that it must not be held several times."""
-        return pieces_of(self._body, *self._declared())
+        return pieces_of(self.body, *self._declared())
 
     def _declared(self) -> tuple[str | None, str | None]:
         """What may name the body's character set."""
@@ -190,7 +189,7 @@ class Record:
         parsed = self._json
         if parsed is UNPARSED:  # as in `_parse`, without its call
             try:
-                self._json = parsed = orjson.loads(self._body)
+                self._json = parsed = orjson.loads(self.body)
             except ValueError as error:
                 parsed = self._odd(error)
         if type(parsed) is Odd:
@@ -209,7 +208,7 @@ class Record:
         if parsed is not UNPARSED:
             return _PARSED.of(self) if parsed is LONG else parsed
         try:
-            self._json = parsed = orjson.loads(self._body)
+            self._json = parsed = orjson.loads(self.body)
         except ValueError as error:
             return self._odd(error)
         return parsed
@@ -222,12 +221,12 @@ class Record:
 
     def _parse_long(self) -> tuple[Any, int]:
         """The same, and what it may take in memory."""
-        parsed, weight = parse(self._body)
+        parsed, weight = parse(self.body)
         return self._otherwise(parsed) if type(parsed) is Odd else (parsed, weight)
 
     def _otherwise(self, odd: Odd) -> tuple[Odd, int]:
         """What is no JSON as it stands may be so in another character set."""
-        other = json_bytes(self._body, *self._declared()) if is_unlike_json(self._body) else None
+        other = json_bytes(self.body, *self._declared()) if is_unlike_json(self.body) else None
         if other is None:
             return odd, 0
         value, weight = parse(other)

@@ -49,7 +49,7 @@ def read(headers: Callable[[int], dict[str, Any]], turn: int) -> list[Record]:
             timestamp=int(AT) + number, headers=headers(number) or None,
         )  # fmt: skip
         record = Record(body, "", "", False, 0.0, Properties())
-        record._origin, record._properties = origin, b"".join(properties.encode())
+        record.origin, record._properties = origin, b"".join(properties.encode())
         records.append(record)
     return records
 

@@ -17,7 +17,7 @@ ORIGIN = Origin("logs", "app", False, 1764000000.123456, decode_properties)
 def received(raw: bytes, body: bytes = b"{}") -> logfan.Record:
     """A record as it comes from the wire, its properties not decoded."""
     record = logfan.Record(body, "", "", False, 0.0, Properties())
-    record._origin = ORIGIN
+    record.origin = ORIGIN
     record._properties = raw
     return record
 
@@ -97,13 +97,13 @@ def test_what_is_known_is_not_decoded() -> None:
     again = [received(encoded(sent[-1])) for sent in publishers()]
     expected = slowly([encoded(sent[-1]) for sent in publishers()])
     for record in again:
-        record._origin = Origin("logs", "app", False, 1764000000.123456, refuse)
+        record.origin = Origin("logs", "app", False, 1764000000.123456, refuse)
     assert json_lines(again) == expected
 
 
 def test_each_line_says_where_its_own_record_came_from() -> None:
     ids = [received(encoded(Properties(message_id=one))) for one in "abc"]
-    ids[1]._origin = Origin("logs", "other", True, 0.0, decode_properties)
+    ids[1].origin = Origin("logs", "other", True, 0.0, decode_properties)
     for _ in range(2):
         lines = [orjson.loads(made) for made in json_lines(ids)]
         assert [one["routing_key"] for one in lines] == ["app", "other", "app"]

@@ -130,8 +130,8 @@ class Stream:
                 if not origin.exchange and apart in raw:
                     break
                 record = new(Record)
-                record._body = data[body_at:end]
-                record._origin = origin
+                record.body = data[body_at:end]
+                record.origin = origin
                 record._properties = raw
                 record._json = UNPARSED if body_size <= SMALL_BYTES else LONG
                 add(record)
