@@ -82,7 +82,7 @@ def whole(seconds: float) -> Plan:
     sizes = ((100, 40_000), (1 << 10, 30_000), (10 << 10, 8_000), (100 << 10, 1_500))
     return Plan(
         groups=(
-            (3, [*(_main(name, count) for name, count in main), *headers]),
+            (3, [*headers, *(_main(name, count) for name, count in main)]),
             (1, [Case(SHAPE, name, 60_000, shape=s) for s in shapes for name in (LIMIT, THREE)]),
             (3, [Case(BACKLOG, name, 10_000) for name in (LIMIT, THREE)]),
             (1, [Case(BACKLOG, name, n) for n in (100_000, 1_000_000) for name in (LIMIT, THREE)]),
@@ -112,7 +112,7 @@ def quick(seconds: float) -> Plan:
     headers = _with_headers(LIMIT, THREE, count=60_000)
     return Plan(
         groups=(
-            (2, [*(_main(name, count) for name, count in main), *headers]),
+            (2, [*headers, *(_main(name, count) for name, count in main)]),
             (2, [Case(SIZE, name, 80, size=1 << 20) for name in (LIMIT, ONE)]),
             (1, [Case(SINKS, with_files(number), 30_000) for number in (1, 4)]),
         ),
