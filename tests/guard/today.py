@@ -14,9 +14,9 @@ SLACK = 0.05
 
 COUNTS = {
     "scan": Counts(instructions=126.43, calls=0.01, c_calls=6.01),  # a message
-    "read": Counts(instructions=133.66, calls=0.26, c_calls=6.23),  # a message
+    "read": Counts(instructions=133.66, calls=0.09, c_calls=6.1),  # a message
     "worker": Counts(instructions=426.85, calls=23.73, c_calls=13.39),  # a batch
-    "settlement": Counts(instructions=140.0, calls=4.82, c_calls=7.64),  # a batch
+    "settlement": Counts(instructions=140.0, calls=3.55, c_calls=7.45),  # a batch
     "file raw": Counts(instructions=7.13, calls=1.05, c_calls=1.04),  # a message
     "file json": Counts(instructions=156.39, calls=2.05, c_calls=10.05),  # a message
     "metrics": Counts(instructions=54.62, calls=1.39, c_calls=2.8),  # a message
