@@ -152,7 +152,7 @@ def dead_letter_trouble_writes_again() -> None:
 
         return offered_again
 
-    _patch("logfan.pipeline.recovery", "SinkRecovery._put_aside", make)
+    _patch("logfan.pipeline.set_aside", "RefusedRecords._set_aside", make)
 
 
 @_defect

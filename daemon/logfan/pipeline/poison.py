@@ -1,21 +1,23 @@
 """What to offer a sink that failed, and what counts as evidence against a record. Sans-I/O.
 
 A failure that names no record may be the sink's or a record's. So the same records are offered a
-few times, then one at a time. A record is refused only where it failed alone again and again while
-the sink took another one; where the sink takes none, the sink is down and nothing is refused.
+few times, then they become a queue of suspects that are halved until those that fail stand alone.
+A record is refused only where it failed alone again and again while the sink took others; where the
+sink takes none, the sink is down and nothing is refused.
 """
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from logfan.pipeline.in_flight import Batch
 from logfan.record import Record
 
 ATTEMPTS_TOGETHER = 3
-"""So often records are offered together before they are offered one at a time."""
+"""So often records are offered together before they are halved."""
 ATTEMPTS_ALONE = 3
-"""So often a record must have failed alone, the last time after another one was taken."""
+"""So often a record must have failed alone, the last time after others were taken."""
 _WINDOW = 1000
 
 
@@ -33,168 +35,190 @@ class Entry:
     """In seconds since 1970 (UTC); 0 before the first failure."""
     reason: str = ""
     """Why it is refused."""
-    suspected: bool = False
-    """Whether it was among those that failed together, so that it is now offered alone."""
     alone: int = 0
-    """How often it failed alone since the sink took something alone."""
+    """How often it failed alone since the sink took one of the suspects."""
     taken_before: int = 0
-    """How many others had been taken alone when it first failed so."""
+    """How many offers had been taken when it first failed so."""
+
+    def failed(self, now: float) -> None:
+        """It was offered, and not taken."""
+        self.attempts += 1
+        self.first_failed_at = self.first_failed_at or now
 
 
-class Recovery:
-    """The records that a sink failed on, from the first failure until it has or refuses them all.
+def entries_of(batches: Iterable[Batch]) -> list[Entry]:
+    """An entry for each record, in order."""
+    return [
+        Entry(record, batch, place)
+        for batch in batches
+        for place, record in enumerate(batch.records)
+    ]
 
-    Ask `offer` what to write next, and tell what came of it with one of `taken`, `rejected`,
-    `unavailable` and `failed`. What is refused waits in `refused` for the dead-letter queue.
+
+class RetryQueue:
+    """Records that a sink has not taken yet, in the order of their delivery.
+
+    Ask `offer` what to write next, and report the outcome with one of `taken`, `rejected`,
+    `unavailable` and `failed`.
     """
 
-    def __init__(
-        self, entries: Iterable[Entry], *, max_records: int, max_bytes: int, refusing: bool
-    ) -> None:
+    def __init__(self, *, max_records: int, max_bytes: int, refusing: bool) -> None:
         """With `refusing` off (there is no dead-letter queue) records are offered without end."""
-        self._pending = list(entries)
         self._max_records, self._max_bytes = max_records, max_bytes
         self._refusing = refusing
-        self._together = 0
-        self._suspected = 0
-        self._at = 0
-        self._taken_alone = 0
-        self.refused: list[Entry] = []
-        """What waits for the dead-letter queue."""
-        self.done: list[Entry] = []
-        """What nobody need care for any more: taken, dead-lettered or abandoned. The caller
-        empties it."""
+        self._others: list[Entry] = []
+        self._suspects: list[list[Entry]] = []
+        """Of those that failed together: what is offered at once, in order."""
+        self._next = 0
+        """Which of the suspects is offered next."""
+        self._failed_together = 0
+        self._taken = 0
+        """How many offers were taken since there are suspects."""
 
     def extend(self, entries: Iterable[Entry]) -> None:
-        """What arrived meanwhile: later than all that is here."""
-        self._pending += entries
+        """Add records that come after all that are here."""
+        self._others += entries
 
     @property
     def isolating(self) -> bool:
-        """Whether records are offered one at a time."""
-        return self._suspected > 0
+        """Whether some of the records are suspects."""
+        return bool(self._suspects)
 
     @property
     def is_alive(self) -> bool:
-        """Whether the sink took something since records are offered one at a time: then it need
-        not be waited for as for one that is down."""
-        return self.isolating and self._taken_alone > 0
+        """Whether the sink took something since there are suspects: then it need not be waited
+        for as for one that is down."""
+        return self.isolating and self._taken > 0
 
     @property
     def wants_company(self) -> bool:
         """Whether other records would help to tell a bad record from a bad sink."""
-        return self.isolating and all(entry.alone for entry in self._pending)
+        return not self._others and self._all_failed_alone()
 
     def offer(self) -> Sequence[Entry]:
-        """What to write next; empty where nothing is left. Forgets what was abandoned."""
-        abandoned = [entry for entry in self._pending if entry.batch.abandoned]
+        """What to write next; empty where nothing is left."""
+        if not self._suspects:
+            return self._others[: self._fitting()]
+        if self._next >= len(self._suspects):
+            if self._others and self._all_failed_alone():
+                self._next = len(self._suspects)
+                self._suspects.append([self._others.pop(0)])
+            else:
+                self._next = 0
+        return self._suspects[self._next]
+
+    def remove_abandoned(self) -> Sequence[Entry]:
+        """Take out what the broker delivers again. Returns it."""
+        pending = chain(self._others, *self._suspects)
+        abandoned = [entry for entry in pending if entry.batch.abandoned]
         if abandoned:
-            self._remove(abandoned)
-            self.done += abandoned
-            self._at = 0
-        if not self._pending:
-            return ()
-        if self.isolating:
-            self._at %= len(self._pending)
-            return (self._pending[self._at],)
-        return self._pending[: self._fitting()]
+            self._next = 0
+        self.remove(abandoned)
+        return abandoned
 
     def taken(self, offered: Sequence[Entry]) -> None:
         """All of it is durable."""
         was_isolating = self.isolating
-        self._remove(offered)
-        self.done += offered
-        self._together = 0
+        self.remove(offered)
         if not was_isolating:
             return
-        if not self._taken_alone:
+        if not self._taken:
             # It may have been down until now: what failed before that is no evidence, and the
             # first shall come first.
-            for entry in self._pending:
-                entry.alone = 0
-            self._at = 0
-        self._taken_alone += 1
-        suspects = (at for at, entry in enumerate(self._pending) if entry.alone > 1)
-        self._at = next(suspects, self._at)
+            self._forget_evidence()
+            self._next = 0
+        self._taken += 1
+        failed_twice = (at for at, suspects in enumerate(self._suspects) if suspects[0].alone > 1)
+        self._next = next(failed_twice, self._next)
 
     def rejected(
         self, offered: Sequence[Entry], reasons: Mapping[int, str], now: float
     ) -> Sequence[Entry]:
         """The sink refused these by their index, for good, and took the others. They stay pending
-        until `refuse` is called with them. Returns them."""
-        refused = [entry for index, entry in enumerate(offered) if index in reasons]
-        for index, entry in enumerate(offered):
-            if index in reasons:
-                entry.reason = reasons[index]
-        _failed(refused, now)
+        until they are removed. Returns them."""
+        refused = []
+        for index in sorted(reasons):
+            refused.append(offered[index])
+            offered[index].reason = reasons[index]
+            offered[index].failed(now)
         others = [entry for index, entry in enumerate(offered) if index not in reasons]
         if others:
             self.taken(others)
         return refused
 
-    def refuse(self, entries: Sequence[Entry]) -> None:
-        """These go to the dead-letter queue."""
-        self._remove(entries)
-        self.refused += entries
-        self._together = 0
-
-    def dead_lettered(self, entries: Sequence[Entry]) -> None:
-        """These are in the dead-letter queue, or were abandoned on the way there."""
+    def remove(self, entries: Iterable[Entry]) -> None:
+        """Take these out: they are taken, refused or abandoned."""
         gone = set(entries)
-        self.refused = [entry for entry in self.refused if entry not in gone]
-        self.done += entries
+        if not gone:
+            return
+        self._others = [entry for entry in self._others if entry not in gone]
+        rests = [[one for one in suspects if one not in gone] for suspects in self._suspects]
+        self._suspects = [rest for rest in rests if rest]
+        self._failed_together = 0
 
     def unavailable(self, offered: Sequence[Entry], now: float) -> None:
-        """The sink says that it is down: no evidence against anybody."""
-        _failed(offered, now)
-        self._together = self._suspected = self._taken_alone = 0
-        for entry in self._pending:
-            entry.suspected = False
+        """The sink reports that it is down: no evidence against a record."""
+        for entry in offered:
+            entry.failed(now)
+        self._forget_evidence()
+        self._others = [*chain(*self._suspects), *self._others]
+        self._suspects = []
+        self._failed_together = 0
 
     def failed(self, offered: Sequence[Entry], reason: str, now: float) -> Sequence[Entry]:
-        """It failed without a name. Returns what is proven bad, for `refuse`."""
-        _failed(offered, now)
+        """The sink failed and named no record. Returns what is proven bad; it stays pending until
+        it is removed."""
+        for entry in offered:
+            entry.failed(now)
         if not self._refusing:
             return ()
-        if self.isolating:
+        if not self._suspects:
+            self._failed_together += 1
+            if self._failed_together >= ATTEMPTS_TOGETHER:
+                self._failed_together = self._next = self._taken = 0
+                del self._others[: len(offered)]
+                self._suspects = _halves(offered)
+        elif len(offered) > 1:
+            self._suspects[self._next : self._next + 1] = _halves(offered)
+        else:
             return self._failed_alone(offered[0], reason)
-        self._together += 1
-        if self._together >= ATTEMPTS_TOGETHER:
-            self._together = self._at = self._taken_alone = 0
-            self._suspected = len(offered)
-            for entry in self._pending:
-                entry.alone = 0
-            for entry in offered:
-                entry.suspected = True
         return ()
 
     def _failed_alone(self, entry: Entry, reason: str) -> Sequence[Entry]:
         if not entry.alone:
-            entry.taken_before = self._taken_alone
+            entry.taken_before = self._taken
         entry.alone += 1
+        is_last = len(self._suspects) == 1 and not self._others
         if entry.alone >= ATTEMPTS_ALONE and (
-            self._taken_alone > entry.taken_before
-            # Nobody else is there to be taken: the one taken shortly before has to do.
-            or (self._taken_alone and len(self._pending) == 1)
+            self._taken > entry.taken_before
+            # No other is left to be taken: those taken shortly before have to do.
+            or (self._taken and is_last)
         ):
             entry.reason = reason
             return (entry,)
-        if not (self._taken_alone and (entry.alone == 1 or len(self._pending) == 1)):
-            self._at += 1
+        if not (self._taken and entry.alone == 1):
+            self._next += 1
         return ()
+
+    def _all_failed_alone(self) -> bool:
+        return self.isolating and all(suspects[0].alone for suspects in self._suspects)
+
+    def _forget_evidence(self) -> None:
+        for suspects in self._suspects:
+            suspects[0].alone = 0
 
     def _fitting(self) -> int:
         size = 0
-        for count, entry in enumerate(self._pending[: self._max_records]):
+        for count, entry in enumerate(self._others[: self._max_records]):
             size += entry.record.size
             if count and size > self._max_bytes:
                 return count
-        return min(len(self._pending), self._max_records)
+        return min(len(self._others), self._max_records)
 
-    def _remove(self, entries: Sequence[Entry]) -> None:
-        gone = set(entries)
-        self._suspected -= sum(entry.suspected for entry in gone)
-        self._pending = [entry for entry in self._pending if entry not in gone]
+
+def _halves(offered: Sequence[Entry]) -> list[list[Entry]]:
+    middle = len(offered) // 2
+    return [[*half] for half in (offered[:middle], offered[middle:]) if half]
 
 
 class Refusals:
@@ -221,9 +245,3 @@ class Refusals:
             self._seen += 1
             self._refused.append(self._seen)
         return True
-
-
-def _failed(entries: Iterable[Entry], now: float) -> None:
-    for entry in entries:
-        entry.attempts += 1
-        entry.first_failed_at = entry.first_failed_at or now

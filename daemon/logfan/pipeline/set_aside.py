@@ -1,31 +1,35 @@
-"""Refused records whose dead letters cannot be sent: they stand aside, and all else goes on.
+"""Refused records: dead-lettered, or set aside where that fails, while all else goes on.
 
-They stay unacknowledged. Where the dead-letter queue is in trouble their letters are sent again, at
-a growing pace, and the sink counts as not ready; before the broker would take them back they are
-published to the daemon's queue again, for their sink alone, so that none loses a life there. Where
-it is one letter that the broker will not take, its record is offered to the sink again, ever later.
+What stands aside stays unacknowledged. Where the dead-letter queue fails its letters are sent
+again, at a growing pace, and the sink counts as not ready; before the broker would take them back
+they are published to the daemon's queue again, for their sink alone, so that none loses a life
+there. Where the broker does not take one letter, its record is offered to the sink again, ever
+later.
 """
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from logfan.dead_letters.letter import Refusal, Unsent
+from logfan.pipeline.in_flight import Batch
 from logfan.pipeline.poison import Entry
-from logfan.pipeline.sink_runner import News, SinkRunner, counted
+from logfan.pipeline.sink_runner import SinkRunner, counted
 from logfan.runtime.backoff import Backoff
 from logfan.runtime.clock import Clock
 from logfan.runtime.foreign_text import cut, line_of
 from logfan.telemetry.metrics import SinkStats
-from logfan.telemetry.sink_health import duration
+from logfan.telemetry.sink_health import RecentLines, duration
 
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
+_POLLS = 10
+"""So often it is asked whether letters are confirmed before the sink goes on without them."""
 _AGAIN_SECONDS = 0.5, 30.0
 """The first and the longest delay before letters are sent again."""
-_HURRY_SECONDS = 1.0
+_AT_STOP_SECONDS = 1.0
 _OFFER_SECONDS = 2.0, 600.0
 """The same for a record that is offered again, since the broker takes no letter of it."""
 
@@ -35,18 +39,19 @@ class Sending(Protocol):
 
     @property
     def failures(self) -> Mapping[int, Unsent]:
-        """Which did not get there, by their index, once `wait` said that it is over."""
+        """Which did not get there, by their index, once `wait` has returned True."""
 
     def wait(self, seconds: float) -> bool:
         """True once it is over."""
 
 
 Send = Callable[[Sequence[Refusal]], Sending]
+Keep = Callable[[Batch, Sequence[int]], Sequence[Batch]]
 
 
 @dataclass(slots=True, eq=False)
-class _Kept:
-    """A record that stands aside."""
+class _Aside:
+    """A record that stands aside, as a batch of its own."""
 
     entry: Entry
     offers: Backoff | None = None
@@ -56,127 +61,167 @@ class _Kept:
     """Whether it is on its way to the daemon's queue instead."""
 
 
-class Aside:
-    """One sink's. Used on the sink's thread alone, but for `trouble`."""
+class RefusedRecords:
+    """One sink's. Used on the sink's thread alone, but for the text of `failure`."""
 
     def __init__(
         self,
         *,
         runner: SinkRunner,
         stats: SinkStats,
-        send: Callable[[Sequence[Entry], bool, bool], Sending],
-        taken: Callable[[Entry], None],
-        dead_lettered: Callable[[Sequence[Entry]], None],
-        done: Callable[[Sequence[Entry]], None],
+        send: Send | None,
+        keep: Keep,
+        took: Callable[[int], None],
+        finish: Callable[[Sequence[Batch]], None],
         clock: Clock,
     ) -> None:
-        """`send` sends letters: each alone, or to the daemon's own queue, where the second or the
-        third argument says so. `taken`, `dead_lettered` and `done` hear of an entry that the sink
-        took after all, of those that are dead-lettered, and of those that are done."""
+        """`send` takes refusals to the dead-letter queue. `keep` makes a batch of its own of each
+        of a batch's records at these places. `took` counts records that the sink took after all,
+        `finish` takes batches that are done."""
         self._runner = runner
         self._stats = stats
-        self._send, self._taken, self._buried, self._done = send, taken, dead_lettered, done
+        self._send = send
+        self._keep = keep
+        self._took = took
+        self._finish = finish
         self._clock = clock
-        self._kept: list[_Kept] = []
-        self._under_way: tuple[Sending, list[_Kept]] | None = None
+        self._aside: list[_Aside] = []
+        self._under_way: tuple[Sending, Sequence[_Aside]] | None = None
         self._again = Backoff(*_AGAIN_SECONDS, jitter=False)
         self._due = 0.0
         self._why = ""
-        self._news = News()
+        self._logged = RecentLines()
+        self._logged_failures = RecentLines()
 
-    def __bool__(self) -> bool:
-        return bool(self._kept)
+    def dead_letter(self, entries: Sequence[Entry]) -> bool:
+        """Publish these and wait for the confirms. What cannot be published stands aside. False
+        where the process must end before that is known."""
+        if self.failure is not None:
+            self._set_aside(entries)
+            return True
+        sending = self._publish(entries)
+        for _ in range(_POLLS):
+            if self._runner.quitting:
+                return False
+            if sending.wait(_POLL_SECONDS):
+                break
+        else:
+            self._under_way = sending, self._set_aside(entries)
+            self._is_down("the broker has not answered yet")
+            return True
+        failures = sending.failures
+        self._count([entry for at, entry in enumerate(entries) if at not in failures])
+        if failures:
+            aside = self._set_aside([entries[at] for at in failures])
+            self._learn(aside, dict(enumerate(failures.values())))
+        return True
 
     @property
-    def trouble(self) -> str | None:
+    def failure(self) -> str | None:
         """Why no dead letters can be sent; None while they can."""
-        return None if self._runner.health.letters is None else self._words()
+        return None if self._runner.health.letters is None else self._failure_text()
 
-    def _words(self) -> str:
+    def _failure_text(self) -> str:
         # Any thread asks through the sink's health.
-        count = sum(one.offers is None for one in self._kept)
+        count = sum(one.offers is None for one in self._aside)
         return f"{counted(count, 'refused record')} cannot be dead-lettered: {self._why}"
-
-    def add(self, entries: Sequence[Entry], unsent: Sequence[Unsent]) -> None:
-        """The letters of these were not sent, and why."""
-        kept = [_Kept(entry) for entry in entries]
-        self._kept += kept
-        self._learn(kept, dict(enumerate(unsent)))
-
-    def add_under_way(self, entries: Sequence[Entry], sending: Sending) -> None:
-        """What becomes of the letters of these is not known yet. Only while all is well."""
-        kept = [_Kept(entry) for entry in entries]
-        self._kept += kept
-        self._under_way = sending, kept
-        self._is_down("the broker has not answered yet")
-
-    def join(self, entries: Sequence[Entry]) -> None:
-        """Letters cannot be sent now, as `trouble` says: these wait with the others."""
-        self._kept += [_Kept(entry) for entry in entries]
-
-    def retry_now(self) -> None:
-        """The process is to end: letters are sent again within a second."""
-        self._due = min(self._due, self._clock.monotonic() + _HURRY_SECONDS)
 
     def wait_seconds(self) -> float | None:
         """When to call `look` again; None where nothing stands aside."""
-        if not self._kept:
+        if not self._aside:
             return None
         if self._under_way is not None:
             return _POLL_SECONDS
-        dues = [one.due if one.offers is not None else self._due for one in self._kept]
+        dues = [self._due if one.offers is None else one.due for one in self._aside]
         return max(_POLL_SECONDS, min(dues) - self._clock.monotonic())
 
-    def look(self) -> None:
-        """Send or offer again what is due."""
-        self._forget([one for one in self._kept if one.entry.batch.abandoned])
-        if self._under_way is not None:
-            sending, kept = self._under_way
-            if not sending.wait(0.0):
-                return
-            self._under_way = None
-            if self._learn(kept, sending.failures):
-                return
-        now = self._clock.monotonic()
-        waiting = [one for one in self._kept if one.offers is None]
-        if waiting and now >= self._due:
-            self._submit(waiting)
+    def look(self, *, stopping: bool) -> None:
+        """Send or offer again what is due; where the process is `stopping`, within a second."""
+        if not self._aside:
             return
-        for one in self._kept:
+        now = self._clock.monotonic()
+        if stopping:
+            self._due = min(self._due, now + _AT_STOP_SECONDS)
+        self._done([one for one in self._aside if one.entry.batch.abandoned])
+        if self._under_way is not None:
+            self._look_at(*self._under_way)
+        if self._under_way is not None:
+            return
+        waiting = [one for one in self._aside if one.offers is None]
+        if waiting and now >= self._due:
+            self._publish_again(waiting)
+            return
+        for one in self._aside:
             if one.offers is not None and now >= one.due:
                 self._offer(one, one.offers)
                 return
 
-    def _offer(self, one: _Kept, offers: Backoff) -> None:
+    def _look_at(self, sending: Sending, aside: Sequence[_Aside]) -> None:
+        if sending.wait(0.0):
+            self._under_way = None
+            self._learn(aside, sending.failures)
+
+    def _offer(self, one: _Aside, offers: Backoff) -> None:
         """The sink may take it by now; else its letter is tried once more, alone."""
-        if one.entry.batch.rejection is not None:  # which no sink shall be offered
-            one.due = self._clock.monotonic() + offers.next()
-            self._submit([one], alone=True)
-            return
-        outcome = self._runner.offer([one.entry.record])
         one.due = self._clock.monotonic() + offers.next()
-        if outcome is None:
-            self._taken(one.entry)
-            self._forget([one])
-        elif outcome.reasons:
+        if one.entry.batch.rejection is None:  # else no sink is offered it
+            failure = self._runner.offer([one.entry.record])
+            if failure is None:
+                self._took(1)
+                self._done([one])
+                return
+            if not failure.reasons:
+                return
             one.entry.attempts += 1
-            one.entry.reason = outcome.reasons[0]
-            self._submit([one], alone=True)
+            one.entry.reason = failure.reasons[0]
+        self._publish_again([one], alone=True)
 
-    def _submit(self, kept: list[_Kept], *, alone: bool = False, renew: bool = False) -> None:
-        for one in kept:
+    def _publish(
+        self, entries: Sequence[Entry], *, alone: bool = False, renew: bool = False
+    ) -> Sending:
+        """Send letters, each `alone` where the broker closes the connection over one of them; with
+        `renew` to the daemon's own queue."""
+        if self._send is None:
+            raise RuntimeError("nothing is refused without a dead-letter queue")
+        refusals = []
+        for entry in entries:
+            rejection = entry.batch.rejection
+            sink = (rejection.sink if rejection is not None else "") or self._runner.name
+            refusals.append(
+                Refusal(
+                    entry.record, sink, entry.reason, entry.attempts, entry.first_failed_at,
+                    alone=alone, renew=renew,
+                )
+            )  # fmt: skip
+        return self._send(refusals)
+
+    def _publish_again(
+        self, aside: Sequence[_Aside], *, alone: bool = False, renew: bool = False
+    ) -> None:
+        for one in aside:
             one.renewed = renew
-        self._under_way = self._send([one.entry for one in kept], alone, renew), kept
+        entries = [one.entry for one in aside]
+        self._under_way = self._publish(entries, alone=alone, renew=renew), aside
 
-    def _learn(self, kept: list[_Kept], failures: Mapping[int, Unsent]) -> bool:
-        """What came of their letters. True where some are on their way again."""
-        live = {index: one for index, one in enumerate(kept) if one in self._kept}
-        there = [one for index, one in live.items() if index not in failures]
-        dead_lettered = [one for one in there if not one.renewed]
-        if dead_lettered:
-            self._buried([one.entry for one in dead_lettered])
-        self._forget(there)
-        general: list[_Kept] = []
+    def _set_aside(self, entries: Sequence[Entry]) -> Sequence[_Aside]:
+        """Each is a batch of its own from now on, so that what it came with can be finished."""
+        groups: dict[Batch, list[Entry]] = {}
+        for entry in entries:
+            groups.setdefault(entry.batch, []).append(entry)
+        own: dict[Entry, Batch] = {}
+        for batch, group in groups.items():
+            own.update(zip(group, self._keep(batch, [one.place for one in group]), strict=True))
+        aside = [_Aside(replace(entry, batch=own[entry])) for entry in entries]
+        self._aside += aside
+        return aside
+
+    def _learn(self, aside: Sequence[_Aside], failures: Mapping[int, Unsent]) -> None:
+        """The outcome of sending the letters of these; failures by their index."""
+        live = {index: one for index, one in enumerate(aside) if one in self._aside}
+        sent = [one for index, one in live.items() if index not in failures]
+        self._count([one.entry for one in sent if not one.renewed])
+        self._done(sent)
+        general: list[_Aside] = []
         why = ""
         for index, one in live.items():
             unsent = failures.get(index)
@@ -191,11 +236,22 @@ class Aside:
             self._is_down(why)
             late = [one for one in general if one.entry.batch.late and not one.renewed]
             if late and self._under_way is None:
-                self._submit(late, renew=True)
-                return True
-        elif not any(one.offers is None for one in self._kept):
+                self._publish_again(late, renew=True)
+        elif not any(one.offers is None for one in self._aside):
             self._is_up()
-        return False
+
+    def _count(self, entries: Sequence[Entry]) -> None:
+        """The dead letters of these are confirmed."""
+        if not entries:
+            return
+        self._stats.rejected += len(entries)
+        self._stats.dead_lettered += len(entries)
+        reason = entries[0].reason
+        if self._logged.is_new(reason, self._clock.monotonic()):
+            log.warning(
+                "sink %s: %s refused and dead-lettered (the first: %s)",
+                self._runner.name, counted(len(entries), "record"), reason,
+            )  # fmt: skip
 
     def _is_down(self, why: str) -> None:
         now = self._clock.monotonic()
@@ -203,28 +259,25 @@ class Aside:
         self._due = now + delay
         self._why = why
         health = self._runner.health
-        health.letters = (now if health.letters is None else health.letters[0]), self._words
+        health.letters = (now if health.letters is None else health.letters[0]), self._failure_text
         self._stats.retries += 1
-        if self._news.is_news(why, now):
+        if self._logged_failures.is_new(why, now):
             log.warning(
                 "sink %s: %s; sent again in %.2g s; they stay unacknowledged, and all others go on",
-                self._runner.name, self.trouble, delay,
+                self._runner.name, self.failure, delay,
             )  # fmt: skip
 
     def _is_up(self) -> None:
         health = self._runner.health
         if health.letters is None:
             return
-        seconds = self._clock.monotonic() - health.letters[0]
+        after = duration(self._clock.monotonic() - health.letters[0])
         health.letters = None
-        log.info(
-            "sink %s: dead letters can be sent again, after %s", self._runner.name,
-            duration(seconds),
-        )  # fmt: skip
+        log.info("sink %s: dead letters can be sent again, after %s", self._runner.name, after)
         self._again.reset()
-        self._news = News()
+        self._logged_failures = RecentLines()
 
-    def _is_its_own(self, one: _Kept, unsent: Unsent) -> None:
+    def _is_its_own(self, one: _Aside, unsent: Unsent) -> None:
         """The broker takes no letter of this record: it is named, and the others go on."""
         if one.offers is None:
             one.offers = Backoff(*_OFFER_SECONDS, jitter=False)
@@ -240,10 +293,11 @@ class Aside:
             unsent.why, one.due - self._clock.monotonic(), name,
         )  # fmt: skip
 
-    def _forget(self, kept: Sequence[_Kept]) -> None:
-        gone = [one for one in kept if one in self._kept]
+    def _done(self, aside: Sequence[_Aside]) -> None:
+        """These are dead-lettered, taken or abandoned."""
+        gone = [one for one in aside if one in self._aside]
         if gone:
-            self._kept = [one for one in self._kept if one not in gone]
-            self._done([one.entry for one in gone])
-            if not self._kept:
+            self._aside = [one for one in self._aside if one not in gone]
+            self._finish([one.entry.batch for one in gone])
+            if not self._aside:
                 self._is_up()

@@ -16,24 +16,23 @@ from logfan.telemetry.sink_health import HANGS_AFTER_SECONDS, Health, duration
 
 log = logging.getLogger(__name__)
 
-_SAY_AGAIN_SECONDS = 60.0
-_TOLD_MAX = 10
-"""So many different failures of one outage are told as they come; then its reminders have to do."""
+_LOGGED_MAX = 10
+"""So many different failures of one outage are logged as they come; then reminders have to do."""
 _TRACED_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What came of an attempt that failed, in text of our own: of what the sink raised nothing is
-    kept, as it may be of any size and holds what its frames held."""
+    """The outcome of an attempt that failed, in text of our own: of what the sink raised nothing
+    is kept, as it may be of any size and holds what its frames held."""
 
     why: str
     unavailable: bool = False
-    """The sink says that it is down: no evidence against a record."""
+    """The sink reports that it is down: no evidence against a record."""
     reasons: Mapping[int, str] = field(default_factory=dict)
     """The records that it refused, for good, by their index; it took all others."""
     traceback: str = ""
-    """Empty where the sink named its trouble itself."""
+    """Empty where the sink raised `SinkUnavailable`."""
 
 
 class SinkRunner:
@@ -50,7 +49,7 @@ class SinkRunner:
         clock: Clock,
         on_opened: Callable[[], None] = lambda: None,
     ) -> None:
-        """`held` tells how many messages wait for the sink, for the log; `on_opened` is called
+        """`held` gives how many messages wait for the sink, for the log; `on_opened` is called
         once, when `has_opened` is set."""
         self.name = sink.name
         self.health = stats.health = Health(clock.monotonic())
@@ -70,7 +69,7 @@ class SinkRunner:
         self._ever_opened = False
         self._on_opened = on_opened
         self._called_at = 0.0
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._traced: set[str] = set()
 
     def offer(self, records: Sequence[Record]) -> Failure | None:
@@ -95,7 +94,7 @@ class SinkRunner:
             return failure
         now = self._clock.monotonic()
         if now - started >= HANGS_AFTER_SECONDS:
-            # It was down, as is told once more now that it is over.
+            # It was down, and the log line that it is up again has this reason.
             health.failed(f"had not returned for {duration(now - started)}", started, now)
         health.busy_since = None
         if records:
@@ -139,10 +138,10 @@ class SinkRunner:
                 "sink %s: up again; it was down for %s (%s)", self.name, duration(seconds), after
             )
         self._backoff.reset()
-        self._told.clear()
+        self._logged.clear()
 
     def back_off(self, why: str, *, traceback: str = "", quick: bool = False) -> None:
-        """Say why, and wait: the window stands still meanwhile, which is the backpressure.
+        """Log why, and wait: the window stands still meanwhile, which is the backpressure.
 
         `traceback`: shown the first time. `quick`: the sink is alive, so that it need not
         be given ever more time."""
@@ -151,8 +150,8 @@ class SinkRunner:
         if quick:
             self._backoff.reset()
         delay = self._backoff.next()
-        if why not in self._told and len(self._told) < _TOLD_MAX:
-            self._told.add(why)
+        if why not in self._logged and len(self._logged) < _LOGGED_MAX:
+            self._logged.add(why)
             log.warning(
                 "sink %s: %s; retrying in %.2g s; %s held",
                 self.name, why, delay, counted(self._held(), "message"),
@@ -201,20 +200,3 @@ def _checked(rejected: RecordsRejected, count: int) -> dict[int, str]:
 def counted(count: int, noun: str) -> str:
     """`1 message`, `1,000 messages`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-class News:
-    """Which failure was told last, so that the log says what is new and not what is known."""
-
-    def __init__(self) -> None:
-        self._told: dict[str, float] = {}
-
-    def is_news(self, text: str, now: float) -> bool:
-        """True for a text not told yet, or not told for a minute."""
-        told_at = self._told.get(text)
-        if told_at is not None and now - told_at < _SAY_AGAIN_SECONDS:
-            return False
-        if len(self._told) >= 100:
-            self._told.clear()
-        self._told[text] = now
-        return True

@@ -8,23 +8,21 @@ It touches its own sink and its own queue, and nothing of the broker: what is du
 import contextlib
 import logging
 import queue
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from itertools import chain
 
 from logfan.pipeline.in_flight import Batch
-from logfan.pipeline.poison import Entry
-from logfan.pipeline.recovery import Keep, SinkRecovery
-from logfan.pipeline.set_aside import Send
-from logfan.pipeline.sink_runner import News, SinkRunner, counted
-from logfan.record import Record
+from logfan.pipeline.recovery import SinkRecovery
+from logfan.pipeline.set_aside import Keep, Send
+from logfan.pipeline.sink_runner import SinkRunner, counted
 from logfan.runtime.backoff import Backoff
 from logfan.runtime.clock import SYSTEM_CLOCK, Clock
 from logfan.runtime.threads import OwnThread
 from logfan.sink import Sink
 from logfan.telemetry.metrics import SinkStats
-from logfan.telemetry.sink_health import Health, Reminders, duration
+from logfan.telemetry.sink_health import Health, RecentLines, Reminders, duration
 
 log = logging.getLogger(__name__)
 
@@ -50,41 +48,6 @@ class Limits:
     """Most records that may wait; beyond it they are dropped. None for a required sink, which
     the prefetch bounds."""
     waiting_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """What one write takes: whole batches, or a slice of one that is too large."""
-
-    batches: Sequence[Batch]
-    finished: Sequence[Batch]
-    """The batches that end with this piece."""
-    start: int | None = None
-    stop: int | None = None
-
-    def entries(self) -> list[Entry]:
-        """The records with their batches, for the recovery."""
-        first = self.start or 0
-        return [
-            Entry(record, batch, place)
-            for batch in self.batches
-            for place, record in enumerate(self._part(batch), first)
-        ]
-
-    def live(self) -> "_Piece":
-        """The same without the batches that nobody waits for any more."""
-        if not any(batch.abandoned for batch in self.batches):
-            return self
-        return replace(self, batches=[b for b in self.batches if not b.abandoned])
-
-    def records(self) -> tuple[Record, ...]:
-        """All of them, in order."""
-        if len(self.batches) == 1:
-            return self._part(self.batches[0])
-        return tuple(chain.from_iterable([batch.records for batch in self.batches]))
-
-    def _part(self, batch: Batch) -> tuple[Record, ...]:
-        return batch.records if self.start is None else batch.records[self.start : self.stop]
 
 
 class SinkWorker:
@@ -135,13 +98,13 @@ class SinkWorker:
         self._carried: Batch | None = None
         self._stopping = False
         self._reminders = Reminders()
-        self._told_hanging: float | None = None
-        self._overflow = News()
+        self._logged_hanging: float | None = None
+        self._logged_overflows = RecentLines()
         # Two counters with one writer each, instead of one counter with a lock.
         self._submitted = self._submitted_bytes = 0
         self._finished = self._finished_bytes = 0
         self._sink = sink
-        self._tell_fault = on_fault
+        self._report_fault = on_fault
         self._thread = OwnThread(f"sink-{self.name}", self._run, self._on_fault)
         sink._logfan_on_fault = self._on_fault  # type: ignore[method-assign]
 
@@ -222,13 +185,13 @@ class SinkWorker:
         return self.health.down_since(self._clock.monotonic()) is None
 
     def look(self) -> None:
-        """Tell of an outage what the sink's own thread cannot: that it hangs, that it goes on.
+        """Log of an outage what the sink's own thread cannot: that it hangs, that it goes on.
         Called about once a second, on the main thread."""
         now, health = self._clock.monotonic(), self.health
         busy_since, hangs_for = health.busy_since, health.hangs_for(now)
         held = counted(self.held, "message")
-        if hangs_for is not None and busy_since != self._told_hanging:
-            self._told_hanging = busy_since
+        if hangs_for is not None and busy_since != self._logged_hanging:
+            self._logged_hanging = busy_since
             log.warning(
                 "sink %s: has not returned from a call of its own code for %s, so it counts as "
                 "down until it does; %s held", self.name, duration(hangs_for), held,
@@ -246,7 +209,7 @@ class SinkWorker:
         if self.health.trouble is None:
             self.health.failing_since = now
         self.health.fault = self.fault
-        self._tell_fault()
+        self._report_fault()
 
     def _run(self) -> None:
         # The order to stop may be taken together with the last batches, so what counts is whether
@@ -258,15 +221,8 @@ class SinkWorker:
             batches = self._collect()
             if batches:
                 self._deliver(batches)
-            self._look_aside()
+            self._recovery.refused.look(stopping=self._stopping)
         self._close()
-
-    def _look_aside(self) -> None:
-        aside = self._recovery.aside
-        if aside:
-            if self._stopping:
-                aside.retry_now()
-            aside.look()
 
     def _collect(self) -> list[Batch]:
         """Wait for a batch and take what else has arrived; empty where an order came first."""
@@ -295,15 +251,15 @@ class SinkWorker:
         if order is _Order.REOPEN:
             self._runner.opened = False
 
-    def _arrived(self) -> list[Entry]:
+    def _arrived(self) -> list[Batch]:
         """What has arrived meanwhile, without waiting for it."""
-        entries: list[Entry] = []
+        batches: list[Batch] = []
         while (item := self._next(None, wait=False)) is not None:
             if isinstance(item, _Order):
                 self._obey(item)
             else:
-                entries += _Piece((item,), (item,)).entries()
-        return entries
+                batches.append(item)
+        return batches
 
     def _next(self, linger_until: float | None, *, wait: bool) -> Batch | _Order | None:
         """The next of the queue; None where nothing is there and nothing is worth waiting for."""
@@ -312,7 +268,7 @@ class SinkWorker:
             return carried
         with contextlib.suppress(queue.Empty):
             if wait:
-                return self._inbox.get(timeout=self._recovery.aside.wait_seconds())
+                return self._inbox.get(timeout=self._recovery.refused.wait_seconds())
             # With the whole window in hand nothing more can arrive: waiting would be in vain.
             if linger_until is None or self.held >= self._limits.window or self._stopping:
                 return self._inbox.get_nowait()
@@ -320,41 +276,30 @@ class SinkWorker:
             return self._inbox.get(timeout=remaining) if remaining > 0 else None
         return None
 
-    def _pieces(self, batches: list[Batch]) -> Iterator[_Piece]:
-        """One piece as a rule; several where a single batch is larger than a write may be."""
-        first, limits = batches[0], self._limits
-        count = len(first.records)
-        if count <= 1 or (count <= limits.max_records and first.size <= limits.max_bytes):
-            yield _Piece(batches, batches)
-            return
-        start = size = 0
-        for index, record in enumerate(first.records):
-            if index > start and (
-                index - start >= limits.max_records or size + record.size > limits.max_bytes
-            ):
-                yield _Piece(batches, (), start, index)
-                start, size = index, 0
-            size += record.size
-        yield _Piece(batches, batches, start, count)
-
-    def _deliver(self, batches: list[Batch]) -> None:
-        """Write, flush, and only then complete. Where that fails, all the rest is recovered."""
-        pieces = self._pieces(batches)
-        if any(batch.rejection for batch in batches):
-            self._recovery.run((), None, [entry for piece in pieces for entry in piece.entries()])
-            return
-        for piece in pieces:
-            live = piece.live()
-            records = live.records()
-            failure = self._runner.offer(records) if records else None
-            if failure is not None:
-                offered = live.entries()
-                gone = [batch for batch in piece.batches if batch not in live.batches]
-                others = (replace(piece, batches=gone), *pieces)
-                self._recovery.run(offered, failure, [e for p in others for e in p.entries()])
+    def _deliver(self, batches: Sequence[Batch]) -> None:
+        """Write, flush, and only then complete. Where that fails, all of it is recovered."""
+        if any(batch.abandoned for batch in batches):
+            self._finish([batch for batch in batches if batch.abandoned])
+            batches = [batch for batch in batches if not batch.abandoned]
+            if not batches:
                 return
-            self._recovery.took(len(records))
-            self._finish(piece.finished)
+        if self._is_too_much(batches[0]) or any(batch.rejection for batch in batches):
+            self._recovery.run(batches)
+            return
+        records = batches[0].records
+        if len(batches) > 1:
+            records = tuple(chain.from_iterable([batch.records for batch in batches]))
+        failure = self._runner.offer(records)
+        if failure is not None:
+            self._recovery.run(batches, failure)
+            return
+        self._recovery.took(len(records))
+        self._finish(batches)
+
+    def _is_too_much(self, batch: Batch) -> bool:
+        """Whether it is more than one write may hold; then no other was collected with it."""
+        count, limits = len(batch.records), self._limits
+        return count > 1 and (count > limits.max_records or batch.size > limits.max_bytes)
 
     def _finish(self, batches: Sequence[Batch]) -> None:
         if not batches:
@@ -392,7 +337,7 @@ class SinkWorker:
             self.held + len(batch.records) > limits.waiting_records
             or self._submitted_bytes - self._finished_bytes + batch.size > limits.waiting_bytes
         )
-        if over and self._overflow.is_news("overflow", self._clock.monotonic()):
+        if over and self._logged_overflows.is_new("overflow", self._clock.monotonic()):
             log.warning(
                 "sink %s: cannot keep up and is not required; dropping what does not fit into "
                 "its queue of %d messages", self.name, limits.waiting_records,

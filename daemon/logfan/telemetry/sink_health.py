@@ -10,6 +10,8 @@ HANGS_AFTER_SECONDS = 30.0
 """A sink that has not returned from one call for so long is down."""
 _REMIND_FIRST_SECONDS = 60.0
 _REMIND_MAX_SECONDS = 3600.0
+_RECENT_SECONDS = 60.0
+_RECENT_MAX = 100
 
 Words = Callable[[], str]
 
@@ -76,7 +78,7 @@ class Health:
 
 
 class Reminders:
-    """When to tell of an outage again: after 1 min, 2 more, 4 more, at last once an hour."""
+    """When to log an outage again: after 1 min, 2 more, 4 more, at last once an hour."""
 
     def __init__(self) -> None:
         self._since: float | None = None
@@ -91,6 +93,23 @@ class Reminders:
             return False
         self._pause = min(2 * self._pause, _REMIND_MAX_SECONDS)
         self._next = now + self._pause
+        return True
+
+
+class RecentLines:
+    """Which lines were logged lately, so that the log has what is new and not what is known."""
+
+    def __init__(self) -> None:
+        self._logged_at: dict[str, float] = {}
+
+    def is_new(self, text: str, now: float) -> bool:
+        """True, once a minute, for each text. `now` in monotonic seconds."""
+        logged_at = self._logged_at.get(text)
+        if logged_at is not None and now - logged_at < _RECENT_SECONDS:
+            return False
+        if len(self._logged_at) >= _RECENT_MAX:
+            self._logged_at.clear()
+        self._logged_at[text] = now
         return True
 
 

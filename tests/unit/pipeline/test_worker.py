@@ -9,6 +9,7 @@ import pytest
 
 from logfan.dead_letters.letter import Refusal, Unsent
 from logfan.pipeline.in_flight import Batch, InFlightTracker
+from logfan.pipeline.set_aside import Send
 from logfan.pipeline.worker import Limits, SinkWorker
 from logfan.record import Properties, Record
 from logfan.runtime.backoff import Backoff
@@ -53,14 +54,14 @@ class Recorder(Sink):
 class Bench:
     """A worker at work, with the ledger's batches and what it settled."""
 
-    def __init__(self, limits: Limits, *, required: bool = True) -> None:
+    def __init__(self, limits: Limits, *, required: bool = True, send: Send | None = None) -> None:
         self.sink = Recorder()
         self.stats = SinkStats()
         self.completed: list[Batch] = []
         self.tracker = InFlightTracker(1)
         self.worker = SinkWorker(
             sink=self.sink, limits=limits, backoff=Backoff(0.001, 0.01), stats=self.stats,
-            completed=self._settle if required else None,
+            completed=self._settle if required else None, send=send,
         )  # fmt: skip
         self._tag = 0
 
@@ -87,8 +88,8 @@ Make = Callable[..., Bench]
 def make() -> Iterator[Make]:
     made: list[Bench] = []
 
-    def bench(limits: Limits | None = None, *, required: bool = True, start: bool = True) -> Bench:
-        made.append(Bench(limits or Limits(5000, 1 << 20), required=required))
+    def bench(limits: Limits | None = None, *, start: bool = True, **keywords: Any) -> Bench:
+        made.append(Bench(limits or Limits(5000, 1 << 20), **keywords))
         if start:
             made[-1].worker.start()
         return made[-1]
@@ -327,8 +328,8 @@ class Post:
 
 
 def test_a_reason_that_is_hostile_or_endless_is_cut_where_it_is_taken(make: Make) -> None:
-    bench, post = make(start=False), Post()
-    bench.worker._recovery._send = post.send
+    post = Post()
+    bench = make(start=False, send=post.send)
     reasons: dict[int, Any] = {0: Hostile(), 1: "x" * (10 << 20), 2: "\ud800"}
     bench.sink.failures = [RecordsRejected(reasons)]
     batch = bench.submit(b"a", b"b", b"c", b"d")
