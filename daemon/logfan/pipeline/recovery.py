@@ -90,7 +90,7 @@ class SinkRecovery:
                 self._finish(offered)
             else:
                 self._learn(offered, outcome)
-        if self._runner.health.trouble is not None:
+        if self._runner.health.failure is not None:
             # What it was about was handed back meanwhile. Nothing comes for a sink that is down,
             # so nothing but `open` can find that it is up.
             self._runner.opened = False

@@ -126,11 +126,11 @@ class SinkRunner:
     def succeeded(self) -> None:
         """The sink is up."""
         health = self.health
-        if health.trouble is None:
+        if health.failure is None:
             return
         now, attempts = self._clock.monotonic(), self._backoff.attempts
-        why, seconds = health.trouble, health.down_seconds(now)
-        health.trouble = None
+        why, seconds = health.failure, health.down_seconds(now)
+        health.failure = None
         self._stats.paused = False
         if attempts or now - self._called_at >= HANGS_AFTER_SECONDS:
             after = counted(attempts, "attempt") if attempts else why

@@ -206,7 +206,7 @@ class SinkWorker:
 
     def _on_fault(self) -> None:
         now = self._clock.monotonic()
-        if self.health.trouble is None:
+        if self.health.failure is None:
             self.health.failing_since = now
         self.health.fault = self.fault
         self._report_fault()

@@ -13,43 +13,43 @@ _REMIND_MAX_SECONDS = 3600.0
 _RECENT_SECONDS = 60.0
 _RECENT_MAX = 100
 
-Words = Callable[[], str]
+Text = Callable[[], str]
 
 
 class Health:
     """One sink's."""
 
-    __slots__ = ("busy_since", "failing_since", "fault", "letters", "trouble")
+    __slots__ = ("busy_since", "failing_since", "failure", "fault", "letters")
 
     def __init__(self, now: float) -> None:
         """`now` and every other time in monotonic seconds."""
-        self.trouble: str | None = "not opened yet"
+        self.failure: str | None = "not opened yet"
         """Why its last call failed; None where it did not. Written by the sink's thread."""
         self.failing_since = now
-        """Since when there is a trouble."""
+        """Since when there is a failure."""
         self.busy_since: float | None = None
         """Since when the thread is inside the sink's code; None while it is not. Written by it."""
-        self.letters: tuple[float, Words] | None = None
-        """Since when what it refuses cannot be dead-lettered, and what gives the words; None where
+        self.letters: tuple[float, Text] | None = None
+        """Since when what it refuses cannot be dead-lettered, and what gives the text; None where
         it can. Written by the sink's thread."""
         self.fault: str | None = None
         """How a thread ended that should not have. Written by that thread; for good."""
 
     def failed(self, why: str, began: float, now: float) -> None:
         """A call that `began` then has failed `now`. An outage that it belongs to goes on."""
-        if self.trouble is None:
+        if self.failure is None:
             # Where it hung before it failed, it was down before it failed.
             self.failing_since = min(now, began + HANGS_AFTER_SECONDS)
-        self.trouble = why
+        self.failure = why
 
     def down_since(self, now: float) -> float | None:
         """Since when it is down; None while it is up."""
-        since = [self.failing_since] if self.trouble is not None or self.fault is not None else []
-        letters = self.letters
+        since = [self.failing_since] if self.failure is not None or self.fault is not None else []
+        letters, hangs_for = self.letters, self.hangs_for(now)
         if letters is not None:
             since.append(letters[0])
-        if self.hangs_for(now) is not None and self.busy_since is not None:
-            since.append(self.busy_since + HANGS_AFTER_SECONDS)
+        if hangs_for is not None:
+            since.append(now - hangs_for + HANGS_AFTER_SECONDS)
         return min(since, default=None)
 
     def down_seconds(self, now: float) -> float:
@@ -68,13 +68,13 @@ class Health:
         """Why it is down; None while it is up."""
         if self.fault is not None:
             return self.fault
-        hangs_for, trouble, letters = self.hangs_for(now), self.trouble, self.letters
+        hangs_for, failure, letters = self.hangs_for(now), self.failure, self.letters
+        reasons = [failure] if failure is not None else []
         if letters is not None:
-            trouble = letters[1]() if trouble is None else f"{trouble}; and {letters[1]()}"
-        if hangs_for is None:
-            return trouble
-        words = f"has not returned for {hangs_for:.0f} s"
-        return words if trouble is None else f"{trouble}; and {words}"
+            reasons.append(letters[1]())
+        if hangs_for is not None:
+            reasons.append(f"has not returned for {hangs_for:.0f} s")
+        return "; and ".join(reasons) or None
 
 
 class Reminders:

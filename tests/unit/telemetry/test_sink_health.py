@@ -20,14 +20,14 @@ from support.waiting import wait_until
 
 def up(now: float) -> Health:
     health = Health(now)
-    health.trouble = None
+    health.failure = None
     return health
 
 
 def test_a_sink_is_down_from_its_start_until_it_is_opened() -> None:
     health = Health(100.0)
     assert (health.why(105.0), health.down_seconds(105.0)) == ("not opened yet", 5.0)
-    health.trouble = None
+    health.failure = None
     assert (health.why(105.0), health.down_seconds(105.0)) == (None, 0.0)
 
 
