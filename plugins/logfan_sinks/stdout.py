@@ -1,6 +1,7 @@
 """The sink `stdout`: lines for a terminal, for journald, or for the next program in a pipe."""
 
 import errno
+import json
 import os
 import select
 import sys
@@ -189,18 +190,7 @@ def escape_json(line: str) -> str:
     return escape_long(line, _JSON_ESCAPES)
 
 
-def _escaped(char: str) -> str:
-    if char.isprintable():
-        return char
-    return "".join(f"\\u{unit:04x}" for unit in _utf16_units(char))
-
-
-_JSON_ESCAPES = EscapeTable(_escaped)
-
-
-def _utf16_units(char: str) -> list[int]:
-    raw = char.encode("utf-16-be", "surrogatepass")
-    return [int.from_bytes(raw[at : at + 2], "big") for at in range(0, len(raw), 2)]
+_JSON_ESCAPES = EscapeTable(lambda char: char if char.isprintable() else json.dumps(char)[1:-1])
 
 
 def _message(record: logfan.Record) -> str:

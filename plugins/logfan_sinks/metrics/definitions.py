@@ -1,8 +1,8 @@
-"""What the sink `metrics` is told to show: counters, gauges and histograms. Sans-I/O."""
+"""What the sink `metrics` shows: counters, gauges and histograms. Sans-I/O."""
 
 import math
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field, StringConstraints
 
@@ -46,21 +46,8 @@ LabelName = Annotated[
 ]
 
 
-class Counter(logfan.SinkConfig):
-    """One of `counters`."""
-
-    name: MetricName
-    """The metric's name; `_total` is appended where it is missing."""
-    help: str = ""
-    """What it counts, for people."""
-    labels: dict[LabelName, DottedPath] = Field(default_factory=dict)
-    """{ LABEL = "dotted.path" }"""
-    value: DottedPath | None = None
-    """The number to add; without it records are counted."""
-
-
-class Gauge(logfan.SinkConfig):
-    """One of `gauges`: the last value seen."""
+class _Metric(logfan.SinkConfig):
+    """What all definitions have."""
 
     name: MetricName
     """The metric's name."""
@@ -68,23 +55,52 @@ class Gauge(logfan.SinkConfig):
     """What it shows, for people."""
     labels: dict[LabelName, DottedPath] = Field(default_factory=dict)
     """{ LABEL = "dotted.path" }"""
+
+    _endings: ClassVar[tuple[str, ...]] = ()
+    """Of the names of its samples."""
+
+    @property
+    def family(self) -> str:
+        """The family's name: a counter's is without `_total`, as in the OpenMetrics text."""
+        return self.name
+
+    @property
+    def shown_names(self) -> set[str]:
+        """The family's name and those of its samples: no other metric may have one of them."""
+        return {self.family, *(self.family + ending for ending in self._endings)}
+
+
+class Counter(_Metric):
+    """One of `counters`."""
+
+    name: MetricName
+    """The metric's name; `_total` is appended where it is missing."""
+    value: DottedPath | None = None
+    """The number to add; without it records are counted."""
+
+    _endings: ClassVar[tuple[str, ...]] = ("_total", "_created")
+
+    @property
+    def family(self) -> str:
+        return self.name.removesuffix("_total")
+
+
+class Gauge(_Metric):
+    """One of `gauges`: the last value seen."""
+
     value: DottedPath
     """The number to show."""
 
 
-class Histogram(logfan.SinkConfig):
+class Histogram(_Metric):
     """One of `histograms`."""
 
-    name: MetricName
-    """The metric's name."""
-    help: str = ""
-    """What it measures, for people."""
-    labels: dict[LabelName, DottedPath] = Field(default_factory=dict)
-    """{ LABEL = "dotted.path" }"""
     value: DottedPath
     """The number to observe."""
     buckets: Annotated[tuple[float, ...], AfterValidator(_rising)] = _DEFAULT_BUCKETS
     """Upper bounds, rising, without infinity."""
+
+    _endings: ClassVar[tuple[str, ...]] = ("_bucket", "_sum", "_count", "_created")
 
 
 Definition = Counter | Gauge | Histogram

@@ -1,8 +1,7 @@
 """The sink `metrics`: counters, gauges and histograms from the fields of JSON records."""
 
-import math
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from operator import attrgetter
 from typing import Annotated, Any, Self
 
@@ -46,7 +45,7 @@ class MetricsSink(logfan.Sink):
         def _distinct(self) -> Self:
             taken: set[str] = set()
             for definition in self.definitions():
-                names = _shown_names(definition)
+                names = definition.shown_names
                 if both := taken & names:
                     raise ValueError(f"defines the metric {min(both)!r} twice")
                 taken |= names
@@ -60,18 +59,17 @@ class MetricsSink(logfan.Sink):
 
     def open(self) -> None:
         """Show the metrics; what was counted before stays."""
-        if not hasattr(self, "_metrics"):
-            maximum = self.config.max_series
-            metrics = [Series(d, maximum) for d in self.config.definitions()]
-            self._not_json = 0
-            self._collector = _SinkCollector(metrics)
-            try:
-                REGISTRY.register(self._collector)
-            except ValueError as error:
-                raise logfan.SinkUnavailable(f"a metric's name is taken: {error}") from None
-            # Last, so that an open that failed is made anew and a close has nothing to undo.
-            self._metrics = metrics
-            _OWN.add(self.name, metrics, lambda: self._not_json)
+        if self in _OWN_COUNTS.sinks:
+            return
+        self.metrics = [Series(d, self.config.max_series) for d in self.config.definitions()]
+        self.not_json = 0
+        self._collector = _SinkCollector(self.metrics)
+        try:
+            REGISTRY.register(self._collector)
+        except ValueError as error:
+            raise logfan.SinkUnavailable(f"a metric's name is taken: {error}") from None
+        # Last, so that an open that failed is made anew and a close has nothing to undo.
+        _OWN_COUNTS.sinks.append(self)
 
     def write(self, records: Sequence[logfan.Record]) -> None:
         """Count them. Nothing in here can fail half way: what is odd is counted as skipped."""
@@ -96,9 +94,9 @@ class MetricsSink(logfan.Sink):
             try:
                 bodies.append(record.json())
             except ValueError:
-                self._not_json += 1
+                self.not_json += 1
                 bodies.append(None)
-        for metric in self._metrics:
+        for metric in self.metrics:
             metric.take_all(bodies)
 
     def _readable(self, record: logfan.Record) -> logfan.Record:
@@ -109,9 +107,9 @@ class MetricsSink(logfan.Sink):
 
     def close(self) -> None:
         """Show them no longer."""
-        if hasattr(self, "_metrics"):
+        if self in _OWN_COUNTS.sinks:
+            _OWN_COUNTS.sinks.remove(self)
             REGISTRY.unregister(self._collector)
-            _OWN.remove(self._metrics)
 
     @classmethod
     def conflicts(cls, configs: Mapping[str, Any]) -> Mapping[str, str]:
@@ -120,7 +118,7 @@ class MetricsSink(logfan.Sink):
         wrong: dict[str, str] = {}
         for sink, config in configs.items():
             for definition in config.definitions():
-                for name in sorted(_shown_names(definition)):
+                for name in sorted(definition.shown_names):
                     if first.setdefault(name, sink) != sink:
                         wrong.setdefault(
                             sink,
@@ -130,19 +128,41 @@ class MetricsSink(logfan.Sink):
 
 
 class _SinkCollector(Collector):
-    """What one sink was told to show."""
+    """The metrics that one sink defines."""
 
     def __init__(self, metrics: Sequence[Series]) -> None:
         self._metrics = metrics
 
     def describe(self) -> Iterator[Metric]:
         """The names alone, so that registering them finds a clash and needs no scrape."""
-        for metric in self._metrics:
-            yield _exposed(metric.definition)
+        return map(_family_of, self._metrics)
 
     def collect(self) -> Iterator[Metric]:
         for metric in self._metrics:
-            yield _expose(metric)
+            family = _family_of(metric)
+            for labels, value in list(metric.values.items()):
+                family.add_metric(labels, *_samples(metric, value))
+            yield family
+
+
+def _family_of(metric: Series) -> Any:
+    definition = metric.definition
+    words = definition.help or f"From the field {definition.value or '(records)'}"
+    return _FAMILIES[type(definition)](definition.family, words, labels=list(definition.labels))
+
+
+_FAMILIES = {
+    Counter: CounterMetricFamily, Gauge: GaugeMetricFamily, Histogram: HistogramMetricFamily,
+}  # fmt: skip
+
+
+def _samples(metric: Series, value: Any) -> tuple[Any, ...]:
+    """One series' value as its family takes it: a number, or buckets and their sum."""
+    if not isinstance(metric.definition, Histogram):
+        return (value,)
+    total, *counts = value
+    names = [*map(str, metric.definition.buckets), "+Inf"]
+    return [*zip(names, accumulate(counts), strict=True)], total
 
 
 class _OwnCounts(Collector):
@@ -150,102 +170,42 @@ class _OwnCounts(Collector):
     as no family may be shown twice."""
 
     def __init__(self) -> None:
-        self._sinks: list[tuple[str, Sequence[Series], Callable[[], int]]] = []
-        self._registered = False
-
-    def add(self, sink: str, metrics: Sequence[Series], not_json: Callable[[], int]) -> None:
-        """Show these from now on."""
-        with _LOCK:
-            self._sinks = [*self._sinks, (sink, metrics, not_json)]
-            if not self._registered:
-                self._registered = True
-                REGISTRY.register(self)
-
-    def remove(self, metrics: Sequence[Series]) -> None:
-        """Show them no longer."""
-        with _LOCK:
-            self._sinks = [one for one in self._sinks if one[1] is not metrics]
+        self.sinks: list[MetricsSink] = []
+        """Those that are open."""
 
     def describe(self) -> Iterator[Metric]:
-        yield from self._families()
+        yield from ()  # the names of this package, which no other has
 
     def collect(self) -> Iterator[Metric]:
-        sinks = self._sinks
+        sinks = self.sinks[:]
         if not sinks:
             return
-        skipped, overflowed, no_json = self._families()
-        for sink, metrics, not_json in sinks:
-            for metric in metrics:
-                name = _family(metric.definition)
-                skipped.add_metric([sink, name], metric.skipped)
-                overflowed.add_metric([sink, name], metric.overflowed)
-            no_json.add_metric([sink], not_json())
-        yield from (skipped, overflowed, no_json)
-
-    @staticmethod
-    def _families() -> tuple[CounterMetricFamily, CounterMetricFamily, CounterMetricFamily]:
-        return (
-            CounterMetricFamily(
-                "logfan_metrics_sink_skipped_records",
-                "Records without a usable number for a metric",
-                labels=["sink", "metric"],
-            ),
-            CounterMetricFamily(
-                "logfan_metrics_sink_overflowed_records",
-                "Records counted under the label value `other`, beyond max_series",
-                labels=["sink", "metric"],
-            ),
-            CounterMetricFamily(
-                "logfan_metrics_sink_not_json_records",
-                "Records whose body is not JSON",
-                labels=["sink"],
-            ),
+        skipped = CounterMetricFamily(
+            "logfan_metrics_sink_skipped_records",
+            "Records without a usable number for a metric",
+            labels=["sink", "metric"],
         )
+        overflowed = CounterMetricFamily(
+            "logfan_metrics_sink_overflowed_records",
+            "Records counted under the label value `other`, beyond max_series",
+            labels=["sink", "metric"],
+        )
+        not_json = CounterMetricFamily(
+            "logfan_metrics_sink_not_json_records",
+            "Records whose body is not JSON",
+            labels=["sink"],
+        )
+        for sink in sinks:
+            for metric in sink.metrics:
+                labels = [sink.name, metric.definition.family]
+                skipped.add_metric(labels, metric.skipped)
+                overflowed.add_metric(labels, metric.overflowed)
+            not_json.add_metric([sink.name], sink.not_json)
+        yield from (skipped, overflowed, not_json)
 
 
-_LOCK = threading.Lock()
-_OWN = _OwnCounts()
-
-
-def _family(definition: Definition) -> str:
-    """The family's name: a counter's is without `_total`, as in the OpenMetrics text."""
-    if isinstance(definition, Counter):
-        return definition.name.removesuffix("_total")
-    return definition.name
-
-
-def _shown_names(definition: Definition) -> set[str]:
-    """The family's name and those of its samples: no other metric may have one of them."""
-    endings = {
-        Counter: ("_total", "_created"), Gauge: (),
-        Histogram: ("_bucket", "_sum", "_count", "_created"),
-    }  # fmt: skip
-    family = _family(definition)
-    return {family, *(family + ending for ending in endings[type(definition)])}
-
-
-def _exposed(definition: Definition) -> Any:
-    families = {
-        Counter: CounterMetricFamily, Gauge: GaugeMetricFamily, Histogram: HistogramMetricFamily,
-    }  # fmt: skip
-    words = definition.help or f"From the field {definition.value or '(records)'}"
-    return families[type(definition)](_family(definition), words, labels=list(definition.labels))
-
-
-def _expose(metric: Series) -> Metric:
-    family = _exposed(metric.definition)
-    for labels, value in list(metric.values.items()):
-        if not isinstance(metric.definition, Histogram):
-            family.add_metric(labels, value)
-            continue
-        total, counts = value[0], list(value[1:])
-        buckets, cumulative = [], 0
-        for bound, count in zip((*metric.definition.buckets, math.inf), counts, strict=True):
-            cumulative += count
-            buckets.append(("+Inf" if bound == math.inf else str(bound), cumulative))
-        family.add_metric(labels, buckets, total)
-    result: Metric = family
-    return result
+_OWN_COUNTS = _OwnCounts()
+REGISTRY.register(_OWN_COUNTS)
 
 
 @logfan.hookimpl

@@ -88,7 +88,7 @@ def test_a_hundred_thousand_label_values_make_no_more_series_than_allowed() -> N
     try:
         for start in range(0, 100_000, 1000):
             sink.write([record({"user": f"{n}" * 60, "n": n}) for n in range(start, start + 1000)])
-        for metric in sink._metrics:
+        for metric in sink.metrics:
             assert len(metric.values) == 51
             assert max(len(label) for labels in metric.values for label in labels) <= 200
         name = "hostile_total"
