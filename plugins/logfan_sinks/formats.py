@@ -65,11 +65,6 @@ def _all_text(records: Iterable[Record]) -> list[bytes]:
     return [*map(encode_text, records)]
 
 
-def encode_raw(record: Record) -> bytes:
-    """The body's bytes as they are."""
-    return record.body
-
-
 def _raw_pieces(record: Record) -> Iterator[bytes]:
     yield record.body
 
@@ -102,8 +97,8 @@ def escape(text: str) -> str:
     """The text without anything that a terminal would obey.
 
     A backslash stays as it is, so that paths and regular expressions read as they were written:
-    the two characters `\\n` and a line break look the same here. Who must tell them apart takes
-    the format `json`.
+    the two characters `\\n` and a line break look the same here. The format `json` keeps
+    them apart.
     """
     if text.isprintable():
         return text

@@ -1,7 +1,7 @@
 """Where a file lies: its folder as a descriptor, reached without following what others may plant.
 
-All that is done to a file by its name is done relative to such a descriptor, so nobody can swap a
-folder for a link between the look and the deed.
+All that is done to a file by its name is done relative to such a descriptor, so a folder
+cannot be swapped for a link between the check and the use.
 """
 
 import errno
@@ -57,7 +57,7 @@ def _enter(fd: int, name: str) -> int:
     try:
         return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=fd)
     except NotADirectoryError as error:
-        # The kernel says so of a link, too.
+        # Also what the kernel answers for a link.
         if stat.S_ISLNK(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
             raise OSError(errno.ELOOP, "symbolic link", name) from error
         raise
@@ -96,9 +96,9 @@ def sync_folder(fd: int) -> None:
 def turn(fd: int) -> Iterator[None]:
     """One at a time of all that open or rotate a file in this folder.
 
-    So nobody takes a name in the moment between its file's move aside and the new file. It is a
-    courtesy among instances of logfan: who keeps it for long is not waited for, and each file has
-    a lock of its own beside.
+    So no other takes a name in the moment between its file's move aside and the new file. It is a
+    courtesy among instances of logfan: one that keeps it for long is not waited for, and each file
+    has a lock of its own beside.
     """
     until = time.monotonic() + _TURN_SECONDS
     while True:

@@ -24,7 +24,7 @@ class FileLimit:
         self._log = log
         self._known: set[int] = set()
         self._period: int | None = None
-        self._told: int | None = None
+        self._logged: int | None = None
 
     @property
     def files(self) -> int:
@@ -54,8 +54,8 @@ class FileLimit:
             self._known.add(hash(path))
             return path
         self.overflowed += 1
-        if self._told != period:
-            self._told = period
+        if self._logged != period:
+            self._logged = period
             self._log.warning(
                 "messages decide on more than %d files (max_files); what would need another goes "
                 "to %s", self._most, other,

@@ -24,15 +24,11 @@ _BLOCK = 65536
 _LARGE_BYTES = 256 << 10
 MOST_BUFFERS = 1024
 """So many one call of the system takes (IOV_MAX)."""
-_WORDS = {
+_MESSAGES = {
     errno.ENOSPC: "disk full",
-    errno.EDQUOT: "disk quota exceeded",
     errno.EFBIG: "the file is as large as it may become",
     errno.EROFS: "the file system is read-only",
-    errno.EACCES: "permission denied",
     errno.EPERM: "not permitted",
-    errno.EIO: "input/output error",
-    errno.EISDIR: "is a directory",
     errno.ENOTDIR: "a part of the path is no directory",
     errno.ELOOP: "a part of the path is a symbolic link, which is refused",
     errno.ENAMETOOLONG: "the name is too long",
@@ -58,16 +54,16 @@ _DENIED = (errno.EACCES, errno.EPERM)
 
 
 def unavailable(path: str, error: OSError) -> SinkUnavailable:
-    """The error in words, as the sink's trouble."""
-    return SinkUnavailable(_in_words(path, error))
+    """The error as a failure of the sink, with what to do about it."""
+    return SinkUnavailable(_message(path, error))
 
 
-def _in_words(path: str, error: OSError) -> str:
+def _message(path: str, error: OSError) -> str:
     name = errno.errorcode.get(error.errno or 0, "")
-    words = _WORDS.get(error.errno or 0, (error.strerror or str(error)).lower())
+    what = _MESSAGES.get(error.errno or 0, (error.strerror or str(error)).lower())
     if error.errno == errno.ENOSPC and _has_no_inodes(path):
-        words = _NO_INODES
-    return f"{path}: {words} ({name})" if name else f"{path}: {words}"
+        what = _NO_INODES
+    return f"{path}: {what} ({name})" if name else f"{path}: {what}"
 
 
 def _has_no_inodes(path: str) -> bool:
@@ -88,7 +84,7 @@ class Taken(SinkUnavailable):
 
 
 class Held(SinkUnavailable):
-    """Somebody has the file open and locked."""
+    """Another process, or another sink, has the file open and locked."""
 
     def __init__(self, path: str, here: os.stat_result) -> None:
         holder = _holder(here.st_ino)
@@ -102,7 +98,7 @@ class Held(SinkUnavailable):
 
 
 class Full(SinkUnavailable):
-    """There is no room. A line longer than `most_bytes` will never find any; None: who knows."""
+    """There is no room. A line longer than `most_bytes` never finds any; None: not known."""
 
     def __init__(self, why: str, most_bytes: int | None) -> None:
         super().__init__(why)
@@ -124,7 +120,7 @@ class Unsettled:
     """Whether it was rotated: with nothing in it, it would count among those that stay."""
 
     def take_back(self) -> None:
-        """Cut it off, where the file is there and nobody wrote to it since."""
+        """Cut it off, where the file is there and has not been written to since."""
         name = os.path.basename(self.place)  # noqa: PTH119 - text alone
         with suppress(OSError), folder_of(self.place, self.untrusted) as folder:
             fd = os.open(name, _FLAGS | os.O_NOFOLLOW, dir_fd=folder)
@@ -152,11 +148,11 @@ class LogFile:
         self.path = path
         self.names: list[str] = []
         """The paths under which the sink knows it: more than one where the file system takes
-        several names for the same, such as A and a. Kept here for the sink."""
+        several names for the same, such as A and a. Kept here for `OpenFiles`."""
         self.size = 0
         """In bytes, as it was at the last look, and what was appended since."""
         self.period = 0
-        """Which rotation period it belongs to; kept here for the sink."""
+        """Which rotation period it belongs to; kept here for `OpenFiles`."""
         self.regular = True
         """False for a device, which neither rotates nor is mended."""
         self.place = path
@@ -178,7 +174,7 @@ class LogFile:
                 self._begin(folder)
         except OSError as error:
             self.close()
-            raise self._trouble(error) from None
+            raise self._failure(error) from None
         except BaseException:
             self.close()
             raise
@@ -202,10 +198,10 @@ class LogFile:
                 self.size += count
                 left = _behind(left, count)
         except OSError as error:
-            trouble = unavailable(self.path, error)
+            failure = unavailable(self.path, error)
             if error.errno in (errno.ENOSPC, errno.EFBIG):
-                raise Full(str(trouble), self._most_bytes()) from None
-            raise trouble from None
+                raise Full(str(failure), self._most_bytes()) from None
+            raise failure from None
         size = self.size - begin
         if size >= _LARGE_BYTES and self._durable and self.regular:
             # Linux writes it to the disk from now on, and not only once `sync` waits for that.
@@ -251,7 +247,7 @@ class LogFile:
         unsettled, self._unsettled = self._unsettled, 0
         if not (unsettled and self.regular):
             return
-        # Counted from the present end: whoever copied and emptied the file meanwhile, as
+        # Counted from the present end: where the file was copied and emptied meanwhile, as
         # logrotate's copytruncate does, must not have it grown again. Where the cut fails, a half
         # line is mended at the next open.
         with suppress(OSError):
@@ -281,7 +277,7 @@ class LogFile:
         return left and replace(left, place=beside, aside=True)
 
     def is_current(self) -> bool:
-        """Whether the path still leads to this file: nobody renamed or deleted it."""
+        """Whether the path still leads to this file: it was neither renamed nor deleted."""
         here = os.fstat(self._fd)
         self.size = here.st_size
         try:
@@ -314,7 +310,7 @@ class LogFile:
                     os.setxattr(fd, _OURS, b"1")
             try:
                 if self._locked(fd) and not _is_called(folder, name, fd):
-                    # Whoever held it moved it aside before letting go: it is no longer this file.
+                    # The process that held it moved it aside before: it is no longer this file.
                     os.close(fd)
                     continue
             except BaseException:
@@ -343,17 +339,17 @@ class LogFile:
             raise SinkUnavailable(f"{self.path}: {_NO_LOCKS} ({name})") from None
         return True
 
-    def _trouble(self, error: OSError) -> SinkUnavailable:
-        """Whose trouble it is: where the folder above all that messages decided on is sound, it
-        may be that of the name alone."""
-        words = _in_words(self.path, error)
+    def _failure(self, error: OSError) -> SinkUnavailable:
+        """The sink's failure or, where the folder above all that messages decided on is sound,
+        that of the name alone."""
+        why = _message(self.path, error)
         above = "/".join(self.path.split("/")[: -self._untrusted]) if self._untrusted else ""
         if self._untrusted and Path(above or ("/" if self.path[:1] == "/" else ".")).is_dir():
             if error.errno in _TAKEN:
-                return Taken(words, lasting=error.errno in _TAKEN_FOR_GOOD)
+                return Taken(why, lasting=error.errno in _TAKEN_FOR_GOOD)
             if error.errno in _DENIED and os.path.lexists(self.path):
-                return Taken(words, lasting=False)
-        return SinkUnavailable(words)
+                return Taken(why, lasting=False)
+        return SinkUnavailable(why)
 
     def _begin(self, folder: int) -> None:
         """Make a new file's name durable, and an old one's last line whole."""
@@ -367,7 +363,7 @@ class LogFile:
             sync_folder(folder)
 
     def _most_bytes(self) -> int | None:
-        """The longest line that fits if all else is removed, as far as can be told."""
+        """The longest line that fits if all else is removed, as far as is known."""
         limits = [resource.getrlimit(resource.RLIMIT_FSIZE)[0]]
         with suppress(OSError):
             disk = os.fstatvfs(self._fd)
@@ -376,7 +372,7 @@ class LogFile:
 
     def _mend(self) -> None:
         """Make the last line whole where it has no end. One that a crash tore is cut off, as it was
-        never acknowledged; what may be somebody else's stays."""
+        never acknowledged; what may be another program's stays."""
         end = _end_of_last_line(self._fd, self.size)
         size = self.size - end
         if not size:
@@ -441,12 +437,12 @@ def _end_of_last_line(fd: int, size: int) -> int:
 
 
 def _holder(inode: int) -> str:
-    """Who holds the lock on this file, as far as the kernel tells."""
+    """What holds the lock on this file, as far as the kernel shows it."""
     # A line reads `3: FLOCK  ADVISORY  WRITE 1234 fe:01:5678 0 EOF`.
     with suppress(OSError):
         for line in Path("/proc/locks").read_text().splitlines():
-            words = line.split()
-            if words[1] == "FLOCK" and words[5].endswith(f":{inode}"):
-                pid = int(words[4])
+            fields = line.split()
+            if fields[1] == "FLOCK" and fields[5].endswith(f":{inode}"):
+                pid = int(fields[4])
                 return _ANOTHER_SINK if pid == os.getpid() else f"process {pid}"
     return "another process"

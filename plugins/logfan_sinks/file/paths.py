@@ -24,6 +24,7 @@ _COMPONENT_BYTES = 200  # 255 is what file systems take; rotation and compressio
 _UNSAFE = re.compile(
     "[/\\x00-\\x1f\\x7f-\\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
+_SHAPES = {"date": r"\d{4}-\d\d-\d\d", "hour": r"\d\d"}
 _OTHER = "_other"
 _NAME_BYTES = 255
 _HOUR_SECONDS = 3600
@@ -77,26 +78,17 @@ class PathTemplate:
         outer = "".join(f"{part}/" for part in parts[: -self.untrusted])
         return outer, [_shape(part) for part in parts[-self.untrusted :]]
 
-    def all_paths(self) -> re.Pattern[str]:
-        """What the absolute paths look like, of any time, where no message decides on them."""
-        marks = {"date": "\0d", "hour": "\0h"}
-        pieces = [
-            (marks.get(piece) or self._fixed[piece]) if at % 2 else piece
-            for at, piece in enumerate(self._pieces)
-        ]
-        whole = re.escape(os.path.abspath("".join(pieces)))  # noqa: PTH100 - a pure look at text
-        for mark, shape in (("\0d", r"\d{4}-\d\d-\d\d"), ("\0h", r"\d\d")):
-            whole = whole.replace(re.escape(mark), shape)
+    def absolute(self) -> re.Pattern[str]:
+        """What its absolute paths look like, of any time and any message."""
+        pieces, shapes = [*self._pieces], {}
+        for at in range(1, len(pieces), 2):
+            field = pieces[at]
+            pieces[at] = self._fixed.get(field) or f"\0{at}\0"
+            shapes[f"\0{at}\0"] = _SHAPES.get(field, "[^/]+")
+        whole = re.escape(os.path.abspath("".join(pieces)))  # noqa: PTH100 - text alone
+        for mark, shape in shapes.items():
+            whole = whole.replace(mark, shape)
         return re.compile(whole)
-
-    def may_be(self, path: str) -> bool:
-        """Whether some message may decide on this absolute path, at some time."""
-        pieces = [
-            (self._fixed.get(piece) or "\0") if at % 2 else piece
-            for at, piece in enumerate(self._pieces)
-        ]
-        whole = re.escape(os.path.abspath("".join(pieces)))  # noqa: PTH100 - a pure look at text
-        return re.fullmatch(whole.replace(re.escape("\0"), "[^/]+"), path) is not None
 
     def _fill(self, hour: int, names: tuple[str, ...]) -> str:
         components = self._filled(hour, names).split("/")

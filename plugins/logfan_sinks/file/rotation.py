@@ -1,6 +1,6 @@
 """What a rotated file is called, how it is compressed, and how long it stays.
 
-It touches the files that were rotated from one path and nobody else's; compressing and removing
+It touches the files that were rotated from one path and no others; compressing and removing
 happens on a thread of its own.
 """
 
@@ -16,11 +16,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import IO, Any
+from typing import IO, Annotated, Any, Literal, Self
 
 import zstandard
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    TypeAdapter,
+    WithJsonSchema,
+    model_validator,
+)
 
+import logfan
 from logfan_sinks.file.directories import folder_of, sync_folder
+from logfan_sinks.file.log_file import LogFile
 from logfan_sinks.file.paths import STAMP
 
 _SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}
@@ -35,6 +45,7 @@ _CLOSE_SECONDS = 5.0
 _STAMP_BYTES = len(".20261124T101500.123456Z")
 _GAP_SECONDS = 30 * 86400.0
 _DOUBT_SECONDS = 86400.0
+_AGE: TypeAdapter[float] = TypeAdapter(logfan.Duration)
 
 
 def suffix_bytes(compress: str) -> int:
@@ -48,6 +59,58 @@ class Keep:
 
     count: int | None = None
     age: float | None = None
+
+
+def _keep(value: object) -> object:
+    if isinstance(value, Keep):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return Keep(count=value)
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return Keep(age=_positive(_AGE.validate_python(value)))
+    raise ValueError('must be a number of files, such as 14, or an age, such as "30d"')
+
+
+def _positive(value: float) -> float:
+    if value <= 0:
+        raise ValueError("must be more than nothing")
+    return value
+
+
+class Rotate(logfan.SinkConfig):
+    """When the file is moved aside and a new one begun, and what becomes of the old ones."""
+
+    size: Annotated[logfan.Size, AfterValidator(_positive)] | None = None
+    """Before the file grows beyond this size; what is written at once, a batch or 16 MiB of it, is
+    not split."""
+    every: Annotated[logfan.Duration, AfterValidator(_positive)] | None = None
+    """With the first record after each multiple of this time in UTC: "1d" is midnight, "1h" the
+    full hour."""
+    keep: Annotated[
+        Keep, BeforeValidator(_keep), WithJsonSchema({"type": ["integer", "string"]})
+    ] = Field(default=14, validate_default=True)
+    """How many rotated files stay, or for how long: 14, or "30d". It counts for each path by
+    itself: with {date} or {hour} in it the files of earlier days stay."""
+    compress: Literal["none", "gzip", "zstd"] = "none"
+    """How rotated files are compressed."""
+
+    def period(self, seconds: float) -> int:
+        """A number that changes with each multiple of `every`; 0 without it."""
+        return int(seconds // self.every) if self.every is not None else 0
+
+    def is_due(self, file: LogFile, coming: int, now: float) -> bool:
+        """Whether the file is moved aside before `coming` bytes are written to it."""
+        if not file.regular or not file.size:
+            return False
+        too_large = self.size is not None and file.size + coming > self.size
+        return too_large or self.period(now) != file.period
+
+    @model_validator(mode="after")
+    def _has_an_occasion(self) -> Self:
+        if self.size is None and self.every is None:
+            raise ValueError('needs size or every, for example size = "100MiB"')
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +134,7 @@ def rotated_name(folder: int, name: str, now: float) -> str:
 
 
 def rotated_files(folder: int, name: str) -> list[Rotated]:
-    """The files in this folder that were rotated from this name, oldest first; nobody else's."""
+    """The files in this folder that were rotated from this name, oldest first; no others."""
     found = []
     for other in os.listdir(folder):
         stamp = STAMP.match(other, len(name)) if other.startswith(name) else None
@@ -128,8 +191,8 @@ class Archivist:
                     self._tend(folder, os.path.basename(path), now)  # noqa: PTH119 - text alone
             except OSError as error:
                 self._log.warning("%s: rotated files were not tended: %s", path, error)
-            except Exception:  # noqa: BLE001 - told with its traceback
-                # One file's trouble, of a compressor's own kind: no reason to stop all sinks.
+            except Exception:  # noqa: BLE001 - logged with its traceback
+                # A failure with one file, of a compressor's own kind: no reason to stop all sinks.
                 self._log.exception(
                     "%s: rotated files were not tended; it is tried again at the next rotation; "
                     "please report it", path,
@@ -157,7 +220,7 @@ class Archivist:
         _remove(folder, name)
 
     def _compress_to(self, folder: int, part: str, name: str) -> bool:
-        """False where it was told to stop."""
+        """False where it has to stop."""
         _remove(folder, part)  # by a run that crashed
         with (
             os.fdopen(os.open(name, _READ, dir_fd=folder), "rb") as source,
@@ -191,9 +254,9 @@ class Archivist:
                 _remove(folder, rotated.name)
 
     def _may_be_wrong(self, files: list[Rotated], now: float) -> bool:
-        """Whether the clock says that a month passed between the last rotated file and this run:
+        """Whether, by the clock, a month passed between the last rotated file and this run:
         it may be years ahead, as where a machine lost its time. Then nothing is removed by age for
-        a day, in which somebody, or NTP, may set it right."""
+        a day, in which NTP or the operator may set it right."""
         seconds = time.monotonic() - self._since
         if abs(now - self._began - seconds) > _GAP_SECONDS:  # it was set meanwhile
             self._began, self._since, seconds = now, time.monotonic(), 0.0

@@ -1,40 +1,23 @@
 """The sink `file`: appends a line for each record, durable before the acknowledgement."""
 
 import os
-import re
 import time
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from prometheus_client import Counter, Gauge
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    TypeAdapter,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import AfterValidator, Field
 
 import logfan
 from logfan_sinks.file.directories import make_folders
 from logfan_sinks.file.file_limit import FileLimit
-from logfan_sinks.file.log_file import (
-    MOST_BUFFERS,
-    Full,
-    Held,
-    LogFile,
-    Taken,
-    Unsettled,
-    unavailable,
-)
+from logfan_sinks.file.log_file import MOST_BUFFERS, Full, LogFile, Taken, unavailable
+from logfan_sinks.file.open_files import OpenFiles
 from logfan_sinks.file.paths import PathTemplate, check_template, too_long
-from logfan_sinks.file.rotation import Archivist, Keep, rotated_name, suffix_bytes
+from logfan_sinks.file.rotation import Archivist, Rotate, suffix_bytes
 from logfan_sinks.formats import (
     BEGINNINGS,
     LONG_BODY_BYTES,
@@ -54,51 +37,7 @@ _CHUNK_BYTES = 16 << 20
 _JOINED_BYTES = 192 << 10
 _PIECE_BYTES = 1 << 20
 _SIZE = attrgetter("size")
-_TOLD_SECONDS = 60.0
-_CLAIMS: dict[int, tuple[str, re.Pattern[str]]] = {}
-"""The paths of the sinks that no message decides on: of no other's messages either."""
-_AGE: TypeAdapter[float] = TypeAdapter(logfan.Duration)
-
-
-def _keep(value: object) -> object:
-    if isinstance(value, Keep):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return Keep(count=value)
-    if isinstance(value, str):
-        with suppress(ValueError):
-            return Keep(age=_positive(_AGE.validate_python(value)))
-    raise ValueError('must be a number of files, such as 14, or an age, such as "30d"')
-
-
-def _positive(value: float) -> float:
-    if value <= 0:
-        raise ValueError("must be more than nothing")
-    return value
-
-
-class Rotate(logfan.SinkConfig):
-    """When the file is moved aside and a new one begun, and what becomes of the old ones."""
-
-    size: Annotated[logfan.Size, AfterValidator(_positive)] | None = None
-    """Before the file grows beyond this size; what is written at once, a batch or 16 MiB of it, is
-    not split."""
-    every: Annotated[logfan.Duration, AfterValidator(_positive)] | None = None
-    """With the first record after each multiple of this time in UTC: "1d" is midnight, "1h" the
-    full hour."""
-    keep: Annotated[
-        Keep, BeforeValidator(_keep), WithJsonSchema({"type": ["integer", "string"]})
-    ] = Field(default=14, validate_default=True)
-    """How many rotated files stay, or for how long: 14, or "30d". It counts for each path by
-    itself: with {date} or {hour} in it the files of earlier days stay."""
-    compress: Literal["none", "gzip", "zstd"] = "none"
-    """How rotated files are compressed."""
-
-    @model_validator(mode="after")
-    def _has_an_occasion(self) -> Self:
-        if self.size is None and self.every is None:
-            raise ValueError('needs size or every, for example size = "100MiB"')
-        return self
+_LOG_AGAIN_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -137,41 +76,24 @@ class FileSink(logfan.Sink):
         max_files: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
         """Most files that messages may bring about, for each {date} and {hour} of the path; files
         that are there count, also after a restart. What would need another goes to the path with
-        "_other" in place of the message's fields: nothing is lost, and it is told and counted."""
+        "_other" in place of the message's fields: nothing is lost, and it is logged and counted."""
 
     _archivist: Archivist | None = None
-    _cap: FileLimit
-    _told_taken: float | None = None
+    _files: OpenFiles | None = None
+    _limit: FileLimit
+    _logged_taken_at: float | None = None
 
     def open(self) -> None:
         """Let go of all files, and open what can be known before the first message."""
-        if hasattr(self, "_written"):
+        if self._files is None:
+            self._files = self._set_up()
+        else:
             self._take_back()
-        self._let_go()
-        self._encode = encoder(self.config.format)
-        self._pieces_of = line_pieces(self.config.format)
-        self._files: OrderedDict[str, LogFile] = OrderedDict()
-        self._written: dict[str, LogFile] = {}
-        self._closed: dict[tuple[int, int], Unsettled] = {}
-        self._rotated: set[str] = set()
-        self._hour = 0
-        if not hasattr(self, "_cap"):
-            self._template = PathTemplate(self.config.path, instance=self.instance)
-            self._cap = FileLimit(self._template, self.config.max_files, self.log)
+            self._files.close()
+        self._limit.forget()
+        self._counted = self._limit.overflowed
         if not self._template.from_messages:
-            _CLAIMS[id(self)] = self.name, self._template.all_paths()
-        self._cap.forget()
-        self._counted = self._cap.overflowed
-        self._overflowed = OVERFLOWED.labels(self.name)
-        self._file_count = FILES.labels(self.name)
-        rotate: Rotate | None = self.config.rotate
-        if rotate is not None and self._archivist is None:
-            self._archivist = Archivist(
-                compress=rotate.compress, keep=rotate.keep, now=self.now(), log=self.log,
-                start_thread=self.start_thread,
-            )  # fmt: skip
-        if not self._template.from_messages:
-            self._file(self._template.at(self.now()))
+            self._files.get(self._template.at(self.now()))
         elif not self._template.from_time:
             # Its own part of the path, at least: a fault there should show now.
             trusted = Path(self._template.pattern(0)[0])
@@ -179,6 +101,25 @@ class FileSink(logfan.Sink):
                 make_folders(trusted)
             except OSError as error:
                 raise unavailable(str(trusted), error) from None
+
+    def _set_up(self) -> OpenFiles:
+        config = self.config
+        self._encode = encoder(config.format)
+        self._pieces_of = line_pieces(config.format)
+        self._template = template = PathTemplate(config.path, instance=self.instance)
+        self._limit = FileLimit(template, config.max_files, self.log)
+        self._overflowed = OVERFLOWED.labels(self.name)
+        self._file_count = FILES.labels(self.name)
+        if config.rotate is not None:
+            self._archivist = Archivist(
+                compress=config.rotate.compress, keep=config.rotate.keep, now=self.now(),
+                log=self.log, start_thread=self.start_thread,
+            )  # fmt: skip
+        return OpenFiles(
+            self.name, template, durable=config.fsync == "batch", most=config.max_open_files,
+            beginning=BEGINNINGS[config.format], rotate=config.rotate, archivist=self._archivist,
+            now=self.now, log=self.log,
+        )  # fmt: skip
 
     def write(self, records: Sequence[logfan.Record]) -> None:
         """One write for each file that the batch concerns; all of it, or nothing."""
@@ -204,7 +145,8 @@ class FileSink(logfan.Sink):
         try:
             for path, share in self._shares(records, indexes):
                 self._append_share(path, share, refused)
-            self._close_past(int(records[-1].received_at // 3600), self._written)
+            if self._template.from_time:
+                self._open_files.close_past(int(records[-1].received_at // 3600))
         except BaseException:
             self._take_back()
             raise
@@ -227,24 +169,22 @@ class FileSink(logfan.Sink):
         """The file for it; where the path is taken, the one for all others; None where that is
         taken, too."""
         try:
-            file = self._file(path, size)
+            return self._open_files.get(path, size)
         except Taken as taken:
             other = self._template.other(share.received_at)
-            self._tell_taken(taken, other)
-            try:
-                file = self._file(path := other, size)
-            except Taken as also:
-                if not also.lasting:
-                    raise
-                refused.update(dict.fromkeys(share.indexes, str(also)))
-                return None
-        self._written[path] = file
-        return file
+            self._log_taken(taken, other)
+        try:
+            return self._open_files.get(other, size)
+        except Taken as also:
+            if not also.lasting:
+                raise
+            refused.update(dict.fromkeys(share.indexes, str(also)))
+            return None
 
-    def _tell_taken(self, taken: Taken, other: str) -> None:
+    def _log_taken(self, taken: Taken, other: str) -> None:
         now = self.now()
-        if self._told_taken is None or abs(now - self._told_taken) >= _TOLD_SECONDS:
-            self._told_taken = now
+        if self._logged_taken_at is None or abs(now - self._logged_taken_at) >= _LOG_AGAIN_SECONDS:
+            self._logged_taken_at = now
             self.log.warning(
                 "%s; messages that decide on this path go to %s; give path a beginning or an end "
                 "that no other name has", taken, other,
@@ -268,26 +208,20 @@ class FileSink(logfan.Sink):
     def flush(self) -> None:
         """One fdatasync for each file written since the last; what was not durable is undone."""
         try:
-            for file in self._written.values():
-                file.sync()
+            self._open_files.settle()
         except BaseException:
             self._take_back()
             raise
-        for file in self._written.values():
-            file.settle()
-        self._written.clear()
-        self._closed.clear()
-        while self._rotated:
-            self._tend(self._rotated.pop())
         if self._template.from_messages:
-            self._file_count.set(self._cap.files)
-            self._overflowed.inc(self._cap.overflowed - self._counted)
-            self._counted = self._cap.overflowed
+            self._file_count.set(self._limit.files)
+            self._overflowed.inc(self._limit.overflowed - self._counted)
+            self._counted = self._limit.overflowed
 
     def close(self) -> None:
         """Close all files; compressing ends soon and is done by the next run."""
-        self._let_go()
-        _CLAIMS.pop(id(self), None)
+        if self._files is not None:
+            self._files.close()
+            self._files.forget()
         if self._archivist is not None:
             self._archivist.close()
 
@@ -300,7 +234,7 @@ class FileSink(logfan.Sink):
             suffix = suffix_bytes(config.rotate.compress) if config.rotate is not None else 0
             if why := too_long(PathTemplate(config.path, instance=""), suffix):
                 wrong[name] = f"path {why}"
-            path = os.path.abspath(config.path)  # noqa: PTH100 - a pure look at text
+            path = os.path.abspath(config.path)  # noqa: PTH100 - text alone
             if path in first:
                 wrong.setdefault(name, f"has the same path as sinks.{first[path]}: {path}")
             first.setdefault(path, name)
@@ -311,7 +245,7 @@ class FileSink(logfan.Sink):
         """What was likely meant otherwise."""
         found: dict[str, str] = {}
         fixed = {
-            name: os.path.abspath(config.path)  # noqa: PTH100 - a pure look at text
+            name: os.path.abspath(config.path)  # noqa: PTH100 - text alone
             for name, config in configs.items()
             if not _template(config).from_messages
         }
@@ -324,7 +258,7 @@ class FileSink(logfan.Sink):
                     "them, or remove old files by other means"
                 )
             elif template.from_messages and (
-                taken := [other for other, path in fixed.items() if template.may_be(path)]
+                taken := [one for one in fixed if template.absolute().fullmatch(fixed[one])]
             ):
                 found[name] = (
                     f"a message may decide on the path of sinks.{taken[0]}: it goes to the path "
@@ -338,27 +272,22 @@ class FileSink(logfan.Sink):
         """The time that rotation goes by, in seconds since 1970."""
         return time.time()
 
-    def _let_go(self) -> None:
-        for file in getattr(self, "_files", {}).values():
-            file.close()
+    @property
+    def _open_files(self) -> OpenFiles:
+        if self._files is None:
+            raise RuntimeError("is not open")
+        return self._files
 
     def _take_back(self) -> None:
-        # The host writes everything since the last flush again: without this the files that did
-        # take their part of it would have it twice.
-        for file in self._written.values():
-            file.take_back()
-        self._written.clear()
-        for closed in self._closed.values():
-            closed.take_back()
-        self._closed.clear()
-        self._cap.overflowed = self._counted
+        self._open_files.take_back()
+        self._limit.overflowed = self._counted
 
     def _shares(
         self, records: Sequence[logfan.Record], indexes: Sequence[int]
     ) -> Iterator[tuple[str, "_Share"]]:
         """What goes to each path, in delivery order; several times where it is many bytes."""
         encode, template, decode = self._encode, self._template, self.config.decode
-        path_of = self._cap.of if template.from_messages else template.of
+        path_of = self._limit.of if template.from_messages else template.of
         first, last = records[0].received_at, records[-1].received_at
         fixed = not template.from_messages
         same = fixed and (not template.from_time or first // 3600 == last // 3600)
@@ -386,91 +315,6 @@ class FileSink(logfan.Sink):
                 yield from shares.items()
                 shares, size = {}, 0
         yield from shares.items()
-
-    def _file(self, path: str, coming: int = 0) -> LogFile:
-        """The open file for this path, rotated where `coming` bytes or the time ask for it."""
-        file = self._files.get(path)
-        if file is not None and not file.is_current():
-            self._release(file)
-            file = None
-        if file is None:
-            file = self._opened(path)
-        if self._is_due(file, coming):
-            left = file.rotate(lambda folder, name: rotated_name(folder, name, self.now()))
-            if left is not None:
-                self._closed[left.identity] = left
-            file.period = self._period(self.now())
-            self._rotated.add(file.place)  # tended with the flush: until then it may be cut
-        self._files.move_to_end(path)
-        return file
-
-    def _opened(self, path: str) -> LogFile:
-        while len(self._files) >= self.config.max_open_files:
-            self._release(next(iter(self._files.values())))
-        untrusted = self._template.untrusted
-        if untrusted:
-            for name, paths in list(_CLAIMS.values()):
-                if paths.fullmatch(os.path.abspath(path)):  # noqa: PTH100 - a pure look at text
-                    raise Taken(f"{path}: is a path of sinks.{name}", lasting=True)
-        try:
-            file = LogFile(
-                path, durable=self.config.fsync == "batch", untrusted=untrusted,
-                beginning=BEGINNINGS[self.config.format], log=self.log,
-            )  # fmt: skip
-        except Held as held:
-            # A file system that takes A for a: the same file, under another of its names.
-            for file in self._files.values():
-                if file.identity == held.identity:
-                    break
-            else:
-                if untrusted and held.is_ours:
-                    raise Taken(str(held), lasting=False) from None
-                raise
-        else:
-            file.carry(self._closed.pop(file.identity, None))
-            # A file that the last run left behind belongs to the period in which it was written to.
-            file.period = self._period(file.modified_at if file.size else self.now())
-            # Where messages decide, files come and go all the time: there it waits for a rotation.
-            if not self._template.from_messages and file.regular:
-                self._tend(file.place)
-        file.names.append(path)
-        self._files[path] = file
-        return file
-
-    def _release(self, file: LogFile) -> None:
-        """Close it, durable first: the flush to come will not see it."""
-        file.sync()
-        left = file.unsettled
-        if left is not None:
-            self._closed[left.identity] = left
-        for path in file.names:
-            self._files.pop(path, None)
-            self._written.pop(path, None)
-        file.close()
-
-    def _tend(self, place: str) -> None:
-        if self._archivist is not None:
-            self._archivist.tend(place, self._template.untrusted, self.now())
-
-    def _close_past(self, hour: int, batch: Mapping[str, object]) -> None:
-        """With a new hour, close what the batch did not use: yesterday's file may be large, and
-        whoever removes it expects its space back."""
-        if self._template.from_time and hour != self._hour:
-            self._hour = hour
-            for path, file in list(self._files.items()):
-                if path not in batch:
-                    self._release(file)
-
-    def _period(self, seconds: float) -> int:
-        rotate: Rotate | None = self.config.rotate
-        return int(seconds // rotate.every) if rotate is not None and rotate.every else 0
-
-    def _is_due(self, file: LogFile, coming: int) -> bool:
-        rotate: Rotate | None = self.config.rotate
-        if rotate is None or not file.regular or not file.size:
-            return False
-        too_large = rotate.size is not None and file.size + coming > rotate.size
-        return too_large or self._period(self.now()) != file.period
 
 
 def _template(config: Any) -> PathTemplate:

@@ -147,8 +147,8 @@ class _SinkCollector(Collector):
 
 def _family_of(metric: Series) -> Any:
     definition = metric.definition
-    words = definition.help or f"From the field {definition.value or '(records)'}"
-    return _FAMILIES[type(definition)](definition.family, words, labels=list(definition.labels))
+    help_text = definition.help or f"From the field {definition.value or '(records)'}"
+    return _FAMILIES[type(definition)](definition.family, help_text, labels=list(definition.labels))
 
 
 _FAMILIES = {

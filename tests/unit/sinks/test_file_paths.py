@@ -318,3 +318,20 @@ def test_dotted_finds_what_is_there_and_nothing_else() -> None:
     assert dotted(value, "a.b.²") is None
     assert dotted(value, "a.b.c") is None
     assert dotted(5, "a") is None
+
+
+@pytest.mark.parametrize(
+    ("template", "path", "fits"),
+    [
+        ("/v/a.log", "/v/a.log", True),
+        ("/v/a.log", "/v/axlog", False),
+        ("/v/{date}/{hour}.log", "/v/2026-11-24/09.log", True),
+        ("/v/{date}/{hour}.log", "/v/yesterday/09.log", False),
+        ("/v/{hour}-{headers.h}.log", "/v/09-any.log", True),
+        ("/v/{hour}-{headers.h}.log", "/v/any-09.log", False),
+        ("/v/{headers.h}.log", "/v/a/b.log", False),
+        ("/v/{instance}/../{routing_key}.log", "/v/x.log", True),
+    ],
+)
+def test_which_absolute_paths_a_template_may_give(template: str, path: str, fits: bool) -> None:
+    assert bool(PathTemplate(template, instance="").absolute().fullmatch(path)) == fits

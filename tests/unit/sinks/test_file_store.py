@@ -292,8 +292,7 @@ def test_no_message_decides_on_the_path_of_another_sink(
     with opened(tmp_path / path) as fixed:
         deliver(fixed, [record("fixed 0")])
         if not opened_first:
-            fixed._let_go()
-            fixed._files.clear()
+            fixed._open_files.close()
         with opened(tmp_path / "{routing_key}") as sink:
             deliver(sink, [record("other", routing_key=day), record("x", routing_key="x")])
             deliver(fixed, [record("fixed 1")])
@@ -434,13 +433,13 @@ def test_two_instances_on_one_path_that_rotates_lose_and_tear_nothing(tmp_path: 
                 sink.flush()
                 number += 1
                 if number % 100 == 0:
-                    sink._let_go()  # as a restart would: the other may have it
+                    sink._files.close()  # as a restart would: the other may have it
                     opened = False
             except logfan.SinkUnavailable as error:
                 assert "writes to it" in str(error), error
                 refused += 1
                 opened = False
-        sink._let_go()
+        sink._files.close()
         print(number, refused)
     """)
     path = tmp_path / "a.log"
