@@ -414,16 +414,21 @@ def test_two_instances_on_one_path_that_rotates_lose_and_tear_nothing(tmp_path: 
     """By mistake, and neither gives up: at any moment one of them writes, and the other is told."""
     program = textwrap.dedent("""
         import sys, time
+        from pathlib import Path
         import logfan
         from logfan_sinks.file import FileSink
 
-        path, name = sys.argv[1:]
+        path, mine, other = sys.argv[1:]
+        name = mine[-1:]
         rotate = {"size": "200B", "keep": 100_000}
         sink = FileSink(FileSink.Config(path=path, format="raw", fsync="never", rotate=rotate))
         refused = number = 0
         opened = False
-        until = time.monotonic() + 20  # the other may be late
-        while (number < 200 or not refused) and time.monotonic() < until:
+        until = time.monotonic() + 60
+        # Each goes on until both were refused, however late one of them starts.
+        while time.monotonic() < until and not (Path(mine).exists() and Path(other).exists()):
+            if refused and number > 200:
+                Path(mine).touch()
             try:
                 if not opened:
                     sink.open()
@@ -442,16 +447,17 @@ def test_two_instances_on_one_path_that_rotates_lose_and_tear_nothing(tmp_path: 
         sink._files.close()
         print(number, refused)
     """)
-    path = tmp_path / "a.log"
+    path, done = tmp_path / "logs/a.log", tmp_path
     twins = [
         subprocess.Popen(
-            [sys.executable, "-c", program, path, name], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", program, path, done / mine, done / other],
+            stdout=subprocess.PIPE, text=True,
         )
-        for name in "ab"
-    ]
+        for mine, other in ("ab", "ba")
+    ]  # fmt: skip
     counts = [twin.communicate(timeout=300)[0].split() for twin in twins]
     assert [twin.returncode for twin in twins] == [0, 0]
-    written = b"".join(file.read_bytes() for file in tmp_path.iterdir()).decode().splitlines()
+    written = b"".join(file.read_bytes() for file in path.parent.iterdir()).decode().splitlines()
     expected = [
         f"{name}-{number:06}"
         for name, count in zip("ab", counts, strict=True)
