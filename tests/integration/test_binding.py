@@ -142,15 +142,16 @@ def test_a_restart_of_the_broker_with_a_publisher_that_is_back_first(
     """What it publishes before is lost; that is logged at each start, and when it happened."""
     extra = 'reconnect = { initial = "5s", max = "5s" }'
     with DaemonProcess(tmp_path, own_node.url, names, RAW, extra=extra) as daemon:
-        assert f"exchange '{names.exchange}' is not durable" in daemon.log()
-        assert "exchange.durable = true here" in daemon.log()
+        # RabbitMQ 4.3 keeps exchange and binding over a restart, durable or not.
+        keeps = own_node.version.startswith("4.3.")
+        assert (f"exchange '{names.exchange}' is not durable" in daemon.log()) is not keeps
+        assert ("exchange.durable = true here" in daemon.log()) is not keeps
         assert "was made anew" not in daemon.log()
         wait_until(lambda: arrives(daemon, own_node.url, names, b"before"), "it is bound")
         # Its first look is over: the mark is there.
         wait_until(lambda: daemon.metric("logfan_queue_ready_messages") == 0, "it has looked")
         restart_and_publish_first(own_node, names)
-        if own_node.version.startswith("4.3."):
-            # It keeps exchange and binding over a restart, durable or not: nothing is lost.
+        if keeps:
             raw = tmp_path / "raw.log"
             wait_until(lambda: b"lost" in raw.read_bytes(), "it was bound all along")
             assert daemon.metric(REBOUND) == 0

@@ -50,21 +50,24 @@ class Binding:
         self._exchange = exchange
         self._durable: bool | None = None
         """Whether the exchange is; while this is not known there is no mark."""
+        self._restart_unbinds = False
+        """Whether a restart of the broker removes the exchange."""
         self._refused = False
         """We may not make a mark."""
         self._marked = False
         """There was one; until it was missed."""
         self._unsure = True
-        """The queue was there before us, and was not looked at yet: there may have been none."""
+        """The queue was there before this connection, and no look has set a mark: a binding may
+        have gone unnoticed."""
         self._gone = ""
 
     def begin(self, declared: Declared) -> None:
         """Subscribed, on a new connection."""
         if declared.durable is not None:
             self._durable = declared.durable
-        if declared.made_queue:
-            self._unsure = False
-        elif declared.made_exchange:
+            self._restart_unbinds = declared.restart_unbinds
+        self._unsure = not (declared.made_queue or self._marked)
+        if declared.made_exchange and not declared.made_queue:
             self._gone = f"exchange {self._exchange.name!r} had gone and was made again"
 
     def look(self, declared: Declared) -> Generator[Step, Answer, QueueStatus]:
@@ -126,11 +129,11 @@ class Binding:
         name, remark = self._exchange.name, ""
         if self._marked and not self._gone:
             self._gone = f"exchange {name!r} had been deleted and made anew"
-        elif self._unsure and not self._gone and self._durable is False:
+        elif self._unsure and not self._gone and self._restart_unbinds:
             remark = (
-                f"queue {queue!r} was there without its mark {mark!r}: unless this is its first "
-                f"logfan, exchange {name!r} was made anew meanwhile without the binding, and what "
-                "was published until now reached the queue no more; it is bound now"
+                f"queue {queue!r} has no mark {mark!r}: either no logfan has looked at it before, "
+                f"or exchange {name!r} was made anew meanwhile without the binding, and what was "
+                "published until now did not reach the queue; it is bound now"
             )
         self._marked = False
         self._durable = yield from self._ask_durable()

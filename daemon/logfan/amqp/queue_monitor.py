@@ -6,10 +6,8 @@ To ask for what is gone closes the channel; so it is not the consumer's.
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from pika import exceptions
-
 from logfan.amqp.binding import Binding, QueueStatus
-from logfan.amqp.declaration import Declaring
+from logfan.amqp.declaration import Declaring, open_channel
 from logfan.amqp.topology import Declared
 
 LOOK_SECONDS = 5.0
@@ -48,13 +46,11 @@ class QueueMonitor:
 
         def opened(channel: Any) -> None:
             self._channel = channel
+            if channel is None:
+                self._onlooker.on_no_looks("the broker's channel_max is 1")
             then()
 
-        try:
-            self._connection.channel(on_open_callback=opened)
-        except exceptions.NoFreeChannels:
-            self._onlooker.on_no_looks("the broker's channel_max is 1")
-            then()
+        open_channel(self._connection, opened)
 
     def begin(self, declared: Declared) -> None:
         """Look now, and from now on."""

@@ -7,7 +7,7 @@ That one is returned now and then, before the broker's timeout for acknowledgeme
 from collections.abc import Callable
 from typing import Any
 
-from pika import exceptions
+from logfan.amqp.declaration import open_channel
 
 
 class StandIn:
@@ -29,10 +29,7 @@ class StandIn:
             self._channel = channel
             then()
 
-        try:
-            self._connection.channel(on_open_callback=opened)
-        except exceptions.NoFreeChannels:
-            then()
+        open_channel(self._connection, opened)
 
     def begin(self, seconds: float, then: Callable[[], None]) -> None:
         """Consume; then go on. A message is held for so many seconds at most."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, get_args
 
 from logfan.amqp import queue_kinds as shapes
+from logfan.amqp.broker_features import keeps_transient_exchanges
 from logfan.amqp.queue_kinds import CLASSIC, DELIVERY_LIMIT, QUORUM, TYPE, Difference, Shape
 from logfan.amqp.replies import passes_by_itself
 from logfan.config.settings import ExchangeSettings, QueueSettings
@@ -96,6 +97,8 @@ class Declared:
     """Those of the queue that were made, or were there."""
     durable: bool | None = None
     """Whether the exchange is; None where this was not asked for, or not answered."""
+    restart_unbinds: bool = False
+    """Whether a restart of the broker removes the exchange, and with it the binding."""
     made_exchange: bool = False
     """There was none."""
     made_queue: bool = False
@@ -168,10 +171,12 @@ def declare(
             "in force"
         )
     bindings = (yield from _bind(exchange, queue, name, remarks)) if binds else ()
-    if durable is False and binds and queue.type != "exclusive":
+    restart_unbinds = durable is False and not keeps_transient_exchanges(version)
+    if restart_unbinds and binds and queue.type != "exclusive":
         remarks.append(_not_durable(exchange.name, name))
     return Declared(
-        name, tuple(remarks), limit, found, bindings=bindings, durable=durable, made_exchange=made,
+        name, tuple(remarks), limit, found, bindings=bindings, durable=durable,
+        restart_unbinds=restart_unbinds, made_exchange=made,
         made_queue=queue.type == "exclusive" or name in missing,
     )  # fmt: skip
 
