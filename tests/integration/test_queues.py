@@ -245,7 +245,7 @@ def picky(folder: Path, url: str, names: Names) -> DaemonProcess:
         ({"arguments": STREAM}, "it is a stream"),
         ({"arguments": {"x-message-ttl": 1000}}, "letters would be gone after 1000 ms"),
         ({"arguments": {"x-max-length": 0}}, "it keeps no letter"),
-        ({"arguments": {"x-expires": 5000}}, "letters would be gone after 5000 ms"),
+        ({"arguments": {"x-expires": 50_000}}, "letters would be gone after 50000 ms"),
     ],
     ids=["stream", "ttl", "length", "expires"],
 )

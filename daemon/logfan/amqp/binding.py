@@ -9,12 +9,10 @@ goes, too.
 """
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from logfan.amqp.queue_kinds import Difference
+from logfan.amqp.broker_features import NOT_FOUND
 from logfan.amqp.topology import (
-    INEQUIVALENT,
-    NOT_FOUND,
     Answer,
     Bind,
     BindExchange,
@@ -111,17 +109,16 @@ class Binding:
         if settings.declare == "never":
             return ""
         wanted = DeclareExchange(settings.name, settings.type, settings.durable)
-        asked = DeclareExchange(settings.name, settings.type, settings.durable, passive=True)
-        answer = yield asked
+        answer = yield replace(wanted, passive=True)
         if answer.code != NOT_FOUND:
             return ""
-        self._gone = f"exchange {settings.name!r} had gone and was made again"
-        why = f"exchange {settings.name!r} is gone, and with it the binding: nothing arrives"
+        self._gone = f"{wanted} had gone and was made again"
+        why = f"{wanted} is gone, and with it the binding: nothing arrives"
         if settings.declare != "auto":
             return f'{why} until it is declared again (exchange.declare is "{settings.declare}")'
         answer = yield wanted
         if answer.code:
-            return f"{why}, and it may not be declared: {answer.text} ({answer.code})"
+            return f"{why}, and it may not be declared: {answer}"
         return ""
 
     def _missed(self, mark: str, queue: str) -> Generator[Step, Answer, str]:
@@ -145,7 +142,7 @@ class Binding:
         """A mark must outlive what the exchange outlives, and nothing else."""
         durable = bool(self._durable)
         answer = yield DeclareExchange(self._exchange.name, self._exchange.type, durable)
-        difference = Difference.of(answer.text) if answer.code == INEQUIVALENT else None
+        difference = answer.difference
         if difference is not None and difference.argument == "durable":
             return difference.theirs == "true"
         return None if answer.code else durable
@@ -169,7 +166,7 @@ class Binding:
             if answer.code:
                 return (
                     f"queue {binding.queue!r} is not bound to exchange {binding.exchange!r}, so "
-                    f"nothing arrives: {answer.text} ({answer.code})"
+                    f"nothing arrives: {answer}"
                 )
         return ""
 

@@ -83,7 +83,7 @@ class Declaring(Generic[T]):
         try:
             self._connection.channel(on_open_callback=opened)
         except exceptions.NoFreeChannels:
-            # pika frees the number of the one that was closed only after it has told of it.
+            # pika frees the number of the one that was closed only after its callback.
             self._connection.ioloop.call_later(_FREE_SECONDS, lambda: self._with_channel(then))
 
     def _on_channel(self, channel: Any) -> None:
@@ -91,24 +91,8 @@ class Declaring(Generic[T]):
         channel.add_on_close_callback(self._on_channel_end)
 
     def _do(self, step: topology.Step) -> None:
-        channel = self._channel
-        if isinstance(step, topology.DeclareExchange):
-            channel.exchange_declare(
-                step.name, step.type, passive=step.passive, durable=step.durable,
-                auto_delete=step.auto_delete, internal=step.internal, callback=self._on_yes,
-            )  # fmt: skip
-        elif isinstance(step, topology.DeleteExchange):
-            channel.exchange_delete(step.name, if_unused=True, callback=self._on_yes)
-        elif isinstance(step, topology.BindExchange):
-            channel.exchange_bind(step.destination, step.source, callback=self._on_yes)
-        elif isinstance(step, topology.DeclareQueue):
-            channel.queue_declare(
-                step.name, passive=step.passive, durable=step.durable, exclusive=step.exclusive,
-                auto_delete=step.auto_delete, arguments=dict(step.arguments),
-                callback=self._on_yes,
-            )  # fmt: skip
-        else:
-            channel.queue_bind(step.queue, step.exchange, step.routing_key, callback=self._on_yes)
+        method, arguments = topology.request(step)
+        getattr(self._channel, method)(**arguments, callback=self._on_yes)
 
     def _on_yes(self, frame: Any) -> None:
         if not self._over:

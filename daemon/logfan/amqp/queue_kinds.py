@@ -7,10 +7,14 @@ that the next declaration brings out the next one, until one fits.
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
+
+from logfan.amqp.broker_features import limits_returns
 
 TYPE, DELIVERY_LIMIT = "x-queue-type", "x-delivery-limit"
 CLASSIC, QUORUM, STREAM = "classic", "quorum", "stream"
+STREAM_OFFSET = "x-stream-offset"
+"""A header that only deliveries of a stream have."""
 DEFAULT_LIMIT = 20
 """Of a quorum queue that was declared without a limit, since RabbitMQ 4."""
 # A quorum queue that drops no message for being returned. To say so takes another number with each
@@ -39,6 +43,16 @@ class Shape:
     def kind(self) -> str:
         """Its `x-queue-type`; empty where it is not known."""
         return str(self.arguments.get(TYPE, CLASSIC if self.whole else ""))
+
+    @property
+    def counts_returns(self) -> bool:
+        """Whether messages that are handed back are counted, or may be, and dropped at a limit."""
+        return self.kind in (QUORUM, "")
+
+    @property
+    def goes_without_consumer(self) -> bool:
+        """Whether the broker deletes it, with its messages, once it has no consumer."""
+        return self.auto_delete or "x-expires" in self.arguments
 
     def number(self, argument: str) -> int | None:
         """The argument as a number; None where it is none."""
@@ -149,16 +163,14 @@ _VALUES = re.compile(
 def limit_of(shape: Shape | None, version: tuple[int, ...]) -> int | None:
     """After so many returns the queue drops a message; None where it never does. Assumed with care
     where `shape` is unknown (None). A policy may set a lower one, which no declaration tells."""
-    if shape is not None and shape.kind not in (QUORUM, ""):
+    if shape is not None and not shape.counts_returns:
         return None
     limit = None if shape is None else shape.number(DELIVERY_LIMIT)
-    new = not version or version >= (4,)
     if limit is None:
-        return DEFAULT_LIMIT if new else None
-    if limit >= NO_LIMIT:
-        return None
-    # Before RabbitMQ 4 a limit below nothing was the lowest limit of all.
-    return limit if limit >= 0 else (None if new else 0)
+        return DEFAULT_LIMIT if limits_returns(version) else None
+    if limit < 0:
+        return None if limits_returns(version) else 0
+    return limit if limit < NO_LIMIT else None
 
 
 def remarks(name: str, wished: Shape, found: Shape, limit: int | None) -> Iterator[str]:
@@ -170,7 +182,7 @@ def remarks(name: str, wished: Shape, found: Shape, limit: int | None) -> Iterat
         mine, its = ours.get(argument), theirs.get(argument)
         if mine == its:
             continue
-        harm = _harm(argument, its, found, limit)
+        harm = _harm(argument, its, found, limit).consumed
         if not harm and argument in wished.arguments and argument not in (TYPE, DELIVERY_LIMIT):
             harm = (
                 "what the config asks for is not in force; set it by a policy, or delete the "
@@ -184,14 +196,14 @@ def remarks(name: str, wished: Shape, found: Shape, limit: int | None) -> Iterat
     if found.kind == QUORUM and DELIVERY_LIMIT not in theirs and limit == DEFAULT_LIMIT:
         yield (
             f"queue {name!r} is used as it stands: {DELIVERY_LIMIT} is 'none' on the broker; "
-            f"{_limit_harm(limit)}"
+            f"{_harm(DELIVERY_LIMIT, limit, found, limit).consumed}"
         )
 
 
 def remarks_of_letters(name: str, found: Shape, limit: int | None) -> Iterator[str]:
     """Of a dead-letter queue: how letters may be lost in it, and the way out."""
     for argument, value in found.values().items():
-        if harm := _harm_to_letters(argument, value, found, limit):
+        if harm := _harm(argument, value, found, limit).letters:
             yield f"dead-letter queue {name!r}: {argument} is {_shown(value)}; {harm}{_ANEW}"
 
 
@@ -207,6 +219,19 @@ def stream_text(name: str) -> str:
         "subscribes again does not get what came meanwhile, so messages would be lost; bind a "
         "classic or a quorum queue to the exchange and name it in queue.name, or delete the stream"
     )
+
+
+def unfit_to_browse(name: str, found: Shape) -> str:
+    """Why letters in this queue cannot be looked at; empty where they can."""
+    why = ""
+    if found.kind == STREAM:
+        why = "it is a stream, of which no letter can be taken or given back"
+    elif found.auto_delete:
+        why = (
+            "it is deleted, with its letters, when whoever consumes it goes (auto-delete); read it "
+            "by other means, as the management page"
+        )
+    return f"queue {name!r} is not looked at: {why}; name another dead_letter.queue" if why else ""
 
 
 def unfit_for_letters(name: str, found: Shape) -> str:
@@ -230,81 +255,72 @@ _ANEW = (
 )
 
 
-def _harm(argument: str, value: Any, found: Shape, limit: int | None) -> str:
-    """What an operator should fear of a queue that is consumed; empty where there is nothing."""
-    match argument, value:
-        case "durable", False:
-            return (
-                "it and its messages do not survive a restart of the broker; delete it and "
-                "logfan makes it anew, durable"
-            )
-        case "x-queue-type", "classic":
-            return "it has no copies on other nodes; delete it once it is empty and it is made anew"
-        case "auto_delete", True:
-            return (
-                "it is deleted, with its messages, when its last consumer goes, as at each stop "
-                "of logfan; delete it and logfan makes it anew, or use another queue.name"
-            )
-        case "x-expires", int():
-            return (
-                f"it is deleted, with its messages, once it had no consumer for {value:,} ms, as "
-                "when logfan is stopped for so long; delete it and logfan makes it anew"
-            )
-        case "x-message-ttl", int():
-            return (
-                f"the broker drops what waits for {value:,} ms, as when a sink is down for so "
-                "long; delete it and logfan makes it anew, or let a dead-letter exchange keep it"
-            )
-        case "x-single-active-consumer", True:
-            return "one of its consumers gets messages, the others stand by; as wished with one"
-        case (("x-max-length" | "x-max-length-bytes"), int()):
-            return _full(argument, found)
-        case _:
-            pass
-    if argument == DELIVERY_LIMIT and value is not None and limit is not None:
-        return _limit_harm(limit)
-    return ""
+class _Harm(NamedTuple):
+    """What to fear of a property: in a queue that is consumed, with the way out; in a dead-letter
+    queue. `{value}` is the property's, `{limit}` the delivery limit."""
+
+    consumed: str = ""
+    letters: str = ""
 
 
-def _full(argument: str, found: Shape) -> str:
-    if "reject" in str(found.arguments.get("x-overflow", "")):
-        return (
-            "once it is full the broker takes no more: a publisher without confirms loses "
-            f"messages; give it room for an outage, or no {argument}"
-        )
-    return (
-        "once it is full, as when a sink is down for long, the broker drops the oldest messages; "
-        f"give it room for an outage, or no {argument}"
-    )
-
-
-def _limit_harm(limit: int) -> str:
-    return (
-        f"after {limit} returns (crashes of logfan among them) the broker drops a message, or "
+_NOTHING = _Harm()
+_FULL = _Harm(
+    "once it is full, as when a sink is down for long, the broker drops the oldest messages; "
+    "give it room for an outage, or no {argument}",
+    "once it is full the oldest letters are dropped",
+)
+_FULL_AND_REJECTING = _Harm(
+    "once it is full the broker takes no more: a publisher without confirms loses messages; "
+    "give it room for an outage, or no {argument}",
+    "once it is full no letter is taken, and the sink that refuses waits",
+)
+_HARMS: Mapping[tuple[str, object], _Harm] = {
+    ("durable", False): _Harm(
+        "it and its messages do not survive a restart of the broker; delete it and logfan makes it "
+        "anew, durable",
+        "its letters do not survive a restart of the broker",
+    ),
+    (TYPE, CLASSIC): _Harm(
+        "it has no copies on other nodes; delete it once it is empty and it is made anew"
+    ),
+    ("auto_delete", True): _Harm(
+        "it is deleted, with its messages, when its last consumer goes, as at each stop of logfan; "
+        "delete it and logfan makes it anew, or use another queue.name",
+        "it is deleted, with its letters, when whoever looks at it goes",
+    ),
+    ("x-expires", int): _Harm(
+        "it is deleted, with its messages, once it had no consumer for {value:,} ms, as when "
+        "logfan is stopped for so long; delete it and logfan makes it anew",
+        "it is deleted, with its letters, {value:,} ms after the last use",
+    ),
+    ("x-message-ttl", int): _Harm(
+        "the broker drops what waits for {value:,} ms, as when a sink is down for so long; "
+        "delete it and logfan makes it anew, or let a dead-letter exchange keep it",
+        "letters are dropped after {value:,} ms",
+    ),
+    ("x-single-active-consumer", True): _Harm(
+        "one of its consumers gets messages, the others stand by; as wished with one"
+    ),
+    ("x-max-length", int): _FULL,
+    ("x-max-length-bytes", int): _FULL,
+    (DELIVERY_LIMIT, int): _Harm(
+        "after {limit} returns (crashes of logfan among them) the broker drops a message, or "
         "dead-letters it where the queue has a dead-letter exchange; logfan sends it to its own "
-        "dead letters one return before; a queue that logfan makes has no limit"
-    )
+        "dead letters one return before; a queue that logfan makes has no limit",
+        "each look at a letter is a return, and after {limit} the broker drops it",
+    ),
+}
+"""By a property and its value, or the value's type."""
 
 
-def _harm_to_letters(argument: str, value: Any, found: Shape, limit: int | None) -> str:
-    match argument, value:
-        case "durable", False:
-            return "its letters do not survive a restart of the broker"
-        case "auto_delete", True:
-            return "it is deleted, with its letters, when whoever looks at it goes"
-        case "x-expires", int():
-            return f"it is deleted, with its letters, {value:,} ms after the last use"
-        case "x-message-ttl", int():
-            return f"letters are dropped after {value:,} ms"
-        case (("x-max-length" | "x-max-length-bytes"), int()):
-            if "reject" in str(found.arguments.get("x-overflow", "")):
-                return "once it is full no letter is taken, and the sink that refuses waits"
-            return "once it is full the oldest letters are dropped"
-        case _:
-            pass
-    if argument == DELIVERY_LIMIT and limit is not None:
-        return f"each look at a letter is a return, and after {limit} the broker drops it"
-    return ""
+def _harm(argument: str, value: Any, found: Shape, limit: int | None) -> _Harm:
+    """What to fear of a property of this queue."""
+    harm = _HARMS.get((argument, value if isinstance(value, bool | str) else type(value)), _NOTHING)
+    if harm is _FULL and "reject" in str(found.arguments.get("x-overflow", "")):
+        harm = _FULL_AND_REJECTING
+    if argument == DELIVERY_LIMIT and limit is None:
+        harm = _NOTHING
+    return _Harm(*(text.format(argument=argument, value=value, limit=limit) for text in harm))
 
 
 def _shown(value: Any) -> str:

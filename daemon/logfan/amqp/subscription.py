@@ -5,7 +5,7 @@ It lives on the consumer's I/O thread and ends in exactly one call of `on_failur
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -13,15 +13,14 @@ import pika
 from pika import exceptions
 from pika.adapters.select_connection import IOLoop
 
-from logfan.amqp import connection, pika_internals, replies, topology
+from logfan.amqp import broker_features, connection, pika_internals, topology
 from logfan.amqp.binding import Binding, QueueStatus
-from logfan.amqp.broker_features import broker_version
 from logfan.amqp.declaration import Declaring
+from logfan.amqp.delivery_parser import Run
 from logfan.amqp.failures import Cause, ConnectionFailure, failure_of
-from logfan.amqp.queue_kinds import stream_text
+from logfan.amqp.queue_kinds import STREAM_OFFSET, stream_text
 from logfan.amqp.queue_monitor import QueueMonitor
 from logfan.amqp.stand_in import StandIn
-from logfan.amqp.stream_detection import StreamWatch
 from logfan.config.amqp_url import address_of
 from logfan.config.settings import ExchangeSettings, QueueSettings
 from logfan.runtime.foreign_text import line_of
@@ -185,7 +184,7 @@ class Subscription:
             return
         self._events.on_connected(self)
         exchange, queue, known = self._topology
-        version = broker_version(self._connection)
+        version = broker_features.broker_version(self._connection)
         steps = topology.declare(exchange, queue, known=known, version=version)
         Declaring(
             self._connection, steps, on_done=self._on_declared, on_mismatch=self._on_mismatch
@@ -259,7 +258,7 @@ class Subscription:
         self._consuming.basic_qos(prefetch_count=self._prefetch)
         receiver = self._receiver
         if not self._declared.kind:
-            receiver = StreamWatch(receiver, self._on_stream)
+            receiver = _StreamWatch(receiver, self._on_stream)
         self._consumer_tag = self._connection.consume(
             self._consuming, self._declared.queue, receiver, self._on_consuming
         )
@@ -282,17 +281,17 @@ class Subscription:
             return  # it went with its connection, whose end tells why
         code, text = error.reply_code, line_of(error.reply_text)
         queue = self._declared.queue
-        if self._is_cancelled and code == replies.NOT_FOUND:
+        if self._is_cancelled and code == broker_features.NOT_FOUND:
             why = f"the broker cancelled the consumer; was queue {queue!r} deleted?"
             self._end(ConnectionFailure(Cause.LOST, why, code=code))
-        elif self.channel is None and self._consumer_tag and code != replies.NOT_FOUND:
-            passing = replies.passes_by_itself(code, text)
+        elif self.channel is None and self._consumer_tag and code != broker_features.NOT_FOUND:
+            passing = broker_features.passes_by_itself(code, text)
             why = f"queue {queue!r} may not be consumed{' for now' * passing}: {text} ({code})"
             kind = Cause.BUSY if passing else Cause.REFUSED
             self._end(ConnectionFailure(kind, why, at_declaration=not passing, code=code))
         else:
             why = f"the broker closed the channel: {text} ({code})"
-            timeout = replies.acknowledgement_timeout(code, text)
+            timeout = broker_features.acknowledgement_timeout(code, text)
             self._end(
                 ConnectionFailure(
                     Cause.LOST, why, code=code, timeout=timeout, cancelled=self._is_cancelled
@@ -320,3 +319,34 @@ class Subscription:
 def _is_kept_by_its_consumer(declared: topology.Declared) -> bool:
     """Where returns are counted a stand-in would wear messages out."""
     return not declared.pauses_by_cancel and declared.delivery_limit is None
+
+
+class _StreamWatch:
+    """A receiver before another one, for a queue whose kind the broker does not let us ask for. A
+    stream marks each delivery with its offset: the first one decides, before it is taken in, as
+    nothing of a stream is acknowledged or handed back."""
+
+    def __init__(self, receiver: connection.Receiver, on_stream: Callable[[], None]) -> None:
+        self._receiver = receiver
+        self._on_stream = on_stream
+        self._is_stream: bool | None = None
+        self.read_bytes = receiver.read_bytes
+        self.now = receiver.now
+        self.on_read_end = receiver.on_read_end
+
+    def deliver(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        if self._is_stream is None:
+            self._decide(connection.to_properties(properties).headers)
+        if not self._is_stream:
+            self._receiver.deliver(channel, method, properties, body)
+
+    def on_deliveries(self, channel: Any, run: Run) -> None:
+        if self._is_stream is None:
+            self._decide(run.records[0].headers)
+        if not self._is_stream:
+            self._receiver.on_deliveries(channel, run)
+
+    def _decide(self, headers: Mapping[str, Any]) -> None:
+        self._is_stream = STREAM_OFFSET in headers
+        if self._is_stream:
+            self._on_stream()

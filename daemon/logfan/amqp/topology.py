@@ -1,59 +1,78 @@
-"""What to declare, and what to make of the broker's answers. Sans-I/O: the subscription asks.
+"""What to declare, and what to make of the broker's answers. Sans-I/O: `declaration` asks.
 
 Each generator yields one step, gets an `Answer` back, and ends by returning or by raising
-`TopologyMismatch`. After a refusal the broker has closed the channel; opening another is the
-subscription's business.
+`TopologyMismatch`. After a refusal the broker has closed the channel; opening another one is up to
+the caller.
 """
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar, get_args
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, TypeVar, get_args
 
-from logfan.amqp import queue_kinds as shapes
-from logfan.amqp.broker_features import keeps_transient_exchanges
-from logfan.amqp.queue_kinds import CLASSIC, DELIVERY_LIMIT, QUORUM, TYPE, Difference, Shape
-from logfan.amqp.replies import passes_by_itself
+from logfan.amqp import queue_kinds
+from logfan.amqp.broker_features import (
+    ACCESS_REFUSED,
+    LOCKED,
+    NOT_FOUND,
+    PRECONDITION_FAILED,
+    keeps_transient_exchanges,
+    passes_by_itself,
+)
+from logfan.amqp.queue_kinds import CLASSIC, DELIVERY_LIMIT, TYPE, Difference, Shape
 from logfan.config.settings import ExchangeSettings, QueueSettings
 
-NOT_FOUND, LOCKED, INEQUIVALENT, ACCESS_REFUSED = 404, 405, 406, 403
 _MOST_DIFFERENCES = 24
+
+
+# A step is a method of pika's channel; its fields are that method's arguments.
 
 
 @dataclass(frozen=True, slots=True)
 class DeclareExchange:
     """`passive` only asks whether it is there."""
 
-    name: str
-    type: str
+    method: ClassVar = "exchange_declare"
+    exchange: str
+    exchange_type: str
     durable: bool
     passive: bool = False
     auto_delete: bool = False
     internal: bool = False
+
+    def __str__(self) -> str:
+        return f"exchange {self.exchange!r}"
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteExchange:
     """Delete the exchange where nothing is bound to it."""
 
-    name: str
+    method: ClassVar = "exchange_delete"
+    exchange: str
+    if_unused: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class DeclareQueue:
     """`passive` only asks whether it is there. An empty name has the broker choose one."""
 
-    name: str
+    method: ClassVar = "queue_declare"
+    queue: str
     durable: bool = True
     exclusive: bool = False
     auto_delete: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
     passive: bool = False
 
+    def __str__(self) -> str:
+        return f"queue {self.queue!r}" if self.queue else "a queue of our own"
+
 
 @dataclass(frozen=True, slots=True)
 class Bind:
     """Bind the queue to the exchange."""
 
+    method: ClassVar = "queue_bind"
     queue: str
     exchange: str
     routing_key: str
@@ -63,11 +82,17 @@ class Bind:
 class BindExchange:
     """Have all that reaches `source` go on to `destination`."""
 
+    method: ClassVar = "exchange_bind"
     destination: str
     source: str
 
 
 Step = DeclareExchange | DeleteExchange | DeclareQueue | Bind | BindExchange
+
+
+def request(step: Step) -> tuple[str, dict[str, Any]]:
+    """The method of pika's channel that carries the step out, and its arguments."""
+    return step.method, {one.name: getattr(step, one.name) for one in fields(step)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +105,19 @@ class Answer:
     """The name of the queue just declared."""
     messages: int = 0
     """How many messages wait in the queue just declared."""
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.code})"
+
+    @property
+    def passes(self) -> bool:
+        """Whether the refusal passes by itself: a node is down, somebody else has the queue."""
+        return passes_by_itself(self.code, self.text)
+
+    @property
+    def difference(self) -> Difference | None:
+        """In what existing thing and declaration differ; None where it is no such refusal."""
+        return Difference.of(self.text) if self.code == PRECONDITION_FAILED else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,21 +150,19 @@ class Declared:
     @property
     def pauses_by_cancel(self) -> bool:
         """Whether the queue stays, with its messages, while it has no consumer for a while."""
-        shape = self.shape
-        return shape is None or not (shape.auto_delete or "x-expires" in shape.arguments)
+        return self.shape is None or not self.shape.goes_without_consumer
 
 
 class TopologyMismatch(Exception):
     """The topology cannot be used as it is; the text says what differs and the way out."""
 
     def __init__(
-        self, why: str, shape: Shape | None = None, *, answer: "Answer | None" = None
+        self, why: object, answer: Answer | None = None, *, shape: Shape | None = None
     ) -> None:
-        """`shape`: what the queue is like, where that was found out. `answer`: what was refused."""
-        super().__init__(why)
+        """`answer`: the refusal. `shape`: what the queue is like, where that was found out."""
+        super().__init__(why if answer is None else f"{why}: {answer}")
         self.shape = shape
-        self.passes = answer is not None and passes_by_itself(answer.code, answer.text)
-        """Whether it passes by itself: a node is down, somebody else has the queue."""
+        self.passes = answer is not None and answer.passes
 
 
 T = TypeVar("T")
@@ -146,22 +182,22 @@ def declare(
     logs an error for each difference, so only what changed is asked for again. `version` is the
     broker's; empty where it did not tell."""
     remarks: list[str] = []
-    durable, made = yield from _exchange(exchange, remarks, compare=known is None)
-    binds, missing = queue.declare != "never", set[str]()
+    durable, made_exchange = yield from _exchange(exchange, remarks, compare=known is None)
+    restart_unbinds = durable is False and not keeps_transient_exchanges(version)
+    binds, made_queue = queue.declare != "never", queue.type == "exclusive"
     found: Shape | None = None
     name = queue.name
     if queue.type == "exclusive":
         name, found = yield from _exclusive(queue)
     elif binds:
-        wished = shapes.of_ours(queue.kind, queue.arguments)
-        walk = _durable(name, wished, known, passive_only=queue.declare == "passive")
-        found = yield from _noting_what_is_missing(walk, missing)
+        wished = queue_kinds.of_ours(queue.kind, queue.arguments)
+        found, made_queue = yield from _durable(name, wished, known, queue.declare)
         if found is not None:
-            if mismatch := shapes.unfit_to_consume(name, found):
-                raise TopologyMismatch(mismatch, found)
-            limit = _in_force(queue, found, version)
+            if mismatch := queue_kinds.unfit_to_consume(name, found):
+                raise TopologyMismatch(mismatch, shape=found)
             if known is None or known.shape != found:
-                remarks += shapes.remarks(name, wished, found, limit)
+                limit = _in_force(queue, found, version)
+                remarks += queue_kinds.remarks(name, wished, found, limit)
     limit = _in_force(queue, found, version)
     guessed = found is None or not found.whole
     if guessed and limit is not None and queue.delivery_limit is None and known is None:
@@ -171,58 +207,46 @@ def declare(
             "in force"
         )
     bindings = (yield from _bind(exchange, queue, name, remarks)) if binds else ()
-    restart_unbinds = durable is False and not keeps_transient_exchanges(version)
     if restart_unbinds and binds and queue.type != "exclusive":
         remarks.append(_not_durable(exchange.name, name))
     return Declared(
         name, tuple(remarks), limit, found, bindings=bindings, durable=durable,
-        restart_unbinds=restart_unbinds, made_exchange=made,
-        made_queue=queue.type == "exclusive" or name in missing,
+        restart_unbinds=restart_unbinds, made_exchange=made_exchange, made_queue=made_queue,
     )  # fmt: skip
 
 
-def _noting_what_is_missing(walk: Walk[T], missing: set[str]) -> Walk[T]:
-    """The same walk; the queues that do not exist are entered in `missing`."""
-    try:
-        step = next(walk)
-        while True:
-            answer = yield step
-            if isinstance(step, DeclareQueue) and answer.code == NOT_FOUND:
-                missing.add(step.name)
-            step = walk.send(answer)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-
-
 def dead_letter_queue(
-    name: str, *, quorum: bool, known: Shape | None = None, version: tuple[int, ...] = ()
+    name: str, kind: str, *, known: Shape | None = None, version: tuple[int, ...] = ()
 ) -> Steps:
-    """The dead-letter queue: durable, and a quorum queue where the main one is. `known` is what it
-    was like before. Raises Unfit where letters would be lost in it at once."""
-    wished = shapes.of_ours(QUORUM if quorum else CLASSIC, {})
+    """The dead-letter queue: durable, and of the kind of the main one. `known` is what it was like
+    before. Raises TopologyMismatch where letters would be lost in it at once."""
     before = None if known is None else Declared(name, shape=known)
-    found = yield from _durable(name, wished, before, passive_only=False)
+    found, _ = yield from _durable(name, queue_kinds.of_ours(kind, {}), before, "auto")
     if found is None:
         return Declared(name)
-    if mismatch := shapes.unfit_for_letters(name, found):
-        raise TopologyMismatch(mismatch, found)
-    limit = shapes.limit_of(found, version)
-    remarks = () if known == found else tuple(shapes.remarks_of_letters(name, found, limit))
+    if mismatch := queue_kinds.unfit_for_letters(name, found):
+        raise TopologyMismatch(mismatch, shape=found)
+    limit = queue_kinds.limit_of(found, version)
+    remarks = () if known == found else tuple(queue_kinds.remarks_of_letters(name, found, limit))
     return Declared(name, remarks, limit, found)
 
 
-def look_at(name: str, kind: str) -> Generator[DeclareQueue, Answer, Shape | None]:
+def look_at(name: str, kind: str) -> "Walk[Shape | None]":
     """What an existing queue is like, which should be of this kind; None where the broker does not
     let us ask."""
-    return _compare(name, shapes.of_ours(kind, {}), existed=True)
+    return _compare(name, queue_kinds.of_ours(kind, {}), existed=True)
+
+
+def publish_to(exchange: ExchangeSettings) -> "Walk[None]":
+    """What a publisher to the exchange needs: that it is there."""
+    yield from _exchange(exchange, [], compare=False)
 
 
 def _in_force(queue: QueueSettings, found: Shape | None, version: tuple[int, ...]) -> int | None:
     """The delivery limit: what the operator names, but no more than the queue was declared with."""
-    if found is not None and found.kind not in (QUORUM, ""):
+    if found is not None and not found.counts_returns:
         return None
-    by_shape = shapes.limit_of(found, version)
+    by_shape = queue_kinds.limit_of(found, version)
     if queue.delivery_limit is None:
         return by_shape
     declared = None if found is None or found.number(DELIVERY_LIMIT) is None else by_shape
@@ -231,49 +255,59 @@ def _in_force(queue: QueueSettings, found: Shape | None, version: tuple[int, ...
     return min(limits, default=None)
 
 
+def _exists(passive: DeclareExchange | DeclareQueue, declare: str) -> "Walk[bool]":
+    """Ask whether it is there. With `declare` = "passive" it must be."""
+    answer = yield passive
+    if answer.code == 0:
+        return True
+    if answer.code == NOT_FOUND and not answer.passes:
+        if declare == "passive":
+            key = f"{str(passive).split()[0]}.declare"
+            raise TopologyMismatch(
+                f'{passive} does not exist and {key} = "passive" says that it must; create it, or '
+                f'set {key} = "auto"'
+            )
+        return False
+    raise TopologyMismatch(_REFUSED.get(answer.code, "{}").format(passive), answer)
+
+
+_REFUSED = {
+    LOCKED: "{} is exclusive to another connection; use another queue.name, or end that program",
+}
+"""What a refusal means that is about a thing that exists."""
+
+
 def _exchange(
     settings: ExchangeSettings, remarks: list[str], *, compare: bool
-) -> Generator[Step, Answer, tuple[bool | None, bool]]:
+) -> "Walk[tuple[bool | None, bool]]":
     """Returns whether the exchange is durable, where this is known, and whether it was made."""
     if settings.declare == "never":
         return None, False
-    active = DeclareExchange(settings.name, settings.type, settings.durable)
-    passive = DeclareExchange(settings.name, settings.type, settings.durable, passive=True)
-    answer = yield passive
-    if answer.code == NOT_FOUND and settings.declare == "passive":
-        raise TopologyMismatch(
-            f'exchange {settings.name!r} does not exist and exchange.declare = "passive" says that '
-            'it must; create it, or set exchange.declare = "auto"'
-        )
-    if answer.code and answer.code != NOT_FOUND:
-        raise TopologyMismatch(f"exchange {settings.name!r}: {_said(answer)}", answer=answer)
-    existed = answer.code == 0
+    wished = DeclareExchange(settings.name, settings.type, settings.durable)
+    existed = yield from _exists(replace(wished, passive=True), settings.declare)
     if existed and not compare:
         return None, False
-    answer = yield active
+    answer = yield wished
     if answer.code == 0:
         return settings.durable, not existed
     if existed and answer.code == ACCESS_REFUSED:
         return None, False
-    if answer.code == ACCESS_REFUSED:
-        raise TopologyMismatch(f"exchange {settings.name!r} may not be declared: {_said(answer)}")
-    difference = Difference.of(answer.text) if answer.code == INEQUIVALENT else None
+    difference = answer.difference
     if difference is None:
-        raise TopologyMismatch(f"exchange {settings.name!r}: {_said(answer)}", answer=answer)
+        raise TopologyMismatch(f"{wished} may not be declared", answer)
+    if difference.argument == "durable":
+        return difference.theirs == "true", False
     if difference.argument == "type":
         known = difference.theirs in get_args(ExchangeSettings.model_fields["type"].annotation)
         right = f'type = "{difference.theirs}"' if known else 'declare = "never"'
         raise TopologyMismatch(
-            f"exchange {settings.name!r} exists with another type: exchange.type is "
-            f"{settings.type!r} here but {difference.theirs!r} on the broker; set "
-            f"exchange.{right}, or use another exchange.name"
+            f"{wished} exists with another type: exchange.type is {settings.type!r} here but "
+            f"{difference.theirs!r} on the broker; set exchange.{right}, or use another "
+            "exchange.name"
         )
-    if difference.argument == "durable":
-        return difference.theirs == "true", False
     remarks.append(
-        f"exchange {settings.name!r} is used as it stands: {difference.argument} is "
-        f"{difference.theirs!r} on the broker, {difference.ours!r} in the config"
-        f"{_EXCHANGE_HARM.get(difference.argument, '')}"
+        f"{wished} is used as it stands: {difference.argument} is {difference.theirs!r} on the "
+        f"broker, {difference.ours!r} in the config{_EXCHANGE_HARM.get(difference.argument, '')}"
     )
     return None, False
 
@@ -296,64 +330,49 @@ _EXCHANGE_HARM = {
 }
 
 
-def _exclusive(settings: QueueSettings) -> Generator[Step, Answer, tuple[str, Shape]]:
-    shape = shapes.of_ours(CLASSIC, settings.arguments)
+def _exclusive(settings: QueueSettings) -> "Walk[tuple[str, Shape]]":
+    shape = queue_kinds.of_ours(CLASSIC, settings.arguments)
     shape = replace(shape, durable=False, exclusive=True)
-    answer = yield _declaration("", shape)
+    step = _declaration("", shape)
+    answer = yield step
     if answer.code:
-        raise TopologyMismatch(f"a queue of our own may not be declared: {_said(answer)}")
+        raise TopologyMismatch(f"{step} may not be declared", answer)
     return answer.queue, shape
 
 
 def _declaration(name: str, shape: Shape) -> DeclareQueue:
     return DeclareQueue(
         name, durable=shape.durable, exclusive=shape.exclusive, auto_delete=shape.auto_delete,
-        arguments=shape.arguments,
+        arguments=dict(shape.arguments),
     )  # fmt: skip
 
 
 def _durable(
-    name: str, wished: Shape, known: Declared | None, *, passive_only: bool
-) -> Generator[Step, Answer, Shape | None]:
+    name: str, wished: Shape, known: Declared | None, declare: str
+) -> "Walk[tuple[Shape | None, bool]]":
     """A queue that is used as it stands where it exists, else made as wished. Returns what it is
-    like; None where the broker does not let us ask."""
-    answer = yield DeclareQueue(name, passive=True)
-    down = passes_by_itself(answer.code, answer.text)
-    if answer.code == NOT_FOUND and passive_only and not down:
-        raise TopologyMismatch(
-            f'queue {name!r} does not exist and queue.declare = "passive" says that it '
-            'must; create it, or set queue.declare = "auto"'
-        )
-    if answer.code == LOCKED:
-        raise TopologyMismatch(
-            f"queue {name!r} is exclusive to another connection ({_said(answer)}); use "
-            "another queue.name, or end that program",
-            answer=answer,
-        )
-    if answer.code and (answer.code != NOT_FOUND or down):
-        raise TopologyMismatch(f"queue {name!r}: {_said(answer)}", answer=answer)
-    existed = answer.code == 0
-    if existed and known is not None and known.shape is None:
-        return None  # it may not be asked for, as was seen
-    shape = wished if known is None or known.shape is None or not existed else known.shape
-    return (yield from _compare(name, shape, existed=existed))
+    like, None where the broker does not let us ask; and whether it was made."""
+    existed = yield from _exists(DeclareQueue(name, passive=True), declare)
+    if existed and known is not None:
+        if known.shape is None:
+            return None, False  # it may not be asked for, as was seen
+        wished = known.shape
+    found = yield from _compare(name, wished, existed=existed)
+    return found, not existed
 
 
-def _compare(
-    name: str, shape: Shape, *, existed: bool
-) -> Generator[DeclareQueue, Answer, Shape | None]:
+def _compare(name: str, shape: Shape, *, existed: bool) -> "Walk[Shape | None]":
     """Declare, taking over what the broker names, until a declaration fits."""
     adopted: set[str] = set()
     for _ in range(_MOST_DIFFERENCES):
-        answer = yield _declaration(name, shape)
+        step = _declaration(name, shape)
+        answer = yield step
         if answer.code == 0:
             return shape
-        difference = Difference.of(answer.text) if answer.code == INEQUIVALENT else None
+        difference = answer.difference
         unasked = existed and answer.code == ACCESS_REFUSED
         if not adopted and not unasked and (difference is None or difference.is_invalid):
-            raise TopologyMismatch(
-                f"queue {name!r} may not be declared: {_said(answer)}", answer=answer
-            )
+            raise TopologyMismatch(f"{step} may not be declared", answer)
         if difference is None or difference.argument in adopted - {TYPE}:
             break
         other = shape.adopting(difference)
@@ -366,7 +385,7 @@ def _compare(
 
 def _bind(
     exchange: ExchangeSettings, queue: QueueSettings, name: str, remarks: list[str]
-) -> Generator[Step, Answer, tuple[Bind, ...]]:
+) -> "Walk[tuple[Bind, ...]]":
     """Returns the bindings that stand; none where those that are there must do."""
     bindings: list[Bind] = []
     keys = queue.routing_keys
@@ -380,11 +399,7 @@ def _bind(
             continue
         what = f"queue {name!r} may not be bound to exchange {exchange.name!r}"
         if answer.code == ACCESS_REFUSED and queue.declare == "passive":
-            remarks.append(f"{what} ({_said(answer)}); relying on a binding that is there already")
+            remarks.append(f"{what} ({answer}); relying on a binding that is there already")
             return ()
-        raise TopologyMismatch(f"{what}: {_said(answer)}", answer=answer)
+        raise TopologyMismatch(what, answer)
     return tuple(bindings)
-
-
-def _said(answer: Answer) -> str:
-    return f"{answer.text} ({answer.code})"

@@ -21,7 +21,7 @@ from logfan.amqp.blocking import (
 )
 from logfan.amqp.failures import Cause, ConnectionFailure
 from logfan.amqp.pika_internals import cancel
-from logfan.amqp.queue_kinds import CLASSIC, STREAM, Shape
+from logfan.amqp.queue_kinds import CLASSIC, Shape, unfit_to_browse
 from logfan.dead_letters import header_overflow
 from logfan.dead_letters.letter import Letter
 from logfan.dead_letters.refreshing import Refresher, Uncopied
@@ -233,20 +233,12 @@ class DeadQueue:
 
     @property
     def _counts_looks(self) -> bool:
-        return self._shape is None or self._shape.kind != CLASSIC
+        return self._shape is None or self._shape.counts_returns
 
     def _check_shape(self) -> None:
-        shape, why = self._shape, ""
-        if shape is not None and shape.kind == STREAM:
-            why = "it is a stream, of which no letter can be taken or given back"
-        elif shape is not None and shape.auto_delete:
-            why = (
-                "it is deleted, with its letters, when whoever consumes it goes (auto-delete); "
-                "read it by other means, as the management page"
-            )
+        why = unfit_to_browse(self.name, self._shape) if self._shape is not None else ""
         if why:
-            text = f"queue {self.name!r} is not looked at: {why}; name another dead_letter.queue"
-            raise BrokerError(ConnectionFailure(Cause.REFUSED, text, at_declaration=True))
+            raise BrokerError(ConnectionFailure(Cause.REFUSED, why, at_declaration=True))
 
     def _declared(self) -> tuple[int, int]:
         """How many messages wait, and how many consume them."""
@@ -283,11 +275,8 @@ def _shape(link: BlockingConnection, name: str, kind: str) -> Shape | None:
     step, lane = next(steps), link.lane()
     while True:
         try:
-            lane.ask(
-                lane.channel.queue_declare, step.name, durable=step.durable,
-                exclusive=step.exclusive, auto_delete=step.auto_delete,
-                arguments=dict(step.arguments),
-            )  # fmt: skip
+            method, arguments = topology.request(step)
+            lane.ask(getattr(lane.channel, method), **arguments)
             answer = topology.Answer()
         except Refused as refused:
             answer, lane = topology.Answer(refused.code, str(refused)), link.lane()

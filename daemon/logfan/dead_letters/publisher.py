@@ -18,12 +18,12 @@ from pika.adapters.select_connection import IOLoop
 
 from logfan.amqp import connection as wire
 from logfan.amqp import topology
-from logfan.amqp.broker_features import broker_version
+from logfan.amqp.broker_features import NOT_FOUND, broker_version
 from logfan.amqp.confirms import Confirms
 from logfan.amqp.declaration import Declaring
 from logfan.amqp.failures import Cause, ConnectionFailure, failure_of
 from logfan.amqp.parameters import parameters
-from logfan.amqp.queue_kinds import QUORUM, Shape
+from logfan.amqp.queue_kinds import Shape
 from logfan.amqp_properties import EncodedProperties
 from logfan.config.amqp_url import address_of
 from logfan.config.settings import Settings
@@ -330,7 +330,7 @@ class DeadLetters:
             self._lose(ConnectionFailure(Cause.LOST, why), close=True)
             return
         steps = topology.dead_letter_queue(
-            self.queue, quorum=self._settings.queue.kind == QUORUM, known=self._shape,
+            self.queue, self._settings.queue.kind, known=self._shape,
             version=broker_version(connection),
         )  # fmt: skip
         Declaring(
@@ -389,7 +389,7 @@ class DeadLetters:
             error, exceptions.ChannelClosedByBroker
         ):
             why = f"the broker closed the channel: {line_of(error.reply_text)} ({error.reply_code})"
-            if error.reply_code == topology.NOT_FOUND:
+            if error.reply_code == NOT_FOUND:
                 why = f"queue {self.queue!r} is gone; it is declared anew"
             if not (error.reply_code in _OF_A_LETTER and self._suspects(why)):
                 self._lose(ConnectionFailure(Cause.LOST, why), close=True)

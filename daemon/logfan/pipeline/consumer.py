@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from logfan.amqp.binding import Binding, QueueStatus
+from logfan.amqp.broker_features import INTERNAL_ERROR
 from logfan.amqp.failures import Cause, ConnectionFailure, failure_of
 from logfan.amqp.parameters import parameters
 from logfan.amqp.queue_kinds import QUORUM
 from logfan.amqp.reconnect import Patience, Reconnect
-from logfan.amqp.replies import INTERNAL_ERROR
 from logfan.amqp.subscription import Subscription
 from logfan.amqp.topology import Declared
 from logfan.config.settings import Settings

@@ -1,4 +1,4 @@
-"""TLS files into contexts, and TLS's troubles into words. Never asks for a pass-phrase."""
+"""TLS files into contexts, and TLS's errors into messages. Never asks for a pass-phrase."""
 
 import re
 import ssl
@@ -13,18 +13,56 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _REASON_LENGTH = 200
-_MISMATCH = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 _TOO_WEAK = {
     "EE_KEY_TOO_SMALL": "its key is too short for this system's OpenSSL",
     "CA_KEY_TOO_SMALL": "its CA's key is too short for this system's OpenSSL",
     "CA_MD_TOO_WEAK": "its signature is too weak for this system's OpenSSL",
 }
-# OpenSSL's codes for a server's certificate that does not hold.
-_WRONG_HOST, _EXPIRED, _NOT_YET, _NO_TRUST, _NO_CHAIN = {62, 64}, {10}, {9}, {18, 19}, {2, 20, 21}
-_NO_TLS = {
-    "WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG",
-    "HTTP_REQUEST",
-}  # fmt: skip
+_NO_PAIR = {
+    **{reason: f"cannot be used: {why}" for reason, why in _TOO_WEAK.items()},
+    **dict.fromkeys(
+        ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"),
+        "is not the key of the certificate in cert_file",
+    ),
+}
+_NOT_ACCEPTED = "its certificate was not accepted: {message}; see rabbitmq.tls.ca_file"
+_CERTIFICATE = {
+    9: "its certificate is not yet valid; are the clocks right, here and there?",
+    10: "its certificate (or its CA's) has expired; renew it on the broker",
+    **dict.fromkeys(
+        (62, 64),
+        "its certificate is for another host ({message}); write the host in rabbitmq.urls as the "
+        "certificate has it, or give the broker a certificate for this one",
+    ),
+    **dict.fromkeys(
+        (18, 19),
+        "its certificate is from a CA that is not trusted here ({message}); name the file of that "
+        "CA in rabbitmq.tls.ca_file",
+    ),
+    **dict.fromkeys(
+        (2, 20, 21),
+        "its certificate leads to no CA that is trusted here ({message}): either name the file of "
+        "that CA in rabbitmq.tls.ca_file; or the broker does not send the intermediate certificate "
+        "that leads there: add it to its ssl_options.certfile, below its own",
+    ),
+}
+"""By OpenSSL's code: why a server's certificate does not hold."""
+_NO_TLS = (
+    "that port does not speak TLS; is it the one for amqps:// (mostly 5671)? Without TLS it is "
+    "amqp://"
+)
+_NO_VERSION = "no version of TLS in common; TLS 1.2 or 1.3 is needed on the broker"
+_HANDSHAKE = {
+    "WRONG_VERSION_NUMBER": _NO_TLS,
+    "UNKNOWN_PROTOCOL": _NO_TLS,
+    "RECORD_LAYER_FAILURE": _NO_TLS,
+    "PACKET_LENGTH_TOO_LONG": _NO_TLS,
+    "HTTP_REQUEST": _NO_TLS,
+    "PROTOCOL_VERSION": _NO_VERSION,
+    "UNSUPPORTED_PROTOCOL": _NO_VERSION,
+    "EOF": "it closed the connection in the TLS handshake; does that port speak TLS?",
+}
+"""By what OpenSSL's reason has: why there is no TLS."""
 _OUR_CERTIFICATE = {
     "CERTIFICATE_REQUIRED": "it wants a client certificate; name one in rabbitmq.tls.cert_file and "
     "rabbitmq.tls.key_file",
@@ -51,8 +89,8 @@ class TlsFileError(OSError):
         self.key, self.file, self.problem = key, file, problem
 
 
-class _HearsTheLastWord(ssl.SSLSocket):
-    """Where sending fails, tells what the server said before it hung up, if it said something.
+class _AlertSocket(ssl.SSLSocket):
+    """Where sending fails, raises the alert that the server sent before it hung up, if any.
 
     With TLS 1.3 a server refuses our certificate when we believe the handshake done and send.
     """
@@ -74,7 +112,7 @@ def client_context(
         _load_certificates(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), "ca_file", ca_file)
     # A private CA is trusted alone: who names one does not want the system's beside it.
     context = ssl.create_default_context(cafile=ca_file)
-    context.sslsocket_class = _HearsTheLastWord
+    context.sslsocket_class = _AlertSocket
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -93,7 +131,7 @@ def server_context(cert_file: Path, key_file: Path | None) -> ssl.SSLContext:
 def faults_of_files(
     ca_file: Path | None, cert_file: Path | None, key_file: Path | None
 ) -> Iterator[TlsFileError]:
-    """What is wrong with the files, the CA's and the pair's apart, so that both are told."""
+    """What is wrong with the files, the CA's and the pair's apart, so that both are reported."""
     # Into contexts of their own: one to speak with would read the system's CAs, which takes long.
     if ca_file is not None:
         try:
@@ -108,7 +146,7 @@ def faults_of_files(
 
 
 def refusal(text: str) -> str | None:
-    """What a server's TLS alert in an error's text says against our certificate; None if nothing.
+    """What a server's TLS alert in an error's text holds against our certificate; None if nothing.
 
     With TLS 1.3 the alert comes when the handshake is over for us: on the first read.
     """
@@ -119,39 +157,12 @@ def refusal(text: str) -> str | None:
 def handshake_words(error: ssl.SSLError) -> str:
     """Why there is no TLS with the broker, and what to do."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        code, message = error.verify_code, error.verify_message.rstrip(".")
-        if code in _WRONG_HOST:
-            return (
-                f"its certificate is for another host ({message}); write the host in rabbitmq.urls "
-                "as the certificate has it, or give the broker a certificate for this one"
-            )
-        if code in _EXPIRED:
-            return "its certificate (or its CA's) has expired; renew it on the broker"
-        if code in _NOT_YET:
-            return "its certificate is not yet valid; are the clocks right, here and there?"
-        if code in _NO_TRUST:
-            return (
-                f"its certificate is from a CA that is not trusted here ({message}); name the "
-                "file of that CA in rabbitmq.tls.ca_file"
-            )
-        if code in _NO_CHAIN:
-            return (
-                f"its certificate leads to no CA that is trusted here ({message}): either name the "
-                "file of that CA in rabbitmq.tls.ca_file; or the broker does not send the "
-                "intermediate certificate that leads there: add it to its ssl_options.certfile, "
-                "below its own"
-            )
-        return f"its certificate was not accepted: {message}; see rabbitmq.tls.ca_file"
+        message = error.verify_message.rstrip(".")
+        return _CERTIFICATE.get(error.verify_code, _NOT_ACCEPTED).format(message=message)
     reason = line_of(getattr(error, "reason", None) or error, _REASON_LENGTH)
-    if reason in _NO_TLS:
-        return (
-            "that port does not speak TLS; is it the one for amqps:// (mostly 5671)? "
-            "Without TLS it is amqp://"
-        )
-    if "PROTOCOL_VERSION" in reason or "UNSUPPORTED_PROTOCOL" in reason:
-        return "no version of TLS in common; TLS 1.2 or 1.3 is needed on the broker"
-    if "EOF" in reason:
-        return "it closed the connection in the TLS handshake; does that port speak TLS?"
+    for mark, why in _HANDSHAKE.items():
+        if mark in reason:
+            return why
     return f"the TLS handshake failed ({reason}); does that port speak TLS?"
 
 
@@ -186,20 +197,15 @@ def _load_pair(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) 
 
 
 def _why_no_pair(error: ssl.SSLError, key_file: Path | None, *, asked: bool) -> str:
-    reason = error.reason or ""
     if asked:
         return (
-            "is encrypted, and there is nobody to type a pass-phrase; store the key decrypted, "
+            "is encrypted, and no one can type a pass-phrase; store the key decrypted, "
             "readable by the service alone (openssl pkey -in FILE -out FILE), "
             "or as a systemd credential"
         )
-    if reason in _MISMATCH:
-        return "is not the key of the certificate in cert_file"
-    if reason in _TOO_WEAK:
-        return f"cannot be used: {_TOO_WEAK[reason]}"
-    if key_file is None:
-        return "holds no private key; name it in key_file"
-    return "holds no private key in PEM form"
+    none = "holds no private key"
+    none += "; name it in key_file" if key_file is None else " in PEM form"
+    return _NO_PAIR.get(error.reason or "", none)
 
 
 def _unreadable(error: OSError, file: Path) -> str:

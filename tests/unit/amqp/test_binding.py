@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from logfan.amqp.binding import Binding, QueueStatus
-from logfan.amqp.broker_features import keeps_transient_exchanges
+from logfan.amqp.broker_features import NOT_FOUND, keeps_transient_exchanges
 from logfan.amqp.topology import (
-    NOT_FOUND,
     Answer,
     Bind,
     BindExchange,
@@ -33,9 +32,9 @@ class Broker:
     def answer(self, step: Step) -> Answer:
         match step:
             case DeclareExchange(passive=True):
-                return Answer(0 if step.name in self.exchanges else NOT_FOUND)
+                return Answer(0 if step.exchange in self.exchanges else NOT_FOUND)
             case DeclareExchange():
-                self.exchanges.add(step.name)
+                self.exchanges.add(step.exchange)
             case Bind(queue=other) | BindExchange(source=other):
                 self.bound.add(other)
             case _:

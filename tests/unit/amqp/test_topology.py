@@ -37,7 +37,7 @@ def played(
     step = next(road)
     while True:
         steps.append(step)
-        named = step.name if isinstance(step, DeclareQueue) else ""
+        named = step.queue if isinstance(step, DeclareQueue) else ""
         answer = waiting.pop(0) if waiting else Answer(queue=named or "amq.gen-1")
         try:
             step = road.send(answer)
@@ -198,7 +198,7 @@ def test_the_limit_of_a_queue_that_others_declared_is_read(
 
 
 def test_the_dead_letter_queue_is_durable_and_of_the_same_kind() -> None:
-    road = dead_letter_queue("logfan.dead", quorum=True)
+    road = dead_letter_queue("logfan.dead", "quorum")
     assert next(road) == DeclareQueue("logfan.dead", passive=True)
     made = road.send(Answer(404, "NOT_FOUND"))
     assert isinstance(made, DeclareQueue)
@@ -244,11 +244,11 @@ class Broker:
                 ours, theirs = ours or "classic", theirs or "classic"
             if ours != theirs:
                 self.refusals += 1
-                text = f"PRECONDITION_FAILED - inequivalent arg '{name}' for queue '{step.name}' "
+                text = f"PRECONDITION_FAILED - inequivalent arg '{name}' for queue '{step.queue}' "
                 text += f"in vhost '/': received {self.shown(ours, theirs)} but current is "
                 text += self.shown(theirs, ours)
                 return Answer(406, text[:255])
-        return Answer(queue=step.name)
+        return Answer(queue=step.queue)
 
     @staticmethod
     def shown(value: Any, other: Any) -> str:
@@ -424,7 +424,7 @@ def test_a_queue_made_anew_by_others_is_looked_at_again() -> None:
 def test_a_dead_letter_queue_that_loses_letters_at_once_is_refused(
     properties: dict[str, Any], words: str
 ) -> None:
-    road = dead_letter_queue("logfan.dead", quorum=False)
+    road = dead_letter_queue("logfan.dead", "classic")
     with pytest.raises(TopologyMismatch, match=words) as mismatch:
         walked(road, Broker(**properties))
     assert "name another one in dead_letter.queue" in str(mismatch.value)
@@ -443,6 +443,6 @@ def test_a_dead_letter_queue_that_loses_letters_at_once_is_refused(
 def test_a_dead_letter_queue_that_may_lose_letters_is_told(
     properties: dict[str, Any], words: str
 ) -> None:
-    (remark,) = walked(dead_letter_queue("logfan.dead", quorum=False), Broker(**properties)).remarks
+    (remark,) = walked(dead_letter_queue("logfan.dead", "classic"), Broker(**properties)).remarks
     assert words in remark
     assert "; delete it once it is empty" in remark

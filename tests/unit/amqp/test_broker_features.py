@@ -2,7 +2,7 @@
 
 import pytest
 
-from logfan.amqp import replies
+from logfan.amqp import broker_features as features
 
 HOME = "NOT_FOUND - home node 'rabbit@b' of durable queue 'q' in vhost '/' is down or inaccessible"
 # The same on RabbitMQ 4.0, after 74 seconds.
@@ -37,15 +37,15 @@ CHANNELS = (
     ],
 )  # fmt: skip
 def test_what_passes_by_itself(code: int, text: str, passes: bool) -> None:
-    assert replies.passes_by_itself(code, text) is passes
+    assert features.passes_by_itself(code, text) is passes
 
 
-def test_a_channel_too_many_is_told_from_a_connection_too_many() -> None:
-    assert replies.is_channel_limit(530, CHANNELS)
-    assert not replies.is_channel_limit(530, "NOT_ALLOWED - user connection limit (0) is reached")
+def test_a_channel_too_many_is_distinguished_from_a_connection_too_many() -> None:
+    assert features.is_channel_limit(530, CHANNELS)
+    assert not features.is_channel_limit(530, "NOT_ALLOWED - user connection limit (0) is reached")
 
 
 def test_the_consumer_timeout_is_read_from_the_reply() -> None:
-    assert replies.acknowledgement_timeout(406, TIMED_OUT) == 5.0
-    assert replies.acknowledgement_timeout(406, "PRECONDITION_FAILED - unknown tag 7") is None
-    assert replies.acknowledgement_timeout(541, TIMED_OUT) is None
+    assert features.acknowledgement_timeout(406, TIMED_OUT) == 5.0
+    assert features.acknowledgement_timeout(406, "PRECONDITION_FAILED - unknown tag 7") is None
+    assert features.acknowledgement_timeout(541, TIMED_OUT) is None
