@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> None:
     url = f"amqp://guest:guest@127.0.0.1:{port}/%2F"
     settings = {"rabbitmq": {"urls": [url]}, "sinks": {"none": {"kind": "none"}}}
     with BlockingConnection(Settings.model_validate(settings)) as link:
-        window = Window(link.lane())
+        window = Window(link.channel())
         began = time.monotonic()
         for number in range(count):
             if rate:

@@ -93,7 +93,7 @@ class Binding:
         if unbound:
             return QueueStatus(messages, unbound=unbound)
         gone, self._gone = self._gone, ""
-        return QueueStatus(messages, gone and self._words(gone, queue), remark)
+        return QueueStatus(messages, gone and self._rebound(gone, queue), remark)
 
     def _mark(self, queue: str) -> str:
         """The name of the mark; empty where there shall be none."""
@@ -170,7 +170,7 @@ class Binding:
                 )
         return ""
 
-    def _words(self, gone: str, queue: str) -> str:
+    def _rebound(self, gone: str, queue: str) -> str:
         return (
             f"{gone}; queue {queue!r} is bound to it again, and what was published between did not "
             "reach the queue"

@@ -12,32 +12,25 @@ from typing import Any, Self
 from pika import exceptions
 from pika.adapters.select_connection import IOLoop
 
-from logfan.amqp import connection as wire
-from logfan.amqp.failures import Cause, ConnectionFailure, failure_of
-from logfan.amqp.parameters import parameters
-from logfan.config.amqp_url import address_of
+from logfan.amqp.client import Brokers, Client, mismatch_failure
+from logfan.amqp.failures import BrokerError, Cause, ConnectionFailure
+from logfan.amqp.topology import T, TopologyMismatch, Walk
 from logfan.config.settings import Settings
-from logfan.faults import Faults
 from logfan.runtime.foreign_text import line_of
+
+__all__ = ["BlockingChannel", "BlockingConnection", "BrokerError", "Interrupted", "Refused"]
 
 _TICK_SECONDS = 0.1
 """How soon a signal is seen while nothing arrives."""
-_CLOSE_SECONDS = 3.0
 
 
-class BrokerError(Exception):
-    """The broker said no or went away; `trouble` says why."""
-
-    def __init__(self, trouble: ConnectionFailure) -> None:
-        super().__init__(trouble.why)
-        self.trouble = trouble
-
-
-class Refused(Exception):
+class Refused(BrokerError):
     """The broker closed the channel, and with it whatever that channel held."""
 
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(f"{text} ({code})")
+    def __init__(self, what: str, code: int, text: str) -> None:
+        self.reply = f"{text} ({code})"
+        why = f"{what}: {self.reply}"
+        super().__init__(ConnectionFailure(Cause.REFUSED, why, at_declaration=True))
         self.code = code
 
 
@@ -55,23 +48,22 @@ class BlockingConnection:
     def __init__(
         self, settings: Settings, *, on_blocked: Callable[[str], None] = lambda _why: None
     ) -> None:
-        """Connects. `on_blocked` hears why the broker takes nothing for now, and an empty text
-        once it takes messages again. Raises LinkError."""
+        """Connects. `on_blocked` gets the reason where the broker takes nothing for now, and an
+        empty text once it takes messages again. Raises BrokerError."""
         self._loop = IOLoop()
         self._loop.activate_poller()
         self._over: ConnectionFailure | None = None
         self._signal = 0
-        self.address = ""
-        """Of the broker that answered, or was tried last, for people to read."""
+        self._brokers = Brokers(settings, self._loop)
         try:
-            self._connection = self._connect(settings)
+            self._client = self._connect()
         except BrokerError:
             self._loop.close()
             raise
-        self._connection.add_on_connection_blocked_callback(
+        self._client.connection.add_on_connection_blocked_callback(
             lambda _connection, frame: on_blocked(line_of(frame.method.reason) or "no reason given")
         )
-        self._connection.add_on_connection_unblocked_callback(
+        self._client.connection.add_on_connection_unblocked_callback(
             lambda _connection, _frame: on_blocked("")
         )
         self._tick()
@@ -85,9 +77,14 @@ class BlockingConnection:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        # A second Ctrl-C may have come in the middle of a frame: then nothing more can be said.
+        # A second Ctrl-C may have come in the middle of a frame: then nothing more can be sent.
         if kind is None or issubclass(kind, Exception):
             self.close()
+
+    @property
+    def address(self) -> str:
+        """Of the broker that answered, for people to read."""
+        return self._brokers.address
 
     def interrupt(self, number: int) -> None:
         """Raise Interrupted, once, from what waits now or next. For a signal's handler."""
@@ -96,7 +93,7 @@ class BlockingConnection:
     def turn(self) -> None:
         """Turn the loop once: send, read, wait a moment where there is nothing to do.
 
-        Raises LinkError when the connection is over, and Interrupted.
+        Raises BrokerError when the connection is over, and Interrupted.
         """
         self._loop.poll()
         self._loop.process_timeouts()
@@ -106,7 +103,7 @@ class BlockingConnection:
             raise Interrupted(number)
 
     def check(self) -> None:
-        """Raise LinkError where the connection is over."""
+        """Raise BrokerError where the connection is over."""
         if self._over is not None:
             raise BrokerError(self._over)
 
@@ -116,7 +113,7 @@ class BlockingConnection:
             self.turn()
 
     def time_limit(self, seconds: float) -> Callable[[], bool]:
-        """A function that says whether so much time has passed, and wakes who waits for it."""
+        """A function that returns whether so much time has passed, and wakes who waits for it."""
         passed: list[bool] = []
         self._loop.call_later(seconds, lambda: passed.append(True))
         return lambda: bool(passed)
@@ -124,11 +121,26 @@ class BlockingConnection:
     @property
     def frame_max(self) -> int:
         """The most bytes of a frame, as agreed with the broker; 0 without a limit."""
-        return int(self._connection.params.frame_max)
+        return int(self._client.connection.params.frame_max)
 
-    def lane(self) -> "BlockingChannel":
-        """A new channel."""
-        return BlockingChannel(self, self._connection)
+    def channel(self, what: str = "the channel") -> "BlockingChannel":
+        """A new channel. `what` names it where the broker closes it."""
+        return BlockingChannel(self, self._client.connection.channel, what)
+
+    def declare(self, steps: Walk[T]) -> T:
+        """Carry these steps out. Raises BrokerError where what exists does not fit."""
+        results: list[T] = []
+        mismatches: list[TopologyMismatch] = []
+
+        def done(channel: Any, result: T) -> None:
+            channel.close()
+            results.append(result)
+
+        self._client.declare(steps, on_done=done, on_mismatch=mismatches.append)
+        self.until(lambda: results or mismatches)
+        if mismatches:
+            raise BrokerError(mismatch_failure(mismatches[0]))
+        return results[0]
 
     def wait_readable(self, fd: int) -> None:
         """Turn the loop until there is something to read, or the end."""
@@ -143,71 +155,48 @@ class BlockingConnection:
 
     def close(self) -> None:
         """Close the connection, and wait for the broker's yes, though not for long."""
-        if self._over is None:
-            too_late = self.time_limit(_CLOSE_SECONDS)
-            if not (self._connection.is_closed or self._connection.is_closing):
-                self._connection.close()
-            while not too_late() and self._over is None:
-                self._loop.poll()
-                self._loop.process_timeouts()
+        closed: list[bool] = []
+        self._client.close(lambda: closed.append(True))
+        while not closed:
+            self._loop.poll()
+            self._loop.process_timeouts()
         self._loop.close()
 
     def _tick(self) -> None:
         self._loop.call_later(_TICK_SECONDS, self._tick)
 
-    def _connect(self, settings: Settings) -> Any:
-        rabbitmq = settings.rabbitmq
-        try:
-            urls = rabbitmq.read_urls()
-        except Faults as faults:
-            raise BrokerError(ConnectionFailure(Cause.REFUSED, str(faults))) from None
-        trouble = ConnectionFailure(Cause.UNREACHABLE, "no URL")
-        for url in urls:
-            address = address_of(url)
+    def _connect(self) -> Client:
+        """Try each broker once."""
+        tried = 0
+        while True:
+            tried += 1
+            opened: list[Client] = []
+            self._over = None
             try:
-                wanted = parameters(
-                    url, heartbeat=rabbitmq.heartbeat, tls=rabbitmq.tls,
-                    instance=settings.instance,
-                )  # fmt: skip
-                self.address = address
-                return self._open(wanted, address)
-            except OSError as error:
-                trouble = failure_of(error, address, was_open=False)
-            except BrokerError as error:
-                trouble = error.trouble
-        raise BrokerError(trouble)
+                self._brokers.connect(opened.append, self._on_end)
+                self.until(lambda opened=opened: opened)  # type: ignore[misc]
+                return opened[0]
+            except BrokerError:
+                if tried >= self._brokers.count:
+                    raise
 
-    def _open(self, wanted: Any, address: str) -> Any:
-        opened: list[Any] = []
-        failed: list[ConnectionFailure] = []
-
-        def on_end(_connection: Any, error: BaseException | None) -> None:
-            trouble = failure_of(error, address, was_open=bool(opened))
-            if opened:
-                self._over = trouble
-            else:
-                failed.append(trouble)
-
-        wire.Connection(
-            wanted, on_open_callback=opened.append, on_open_error_callback=on_end,
-            on_close_callback=on_end, custom_ioloop=self._loop,
-        )  # fmt: skip
-        self.until(lambda: opened or failed)
-        if failed:
-            raise BrokerError(failed[0])
-        return opened[0]
+    def _on_end(self, _client: Client, failure: ConnectionFailure) -> None:
+        self._over = failure
 
 
 class BlockingChannel:
     """A channel. Where the broker closes it, whoever waits for it gets Refused."""
 
-    def __init__(self, link: BlockingConnection, connection: Any) -> None:
-        self.link = link
+    def __init__(
+        self, connection: BlockingConnection, open_channel: Callable[..., Any], what: str
+    ) -> None:
+        self.connection = connection
+        self._what = what
         self._refused: Refused | None = None
         opened: list[Any] = []
-        self.channel = connection.channel(on_open_callback=opened.append)
-        """pika's."""
-        self.channel.add_on_close_callback(self._on_end)
+        self.pika = open_channel(on_open_callback=opened.append)
+        """pika's channel."""
+        self.pika.add_on_close_callback(self._on_end)
         self.until(lambda: opened)
 
     def ask(self, method: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
@@ -222,17 +211,17 @@ class BlockingChannel:
         """Turn the loop until `done()` is true."""
         while not done():
             self.check()
-            self.link.turn()
+            self.connection.turn()
 
     def check(self) -> None:
-        """Raise Refused or LinkError where the channel is closed."""
+        """Raise Refused, or another BrokerError, where the channel is closed."""
         if self._refused is not None:
             raise self._refused
-        self.link.check()
+        self.connection.check()
 
     def _on_end(self, _channel: Any, error: BaseException) -> None:
         if isinstance(error, exceptions.ChannelClosedByBroker):
-            self._refused = Refused(error.reply_code, error.reply_text)
+            self._refused = Refused(self._what, error.reply_code, error.reply_text)
 
 
 def _can_wait_for(fd: int) -> bool:

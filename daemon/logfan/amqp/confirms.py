@@ -54,7 +54,7 @@ class Confirms(Generic[T]):
         self.channel.basic_publish(exchange, routing_key, body, properties, mandatory=True)
 
     def drop(self) -> list[T]:
-        """The channel is left: whatever it still says counts no more. Returns the tokens of what
+        """The channel is left: what still comes on it counts no more. Returns the tokens of what
         may have arrived or not, in their order."""
         self._over = True
         tokens = [token for _, token in self._waiting.values()]
@@ -68,10 +68,10 @@ class Confirms(Generic[T]):
 
     def _confirmed(self, frame: Any) -> None:
         method = frame.method
-        stats = [method.delivery_tag]
+        numbers = [method.delivery_tag]
         if method.multiple:
-            stats = list(takewhile(lambda known: known <= method.delivery_tag, self._waiting))
-        for number in stats:
+            numbers = list(takewhile(lambda known: known <= method.delivery_tag, self._waiting))
+        for number in numbers:
             if number not in self._waiting:  # dropped meanwhile, by what a verdict led to
                 continue
             size, token = self._waiting.pop(number)

@@ -11,14 +11,6 @@ from logfan.amqp.topology import T
 _FREE_SECONDS = 0.05
 
 
-def open_channel(connection: Any, then: Callable[[Any], None]) -> None:
-    """Open a channel, and go on with it: with None where the connection may have no more."""
-    try:
-        connection.channel(on_open_callback=then)
-    except exceptions.NoFreeChannels:
-        then(None)
-
-
 class Declaring(Generic[T]):
     """One walk through `steps`; ends in a call of `on_done` or of `on_mismatch`. Then `again` may
     take the next one, on the same channel while that lives."""
@@ -104,7 +96,7 @@ class Declaring(Generic[T]):
         if channel is not self._channel:
             return
         if not isinstance(error, exceptions.ChannelClosedByBroker):
-            return  # it went with its connection, whose end tells why
+            return  # it went with its connection, whose end has the reason
         self._channel = None
         if self._over:
             return

@@ -53,6 +53,14 @@ class ConnectionFailure:
     """The broker cancelled the consumer of a queue that is still there."""
 
 
+class BrokerError(Exception):
+    """The broker refused or went away; `failure` holds why."""
+
+    def __init__(self, failure: ConnectionFailure) -> None:
+        super().__init__(failure.why)
+        self.failure = failure
+
+
 def failure_of(error: BaseException | None, address: str, *, was_open: bool) -> ConnectionFailure:
     """Why a connection could not be opened, or was lost. `address` as `address_of` gives it."""
     causes = list(_causes(error))
@@ -63,20 +71,18 @@ def failure_of(error: BaseException | None, address: str, *, was_open: bool) -> 
             if failure is not None:
                 ended = was_open and failure.kind is Cause.UNREACHABLE
                 return replace(failure, kind=Cause.LOST) if ended else failure
-    last = causes[-1] if causes else None
-    why = describe(last) if last is not None else "closed without a reason"
+    why = describe(causes[-1]) if causes else "closed without a reason"
     if not was_open:
         why = f"{address} did not finish the handshake ({why})"
         return ConnectionFailure(Cause.UNREACHABLE, why)
     inner = re.search(r"'([^']+)'\)", why)
-    return ConnectionFailure(
-        Cause.LOST, f"connection to {address} lost: {inner[1] if inner else why}"
-    )
+    why = f"connection to {address} lost: {inner[1] if inner else why}"
+    return ConnectionFailure(Cause.LOST, why)
 
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """What an error of these types means, where its code is this and its text has this mark."""
+    """What an error of these types means, where its text has this mark, and its code is this."""
 
     errors: type[BaseException] | tuple[type[BaseException], ...]
     kind: Cause
@@ -84,6 +90,61 @@ class _Rule:
     """`{text}` is the error's text, `{code}` AMQP's."""
     mark: str = ""
     code: int = 0
+
+
+_CLOSED = exceptions.ConnectionClosedByBroker
+_SILENT = AMQPConnectorStackTimeout, exceptions.ConnectionOpenAborted
+_NO_AMQP = exceptions.IncompatibleProtocolError, exceptions.ProtocolSyntaxError
+_WITHIN = f"within {HANDSHAKE_SECONDS:.0f} s"
+_PORT = "is the port right? A port with TLS needs amqps://"
+_REFUSED, _UNREACHABLE = Cause.REFUSED, Cause.UNREACHABLE
+_BY_AMQP = (
+    _Rule(_SILENT, _UNREACHABLE, mark="Timeout while setting up transport", why=
+        f"{{address}} took the connection and did not finish the TLS handshake {_WITHIN}; does "
+        "that port speak TLS (mostly 5671)? Without TLS it is amqp://; a proxy or firewall on "
+        "the way may take connections, too"),
+    _Rule(_SILENT, _UNREACHABLE, mark="Timeout while setting up AMQP", why=
+        f"{{address}} took the connection and did not finish the AMQP handshake {_WITHIN}; is it "
+        "a broker's port? One with TLS needs amqps://; a broker that starts or is overloaded "
+        "may be silent, too, and so may a proxy without a broker behind it"),
+    _Rule(_CLOSED, _REFUSED, code=ACCESS_REFUSED, why=
+        "{address} refused the credentials ({text}); check user and password in rabbitmq.urls or "
+        "rabbitmq.url_file"),
+    _Rule(_CLOSED, _REFUSED, code=NOT_ALLOWED, why=
+        "{address} refused the virtual host ({text}); it must exist and the user needs "
+        "permissions on it"),
+    _Rule(_CLOSED, _UNREACHABLE, "{address} closed the connection: {text} ({code})"),
+    _Rule(exceptions.ProbableAuthenticationError, _REFUSED, mark="mechanism EXTERNAL", why=
+        "{address} refused to log in by certificate (EXTERNAL); it needs a user named as "
+        "rabbitmq.tls.cert_file is (ssl_cert_login_from), and must ask for client "
+        "certificates (ssl_options.verify = verify_peer)"),
+    _Rule(exceptions.ProbableAuthenticationError, _REFUSED,
+        "{address} refused the credentials; check user and password in rabbitmq.urls or "
+        "rabbitmq.url_file"),
+    _Rule(exceptions.ProbableAccessDeniedError, _REFUSED,
+        "{address} refused the virtual host; does it exist, and may the user use it?"),
+    _Rule(exceptions.AuthenticationError, _REFUSED,
+        "{address} offers none of our ways to log in ({text}); a client certificate "
+        "without a user in the URL needs EXTERNAL (the broker's plugin "
+        "rabbitmq_auth_mechanism_ssl and its auth_mechanisms)"),
+    _Rule(_NO_AMQP, _UNREACHABLE, mark="StreamLostError", why=
+        f"{{address}} closed the connection without a word of AMQP; {_PORT}, and may want a client "
+        "certificate"),
+    _Rule(_NO_AMQP, _UNREACHABLE, f"{{address}} does not speak AMQP 0-9-1; {_PORT}"),
+)  # fmt: skip
+"""What the broker or pika reports. The first rule that fits decides."""
+_BY_SYSTEM = (
+    _Rule(TlsFileError, _UNREACHABLE, "rabbitmq.tls.{text}"),
+    _Rule(exceptions.AMQPHeartbeatTimeout, Cause.LOST,
+        "{address} sent no heartbeat in time; the connection was half-open"),
+    _Rule(ConnectionRefusedError, _UNREACHABLE,
+        "{address}: connection refused; is the broker running there?"),
+    _Rule(socket.gaierror, _UNREACHABLE, "{address}: the host's name was not found ({text})"),
+    _Rule(ssl.SSLError, _UNREACHABLE, "{address}: {text}"),
+    _Rule(TimeoutError, _UNREACHABLE, "{address}: no answer in time"),
+    _Rule(OSError, _UNREACHABLE, "{address}: {text}"),
+)  # fmt: skip
+"""What the system reports, where neither of the two does."""
 
 
 def _by_rules(
@@ -101,105 +162,8 @@ def _by_rules(
 def _text_of(cause: BaseException) -> str:
     if isinstance(cause, ssl.SSLError):
         return handshake_words(cause)
-    if isinstance(cause, exceptions.ConnectionClosedByBroker):
-        return line_of(cause.reply_text)
-    return line_of(getattr(cause, "strerror", None) or cause) or type(cause).__name__
-
-
-_SILENT = AMQPConnectorStackTimeout, exceptions.ConnectionOpenAborted
-_NO_AMQP = exceptions.IncompatibleProtocolError, exceptions.ProtocolSyntaxError
-_WITHIN = f"within {HANDSHAKE_SECONDS:.0f} s"
-_PORT = "is the port right? A port with TLS needs amqps://"
-_BY_AMQP = (
-    _Rule(
-        _SILENT,
-        Cause.UNREACHABLE,
-        f"{{address}} took the connection and did not finish the TLS handshake {_WITHIN}; does "
-        "that port speak TLS (mostly 5671)? Without TLS it is amqp://; a proxy or firewall on "
-        "the way may take connections, too",
-        mark="Timeout while setting up transport",
-    ),
-    _Rule(
-        _SILENT,
-        Cause.UNREACHABLE,
-        f"{{address}} took the connection and did not finish the AMQP handshake {_WITHIN}; is it "
-        "a broker's port? One with TLS needs amqps://; a broker that starts or is overloaded "
-        "may be silent, too, and so may a proxy without a broker behind it",
-        mark="Timeout while setting up AMQP",
-    ),
-    _Rule(
-        exceptions.ConnectionClosedByBroker,
-        Cause.REFUSED,
-        "{address} refused the credentials ({text}); check user and password in rabbitmq.urls or "
-        "rabbitmq.url_file",
-        code=ACCESS_REFUSED,
-    ),
-    _Rule(
-        exceptions.ConnectionClosedByBroker,
-        Cause.REFUSED,
-        "{address} refused the virtual host ({text}); it must exist and the user needs "
-        "permissions on it",
-        code=NOT_ALLOWED,
-    ),
-    _Rule(
-        exceptions.ConnectionClosedByBroker,
-        Cause.UNREACHABLE,
-        "{address} closed the connection: {text} ({code})",
-    ),
-    _Rule(
-        exceptions.ProbableAuthenticationError,
-        Cause.REFUSED,
-        "{address} refused to log in by certificate (EXTERNAL); it needs a user named as "
-        "rabbitmq.tls.cert_file is (ssl_cert_login_from), and must ask for client "
-        "certificates (ssl_options.verify = verify_peer)",
-        mark="mechanism EXTERNAL",
-    ),
-    _Rule(
-        exceptions.ProbableAuthenticationError,
-        Cause.REFUSED,
-        "{address} refused the credentials; check user and password in rabbitmq.urls or "
-        "rabbitmq.url_file",
-    ),
-    _Rule(
-        exceptions.ProbableAccessDeniedError,
-        Cause.REFUSED,
-        "{address} refused the virtual host; does it exist, and may the user use it?",
-    ),
-    _Rule(
-        exceptions.AuthenticationError,
-        Cause.REFUSED,
-        "{address} offers none of our ways to log in ({text}); a client certificate "
-        "without a user in the URL needs EXTERNAL (the broker's plugin "
-        "rabbitmq_auth_mechanism_ssl and its auth_mechanisms)",
-    ),
-    _Rule(
-        _NO_AMQP,
-        Cause.UNREACHABLE,
-        f"{{address}} closed the connection without a word of AMQP; {_PORT}, and may want a client "
-        "certificate",
-        mark="StreamLostError",
-    ),
-    _Rule(_NO_AMQP, Cause.UNREACHABLE, f"{{address}} does not speak AMQP 0-9-1; {_PORT}"),
-)
-"""What the broker or pika reports. The first rule that fits decides."""
-_BY_SYSTEM = (
-    _Rule(TlsFileError, Cause.UNREACHABLE, "rabbitmq.tls.{text}"),
-    _Rule(
-        exceptions.AMQPHeartbeatTimeout,
-        Cause.LOST,
-        "{address} sent no heartbeat in time; the connection was half-open",
-    ),
-    _Rule(
-        ConnectionRefusedError,
-        Cause.UNREACHABLE,
-        "{address}: connection refused; is the broker running there?",
-    ),
-    _Rule(socket.gaierror, Cause.UNREACHABLE, "{address}: the host's name was not found ({text})"),
-    _Rule(ssl.SSLError, Cause.UNREACHABLE, "{address}: {text}"),
-    _Rule(TimeoutError, Cause.UNREACHABLE, "{address}: no answer in time"),
-    _Rule(OSError, Cause.UNREACHABLE, "{address}: {text}"),
-)
-"""What the system reports, where neither of the two does."""
+    text = getattr(cause, "reply_text", None) or getattr(cause, "strerror", None) or cause
+    return line_of(text) or type(cause).__name__
 
 
 def _refused_certificate(cause: BaseException, address: str) -> ConnectionFailure | None:

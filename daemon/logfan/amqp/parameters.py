@@ -21,7 +21,7 @@ def parameters(
 
     Raises TlsFileError, an OSError, where a TLS file cannot be used.
     """
-    # Not by pika's own reading of URLs, whose words about a wrong one quote it.
+    # Not by pika's own reading of URLs, whose messages about a wrong one quote it.
     address = amqp_url.parse(url)
     result = pika.ConnectionParameters(
         host=address.host, port=address.port, virtual_host=address.vhost,

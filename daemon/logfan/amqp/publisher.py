@@ -6,12 +6,12 @@ from typing import Any, Self
 
 import pika
 
-from logfan.amqp.blocking import BlockingChannel, BlockingConnection, BrokerError, Refused
+from logfan.amqp import topology
+from logfan.amqp.blocking import BlockingChannel, BlockingConnection, BrokerError
 from logfan.amqp.confirms import Confirms
 from logfan.amqp.failures import Cause, ConnectionFailure
 from logfan.config.settings import Settings
 
-_NOT_FOUND = 404
 _WINDOW_MESSAGES = 1000
 _WINDOW_BYTES = 16 << 20
 
@@ -19,23 +19,19 @@ _WINDOW_BYTES = 16 << 20
 class Window:
     """What was published on one channel and awaits its confirm, bounded in messages and bytes."""
 
-    def __init__(
-        self, lane: BlockingChannel, on_confirmed: Callable[[Any], None] = lambda _token: None
-    ) -> None:
-        """`on_confirmed` gets the token of each message that the broker took and routed, or
-        returned: see `returned`."""
+    def __init__(self, channel: BlockingChannel) -> None:
         self.confirmed = 0
         """Messages that the broker confirmed, those it returned among them."""
         self.returned = 0
         """Messages that reached no queue. A return comes before the confirm of its message."""
         self.rejected = 0
         """Messages that the broker would not take."""
-        self._lane = lane
-        self._on_confirmed = on_confirmed
+        self._channel = channel
+        self._taken: list[Any] = []
         self._confirms: Confirms[Any] = Confirms(
-            lane.channel, on_verdict=self._on_verdict, on_return=self._on_return
+            channel.pika, on_verdict=self._on_verdict, on_return=self._on_return
         )
-        lane.ask(self._confirms.begin)
+        channel.ask(self._confirms.begin)
 
     def __len__(self) -> int:
         """How many messages may have arrived or not."""
@@ -47,17 +43,23 @@ class Window:
         """Publish; where the window is full, wait until half of it is confirmed."""
         confirms = self._confirms
         if len(confirms) >= _WINDOW_MESSAGES or confirms.size >= _WINDOW_BYTES:
-            self._lane.until(
+            self._channel.until(
                 lambda: (
                     len(confirms) <= _WINDOW_MESSAGES // 2 and confirms.size <= _WINDOW_BYTES // 2
                 )
             )
-        self._lane.check()
+        self._channel.check()
         confirms.publish(exchange, routing_key, body, properties, token)
 
     def drain(self, too_late: Callable[[], bool] = lambda: False) -> None:
         """Wait until nothing awaits its confirm, or it is too late for that."""
-        self._lane.until(lambda: not self._confirms or too_late())
+        self._channel.until(lambda: not self._confirms or too_late())
+
+    def taken(self) -> list[Any]:
+        """The tokens of the messages that the broker took and routed, since the last call. A return
+        comes before its own confirm but names no message: from then on no confirm is trusted."""
+        taken, self._taken = self._taken, []
+        return taken
 
     def _on_return(self) -> None:
         self.returned += 1
@@ -65,7 +67,8 @@ class Window:
     def _on_verdict(self, token: Any, taken: bool) -> None:
         if taken:
             self.confirmed += 1
-            self._on_confirmed(token)
+            if token is not None and not self.returned:
+                self._taken.append(token)
         else:
             self.rejected += 1
 
@@ -79,12 +82,13 @@ class Publisher:
         """Connects and declares the exchange, as `exchange.declare` says. `on_blocked`: see
         `BlockingConnection`. Raises BrokerError."""
         self._exchange = settings.exchange
-        self.link = BlockingConnection(settings, on_blocked=on_blocked)
+        self.connection = BlockingConnection(settings, on_blocked=on_blocked)
         try:
-            self._window = Window(self._open())
-        except Refused as refused:
-            self.link.close()
-            raise self._error(refused) from None
+            self.connection.declare(topology.publish_to(settings.exchange))
+            self._window = Window(self.connection.channel(f"exchange {settings.exchange.name!r}"))
+        except BrokerError:
+            self.connection.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -95,7 +99,7 @@ class Publisher:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.link.__exit__(kind, error, traceback)
+        self.connection.__exit__(kind, error, traceback)
 
     @property
     def confirmed(self) -> int:
@@ -117,7 +121,7 @@ class Publisher:
     ) -> bool:
         """Publish and wait for the confirm. False where the message reached no queue.
 
-        `properties` are pika's names. Raises LinkError and Interrupted.
+        `properties` are pika's names. Raises BrokerError and Interrupted.
         """
         before = self.unroutable
         self.send(body, routing_key=routing_key, properties=properties)
@@ -129,44 +133,18 @@ class Publisher:
     ) -> None:
         """Publish without waiting, but where too many await their confirm."""
         basic = pika.BasicProperties(**{"delivery_mode": 2, **(properties or {})})
-        try:
-            self._window.publish(self._exchange.name, routing_key, body, basic)
-        except Refused as refused:
-            raise self._error(refused) from None
+        self._window.publish(self._exchange.name, routing_key, body, basic)
         self._check()
 
     def drain(self, seconds: float | None = None) -> None:
         """Wait for the confirms of all that was sent, though no longer than `seconds`."""
-        try:
-            if seconds is None:
-                self._window.drain()
-            else:
-                self._window.drain(self.link.time_limit(seconds))
-        except Refused as refused:
-            raise self._error(refused) from None
+        if seconds is None:
+            self._window.drain()
+        else:
+            self._window.drain(self.connection.time_limit(seconds))
         self._check()
 
     def _check(self) -> None:
         if self._window.rejected:
             why = f"the broker did not take the message (exchange {self._exchange.name!r})"
             raise BrokerError(ConnectionFailure(Cause.LOST, why))
-
-    def _open(self) -> BlockingChannel:
-        exchange = self._exchange
-        lane = self.link.lane()
-        if exchange.declare != "never":
-            try:
-                lane.ask(lane.channel.exchange_declare, exchange.name, exchange.type, passive=True)
-            except Refused as refused:
-                if refused.code != _NOT_FOUND or exchange.declare == "passive":
-                    raise
-                lane = self.link.lane()
-                lane.ask(
-                    lane.channel.exchange_declare, exchange.name, exchange.type,
-                    durable=exchange.durable,
-                )  # fmt: skip
-        return lane
-
-    def _error(self, refused: Refused) -> BrokerError:
-        why = f"exchange {self._exchange.name!r}: {refused}"
-        return BrokerError(ConnectionFailure(Cause.REFUSED, why, at_declaration=True))

@@ -17,8 +17,8 @@ STREAM_OFFSET = "x-stream-offset"
 """A header that only deliveries of a stream have."""
 DEFAULT_LIMIT = 20
 """Of a quorum queue that was declared without a limit, since RabbitMQ 4."""
-# A quorum queue that drops no message for being returned. To say so takes another number with each
-# version: none before RabbitMQ 4, -1 since. This one means it to all of them.
+# A quorum queue that drops no message for being returned. Each version has another number for it:
+# none before RabbitMQ 4, -1 since. This one means it to all of them.
 NO_LIMIT = (1 << 31) - 1
 _AT_ONCE_MS = 60_000
 """A letter that is gone after less is gone before anybody looks at it."""
@@ -110,7 +110,7 @@ def of_ours(kind: str, arguments: Mapping[str, Any]) -> Shape:
 
 def _value(text: str, type_name: str, ours: object) -> Any:
     """The broker's text of a value as AMQP can carry it back; None where it cannot."""
-    if not type_name:  # not told where both sides have one: then it is of the type of ours
+    if not type_name:  # not given where both sides have one: then it is of the type of ours
         type_name = {bool: "bool", int: "long", str: "longstr"}.get(type(ours), "")
     if type_name == "bool":
         return {"true": True, "false": False}.get(text)
@@ -129,7 +129,7 @@ class Difference:
     theirs: str
     """`none` where it is not set; empty where the broker's text was cut before it."""
     type: str = ""
-    """AMQP's, of `theirs`; told only where ours is not set."""
+    """AMQP's, of `theirs`; given only where ours is not set."""
     is_invalid: bool = False
     """No queue of this type has such an argument."""
 
@@ -162,7 +162,7 @@ _VALUES = re.compile(
 
 def limit_of(shape: Shape | None, version: tuple[int, ...]) -> int | None:
     """After so many returns the queue drops a message; None where it never does. Assumed with care
-    where `shape` is unknown (None). A policy may set a lower one, which no declaration tells."""
+    where `shape` is unknown (None). A policy may set a lower one, which no declaration shows."""
     if shape is not None and not shape.counts_returns:
         return None
     limit = None if shape is None else shape.number(DELIVERY_LIMIT)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from logfan.amqp.binding import Binding, QueueStatus
-from logfan.amqp.declaration import Declaring, open_channel
+from logfan.amqp.client import Client
+from logfan.amqp.declaration import Declaring
 from logfan.amqp.topology import Declared
 
 LOOK_SECONDS = 5.0
@@ -15,7 +16,7 @@ _OFTEN_SECONDS = 0.25
 
 
 class MonitorEvents(Protocol):
-    """Who hears what came of it."""
+    """Who gets what came of it."""
 
     def on_look(self, look: QueueStatus) -> None:
         """What one look showed."""
@@ -28,10 +29,10 @@ class QueueMonitor:
     """One connection's. `open`, then `begin`; `stop` at last."""
 
     def __init__(
-        self, ioloop: Any, connection: Any, binding: Binding, onlooker: MonitorEvents
+        self, ioloop: Any, client: Client, binding: Binding, onlooker: MonitorEvents
     ) -> None:
         self._ioloop = ioloop
-        self._connection = connection
+        self._client = client
         self._binding = binding
         self._onlooker = onlooker
         self._declared = Declared("")
@@ -50,7 +51,7 @@ class QueueMonitor:
                 self._onlooker.on_no_looks("the broker's channel_max is 1")
             then()
 
-        open_channel(self._connection, opened)
+        self._client.channel(opened)
 
     def begin(self, declared: Declared) -> None:
         """Look now, and from now on."""
@@ -76,7 +77,7 @@ class QueueMonitor:
             self._timer = None
 
     def _look(self) -> None:
-        if self._over or not self._connection.is_open:
+        if self._over or not self._client.is_open:
             return
         self._timer = self._ioloop.call_later(self._seconds, self._look)
         steps = self._binding.look(self._declared)
@@ -84,7 +85,7 @@ class QueueMonitor:
             self._walker.again(steps)
             return
         self._walker = Declaring(
-            self._connection, steps, channel=self._channel,
+            self._client.connection, steps, channel=self._channel,
             on_done=self._on_looked, on_mismatch=lambda _unfit: None,
         )  # fmt: skip
         self._walker.begin()

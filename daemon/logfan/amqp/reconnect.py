@@ -1,5 +1,5 @@
-"""Which URL comes next, and when: the pace of the one way back; what ends it before the first
-subscription. Sans-I/O."""
+"""The pace of the one way back to the broker; what ends it before the first subscription.
+Sans-I/O."""
 
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -9,30 +9,30 @@ from logfan.config.settings import ReconnectSettings
 from logfan.runtime.backoff import Backoff
 
 _UNREACHABLE_MAX_SECONDS = 2.0
-"""A refused TCP connect costs nobody anything: ask often, so that we are back soon."""
+"""A refused TCP connect costs nothing: ask often, so that we are back soon."""
 _STABLE_SECONDS = 3.0
-"""A subscription that lived so long was good: the next trouble starts with a short back-off. More
+"""A subscription that lived so long was good: the next failure starts with a short back-off. More
 would hold up who loses one node of a cluster after the other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Which troubles before the first subscription end the consumer, rather than being retried."""
+    """Which failures before the first subscription end the consumer, rather than being retried."""
 
     refusal: bool = True
     """Wait for a declaration to be accepted that was refused for good: only where it worked once
     before, with this very config."""
     absence: bool = True
-    """Wait for a broker that does not answer, or lets nobody in."""
+    """Wait for a broker that does not answer, or refuses the login."""
 
     @classmethod
     def at_start(cls, startup: Literal["retry", "fail"]) -> Self:
         """As `rabbitmq.startup` has it."""
         return cls(refusal=False, absence=startup == "retry")
 
-    def is_over(self, trouble: ConnectionFailure, attempts: int, ways: int) -> bool:
+    def is_over(self, failure: ConnectionFailure, attempts: int, ways: int) -> bool:
         """After so many attempts, with so many URLs to try in turn."""
-        if trouble.at_declaration:
+        if failure.at_declaration:
             return not self.refusal
         return not self.absence and attempts >= ways
 
@@ -44,14 +44,7 @@ class Reconnect:
         self._backoff = Backoff(settings.initial, settings.max)
         # Apart, so that a long absence does not slow the return once the broker answers again.
         self._unreachable = Backoff(settings.initial, min(settings.max, _UNREACHABLE_MAX_SECONDS))
-        self._attempts = 0
         self._subscribed_at: float | None = None
-
-    def next_url(self, urls: list[str]) -> str:
-        """The URLs in turn."""
-        url = urls[self._attempts % len(urls)]
-        self._attempts += 1
-        return url
 
     def connected(self) -> None:
         """The broker answers."""
@@ -70,7 +63,7 @@ class Reconnect:
             self._backoff.reset()
         self._subscribed_at = None
 
-    def delay(self, trouble: ConnectionFailure) -> float:
+    def delay(self, failure: ConnectionFailure) -> float:
         """Seconds until the next attempt."""
-        unreachable = trouble.kind is Cause.UNREACHABLE
+        unreachable = failure.kind is Cause.UNREACHABLE
         return (self._unreachable if unreachable else self._backoff).next()

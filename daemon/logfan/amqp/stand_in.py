@@ -7,15 +7,15 @@ That one is returned now and then, before the broker's timeout for acknowledgeme
 from collections.abc import Callable
 from typing import Any
 
-from logfan.amqp.declaration import open_channel
+from logfan.amqp.client import Client
 
 
 class StandIn:
     """One connection's. `open` in advance; then `begin` and `end`, as often as needed."""
 
-    def __init__(self, ioloop: Any, connection: Any, queue: str) -> None:
+    def __init__(self, ioloop: Any, client: Client, queue: str) -> None:
         self._ioloop = ioloop
-        self._connection = connection
+        self._client = client
         self._queue = queue
         self._channel: Any = None
         self._consumer_tag = ""
@@ -29,7 +29,7 @@ class StandIn:
             self._channel = channel
             then()
 
-        open_channel(self._connection, opened)
+        self._client.channel(opened)
 
     def begin(self, seconds: float, then: Callable[[], None]) -> None:
         """Consume; then go on. A message is held for so many seconds at most."""

@@ -9,19 +9,17 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
-import pika
 from pika import exceptions
 from pika.adapters.select_connection import IOLoop
 
 from logfan.amqp import broker_features, connection, pika_internals, topology
 from logfan.amqp.binding import Binding, QueueStatus
-from logfan.amqp.declaration import Declaring
+from logfan.amqp.client import Brokers, Client, mismatch_failure
 from logfan.amqp.delivery_parser import Run
-from logfan.amqp.failures import Cause, ConnectionFailure, failure_of
+from logfan.amqp.failures import Cause, ConnectionFailure
 from logfan.amqp.queue_kinds import STREAM_OFFSET, stream_text
 from logfan.amqp.queue_monitor import QueueMonitor
 from logfan.amqp.stand_in import StandIn
-from logfan.config.amqp_url import address_of
 from logfan.config.settings import ExchangeSettings, QueueSettings
 from logfan.runtime.foreign_text import line_of
 
@@ -31,7 +29,7 @@ _CLOSE_SECONDS = 3.0
 
 
 class Events(Protocol):
-    """What a subscription tells its consumer, on the I/O thread."""
+    """What a subscription reports to its consumer, on the I/O thread."""
 
     def on_connected(self, subscription: "Subscription") -> None:
         """The connection is open; nothing is declared yet."""
@@ -48,7 +46,7 @@ class Events(Protocol):
     def on_no_looks(self, why: str) -> None:
         """There is no channel to look on."""
 
-    def on_failure(self, subscription: "Subscription", trouble: ConnectionFailure) -> None:
+    def on_failure(self, subscription: "Subscription", failure: ConnectionFailure) -> None:
         """It is over, for this reason. Called once, and never after `close`."""
 
 
@@ -59,20 +57,18 @@ class Subscription:
         self,
         *,
         ioloop: IOLoop,
-        url: str,
-        parameters: pika.connection.Parameters,
+        brokers: Brokers,
         exchange: ExchangeSettings,
         queue: QueueSettings,
         prefetch: int,
         known: topology.Declared | None,
-        fast: bool,
         binding: Binding | None,
         events: Events,
         receiver: connection.Receiver,
     ) -> None:
-        """Begins to connect. `known`: see `topology.declare`; `fast`: `rabbitmq.fast_path`.
-        Without a `binding` nothing is looked at, and no second channel is opened."""
-        self.address = address_of(url)
+        """Begins to connect. `known`: see `topology.declare`. Without a `binding` nothing is looked
+        at, and no second channel is opened. Raises BrokerError where there is nothing to begin
+        with."""
         self.channel: Any = None
         """The channel of the live consumer; None before it is subscribed."""
         self._ioloop = ioloop
@@ -83,21 +79,14 @@ class Subscription:
         self._consuming: Any = None
         self._declared = topology.Declared("")
         self._consumer_tag = ""
-        self._was_open = False
         self._over = self._is_cancelled = False
-        self._on_closed: Callable[[], None] | None = None
         self._binding = binding
         self._monitor: QueueMonitor | None = None
         self._looking = False
         self._stand_in: StandIn | None = None
-        self._connection = connection.Connection(
-            parameters,
-            on_open_callback=self._on_open,
-            on_open_error_callback=self._on_connection_end,
-            on_close_callback=self._on_connection_end,
-            custom_ioloop=ioloop,
-            fast=fast,
-        )
+        self._client = brokers.connect(self._on_open, lambda _client, why: self._end(why))
+        self._connection = self._client.connection
+        self.address = self._client.address
 
     # What the consumer calls
 
@@ -168,48 +157,28 @@ class Subscription:
         """Close the connection. A broker that does not answer is waited for 3 s, no longer."""
         self._over = True
         self._stop_looking()
-        if self._connection.is_closed:
-            on_closed()
-            return
-        self._on_closed = on_closed
-        self._ioloop.call_later(_CLOSE_SECONDS, self._closed)
-        if not self._connection.is_closing:
-            self._connection.close()
+        self._client.close(on_closed)
 
     # Connecting
 
-    def _on_open(self, _connection: Any) -> None:
-        self._was_open = True
-        if self._over:
-            return
+    def _on_open(self, client: Client) -> None:
         self._events.on_connected(self)
         exchange, queue, known = self._topology
-        version = broker_features.broker_version(self._connection)
-        steps = topology.declare(exchange, queue, known=known, version=version)
-        Declaring(
-            self._connection, steps, on_done=self._on_declared, on_mismatch=self._on_mismatch
-        ).begin()
+        steps = topology.declare(exchange, queue, known=known, version=client.version)
+        client.declare(
+            steps,
+            on_done=self._on_declared,
+            on_mismatch=lambda mismatch: self._end(mismatch_failure(mismatch)),
+        )
 
-    def _on_connection_end(self, _connection: Any, error: BaseException | None) -> None:
-        if self._over:
-            self._closed()
-            return
-        self._end(failure_of(error, self.address, was_open=self._was_open))
-
-    def _closed(self) -> None:
-        on_closed, self._on_closed = self._on_closed, None
-        if on_closed is not None:
-            on_closed()
-
-    def _end(self, trouble: ConnectionFailure) -> None:
-        """One way out: tell it once, and leave no connection behind."""
+    def _end(self, failure: ConnectionFailure) -> None:
+        """One way out: report it once, and leave no connection behind."""
         if self._over:
             return
         self._over = True
         self._stop_looking()
-        self._events.on_failure(self, trouble)
-        if not (self._connection.is_closed or self._connection.is_closing):
-            self._connection.close()
+        self._events.on_failure(self, failure)
+        self._client.close()
 
     # Declaring and subscribing
 
@@ -219,18 +188,18 @@ class Subscription:
         channel.add_on_close_callback(self._on_channel_end)
         channel.add_on_cancel_callback(self._on_cancelled_by_broker)
         if self._binding is None:
-            self._tell_declared()
+            self._report_declared()
             return
         # Before anything is delivered: the broker may close the connection for want of a channel.
         self._binding.begin(declared)
-        self._monitor = QueueMonitor(self._ioloop, self._connection, self._binding, self._events)
+        self._monitor = QueueMonitor(self._ioloop, self._client, self._binding, self._events)
         if _is_kept_by_its_consumer(declared):
-            self._stand_in = StandIn(self._ioloop, self._connection, declared.queue)
-            self._monitor.open(partial(self._stand_in.open, self._tell_declared))
+            self._stand_in = StandIn(self._ioloop, self._client, declared.queue)
+            self._monitor.open(partial(self._stand_in.open, self._report_declared))
         else:
-            self._monitor.open(self._tell_declared)
+            self._monitor.open(self._report_declared)
 
-    def _tell_declared(self) -> None:
+    def _report_declared(self) -> None:
         if self._over or not self._consuming.is_open:
             return
         self._events.on_declared(self, self._declared)
@@ -244,12 +213,8 @@ class Subscription:
             self._monitor.begin(self._declared)
 
     def lose(self, why: str) -> None:
-        """It is of no use any more, though the broker has not said so. `on_failure` follows."""
+        """It is of no use any more, though the broker has not ended it. `on_failure` follows."""
         self._end(ConnectionFailure(Cause.LOST, why))
-
-    def _on_mismatch(self, mismatch: topology.TopologyMismatch) -> None:
-        kind = Cause.BUSY if mismatch.passes else Cause.REFUSED
-        self._end(ConnectionFailure(kind, str(mismatch), at_declaration=not mismatch.passes))
 
     def _consume(self) -> None:
         if self._over or not self._consuming.is_open:
@@ -278,7 +243,7 @@ class Subscription:
 
     def _on_channel_end(self, channel: Any, error: BaseException) -> None:
         if not isinstance(error, exceptions.ChannelClosedByBroker):
-            return  # it went with its connection, whose end tells why
+            return  # it went with its connection, whose end has the reason
         code, text = error.reply_code, line_of(error.reply_text)
         queue = self._declared.queue
         if self._is_cancelled and code == broker_features.NOT_FOUND:

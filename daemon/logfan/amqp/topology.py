@@ -154,7 +154,7 @@ class Declared:
 
 
 class TopologyMismatch(Exception):
-    """The topology cannot be used as it is; the text says what differs and the way out."""
+    """The topology cannot be used as it is; the text has what differs and the way out."""
 
     def __init__(
         self, why: object, answer: Answer | None = None, *, shape: Shape | None = None
@@ -180,7 +180,7 @@ def declare(
 ) -> Steps:
     """All that a subscription needs. `known`: what came of it before in this process; the broker
     logs an error for each difference, so only what changed is asked for again. `version` is the
-    broker's; empty where it did not tell."""
+    broker's; empty where it reports none."""
     remarks: list[str] = []
     durable, made_exchange = yield from _exchange(exchange, remarks, compare=known is None)
     restart_unbinds = durable is False and not keeps_transient_exchanges(version)

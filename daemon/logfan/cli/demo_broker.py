@@ -70,21 +70,16 @@ def _emit(url: str, settings: "Settings", path: Path | None) -> str:
 def visited_broker(settings: "Settings", _path: Path | None) -> Iterator[Mapping[str, Any]]:
     """Names of the demo's own on the configured broker; what has them is removed at the end.
 
-    Raises LinkError where the broker is away or refuses.
+    Raises BrokerError where the broker is away or refuses.
     """
-    from logfan.amqp.blocking import BlockingConnection, BrokerError, Refused
-    from logfan.amqp.failures import Cause, ConnectionFailure
+    from logfan.amqp.blocking import BlockingConnection
 
     name = f"{_NAME}-{secrets.token_hex(4)}"
     dead = f"{name}.dead"
     with BlockingConnection(settings) as link:
-        lane = link.lane()
-        try:
-            # Gone with its last queue, so also where the demo is killed.
-            lane.ask(lane.channel.exchange_declare, name, "fanout", auto_delete=True)
-        except Refused as refused:
-            why = f"exchange {name!r} may not be declared: {refused}"
-            raise BrokerError(ConnectionFailure(Cause.REFUSED, why, at_declaration=True)) from None
+        channel = link.channel(f"exchange {name!r} may not be declared")
+        # Gone with its last queue, so also where the demo is killed.
+        channel.ask(channel.pika.exchange_declare, name, "fanout", auto_delete=True)
         where = link.address
     say(f"using the broker at {where}: exchange and queue {name}, dead letters in {dead}")
     try:
@@ -101,16 +96,16 @@ def visited_broker(settings: "Settings", _path: Path | None) -> Iterator[Mapping
 
 
 def _remove(settings: "Settings", name: str, dead: str) -> None:
-    from logfan.amqp.blocking import BlockingConnection, BrokerError, Interrupted, Refused
+    from logfan.amqp.blocking import BlockingConnection, BrokerError, Interrupted
 
     try:
         with BlockingConnection(settings) as link:
-            lane = link.lane()
-            lane.ask(lane.channel.queue_delete, name)
-            lane.ask(lane.channel.queue_delete, dead)
-            lane.ask(lane.channel.exchange_delete, name)
+            channel = link.channel()
+            channel.ask(channel.pika.queue_delete, name)
+            channel.ask(channel.pika.queue_delete, dead)
+            channel.ask(channel.pika.exchange_delete, name)
             say(f"removed from {link.address}: exchange {name}, queues {name} and {dead}")
-    except (BrokerError, Refused, Interrupted) as error:
+    except (BrokerError, Interrupted) as error:
         say(
             f"not removed, as {error}: exchange {name}, queues {name} and {dead}; remove them by "
             f"`rabbitmqctl delete_queue NAME`; the exchange goes with its queue"

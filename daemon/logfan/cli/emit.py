@@ -90,7 +90,7 @@ def emit(
     publisher: Publisher | None = None
     with ends(lambda: _done(publisher)):
         publisher = Publisher(settings, on_blocked=report_blocked)
-        with publisher, interrupts_to(publisher.link.interrupt):
+        with publisher, interrupts_to(publisher.connection.interrupt):
             _publish(publisher, texts, routing_key, properties)
     if publisher.unroutable:
         name = settings.exchange.name
@@ -155,7 +155,7 @@ def _lines(fd: int, publisher: "Publisher") -> Iterator[bytes]:
     """Each line, as soon as it is there; meanwhile confirms are taken and heartbeats sent."""
     rest = bytearray()
     while True:
-        publisher.link.wait_readable(fd)
+        publisher.connection.wait_readable(fd)
         chunk = os.read(fd, _READ_BYTES)
         if not chunk:
             break

@@ -19,15 +19,15 @@ from logfan.amqp.blocking import (
     Interrupted,
     Refused,
 )
+from logfan.amqp.broker_features import NOT_FOUND
 from logfan.amqp.failures import Cause, ConnectionFailure
 from logfan.amqp.pika_internals import cancel
-from logfan.amqp.queue_kinds import CLASSIC, Shape, unfit_to_browse
+from logfan.amqp.queue_kinds import CLASSIC, unfit_to_browse
 from logfan.dead_letters import header_overflow
-from logfan.dead_letters.letter import Letter
+from logfan.dead_letters.letter import OF_THE_DELIVERY, Letter
 from logfan.dead_letters.refreshing import Refresher, Uncopied
 from logfan.dead_letters.survey import Found
 
-_NOT_FOUND = 404
 _CONSUMER_LETTERS = 50_000
 """A prefetch has 16 bits: who reads more takes one consumer after the other."""
 _FIRST_ROUND, _LARGEST_ROUND, _ROUND_GROWTH = 8, 1000, 4
@@ -36,8 +36,6 @@ _IDLE_SECONDS = 1.0
 _GIVE_UP_SECONDS = 5.0
 _PAUSE_SECONDS = 0.05
 _SILENT_SECONDS = 10.0
-# Of the delivery, not of the letter: a copy must not carry them.
-_OF_THE_DELIVERY = ("x-delivery-count", "x-acquired-count")
 
 
 class NoSuchQueue(Exception):
@@ -50,47 +48,46 @@ _ACKS_AT_ONCE = 8
 class DeadQueue:
     """The letters that were there when this was opened."""
 
-    def __init__(self, link: BlockingConnection, name: str, kind: str = CLASSIC) -> None:
-        """`kind`: the `x-queue-type` that it should have. Raises NoSuchQueue and LinkError."""
+    def __init__(self, connection: BlockingConnection, name: str, kind: str = CLASSIC) -> None:
+        """`kind`: the `x-queue-type` that it should have. Raises NoSuchQueue and BrokerError."""
         self.name = name
-        self._link = link
+        self._connection = connection
         try:
-            self._lane = link.lane()
+            self._channel = connection.channel(f"queue {name!r}")
             self.count, _ = self._declared()
         except Refused as refused:
-            if refused.code == _NOT_FOUND:
+            if refused.code == NOT_FOUND:
                 raise NoSuchQueue(name) from None
-            raise self._error(refused) from None
-        self._shape = _shape(link, name, kind)
-        self._check_shape()
-        self._refresher = Refresher(link, name)
+            raise
+        self._shape = connection.declare(topology.look_at(name, kind))
+        why = unfit_to_browse(name, self._shape) if self._shape is not None else ""
+        if why:
+            raise BrokerError(ConnectionFailure(Cause.REFUSED, why, at_declaration=True))
+        self._refresher = Refresher(connection, name)
         self._arrived: deque[Found] = deque()
         self._taken: set[int] = set()
         self._commands = 0
         self._removed: set[int] = set()
         """Of those taken: to be acknowledged in their turn."""
         self._gone = False
-        self._lane.channel.add_on_cancel_callback(self._on_gone)
+        self._channel.pika.add_on_cancel_callback(self._on_gone)
 
     def take(self, most: int) -> Generator[Found, None, None]:
         """The next letters in their order, `most` at the most. They stay in the queue, unseen by
-        others, until `accept`, `hand_back` or the end. Raises LinkError and Interrupted."""
+        others, until `accept`, `hand_back` or the end. Raises BrokerError and Interrupted."""
         counts = self._counts_looks
         size = _FIRST_ROUND if counts else _CONSUMER_LETTERS
-        try:
-            while most > 0:
-                wanted = min(most, size)
-                got = 0
-                for found in self._consume(wanted):
-                    got += 1
-                    yield found
-                self._settle_copies()
-                if got < wanted:
-                    return
-                most -= got
-                size = min(size * _ROUND_GROWTH, _LARGEST_ROUND if counts else _CONSUMER_LETTERS)
-        except Refused as refused:
-            raise self._error(refused) from None
+        while most > 0:
+            wanted = min(most, size)
+            got = 0
+            for found in self._consume(wanted):
+                got += 1
+                yield found
+            self._settle_copies()
+            if got < wanted:
+                return
+            most -= got
+            size = min(size * _ROUND_GROWTH, _LARGEST_ROUND if counts else _CONSUMER_LETTERS)
 
     def keep(self, found: Found) -> None:
         """This letter stays: where a look too many could lose it, a fresh copy takes its place."""
@@ -110,7 +107,7 @@ class DeadQueue:
         """After an interrupt: no letter that was copied may stay beside its copy, if that can be
         had at once. Never raises."""
         with suppress(BrokerError, Interrupted, Refused):
-            self._settle_copies(self._link.time_limit(_GIVE_UP_SECONDS))
+            self._settle_copies(self._connection.time_limit(_GIVE_UP_SECONDS))
 
     def _settle_copies(self, too_late: Callable[[], bool] = lambda: False) -> None:
         try:
@@ -128,7 +125,7 @@ class DeadQueue:
             return
         settled = list(takewhile(self._removed.__contains__, sorted(self._taken)))
         if settled:
-            self._settle(settled, self._lane.channel.basic_ack)
+            self._settle(settled, self._channel.pika.basic_ack)
 
     def _settle(self, run: list[int], how: Callable[..., Any]) -> None:
         how(run[-1], multiple=True)
@@ -144,28 +141,22 @@ class DeadQueue:
         if not wanted:
             return
         before = {tag for tag in self._taken if tag <= wanted[-1]}
-        try:
-            self._lane.check()
-            if up_to or before <= set(wanted):
-                # One acknowledgement: a quorum queue's client on the broker's side puts off what
-                # exceeds some dozens at once, and forgets it where the channel is closed then.
-                self._lane.channel.basic_ack(wanted[-1], multiple=True)
-                self._taken -= before
-                return
-            for start in range(0, len(wanted), _ACKS_AT_ONCE):
-                for tag in wanted[start : start + _ACKS_AT_ONCE]:
-                    self._lane.channel.basic_ack(tag)
-                self._declared()
-            self._taken -= set(wanted)
-        except Refused as refused:
-            raise self._error(refused) from None
+        self._channel.check()
+        if up_to or before <= set(wanted):
+            # One acknowledgement: a quorum queue's client on the broker's side puts off what
+            # exceeds some dozens at once, and forgets it where the channel is closed then.
+            self._channel.pika.basic_ack(wanted[-1], multiple=True)
+            self._taken -= before
+            return
+        for start in range(0, len(wanted), _ACKS_AT_ONCE):
+            for tag in wanted[start : start + _ACKS_AT_ONCE]:
+                self._channel.pika.basic_ack(tag)
+            self._declared()
+        self._taken -= set(wanted)
 
     def sync(self) -> None:
-        """Return once the broker has read what it was told: it goes in the channel's order."""
-        try:
-            self._declared()
-        except Refused as refused:
-            raise self._error(refused) from None
+        """Return once the broker has read what was sent: it goes in the channel's order."""
+        self._declared()
 
     def hand_back(self) -> None:
         """All that was taken and not accepted goes back to its place."""
@@ -173,25 +164,22 @@ class DeadQueue:
             self.keep(unseen)
         self._arrived.clear()
         self._settle_copies()
-        channel = self._lane.channel
+        channel = self._channel.pika
 
         def back(tag: int, *, multiple: bool) -> None:
             # RabbitMQ 4.3 counts the end of a channel as a failed delivery, and this not.
             channel.basic_nack(tag, multiple=multiple, requeue=True)
 
-        try:
-            self._lane.check()
-            runs = groupby(sorted(self._taken), self._removed.__contains__)
-            for removed, run in [(is_removed, list(tags)) for is_removed, tags in runs]:
-                self._settle(run, channel.basic_ack if removed else back)
-            self._pause()
-        except Refused as refused:
-            raise self._error(refused) from None
+        self._channel.check()
+        runs = groupby(sorted(self._taken), self._removed.__contains__)
+        for removed, run in [(is_removed, list(tags)) for is_removed, tags in runs]:
+            self._settle(run, channel.basic_ack if removed else back)
+        self._pause()
 
     def _consume(self, most: int) -> Generator[Found, None, None]:
-        lane = self._lane
-        lane.ask(lane.channel.basic_qos, prefetch_count=most)
-        tag = lane.ask(lane.channel.basic_consume, self.name, self._on_letter).consumer_tag
+        channel = self._channel
+        channel.ask(channel.pika.basic_qos, prefetch_count=most)
+        tag = channel.ask(channel.pika.basic_consume, self.name, self._on_letter).consumer_tag
         got = 0
         try:
             while got < most and self._wait():
@@ -200,14 +188,14 @@ class DeadQueue:
                     yield self._arrived.popleft()
         finally:
             with suppress(BrokerError, Refused):
-                lane.ask(lambda callback: cancel(lane.channel, tag, lambda: callback(_DONE)))
+                channel.ask(lambda callback: cancel(channel.pika, tag, lambda: callback(_DONE)))
 
     def _wait(self) -> bool:
         """Wait for a letter; False where there is none left."""
-        silent = self._link.time_limit(_SILENT_SECONDS)
+        silent = self._connection.time_limit(_SILENT_SECONDS)
         while not self._arrived:
-            idle = self._link.time_limit(_IDLE_SECONDS)
-            self._lane.until(lambda idle=idle: self._arrived or self._gone or idle())  # type: ignore[misc]
+            idle = self._connection.time_limit(_IDLE_SECONDS)
+            self._channel.until(lambda idle=idle: self._arrived or self._gone or idle())  # type: ignore[misc]
             if self._gone:
                 raise BrokerError(
                     ConnectionFailure(Cause.LOST, f"queue {self.name!r} was deleted meanwhile")
@@ -225,24 +213,19 @@ class DeadQueue:
         return True
 
     def _pause(self) -> None:
-        """Let the broker carry out what it was told: a quorum queue's client there puts off what
+        """Let the broker carry out what was sent: a quorum queue's client there puts off what
         exceeds some dozens of commands, and forgets it where the channel is closed then."""
         self._declared()
         if self._counts_looks and self._commands:
-            self._lane.until(self._link.time_limit(_PAUSE_SECONDS))
+            self._channel.until(self._connection.time_limit(_PAUSE_SECONDS))
 
     @property
     def _counts_looks(self) -> bool:
         return self._shape is None or self._shape.counts_returns
 
-    def _check_shape(self) -> None:
-        why = unfit_to_browse(self.name, self._shape) if self._shape is not None else ""
-        if why:
-            raise BrokerError(ConnectionFailure(Cause.REFUSED, why, at_declaration=True))
-
     def _declared(self) -> tuple[int, int]:
         """How many messages wait, and how many consume them."""
-        return declared(self._lane, self.name)
+        return declared(self._channel, self.name)
 
     def _on_letter(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         self._taken.add(method.delivery_tag)
@@ -250,10 +233,6 @@ class DeadQueue:
 
     def _on_gone(self, _frame: Any) -> None:
         self._gone = True
-
-    def _error(self, refused: Refused) -> BrokerError:
-        why = f"queue {self.name!r}: {refused}"
-        return BrokerError(ConnectionFailure(Cause.REFUSED, why, at_declaration=True))
 
 
 class _Done:
@@ -263,35 +242,17 @@ class _Done:
 _DONE = _Done()
 
 
-def declared(lane: BlockingChannel, queue: str) -> tuple[int, int]:
+def declared(channel: BlockingChannel, queue: str) -> tuple[int, int]:
     """How many messages wait in the queue, and how many consume it. Raises Refused."""
-    answer = lane.ask(lane.channel.queue_declare, queue, passive=True)
+    answer = channel.ask(channel.pika.queue_declare, queue, passive=True)
     return answer.message_count, answer.consumer_count
-
-
-def _shape(link: BlockingConnection, name: str, kind: str) -> Shape | None:
-    """What the queue is like; None where the broker does not let us ask."""
-    steps = topology.look_at(name, kind)
-    step, lane = next(steps), link.lane()
-    while True:
-        try:
-            method, arguments = topology.request(step)
-            lane.ask(getattr(lane.channel, method), **arguments)
-            answer = topology.Answer()
-        except Refused as refused:
-            answer, lane = topology.Answer(refused.code, str(refused)), link.lane()
-        try:
-            step = steps.send(answer)
-        except StopIteration as end:
-            shape: Shape | None = end.value
-            return shape
 
 
 def _found(tag: int, raw: Any, body: bytes) -> Found:
     properties = connection.to_properties(raw)
     headers = dict(properties.headers)
     deliveries = headers.get("x-delivery-count")
-    for name in _OF_THE_DELIVERY:
+    for name in OF_THE_DELIVERY:
         headers.pop(name, None)
     raw_letter = Letter(body, properties._replace(headers=headers))
     letter = header_overflow.unpacked(raw_letter)

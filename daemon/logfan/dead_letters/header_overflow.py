@@ -71,7 +71,7 @@ def unpacked(letter: Letter) -> Letter:
 
 def _table_before(body: bytes, mark: object) -> tuple[dict[str, Any], int]:
     """The headers before the body, and how many bytes they have; none where the mark is not ours.
-    A mark can be ours only with what it says of these bytes: their size, and a check value."""
+    A mark can be ours only with the size of these bytes, and their check value."""
     try:
         theirs, end = decode_table(body, 0)
     except struct.error:

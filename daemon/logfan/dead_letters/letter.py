@@ -24,20 +24,20 @@ ROUTING_KEY = "x-logfan-routing-key"
 QUEUE = "x-logfan-queue"
 
 PACKED = "x-logfan-packed"
-"""See `packing`."""
+"""See `header_overflow`."""
 OURS = frozenset(
     (SINK, REASON, ATTEMPTS, FIRST_FAILED_AT, EXCHANGE, ROUTING_KEY, QUEUE, REPLAY, PACKED)
 )
-"""What a letter must say in its own frame; every other header is the publisher's."""
+"""What a letter must have in its own frame; every other header is the publisher's."""
 
 _REASON_CHARACTERS = 1000
 _PERSISTENT = 2
 # An expiring dead letter would be a lost one; a foreign user id is refused by the broker.
 _MOVED: Mapping[str, type] = {"expiration": str, "user_id": str, "delivery_mode": int}
 # The broker would copy the message to the queues that these headers name.
-_ROUTES = ("CC", "BCC")
-# The broker's own, of a delivery that is over.
-_OF_THE_DELIVERY = ("x-delivery-count", "x-acquired-count")
+ROUTES = ("CC", "BCC")
+# The broker's own, of a delivery that is over: a copy must not carry them.
+OF_THE_DELIVERY = ("x-delivery-count", "x-acquired-count")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Letter:
 
     @property
     def reason(self) -> str:
-        """Why, in the sink's words."""
+        """Why, as the sink gave it."""
         return str(self.properties.headers.get(REASON, ""))
 
     @property
@@ -120,14 +120,14 @@ class Letter:
         }
         if not 0 <= (moved["delivery_mode"] or 0) <= 255:
             moved["delivery_mode"] = None
-        theirs = {name: headers[_moved(name)] for name in _ROUTES if _moved(name) in headers}
+        theirs = {name: headers[_moved(name)] for name in ROUTES if _moved(name) in headers}
         theirs |= {name: v for name, v in headers.items() if _is_theirs(name, v)}
         return self.properties._replace(headers=theirs, **moved)
 
     def replay(self) -> "Letter":
         """The same, to be published to the queue of the daemon, for the sink that refused it."""
         theirs = self.properties.headers.items()
-        headers = {name: value for name, value in theirs if name not in _OF_THE_DELIVERY}
+        headers = {name: value for name, value in theirs if name not in OF_THE_DELIVERY}
         headers[REPLAY] = self.sink
         return replace(self, properties=self.properties._replace(headers=headers))
 
@@ -141,11 +141,11 @@ def letter_of(refusal: Refusal, queue: str) -> Letter:
     headers: dict[str, Any] = {
         name: value
         for name, value in properties.headers.items()
-        if name not in _ROUTES and name not in _OF_THE_DELIVERY and _is_theirs(name, value)
+        if name not in ROUTES and name not in OF_THE_DELIVERY and _is_theirs(name, value)
     }
     for name in _MOVED:
         headers[_moved(name)] = getattr(properties, name)
-    for name in _ROUTES:
+    for name in ROUTES:
         headers[_moved(name)] = properties.headers.get(name)
     headers = {n: v for n, v in headers.items() if v is not None or _is_theirs(n, v)}
     failed_at = datetime.fromtimestamp(refusal.first_failed_at, UTC)
@@ -185,7 +185,7 @@ def is_ours(headers: Mapping[str, Any]) -> bool:
 
 
 def _is_theirs(name: str, value: object) -> bool:
-    """Whether a header is the publisher's; so is the part of a table that nobody can read."""
+    """Whether a header is the publisher's; so is the part of a table that cannot be decoded."""
     return not name.startswith(PREFIX) or (name == UNREADABLE and isinstance(value, bytes))
 
 

@@ -16,20 +16,16 @@ from typing import Any
 from pika import exceptions
 from pika.adapters.select_connection import IOLoop
 
-from logfan.amqp import connection as wire
 from logfan.amqp import topology
-from logfan.amqp.broker_features import NOT_FOUND, broker_version
+from logfan.amqp.broker_features import NOT_FOUND
+from logfan.amqp.client import Brokers, Client
 from logfan.amqp.confirms import Confirms
-from logfan.amqp.declaration import Declaring
-from logfan.amqp.failures import Cause, ConnectionFailure, failure_of
-from logfan.amqp.parameters import parameters
+from logfan.amqp.failures import BrokerError, Cause, ConnectionFailure
 from logfan.amqp.queue_kinds import Shape
 from logfan.amqp_properties import EncodedProperties
-from logfan.config.amqp_url import address_of
 from logfan.config.settings import Settings
 from logfan.dead_letters import header_overflow
 from logfan.dead_letters.letter import Refusal, Unsent, letter_of
-from logfan.faults import Faults
 from logfan.runtime.backoff import Backoff
 from logfan.runtime.foreign_text import describe, line_of
 from logfan.runtime.threads import OwnThread
@@ -37,7 +33,6 @@ from logfan.runtime.threads import OwnThread
 log = logging.getLogger(__name__)
 
 _RECONNECT_MAX_SECONDS = 5.0
-_CLOSE_SECONDS = 3.0
 _BLOCKED_SECONDS = 300.0
 """So long the broker may block who publishes before the attempt counts as failed."""
 _IN_FLIGHT_BYTES = 16 << 20
@@ -46,12 +41,13 @@ _TICK_SECONDS = 1.0
 _UNNEEDED_TICKS = 5
 _COUNT_TICKS = 5
 _OF_A_LETTER = (406, 501, 502, 505, 541)
-"""What the broker says where it is what was published that it does not take: too large, a frame it
+"""The broker's codes where it is what was published that it does not take: too large, a frame it
 cannot read, an error of its own."""
+_WITHOUT_CONSUMER = "closed, as the consumer has no connection"
 
 
 class Sending:
-    """Refusals on their way. `wait` for the end; `failures` then says which did not arrive."""
+    """Refusals on their way. `wait` for the end; `failures` then has those that did not arrive."""
 
     def __init__(self, refusals: Sequence[Refusal]) -> None:
         self.refusals = refusals
@@ -107,10 +103,10 @@ class DeadLetters:
         on_count: Callable[[int | None], None] = lambda _count: None,
     ) -> None:
         """`on_fault` is called where the thread has ended and should not have: see `fault`.
-        `is_connected` tells whether the consumer has its connection: it comes first.
+        `is_connected`: whether the consumer has its connection: it comes first.
         `on_count` is called on the thread with how many letters wait in the queue; None: that is
         not known any more."""
-        self._tell_count = on_count
+        self._on_count = on_count
         self._ticks = 0
         self._counting = False
         self._is_connected = is_connected
@@ -118,18 +114,15 @@ class DeadLetters:
         self._settings = settings
         self._ioloop = IOLoop()
         self._thread = OwnThread("dead-letters", self._run, on_fault)
-        rabbitmq = settings.rabbitmq
-        self._backoff = Backoff(
-            min(rabbitmq.reconnect.initial, _RECONNECT_MAX_SECONDS),
-            min(rabbitmq.reconnect.max, _RECONNECT_MAX_SECONDS),
+        reconnect = settings.rabbitmq.reconnect
+        self._backoff = Backoff(reconnect.initial, min(reconnect.max, _RECONNECT_MAX_SECONDS))
+        self._brokers = Brokers(
+            settings, self._ioloop, purpose=" dead letters", blocked_seconds=_BLOCKED_SECONDS
         )
-        self._attempts = 0
-        self._address = ""
         self._begun = False
-        self._connection: Any = None
-        self._open: list[Any] = []
-        """The connections that are open, those among them that are being left."""
-        self._was_open = False
+        self._client: Client | None = None
+        self._leaving = 0
+        """How many connections are being closed."""
         self._waiting: deque[_Parcel] = deque()
         self._confirms: Confirms[_Parcel] | None = None
         """Of the live channel; None while there is none."""
@@ -138,7 +131,7 @@ class DeadLetters:
         self._barred = ""
         """Why the queue is no place for letters; empty where it is one."""
         self._closing = False
-        self._told = ""
+        self._warned = ""
         self._shape: Shape | None = None
         """What the queue was like when it was last declared."""
 
@@ -154,7 +147,7 @@ class DeadLetters:
             self._ioloop.add_callback_threadsafe(self._begin)
 
     def send(self, refusals: Sequence[Refusal]) -> Sending:
-        """Publish these; they are safe once the result says so."""
+        """Publish these; they are safe once the result has no failure."""
         sending = Sending(refusals)
         try:
             self._ioloop.add_callback_threadsafe(lambda: self._accept(sending))
@@ -201,13 +194,12 @@ class DeadLetters:
         self._ticks += 1
         if self._ticks % _COUNT_TICKS == 0:
             self._count()
-        if self._is_connected() or self._connection is None:
+        if self._is_connected() or self._client is None:
             self._unneeded_ticks = 0
             return
         self._unneeded_ticks += 1
-        if self._unneeded_ticks >= _UNNEEDED_TICKS and self._connection.is_open:
-            why = "closed, as the consumer has no connection"
-            self._lose(ConnectionFailure(Cause.LOST, why), close=True)
+        if self._unneeded_ticks >= _UNNEEDED_TICKS and self._client.is_open:
+            self._lose(_WITHOUT_CONSUMER)
 
     def _count(self) -> None:
         """Ask how many letters wait. Where the queue is gone this closes the channel, and it is
@@ -222,7 +214,7 @@ class DeadLetters:
     def _on_counted(self, channel: Any, frame: Any) -> None:
         if self._confirms is not None and channel is self._confirms.channel:
             self._counting = False
-            self._tell_count(frame.method.message_count)
+            self._on_count(frame.method.message_count)
 
     def _accept(self, sending: Sending) -> None:
         if self._closing:
@@ -250,7 +242,7 @@ class DeadLetters:
                 self._publish(parcel, confirms)
 
     def _publish(self, parcel: _Parcel, confirms: Confirms[_Parcel]) -> None:
-        frame_max = self._connection.params.frame_max
+        frame_max = confirms.channel.connection.params.frame_max
         own, queue = self._settings.queue, self.queue
         try:
             letter = letter_of(parcel.refusal, own.name)
@@ -281,10 +273,7 @@ class DeadLetters:
 
     def _on_return(self) -> None:
         # Which of them it was does not matter: a queue that is gone took those before along.
-        self._lose(
-            ConnectionFailure(Cause.LOST, f"queue {self.queue!r} is gone; it is declared anew"),
-            close=True,
-        )
+        self._lose(f"queue {self.queue!r} is gone; it is declared anew")
 
     # The connection
 
@@ -294,72 +283,37 @@ class DeadLetters:
         if not self._is_connected():
             self._ioloop.call_later(_TICK_SECONDS, self._connect)
             return
-        rabbitmq = self._settings.rabbitmq
-        self._was_open = False
         try:
-            urls = rabbitmq.read_urls()
-            url = urls[self._attempts % len(urls)]
-            self._attempts += 1
-            self._address = address_of(url)
-            wanted = parameters(
-                url, heartbeat=rabbitmq.heartbeat, tls=rabbitmq.tls,
-                instance=self._settings.instance,
-            )  # fmt: skip
-        except (Faults, OSError, ValueError) as error:
-            self._lose(ConnectionFailure(Cause.UNREACHABLE, str(error)))
-            return
-        wanted.client_properties["connection_name"] += " dead letters"
-        wanted.blocked_connection_timeout = _BLOCKED_SECONDS
-        self._connection = wire.Connection(
-            wanted,
-            on_open_callback=self._on_open,
-            on_open_error_callback=self._on_connection_end,
-            on_close_callback=self._on_connection_end,
-            custom_ioloop=self._ioloop,
-        )
+            self._client = self._brokers.connect(self._on_open, self._on_end)
+        except BrokerError as error:
+            self._end(error.failure)
 
-    def _on_open(self, connection: Any) -> None:
-        self._open.append(connection)
-        if self._closing or connection is not self._connection:
-            return
-        self._was_open = True
+    def _on_open(self, client: Client) -> None:
         if not self._is_connected():
             # A letter sent now would be of a delivery that comes again; and a user's connections
             # may be counted, so that the consumer waits for this one.
-            why = "closed, as the consumer has no connection"
-            self._lose(ConnectionFailure(Cause.LOST, why), close=True)
+            self._lose(_WITHOUT_CONSUMER)
             return
         steps = topology.dead_letter_queue(
-            self.queue, self._settings.queue.kind, known=self._shape,
-            version=broker_version(connection),
-        )  # fmt: skip
-        Declaring(
-            connection,
-            steps,
-            on_done=self._on_declared,
-            on_mismatch=partial(self._unfit, connection),
-        ).begin()
+            self.queue, self._settings.queue.kind, known=self._shape, version=client.version
+        )
+        client.declare(steps, on_done=self._on_declared, on_mismatch=partial(self._unfit, client))
 
-    def _unfit(self, connection: Any, mismatch: topology.TopologyMismatch) -> None:
+    def _unfit(self, client: Client, mismatch: topology.TopologyMismatch) -> None:
         """The queue is no place for letters. Records may still go back to the daemon's own queue;
         after a while the queue is looked at again."""
-        if connection is not self._connection:
-            return
         self._shape = mismatch.shape or self._shape
         self._barred = line_of(mismatch)
-        self._tell(f"dead letters cannot be sent: {self._barred}")
+        self._warn(f"dead letters cannot be sent: {self._barred}")
         self._fail_all(self._barred)
-        if connection.is_open:
-            connection.channel(on_open_callback=self._on_channel)
-        self._ioloop.call_later(_RECONNECT_MAX_SECONDS, partial(self._look_again, connection))
+        client.channel(self._on_channel)
+        self._ioloop.call_later(_RECONNECT_MAX_SECONDS, partial(self._look_again, client))
 
-    def _look_again(self, connection: Any) -> None:
-        if connection is self._connection:
-            self._lose(ConnectionFailure(Cause.LOST, self._barred), close=True)
+    def _look_again(self, client: Client) -> None:
+        if client is self._client:
+            self._lose(self._barred)
 
     def _on_declared(self, channel: Any, declared: topology.Declared) -> None:
-        if channel.connection is not self._connection:
-            return  # of a connection that was left meanwhile
         self._shape = declared.shape
         for remark in declared.remarks:
             log.warning("%s", remark)
@@ -367,81 +321,86 @@ class DeadLetters:
         self._on_channel(channel)
 
     def _on_channel(self, channel: Any) -> None:
+        if channel is None:
+            return  # there is none to be had until the connection is left
         channel.add_on_close_callback(self._on_channel_end)
         confirms: Confirms[_Parcel] = Confirms(
             channel, on_verdict=self._on_verdict, on_return=self._on_return
         )
-        confirms.begin(callback=lambda _: self._on_ready(channel, confirms))
+        confirms.begin(callback=lambda _: self._on_ready(confirms))
 
-    def _on_ready(self, channel: Any, confirms: Confirms[_Parcel]) -> None:
-        if channel.connection is not self._connection:
+    def _is_live(self, channel: Any) -> bool:
+        """Whether this is a channel of the connection that is used, and not of one being closed."""
+        return self._client is not None and channel.connection is self._client.connection
+
+    def _on_ready(self, confirms: Confirms[_Parcel]) -> None:
+        if not self._is_live(confirms.channel):
             return
         self._confirms = confirms
         self._alone = False
         if not self._barred:
             self._backoff.reset()
-            self._told = ""
+            self._warned = ""
         self._pump()
         self._count()
 
     def _on_channel_end(self, channel: Any, error: BaseException) -> None:
-        if channel.connection is self._connection and isinstance(
-            error, exceptions.ChannelClosedByBroker
-        ):
-            why = f"the broker closed the channel: {line_of(error.reply_text)} ({error.reply_code})"
-            if error.reply_code == NOT_FOUND:
-                why = f"queue {self.queue!r} is gone; it is declared anew"
-            if not (error.reply_code in _OF_A_LETTER and self._suspects(why)):
-                self._lose(ConnectionFailure(Cause.LOST, why), close=True)
-
-    def _on_connection_end(self, connection: Any, error: BaseException | None) -> None:
-        if connection in self._open:
-            self._open.remove(connection)
-        if self._closing:
-            self._stop_once_closed()
+        if not (self._is_live(channel) and isinstance(error, exceptions.ChannelClosedByBroker)):
             return
-        if connection is not self._connection:
-            return  # closed on purpose, after a trouble that was told
-        trouble = failure_of(error, self._address, was_open=self._was_open)
-        if not (
-            isinstance(error, exceptions.ConnectionClosedByBroker)
-            and error.reply_code in _OF_A_LETTER
-            and self._suspects(trouble.why)
-        ):
-            self._lose(trouble)
+        why = f"the broker closed the channel: {line_of(error.reply_text)} ({error.reply_code})"
+        if error.reply_code == NOT_FOUND:
+            why = f"queue {self.queue!r} is gone; it is declared anew"
+        if not self._suspects(error.reply_code, why):
+            self._lose(why)
 
-    def _suspects(self, why: str) -> bool:
-        """The broker refused something that was published, and named nothing: with a single letter
-        on its way it was that one; else each is sent again by itself. False where none was."""
-        suspects = self._confirms.drop() if self._confirms is not None else []
+    def _on_end(self, _client: Client, failure: ConnectionFailure) -> None:
+        if not self._suspects(failure.code, failure.why):
+            self._end(failure)
+
+    def _suspects(self, code: int, why: str) -> bool:
+        """The broker may have refused something that was published, and named nothing: with a
+        single letter on its way it was that one; else each is sent again by itself. False where
+        it is about something else."""
+        if code not in _OF_A_LETTER or not self._confirms:
+            return False
+        suspects = self._confirms.drop()
         if len(suspects) == 1:
             suspects[0].end(Unsent(why, own=True))
         else:
             self._waiting.extendleft(reversed([replace(one, alone=True) for one in suspects]))
-        if suspects:
-            self._leave(close=True)
-        return bool(suspects)
+        self._leave()
+        return True
 
-    def _lose(self, trouble: ConnectionFailure, *, close: bool = False) -> None:
-        """One way back: whoever waits is told, and the next connection is tried after a while."""
-        if self._waiting or self._confirms or trouble.kind is Cause.REFUSED:
-            self._tell(f"dead letters cannot be sent: {trouble.why}")
-        self._fail_all(trouble.why)
-        self._leave(close=close)
+    def _lose(self, why: str) -> None:
+        self._end(ConnectionFailure(Cause.LOST, why))
 
-    def _leave(self, *, close: bool) -> None:
-        connection, self._connection, self._confirms = self._connection, None, None
+    def _end(self, failure: ConnectionFailure) -> None:
+        """One way back: whoever waits gets the reason; the next connection is tried after a
+        while."""
+        if self._waiting or self._confirms or failure.kind is Cause.REFUSED:
+            self._warn(f"dead letters cannot be sent: {failure.why}")
+        self._fail_all(failure.why)
+        self._leave()
+
+    def _leave(self) -> None:
+        client, self._client, self._confirms = self._client, None, None
         self._counting = False
-        self._tell_count(None)
-        if close and connection is not None and connection.is_open:
-            connection.close()
+        self._on_count(None)
+        if client is not None:
+            self._leaving += 1
+            client.close(self._left)
         if not self._closing:
             self._ioloop.call_later(self._backoff.next(), self._connect)
 
-    def _tell(self, words: str) -> None:
-        if words != self._told:
-            self._told = words
-            log.warning("%s", words)
+    def _left(self) -> None:
+        self._leaving -= 1
+        if self._closing and not self._leaving:
+            self._ioloop.stop()
+
+    def _warn(self, message: str) -> None:
+        if message != self._warned:
+            self._warned = message
+            log.warning("%s", message)
 
     def _fail_all(self, why: str) -> None:
         failed = self._confirms.drop() if self._confirms is not None else []
@@ -454,13 +413,6 @@ class DeadLetters:
     def _finish(self) -> None:
         self._closing = True
         self._fail_all("stopped")
-        for connection in self._open:
-            if connection.is_open:
-                connection.close()
-        self._ioloop.call_later(_CLOSE_SECONDS, self._ioloop.stop)
-        self._stop_once_closed()
-
-    def _stop_once_closed(self) -> None:
-        # pika cannot close in order what is not open yet: that socket goes with the loop.
-        if not self._open:
-            self._ioloop.stop()
+        self._leaving += 1
+        self._leave()
+        self._left()

@@ -10,66 +10,56 @@ from logfan.amqp.blocking import BlockingConnection, BrokerError, Refused
 from logfan.amqp.failures import Cause, ConnectionFailure
 from logfan.amqp.publisher import Window
 from logfan.amqp_properties import EncodedProperties
-from logfan.dead_letters.letter import Letter
+from logfan.dead_letters.letter import ROUTES, Letter
 
 _SPENT = 1
 """From so many deliveries on a look may be one too many: the lowest limit is 1."""
-_ROUTES = ("CC", "BCC")
 
 
 class Refresher:
     """Copies letters into their own queue. The originals are the caller's to acknowledge."""
 
-    def __init__(self, link: BlockingConnection, queue: str) -> None:
+    def __init__(self, connection: BlockingConnection, queue: str) -> None:
         self.copied = 0
         """How many copies the broker confirmed."""
         self.spent = 0
         """The highest count of deliveries of a message that cannot be copied: it is not ours, and
         a copy would go elsewhere, too, or be refused."""
-        self._link = link
+        self._connection = connection
         self._queue = queue
         self._window: Window | None = None
-        self._confirmed: list[int] = []
 
     def keep(self, tag: int, letter: Letter, deliveries: int) -> None:
-        """See to it that the letter survives being handed back. Raises LinkError."""
+        """See to it that the letter survives being handed back. Raises BrokerError."""
         if deliveries < _SPENT:
             return
         properties = letter.properties
-        if properties.user_id is not None or any(name in properties.headers for name in _ROUTES):
+        if properties.user_id is not None or any(name in properties.headers for name in ROUTES):
             self.spent = max(self.spent, deliveries)
             return
         try:
             if self._window is None:
-                self._window = Window(self._link.lane(), self._on_confirmed)
-            self._window.publish(
-                "", self._queue, letter.body, EncodedProperties(properties), tag
-            )  # fmt: skip
+                self._window = Window(self._connection.channel())
+            self._window.publish("", self._queue, letter.body, EncodedProperties(properties), tag)
         except Refused as refused:
-            raise self._error(str(refused)) from None
+            raise self._error(refused.reply) from None
 
     def settle(self, too_late: Callable[[], bool] = lambda: False) -> list[int]:
-        """Wait for the confirms; the tags of the letters that have a copy now. Raises LinkError
+        """Wait for the confirms; the tags of the letters that have a copy now. Raises BrokerError
         where there is one that has none."""
         if self._window is None:
             return []
         try:
             self._window.drain(too_late)
         except Refused as refused:
-            raise self._error(str(refused)) from None
-        finally:
-            tags, self._confirmed = self._confirmed, []
+            raise self._error(refused.reply, self._window.taken()) from None
+        tags = self._window.taken()
         self.copied += len(tags)
         if self._window.returned:
             raise self._error("the broker returned them; was the queue deleted?", tags)
         if self._window.rejected:
             raise self._error("the broker took them not into the queue; is it full?", tags)
         return tags
-
-    def _on_confirmed(self, tag: int) -> None:
-        # A return comes before its own confirm but names no message: from then on none is trusted.
-        if self._window is not None and not self._window.returned:
-            self._confirmed.append(tag)
 
     def _error(self, why: str, tags: list[int] | None = None) -> "Uncopied":
         return Uncopied(self._queue, why, tags or [])

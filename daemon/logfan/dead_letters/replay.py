@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from contextlib import closing
 
 from logfan.amqp.blocking import BlockingConnection, BrokerError, Interrupted, Refused
+from logfan.amqp.broker_features import NOT_FOUND
 from logfan.amqp.failures import Cause, ConnectionFailure
 from logfan.amqp.publisher import Window
 from logfan.amqp_properties import EncodedProperties
@@ -16,7 +17,6 @@ from logfan.dead_letters import header_overflow
 from logfan.dead_letters.browser import DeadQueue, declared
 from logfan.dead_letters.survey import Found
 
-_NOT_FOUND = 404
 _FIRST_ROUND, _LARGEST_ROUND = 8, 200
 _ROUND_GROWTH = 4
 _ROUND_BYTES = 16 << 20
@@ -28,7 +28,7 @@ class Replay:
 
     def __init__(
         self,
-        link: BlockingConnection,
+        connection: BlockingConnection,
         dead: DeadQueue,
         *,
         queue: str,
@@ -38,21 +38,20 @@ class Replay:
     ) -> None:
         """`queue` is the daemon's own, `sinks` are the names of those it has; `only` those of this
         sink are replayed. `any_queue`: also those that a daemon took from another queue. Raises
-        LinkError."""
+        BrokerError."""
         self.replayed: Counter[str] = Counter()
         """By sink: in the daemon's queue, and no longer among the dead letters."""
         self.left: Counter[str] = Counter()
         """Untouched, by why."""
         self.consumers = 0
         """How many consume the daemon's queue."""
-        self._link = link
+        self._connection = connection
         self._dead = dead
         self._queue = queue
         self._sinks = sinks
         self._only = only
         self._any_queue = any_queue
         self._published = 0
-        self._confirmed: list[Found] = []
         self._accepted: list[Found] = []
         self._window = self._open()
 
@@ -62,7 +61,7 @@ class Replay:
         return self._published - self.replayed.total() - self._window.rejected
 
     def run(self, limit: int, on_letter: Callable[[], None] = lambda: None) -> None:
-        """Replay `limit` letters at the most. Raises LinkError and Interrupted; the numbers are
+        """Replay `limit` letters at the most. Raises BrokerError and Interrupted; the numbers are
         right after that, too."""
         unseen, size = self._dead.count, _FIRST_ROUND
         largest = 1
@@ -80,7 +79,7 @@ class Replay:
                             break
                 self._settle(lambda: False)
             except Interrupted:
-                self._settle(self._link.time_limit(_LAST_CONFIRMS_SECONDS))
+                self._settle(self._connection.time_limit(_LAST_CONFIRMS_SECONDS))
                 raise
             unseen -= taken
             if taken < wanted:
@@ -94,7 +93,7 @@ class Replay:
             self.left[why] += 1
             self._dead.keep(found)
             return False
-        again = header_overflow.packed(found.letter.replay(), self._link.frame_max)
+        again = header_overflow.packed(found.letter.replay(), self._connection.frame_max)
         self._published += 1
         self._window.publish(
             "", self._queue, again.body, EncodedProperties(again.properties), found
@@ -115,14 +114,10 @@ class Replay:
 
     def _settle(self, too_late: Callable[[], bool]) -> None:
         """Wait for the confirms; then the letters are no longer needed."""
-        try:
-            self._window.drain(too_late)
-        except Refused as refused:
-            raise self._error(refused) from None
-        if self._confirmed:
-            self._dead.accept([found.tag for found in self._confirmed])
-            self._accepted += self._confirmed
-            self._confirmed = []
+        self._window.drain(too_late)
+        if confirmed := self._window.taken():
+            self._dead.accept([found.tag for found in confirmed])
+            self._accepted += confirmed
         if self._accepted:
             self._dead.sync()
             self.replayed.update(found.letter.sink for found in self._accepted)
@@ -134,22 +129,13 @@ class Replay:
             why = f"the broker took some letters not into queue {self._queue!r}; is it full?"
             raise BrokerError(ConnectionFailure(Cause.LOST, why))
 
-    def _on_confirmed(self, found: Found) -> None:
-        # A return comes before its own confirm but names no message: from then on none is trusted.
-        if not self._window.returned:
-            self._confirmed.append(found)
-
     def _open(self) -> Window:
         try:
-            lane = self._link.lane()
-            _, self.consumers = declared(lane, self._queue)
-            return Window(lane, self._on_confirmed)
+            channel = self._connection.channel(f"queue {self._queue!r}")
+            _, self.consumers = declared(channel, self._queue)
         except Refused as refused:
-            if refused.code == _NOT_FOUND:
-                why = f"queue {self._queue!r} does not exist; start the daemon, it makes it"
-                raise BrokerError(ConnectionFailure(Cause.UNREACHABLE, why)) from None
-            raise self._error(refused) from None
-
-    def _error(self, refused: Refused) -> BrokerError:
-        why = f"queue {self._queue!r}: {refused}"
-        return BrokerError(ConnectionFailure(Cause.REFUSED, why, at_declaration=True))
+            if refused.code != NOT_FOUND:
+                raise
+            why = f"queue {self._queue!r} does not exist; start the daemon, it makes it"
+            raise BrokerError(ConnectionFailure(Cause.UNREACHABLE, why)) from None
+        return Window(channel)

@@ -11,14 +11,13 @@ from typing import Any, Protocol
 
 from logfan.amqp.binding import Binding, QueueStatus
 from logfan.amqp.broker_features import INTERNAL_ERROR
-from logfan.amqp.failures import Cause, ConnectionFailure, failure_of
-from logfan.amqp.parameters import parameters
+from logfan.amqp.client import Brokers
+from logfan.amqp.failures import BrokerError, Cause, ConnectionFailure
 from logfan.amqp.queue_kinds import QUORUM
 from logfan.amqp.reconnect import Patience, Reconnect
 from logfan.amqp.subscription import Subscription
 from logfan.amqp.topology import Declared
 from logfan.config.settings import Settings
-from logfan.faults import Faults
 from logfan.pipeline.completions import Completions
 from logfan.pipeline.dispatcher import Dispatcher
 from logfan.pipeline.flow_control import ENDS
@@ -76,13 +75,13 @@ class Consumer:
         self._events = events
         self._clock = clock
         self._ioloop = ioloop
+        self._brokers = Brokers(settings, ioloop)
         self._reconnect = Reconnect(settings.rabbitmq.reconnect)
         self._binding: Binding | None = Binding(settings.exchange)
         self._unbound = ""
         self._subscription: Subscription | None = None
         self._began: Subscription | None = None
         self._declared: Declared | None = None
-        self._ways = 1
         self._stopping = False
         self._closing = False
         self._emptying = 0
@@ -178,38 +177,22 @@ class Consumer:
     def _connect(self) -> None:
         if self._stopping or self._closing:
             return
-        rabbitmq = self._settings.rabbitmq
         try:
-            urls = rabbitmq.read_urls()
-        except Faults as faults:
-            self._came_to_nothing(ConnectionFailure(Cause.UNREACHABLE, str(faults)))
-            return
-        self._ways = len(urls)
-        url = self._reconnect.next_url(urls)
-        try:
-            wanted = parameters(
-                url,
-                heartbeat=rabbitmq.heartbeat,
-                tls=rabbitmq.tls,
-                instance=self._settings.instance,
+            self._subscription = Subscription(
+                ioloop=self._ioloop,
+                brokers=self._brokers,
+                exchange=self._settings.exchange,
+                queue=self._settings.queue,
+                prefetch=self._dispatcher.flow.window.prefetch,
+                known=self._declared,
+                binding=self._binding,
+                events=self,
+                receiver=self._dispatcher,
             )
-        except (OSError, ValueError) as error:
+        except BrokerError as error:
             self._stats.connections_failed += 1
-            self._came_to_nothing(failure_of(error, "rabbitmq.tls", was_open=False))
+            self._came_to_nothing(error.failure)
             return
-        self._subscription = Subscription(
-            ioloop=self._ioloop,
-            url=url,
-            parameters=wanted,
-            exchange=self._settings.exchange,
-            queue=self._settings.queue,
-            prefetch=self._dispatcher.flow.window.prefetch,
-            known=self._declared,
-            fast=rabbitmq.fast_path,
-            binding=self._binding,
-            events=self,
-            receiver=self._dispatcher,
-        )
         self._state = f"connecting to {self._subscription.address}"
 
     def on_connected(self, subscription: Subscription) -> None:
@@ -357,7 +340,7 @@ class Consumer:
         """The end of an attempt, or of a subscription: another one, or the end."""
         self._failures += 1
         may_end = self._began is None or trouble.is_final
-        if may_end and self._patience.is_over(trouble, self._failures, self._ways):
+        if may_end and self._patience.is_over(trouble, self._failures, self._brokers.count):
             self._end(trouble, subscription)
             return
         self._back_off(trouble)

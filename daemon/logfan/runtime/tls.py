@@ -70,8 +70,8 @@ _OUR_CERTIFICATE = {
     "(rabbitmq.tls.cert_file), or share no cipher with us",
     "UNKNOWN_CA": "it does not know the CA of rabbitmq.tls.cert_file; that CA belongs into the "
     "broker's ssl_options.cacertfile",
-    "CERTIFICATE_EXPIRED": "it says that rabbitmq.tls.cert_file has expired; renew it",
-    "CERTIFICATE_REVOKED": "it says that rabbitmq.tls.cert_file is revoked; renew it",
+    "CERTIFICATE_EXPIRED": "it reports that rabbitmq.tls.cert_file has expired; renew it",
+    "CERTIFICATE_REVOKED": "it reports that rabbitmq.tls.cert_file is revoked; renew it",
     "BAD_CERTIFICATE": "it refused rabbitmq.tls.cert_file; is its CA in the broker's "
     "ssl_options.cacertfile, and is the chain complete?",
     "CERTIFICATE_UNKNOWN": "it refused rabbitmq.tls.cert_file; is it one for clients, and is its "

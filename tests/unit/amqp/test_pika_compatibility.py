@@ -12,8 +12,15 @@ from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 
 from logfan.amqp import pika_internals
+from logfan.amqp.client import Brokers
 from logfan.amqp.subscription import Subscription
-from logfan.config.settings import ExchangeSettings, QueueSettings
+from logfan.config.settings import (
+    ExchangeSettings,
+    QueueSettings,
+    RabbitmqSettings,
+    Settings,
+    SinkSettings,
+)
 from support.readers import Pair, listening
 from support.wire_chance import draw, draw_scene
 
@@ -165,12 +172,14 @@ class _Nobody:
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_the_configuration_decides(fast: bool) -> None:
+    rabbitmq = RabbitmqSettings(fast_path=fast)
+    settings = Settings(sinks={"none": SinkSettings(kind="none")}, rabbitmq=rabbitmq)
     nobody: Any = _Nobody()
     ioloop = IOLoop()
     subscription = Subscription(
-        ioloop=ioloop, url="amqp://localhost", parameters=pika.ConnectionParameters(),
-        exchange=ExchangeSettings(), queue=QueueSettings(), prefetch=1, known=None, fast=fast,
-        binding=None, events=nobody, receiver=nobody,
+        ioloop=ioloop, brokers=Brokers(settings, ioloop), exchange=ExchangeSettings(),
+        queue=QueueSettings(), prefetch=1, known=None, binding=None, events=nobody,
+        receiver=nobody,
     )  # fmt: skip
     assert subscription._connection.fast is fast
     ioloop.close()

@@ -1,4 +1,4 @@
-"""The pace of the way back: whom to ask next, and when."""
+"""The pace of the way back."""
 
 import pytest
 
@@ -31,12 +31,6 @@ class Way:
         wait = self._reconnect.delay(trouble)
         self.now += wait
         return wait
-
-
-def test_the_urls_are_asked_in_turn() -> None:
-    reconnect = Reconnect(ReconnectSettings())
-    urls = ["a", "b", "c"]
-    assert [reconnect.next_url(urls) for _ in range(5)] == ["a", "b", "c", "a", "b"]
 
 
 @pytest.mark.parametrize("seconds", [3.1, 6.0, 3600.0])

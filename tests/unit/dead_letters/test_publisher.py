@@ -156,7 +156,7 @@ def test_nothing_connects_before_the_consumer_or_a_letter_wants_it() -> None:
 
 def test_the_confirms_of_a_window_are_those_of_its_own_channel() -> None:
     with ScriptedBroker() as broker, BlockingConnection(settings_at(broker)) as link:
-        before, now = Window(link.lane()), Window(link.lane())
+        before, now = Window(link.channel()), Window(link.channel())
         before.publish("", "q", b"before", spec.BasicProperties())
         now.publish("", "q", b"now", spec.BasicProperties())
         link.until(lambda: broker.peers[0].published == [b"before", b"now"])

@@ -1,0 +1,122 @@
+"""One way to connect: the brokers in turn, and an end that is reported once."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pika import spec
+from pika.adapters.select_connection import IOLoop
+
+from logfan.amqp.blocking import BlockingConnection, Refused
+from logfan.amqp.client import Brokers, Client
+from logfan.amqp.failures import BrokerError, Cause, ConnectionFailure
+from logfan.config.settings import RabbitmqSettings, Settings, SinkSettings
+from support.scripted import ScriptedBroker
+from support.waiting import wait_until
+
+NOWHERE = [f"amqp://user:secret@127.0.0.1:{port}/" for port in (1, 2, 3)]
+
+
+def settings_of(**rabbitmq: object) -> Settings:
+    return Settings(
+        sinks={"none": SinkSettings(kind="none")},
+        rabbitmq=RabbitmqSettings.model_validate(rabbitmq),
+    )
+
+
+class Seen:
+    """What a client reported."""
+
+    def __init__(self) -> None:
+        self.opened: list[Client] = []
+        self.ends: list[ConnectionFailure] = []
+
+    def connect(self, brokers: Brokers) -> Client:
+        return brokers.connect(self.opened.append, lambda _client, why: self.ends.append(why))
+
+
+@pytest.fixture
+def loop() -> Iterator[IOLoop]:
+    ioloop = IOLoop()
+    ioloop.activate_poller()
+    yield ioloop
+    ioloop.deactivate_poller()
+    ioloop.close()
+
+
+def turned(loop: IOLoop, done: Callable[[], object], what: str) -> None:
+    def turn() -> object:
+        loop.call_later(0.05, lambda: None)
+        loop.poll()
+        loop.process_timeouts()
+        return done()
+
+    wait_until(turn, what)
+
+
+def test_the_brokers_are_asked_in_turn(loop: IOLoop) -> None:
+    brokers, seen = Brokers(settings_of(urls=NOWHERE), loop), Seen()
+    ports = [seen.connect(brokers).address.rpartition(":")[2] for _ in range(5)]
+    assert ports == ["1", "2", "3", "1", "2"]
+    assert brokers.count == 3
+    turned(loop, lambda: len(seen.ends) == 5, "each end is reported")
+    assert {end.kind for end in seen.ends} == {Cause.UNREACHABLE}
+    assert not seen.opened
+
+
+def test_a_client_that_was_closed_reports_no_end(loop: IOLoop) -> None:
+    with ScriptedBroker() as broker:
+        seen, closed = Seen(), list[bool]()
+        early = seen.connect(Brokers(settings_of(urls=[broker.url]), loop))
+        early.close(lambda: closed.append(True))
+        turned(loop, lambda: closed, "one that is not open yet is closed")
+        client = seen.connect(Brokers(settings_of(urls=[broker.url]), loop))
+        turned(loop, lambda: seen.opened, "it is open")
+        client.close(lambda: closed.append(True))
+        turned(loop, lambda: len(closed) == 2, "it is closed")
+        client.close(lambda: closed.append(True))
+    assert (len(closed), seen.opened, seen.ends) == (3, [client], [])
+
+
+def test_a_connection_that_is_lost_is_reported_once(loop: IOLoop) -> None:
+    with ScriptedBroker() as broker:
+        seen = Seen()
+        client = seen.connect(Brokers(settings_of(urls=[broker.url]), loop))
+        turned(loop, lambda: seen.opened, "it is open")
+        broker.peers[0].cut()
+        turned(loop, lambda: seen.ends, "it is lost")
+        closed: list[bool] = []
+        client.close(lambda: closed.append(True))
+    assert closed
+    assert [end.kind for end in seen.ends] == [Cause.LOST]
+
+
+def test_a_file_of_urls_that_is_gone_is_no_connection(loop: IOLoop, tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    file.write_text(NOWHERE[0])
+    brokers, seen = Brokers(settings_of(url_file=str(file)), loop), Seen()
+    file.unlink()
+    with pytest.raises(BrokerError, match=r"rabbitmq\.url_file"):
+        seen.connect(brokers)
+
+
+def test_a_command_takes_the_first_broker_that_answers() -> None:
+    with (
+        ScriptedBroker() as broker,
+        BlockingConnection(settings_of(urls=[*NOWHERE, broker.url])) as connection,
+    ):
+        assert connection.address.endswith(f":{broker.port}")
+    with pytest.raises(BrokerError, match=":3: connection refused"):
+        BlockingConnection(settings_of(urls=NOWHERE))
+
+
+def test_a_channel_that_the_broker_closes_is_named() -> None:
+    with (
+        ScriptedBroker() as broker,
+        BlockingConnection(settings_of(urls=[broker.url])) as connection,
+    ):
+        channel = connection.channel("queue 'q'")
+        broker.peers[0].say(spec.Channel.Close(404, "NOT_FOUND - no queue 'q'", 50, 10))
+        with pytest.raises(Refused, match=r"queue 'q': NOT_FOUND - no queue 'q' \(404\)") as error:
+            channel.until(lambda: False)
+        assert (error.value.code, error.value.failure.kind) == (404, Cause.REFUSED)
