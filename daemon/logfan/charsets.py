@@ -124,7 +124,7 @@ def _reading(body: bytes, codec: str | None) -> tuple[str, str]:
 
 
 def _ordered(codec: str | None, body: bytes) -> str | None:
-    """The codec with its order of bytes, which is little-endian where no mark says it."""
+    """The codec with its order of bytes, which is little-endian without a mark."""
     if codec not in ("utf_16", "utf_32") or any(body.startswith(mark) for mark, _ in _MARKS[1:]):
         return codec
     return f"{codec}_le"

@@ -43,7 +43,7 @@ class Sink:
         self.instance = instance
         """Which instance of the daemon this is; empty where there is only one."""
         self.log = logging.getLogger(f"logfan.sink.{name}")
-        """Where to say things to the operator."""
+        """Logs to the operator."""
 
     def open(self) -> None:
         """Acquire what you need. Retried with back-off until it returns.
@@ -56,7 +56,7 @@ class Sink:
         """Take the records, in delivery order, or raise.
 
         `SinkUnavailable` has all records since the last `flush` written again later;
-        `RecordsRejected` says that just those were refused, for good, and the others taken.
+        `RecordsRejected` refuses just those, for good; the others are taken.
         """
         raise NotImplementedError
 

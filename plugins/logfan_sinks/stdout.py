@@ -12,6 +12,16 @@ from typing import Any, Literal
 import orjson
 
 import logfan
+from logfan_sinks.fields import (
+    CRITICAL,
+    DEBUG,
+    ERROR,
+    INFO,
+    LEVEL_KEYS,
+    NOTICE,
+    WARNING,
+    level_of,
+)
 from logfan_sinks.formats import (
     LONG_BODY_BYTES,
     EscapeTable,
@@ -24,16 +34,6 @@ from logfan_sinks.formats import (
     line_pieces,
     utf8_pieces,
     without_line_end,
-)
-from logfan_sinks.levels import (
-    CRITICAL,
-    DEBUG,
-    ERROR,
-    INFO,
-    LEVEL_KEYS,
-    NOTICE,
-    WARNING,
-    level_of,
 )
 
 _WAIT_MILLISECONDS = 1000

@@ -25,7 +25,7 @@ from logfan.config.settings import HOMES, PluginSettings, Settings, SinkSettings
 from logfan.config.validation_errors import faults_of, shown
 from logfan.faults import Fault, Faults, did_you_mean
 from logfan.plugins.discovery import discover
-from logfan.plugins.kinds import SinkKind
+from logfan.plugins.validation import SinkKind
 from logfan.runtime.foreign_text import hide, line_of, text_of
 from logfan.sink import SinkConfig
 

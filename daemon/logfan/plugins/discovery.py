@@ -1,7 +1,7 @@
 """Find plugins, check them, and give `{kind: class}` with where each came from.
 
 Entry points of the group `logfan` first, then drop-in folders, each sorted by file name. A
-plugin's fault never ends the search: all faults are told together. What may be written by others
+plugin's fault never ends the search: all faults are reported together. What others may write
 is never run.
 """
 
@@ -21,8 +21,7 @@ import pluggy
 from logfan import hookspecs
 from logfan.faults import Fault, did_you_mean
 from logfan.plugins.drop_ins import cannot, listed, load, who_writes
-from logfan.plugins.kinds import SinkKind
-from logfan.plugins.validation import PluginError, check
+from logfan.plugins.validation import PluginError, SinkKind, check
 from logfan.runtime.foreign_text import line_of, type_name
 from logfan.sink import Sink
 
@@ -149,7 +148,7 @@ def _hook_words(error: BaseException) -> str:
 
 
 def _words(error: BaseException, origin: str) -> str:
-    """The error in words, with the line of the plugin's own code that it came from."""
+    """The error as text, with the line of the plugin's own code that it came from."""
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)

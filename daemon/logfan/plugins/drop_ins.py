@@ -44,8 +44,8 @@ def cannot(what: str, error: OSError) -> str:
 def who_writes(path: Path) -> str | None:
     """Why the path is not safe to run code from; None where only root and we may write it.
 
-    The path itself is looked at, and every folder above it: who may write there may put another
-    in its place, but for folders such as /tmp, where everyone may only move what is theirs.
+    The path itself is looked at, and every folder above it: a user who may write there may put
+    another in its place, but for folders such as /tmp, where everyone may only move what is theirs.
     """
     real = path.resolve()
     for place in (real, *real.parents):

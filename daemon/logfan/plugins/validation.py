@@ -3,17 +3,27 @@
 import inspect
 import re
 import warnings
+from dataclasses import dataclass
 
 from logfan.faults import did_you_mean
-from logfan.plugins.kinds import HOST_KEYS
 from logfan.runtime.foreign_text import text_of, type_name
 from logfan.sink import Sink, SinkConfig
 
+HOST_KEYS = ("kind", "required", "batch", "retry")
 _KIND = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
+@dataclass(frozen=True, slots=True)
+class SinkKind:
+    """A kind of sink, its class, and the file or distribution that brings it."""
+
+    kind: str
+    cls: type[Sink]
+    origin: str
+
+
 class PluginError(Exception):
-    """A plugin's fault, in words."""
+    """A plugin's fault, as a message for its author."""
 
 
 def check(kind: object, cls: object) -> None:
@@ -69,12 +79,12 @@ def _check_config(cls: type[Sink]) -> None:
                 )
     try:
         with warnings.catch_warnings():
-            # A default that JSON cannot say is only shown in other words.
+            # A default without a form in JSON is only shown differently.
             warnings.simplefilter("ignore")
             config.model_json_schema()
     except Exception as error:  # noqa: BLE001 - a type that no TOML value can become
-        said = (text_of(error).splitlines() or [type_name(error)])[0]
-        raise PluginError(f"{name}.Config has a type that TOML cannot give: {said}") from None
+        why = (text_of(error).splitlines() or [type_name(error)])[0]
+        raise PluginError(f"{name}.Config has a type that TOML cannot give: {why}") from None
 
 
 def _check_method(name: str, method: str, function: object, parameters: int) -> None:

@@ -1,4 +1,4 @@
-"""The guard of a private node: starts it, ends it with all that it started, outlives nobody.
+"""The guard of a private node: starts it, and ends it and all that it started.
 
 A program of its own, run by its path with the standard library alone: `guard.py FOLDER EPMD
 SERVER`; one of the two programs may be empty, as the nodes of a cluster share one EPMD. It reads

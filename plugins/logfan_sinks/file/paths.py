@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 from logfan import Record
-from logfan_sinks.dotted_paths import dotted
+from logfan_sinks.fields import dotted
 
 STAMP = re.compile(r"\.\d{8}T\d{6}\.\d{6}Z")
 """What rotation adds to a file's name. No name made of a message may look like that: it would be

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Any
 
-from logfan_sinks.dotted_paths import dotted
+from logfan_sinks.fields import dotted
 from logfan_sinks.metrics.definitions import Counter, Definition, Gauge, Histogram
 
 OTHER = "other"

@@ -22,9 +22,9 @@ from logfan.runtime import foreign_text, tls
 from logfan.telemetry import log_output
 from logfan.telemetry.log_throttle import Throttle
 from logfan.testing import record
+from logfan_sinks.fields import level_of
 from logfan_sinks.file.paths import PathTemplate
 from logfan_sinks.formats import encode_text
-from logfan_sinks.levels import level_of
 
 MIB = 1 << 20
 SECONDS = 3.0

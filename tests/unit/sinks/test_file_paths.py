@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 import logfan
 from logfan.config.loader import prepare
-from logfan_sinks.dotted_paths import dotted
+from logfan_sinks.fields import dotted
 from logfan_sinks.file import FileSink
 from logfan_sinks.file.paths import PathTemplate, safe_name
 from support.files import NOON, deliver, opened, record

@@ -1,7 +1,8 @@
-"""How bad a record is: looked for where publishers put it. Sans-I/O."""
+"""What stands in a record: a value at a dotted path, and its level. Sans-I/O."""
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from logfan import Record
 
@@ -16,6 +17,18 @@ _NAMES = {
 }  # fmt: skip
 LEVEL_KEYS = ("level", "severity", "lvl", "levelname", "log.level")
 _LEADING = re.compile(r"\W{0,3}([A-Za-z]{3,11})\b")
+
+
+def dotted(value: Any, path: str) -> Any:
+    """The value at `a.b.0.c` inside parsed JSON; None where there is none."""
+    for part in path.split("."):
+        if isinstance(value, Mapping):
+            value = value.get(part)
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return None
+    return value
 
 
 def level_of(record: Record) -> int | None:
