@@ -320,10 +320,12 @@ def _set_timeout(scene: Scene, *, timeout_ms: int, look_ms: int) -> None:
 def forbid_message(scene: Scene, rng: random.Random) -> None:
     """Each time that a certain message is to be delivered the connection ends, as RabbitMQ 4 ends
     it for what it cannot convert to AMQP 0-9-1."""
+    scene.pause()  # so that it is forbidden before it is published
     number = int(scene.load.numbers["published"]) + 200
     mark = bodies.make_id(scene.load.run, number).encode() + b"\5chaos"
     refused = scene.proxy.counts.refused
     scene.proxy.forbid(mark)
+    scene.resume()
     try:
         wait_until(lambda: scene.proxy.counts.refused >= refused + 4, "it is refused")
     finally:

@@ -115,7 +115,7 @@ class Watcher:
                 now = vitals(pid)
             except (OSError, HTTPException):
                 continue  # killed, stopped or not listening yet
-            if life != self._daemon.lives or not seen:
+            if life != self._daemon.lives or _IN_FLIGHT not in seen:
                 continue
             self.scrapes += 1
             self._judge(life, seen)
