@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 import pika
-from pika import frame, spec
+from pika import exceptions, frame, spec
 from pika.adapters.utils import io_services_utils
 from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowAborted
 
@@ -255,7 +255,10 @@ _FOR_A_FRAME = {
 
 
 def _is_fault_of_ours(error: Exception) -> bool:
-    """Whether code of ours raised it, or called pika amiss; not pika for what the broker sent."""
+    """Whether code of ours raised it, or called pika amiss; not pika for what the broker sent, nor
+    for a channel or connection that began to close meanwhile."""
+    if isinstance(error, exceptions.ChannelWrongStateError | exceptions.ConnectionWrongStateError):
+        return False
     ours = [
         one.f_code
         for one, _ in traceback.walk_tb(error.__traceback__)

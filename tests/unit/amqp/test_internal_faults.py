@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from pika import exceptions
 
 from guard.flood import Flood
 from logfan.amqp import connection as wire
 from logfan.amqp.pika_internals import InternalFault
 from support.readers import Reader, listening
-from support.wire_bytes import Scene, body, deliver, frame, header
+from support.wire_bytes import Scene, body, deliver, frame, header, heartbeat
 
 EXIT_INTERNAL = 70
 SCRIPT = """
@@ -50,6 +51,18 @@ def test_pika_called_amiss_is_a_fault_of_ours_too(tmp_path: Path) -> None:
     code, log = run(*PARTS["an answer of the broker"], "amiss", tmp_path)
     assert code == EXIT_INTERNAL, log
     assert "internal fault: thread consumer ended: InternalFault: " in log
+
+
+def test_a_channel_that_closes_meanwhile_is_no_fault() -> None:
+    reader = Reader(wire.Connection, Scene(1, "x", "plain", company=False))
+
+    def acknowledge_late() -> None:
+        reader._channel.close()
+        reader._channel.basic_ack(1)
+
+    reader.connection._consumer.receiver.on_read_end = acknowledge_late
+    with listening(), pytest.raises(exceptions.ChannelWrongStateError):
+        reader.connection._proto_data_received(heartbeat())
 
 
 def run(part: str, fast: bool, how: str, folder: Path) -> tuple[int, str]:
