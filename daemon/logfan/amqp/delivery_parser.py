@@ -164,7 +164,7 @@ class Stream:
         if len(data) < header_at + FRAME.size:
             return 0
         kind, channel, size = FRAME.unpack_from(data, header_at)
-        if kind != _HEADER or channel != self._channel:
+        if kind != _HEADER or channel != self._channel or size < _LEAST_HEADER:
             return None
         body_at = header_at + FRAME.size + size + 1
         if len(data) < body_at:

@@ -104,6 +104,14 @@ def test_a_method_or_a_header_alone_is_not_forgotten(frames: tuple[bytes, ...]) 
         assert_read_alike(Case(Scene(1, "x", "plain", company=False), frames, ()))
 
 
+def test_a_content_header_too_short_to_be_one_is_left_to_pika() -> None:
+    """Cut behind its length, which says less than the least that a header has."""
+    short = bytes.fromhex("02 0001 00000002 003c 0000000000000000")
+    frames = (deliver(1, "x", 1), short)
+    cut = (len(frames[0]) + 10,)
+    assert_read_alike(Case(Scene(1, "x", "plain", company=False), frames, cut))
+
+
 @pytest.mark.parametrize(
     "properties",
     [
