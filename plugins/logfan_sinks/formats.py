@@ -1,7 +1,7 @@
 """One record as one line: JSON with its origin, text safe for a terminal, or the bytes."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Literal
 
@@ -55,6 +55,27 @@ def as_readable(record: Record) -> Record:
         return record.decoded()
     except ValueError:
         return record
+
+
+def with_lines(
+    records: Iterable[Record], encode: Callable[[Sequence[Record]], list[bytes]], *, decode: bool
+) -> Iterator[tuple[Record, bytes | None]]:
+    """Each record with its line, and its content_encoding undone where `decode` asks for it. None
+    where the body is long. Encodes many records at once, which costs a third of one by one."""
+    group: list[Record] = []
+    size = 0
+    for record in records:
+        seen = as_readable(record) if decode else record
+        if seen.size <= LONG_BODY_BYTES:
+            group.append(seen)
+            size += seen.size
+            if size < LONG_BODY_BYTES:
+                continue
+        yield from zip(group, encode(group), strict=True)
+        group, size = [], 0
+        if seen.size > LONG_BODY_BYTES:
+            yield seen, None
+    yield from zip(group, encode(group), strict=True)
 
 
 def _all_raw(records: Iterable[Record]) -> list[bytes]:
@@ -135,8 +156,3 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 _ESCAPES = EscapeTable(lambda char: _UNSAFE.sub(_escaped, char))
-
-
-def encode_json(record: Record) -> bytes:
-    """One object, as `logfan.json_lines` makes it."""
-    return json_lines((record,))[0]

@@ -23,16 +23,14 @@ from logfan_sinks.fields import (
     level_of,
 )
 from logfan_sinks.formats import (
-    LONG_BODY_BYTES,
     EscapeTable,
     Format,
-    as_readable,
-    encode_json,
-    encode_text,
+    encoder,
     escape,
     escape_long,
     line_pieces,
     utf8_pieces,
+    with_lines,
     without_line_end,
 )
 
@@ -94,33 +92,31 @@ class StdoutSink(logfan.Sink):
         """All lines, then return: standard output keeps no more promise than that."""
         lines: list[bytes] = []
         size = 0
-        for record in records:
-            seen = as_readable(record) if self.config.decode else record
-            if seen.size > LONG_BODY_BYTES:
+        for record, line in with_lines(records, self._encode, decode=self.config.decode):
+            if line is None:
                 self._send(b"".join(lines))
                 lines, size = [], 0
-                self._send_long(seen)
+                self._send_long(record)
                 continue
-            lines.append(self._line(seen))
+            lines.append(self._ended(record, line))
             size += len(lines[-1])
             if size >= _CHUNK_BYTES:  # a line may be much longer than its body
                 self._send(b"".join(lines))
                 lines, size = [], 0
         self._send(b"".join(lines))
 
-    def _line(self, record: logfan.Record) -> bytes:
+    def _encode(self, records: Sequence[logfan.Record]) -> list[bytes]:
         form = self.config.format
-        if form == "raw":
-            line = record.body
-        elif form == "json":
-            line = _harmless(encode_json(record))
-        elif self._terminal or self._colour:
-            line = (self._head(record) + escape(without_line_end(_message(record)))).encode()
-        else:
-            line = encode_text(record)
-        if self._journal:
-            return journal_lines(line, level_of(record))
-        return line + b"\n"
+        if form == "text" and (self._terminal or self._colour):
+            return [
+                (self._head(record) + escape(without_line_end(_message(record)))).encode()
+                for record in records
+            ]
+        lines = encoder(form)(records)
+        return [*map(_harmless, lines)] if form == "json" else lines
+
+    def _ended(self, record: logfan.Record, line: bytes) -> bytes:
+        return journal_lines(line, level_of(record)) if self._journal else line + b"\n"
 
     def _send_long(self, record: logfan.Record) -> None:
         """A line that may be many times as long as its body, in pieces."""

@@ -25,6 +25,7 @@ from logfan_sinks.formats import (
     as_readable,
     encoder,
     line_pieces,
+    with_lines,
 )
 
 OVERFLOWED = Counter(
@@ -297,20 +298,20 @@ class FileSink(logfan.Sink):
             return
         shares: dict[str, _Share] = {}
         size = 0
-        for at, record in zip(indexes, records, strict=True):
-            seen = as_readable(record) if decode else record
-            where = path or path_of(seen)
-            if seen.size > LONG_BODY_BYTES:
+        seen_with_lines = with_lines(records, encode, decode=decode)
+        for at, (record, line) in zip(indexes, seen_with_lines, strict=True):
+            where = path or path_of(record)
+            if line is None:
                 yield from shares.items()
                 shares, size = {}, 0
-                yield where, _Share(record.received_at, [at], [], seen)
+                yield where, _Share(record.received_at, [at], [], record)
                 continue
             share = shares.get(where)
             if share is None:
                 share = shares[where] = _Share(record.received_at, [], [])
             share.indexes.append(at)  # type: ignore[attr-defined]
-            share.lines += encode((seen,))
-            size += len(share.lines[-1])
+            share.lines.append(line)
+            size += len(line)
             if size >= _CHUNK_BYTES:  # a line may be much longer than its body
                 yield from shares.items()
                 shares, size = {}, 0

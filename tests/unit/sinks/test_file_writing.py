@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import logfan
+from logfan_sinks import formats
 from logfan_sinks.file import log_file as logfile
 from logfan_sinks.file import sink as file_sink
 from logfan_sinks.file.log_file import _behind
@@ -617,7 +618,8 @@ def test_a_long_line_is_the_same_in_pieces(
     ]
     with opened(tmp_path / "whole" / path, format=form) as sink:
         deliver(sink, batch)
-    monkeypatch.setattr(file_sink, "LONG_BODY_BYTES", -1)
+    for module in (file_sink, formats):
+        monkeypatch.setattr(module, "LONG_BODY_BYTES", -1)
     monkeypatch.setattr(file_sink, "_PIECE_BYTES", 5)
     rotate = {"size": "1GiB"} if "{" in path else None
     with opened(tmp_path / "pieces" / path, format=form, rotate=rotate) as sink:
@@ -629,7 +631,8 @@ def test_a_long_line_is_the_same_in_pieces(
 def test_a_long_line_that_no_room_would_ever_be_enough_for_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_sink, "LONG_BODY_BYTES", -1)
+    for module in (file_sink, formats):
+        monkeypatch.setattr(module, "LONG_BODY_BYTES", -1)
     with opened(tmp_path / "a.log") as sink, file_size_limit(12):
         with pytest.raises(logfan.RecordsRejected) as refused:
             sink.write([record("0"), record("x" * 50), record("1")])

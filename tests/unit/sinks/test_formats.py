@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import MappingProxyType
@@ -14,11 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logfan import json_pieces
-from logfan_sinks.formats import encode_json, encode_text, encoder, escape, without_line_end
+from logfan import Record, json_lines, json_pieces
+from logfan_sinks.formats import encode_text, encoder, escape, with_lines, without_line_end
 from support.files import record
 
 MICROSECONDS = 1764000000.123456
+
+
+def encode_json(record: Record) -> bytes:
+    return json_lines([record])[0]
 
 
 def body_of(raw: bytes) -> Any:
@@ -322,3 +327,18 @@ def test_each_format_has_its_encoder() -> None:
     sample = record("x\ty")
     assert [encoder(form)([sample]) for form in ("text", "raw")] == [[b"x\\ty"], [b"x\ty"]]
     assert encoder("json")([sample])[0].endswith(b'"body":"x\\ty"}')
+
+
+def test_lines_come_in_order_with_their_records_however_they_are_grouped() -> None:
+    sizes = [5, 3 << 18, 3 << 18, 7, (1 << 20) + 1, 9, 1 << 20, 11]
+    given_records = [record(b"%d" % n * size) for n, size in enumerate(sizes)]
+    groups: list[int] = []
+
+    def encode(records: Sequence[Record]) -> list[bytes]:
+        groups.append(len(records))
+        return [one.body[:1] for one in records]
+
+    got = [*with_lines(given_records, encode, decode=False)]
+    assert [seen for seen, _ in got] == given_records
+    assert [line for _, line in got] == [b"0", b"1", b"2", b"3", None, b"5", b"6", b"7"]
+    assert groups == [3, 1, 2, 1]

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
+from logfan import json_lines
 from logfan.testing import record
-from logfan_sinks.formats import EscapeTable, encode_json, escape
+from logfan_sinks.formats import EscapeTable, escape
 from logfan_sinks.metrics import MetricsSink
 from logfan_sinks.metrics.series import _label_value
 from logfan_sinks.stdout import escape_json
@@ -24,7 +25,7 @@ LONG = 70_000
     [
         (r"b'\0' * size", "formats.encode_text", 12),
         (r"'\u202e'.encode() * (size // 3)", "formats.encode_text", 12),
-        (r"b'\xff' * size", "formats.encode_json", 6),
+        (r"b'\xff' * size", "as_json", 6),
         (r"b'\x22' + b'\x7f' * size + b'\x22'", "as_stdout_does", 18),
         (r"('\x22' + '\U000e0001' * (size // 4) + '\x22').encode()", "as_stdout_does", 18),
     ],
@@ -35,11 +36,15 @@ def test_a_hostile_body_costs_a_small_multiple_of_its_size(
     """What it becomes is up to eight times as long; the rest is one copy of it."""
     program = textwrap.dedent(f"""
         import resource
+        from logfan import json_lines
         from logfan.testing import record
         from logfan_sinks import formats, stdout
 
+        def as_json(one):
+            return json_lines([one])[0]
+
         def as_stdout_does(one):
-            return stdout.escape_json(formats.encode_json(one).decode()).encode()
+            return stdout.escape_json(as_json(one).decode()).encode()
 
         size = 4 << 20
         one = record({body})
@@ -100,6 +105,6 @@ def test_a_hundred_thousand_label_values_make_no_more_series_than_allowed() -> N
 def test_headers_as_large_as_a_frame_may_be_are_one_line_of_bounded_length() -> None:
     # A broker takes no header table beyond one frame: 128 KiB.
     for value in ("\0" * 131_000, b"\xff" * 131_000, {"k" * 250 + str(n): n for n in range(500)}):
-        line = encode_json(record(b"{}", headers={"wild": value}))
+        (line,) = json_lines([record(b"{}", headers={"wild": value})])
         assert b"\n" not in line
         assert len(line) < 7 * 131_072

@@ -12,7 +12,7 @@ import pytest
 
 from logfan import SinkUnavailable
 from logfan.testing import hostile_records, record
-from logfan_sinks import stdout
+from logfan_sinks import formats, stdout
 from logfan_sinks.stdout import StdoutSink
 
 
@@ -169,7 +169,7 @@ def test_a_long_line_is_the_same_in_pieces(
     os.set_blocking(pipe.read_end, False)
     built.write([one])
     whole = os.read(pipe.read_end, 1 << 20)
-    monkeypatch.setattr(stdout, "LONG_BODY_BYTES", -1)
+    monkeypatch.setattr(formats, "LONG_BODY_BYTES", -1)
     monkeypatch.setattr(stdout, "_PIECE_BYTES", 5)
     built.write([one])
     assert os.read(pipe.read_end, 1 << 20) == whole
@@ -178,7 +178,7 @@ def test_a_long_line_is_the_same_in_pieces(
 def test_a_long_line_on_a_terminal_has_its_level_and_time(
     terminal: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stdout, "LONG_BODY_BYTES", -1)
+    monkeypatch.setattr(formats, "LONG_BODY_BYTES", -1)
     sink(colour="never").write([record("error: it \x1b broke\n", routing_key="shop")])
     assert re.fullmatch(r"\d\d:\d\d:\d\d error    shop error: it \\x1b broke\r\n", terminal.text())
 
