@@ -307,9 +307,9 @@ def test_a_url_that_pika_alone_refuses_is_reported_without_the_password(
 
 def test_an_internal_fault_is_reported_without_the_password(tmp_path: Path) -> None:
     program = (
-        "import sys, logfan.amqp.subscription as s\n"
-        "def broken(self, *, url, parameters, **rest): raise RuntimeError(f'{parameters} {url}')\n"
-        "s.Subscription.__init__ = broken\n"
+        "import sys, logfan.amqp.client as c\n"
+        "def broken(self, loop, url, wanted, *rest): raise RuntimeError(f'{wanted} {url}')\n"
+        "c.Client.__init__ = broken\n"
         "from logfan.cli import main; main(['run'])\n"
     )
     (tmp_path / "config.toml").write_text(
