@@ -32,6 +32,11 @@ def make_anew(
         daemon.signal(signal.SIGCONT)
 
 
+def has_looked(daemon: DaemonProcess) -> bool:
+    """Whether its first look at the queue is over: the mark is there."""
+    return daemon.metric("logfan_queue_ready_messages") == 0
+
+
 def arrives(daemon: DaemonProcess, url: str, names: Names, body: bytes, key: str = "") -> bool:
     with channel(url) as other:
         other.basic_publish(names.exchange, key, body)
@@ -43,6 +48,7 @@ def test_an_exchange_made_anew_is_bound_again_within_a_look(
     node: RabbitNode, names: Names, tmp_path: Path, durable: bool
 ) -> None:
     with DaemonProcess(tmp_path, node.url, names, RAW) as daemon:
+        wait_until(lambda: has_looked(daemon), "it has looked")
         wait_until(lambda: arrives(daemon, node.url, names, b"before"), "it is bound")
         for number in (1, 2):
             make_anew(daemon, node.url, durable=durable)
@@ -62,6 +68,7 @@ def test_an_exchange_that_is_gone_is_declared_again(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
     with DaemonProcess(tmp_path, node.url, names, RAW) as daemon:
+        wait_until(lambda: has_looked(daemon), "it has looked")
         delete_exchange(node.url, names)
         wait_until(lambda: daemon.metric(REBOUND) == 1, "it is made and bound")
         publish(node.url, names.exchange, [b"after"])
@@ -78,6 +85,7 @@ def test_where_it_may_not_be_declared_it_is_not_ready_until_others_have(
         other.exchange_declare(names.exchange, "fanout")
     environ = {"LOGFAN_EXCHANGE__DECLARE": declare}
     with DaemonProcess(tmp_path, node.url, names, RAW, environ=environ) as daemon:
+        wait_until(lambda: has_looked(daemon), "it has looked")
         delete_exchange(node.url, names)
         wait_until(lambda: daemon.get("/readyz")[0] == 503, "it is not ready")
         assert "nothing arrives" in daemon.get("/readyz")[1]
@@ -95,6 +103,7 @@ def test_every_routing_key_is_bound_again(node: RabbitNode, names: Names, tmp_pa
         "LOGFAN_EXCHANGE__TYPE": "direct", "LOGFAN_QUEUE__ROUTING_KEYS": '["info", "error"]',
     }  # fmt: skip
     with DaemonProcess(tmp_path, node.url, names, RAW, environ=environ) as daemon:
+        wait_until(lambda: has_looked(daemon), "it has looked")
         make_anew(daemon, node.url, kind="direct")
         for key in ("info", "error"):
             wait_until(
@@ -117,6 +126,7 @@ def test_one_who_may_make_no_mark_is_bound_again_all_the_same(
     node.ctl("set_permissions", user, queues, queues, f"^({names.exchange}|{names.queue}.*)$")
     url = node.url.replace("guest:guest", f"{user}:secret")
     with DaemonProcess(tmp_path, url, names, RAW) as daemon:
+        wait_until(lambda: has_looked(daemon), "it has looked")
         make_anew(daemon, node.url)
         wait_until(lambda: arrives(daemon, node.url, names, b"after"), "bound")
         delete_exchange(node.url, names)
@@ -148,8 +158,7 @@ def test_a_restart_of_the_broker_with_a_publisher_that_is_back_first(
         assert ("exchange.durable = true here" in daemon.log()) is not keeps
         assert "was made anew" not in daemon.log()
         wait_until(lambda: arrives(daemon, own_node.url, names, b"before"), "it is bound")
-        # Its first look is over: the mark is there.
-        wait_until(lambda: daemon.metric("logfan_queue_ready_messages") == 0, "it has looked")
+        wait_until(lambda: has_looked(daemon), "it has looked")
         restart_and_publish_first(own_node, names)
         if keeps:
             raw = tmp_path / "raw.log"
