@@ -151,6 +151,8 @@ def dead_letter_queue_full(stage: Stage) -> Iterator[None]:
         admin.queue_declare(f"{daemon.names.queue}.dead", durable=True, arguments=full)
     daemon.signal(signal.SIGSTOP)
     stage.deck.publish(REFUSE + 3)  # so that they arrive together, and are one write
+    together = REFUSE + 3
+    wait_until(lambda: stage.node.unacked(daemon.names.queue) == together, "all are on their way")
     daemon.signal(signal.SIGCONT)
     wait_until(lambda: daemon.acked() == 2 * REFUSE + 2, "all but one is acknowledged")
     wait_until(lambda: "troubled" in daemon.sink_troubles(), "its sink is not ready")
