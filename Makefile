@@ -36,7 +36,7 @@ coverage: $(STAMP) $(OLDEST) ## Lines and branches that all tests run, daemons i
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report
 
-test-fast: $(STAMP) $(OLDEST) ## The tests that need no RabbitMQ, in less than a minute
+test-fast: $(STAMP) $(OLDEST) ## The tests that need no RabbitMQ, in some two minutes
 	@$(BIN)/python -m pytest -q -n $(WORKERS) $(FAST)
 
 bench: $(STAMP) $(CLIENTS) ## Every consumer in turns, medians, ratios, targets: REPORT= JSON= CHARTS= FROM=
