@@ -351,8 +351,11 @@ def test_a_full_queue_of_the_daemon_costs_no_letter(operator: Operator) -> None:
     done = operator.types("replay")
     assert done.exit_code == 69
     assert "is it full?" in done.stderr
-    total = waiting(operator.url, operator.names.queue) + waiting(operator.url, operator.dead)
-    assert total == 300
+
+    def total() -> int:
+        return waiting(operator.url, operator.names.queue) + waiting(operator.url, operator.dead)
+
+    wait_until(lambda: total() == 300, "what was read is handed back")
 
 
 def test_what_is_refused_again_meanwhile_is_not_replayed_again(operator: Operator) -> None:

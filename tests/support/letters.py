@@ -23,8 +23,9 @@ def bury(
     queue: str | None = None,
     kind: str | None = "classic",
 ) -> None:
-    """Put the records into the dead-letter queue. Both queues are made, but for `kind` None."""
-    with channel(url) as opened:
+    """Put the records into the dead-letter queue, and return once the broker has confirmed each.
+    Both queues are made, but for `kind` None."""
+    with channel(url, confirms=True) as opened:
         for name in (names.queue, f"{names.queue}.dead") if kind else ():
             opened.queue_declare(name, durable=True, arguments={"x-queue-type": kind})
         for record in records:
@@ -33,7 +34,6 @@ def bury(
             opened.basic_publish(
                 "", f"{names.queue}.dead", letter.body, EncodedProperties(letter.properties)
             )
-        opened.queue_declare(names.queue, passive=True)
 
 
 def bodies(url: str, queue: str) -> list[bytes]:
