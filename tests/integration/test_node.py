@@ -174,7 +174,8 @@ def test_no_two_processes_get_the_same_port() -> None:
     """A daemon that is down for a moment finds its port free again; a node has three."""
     ports = [free_port() for _ in range(600)]
     other = subprocess.run(
-        [sys.executable, "-c", PORTS], check=True, capture_output=True, text=True
+        [sys.executable, "-W", "default", "-c", PORTS], check=True, capture_output=True, text=True
     )
+    assert other.stderr == "", "no socket is left open at the end"
     ports += map(int, other.stdout.split())
     assert len(set(ports)) == len(ports) == 800

@@ -5,6 +5,7 @@ Standard library only. The node listens on 127.0.0.1 alone, has a port mapper (e
 and ends with everything it started when this process ends, however that ends (see `guard`).
 """
 
+import atexit
 import os
 import random
 import re
@@ -32,8 +33,6 @@ _CTL_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 _LOG_LINES = 15
 _PORTS_FIRST, _PORTS_BLOCK = 10_000, 64
-_RESERVED: list[socket.socket] = []
-"""One socket for each block of ports of this process: its name is taken while the process lives."""
 _PORTS: list[int] = []
 """Ports of these blocks that were not given out yet."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -322,14 +321,14 @@ def _reserve_ports() -> None:
     lowest_of_kernel = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     firsts = range(_PORTS_FIRST, max(lowest_of_kernel, 11_000) - _PORTS_BLOCK, _PORTS_BLOCK)
     for first in random.sample(firsts, k=len(firsts)):
-        # A name without a file: it is free again when this process ends, however that ends.
+        # A name without a file, taken while this process lives: free again however that ends.
         reservation = socket.socket(socket.AF_UNIX)
         try:
             reservation.bind(f"\0logfan-ports-{first}")
         except OSError:
             reservation.close()
             continue
-        _RESERVED.append(reservation)
+        atexit.register(reservation.close)
         _PORTS.extend(range(first, first + _PORTS_BLOCK))
         return
     raise NodeUnavailable(f"other processes have all ports of 127.0.0.1 from {firsts[0]} on")
