@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from logfan.amqp.broker_features import NOT_FOUND
 from logfan.amqp.topology import (
+    UNLIKE_ANY,
     Answer,
     Bind,
     BindExchange,
@@ -141,11 +142,12 @@ class Binding:
     def _ask_durable(self) -> Generator[Step, Answer, bool | None]:
         """A mark must outlive what the exchange outlives, and nothing else."""
         durable = bool(self._durable)
-        answer = yield DeclareExchange(self._exchange.name, self._exchange.type, durable)
+        step = DeclareExchange(self._exchange.name, self._exchange.type, durable)
+        answer = yield step.compared()
         difference = answer.difference
         if difference is not None and difference.argument == "durable":
             return difference.theirs == "true"
-        return None if answer.code else durable
+        return durable if difference is not None and difference.argument == UNLIKE_ANY else None
 
     def _set(self, mark: str) -> Generator[Step, Answer, None]:
         durable = bool(self._durable)

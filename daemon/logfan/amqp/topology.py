@@ -22,6 +22,8 @@ from logfan.amqp.queue_kinds import CLASSIC, DELIVERY_LIMIT, TYPE, Difference, S
 from logfan.config.settings import ExchangeSettings, QueueSettings
 
 _MOST_DIFFERENCES = 24
+UNLIKE_ANY = "alternate-exchange"
+"""An argument of exchanges whose value is a name: no exchange has a number there."""
 
 
 # A step is a method of pika's channel; its fields are that method's arguments.
@@ -38,9 +40,15 @@ class DeclareExchange:
     passive: bool = False
     auto_delete: bool = False
     internal: bool = False
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"exchange {self.exchange!r}"
+
+    def compared(self) -> "DeclareExchange":
+        """A declaration that RabbitMQ always refuses: it names the first difference to what
+        exists, in the end `UNLIKE_ANY`, and creates nothing where nothing exists."""
+        return replace(self, arguments={UNLIKE_ANY: 1})
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,16 +295,22 @@ def _exchange(
     existed = yield from _exists(replace(wished, passive=True), settings.declare)
     if existed and not compare:
         return None, False
-    answer = yield wished
+    passive = settings.declare == "passive"
+    answer = yield wished.compared() if passive else wished
     if answer.code == 0:
         return settings.durable, not existed
     if existed and answer.code == ACCESS_REFUSED:
         return None, False
     difference = answer.difference
+    if difference is None and passive:  # it went since it was asked for
+        yield from _exists(replace(wished, passive=True), settings.declare)
+        return None, False
     if difference is None:
         raise TopologyMismatch(f"{wished} may not be declared", answer)
     if difference.argument == "durable":
         return difference.theirs == "true", False
+    if difference.argument == UNLIKE_ANY:
+        return settings.durable, False
     if difference.argument == "type":
         known = difference.theirs in get_args(ExchangeSettings.model_fields["type"].annotation)
         right = f'type = "{difference.theirs}"' if known else 'declare = "never"'

@@ -1,5 +1,6 @@
 """Whether the queue is still bound, and what is done where it is not."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -13,11 +14,21 @@ from logfan.amqp.topology import (
     Declared,
     DeclareExchange,
     Step,
+    TopologyMismatch,
     declare,
 )
 from logfan.config.settings import ExchangeSettings, QueueSettings
 
 MARK = "logfan.binding"
+# RabbitMQ's answers to a declaration that no exchange can match.
+DIFFERS = (
+    "PRECONDITION_FAILED - inequivalent arg 'alternate-exchange' for exchange 'logs' in vhost '/': "
+    "received the value '1' of type 'signedint' but current is none"
+)
+INVALID = (
+    "PRECONDITION_FAILED - invalid type 'signedint' for arg 'alternate-exchange' in exchange "
+    "'logs' in vhost '/'"
+)
 
 
 @dataclass
@@ -33,6 +44,8 @@ class Broker:
         match step:
             case DeclareExchange(passive=True):
                 return Answer(0 if step.exchange in self.exchanges else NOT_FOUND)
+            case DeclareExchange(arguments={"alternate-exchange": 1}):
+                return Answer(406, DIFFERS if step.exchange in self.exchanges else INVALID)
             case DeclareExchange():
                 self.exchanges.add(step.exchange)
             case Bind(queue=other) | BindExchange(source=other):
@@ -50,15 +63,19 @@ class Broker:
 class Daemon:
     """Connections of one process to this broker."""
 
-    def __init__(self, broker: Broker, version: tuple[int, ...] = (3, 10, 8)) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        version: tuple[int, ...] = (3, 10, 8),
+        exchange: ExchangeSettings | None = None,
+    ) -> None:
         self._broker, self._version = broker, version
-        self._binding = Binding(ExchangeSettings())
+        self._exchange = exchange or ExchangeSettings()
+        self._binding = Binding(self._exchange)
         self._known: Declared | None = None
 
     def connects(self) -> Declared:
-        walk = declare(
-            ExchangeSettings(), QueueSettings(), known=self._known, version=self._version
-        )
+        walk = declare(self._exchange, QueueSettings(), known=self._known, version=self._version)
         step = next(walk)
         while True:
             try:
@@ -123,3 +140,30 @@ def test_only_a_broker_that_drops_transient_exchanges_is_warned_about(
     assert keeps_transient_exchanges(version) is keeps
     assert any("is not durable: a restart" in remark for remark in remarks) is not keeps
     assert ("without the binding" in look.remark) is not keeps
+
+
+class GoneAfter(Broker):
+    """Somebody deletes the exchange once so many steps are answered."""
+
+    left = 0
+
+    def answer(self, step: Step) -> Answer:
+        if self.left == 0:
+            self.exchanges.discard("logs")
+        self.left -= 1
+        if isinstance(step, Bind | BindExchange) and "logs" not in self.exchanges:
+            return Answer(NOT_FOUND)
+        return super().answer(step)
+
+
+@pytest.mark.parametrize("steps", range(12))
+def test_a_passive_exchange_is_never_declared_whenever_it_goes(steps: int) -> None:
+    broker = GoneAfter({"logs"})
+    broker.left = steps
+    daemon = Daemon(broker, exchange=ExchangeSettings(declare="passive"))
+    with suppress(TopologyMismatch):
+        daemon.connects()
+        for _ in range(3):
+            daemon.looks()
+    assert broker.left < 0
+    assert "logs" not in broker.exchanges
