@@ -18,7 +18,7 @@ from prometheus_client import REGISTRY
 
 from logfan import __version__
 from logfan.amqp.failures import Cause, ConnectionFailure
-from logfan.amqp.reconnect import Patience
+from logfan.amqp.reconnect import StartupPolicy
 from logfan.config.changes import changed_keys, elsewhere, left_behind, named
 from logfan.config.loader import Prepared
 from logfan.config.settings import HttpSettings
@@ -124,7 +124,7 @@ class Daemon:
         self._worked = False
         """Whether the config that runs was subscribed once."""
         self._earlier: _Earlier | None = None
-        self._pipeline = self._build(Patience.at_start(prepared.settings.rabbitmq.startup))
+        self._pipeline = self._build(StartupPolicy.at_start(prepared.settings.rabbitmq.startup))
 
     def run(self) -> int:
         """Run until a signal, or a failure that it cannot go on after.
@@ -257,7 +257,7 @@ class Daemon:
         self._pipeline.stop(0.0, self._wait)
         if failure is None or self._faults():
             return EXIT_INTERNAL
-        return EXIT_REFUSED if failure.kind is Cause.REFUSED else EXIT_UNAVAILABLE
+        return EXIT_REFUSED if failure.cause is Cause.REFUSED else EXIT_UNAVAILABLE
 
     def _wait(self, condition: Callable[[float], bool], deadline: float) -> bool:
         """Wait on a condition in ticks, so that signals and the watchdog are served meanwhile."""
@@ -323,7 +323,9 @@ class Daemon:
         lost = was_consuming and elsewhere(old, fresh)
         absence = fresh.settings.rabbitmq.startup == "retry" and not lost
         try:
-            self._begin(fresh, Patience(refusal=False, absence=absence), worked=False)
+            self._begin(
+                fresh, StartupPolicy(retry_refused=False, retry_absent=absence), worked=False
+            )
         except Exception as error:  # noqa: BLE001 - a sink's constructor may raise anything
             self._go_back(earlier, f"it cannot be started ({describe(error)})", error)
 
@@ -336,14 +338,16 @@ class Daemon:
         )  # fmt: skip
         self._pipeline.stop(0.0, self._wait)
         settings = earlier.prepared.settings
-        patience = Patience() if earlier.worked else Patience.at_start(settings.rabbitmq.startup)
-        self._begin(earlier.prepared, patience, worked=earlier.worked)
+        startup = (
+            StartupPolicy() if earlier.worked else StartupPolicy.at_start(settings.rabbitmq.startup)
+        )
+        self._begin(earlier.prepared, startup, worked=earlier.worked)
 
-    def _begin(self, prepared: Prepared, patience: Patience, *, worked: bool) -> None:
+    def _begin(self, prepared: Prepared, startup: StartupPolicy, *, worked: bool) -> None:
         log_settings = prepared.settings.log
         log_output.configure(log_settings.level, log_settings.format)
         self._prepared, self._worked = prepared, worked
-        self._pipeline = self._build(patience)
+        self._pipeline = self._build(startup)
         self._pipeline.start()
 
     def _settle_in(self) -> None:
@@ -356,14 +360,14 @@ class Daemon:
 
     # What is built from what
 
-    def _build(self, patience: Patience) -> Pipeline:
+    def _build(self, startup: StartupPolicy) -> Pipeline:
         self._number = number = self._number + 1
         self.stats.configure([spec.name for spec in self._prepared.sinks])
         return Pipeline(
             self._prepared,
             self.stats,
             events=_PipelineEvents(number, self._events),
-            patience=patience,
+            startup=startup,
             clock=self._clock,
         )
 
@@ -406,7 +410,7 @@ class Daemon:
     def status_text(self) -> str:
         """What the daemon is doing, in one line, for systemd's STATUS."""
         stats = self.stats.consumer
-        down = {worker.name: worker.trouble for worker in self._pipeline.workers}
+        down = {worker.name: worker.failure for worker in self._pipeline.workers}
         parts = [self._pipeline.consumer.state]
         parts += [f"sink {name} down: {why}" for name, why in down.items() if why]
         parts.append(f"{stats.acked:,} acknowledged, {stats.in_flight_messages:,} in flight")
@@ -429,13 +433,13 @@ class Daemon:
             "sinks": [
                 {
                     "name": worker.name, "required": worker.required,
-                    "up": trouble is None, "trouble": trouble,
+                    "up": failure is None, "failure": failure,
                     "held": worker.held, "written": worker.stats.written,
                     "dropped": worker.stats.dropped, "retries": worker.stats.retries,
                     "dead_lettered": worker.stats.dead_lettered,
                 }
                 for worker in self._pipeline.workers
-                for trouble in (worker.trouble,)
+                for failure in (worker.failure,)
             ],
         }  # fmt: skip
 

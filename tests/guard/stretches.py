@@ -84,7 +84,7 @@ class _Wired(Reader):
         """As `Subscription` does it."""
         self._channel.basic_ack(tag, multiple=True)
 
-    def rest(self, seconds: float) -> None:
+    def pause_reading_for(self, seconds: float) -> None:
         """There is no socket to leave alone."""
 
     @property

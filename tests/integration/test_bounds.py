@@ -284,7 +284,7 @@ def test_a_pause_deletes_no_queue_that_goes_with_its_last_consumer(
             assert daemon.metric('logfan_connections_total{outcome="lost"}') == 0
 
 
-def test_what_is_on_its_last_life_is_not_returned_for_want_of_room(
+def test_a_last_delivery_is_not_returned_for_want_of_room(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
     with channel(node.url) as admin:

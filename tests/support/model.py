@@ -98,7 +98,7 @@ class Channel:
         self._fit: int | None = None
         """How many fit into the budget at their size, where it was more that came."""
 
-    def hold(self) -> None:
+    def pause_reading(self) -> None:
         self.held, self.held_at = self.can_be_held, self._truth.time.now
 
     def consume(self, prefetch: int, on_consuming: Callable[[], None]) -> None:
@@ -220,7 +220,7 @@ class ModelSubscription:
         """`rests` is where it notes how long nothing should be read, in seconds."""
         self.channel = channel
         self._on_consuming = on_consuming
-        self.rest = rests.append
+        self.pause_reading_for = rests.append
 
     def ack(self, tag: int) -> None:
         self.channel.ack(tag)
@@ -231,12 +231,12 @@ class ModelSubscription:
     def requeue(self, tag: int) -> None:
         self.channel.nack(tag, multiple=True)
 
-    def hold(self) -> bool:
+    def pause_reading(self) -> bool:
         assert not self.channel.held, "held twice"
-        self.channel.hold()
+        self.channel.pause_reading()
         return self.channel.held
 
-    def go_on(self) -> None:
+    def resume_reading(self) -> None:
         assert self.channel.held, "not held"
         self.channel.held = False
 

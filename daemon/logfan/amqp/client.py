@@ -93,11 +93,11 @@ class Client:
             if not self._is_over:
                 on_done(channel, result)
 
-        def unfit(mismatch: TopologyMismatch) -> None:
+        def mismatched(mismatch: TopologyMismatch) -> None:
             if not self._is_over:
                 on_mismatch(mismatch)
 
-        Declaring(self.connection, steps, on_done=done, on_mismatch=unfit).begin()
+        Declaring(self.connection, steps, on_done=done, on_mismatch=mismatched).begin()
 
     def close(self, then: Callable[[], None] = lambda: None) -> None:
         """Close the connection, and go on once the broker agreed or 3 s have passed. `on_open` and
@@ -183,5 +183,5 @@ class Brokers:
 
 def mismatch_failure(mismatch: topology.TopologyMismatch) -> ConnectionFailure:
     """What a topology that cannot be used means for the connection."""
-    kind = Cause.BUSY if mismatch.passes else Cause.REFUSED
-    return ConnectionFailure(kind, str(mismatch), at_declaration=not mismatch.passes)
+    cause = Cause.BUSY if mismatch.passes else Cause.REFUSED
+    return ConnectionFailure(cause, str(mismatch), at_declaration=not mismatch.passes)

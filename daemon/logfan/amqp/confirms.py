@@ -21,13 +21,13 @@ class Confirms(Generic[T]):
         self,
         channel: Any,
         *,
-        on_verdict: Callable[[T, bool], None],
+        on_confirm: Callable[[T, bool], None],
         on_return: Callable[[], None],
     ) -> None:
-        """`on_verdict` gets the token of a message, and whether the broker took it; `on_return` is
-        called for each one that reached no queue, before its verdict, which is yes."""
+        """`on_confirm` gets the token of a message, and whether the broker took it; `on_return` is
+        called for each one that reached no queue, before its confirm, which is yes."""
         self.channel = channel
-        self._on_verdict = on_verdict
+        self._on_confirm = on_confirm
         self._on_return = on_return
         self._waiting: dict[int, tuple[int, T]] = {}
         self._published = 0
@@ -72,8 +72,8 @@ class Confirms(Generic[T]):
         if method.multiple:
             numbers = list(takewhile(lambda known: known <= method.delivery_tag, self._waiting))
         for number in numbers:
-            if number not in self._waiting:  # dropped meanwhile, by what a verdict led to
+            if number not in self._waiting:  # dropped meanwhile, by what a confirm led to
                 continue
             size, token = self._waiting.pop(number)
             self.size -= size
-            self._on_verdict(token, isinstance(method, spec.Basic.Ack))
+            self._on_confirm(token, isinstance(method, spec.Basic.Ack))

@@ -142,7 +142,7 @@ class Connection(PikaConnection):
             if not self.fast:
                 self.read_as_pika(data)
                 return
-            # pika counts whole frames. What came shows already that the broker lives.
+            # pika counts whole frames. Any bytes show already that the broker is alive.
             self.bytes_received += len(data)
             is_full = len(data) >= (_READ_BYTES if large is None else len(large.room()))
             self._in_place_bytes = self.several_frames_bytes
@@ -257,7 +257,7 @@ def to_record(
     body: bytes,
     received_at: float,
 ) -> Record:
-    """One delivery as a record; its properties are decoded when somebody looks at them."""
+    """One delivery as a record; its properties are decoded when they are first used."""
     return Record(
         body,
         _text(method.exchange),

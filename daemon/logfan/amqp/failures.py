@@ -18,7 +18,7 @@ from logfan.amqp.broker_features import (
 )
 from logfan.amqp.parameters import HANDSHAKE_SECONDS
 from logfan.runtime.foreign_text import describe, line_of, text_of
-from logfan.runtime.tls import TlsFileError, handshake_words, refusal
+from logfan.runtime.tls import TlsFileError, handshake_problem, refusal
 
 _REPLY = re.compile(r"\((\d{3})\) \W*(NOT_ALLOWED .{1,500})\W")
 """As pika quotes it in its own errors."""
@@ -37,10 +37,10 @@ class Cause(Enum):
 class ConnectionFailure:
     """Why there is no connection or subscription (any more)."""
 
-    kind: Cause
+    cause: Cause
     why: str
     at_declaration: bool = False
-    """True where trying again cannot help until somebody changes something: exit 77 at start."""
+    """True where trying again cannot help until an operator changes something: exit 77 at start."""
     is_final: bool = False
     """True where no attempt can have worked before: exit 77 at any time."""
     code: int = 0
@@ -63,15 +63,15 @@ class BrokerError(Exception):
 
 def failure_of(error: BaseException | None, address: str, *, was_open: bool) -> ConnectionFailure:
     """Why a connection could not be opened, or was lost. `address` as `address_of` gives it."""
-    causes = list(_causes(error))
+    errors = list(_chain(error))
     for rules in (_BY_AMQP, _BY_SYSTEM):
-        for cause in causes:
-            failure = _refused_certificate(cause, address) or _limit(cause, address)
-            failure = failure or _by_rules(rules, cause, address)
+        for one in errors:
+            failure = _refused_certificate(one, address) or _limit(one, address)
+            failure = failure or _by_rules(rules, one, address)
             if failure is not None:
-                ended = was_open and failure.kind is Cause.UNREACHABLE
-                return replace(failure, kind=Cause.LOST) if ended else failure
-    why = describe(causes[-1]) if causes else "closed without a reason"
+                ended = was_open and failure.cause is Cause.UNREACHABLE
+                return replace(failure, cause=Cause.LOST) if ended else failure
+    why = describe(errors[-1]) if errors else "closed without a reason"
     if not was_open:
         why = f"{address} did not finish the handshake ({why})"
         return ConnectionFailure(Cause.UNREACHABLE, why)
@@ -85,7 +85,7 @@ class _Rule:
     """What an error of these types means, where its text has this mark, and its code is this."""
 
     errors: type[BaseException] | tuple[type[BaseException], ...]
-    kind: Cause
+    cause: Cause
     why: str
     """`{text}` is the error's text, `{code}` AMQP's."""
     mark: str = ""
@@ -148,39 +148,39 @@ _BY_SYSTEM = (
 
 
 def _by_rules(
-    rules: tuple[_Rule, ...], cause: BaseException, address: str
+    rules: tuple[_Rule, ...], error: BaseException, address: str
 ) -> ConnectionFailure | None:
-    whole, code = text_of(cause), getattr(cause, "reply_code", 0)
+    whole, code = text_of(error), getattr(error, "reply_code", 0)
     for rule in rules:
         fits = rule.mark in whole and rule.code in (0, code)
-        if fits and isinstance(cause, rule.errors):
-            why = rule.why.format(address=address, text=_text_of(cause), code=code)
-            return ConnectionFailure(rule.kind, why, code=code)
+        if fits and isinstance(error, rule.errors):
+            why = rule.why.format(address=address, text=_text_of(error), code=code)
+            return ConnectionFailure(rule.cause, why, code=code)
     return None
 
 
-def _text_of(cause: BaseException) -> str:
-    if isinstance(cause, ssl.SSLError):
-        return handshake_words(cause)
-    text = getattr(cause, "reply_text", None) or getattr(cause, "strerror", None) or cause
-    return line_of(text) or type(cause).__name__
+def _text_of(error: BaseException) -> str:
+    if isinstance(error, ssl.SSLError):
+        return handshake_problem(error)
+    text = getattr(error, "reply_text", None) or getattr(error, "strerror", None) or error
+    return line_of(text) or type(error).__name__
 
 
-def _refused_certificate(cause: BaseException, address: str) -> ConnectionFailure | None:
-    if isinstance(cause, ssl.SSLError | exceptions.AMQPConnectionError):
-        alert = refusal(text_of(cause.args))
+def _refused_certificate(error: BaseException, address: str) -> ConnectionFailure | None:
+    if isinstance(error, ssl.SSLError | exceptions.AMQPConnectionError):
+        alert = refusal(text_of(error.args))
         if alert is not None:
             return ConnectionFailure(Cause.REFUSED, f"{address}: {alert}")
     return None
 
 
-def _limit(cause: BaseException, address: str) -> ConnectionFailure | None:
+def _limit(error: BaseException, address: str) -> ConnectionFailure | None:
     """A limit of connections or channels is reached."""
     code, text = 0, ""
-    if isinstance(cause, exceptions.ConnectionClosedByBroker):
-        code, text = cause.reply_code, line_of(cause.reply_text)
-    elif isinstance(cause, exceptions.ProbableAccessDeniedError):
-        reply = _REPLY.search(line_of(cause))
+    if isinstance(error, exceptions.ConnectionClosedByBroker):
+        code, text = error.reply_code, line_of(error.reply_text)
+    elif isinstance(error, exceptions.ProbableAccessDeniedError):
+        reply = _REPLY.search(line_of(error))
         code, text = (int(reply[1]), reply[2]) if reply is not None else (0, "")
     if not is_limit(code, text):
         return None
@@ -192,7 +192,7 @@ def _limit(cause: BaseException, address: str) -> ConnectionFailure | None:
     )  # fmt: skip
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """The error and what pika wrapped into it, outermost first."""
     waiting = [error]
     seen: set[int] = set()

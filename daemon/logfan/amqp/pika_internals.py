@@ -80,8 +80,8 @@ class Channel(Protocol):
     ) -> None:
         """Raises where the channel is not open."""
 
-    def confirm_delivery(self, on_verdict: Callable[[Any], Any], callback: Any = ...) -> None:
-        """`on_verdict` gets a method frame with `basic.ack` or `basic.nack`."""
+    def confirm_delivery(self, on_confirm: Callable[[Any], Any], callback: Any = ...) -> None:
+        """`on_confirm` gets a method frame with `basic.ack` or `basic.nack`."""
 
     def queue_declare(self, queue: str, **options: Any) -> Any:
         """See pika."""
@@ -164,12 +164,12 @@ class PikaConnection(pika.SelectConnection):  # type: ignore[misc]
         assembler = channel._content_assembler
         return assembler._header_frame is header and not assembler._seen_so_far
 
-    def hold(self) -> bool:
-        """Read nothing until `go_on`: the broker waits. False where that cannot be."""
+    def pause_reading(self) -> bool:
+        """Read nothing until `resume_reading`: the broker waits. False where that cannot be."""
         return self.pause.begin(self._transport)
 
-    def go_on(self) -> None:
-        """Read again, where the connection still stands and nobody else holds it."""
+    def resume_reading(self) -> None:
+        """Read again, where the connection is open and nothing else pauses it."""
         self.pause.end(self._transport)
 
     # What pika calls
@@ -208,7 +208,7 @@ class PikaConnection(pika.SelectConnection):  # type: ignore[misc]
 
 
 class RawProperties:
-    """The properties of one delivery, undecoded until somebody asks."""
+    """The properties of one delivery, undecoded until they are used."""
 
     __slots__ = ("raw",)
 

@@ -29,7 +29,7 @@ class Window:
         self._channel = channel
         self._taken: list[Any] = []
         self._confirms: Confirms[Any] = Confirms(
-            channel.pika, on_verdict=self._on_verdict, on_return=self._on_return
+            channel.pika, on_confirm=self._on_confirm, on_return=self._on_return
         )
         channel.ask(self._confirms.begin)
 
@@ -64,7 +64,7 @@ class Window:
     def _on_return(self) -> None:
         self.returned += 1
 
-    def _on_verdict(self, token: Any, taken: bool) -> None:
+    def _on_confirm(self, token: Any, taken: bool) -> None:
         if taken:
             self.confirmed += 1
             if token is not None and not self.returned:

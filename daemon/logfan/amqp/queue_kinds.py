@@ -21,7 +21,7 @@ DEFAULT_LIMIT = 20
 # none before RabbitMQ 4, -1 since. This one means it to all of them.
 NO_LIMIT = (1 << 31) - 1
 _AT_ONCE_MS = 60_000
-"""A letter that is gone after less is gone before anybody looks at it."""
+"""A letter that is gone after less is gone before an operator looks at it."""
 _FLAGS = ("durable", "auto_delete", "exclusive")
 _NEXT_TYPE = {CLASSIC: QUORUM, QUORUM: STREAM, STREAM: CLASSIC}
 """What to try where the broker's text was cut before it named the type."""
@@ -207,7 +207,7 @@ def remarks_of_letters(name: str, found: Shape, limit: int | None) -> Iterator[s
             yield f"dead-letter queue {name!r}: {argument} is {_shown(value)}; {harm}{_ANEW}"
 
 
-def unfit_to_consume(name: str, found: Shape) -> str:
+def consume_mismatch(name: str, found: Shape) -> str:
     """Why the queue cannot be consumed, with the way out; empty where it can."""
     return stream_text(name) if found.kind == STREAM else ""
 
@@ -221,7 +221,7 @@ def stream_text(name: str) -> str:
     )
 
 
-def unfit_to_browse(name: str, found: Shape) -> str:
+def browse_mismatch(name: str, found: Shape) -> str:
     """Why letters in this queue cannot be looked at; empty where they can."""
     why = ""
     if found.kind == STREAM:
@@ -234,7 +234,7 @@ def unfit_to_browse(name: str, found: Shape) -> str:
     return f"queue {name!r} is not looked at: {why}; name another dead_letter.queue" if why else ""
 
 
-def unfit_for_letters(name: str, found: Shape) -> str:
+def dead_letter_mismatch(name: str, found: Shape) -> str:
     """Why letters would be lost at once in this queue, with the way out; empty where not."""
     why = ""
     if found.kind == STREAM:

@@ -18,10 +18,10 @@ _OFTEN_SECONDS = 0.25
 class MonitorEvents(Protocol):
     """Who gets what came of it."""
 
-    def on_look(self, look: QueueStatus) -> None:
+    def on_queue_status(self, look: QueueStatus) -> None:
         """What one look showed."""
 
-    def on_no_looks(self, why: str) -> None:
+    def on_monitor_refused(self, why: str) -> None:
         """There is no channel to look on."""
 
 
@@ -29,15 +29,15 @@ class QueueMonitor:
     """One connection's. `open`, then `begin`; `stop` at last."""
 
     def __init__(
-        self, ioloop: Any, client: Client, binding: Binding, onlooker: MonitorEvents
+        self, ioloop: Any, client: Client, binding: Binding, events: MonitorEvents
     ) -> None:
         self._ioloop = ioloop
         self._client = client
         self._binding = binding
-        self._onlooker = onlooker
+        self._events = events
         self._declared = Declared("")
         self._channel: Any = None
-        self._walker: Declaring[QueueStatus] | None = None
+        self._declaring: Declaring[QueueStatus] | None = None
         self._timer: Any = None
         self._seconds = LOOK_SECONDS
         self._over = False
@@ -48,7 +48,7 @@ class QueueMonitor:
         def opened(channel: Any) -> None:
             self._channel = channel
             if channel is None:
-                self._onlooker.on_no_looks("the broker's channel_max is 1")
+                self._events.on_monitor_refused("the broker's channel_max is 1")
             then()
 
         self._client.channel(opened)
@@ -81,15 +81,15 @@ class QueueMonitor:
             return
         self._timer = self._ioloop.call_later(self._seconds, self._look)
         steps = self._binding.look(self._declared)
-        if self._walker is not None:
-            self._walker.again(steps)
+        if self._declaring is not None:
+            self._declaring.again(steps)
             return
-        self._walker = Declaring(
+        self._declaring = Declaring(
             self._client.connection, steps, channel=self._channel,
-            on_done=self._on_looked, on_mismatch=lambda _unfit: None,
+            on_done=self._on_looked, on_mismatch=lambda _mismatch: None,
         )  # fmt: skip
-        self._walker.begin()
+        self._declaring.begin()
 
     def _on_looked(self, _channel: Any, look: QueueStatus) -> None:
         if not self._over:
-            self._onlooker.on_look(look)
+            self._events.on_queue_status(look)

@@ -11,30 +11,30 @@ from logfan.runtime.backoff import Backoff
 _UNREACHABLE_MAX_SECONDS = 2.0
 """A refused TCP connect costs nothing: ask often, so that we are back soon."""
 _STABLE_SECONDS = 3.0
-"""A subscription that lived so long was good: the next failure starts with a short back-off. More
-would hold up who loses one node of a cluster after the other."""
+"""A subscription that lived so long resets the back-off. A larger value would
+delay a client that loses one node of a cluster after the other."""
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class StartupPolicy:
     """Which failures before the first subscription end the consumer, rather than being retried."""
 
-    refusal: bool = True
-    """Wait for a declaration to be accepted that was refused for good: only where it worked once
-    before, with this very config."""
-    absence: bool = True
-    """Wait for a broker that does not answer, or refuses the login."""
+    retry_refused: bool = True
+    """Retry a declaration that was refused for good: only where it worked once before, with this
+    very config."""
+    retry_absent: bool = True
+    """Retry where the broker does not answer, or refuses the login."""
 
     @classmethod
     def at_start(cls, startup: Literal["retry", "fail"]) -> Self:
         """As `rabbitmq.startup` has it."""
-        return cls(refusal=False, absence=startup == "retry")
+        return cls(retry_refused=False, retry_absent=startup == "retry")
 
-    def is_over(self, failure: ConnectionFailure, attempts: int, ways: int) -> bool:
-        """After so many attempts, with so many URLs to try in turn."""
+    def gives_up(self, failure: ConnectionFailure, attempts: int, brokers: int) -> bool:
+        """Whether to end after so many attempts, with so many brokers to try in turn."""
         if failure.at_declaration:
-            return not self.refusal
-        return not self.absence and attempts >= ways
+            return not self.retry_refused
+        return not self.retry_absent and attempts >= brokers
 
 
 class Reconnect:
@@ -51,19 +51,19 @@ class Reconnect:
         self._unreachable.reset()
 
     def subscribed(self, now: float) -> None:
-        """It works."""
+        """The consumer is subscribed."""
         if self._subscribed_at is None:
             self._subscribed_at = now
 
-    def ended(self, now: float, *, vain: bool = False) -> None:
-        """The subscription, or the attempt at one, is over. `vain`: it ended as the one before, and
-        nothing was acknowledged on either."""
+    def ended(self, now: float, *, no_progress: bool = False) -> None:
+        """The subscription, or the attempt at one, is over. `no_progress`: it ended as the one
+        before, and nothing was acknowledged on either."""
         lived = 0.0 if self._subscribed_at is None else now - self._subscribed_at
-        if lived >= _STABLE_SECONDS and not vain:
+        if lived >= _STABLE_SECONDS and not no_progress:
             self._backoff.reset()
         self._subscribed_at = None
 
     def delay(self, failure: ConnectionFailure) -> float:
         """Seconds until the next attempt."""
-        unreachable = failure.kind is Cause.UNREACHABLE
+        unreachable = failure.cause is Cause.UNREACHABLE
         return (self._unreachable if unreachable else self._backoff).next()

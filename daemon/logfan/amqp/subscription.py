@@ -40,10 +40,10 @@ class Events(Protocol):
     def on_subscribed(self, subscription: "Subscription", declared: topology.Declared) -> None:
         """Deliveries follow. Called again after each `consume`."""
 
-    def on_look(self, look: QueueStatus) -> None:
+    def on_queue_status(self, look: QueueStatus) -> None:
         """What the queue and its bindings look like, every 5 s."""
 
-    def on_no_looks(self, why: str) -> None:
+    def on_monitor_refused(self, why: str) -> None:
         """There is no channel to look on."""
 
     def on_failure(self, subscription: "Subscription", failure: ConnectionFailure) -> None:
@@ -103,18 +103,18 @@ class Subscription:
         """Acknowledge one message."""
         self.channel.basic_ack(tag)
 
-    def hold(self) -> bool:
-        """Read nothing until `go_on`; False where that cannot be."""
-        return self._connection.hold()
+    def pause_reading(self) -> bool:
+        """Read nothing until `resume_reading`; False where that cannot be."""
+        return self._connection.pause_reading()
 
-    def go_on(self) -> None:
+    def resume_reading(self) -> None:
         """Read again."""
-        self._connection.go_on()
+        self._connection.resume_reading()
 
-    def rest(self, seconds: float) -> None:
+    def pause_reading_for(self, seconds: float) -> None:
         """Read nothing for so long, where that can be; all else goes on meanwhile."""
-        if self._connection.hold():
-            self._ioloop.call_later(seconds, self._connection.go_on)
+        if self._connection.pause_reading():
+            self._ioloop.call_later(seconds, self._connection.resume_reading)
 
     def requeue(self, tag: int) -> None:
         """Hand everything up to `tag`, which is not acknowledged yet, back to the broker."""
@@ -212,8 +212,8 @@ class Subscription:
             self._looking = True
             self._monitor.begin(self._declared)
 
-    def lose(self, why: str) -> None:
-        """It is of no use any more, though the broker has not ended it. `on_failure` follows."""
+    def fail(self, why: str) -> None:
+        """End it, though the broker has not. `on_failure` follows."""
         self._end(ConnectionFailure(Cause.LOST, why))
 
     def _consume(self) -> None:
@@ -252,8 +252,8 @@ class Subscription:
         elif self.channel is None and self._consumer_tag and code != broker_features.NOT_FOUND:
             passing = broker_features.passes_by_itself(code, text)
             why = f"queue {queue!r} may not be consumed{' for now' * passing}: {text} ({code})"
-            kind = Cause.BUSY if passing else Cause.REFUSED
-            self._end(ConnectionFailure(kind, why, at_declaration=not passing, code=code))
+            cause = Cause.BUSY if passing else Cause.REFUSED
+            self._end(ConnectionFailure(cause, why, at_declaration=not passing, code=code))
         else:
             why = f"the broker closed the channel: {text} ({code})"
             timeout = broker_features.acknowledgement_timeout(code, text)
@@ -282,7 +282,7 @@ class Subscription:
 
 
 def _is_kept_by_its_consumer(declared: topology.Declared) -> bool:
-    """Where returns are counted a stand-in would wear messages out."""
+    """Where returns are counted, a stand-in would use them up."""
     return not declared.pauses_by_cancel and declared.delivery_limit is None
 
 

@@ -119,7 +119,7 @@ class Answer:
 
     @property
     def passes(self) -> bool:
-        """Whether the refusal passes by itself: a node is down, somebody else has the queue."""
+        """Whether the refusal passes by itself: a node is down, or another has the queue."""
         return passes_by_itself(self.code, self.text)
 
     @property
@@ -201,7 +201,7 @@ def declare(
         wished = queue_kinds.of_ours(queue.kind, queue.arguments)
         found, made_queue = yield from _durable(name, wished, known, queue.declare)
         if found is not None:
-            if mismatch := queue_kinds.unfit_to_consume(name, found):
+            if mismatch := queue_kinds.consume_mismatch(name, found):
                 raise TopologyMismatch(mismatch, shape=found)
             if known is None or known.shape != found:
                 limit = _in_force(queue, found, version)
@@ -232,7 +232,7 @@ def dead_letter_queue(
     found, _ = yield from _durable(name, queue_kinds.of_ours(kind, {}), before, "auto")
     if found is None:
         return Declared(name)
-    if mismatch := queue_kinds.unfit_for_letters(name, found):
+    if mismatch := queue_kinds.dead_letter_mismatch(name, found):
         raise TopologyMismatch(mismatch, shape=found)
     limit = queue_kinds.limit_of(found, version)
     remarks = () if known == found else tuple(queue_kinds.remarks_of_letters(name, found, limit))

@@ -108,7 +108,7 @@ def ends(so_far: Callable[[], str] = lambda: "") -> Iterator[None]:
     try:
         yield
     except BrokerError as error:
-        refused = error.failure.kind is Cause.REFUSED
+        refused = error.failure.cause is Cause.REFUSED
         fail(f"{error}{so_far()}", EXIT_REFUSED if refused else EXIT_UNAVAILABLE)
     except Interrupted as interrupted:
         fail(f"interrupted{so_far()}", EXIT_SIGNAL + interrupted.number)

@@ -82,7 +82,7 @@ def demo(config: Path | None, instance: str | None, rate: float, broker: bool) -
         fail(str(error), EXIT_UNAVAILABLE)
     except BrokerError as error:
         why = f"{error}; without --broker the demo starts a RabbitMQ of its own"
-        fail(why, EXIT_REFUSED if error.failure.kind is Cause.REFUSED else EXIT_UNAVAILABLE)
+        fail(why, EXIT_REFUSED if error.failure.cause is Cause.REFUSED else EXIT_UNAVAILABLE)
     except ListenError as error:
         fail(str(error), EXIT_CONFIG)
     except KeyboardInterrupt:

@@ -22,7 +22,7 @@ from logfan.amqp.blocking import (
 from logfan.amqp.broker_features import NOT_FOUND
 from logfan.amqp.failures import Cause, ConnectionFailure
 from logfan.amqp.pika_internals import cancel
-from logfan.amqp.queue_kinds import CLASSIC, unfit_to_browse
+from logfan.amqp.queue_kinds import CLASSIC, browse_mismatch
 from logfan.dead_letters import header_overflow
 from logfan.dead_letters.letter import OF_THE_DELIVERY, Letter
 from logfan.dead_letters.refreshing import Refresher, Uncopied
@@ -60,7 +60,7 @@ class DeadQueue:
                 raise NoSuchQueue(name) from None
             raise
         self._shape = connection.declare(topology.look_at(name, kind))
-        why = unfit_to_browse(name, self._shape) if self._shape is not None else ""
+        why = browse_mismatch(name, self._shape) if self._shape is not None else ""
         if why:
             raise BrokerError(ConnectionFailure(Cause.REFUSED, why, at_declaration=True))
         self._refresher = Refresher(connection, name)

@@ -259,7 +259,7 @@ class DeadLetters:
 
     # What became of it
 
-    def _on_verdict(self, parcel: _Parcel, taken: bool) -> None:
+    def _on_confirm(self, parcel: _Parcel, taken: bool) -> None:
         if taken:
             parcel.end()
         else:
@@ -297,9 +297,11 @@ class DeadLetters:
         steps = topology.dead_letter_queue(
             self.queue, self._settings.queue.kind, known=self._shape, version=client.version
         )
-        client.declare(steps, on_done=self._on_declared, on_mismatch=partial(self._unfit, client))
+        client.declare(
+            steps, on_done=self._on_declared, on_mismatch=partial(self._mismatched, client)
+        )
 
-    def _unfit(self, client: Client, mismatch: topology.TopologyMismatch) -> None:
+    def _mismatched(self, client: Client, mismatch: topology.TopologyMismatch) -> None:
         """The queue is no place for letters. Records may still go back to the daemon's own queue;
         after a while the queue is looked at again."""
         self._shape = mismatch.shape or self._shape
@@ -325,7 +327,7 @@ class DeadLetters:
             return  # there is none to be had until the connection is left
         channel.add_on_close_callback(self._on_channel_end)
         confirms: Confirms[_Parcel] = Confirms(
-            channel, on_verdict=self._on_verdict, on_return=self._on_return
+            channel, on_confirm=self._on_confirm, on_return=self._on_return
         )
         confirms.begin(callback=lambda _: self._on_ready(confirms))
 
@@ -377,7 +379,7 @@ class DeadLetters:
     def _end(self, failure: ConnectionFailure) -> None:
         """One way back: whoever waits gets the reason; the next connection is tried after a
         while."""
-        if self._waiting or self._confirms or failure.kind is Cause.REFUSED:
+        if self._waiting or self._confirms or failure.cause is Cause.REFUSED:
             self._warn(f"dead letters cannot be sent: {failure.why}")
         self._fail_all(failure.why)
         self._leave()

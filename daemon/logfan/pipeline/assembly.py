@@ -6,7 +6,7 @@ from functools import partial
 
 from logfan.amqp.connection import new_loop
 from logfan.amqp.failures import ConnectionFailure
-from logfan.amqp.reconnect import Patience
+from logfan.amqp.reconnect import StartupPolicy
 from logfan.config.loader import Prepared, SinkSpec
 from logfan.dead_letters.publisher import DeadLetters
 from logfan.pipeline.completions import Completions
@@ -35,10 +35,10 @@ class Pipeline:
         stats: Stats,
         *,
         events: Events,
-        patience: Patience | None = None,
+        startup: StartupPolicy | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        """`patience`: see `Consumer`. `events.on_fault` is called for each thread: see `faults`."""
+        """`startup`: see `Consumer`. `events.on_fault` is called for each thread: see `faults`."""
         self._clock = clock
         self._events = events
         self._handed_back: int | None = None
@@ -59,7 +59,7 @@ class Pipeline:
         ]
         self.consumer = Consumer(
             settings=prepared.settings, stats=stats.consumer, clock=clock, ioloop=ioloop,
-            workers=self.workers, completions=self._completions, events=self, patience=patience,
+            workers=self.workers, completions=self._completions, events=self, startup=startup,
         )  # fmt: skip
 
     def _worker(
@@ -159,8 +159,8 @@ class Pipeline:
         """Why records do not flow: empty where the consumer is subscribed and required sinks up."""
         why = self.consumer.why_not_consuming
         reasons = [why] if why else []
-        troubles = {w.name: w.trouble for w in self.workers if w.required}
-        reasons += [f"sink {name} is down: {why}" for name, why in troubles.items() if why]
+        failures = {w.name: w.failure for w in self.workers if w.required}
+        reasons += [f"sink {name} is down: {why}" for name, why in failures.items() if why]
         return reasons
 
     def look(self) -> None:

@@ -14,7 +14,7 @@ from logfan.amqp.broker_features import INTERNAL_ERROR
 from logfan.amqp.client import Brokers
 from logfan.amqp.failures import BrokerError, Cause, ConnectionFailure
 from logfan.amqp.queue_kinds import QUORUM
-from logfan.amqp.reconnect import Patience, Reconnect
+from logfan.amqp.reconnect import Reconnect, StartupPolicy
 from logfan.amqp.subscription import Subscription
 from logfan.amqp.topology import Declared
 from logfan.config.settings import Settings
@@ -61,15 +61,15 @@ class Consumer:
         workers: Sequence[SinkWorker],
         completions: Completions,
         events: Events,
-        patience: Patience | None = None,
+        startup: StartupPolicy | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        """`patience`: what is endured before the first subscription; by default as
+        """`startup`: what is retried before the first subscription; by default as
         `rabbitmq.startup` has it."""
         self._settings = settings
-        self._patience = patience or Patience.at_start(settings.rabbitmq.startup)
+        self._startup = startup or StartupPolicy.at_start(settings.rabbitmq.startup)
         self._failures = 0
-        """Attempts before the first subscription that came to nothing."""
+        """Failed attempts before the first subscription."""
         self._stats = stats
         self._keeps_letters = settings.dead_letter.enabled
         self._events = events
@@ -191,7 +191,7 @@ class Consumer:
             )
         except BrokerError as error:
             self._stats.connections_failed += 1
-            self._came_to_nothing(error.failure)
+            self._retry_or_end(error.failure)
             return
         self._state = f"connecting to {self._subscription.address}"
 
@@ -250,7 +250,7 @@ class Consumer:
         log.info("%s", self.state)
         self._events.on_subscribed()
 
-    def on_look(self, look: QueueStatus) -> None:
+    def on_queue_status(self, look: QueueStatus) -> None:
         """See `subscription.Events`."""
         self._stats.queue_ready = look.messages
         if self._emptying:
@@ -258,7 +258,7 @@ class Consumer:
         if look.messages is None and not self.consuming and self._subscription is not None:
             if not self._stopping:
                 # Without a consumer the broker does not report that the queue is deleted.
-                self._subscription.lose("the queue is gone; it is declared anew")
+                self._subscription.fail("the queue is gone; it is declared anew")
             return
         if look.rebound:
             self._stats.rebound += 1
@@ -270,7 +270,7 @@ class Consumer:
             if look.unbound:
                 log.warning("%s; looking again every 5 s", look.unbound)
 
-    def on_no_looks(self, why: str) -> None:
+    def on_monitor_refused(self, why: str) -> None:
         """See `subscription.Events`."""
         self._binding, self._stats.queue_ready = None, None
         log.warning(
@@ -284,14 +284,14 @@ class Consumer:
             return
         ends = self._look_for_progress(subscription, failure)
         if failure.channels and subscription.wants_second_channel:
-            self.on_no_looks(failure.why)
-        self._lose()
-        if failure.kind is Cause.LOST:
+            self.on_monitor_refused(failure.why)
+        self._drop_subscription()
+        if failure.cause is Cause.LOST:
             self._stats.connections_lost += 1
         else:
             self._stats.connections_failed += 1
-        self._reconnect.ended(self._clock.monotonic(), vain=ends > 1)
-        self._came_to_nothing(failure, subscription)
+        self._reconnect.ended(self._clock.monotonic(), no_progress=ends > 1)
+        self._retry_or_end(failure, subscription)
 
     def _look_for_progress(self, subscription: Subscription, failure: ConnectionFailure) -> int:
         """How often subscriptions ended so in a row, with nothing acknowledged in between."""
@@ -309,7 +309,7 @@ class Consumer:
         if subscription.channel is None:
             return 0  # never subscribed: nothing was written
         undeliverable, alone = failure.code == INTERNAL_ERROR, dispatcher.flow.window.prefetch == 1
-        ends = dispatcher.flow.note_end((failure.kind, failure.code), telling=undeliverable)
+        ends = dispatcher.flow.note_end((failure.cause, failure.code), undeliverable=undeliverable)
         if ends >= ENDS:
             self._log_no_progress(ends, dispatcher.head(), is_head=undeliverable and alone)
         return ends
@@ -334,18 +334,18 @@ class Consumer:
             "loses all that waits; and have its publisher use strings", queue, ends,
         )  # fmt: skip
 
-    def _came_to_nothing(
-        self, trouble: ConnectionFailure, subscription: Subscription | None = None
+    def _retry_or_end(
+        self, failure: ConnectionFailure, subscription: Subscription | None = None
     ) -> None:
         """The end of an attempt, or of a subscription: another one, or the end."""
         self._failures += 1
-        may_end = self._began is None or trouble.is_final
-        if may_end and self._patience.is_over(trouble, self._failures, self._brokers.count):
-            self._end(trouble, subscription)
+        may_end = self._began is None or failure.is_final
+        if may_end and self._startup.gives_up(failure, self._failures, self._brokers.count):
+            self._end(failure, subscription)
             return
-        self._back_off(trouble)
+        self._back_off(failure)
 
-    def _lose(self, *, requeue: bool = False) -> None:
+    def _drop_subscription(self, *, requeue: bool = False) -> None:
         left = self._dispatcher.end(requeue=requeue)
         self._stats.connected = False
         self._unbound = ""
@@ -383,7 +383,7 @@ class Consumer:
         subscription = self._subscription
         if subscription is not None and subscription.channel is None:
             # Still on its way: it need not arrive.
-            self._lose()
+            self._drop_subscription()
             self._leaving = True
             subscription.close(self._left)
         if subscription is not None:
@@ -415,7 +415,7 @@ class Consumer:
             if not self._leaving:
                 self._ioloop.stop()
             return
-        self._lose(requeue=True)
+        self._drop_subscription(requeue=True)
         subscription.close(self._ioloop.stop)
 
     def _left(self) -> None:

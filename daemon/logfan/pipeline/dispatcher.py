@@ -19,13 +19,13 @@ from logfan.config.settings import Settings
 from logfan.pipeline.completions import Completions
 from logfan.pipeline.flow_control import (
     Actions,
+    Coalesce,
     Consume,
     Do,
     Event,
     FlowControl,
     ReadEnd,
     Report,
-    Rest,
     Signal,
     Tick,
     TurnedAway,
@@ -138,7 +138,7 @@ class Dispatcher:
         return 0.0 if oldest is None else self._clock.monotonic() - oldest
 
     def head(self) -> str:
-        """The oldest message that is held, in words; empty without one."""
+        """The oldest message that is held, as text; empty without one."""
         record = self._tracker.first
         if record is None:
             return ""
@@ -184,14 +184,14 @@ class Dispatcher:
                 self._events.on_pause(action.text)
             elif subscription is None:
                 continue
-            elif isinstance(action, Rest):
-                subscription.rest(action.seconds)
+            elif isinstance(action, Coalesce):
+                subscription.pause_reading_for(action.seconds)
             elif isinstance(action, Consume):
                 subscription.consume(action.prefetch)
             elif action is Do.PAUSE_READING:
-                self._holds = subscription.hold()
+                self._holds = subscription.pause_reading()
             elif action is Do.RESUME_READING and self._holds:
-                subscription.go_on()
+                subscription.resume_reading()
             elif action is Do.CANCEL:
                 cancelled = partial(self._cancelled, subscription)
                 subscription.pause(self.flow.hold_seconds, cancelled)
@@ -238,14 +238,14 @@ class Dispatcher:
         self._stats.received_messages += 1
         self._stats.received_bytes += size
         record = connection.to_record(method, properties, body, self._clock.time())
-        if not self.flow.has_room(size, last_life=self._is_on_its_last_life(record)):
+        if not self.flow.has_room(size, last_delivery=self._is_last_delivery(record)):
             self._turn_away(tag, size)
         elif method.redelivered or not method.exchange:
             self._route_apart(record, tag)
         else:
             self._take_in((record,), tag, size)
 
-    def _is_on_its_last_life(self, record: Record) -> bool:
+    def _is_last_delivery(self, record: Record) -> bool:
         """Whether the queue may drop it once it is returned: then it is kept, whatever the room."""
         return (
             record.redelivered
@@ -285,14 +285,14 @@ class Dispatcher:
         if not new:
             return
         messages = size = 0
-        owed = True
+        pending = True
         for batch, workers in new:
             messages += len(batch.records)
             size += batch.size
             for worker in workers:
                 worker.submit(batch)
-            owed = owed and bool(batch.pending)
-        if not owed:
+            pending = pending and bool(batch.pending)
+        if not pending:
             self.on_completed()
         self._step(ReadEnd(batch.opened_at, messages, size))
 
@@ -353,7 +353,7 @@ class Dispatcher:
 
     def _hand_window_back(self, *, at_end: bool = False) -> int:
         """All of it; but what waits for its dead letter, which is no fault of a sink, stays here
-        unless this is the end: to go back costs it one of its lives on a quorum queue."""
+        unless this is the end: a quorum queue counts the return."""
         tracker = self._tracker
         self._new, self._growing = [], None
         count = tracker.messages - (0 if at_end else tracker.aside_messages)

@@ -122,7 +122,7 @@ class Do(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
+class Coalesce:
     """Read nothing for so many seconds."""
 
     seconds: float
@@ -142,7 +142,7 @@ class Report:
     text: str
 
 
-Action = Do | Rest | Consume | Report
+Action = Do | Coalesce | Consume | Report
 Actions = tuple[Action, ...]
 
 
@@ -178,9 +178,9 @@ class FlowControl:
         self._stopping = False
         self._paused_at: float | None = None
         """Since when backpressure pauses reading."""
-        self._vain = False
+        self._pause_failed = False
         """It did so for as long as it may, and half of the budget was not written."""
-        self._unfit_size = 0
+        self._turned_away_size = 0
         """The size of the largest message that was turned away in the pause, or in the last one."""
         self._short = False
         """The consumer has less than the prefetch, as messages were in flight when it came."""
@@ -191,11 +191,11 @@ class FlowControl:
         self._last_end: tuple[object, int] = None, 0
         """Its cause, and what was acknowledged until then."""
 
-    def has_room(self, size: int, messages: int = 1, *, last_life: bool = False) -> bool:
-        """Whether messages with bodies of `size` bytes in all may be taken in. `last_life`: the
+    def has_room(self, size: int, messages: int = 1, *, last_delivery: bool = False) -> bool:
+        """Whether messages with bodies of `size` bytes in all may be taken in. `last_delivery`: the
         queue may drop it once it is returned, so it is kept whatever the room."""
-        if last_life or self._reason in _TAKES_NOTHING:
-            return last_life
+        if last_delivery or self._reason in _TAKES_NOTHING:
+            return last_delivery
         fits = self._in_flight.size + size <= self._max_bytes
         return fits or (messages == 1 and self.window.has_room(self._held(), size))
 
@@ -207,21 +207,21 @@ class FlowControl:
         self.hold_seconds, self.ack_timeout = hold, hold / _HOLD_SHARE
         return True
 
-    def note_end(self, cause: object, *, telling: bool = False) -> int:
+    def note_end(self, cause: object, *, undeliverable: bool = False) -> int:
         """The subscription is about to end for this cause. Returns how often that was so with
         nothing acknowledged in between. What stands before the cause is written again each time: so
-        after `ENDS` the next one gets one message at a time. An end tells something where messages
-        are held; with `telling` also where the cause lies in one that did not come."""
-        if self._count_end(cause, telling=telling or self._in_flight.messages > 0) >= ENDS:
+        after `ENDS` the next one gets one message at a time. An end counts where messages are held,
+        and where the cause is a message that the broker cannot deliver."""
+        if self._count_end(cause, counts=undeliverable or self._in_flight.messages > 0) >= ENDS:
             self.window.limit(1)
         return self._ends
 
-    def _count_end(self, cause: object, *, telling: bool) -> int:
+    def _count_end(self, cause: object, *, counts: bool) -> int:
         # What was acknowledged just now may not have reached the broker.
         end = cause, self._acked_before[0]
         if end != self._last_end:
             self._ends, self._last_end = 0, end
-        self._ends += telling
+        self._ends += counts
         return self._ends
 
     def step(self, event: Event) -> Actions:
@@ -256,7 +256,7 @@ class FlowControl:
         # Half of the window may gather; the other half keeps the broker and the sinks at work.
         room = self.window.prefetch // 2 - in_flight.messages
         seconds = self._coalescing.wait(event.now, event.messages, event.size, room=room)
-        return (Rest(seconds),) if seconds else ()
+        return (Coalesce(seconds),) if seconds else ()
 
     def _is_to_pause(self) -> bool:
         """Where the broker sends faster than the sinks write, the budget fills. To read on then, to
@@ -266,7 +266,9 @@ class FlowControl:
         awaits_answer = self._reason is not None or self._consumer is not _Consumer.CONSUMING
         held = self._in_flight.size - self._in_flight.aside_size
         paused = self._paused_at is not None
-        return held * 4 >= self._max_bytes * 3 and not (paused or self._vain or awaits_answer)
+        return held * 4 >= self._max_bytes * 3 and not (
+            paused or self._pause_failed or awaits_answer
+        )
 
     @property
     def _is_low(self) -> bool:
@@ -293,15 +295,15 @@ class FlowControl:
         if self._reason not in _TAKES_NOTHING:
             messages, held = self._in_flight.messages, self._in_flight.size
             self.window.shrink(messages + 1, held + size)
-            self._unfit_size = 0
+            self._turned_away_size = 0
             actions = self._pause(
                 Reason.FULL,
                 f"in flight are {messages:,} messages of {held:,} bytes, as much as "
                 f"rabbitmq.max_in_flight_bytes allows beside one of {size:,}; unsubscribed until "
                 "half of it is written and that one fits",
             )
-        if size > self._unfit_size:
-            self._unfit_size = size
+        if size > self._turned_away_size:
+            self._turned_away_size = size
             self.window.fit(size)
         return actions
 
@@ -310,7 +312,7 @@ class FlowControl:
         held_for = 0.0 if event.oldest is None else event.now - event.oldest
         reading: Actions = ()
         if self._paused_at is not None and event.now - self._paused_at >= HOLD_SECONDS:
-            self._vain, reading = not self._is_low, self._resume_reading()
+            self._pause_failed, reading = not self._is_low, self._resume_reading()
         if held_for > self.hold_seconds:
             return reading + self._on_overdue(held_for, event.unready)
         if self._reason is not None:
@@ -350,14 +352,14 @@ class FlowControl:
 
     def _hand_back(self) -> Actions:
         held = self._in_flight.messages > self._in_flight.aside_messages
-        if held and self._count_end(Reason.OUTAGE, telling=True) >= ENDS:
+        if held and self._count_end(Reason.OUTAGE, counts=True) >= ENDS:
             self.window.limit(_FEW)
         return (Do.HAND_BACK,)
 
     def _on_settled(self) -> Actions:
         actions: Actions = ()
-        if (self._vain or self._paused_at is not None) and self._is_low:
-            self._vain, actions = False, self._resume_reading()
+        if (self._pause_failed or self._paused_at is not None) and self._is_low:
+            self._pause_failed, actions = False, self._resume_reading()
         if self._reason is not None:
             actions += self._consume_again(ready=False)
         return actions + self._drained() if self._stopping else actions
@@ -379,7 +381,7 @@ class FlowControl:
         if self._reason is Reason.FULL:
             held = self._held()
             # Else what was turned away would be again and again, which some queues count.
-            return self.window.is_low(held) and self.window.has_room(held, self._unfit_size)
+            return self.window.is_low(held) and self.window.has_room(held, self._turned_away_size)
         if self._reason is Reason.RESIZE:
             return self._in_flight.messages == self._in_flight.aside_messages
         return ready
@@ -405,7 +407,7 @@ class FlowControl:
 
     def _on_closed(self) -> Actions:
         self._consumer, self._reason = _Consumer.NO_CHANNEL, None
-        self._short = self._vain = False
+        self._short = self._pause_failed = False
         return (*self._resume_reading(), *self._drained())
 
     def _drained(self) -> Actions:
@@ -422,7 +424,7 @@ class Window:
         self._max_bytes = max_bytes
         self.prefetch = prefetch
         """What to subscribe with next."""
-        self._patience = 0
+        self._limited_for = 0
         """So many messages must come before it grows."""
 
     def has_room(self, held: int, size: int) -> bool:
@@ -448,13 +450,13 @@ class Window:
 
     def limit(self, most: int) -> None:
         """Take no more than so many at a time, until as many have come as may be held at all."""
-        self.prefetch, self._patience = min(self.prefetch, most), self._most
+        self.prefetch, self._limited_for = min(self.prefetch, most), self._most
 
     def grow(self, messages: int, size: int) -> bool:
         """Whether `messages` of `size` bytes in all, received lately, show that the prefetch may
         be larger; then it is."""
-        self._patience = max(0, self._patience - messages)
-        if self._patience or self.prefetch >= self._most or messages < self.prefetch:
+        self._limited_for = max(0, self._limited_for - messages)
+        if self._limited_for or self.prefetch >= self._most or messages < self.prefetch:
             return False
         if size * self.prefetch * _SPARE > self._max_bytes * messages:
             return False

@@ -129,8 +129,9 @@ class InFlightTracker:
         self.size += size
 
     def complete(self, batch: Batch, sink: int) -> bool:
-        """Required sink number `sink` has the batch durably. True where no other owes it any more,
-        so that `advance` may find something: the last of those that complete it at once gets True.
+        """Required sink number `sink` has the batch durably. True where it is pending for no
+        other, so that `advance` may find something: of those that complete it at once, the last
+        gets True.
 
         A completion names its batch and no tag: one that was abandoned is not tracked any
         more, so a completion that comes late moves nothing of the next generation.

@@ -91,7 +91,7 @@ class RetryQueue:
         return self.isolating and self._taken > 0
 
     @property
-    def wants_company(self) -> bool:
+    def needs_others(self) -> bool:
         """Whether other records would help to tell a bad record from a bad sink."""
         return not self._others and self._all_failed_alone()
 

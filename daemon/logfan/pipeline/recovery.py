@@ -77,7 +77,7 @@ class SinkRecovery:
             self._learn(entries, failure)
         while not self._runner.quitting:
             self._dead_letter()
-            if self._queue.wants_company:
+            if self._queue.needs_others:
                 self._add(self._arrived())
             self._finish(self._queue.remove_abandoned())
             offered = self._queue.offer()

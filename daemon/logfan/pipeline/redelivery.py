@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 _EARLY_COUNT = 2
 """So many returns are worth a warning: limits of 3 are in use."""
 _DELIVERY_COUNT = "x-delivery-count"
-_LIVES = 1
-"""A message is taken out of the queue's hands so many returns before its last."""
+_MARGIN = 1
+"""A message is dead-lettered so many returns before the queue drops it."""
 
 
 Route = tuple[Record, str, Rejection | None]
@@ -32,7 +32,7 @@ class RedeliveryRouter:
     def __init__(
         self, sinks: Sequence[str], *, fallback: str, dead_letters: bool, limit_is_named: bool
     ) -> None:
-        """`sinks`: their names; `fallback`: which of them keeps a letter that is for none of them.
+        """`sinks`: their names; `fallback`: which of them dead-letters what is for none of them.
         `limit_is_named`: the operator has set which delivery limit is in force."""
         self._sinks = sinks
         self._fallback = fallback
@@ -86,8 +86,8 @@ def delivery_count(record: Record) -> int:
 
 def delivery_limit_reached(count: int, limit: int | None) -> Rejection | None:
     """The rejection of a message that was delivered `count` times before from a queue that drops it
-    after `limit` returns; None while it has lives left."""
-    if limit is None or count < max(1, limit - _LIVES):
+    after `limit` returns; None before that."""
+    if limit is None or count < max(1, limit - _MARGIN):
         return None
     return Rejection(
         f"delivered {count} times before without an end; its queue drops a message after "

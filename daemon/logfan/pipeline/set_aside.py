@@ -2,8 +2,8 @@
 
 What stands aside stays unacknowledged. Where the dead-letter queue fails its letters are sent
 again, at a growing pace, and the sink counts as not ready; before the broker would take them back
-they are published to the daemon's queue again, for their sink alone, so that none loses a life
-there. Where the broker does not take one letter, its record is offered to the sink again, ever
+they are published to the daemon's queue again, for their sink alone, so that no return
+is counted. Where the broker does not take one letter, its record is offered to the sink again, ever
 later.
 """
 

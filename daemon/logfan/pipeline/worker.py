@@ -154,7 +154,7 @@ class SinkWorker:
         return self._submitted - self._finished
 
     @property
-    def trouble(self) -> str | None:
+    def failure(self) -> str | None:
         """Why the sink is down; None while it is up."""
         return self.health.why(self._clock.monotonic())
 

@@ -148,7 +148,7 @@ def hide(secret: str) -> None:
 
 def mask(text: str) -> str:
     """The text with user and password of every URL in it hidden: from `:/` to the last `@` of the
-    same word, as a password may hold an @ that nobody encoded. And each known secret (`hide`)."""
+    same word, as a password may hold an @ that is not encoded. And each known secret (`hide`)."""
     for secret in _secrets:
         text = text.replace(secret, "***")
     return _WORD.sub(_masked, text) if ":/" in text and "@" in text else text

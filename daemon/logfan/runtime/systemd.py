@@ -1,7 +1,7 @@
 """systemd's notify protocol: state and liveness as datagrams to the socket that systemd names.
 
 It touches that socket and nothing else. It never blocks and never raises: the daemon works the
-same whether somebody listens or not. Any thread may call it.
+same whether systemd listens or not. Any thread may call it.
 """
 
 import logging
@@ -24,7 +24,7 @@ class Notifier:
     def __init__(self, address: str | None, watchdog_seconds: float | None = None) -> None:
         """`address`: a path, or an abstract name that begins with @."""
         self.watchdog_seconds = watchdog_seconds
-        """How long systemd waits for a sign of life; None where it does not wait."""
+        """The interval in which systemd expects a notification; None without a watchdog."""
         self._address = "\0" + address[1:] if address and address[0] == "@" else address
         self._status = ""
         self._complained = False
@@ -66,7 +66,7 @@ class Notifier:
         self._send_surely("STOPPING=1")
 
     def watchdog(self) -> None:
-        """A sign of life; call it often, as one that finds the socket full is lost."""
+        """Feed the watchdog. Call it often: a notification that finds the socket full is lost."""
         if self.watchdog_seconds is not None:
             self._send("WATCHDOG=1")
 

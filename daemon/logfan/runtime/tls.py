@@ -154,7 +154,7 @@ def refusal(text: str) -> str | None:
     return _OUR_CERTIFICATE.get(alert[1]) if alert is not None else None
 
 
-def handshake_words(error: ssl.SSLError) -> str:
+def handshake_problem(error: ssl.SSLError) -> str:
     """Why there is no TLS with the broker, and what to do."""
     if isinstance(error, ssl.SSLCertVerificationError):
         message = error.verify_message.rstrip(".")

@@ -50,7 +50,7 @@ def page(status: Mapping[str, Any], reasons: Sequence[str]) -> str:
 def _sink_row(sink: Mapping[str, Any]) -> str:
     state = '<span class="good">up</span>'
     if not sink["up"]:
-        state = f'<span class="bad">{html.escape(str(sink["trouble"]))}</span>'
+        state = f'<span class="bad">{html.escape(str(sink["failure"]))}</span>'
     note = "" if sink["required"] else " <small>(not required)</small>"
     return (
         f"<tr><td>{html.escape(sink['name'])}{note}<td>{state}<td class=n>{sink['written']:,}"

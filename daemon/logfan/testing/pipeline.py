@@ -75,8 +75,8 @@ class Pipeline:
             try:
                 self._calls.get(timeout=max(0.0, deadline - time.monotonic()))()
             except queue.Empty:
-                troubles = {worker.name: worker.trouble for worker in self._workers}
-                text = f"{self.acked} of {messages} acknowledged; sinks: {troubles}"
+                failures = {worker.name: worker.failure for worker in self._workers}
+                text = f"{self.acked} of {messages} acknowledged; sinks: {failures}"
                 raise TimeoutError(text) from None
 
     def on_completed(self) -> None:

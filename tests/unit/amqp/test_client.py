@@ -60,7 +60,7 @@ def test_the_brokers_are_asked_in_turn(loop: IOLoop) -> None:
     assert ports == ["1", "2", "3", "1", "2"]
     assert brokers.count == 3
     turned(loop, lambda: len(seen.ends) == 5, "each end is reported")
-    assert {end.kind for end in seen.ends} == {Cause.UNREACHABLE}
+    assert {end.cause for end in seen.ends} == {Cause.UNREACHABLE}
     assert not seen.opened
 
 
@@ -88,7 +88,7 @@ def test_a_connection_that_is_lost_is_reported_once(loop: IOLoop) -> None:
         closed: list[bool] = []
         client.close(lambda: closed.append(True))
     assert closed
-    assert [end.kind for end in seen.ends] == [Cause.LOST]
+    assert [end.cause for end in seen.ends] == [Cause.LOST]
 
 
 def test_a_file_of_urls_that_is_gone_is_no_connection(loop: IOLoop, tmp_path: Path) -> None:
@@ -119,4 +119,4 @@ def test_a_channel_that_the_broker_closes_is_named() -> None:
         broker.peers[0].say(spec.Channel.Close(404, "NOT_FOUND - no queue 'q'", 50, 10))
         with pytest.raises(Refused, match=r"queue 'q': NOT_FOUND - no queue 'q' \(404\)") as error:
             channel.until(lambda: False)
-        assert (error.value.code, error.value.failure.kind) == (404, Cause.REFUSED)
+        assert (error.value.code, error.value.failure.cause) == (404, Cause.REFUSED)

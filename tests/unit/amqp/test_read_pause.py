@@ -173,10 +173,10 @@ def test_a_consumer_reads_nothing_while_its_connection_is_held(line: Line) -> No
     connection, reader.connection._transport = reader.connection, line.transport
     near = line.transport._sock
     line.far.sendall(BLOCK)
-    assert connection.hold()
+    assert connection.pause_reading()
     with pytest.raises((BlockingIOError, ssl.SSLWantReadError)):
         connection._receive(near, READ_BYTES)
-    connection.go_on()
+    connection.resume_reading()
     wait_until(lambda: select.select([near], [], [], 0)[0], "there is something to read")
     assert connection._receive(near, READ_BYTES)
 

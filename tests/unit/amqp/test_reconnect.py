@@ -7,7 +7,7 @@ from logfan.amqp.reconnect import Reconnect
 from logfan.config.settings import ReconnectSettings
 
 LOST, REFUSED, UNREACHABLE = (
-    ConnectionFailure(kind, "why") for kind in (Cause.LOST, Cause.REFUSED, Cause.UNREACHABLE)
+    ConnectionFailure(cause, "why") for cause in (Cause.LOST, Cause.REFUSED, Cause.UNREACHABLE)
 )
 
 
@@ -25,10 +25,10 @@ class Way:
         self.now += seconds
         return self.fails(LOST)
 
-    def fails(self, trouble: ConnectionFailure) -> float:
+    def fails(self, failure: ConnectionFailure) -> float:
         """An attempt, or what came of it, is over. The wait that follows."""
         self._reconnect.ended(self.now)
-        wait = self._reconnect.delay(trouble)
+        wait = self._reconnect.delay(failure)
         self.now += wait
         return wait
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from logfan.amqp.failures import Cause, ConnectionFailure
-from logfan.amqp.reconnect import Patience
+from logfan.amqp.reconnect import StartupPolicy
 from logfan.config.changes import changed_keys, elsewhere, left_behind, named
 from logfan.config.loader import Prepared, prepare
 
@@ -83,18 +83,18 @@ REFUSED = ConnectionFailure(Cause.REFUSED, "no", at_declaration=True)
 
 
 @pytest.mark.parametrize(
-    ("patience", "trouble", "attempts", "over"),
+    ("startup", "failure", "attempts", "over"),
     [
-        (Patience.at_start("retry"), AWAY, 9, False),
-        (Patience.at_start("retry"), REFUSED, 1, True),
-        (Patience.at_start("fail"), AWAY, 1, False),
-        (Patience.at_start("fail"), AWAY, 2, True),
-        (Patience.at_start("fail"), REFUSED, 1, True),
-        (Patience(), AWAY, 9, False),
-        (Patience(), REFUSED, 9, False),
+        (StartupPolicy.at_start("retry"), AWAY, 9, False),
+        (StartupPolicy.at_start("retry"), REFUSED, 1, True),
+        (StartupPolicy.at_start("fail"), AWAY, 1, False),
+        (StartupPolicy.at_start("fail"), AWAY, 2, True),
+        (StartupPolicy.at_start("fail"), REFUSED, 1, True),
+        (StartupPolicy(), AWAY, 9, False),
+        (StartupPolicy(), REFUSED, 9, False),
     ],
 )
 def test_what_ends_an_attempt_to_subscribe_with_two_urls(
-    patience: Patience, trouble: ConnectionFailure, attempts: int, over: bool
+    startup: StartupPolicy, failure: ConnectionFailure, attempts: int, over: bool
 ) -> None:
-    assert patience.is_over(trouble, attempts, ways=2) is over
+    assert startup.gives_up(failure, attempts, brokers=2) is over

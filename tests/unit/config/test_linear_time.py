@@ -117,7 +117,7 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
         *exposed_secrets.secrets_in({"a": {"url": text}, text: text})
     ],
     "alert of TLS": tls.refusal,
-    "TLS handshake": lambda text: tls.handshake_words(ssl.SSLError(1, text)),
+    "TLS handshake": lambda text: tls.handshake_problem(ssl.SSLError(1, text)),
     "difference": lambda text: [
         Difference.of(text), Difference.of(f"inequivalent arg 'a' {text}"),
         Difference.of(f"inequivalent arg 'a' received '{text}"),

@@ -251,7 +251,7 @@ class DispatcherMachine(RuleBasedStateMachine):
                 self._publish("", 12)
         raise AssertionError(
             f"only {len(self.truth.acked)} of {self.truth.published} are acknowledged: "
-            f"{[w.trouble for w in self.daemon.workers]}, {self.daemon.dispatcher.flow._reason}"
+            f"{[w.failure for w in self.daemon.workers]}, {self.daemon.dispatcher.flow._reason}"
         )
 
     def _nothing_is_lost(self) -> None:
@@ -298,7 +298,7 @@ def test_after_an_outage_of_the_dead_letters_the_window_comes_back(trouble: str)
     daemon.work()
     daemon.post.resolve(works=False)
     daemon.work()
-    assert daemon.workers[0].trouble == "1 refused record cannot be dead-lettered: no confirm"
+    assert daemon.workers[0].failure == "1 refused record cannot be dead-lettered: no confirm"
     truth.time.now += THIRD + 1
     for _ in range(5):
         daemon.turn()
@@ -331,7 +331,7 @@ def test_without_any_way_for_a_letter_its_record_alone_is_handed_back_and_late()
     assert daemon.channel is not None
     assert truth.acked == {1}
     assert (daemon.channel.nacks, daemon.stats.requeued) == (0, 0), "that was too early"
-    assert daemon.workers[0].trouble == "1 refused record cannot be dead-lettered: no confirm"
+    assert daemon.workers[0].failure == "1 refused record cannot be dead-lettered: no confirm"
     go_on(THIRD)
     assert daemon.channel.nacks == 1
     for _ in range(3):

@@ -41,7 +41,7 @@ def test_what_has_a_life_to_spare_is_turned_away(daemon: Daemon) -> None:
     assert daemon.stats.requeued == 1
 
 
-def test_what_is_on_its_last_life_is_kept_whatever_the_room(daemon: Daemon) -> None:
+def test_a_last_delivery_is_kept_whatever_the_room(daemon: Daemon) -> None:
     deliver(daemon, LIMIT - 1)
     daemon.dispatcher.on_read_end()
     assert daemon.stats.requeued == 0
@@ -54,6 +54,6 @@ def test_after_a_pause_for_want_of_room_it_waits_until_that_one_fits(daemon: Dae
     deliver(daemon, 1)
     flow = daemon.dispatcher.flow
     assert not flow.window.is_low(daemon.dispatcher._tracker.size)
-    assert flow._unfit_size == BUDGET - 50
+    assert flow._turned_away_size == BUDGET - 50
     assert flow.window.prefetch == 1
-    assert not flow.window.has_room(BUDGET // 4, flow._unfit_size)
+    assert not flow.window.has_room(BUDGET // 4, flow._turned_away_size)

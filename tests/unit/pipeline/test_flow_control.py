@@ -11,12 +11,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from logfan.pipeline.flow_control import (
     HOLD_SECONDS,
     Actions,
+    Coalesce,
     Consume,
     Do,
     FlowControl,
     ReadEnd,
     Report,
-    Rest,
     Signal,
     Tick,
     TurnedAway,
@@ -144,12 +144,12 @@ def test_it_consumes_again_once_less_is_in_flight_than_its_prefetch() -> None:
     assert flow.step(Signal.SETTLED) == (Consume(1),)
 
 
-@pytest.mark.parametrize("last_life", [True, False])
-def test_what_its_queue_may_drop_once_it_is_returned_has_room_always(last_life: bool) -> None:
+@pytest.mark.parametrize("last_delivery", [True, False])
+def test_what_its_queue_may_drop_once_it_is_returned_has_room_always(last_delivery: bool) -> None:
     flow = flow_of(Held(1, BUDGET))
-    assert flow.has_room(1, last_life=last_life) is last_life
+    assert flow.has_room(1, last_delivery=last_delivery) is last_delivery
     flow.step(TurnedAway(1))
-    assert flow.has_room(1, last_life=last_life) is last_life
+    assert flow.has_room(1, last_delivery=last_delivery) is last_delivery
 
 
 class FlowMachine(RuleBasedStateMachine):
@@ -196,17 +196,20 @@ class FlowMachine(RuleBasedStateMachine):
         self.do(self.flow.step(Signal.CANCELLED))
 
     @precondition(lambda self: self.consuming and self.answered and self.paused_at is None)
-    @rule(sizes=st.lists(st.sampled_from((1, 5, 20, 45, 120)), max_size=4), last_life=st.booleans())
-    def read(self, sizes: list[int], last_life: bool) -> None:
+    @rule(
+        sizes=st.lists(st.sampled_from((1, 5, 20, 45, 120)), max_size=4),
+        last_delivery=st.booleans(),
+    )
+    def read(self, sizes: list[int], last_delivery: bool) -> None:
         taken: list[int] = []
         for size in sizes[: max(0, self.prefetch - len(self.sizes))]:
             self.received, self.received_bytes = self.received + 1, self.received_bytes + size
-            if not self.flow.has_room(size, last_life=last_life):
-                assert not last_life, "returned, and its queue may drop it"
+            if not self.flow.has_room(size, last_delivery=last_delivery):
+                assert not last_delivery, "returned, and its queue may drop it"
                 self.do(self.flow.step(TurnedAway(size)))
                 continue
             fits = self.held.size + size <= BUDGET or not self.held.messages
-            assert fits or last_life, "taken in beyond the budget"
+            assert fits or last_delivery, "taken in beyond the budget"
             taken.append(size)
             self._enter(size)
         if taken:
@@ -289,7 +292,7 @@ class FlowMachine(RuleBasedStateMachine):
                     self.do(self.flow.step(Signal.SETTLED))
                 case Do.DRAINED:
                     self.drained = True
-                case Rest(seconds):
+                case Coalesce(seconds):
                     assert 0 < seconds < 1
                 case Report(text):
                     assert text

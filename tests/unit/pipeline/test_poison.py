@@ -101,7 +101,7 @@ def test_a_sink_that_goes_down_among_suspects_refuses_nothing(up: range) -> None
 def test_a_record_alone_is_no_evidence_against_itself() -> None:
     run = Run(entries("p"), lambda *_: True).go()
     assert run.refused == []
-    assert run.queue.wants_company
+    assert run.queue.needs_others
     run.queue.extend(entries("a"))
     run.bad = lambda name, _: name == "p"
     run.go(400)

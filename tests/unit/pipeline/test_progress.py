@@ -43,7 +43,7 @@ def test_what_was_acknowledged_within_the_last_second_does_not_count() -> None:
 def test_a_connection_that_is_lost_at_rest_shows_nothing() -> None:
     flow = flow_of(0)
     assert [flow.note_end("lost") for _ in range(9)] == [0] * 9
-    assert flow.note_end("541", telling=True) == 1
+    assert flow.note_end("541", undeliverable=True) == 1
 
 
 def test_windows_that_are_handed_back_three_times_come_in_tens() -> None:
@@ -73,7 +73,7 @@ def test_who_comes_back_in_vain_waits_longer_each_time() -> None:
     waits = []
     for number in range(8):
         reconnect.subscribed(number * 100.0)
-        reconnect.ended(number * 100.0 + 20.0, vain=True)
+        reconnect.ended(number * 100.0 + 20.0, no_progress=True)
         waits.append(reconnect._backoff.next())
     assert waits[-1] > 10
     reconnect.subscribed(900.0)

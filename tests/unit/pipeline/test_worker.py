@@ -163,7 +163,7 @@ def test_any_failure_is_tried_again_until_it_works(make: Make, failure: BaseExce
 def test_a_sink_that_cannot_open_is_down_and_tried_again(make: Make) -> None:
     bench = make(start=False)
     bench.sink.open_failures = [SinkUnavailable("no disk")] * 3
-    assert bench.worker.trouble == "not opened yet"
+    assert bench.worker.failure == "not opened yet"
     bench.submit(b"a")
     bench.worker.start()
     bench.finish()

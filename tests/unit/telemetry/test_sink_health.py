@@ -149,13 +149,13 @@ def test_a_hang_shows_in_metrics_and_log_at_the_same_second(
     one = Watched()
     one.clock.now += HANGS_AFTER_SECONDS - 0.1
     one.worker.look()
-    assert (one.metric("up"), one.metric("down_seconds"), one.worker.trouble) == (1.0, 0.0, None)
+    assert (one.metric("up"), one.metric("down_seconds"), one.worker.failure) == (1.0, 0.0, None)
     assert messages(caplog) == []
     one.clock.now += 5.1
     one.worker.look()
     one.worker.look()
     assert (one.metric("up"), one.metric("down_seconds")) == (0.0, 5.0)
-    assert one.worker.trouble == "has not returned for 35 s"
+    assert one.worker.failure == "has not returned for 35 s"
     assert not one.worker.is_up
     (told,) = messages(caplog)
     assert "sink moody: has not returned from a call of its own code for 35 s" in told
