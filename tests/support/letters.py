@@ -6,7 +6,8 @@ from logfan.amqp_properties import EncodedProperties
 from logfan.dead_letters import header_overflow
 from logfan.dead_letters.letter import Refusal, letter_of
 from logfan.record import Record
-from support.broker import Names, channel
+from support.broker import Names, channel, waiting
+from support.waiting import wait_until
 
 NOON = 1_795_521_600.0
 """2026-11-24T12:00:00Z"""
@@ -43,3 +44,11 @@ def bodies(url: str, queue: str) -> list[bytes]:
         while (got := opened.basic_get(queue, auto_ack=True))[0] is not None:
             found.append(got[2])
     return found
+
+
+def wait_for_messages(url: str, queue: str, count: int) -> None:
+    """Wait until at least so many messages wait in the queue. A failure shows which there are."""
+    try:
+        wait_until(lambda: waiting(url, queue) >= count, f"{count} messages in {queue}")
+    except AssertionError as error:
+        raise AssertionError(f"{error}; there are: {bodies(url, queue)}") from error

@@ -370,7 +370,7 @@ class Post:
 
     def __init__(self, truth: Truth) -> None:
         self._truth = truth
-        self._under_way: list[ModelSending] = []
+        self.under_way: list[ModelSending] = []
         self._judged: set[tuple[str, int]] = set()
 
     def send(self, store: Store, strand: Strand, refusals: Sequence[Refusal]) -> ModelSending:
@@ -380,12 +380,12 @@ class Post:
                 self._judge(store, refusal)
                 self._judged.add(key)
         sending = ModelSending(refusals, self._truth.time, strand)
-        self._under_way.append(sending)
+        self.under_way.append(sending)
         return sending
 
     def resolve(self, *, works: bool) -> None:
         """The broker confirms all that is under way, or the attempt fails."""
-        under_way, self._under_way = self._under_way, []
+        under_way, self.under_way = self.under_way, []
         for sending in under_way:
             if works:
                 letters = {(r.sink, number_of(r.record)) for r in sending.refusals}

@@ -29,6 +29,8 @@ _POLLS = 10
 """So often it is asked whether letters are confirmed before the sink goes on without them."""
 _AGAIN_SECONDS = 0.5, 30.0
 """The first and the longest delay before letters are sent again."""
+_LATE_SECONDS = 1.0
+"""So often it is looked whether a record has become late, which cuts that delay short."""
 _AT_STOP_SECONDS = 1.0
 _OFFER_SECONDS = 2.0, 600.0
 """The same for a record that is offered again, since the broker takes no letter of it."""
@@ -59,6 +61,13 @@ class _Aside:
     due: float = 0.0
     renewed: bool = False
     """Whether it is on its way to the daemon's queue instead."""
+    was_late: bool = False
+    """Whether it was late when its letter was last sent."""
+
+    @property
+    def is_newly_late(self) -> bool:
+        """Whether its turn comes before the delay is over, which happens once."""
+        return self.offers is None and self.entry.batch.late and not self.was_late
 
 
 class RefusedRecords:
@@ -133,7 +142,7 @@ class RefusedRecords:
         if self._under_way is not None:
             return _POLL_SECONDS
         dues = [self._due if one.offers is None else one.due for one in self._aside]
-        return max(_POLL_SECONDS, min(dues) - self._clock.monotonic())
+        return min(_LATE_SECONDS, max(_POLL_SECONDS, min(dues) - self._clock.monotonic()))
 
     def look(self, *, stopping: bool) -> None:
         """Send or offer again what is due; where the process is `stopping`, within a second."""
@@ -148,7 +157,7 @@ class RefusedRecords:
         if self._under_way is not None:
             return
         waiting = [one for one in self._aside if one.offers is None]
-        if waiting and now >= self._due:
+        if waiting and (now >= self._due or any(one.is_newly_late for one in waiting)):
             self._publish_again(waiting)
             return
         for one in self._aside:
@@ -199,7 +208,7 @@ class RefusedRecords:
         self, aside: Sequence[_Aside], *, alone: bool = False, renew: bool = False
     ) -> None:
         for one in aside:
-            one.renewed = renew
+            one.renewed, one.was_late = renew, one.entry.batch.late
         entries = [one.entry for one in aside]
         self._under_way = self._publish(entries, alone=alone, renew=renew), aside
 

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 )
 
 from support.model import BUDGET, REQUIRED, SINKS, Message, Truth, body_of
-from support.model_daemon import PREFETCH, THIRD, Daemon
+from support.model_daemon import PREFETCH, SETTINGS, THIRD, Daemon
 
 LIGHT, HEAVY = (12, 12, 12, 40, 100), (12, 12, 12, 40, 150, 390, 900)
 TROUBLES = [f"{kind}-{sink}" for kind in ("poison", "refuse", "late") for sink in SINKS]
@@ -380,4 +380,27 @@ def test_what_all_have_is_acknowledged_though_one_call_completes_more_than_that(
     daemon.completions.done(0, [first, second])
     daemon.loop()
     assert truth.acked == {0}
+    daemon.kill()
+
+
+def test_a_record_goes_to_the_queue_again_once_it_is_late_however_long_the_back_off_is() -> None:
+    truth, queue = Truth(), [Message(0, body_of(0, "refuse-a", 24))]
+    rabbitmq = SETTINGS.rabbitmq.model_copy(update={"acknowledgement_timeout": 60.0})
+    daemon = Daemon(truth, queue, SETTINGS.model_copy(update={"rabbitmq": rabbitmq}))
+    began = truth.time.now
+    daemon.connect()
+    daemon.read(10)
+    again: list[bool] = []
+    while truth.time.now < began + 22.0:
+        daemon.work()
+        again += [one.renew for sending in daemon.post.under_way for one in sending.refusals]
+        if any(again):
+            break
+        daemon.post.resolve(works=False)
+        daemon.work()
+        daemon.loop()
+        daemon.turn()
+        truth.time.now += 0.5
+    assert again[-1], f"none but letters, of which {len(again)}"
+    assert truth.time.now > began + 20.0, "that was too early"
     daemon.kill()
