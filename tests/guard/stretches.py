@@ -120,7 +120,8 @@ class _Whole:
             limits=Limits(max_records=1_000, max_bytes=8 << 20, window=MESSAGES),
             backoff=Backoff(0.2, 30.0, jitter=False),
             stats=SinkStats(),
-            completed=partial(self.completions.done, number),
+            completions=self.completions,
+            number=number,
         )
 
     def on_pause(self, why: str) -> None:

@@ -114,8 +114,8 @@ class Daemon:
             ),
             backoff=Backoff(0.2, 30.0, jitter=False),
             stats=SinkStats(),
-            completed=partial(self.completions.done, number) if required else None,
-            keep=partial(self.completions.keep, number) if required else None,
+            completions=self.completions,
+            number=number if required else None,
             send=partial(self.post.send, store, strand),
             clock=StrandClock(self.truth.time, strand),
         )  # fmt: skip

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from logfan.amqp.connection import new_loop
 from logfan.amqp.failures import ConnectionFailure
@@ -63,14 +62,14 @@ class Pipeline:
         )  # fmt: skip
 
     def _worker(
-        self, spec: SinkSpec, sink_number: int | None, prepared: Prepared, stats: Stats
+        self, spec: SinkSpec, number: int | None, prepared: Prepared, stats: Stats
     ) -> SinkWorker:
         rabbitmq, batch, retry = (
             prepared.settings.rabbitmq,
             spec.settings.batch,
             spec.settings.retry,
         )
-        optional, completions = sink_number is None, self._completions
+        optional = number is None
         return SinkWorker(
             sink=spec.kind.cls(spec.config, name=spec.name, instance=prepared.settings.instance),
             limits=Limits(
@@ -83,12 +82,11 @@ class Pipeline:
             ),
             backoff=Backoff(retry.initial, retry.max, jitter=retry.jitter),
             stats=stats.sinks[spec.name],
-            completed=None if sink_number is None else partial(completions.done, sink_number),
-            keep=None if sink_number is None else partial(completions.keep, sink_number),
+            completions=self._completions,
+            number=number,
             send=None if self.dead_letters is None else self.dead_letters.send,
             max_ratio=prepared.settings.dead_letter.max_ratio,
             on_fault=self._events.on_fault,
-            on_opened=completions.opened,
             clock=self._clock,
         )
 

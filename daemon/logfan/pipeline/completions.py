@@ -41,10 +41,13 @@ class Completions:
             self._crossing = True
             self._cross(self._report_completed)
 
-    def keep(self, sink: int, batch: Batch, places: Sequence[int]) -> Sequence[Batch]:
-        """Required sink number `sink` cannot be rid of these records: see `InFlightTracker`. Called
-        by its worker, before it completes the batch."""
-        return self.tracker.keep(batch, places, sink)
+    def keep(self, sink: int | None, batch: Batch, places: Sequence[int]) -> Sequence[Batch]:
+        """Make a batch of each of these records, as their dead letters cannot be sent: see
+        `InFlightTracker.keep`. An optional sink, without a number, has them for itself. Called by
+        its worker, before it completes the batch."""
+        if sink is not None:
+            return self.tracker.keep(batch, places, sink)
+        return [batch.single(place) for place in places]
 
     def opened(self) -> None:
         """A sink has opened for the first time. Called by its worker."""

@@ -68,6 +68,14 @@ class Batch:
         self.late = False
         """Set on one that stands aside for so long that it should not stay for much longer."""
 
+    def single(self, place: int) -> "Batch":
+        """A batch of the one record at this place, which is pending for no sink yet."""
+        record = self.records[place]
+        tag = self.last_tag - len(self.records) + 1 + place
+        one = Batch((record,), tag, record.size, self.opened_at, ())
+        one.rejection, one.abandoned = self.rejection, self.abandoned
+        return one
+
 
 @dataclass(frozen=True, slots=True)
 class Ack:
@@ -144,14 +152,10 @@ class InFlightTracker:
         them. It completes the batch after this, and later each of those returned here."""
         with self._keeping:
             kept = batch.kept = {} if batch.kept is None else batch.kept
-            first = batch.last_tag - len(batch.records) + 1
             for place in places:
-                record = batch.records[place]
                 if place not in kept:
-                    kept[place] = Batch((record,), first + place, record.size, batch.opened_at, ())
+                    kept[place] = batch.single(place)
                 kept[place].pending.add(sink)
-                kept[place].rejection = batch.rejection
-                kept[place].abandoned = batch.abandoned
             return [kept[place] for place in places]
 
     def advance(self) -> Ack | None:

@@ -1,7 +1,7 @@
 """One sink's thread: coalesce, write, flush, complete. What fails goes to the recovery.
 
 It touches its own sink and its own queue, and nothing of the broker: what is durable it hands to
-`completed`. The consumer's I/O thread calls `submit`; the main thread `start`, `reopen`,
+`Completions`. The consumer's I/O thread calls `submit`; the main thread `start`, `reopen`,
 `retry_now`, `stop`, `give_up` and `join`; any thread may read the stats and the state.
 """
 
@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import chain
 
+from logfan.pipeline.completions import Completions
 from logfan.pipeline.in_flight import Batch
 from logfan.pipeline.recovery import SinkRecovery
-from logfan.pipeline.set_aside import Keep, Send
+from logfan.pipeline.set_aside import Send
 from logfan.pipeline.sink_runner import SinkRunner, counted
 from logfan.runtime.backoff import Backoff
 from logfan.runtime.clock import SYSTEM_CLOCK, Clock
@@ -60,22 +61,19 @@ class SinkWorker:
         limits: Limits,
         backoff: Backoff,
         stats: SinkStats,
-        completed: Callable[[Sequence[Batch]], None] | None,
-        keep: Keep | None = None,
+        completions: Completions,
+        number: int | None,
         send: Send | None = None,
         max_ratio: float = 1.0,
         on_fault: Callable[[], None] = lambda: None,
-        on_opened: Callable[[], None] = lambda: None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        """`completed` is called on the worker's thread; None for a sink that is not required.
-        `keep` makes batches of their own of records that stand aside; None for such a sink.
-        `send` takes refused records to the dead-letter queue; without it they are offered again.
+        """`number`: the sink's among those that are required; None for an optional one. `send`
+        takes refused records to the dead-letter queue; without it they are offered again.
         `max_ratio`: of the last 1,000 records, so many may be refused. `on_fault` is called where
-        the thread, or one of the sink's own, has ended and should not have: see `fault`.
-        `on_opened` is called on the thread when the sink has opened for the first time."""
+        the thread, or one of the sink's own, has ended and should not have: see `fault`."""
         self.name = sink.name
-        self.required = completed is not None
+        self.required = number is not None
         self.stats = stats
         self._runner = SinkRunner(
             sink=sink,
@@ -83,7 +81,7 @@ class SinkWorker:
             stats=stats,
             held=lambda: self.held,
             clock=clock,
-            on_opened=on_opened,
+            on_opened=completions.opened,
         )
         self._recovery = SinkRecovery(
             runner=self._runner, stats=stats, max_records=limits.max_records,
@@ -91,8 +89,8 @@ class SinkWorker:
             arrived=self._arrived, finish=self._finish, keep=self._keep_aside, clock=clock,
         )  # fmt: skip
         self._limits = limits
-        self._completed = completed
-        self._keep = keep
+        self._completions = completions
+        self._number = number
         self._clock = clock
         self._inbox: queue.SimpleQueue[Batch | _Order] = queue.SimpleQueue()
         self._carried: Batch | None = None
@@ -306,18 +304,12 @@ class SinkWorker:
             return
         self._finished += sum(len(batch.records) for batch in batches)
         self._finished_bytes += sum(batch.size for batch in batches)
-        if self._completed is not None:
-            self._completed(batches)
+        if self._number is not None:
+            self._completions.done(self._number, batches)
 
     def _keep_aside(self, batch: Batch, places: Sequence[int]) -> Sequence[Batch]:
         """Records that are not finished with their batch. Called before that is finished."""
-        if self._keep is not None:
-            kept = self._keep(batch, places)
-        else:
-            records = [batch.records[place] for place in places]
-            kept = [Batch((one,), batch.last_tag, one.size, batch.opened_at, ()) for one in records]
-            for own in kept:
-                own.rejection = batch.rejection
+        kept = self._completions.keep(self._number, batch, places)
         self._finished -= len(kept)
         self._finished_bytes -= sum(one.size for one in kept)
         return kept

@@ -3,7 +3,6 @@
 import queue
 import time
 from collections.abc import Callable
-from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -39,7 +38,8 @@ class Pipeline:
                 limits=Limits(max_records, 8 << 20),
                 backoff=Backoff(0.001, 0.01),
                 stats=self.numbers[sink.name],
-                completed=partial(completions.done, number),
+                completions=completions,
+                number=number,
             )
             for number, sink in enumerate(sinks)
         ]

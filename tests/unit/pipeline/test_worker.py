@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from logfan.dead_letters.letter import Refusal, Unsent
-from logfan.pipeline.in_flight import Batch, InFlightTracker
+from logfan.pipeline.completions import Completions
+from logfan.pipeline.in_flight import Batch
 from logfan.pipeline.set_aside import Send
 from logfan.pipeline.worker import Limits, SinkWorker
 from logfan.record import Properties, Record
@@ -51,23 +52,32 @@ class Recorder(Sink):
         self.calls.append("close")
 
 
+class Completed(Completions):
+    """Writes down what is completed, and does nothing else."""
+
+    def __init__(self, calls: list[str]) -> None:
+        super().__init__(1, lambda _: None)
+        self._calls = calls
+        self.batches: list[Batch] = []
+
+    def done(self, sink: int, batches: Sequence[Batch]) -> None:
+        self._calls.append("settled")
+        self.batches += batches
+
+
 class Bench:
     """A worker at work, with the ledger's batches and what it settled."""
 
     def __init__(self, limits: Limits, *, required: bool = True, send: Send | None = None) -> None:
         self.sink = Recorder()
         self.stats = SinkStats()
-        self.completed: list[Batch] = []
-        self.tracker = InFlightTracker(1)
+        completions = Completed(self.sink.calls)
+        self.completed, self.tracker = completions.batches, completions.tracker
         self.worker = SinkWorker(
             sink=self.sink, limits=limits, backoff=Backoff(0.001, 0.01), stats=self.stats,
-            completed=self._settle if required else None, send=send,
+            completions=completions, number=0 if required else None, send=send,
         )  # fmt: skip
         self._tag = 0
-
-    def _settle(self, batches: Sequence[Batch]) -> None:
-        self.sink.calls.append("settled")
-        self.completed += batches
 
     def submit(self, *bodies: bytes) -> Batch:
         self._tag += len(bodies)

@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 from prometheus_client import CollectorRegistry
 
+from logfan.pipeline.completions import Completions
 from logfan.pipeline.in_flight import InFlightTracker
 from logfan.pipeline.worker import Limits, SinkWorker
 from logfan.record import Properties, Record
@@ -118,7 +119,8 @@ class Watched:
         self.registry.register(LogfanCollector(stats, "9.9", self.clock))
         self.worker = SinkWorker(
             sink=self.sink, limits=Limits(100, 1000), backoff=Backoff(0.001, 0.001),
-            stats=stats.sinks["moody"], completed=lambda _: None, clock=self.clock,
+            stats=stats.sinks["moody"], completions=Completions(1, lambda _: None), number=0,
+            clock=self.clock,
         )  # fmt: skip
         record = Record(b"a", "logs", "", False, 0.0, Properties())
         self.batch = InFlightTracker(1).open((record,), 1, 1, 0.0)
