@@ -21,7 +21,6 @@ from logfan.amqp.failures import Cause, ConnectionFailure
 from logfan.amqp.reconnect import StartupPolicy
 from logfan.config.changes import changed_keys, elsewhere, left_behind, named
 from logfan.config.loader import Prepared
-from logfan.config.settings import HttpSettings
 from logfan.faults import Faults
 from logfan.pipeline.assembly import Pipeline
 from logfan.plugins.drop_ins import changed_since_loaded
@@ -34,9 +33,6 @@ from logfan.telemetry.http_server import HttpServer, ListenError
 from logfan.telemetry.metrics import LogfanCollector, Stats
 
 log = logging.getLogger(__name__)
-
-EXIT_OK, EXIT_UNAVAILABLE, EXIT_INTERNAL = 0, 69, 70
-EXIT_HANDED_BACK, EXIT_REFUSED, EXIT_CONFIG = 75, 77, 78
 
 _TICK_SECONDS = 1.0
 
@@ -62,15 +58,6 @@ class _Ended:
     failure: ConnectionFailure
 
 
-@dataclass(frozen=True, slots=True)
-class _Earlier:
-    """The config that a reload has put aside until the new one is subscribed."""
-
-    prepared: Prepared
-    worked: bool
-    """It was subscribed once: the broker takes it."""
-
-
 _Event = _Signal | _Subscribed | _Ended
 
 
@@ -91,6 +78,15 @@ class _PipelineEvents:
         self.events.put(_Signal.FAULT)
 
 
+@dataclass(slots=True)
+class _Config:
+    """A config that runs, or that a reload may go back to."""
+
+    prepared: Prepared
+    proven: bool = False
+    """It was subscribed once: the broker takes it."""
+
+
 class Daemon:
     """One running daemon. `run` returns the exit code."""
 
@@ -108,7 +104,9 @@ class Daemon:
         `on_started` is called once all threads run, `on_stopping` before anything is stopped
         because of a signal."""
         self.stats = Stats()
-        self._prepared = prepared
+        self._config = _Config(prepared)
+        self._fallback: _Config | None = None
+        """The config that ran before a reload, until the new one is subscribed."""
         self._prepare_again = prepare_again
         self._on_started, self._on_stopping = on_started, on_stopping
         self._clock = clock
@@ -117,13 +115,10 @@ class Daemon:
         self._notifier = Notifier.from_environment(environ)
         self._stopping = False
         self._ready = False
-        self._http: HttpServer | None = None
+        self._http = self._http_server()
         self._collector = LogfanCollector(self.stats, __version__, clock)
         self._number = 0
         """Which pipeline of this process runs: events of an earlier one come too late."""
-        self._worked = False
-        """Whether the config that runs was subscribed once."""
-        self._earlier: _Earlier | None = None
         self._pipeline = self._build(StartupPolicy.at_start(prepared.settings.rabbitmq.startup))
 
     def run(self) -> int:
@@ -131,17 +126,16 @@ class Daemon:
 
         Raises ListenError where the HTTP side cannot start.
         """
-        settings = self._prepared.settings
         malloc.return_what_is_free()
         REGISTRY.register(self._collector)
         try:
             # Signals first: whoever sees it answer may stop it at once.
             with signals.handling(self._handlers()):
                 log.info("%s", self._start_line())
-                self._http = self._serve(self._prepared)
+                self._http.start()
                 self._pipeline.start()
-                log.info("metrics at %s/metrics", self._address(settings.http))
-                if settings.rabbitmq.startup == "retry":
+                log.info("metrics at %s/metrics", self._http.url)
+                if self._prepared.settings.rabbitmq.startup == "retry":
                     self._report_ready()
                 if self._on_started is not None:
                     self._on_started(self)
@@ -151,10 +145,9 @@ class Daemon:
         except BaseException as error:
             log.critical("internal fault; please report it", exc_info=error)
             self._pipeline.stop(0.0, self._wait)
-            return EXIT_INTERNAL
+            return os.EX_SOFTWARE
         finally:
-            if self._http is not None:
-                self._http.stop()
+            self._http.stop()
             REGISTRY.unregister(self._collector)
             self._notifier.close()
 
@@ -169,11 +162,6 @@ class Daemon:
         sinks = ", ".join(f"{spec.name} ({spec.settings.kind})" for spec in prepared.sinks)
         return f"logfan {__version__} starts; config {prepared.path or '(none)'}; sinks: {sinks}"
 
-    def _address(self, http: HttpSettings) -> str:
-        scheme = "http" if http.tls.cert_file is None else "https"
-        host = f"[{http.listen.host}]" if ":" in http.listen.host else http.listen.host
-        return f"{scheme}://{host}:{self.metrics_port}"
-
     def stop(self) -> None:
         """As SIGTERM does. May be called on any thread."""
         self._stop_asked.set()
@@ -182,34 +170,34 @@ class Daemon:
     @property
     def metrics_port(self) -> int:
         """The port that /metrics is served on."""
-        return self._http.port if self._http is not None else 0
+        return self._http.port
+
+    @property
+    def _prepared(self) -> Prepared:
+        return self._config.prepared
 
     # The main thread
 
     def _until_the_end(self) -> int:
         while True:
             event = self._next_event()
-            faults = self._faults()
-            if faults and self._earlier is not None and self._http_is_well:
-                self._go_back(self._earlier, "; ".join(faults))
-                if event is not None:
-                    self._events.put(event)
-            elif faults:
-                return self._give_up(None)
-            elif event is None or event is _Signal.FAULT:
-                self._tick()
-            elif event is _Signal.RELOAD:
-                self._reload()
-            elif event is _Signal.STOP:
-                return self._stop()
-            elif event.number != self._number:
-                continue  # of a pipeline that a reload has replaced
-            elif isinstance(event, _Subscribed):
-                self._settle_in()
-            elif self._earlier is None:
-                return self._give_up(event.failure)
-            else:
-                self._go_back(self._earlier, event.failure.why)
+            if faults := self._faults():
+                if self._fallback is None or self._http.fault is not None:
+                    return self._give_up(None)
+                self._go_back(self._fallback, "; ".join(faults))
+            match event:
+                case None | _Signal.FAULT:
+                    self._tick()
+                case _Signal.RELOAD:
+                    self._reload()
+                case _Signal.STOP:
+                    return self._stop()
+                case _Subscribed(self._number):
+                    self._on_subscribed()
+                case _Ended(self._number, failure):
+                    if self._fallback is None:
+                        return self._give_up(failure)
+                    self._go_back(self._fallback, failure.why)
 
     def _next_event(self) -> _Event | None:
         try:
@@ -240,12 +228,12 @@ class Daemon:
         self._notifier.status(line)
         handed_back = self._pipeline.stop(timeout, self._wait)
         if self._faults():
-            return EXIT_INTERNAL
+            return os.EX_SOFTWARE
         if handed_back:
             log.warning("stopped; %d messages went back to the broker", handed_back)
-            return EXIT_HANDED_BACK
+            return os.EX_TEMPFAIL
         log.info("stopped; everything received is acknowledged")
-        return EXIT_OK
+        return os.EX_OK
 
     def _give_up(self, failure: ConnectionFailure | None) -> int:
         """Without a failure: a thread has ended and should not have, as the log has it."""
@@ -256,8 +244,8 @@ class Daemon:
         self._notifier.status("; ".join(self._faults()) if failure is None else failure.why)
         self._pipeline.stop(0.0, self._wait)
         if failure is None or self._faults():
-            return EXIT_INTERNAL
-        return EXIT_REFUSED if failure.cause is Cause.REFUSED else EXIT_UNAVAILABLE
+            return os.EX_SOFTWARE
+        return os.EX_NOPERM if failure.cause is Cause.REFUSED else os.EX_UNAVAILABLE
 
     def _wait(self, condition: Callable[[float], bool], deadline: float) -> bool:
         """Wait on a condition in ticks, so that signals and the watchdog are served meanwhile."""
@@ -271,7 +259,7 @@ class Daemon:
             if not (self._pipeline.stuck() or self._pipeline.hanging()):
                 self._notifier.watchdog()
 
-    # Reload: the old config stays at hand until the new one is subscribed
+    # Reload: read, drain, start anew; back to the old config unless the new one gets subscribed
 
     def _reload(self) -> None:
         """SIGHUP: reopen; where the config changed, drain and build the pipeline anew."""
@@ -282,117 +270,108 @@ class Daemon:
                 "reload: %s changed since it was loaded; a plugin's new code takes effect at the "
                 "next start: systemctl restart logfan", file,
             )  # fmt: skip
+        fresh = self._read_again()
+        if fresh is not None:
+            self._take_over(fresh)
+        self._pipeline.reopen()
+        if self._ready:
+            self._notifier.ready()
+
+    def _read_again(self) -> Prepared | None:
+        """The new config; None where the one that runs stays."""
         try:
             fresh = self._prepare_again()
         except Faults as faults:
             for fault in faults.faults:
                 log.error("reload: %s", fault)
             log.error("reload: the new config has faults; going on with the old one")
+            return None
         except Exception:
             log.exception("reload: the new config cannot be read; going on with the old one")
-        else:
-            self._take_over(fresh)
-        self._pipeline.reopen()
-        if self._ready:
-            self._notifier.ready()
-
-    def _take_over(self, fresh: Prepared) -> None:
-        old = self._prepared
-        keys = changed_keys(old, fresh)
+            return None
+        keys = changed_keys(self._prepared, fresh)
         if not keys:
             log.info("reload: the config is unchanged; reopening files")
-            return
+            return None
         log.info("reload: changed: %s; draining, then starting anew", named(keys))
         if any(key.startswith("http.") for key in keys):
             log.warning("reload: http.* takes effect at the next start: systemctl restart logfan")
-        for warning in (*(one for one in fresh.warnings if one not in old.warnings),
-                        *left_behind(old, fresh)):  # fmt: skip
+        return fresh
+
+    def _take_over(self, fresh: Prepared) -> None:
+        """Drain, then run the new config; the old one is kept until this one is subscribed."""
+        old = self._prepared
+        news = [warning for warning in fresh.warnings if warning not in old.warnings]
+        for warning in (*news, *left_behind(old, fresh)):
             log.warning("reload: %s", warning)
-        was_consuming = self._pipeline.consumer.consuming
+        leaves_broker = self._pipeline.consumer.consuming and elsewhere(old, fresh)
         handed_back = self._pipeline.stop(old.settings.shutdown_timeout, self._wait)
-        if self._stop_asked.is_set():
-            return  # what was drained for the reload is drained for the stop, too
-        if self._faults():
-            return  # the daemon ends as soon as the main loop looks
+        if self._stop_asked.is_set() or self._faults():
+            return  # the main loop ends the daemon: what was drained is drained for the stop, too
         if handed_back:
             log.warning("reload: %d messages went back to the broker", handed_back)
-        # What ran last of all that worked: where one refused config follows another, the first.
-        if self._earlier is None or self._worked:
-            self._earlier = _Earlier(old, self._worked)
-        earlier = self._earlier
-        lost = was_consuming and elsewhere(old, fresh)
-        absence = fresh.settings.rabbitmq.startup == "retry" and not lost
+        # Where one config after the other is refused, the first that ran is the one to go back to.
+        fallback = self._fallback = self._fallback or self._config
+        retry_absent = fresh.settings.rabbitmq.startup == "retry" and not leaves_broker
         try:
             self._begin(
-                fresh, StartupPolicy(retry_refused=False, retry_absent=absence), worked=False
+                _Config(fresh), StartupPolicy(retry_refused=False, retry_absent=retry_absent)
             )
         except Exception as error:  # noqa: BLE001 - a sink's constructor may raise anything
-            self._go_back(earlier, f"it cannot be started ({describe(error)})", error)
+            self._go_back(fallback, f"it cannot be started ({describe(error)})", error)
 
-    def _go_back(self, earlier: _Earlier, why: str, error: BaseException | None = None) -> None:
-        """The new config came to nothing before it was subscribed: the earlier one again."""
-        self._earlier = None
+    def _go_back(self, fallback: _Config, why: str, error: BaseException | None = None) -> None:
+        """The new config came to nothing before it was subscribed."""
+        self._fallback = None
         log.error(
             "reload: the new config is not taken over: %s; going back to the old one. Mend it, "
             "then reload again", why, exc_info=error,
         )  # fmt: skip
         self._pipeline.stop(0.0, self._wait)
-        settings = earlier.prepared.settings
-        startup = (
-            StartupPolicy() if earlier.worked else StartupPolicy.at_start(settings.rabbitmq.startup)
-        )
-        self._begin(earlier.prepared, startup, worked=earlier.worked)
+        policy = StartupPolicy()
+        if not fallback.proven:
+            policy = StartupPolicy.at_start(fallback.prepared.settings.rabbitmq.startup)
+        self._begin(fallback, policy)
 
-    def _begin(self, prepared: Prepared, startup: StartupPolicy, *, worked: bool) -> None:
-        log_settings = prepared.settings.log
+    def _begin(self, config: _Config, startup: StartupPolicy) -> None:
+        log_settings = config.prepared.settings.log
         log_output.configure(log_settings.level, log_settings.format)
-        self._prepared, self._worked = prepared, worked
+        self._config = config
         self._pipeline = self._build(startup)
         self._pipeline.start()
 
-    def _settle_in(self) -> None:
-        """The config that runs is subscribed."""
-        if self._earlier is not None:
-            self._earlier = None
+    def _on_subscribed(self) -> None:
+        if self._fallback is not None:
+            self._fallback = None
             log.info("reload: the new config is taken over")
-        self._worked = True
+        self._config.proven = True
         self._report_ready()
 
     # What is built from what
 
     def _build(self, startup: StartupPolicy) -> Pipeline:
-        self._number = number = self._number + 1
+        self._number += 1
         self.stats.configure([spec.name for spec in self._prepared.sinks])
+        events = _PipelineEvents(self._number, self._events)
         return Pipeline(
-            self._prepared,
-            self.stats,
-            events=_PipelineEvents(number, self._events),
-            startup=startup,
-            clock=self._clock,
+            self._prepared, self.stats, events=events, startup=startup, clock=self._clock
         )
 
-    def _serve(self, prepared: Prepared) -> HttpServer:
-        listen = prepared.settings.http.listen
-        tls = prepared.settings.http.tls
-        server = HttpServer(
-            host=listen.host, port=listen.port, registry=REGISTRY,
+    def _http_server(self) -> HttpServer:
+        http = self._prepared.settings.http
+        return HttpServer(
+            host=http.listen.host, port=http.listen.port, registry=REGISTRY,
             unhealthy=self._unhealthy, unready=self._unready, status=self.status,
-            cert_file=tls.cert_file, key_file=tls.key_file, on_fault=self._on_fault,
+            cert_file=http.tls.cert_file, key_file=http.tls.key_file, on_fault=self._on_fault,
         )  # fmt: skip
-        server.start()
-        return server
 
     def _on_fault(self) -> None:
         self._events.put(_Signal.FAULT)
 
     def _faults(self) -> list[str]:
         """Threads that have ended and should not have."""
-        http = self._http.fault if self._http is not None else None
+        http = self._http.fault
         return [*([http] if http else ()), *self._pipeline.faults()]
-
-    @property
-    def _http_is_well(self) -> bool:
-        return self._http is not None and self._http.fault is None
 
     def _report_ready(self) -> None:
         if not self._ready:
@@ -446,4 +425,4 @@ class Daemon:
 
 def _exit_at_once() -> None:
     os.write(2, b"second signal: exiting at once; the broker has what was not acknowledged\n")
-    os._exit(EXIT_HANDED_BACK)
+    os._exit(os.EX_TEMPFAIL)

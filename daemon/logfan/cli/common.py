@@ -16,7 +16,6 @@ import click
 from logfan.faults import Fault, Faults
 from logfan.runtime import signals
 
-EXIT_UNAVAILABLE, EXIT_REFUSED, EXIT_CONFIG = 69, 77, 78
 EXIT_SIGNAL = 128
 """And the signal's number: 130 after Ctrl-C."""
 
@@ -76,7 +75,7 @@ def report(faults: Iterable[Fault], path: Path | None) -> None:
 def refuse(faults: Faults, path: Path | None) -> NoReturn:
     """Report the faults and exit 78."""
     report(faults.faults, path)
-    raise SystemExit(EXIT_CONFIG)
+    raise SystemExit(os.EX_CONFIG)
 
 
 def takes_settings(command: Command) -> Command:
@@ -109,7 +108,7 @@ def ends(so_far: Callable[[], str] = lambda: "") -> Iterator[None]:
         yield
     except BrokerError as error:
         refused = error.failure.cause is Cause.REFUSED
-        fail(f"{error}{so_far()}", EXIT_REFUSED if refused else EXIT_UNAVAILABLE)
+        fail(f"{error}{so_far()}", os.EX_NOPERM if refused else os.EX_UNAVAILABLE)
     except Interrupted as interrupted:
         fail(f"interrupted{so_far()}", EXIT_SIGNAL + interrupted.number)
     except KeyboardInterrupt:

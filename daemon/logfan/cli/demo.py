@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from logfan.cli.common import (
-    EXIT_CONFIG,
-    EXIT_REFUSED,
-    EXIT_UNAVAILABLE,
     command_line,
     config_option,
     fail,
@@ -79,12 +76,12 @@ def demo(config: Path | None, instance: str | None, rate: float, broker: bool) -
     except Faults as faults:
         refuse(faults, path)
     except NodeUnavailable as error:
-        fail(str(error), EXIT_UNAVAILABLE)
+        fail(str(error), os.EX_UNAVAILABLE)
     except BrokerError as error:
         why = f"{error}; without --broker the demo starts a RabbitMQ of its own"
-        fail(why, EXIT_REFUSED if error.failure.cause is Cause.REFUSED else EXIT_UNAVAILABLE)
+        fail(why, os.EX_NOPERM if error.failure.cause is Cause.REFUSED else os.EX_UNAVAILABLE)
     except ListenError as error:
-        fail(str(error), EXIT_CONFIG)
+        fail(str(error), os.EX_CONFIG)
     except KeyboardInterrupt:
         fail("interrupted", 130)
     say(f"to go on, call {command_line()}: `{command_line()} --help` lists what it does")

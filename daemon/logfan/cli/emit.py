@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from logfan.cli.common import (
-    EXIT_UNAVAILABLE,
     ends,
     fail,
     interrupts_to,
@@ -97,7 +96,7 @@ def emit(
         fail(
             f"{publisher.unroutable:,} of {publisher.confirmed + publisher.unroutable:,} messages "
             f"reached no queue: none is bound to exchange {name!r}; they are gone",
-            EXIT_UNAVAILABLE,
+            os.EX_UNAVAILABLE,
         )
     click.echo(f"{publisher.confirmed:,} confirmed", err=True)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from logfan.cli.common import EXIT_CONFIG, config_option, fail, instance_option, refuse
+from logfan.cli.common import config_option, fail, instance_option, refuse
 from logfan.faults import Faults
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def run(config: Path | None, instance: str | None) -> None:
     try:
         code = daemon.run()
     except ListenError as error:
-        fail(str(error), EXIT_CONFIG)
+        fail(str(error), os.EX_CONFIG)
     # While the interpreter ends it takes our handlers away, but not this.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     threading.Thread(target=_leave_behind, args=(code,), daemon=True).start()

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 import click
 
-from logfan.cli.common import EXIT_CONFIG, config_option, report
+from logfan.cli.common import config_option, report
 from logfan.config.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def sinks(config: Path | None, kind: str | None) -> None:
         raise click.BadParameter(f"no kind {kind!r}{near or known}", param_hint="KIND")
     if faults:
         report(faults, None)
-        raise SystemExit(EXIT_CONFIG)
+        raise SystemExit(os.EX_CONFIG)
 
 
 def _list(kinds: Any) -> None:

@@ -1,5 +1,5 @@
-"""What AMQP 0-9-1 and RabbitMQ take as names and arguments, so that `check` knows before a broker
-refuses it, or a frame cannot be written. Sans-I/O."""
+"""What AMQP 0-9-1 takes as names and in tables, so that `check` knows before a broker refuses it,
+or a frame cannot be written. Sans-I/O."""
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, time
@@ -18,19 +18,6 @@ PREDEFINED = {
     "amq.rabbitmq.trace": "topic", "amq.rabbitmq.log": "topic", "amq.rabbitmq.event": "topic",
 }  # fmt: skip
 """The exchanges of reserved names that a broker may have, and their types."""
-_LEAST = {
-    "x-message-ttl": 0, "x-expires": 1, "x-max-length": 0, "x-max-length-bytes": 0,
-    "x-max-priority": 1, "x-delivery-limit": None, "x-quorum-initial-group-size": 1,
-    "x-max-in-memory-length": 0, "x-max-in-memory-bytes": 0,
-}  # fmt: skip
-_CHOICES = {
-    "x-overflow": ("drop-head", "reject-publish", "reject-publish-dlx"),
-    "x-queue-mode": ("default", "lazy"),
-    "x-dead-letter-strategy": ("at-most-once", "at-least-once"),
-    "x-queue-leader-locator": ("client-local", "balanced"),
-}
-_SWITCHES = ("x-single-active-consumer",)
-_TEXTS = ("x-dead-letter-exchange", "x-dead-letter-routing-key", "x-queue-type")
 
 
 def short_string(text: str) -> str:
@@ -43,18 +30,9 @@ def short_string(text: str) -> str:
     return text
 
 
-def argument_problems(arguments: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
-    """Path within the arguments, value and problem of each that no broker would take."""
-    unfit = [*table_problems(arguments)]
-    yield from unfit
-    for name, value in arguments.items():
-        problem = _known_problem(name, value)
-        if problem is not None and not any(path == name for path, _, _ in unfit):
-            yield name, value, problem
-
-
 def table_problems(table: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
-    """The same for any table, such as a message's headers."""
+    """Path within the table, value and problem of each entry that AMQP cannot carry: of a queue's
+    arguments, or a message's headers."""
     unfit = [*_entry_problems(table, "")]
     yield from unfit
     if not unfit and len(encode_table(table)) > _TABLE_BYTES:
@@ -98,21 +76,4 @@ def _single_problem(value: object) -> str | None:
         return "must not be before 1970: AMQP counts from there" if when.timestamp() < 0 else None
     if isinstance(value, date | time):
         return "must be a number, a string, or a date and time; AMQP has no date or time alone"
-    return None
-
-
-def _known_problem(name: str, value: object) -> str | None:
-    """What RabbitMQ refuses of an argument that it knows."""
-    number = isinstance(value, int) and not isinstance(value, bool)
-    if name in _LEAST:
-        least = _LEAST[name]
-        if not number:
-            return "must be a whole number, without quotes"
-        return None if least is None or value >= least else f"must be at least {least}"  # type: ignore[operator]
-    if name in _CHOICES and value not in _CHOICES[name]:
-        return "must be " + " or ".join(f'"{choice}"' for choice in _CHOICES[name])
-    if name in _SWITCHES and not isinstance(value, bool):
-        return "must be true or false, without quotes"
-    if name in _TEXTS and not isinstance(value, str):
-        return 'must be a string, in quotes: "…"'
     return None

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from logfan.config.amqp_limits import PREDEFINED, RESERVED, SHORT_BYTES, argument_problems
+from pydantic import ValidationError
+
+from logfan.config.amqp_limits import PREDEFINED, RESERVED, SHORT_BYTES, table_problems
 from logfan.config.settings import (
     ExchangeSettings,
     HttpTlsSettings,
+    QueueArguments,
     QueueSettings,
     RabbitmqSettings,
     ReconnectSettings,
@@ -13,7 +16,7 @@ from logfan.config.settings import (
     Settings,
     TlsSettings,
 )
-from logfan.config.validation_errors import shown
+from logfan.config.validation_errors import faults_of, shown
 from logfan.faults import Fault, Faults
 from logfan.runtime.tls import faults_of_files
 
@@ -94,9 +97,17 @@ def _queue_kind(queue: QueueSettings) -> Iterator[Fault]:
 
 
 def _queue_arguments(queue: QueueSettings) -> Iterator[Fault]:
-    for path, value, problem in argument_problems(queue.arguments):
-        place = f"queue.arguments.{path}" if path else "queue.arguments"
+    """What AMQP cannot carry, and what RabbitMQ refuses of the arguments that it knows."""
+    table, unfit = "queue.arguments", set()
+    for path, value, problem in table_problems(queue.arguments):
+        place = f"{table}.{path}" if path else table
+        unfit.add(place)
         yield Fault(place, problem, shown(place, value))
+    try:
+        QueueArguments.model_validate(queue.arguments)
+    except ValidationError as error:
+        known = faults_of(error, QueueArguments, table)
+        yield from (fault for fault in known if fault.place not in unfit)
 
 
 def _exchange_name(exchange: ExchangeSettings) -> Iterator[Fault]:

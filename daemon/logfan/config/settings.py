@@ -162,6 +162,35 @@ def parse_limit(value: object) -> object:
     raise ValueError('must be a number of returns from 1 on, or "none" where there is no limit')
 
 
+NotNegative = Annotated[int, Field(ge=0)]
+
+
+class QueueArguments(BaseModel):
+    """The entries of `queue.arguments` that RabbitMQ knows: `message_ttl` is `x-message-ttl`."""
+
+    model_config = ConfigDict(
+        strict=True, defer_build=True, alias_generator=lambda name: "x-" + name.replace("_", "-")
+    )
+
+    message_ttl: NotNegative = 0
+    expires: Count = 1
+    max_length: NotNegative = 0
+    max_length_bytes: NotNegative = 0
+    max_priority: Count = 1
+    delivery_limit: int = 0
+    quorum_initial_group_size: Count = 1
+    max_in_memory_length: NotNegative = 0
+    max_in_memory_bytes: NotNegative = 0
+    overflow: Literal["drop-head", "reject-publish", "reject-publish-dlx"] = "drop-head"
+    queue_mode: Literal["default", "lazy"] = "default"
+    dead_letter_strategy: Literal["at-most-once", "at-least-once"] = "at-most-once"
+    queue_leader_locator: Literal["client-local", "balanced"] = "client-local"
+    single_active_consumer: bool = False
+    dead_letter_exchange: str = ""
+    dead_letter_routing_key: str = ""
+    queue_type: str = ""
+
+
 class QueueSettings(Table):
     """`queue`"""
 

@@ -77,6 +77,11 @@ class HttpServer:
         """The port it is bound to; 0 before `start`."""
         return 0 if self._server is None else int(self._server.server_address[1])
 
+    @property
+    def url(self) -> str:
+        """Where it serves, without a path."""
+        return f"{'https' if self._cert_file else 'http'}://{self._address(self.port)}"
+
     def start(self) -> None:
         """Bind and serve. Raises ListenError."""
         try:
@@ -110,13 +115,15 @@ class HttpServer:
             self._server = self._thread = None
 
     def _why(self, error: Exception) -> str:
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        address = f"{host}:{self._wanted_port}"
+        address = self._address(self._wanted_port)
         unknown_name = isinstance(error, socket.gaierror)
         code = errno.EADDRNOTAVAIL if unknown_name else getattr(error, "errno", None)
         if code in _NO_LISTENING:
             return f"http.listen: {address} {_NO_LISTENING[code]}"
         return f"http.listen: cannot listen on {address}: {error}"
+
+    def _address(self, port: int) -> str:
+        return f"[{self._host}]:{port}" if ":" in self._host else f"{self._host}:{port}"
 
     def _answer(self, path: str, headers: Mapping[str, str]) -> "_Answer":
         if path == "/metrics":

@@ -3,6 +3,7 @@
 import gc
 import json
 import logging
+import os
 import threading
 import urllib.error
 import urllib.request
@@ -12,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from logfan import daemon as app
 from logfan.config.loader import prepare
 from logfan.daemon import Daemon
 from logfan.runtime.threads import OwnThread
@@ -157,7 +157,7 @@ def test_a_thread_that_ends_shows_at_once_and_ends_the_daemon_with_70(
     if name not in ("consumer", "dead-letters"):
         assert 'logfan_sink_up{sink="one"} 0.0' in scene.get("/metrics")[1]
         assert "one down: thread" in scene.daemon.status_text()
-    assert scene.end() == app.EXIT_INTERNAL
+    assert scene.end() == os.EX_SOFTWARE
     (told,) = [r for r in caplog.records if r.levelname == "CRITICAL"]
     assert f"internal fault: thread {name} ended: " in told.getMessage()
     assert "Traceback" in told.__dict__["traceback"]
@@ -169,7 +169,7 @@ def test_a_sink_that_is_not_required_is_no_exception(
     monkeypatch.setattr("logfan.pipeline.recovery.SinkRecovery.open", Broken(ValueError("a bug")))
     scene.run(required=False)
     wait_until(lambda: scene.get("/readyz")[1].count("thread sink-one ended"), "it is told")
-    assert scene.end() == app.EXIT_INTERNAL
+    assert scene.end() == os.EX_SOFTWARE
 
 
 def test_a_listener_that_ends_is_noticed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +178,7 @@ def test_a_listener_that_ends_is_noticed(scene: Scene, monkeypatch: pytest.Monke
         "logfan.telemetry.http_connections.BoundedServer.service_actions", Broken(SystemExit(1))
     )
     scene.run()
-    assert scene.end() == app.EXIT_INTERNAL
+    assert scene.end() == os.EX_SOFTWARE
 
 
 def test_a_thread_that_returns_unasked_is_a_fault_too(
@@ -187,7 +187,7 @@ def test_a_thread_that_returns_unasked_is_a_fault_too(
     monkeypatch.setattr("logfan.pipeline.worker.SinkWorker._run", lambda _: None)
     scene.run()
     wait_until(lambda: "sink-one ended without" in scene.get("/readyz")[1], "it is told")
-    assert scene.end() == app.EXIT_INTERNAL
+    assert scene.end() == os.EX_SOFTWARE
 
 
 @pytest.mark.parametrize("name", ["http", "consumer", "dead-letters", "sink-one"])
@@ -204,7 +204,7 @@ def test_a_thread_that_the_system_does_not_give_is_a_fault(
     monkeypatch.setattr(threading.Thread, "start", refuse)
     scene.may_end.set()
     scene.run()
-    assert scene.end() == app.EXIT_INTERNAL
+    assert scene.end() == os.EX_SOFTWARE
     assert f"thread {name} cannot be started: RuntimeError: can't start" in caplog.text
 
 
@@ -215,7 +215,7 @@ def test_a_fault_while_it_drains_ends_the_drain_and_is_70(
     wait_until(lambda: "refused" in scene.get("/readyz")[1], "it tries to connect")
     monkeypatch.setattr("logfan.pipeline.sink_runner.SinkRunner.close", Broken(ValueError("a bug")))
     scene.daemon.stop()
-    assert scene.end() == app.EXIT_INTERNAL
+    assert scene.end() == os.EX_SOFTWARE
 
 
 def test_the_main_thread_is_one_of_them(
@@ -223,7 +223,7 @@ def test_the_main_thread_is_one_of_them(
 ) -> None:
     monkeypatch.setattr(Daemon, "_tick", Broken(ValueError("a bug")))
     scene.run()
-    assert scene.end() == app.EXIT_INTERNAL
+    assert scene.end() == os.EX_SOFTWARE
     assert "internal fault" in caplog.text
 
 
