@@ -115,8 +115,8 @@ def _gunzip_member(body: memoryview, at: int, output: _Output) -> int:
                 output.take(member.decompress(piece, _STEP))
                 piece = member.unconsumed_tail
     except zlib.error as error:
-        words = str(error).rpartition(": ")[2]
-        raise ValueError(f"the stream is damaged ({words})") from None
+        why = str(error).rpartition(": ")[2]
+        raise ValueError(f"the stream is damaged ({why})") from None
     return at - len(member.unused_data)
 
 
@@ -127,7 +127,7 @@ def _unzstd(body: memoryview, output: _Output) -> None:
         try:
             at = _unzstd_frame(context.decompressobj(), body, at, output)
         except zstandard.ZstdError as error:
-            raise ValueError(_zstd_words(str(error), at)) from None
+            raise ValueError(_zstd_problem(str(error), at)) from None
         if at == len(body):
             return
     raise ValueError(f"has more than {MAX_MEMBERS} frames")
@@ -149,15 +149,15 @@ def _unzstd_frame(
     return at - len(frame.unused_data)
 
 
-def _zstd_words(said: str, at: int) -> str:
-    words = said.rpartition(": ")[2]
-    if "Dictionary" in words:
+def _zstd_problem(text: str, at: int) -> str:
+    why = text.rpartition(": ")[2]
+    if "Dictionary" in why:
         return "needs a dictionary, which logfan does not have"
-    if "too much memory" in words:
+    if "too much memory" in why:
         return f"needs a window of more than {WINDOW_BYTES >> 20} MiB (a long or ultra mode)"
-    if "Unknown frame" in words and at:
+    if "Unknown frame" in why and at:
         return "something else follows the stream"
-    return f"the stream is damaged ({words.lower()})"
+    return f"the stream is damaged ({why.lower()})"
 
 
 _DECODERS: dict[str, Callable[[memoryview, _Output], None]] = {"gzip": _gunzip, "zstd": _unzstd}

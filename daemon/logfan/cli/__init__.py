@@ -42,7 +42,7 @@ _COLOR = False if os.environ.get("NO_COLOR") else None
 
 @click.group(
     cls=_LazyGroup,
-    commands={name: click.Command(name, short_help=words) for name, words in _COMMANDS.items()},
+    commands={name: click.Command(name, short_help=summary) for name, summary in _COMMANDS.items()},
     context_settings={"help_option_names": ["-h", "--help"], "color": _COLOR},
 )
 # By the name of the package: the version is looked up when it is asked for, which takes long.

@@ -49,7 +49,7 @@ def left_behind(old: Prepared, new: Prepared) -> Iterator[str]:
         key = "queue.name" if queue != now.queue.name else "queue.type"
         yield (
             f"{key} changed: the old queue {queue!r} stays bound to exchange {exchange!r} and "
-            "fills with a copy of every message, as nobody consumes it any more; consume it once "
+            "fills with a copy of every message, as nothing consumes it any more; consume it once "
             "more with the old config, or delete it with all it holds: rabbitmqctl delete_queue "
             f"{queue}"
         )
@@ -92,11 +92,12 @@ def _places(prepared: Prepared) -> list[str]:
 
 
 def _differences(old: object, new: object, place: str) -> Iterator[str]:
-    before, now = _table(old), _table(new)
-    if before is None or now is None:
-        if not _equal(old, new):
+    if not (isinstance(old, BaseModel | Mapping) and isinstance(new, BaseModel | Mapping)):
+        if type(old) is not type(new) or old != new:
             yield place
         return
+    before: dict[str, Any] = dict(old)
+    now: dict[str, Any] = dict(new)
     for key in {**before, **now}:
         here = f"{place}.{key}" if place else str(key)
         if key not in now:
@@ -105,14 +106,3 @@ def _differences(old: object, new: object, place: str) -> Iterator[str]:
             yield f"{here} (new)"
         else:
             yield from _differences(before[key], now[key], here)
-
-
-def _table(value: object) -> Mapping[str, Any] | None:
-    if isinstance(value, BaseModel):
-        fields = {name: getattr(value, name) for name in type(value).model_fields}
-        return {**fields, **(value.model_extra or {})}
-    return value if isinstance(value, Mapping) else None
-
-
-def _equal(old: object, new: object) -> bool:
-    return type(old) is type(new) and old == new

@@ -21,7 +21,7 @@ def meanings_of(model: type[BaseModel]) -> dict[str, str]:
     for name, field in model.model_fields.items():
         if field.description:
             found[name] = field.description
-    return {name: words for name, words in found.items() if name in model.model_fields}
+    return {name: meaning for name, meaning in found.items() if name in model.model_fields}
 
 
 def _docstrings(cls: type) -> dict[str, str]:

@@ -19,7 +19,7 @@ SHOWN_LENGTH = 60
 _JUDGED_LENGTH = 300
 _NAME_LENGTH = 100
 
-_WORDS = {
+_PROBLEMS = {
     "missing": "is missing",
     "string_unicode": "must be text in UTF-8",
     "string_type": 'must be a string, in quotes: "…"',
@@ -100,8 +100,8 @@ def _named(key: str) -> str:
 
 def _problem(entry: Mapping[str, Any]) -> str:
     kind, context = entry["type"], entry.get("ctx", {})
-    if kind in _WORDS:
-        return _WORDS[kind]
+    if kind in _PROBLEMS:
+        return _PROBLEMS[kind]
     if kind == "value_error":
         return line_of(context.get("error", entry["msg"]))
     if kind == "literal_error":
@@ -113,8 +113,8 @@ def _problem(entry: Mapping[str, Any]) -> str:
         "less_than_equal": ("at most", "le"), "less_than": ("less than", "lt"),
     }  # fmt: skip
     if kind in limits:
-        words, key = limits[kind]
-        return f"must be {words} {context[key]}"
+        relation, key = limits[kind]
+        return f"must be {relation} {context[key]}"
     return line_of(entry["msg"]).removeprefix("Value error, ")
 
 

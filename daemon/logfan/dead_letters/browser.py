@@ -37,12 +37,11 @@ _GIVE_UP_SECONDS = 5.0
 _PAUSE_SECONDS = 0.05
 _SILENT_SECONDS = 10.0
 
+_ACKS_AT_ONCE = 8
+
 
 class NoSuchQueue(Exception):
     """The queue does not exist (yet)."""
-
-
-_ACKS_AT_ONCE = 8
 
 
 class DeadQueue:
@@ -135,24 +134,16 @@ class DeadQueue:
         self._taken.difference_update(run)
         self._removed.difference_update(run)
 
-    def accept(self, tags: Iterable[int], *, up_to: bool = False) -> None:
-        """Acknowledge: these letters are removed. `up_to`: and all that were taken before."""
-        wanted = sorted(tags)
-        if not wanted:
-            return
-        before = {tag for tag in self._taken if tag <= wanted[-1]}
+    def accept(self, tags: Iterable[int]) -> None:
+        """These letters go at once, one by one where others that stay were taken before them."""
         self._channel.check()
-        if up_to or before <= set(wanted):
-            # One acknowledgement: a quorum queue's client on the broker's side puts off what
-            # exceeds some dozens at once, and forgets it where the channel is closed then.
-            self._channel.pika.basic_ack(wanted[-1], multiple=True)
-            self._taken -= before
-            return
-        for start in range(0, len(wanted), _ACKS_AT_ONCE):
-            for tag in wanted[start : start + _ACKS_AT_ONCE]:
-                self._channel.pika.basic_ack(tag)
-            self._declared()
-        self._taken -= set(wanted)
+        self.remove(tags)
+        for number, tag in enumerate(sorted(self._removed), 1):
+            self._channel.pika.basic_ack(tag)
+            if not number % _ACKS_AT_ONCE:
+                self._declared()
+        self._taken -= self._removed
+        self._removed.clear()
 
     def sync(self) -> None:
         """Return once the broker has read what was sent: it goes in the channel's order."""

@@ -67,6 +67,11 @@ class Unsent:
     """True where it is this letter that the broker will not take; False where none can be sent."""
 
 
+def _text_of(header: str, doc: str) -> Any:
+    """A property that reads one of our headers."""
+    return property(lambda letter: str(letter.properties.headers.get(header, "")), doc=doc)
+
+
 @dataclass(frozen=True, slots=True)
 class Letter:
     """A dead letter as it is published, or as it was found."""
@@ -74,41 +79,18 @@ class Letter:
     body: bytes
     properties: Properties
 
-    @property
-    def sink(self) -> str:
-        """The sink that refused it; empty where it is no dead letter of ours."""
-        return str(self.properties.headers.get(SINK, ""))
-
-    @property
-    def reason(self) -> str:
-        """Why, as the sink gave it."""
-        return str(self.properties.headers.get(REASON, ""))
+    sink = _text_of(SINK, "The sink that refused it; empty where it is no dead letter of ours.")
+    reason = _text_of(REASON, "Why, as the sink gave it.")
+    first_failed_at = _text_of(FIRST_FAILED_AT, "ISO 8601, UTC: sorts by time.")
+    exchange = _text_of(EXCHANGE, "The exchange that the record was published to.")
+    routing_key = _text_of(ROUTING_KEY, "The routing key that it was published with.")
+    queue = _text_of(QUEUE, "The queue of the daemon that refused it.")
 
     @property
     def attempts(self) -> int:
         """How often the sink was offered it."""
         count = self.properties.headers.get(ATTEMPTS)
         return count if isinstance(count, int) else 0
-
-    @property
-    def first_failed_at(self) -> str:
-        """ISO 8601, UTC: sorts by time."""
-        return str(self.properties.headers.get(FIRST_FAILED_AT, ""))
-
-    @property
-    def exchange(self) -> str:
-        """Where it was published to."""
-        return str(self.properties.headers.get(EXCHANGE, ""))
-
-    @property
-    def routing_key(self) -> str:
-        """With which routing key."""
-        return str(self.properties.headers.get(ROUTING_KEY, ""))
-
-    @property
-    def queue(self) -> str:
-        """The queue of the daemon that refused it."""
-        return str(self.properties.headers.get(QUEUE, ""))
 
     def original(self) -> Properties:
         """The properties as the publisher set them."""

@@ -5,9 +5,7 @@ from dataclasses import dataclass, field
 from logfan.dead_letters.letter import Letter, is_ours
 
 _OTHER_REASONS = "(other reasons)"
-
 _REASONS = 1000
-
 """Kept apart; reasons that differ for each record would fill the memory."""
 
 

@@ -10,8 +10,8 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -79,7 +79,8 @@ def _origin(point: EntryPoint) -> str:
 def _examine(search: _Search, origin: str, load: Callable[[], object]) -> None:
     """Load one plugin and take its kinds; whatever goes wrong becomes a fault."""
     try:
-        with _quiet_stdout():
+        # What a plugin prints while it is loaded must not mix with what a command prints.
+        with redirect_stdout(sys.stderr):
             registered = _registered(origin, load)
     except PluginError as broken:
         search.faults.append(Fault(origin, str(broken)))
@@ -96,26 +97,19 @@ def _examine(search: _Search, origin: str, load: Callable[[], object]) -> None:
         search.kinds[kind] = SinkKind(kind, cls, origin)
 
 
-@contextmanager
-def _quiet_stdout() -> Iterator[None]:
-    """What a plugin prints while it is loaded must not mix with what a command prints."""
-    with redirect_stdout(sys.stderr):
-        yield
-
-
 def _registered(origin: str, load: Callable[[], object]) -> list[tuple[str, type[Sink]]]:
     """Import, ask the hook, and check each class. Raises PluginError."""
     try:
         module = load()
     except BaseException as error:  # noqa: BLE001 - an import may raise anything, SystemExit too
-        raise PluginError(f"cannot be imported: {_words(error, origin)}") from None
+        raise PluginError(f"cannot be imported: {_problem(error, origin)}") from None
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     try:
         manager.register(module, origin)
         manager.check_pending()
     except (pluggy.PluginValidationError, TypeError) as error:
-        raise PluginError(_hook_words(error)) from None
+        raise PluginError(_hook_problem(error)) from None
     if not manager.hook.register_sinks.get_hookimpls():
         raise PluginError(f"registers no sink; {_SKELETON}")
     registered: list[tuple[str, type[Sink]]] = []
@@ -131,13 +125,13 @@ def _registered(origin: str, load: Callable[[], object]) -> list[tuple[str, type
     except PluginError:
         raise
     except BaseException as error:  # noqa: BLE001 - as above
-        raise PluginError(f"register_sinks failed: {_words(error, origin)}") from None
+        raise PluginError(f"register_sinks failed: {_problem(error, origin)}") from None
     if not registered:
         raise PluginError('its register_sinks registers nothing; call register("kind", SinkClass)')
     return registered
 
 
-def _hook_words(error: BaseException) -> str:
+def _hook_problem(error: BaseException) -> str:
     text = line_of(error)
     match = re.search(r"unknown hook '([^']+)'", text)
     if match is not None:
@@ -147,7 +141,7 @@ def _hook_words(error: BaseException) -> str:
     return text
 
 
-def _words(error: BaseException, origin: str) -> str:
+def _problem(error: BaseException, origin: str) -> str:
     """The error as text, with the line of the plugin's own code that it came from."""
     frames = [
         frame

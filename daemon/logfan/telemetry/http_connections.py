@@ -12,6 +12,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -70,7 +71,7 @@ class BoundedServer(HTTPServer):
         self,
         host: str,
         port: int,
-        handler: "type[BoundedHandler]",
+        handler: Callable[..., "BoundedHandler"],
         context: ssl.SSLContext | None,
         limits: Limits,
     ) -> None:

@@ -4,7 +4,6 @@ import errno
 import gzip
 import logging
 import socket
-import ssl
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -68,7 +67,7 @@ class HttpServer:
         self._status = status
         self._limits = limits or Limits()
         self._rendering = threading.Lock()
-        self._server: _Server | None = None
+        self._server: BoundedServer | None = None
         self._on_fault = on_fault
         self._thread: OwnThread | None = None
 
@@ -89,9 +88,10 @@ class HttpServer:
         except TlsFileError as error:
             raise ListenError(f"http.tls.{error}") from None
         try:
-            self._server = _Server(
-                self._host, self._wanted_port, self._answer, context, self._limits
-            )
+            self._server = BoundedServer(
+                self._host, self._wanted_port, partial(_Handler, self._answer), context,
+                self._limits,
+            )  # fmt: skip
         except (OSError, OverflowError) as error:
             raise ListenError(self._why(error)) from None
         self._thread = OwnThread(
@@ -129,14 +129,12 @@ class HttpServer:
         if path == "/metrics":
             return self._metrics(headers.get("Accept", ""))
         if path == "/healthz":
-            return _verdict(self._unhealthy())
+            return _health(self._unhealthy())
         if path == "/readyz":
-            return _verdict(self._unready())
+            return _health(self._unready())
         if path == "/":
-            text = page(self._status(), self._unready())
-            return _Answer(
-                HTTPStatus.OK, "text/html; charset=utf-8", text.encode("utf-8", "backslashreplace")
-            )
+            html = page(self._status(), self._unready()).encode("utf-8", "backslashreplace")
+            return _Answer(HTTPStatus.OK, "text/html; charset=utf-8", html)
         return _Answer(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"not found\n")
 
     def _metrics(self, accept: str) -> "_Answer":
@@ -158,44 +156,29 @@ class _Answer(NamedTuple):
     body: bytes
 
 
-def _verdict(reasons: Sequence[str]) -> _Answer:
+def _health(reasons: Sequence[str]) -> _Answer:
     status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
     body = {"status": "unavailable", "reasons": shown(reasons)} if reasons else {"status": "ok"}
     return _Answer(status, "application/json", orjson.dumps(body) + b"\n")
 
 
-class _Server(BoundedServer):
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        answer: Callable[[str, Mapping[str, str]], _Answer],
-        context: ssl.SSLContext | None,
-        limits: Limits,
-    ) -> None:
-        self.answer = answer
-        super().__init__(host, port, _Handler, context, limits)
-
-
 class _Handler(BoundedHandler):
-    server: _Server
     server_version = "logfan"
     sys_version = ""
 
+    def __init__(self, answer: Callable[[str, Mapping[str, str]], _Answer], *request: Any) -> None:
+        self._answer = answer
+        super().__init__(*request)
+
     def do_GET(self) -> None:  # noqa: N802 - the base's name
-        self._respond(with_body=True)
-
-    def do_HEAD(self) -> None:  # noqa: N802 - the base's name
-        self._respond(with_body=False)
-
-    def _respond(self, *, with_body: bool) -> None:
+        """HEAD too."""
         try:
             path = urlsplit(self.path).path
         except ValueError:
             self.send_error(HTTPStatus.BAD_REQUEST)
             return
         try:
-            answer = self.server.answer(path, dict(self.headers.items()))
+            answer = self._answer(path, dict(self.headers.items()))
         except Exception:
             log.warning("http: %r could not be answered", path[:_SHOWN_LENGTH], exc_info=True)
             self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR)
@@ -211,8 +194,10 @@ class _Handler(BoundedHandler):
         self.send_header("Content-Security-Policy", _POLICY)
         self.send_header("Cache-Control", "no-store")
         self.end_headers()
-        if with_body:
+        if self.command != "HEAD":
             self.wfile.write(body)
+
+    do_HEAD = do_GET  # noqa: N815 - the base's name
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Anything but GET and HEAD ends here, as does what is no HTTP."""

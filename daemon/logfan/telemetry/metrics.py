@@ -208,9 +208,9 @@ def _consumer(stats: ConsumerStats, now: float) -> Iterator[Metric]:
     values["in_flight_bytes"] = stats.bytes_held()
     oldest = stats.oldest()
     values["oldest_seconds"] = 0.0 if oldest is None else max(0.0, now - oldest)
-    for family, name, words, number in _CONSUMER:
+    for family, name, meaning, number in _CONSUMER:
         value = values[number]
-        yield family(f"logfan_{name}", words, math.nan if value is None else float(value))
+        yield family(f"logfan_{name}", meaning, math.nan if value is None else float(value))
     connections = CounterMetricFamily(
         "logfan_connections", "Connections to the broker, by outcome", labels=["outcome"]
     )
@@ -224,7 +224,9 @@ def _consumer(stats: ConsumerStats, now: float) -> Iterator[Metric]:
 
 
 def _sinks(sinks: Mapping[str, SinkStats], now: float) -> Iterator[Metric]:
-    numbers = [family(f"logfan_{name}", words, labels=["sink"]) for family, name, words, _ in _SINK]
+    numbers = [
+        family(f"logfan_{name}", meaning, labels=["sink"]) for family, name, meaning, _ in _SINK
+    ]
     records = CounterMetricFamily(
         "logfan_sink_records", "Records by sink and outcome", labels=["sink", "outcome"]
     )

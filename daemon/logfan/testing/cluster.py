@@ -7,7 +7,6 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 from typing import Self
 
 from logfan.testing.node import Membership, RabbitNode, free_port, name_of
@@ -50,12 +49,7 @@ class RabbitCluster:
             raise
         return self
 
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def start(self) -> None:
@@ -92,15 +86,10 @@ class RabbitCluster:
         """The node that leads a quorum queue of the default virtual host. Raises LookupError."""
         deadline = time.monotonic() + _ELECTION_SECONDS
         while True:
-            listing = self.running()[0].ctl("list_queues", "--no-table-headers", "leader", "name")
-            leaders = {name: leader for leader, _, name in map(_at_tab, listing.splitlines())}
+            leader = self.running()[0].queues("leader").get(queue, {}).get("leader")
             for node in self.nodes:
-                if node.name == leaders.get(queue):
+                if node.name == leader:
                     return node
             # There may be none for a moment: the others are choosing.
             if time.monotonic() > deadline:
-                raise LookupError(f"no queue {queue!r} of the cluster has a leader:\n{listing}")
-
-
-def _at_tab(line: str) -> tuple[str, str, str]:
-    return line.partition("\t")
+                raise LookupError(f"no queue {queue!r} of the cluster has a leader")

@@ -6,6 +6,7 @@ and ends with everything it started when this process ends, however that ends (s
 """
 
 import atexit
+import json
 import os
 import random
 import re
@@ -20,8 +21,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import quote
 
 from logfan.testing import debian, guard, versions
@@ -124,12 +124,7 @@ class RabbitNode:
             raise
         return self
 
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def start(self) -> None:
@@ -180,17 +175,18 @@ class RabbitNode:
         )  # fmt: skip
         return done.stdout
 
+    def queues(self, *columns: str, vhost: str = "/") -> dict[str, dict[str, Any]]:
+        """These columns of `rabbitmqctl list_queues`, by the queue's name."""
+        listing = self.ctl("list_queues", "--formatter", "json", "-p", vhost, "name", *columns)
+        return {row["name"]: row for row in json.loads(listing)}
+
     def counts(self, queue: str, *, vhost: str = "/") -> QueueCounts:
         """The queue's messages and consumers at this moment. Raises LookupError without it."""
-        columns = ("messages_ready", "messages_unacknowledged", "consumers", "name")
-        for line in self.ctl("list_queues", "--no-table-headers", "-p", vhost, *columns).split(
-            "\n"
-        ):
-            ready, _, rest = line.partition("\t")
-            if rest.split("\t", 2)[2:] == [queue]:
-                unacked, consumers, _ = rest.split("\t", 2)
-                return QueueCounts(int(ready), int(unacked), int(consumers))
-        raise LookupError(f"the node has no queue {queue!r} in virtual host {vhost!r}")
+        columns = ("messages_ready", "messages_unacknowledged", "consumers")
+        row = self.queues(*columns, vhost=vhost).get(queue)
+        if row is None:
+            raise LookupError(f"the node has no queue {queue!r} in virtual host {vhost!r}")
+        return QueueCounts(*(row[column] for column in columns))
 
     def ready(self, queue: str, *, vhost: str = "/") -> int:
         """How many messages wait in the queue."""

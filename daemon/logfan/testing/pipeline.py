@@ -3,7 +3,6 @@
 import queue
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 from logfan.pipeline.completions import Completions
@@ -49,12 +48,7 @@ class Pipeline:
             worker.start()
         return self
 
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for worker in self._workers:
             worker.give_up()
         for worker in self._workers:
