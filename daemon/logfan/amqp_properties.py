@@ -191,15 +191,17 @@ class _Layout(Generic[V]):
         self.unpack, self.iter_unpack = layout.unpack, layout.iter_unpack
         self.made: dict[tuple[bytes, ...], V] = {}
 
-    def split(self, raws: Sequence[bytes], places: list[int]) -> tuple[list[Group[V]], list[int]]:
-        """Groups of the messages at these places, and the places of those that are not known."""
-        rows = [*self.iter_unpack(b"".join([raws[place] for place in places]))]
+    def split(
+        self, raws: Sequence[bytes], places: Sequence[int]
+    ) -> tuple[list[Group[V]], Sequence[int]]:
+        """Groups of these messages by what they have in common, and the places of those that are
+        not known."""
+        rows = [*self.iter_unpack(b"".join(raws))]
         columns = [*zip(*rows, strict=True)]
         common = rows[0][::2]
-        pairs = zip(columns[::2], common, strict=True)
-        if all(column.count(value) == len(rows) for column, value in pairs):
+        if sum(map(tuple.count, columns[::2], common)) == len(rows) * len(common):
             made = self.made.get(common)
-            return ([(made, places, columns[1::2])], []) if made is not None else ([], places)
+            return ([(made, places, columns[1::2])], ()) if made is not None else ([], places)
         alike: dict[V | None, list[int]] = {}
         for number, row in enumerate(rows):
             alike.setdefault(self.made.get(row[::2]), []).append(number)
@@ -209,6 +211,16 @@ class _Layout(Generic[V]):
             columns = [*zip(*[rows[number] for number in numbers], strict=True)]
             groups.append((made, [places[number] for number in numbers], columns[1::2]))
         return groups, [places[number] for number in unknown]
+
+
+def _by_size(raws: Sequence[Any]) -> Mapping[int, Sequence[int]]:
+    """The places of messages by the length of their properties; 0 for what is not bytes."""
+    if {*map(type, raws)} == {bytes} and len({*map(len, raws)}) == 1:  # most batches
+        return {len(raws[0]): range(len(raws))}
+    by_size: defaultdict[int, list[int]] = defaultdict(list)
+    for place, raw in enumerate(raws):
+        by_size[len(raw) if type(raw) is bytes else 0].append(place)
+    return by_size
 
 
 class Templates(Generic[V]):
@@ -237,22 +249,30 @@ class Templates(Generic[V]):
     def groups(self, raws: Sequence[Any]) -> Iterator[Group[V]]:
         """Each place of `raws` in one group, with others that are alike. Nothing is known of what
         is not bytes."""
-        by_size: defaultdict[int, list[int]] = defaultdict(list)
-        for place, raw in enumerate(raws):
-            by_size[len(raw) if type(raw) is bytes else 0].append(place)
-        for size, places in by_size.items():
+        for size, places in _by_size(raws).items():
             unknown = places
             for layout in self.layouts.get(size, ()):
                 if unknown:
-                    groups, unknown = layout.split(raws, unknown)
+                    whole = len(unknown) == len(raws)
+                    some = raws if whole else [raws[place] for place in unknown]
+                    groups, unknown = layout.split(some, unknown)
                     yield from groups
             if unknown:
                 yield None, unknown, ()
 
+    def find(self, raw: bytes) -> tuple[V, Row] | None:
+        """What is known of one message, and what stands in its slots."""
+        for layout in self.layouts.get(len(raw), ()):
+            parts = layout.unpack(raw)
+            made = layout.made.get(parts[::2])
+            if made is not None:
+                return made, parts[1::2]
+        return None
+
     def learn(self, raw: bytes, make: Callable[[Sequence[Slot]], V]) -> None:
         """Keep what `make` makes with the slots of messages like this one."""
         self._misses += 1
-        if self._misses % self._every or len(raw) > _MOST_BYTES or self._is_known(raw):
+        if self._misses % self._every or len(raw) > _MOST_BYTES or self.find(raw) is not None:
             return
         try:
             slots = _slots(raw)
@@ -267,10 +287,6 @@ class Templates(Generic[V]):
             layout = self._layout(len(raw), differing)
             layout.made[layout.unpack(raw)[::2]] = make(differing)
             self._known[key] = raw, layout
-
-    def _is_known(self, raw: bytes) -> bool:
-        layouts = self.layouts.get(len(raw), ())
-        return any(layout.unpack(raw)[::2] in layout.made for layout in layouts)
 
     def _differing(self, raw: bytes, slots: Sequence[Slot], key: Row) -> list[Slot]:
         """Those of the slots that a template for this message needs; an earlier one goes."""

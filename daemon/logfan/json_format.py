@@ -9,6 +9,8 @@ import base64
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache, partial
+from itertools import repeat
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -21,12 +23,16 @@ from logfan.record import UNPARSED, Origin, Properties, Record
 # What the publisher left out is left out.
 _HEADERS, _ID, _TIME, _CORRELATION, *_OTHERS = Properties._fields
 _NAMES = (_ID, _TIME, _CORRELATION, _HEADERS, *_OTHERS)
+_ORIGIN = attrgetter("origin")
 _NEWLINE, _RETURN = b"\n\r"
 _BODY_KEY, _CLOSE = b',"body":', b"}"
 _AS_IT_IS = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
 """What a string of JSON holds as it stands."""
 _OPTIONS = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 _MAX_DEPTH = 200
+_MANY = 7
+"""From so many messages on, sorting them by what they have in common costs less than looking up
+each: measured."""
 
 
 def json_lines(records: Iterable[Record]) -> list[bytes]:
@@ -37,30 +43,39 @@ def json_lines(records: Iterable[Record]) -> list[bytes]:
     values as `Record.json` parses), as a string where it is UTF-8, else as `{"base64": …}`.
     """
     records = [*records]
-    lines = [b""] * len(records)
-    for known, places, columns in _templates.groups([record._properties for record in records]):
-        alike = records if len(places) == len(records) else [records[place] for place in places]
-        for place, line in zip(places, _lines(alike, known, columns), strict=True):
-            lines[place] = line
-    return lines
+    bodies = _bodies(records)
+    if len(records) < _MANY:
+        return [
+            b"".join((_start(record.origin), _members(record), body, _CLOSE))
+            for record, body in zip(records, bodies, strict=True)
+        ]
+    starts, ends = map(_start, map(_ORIGIN, records)), repeat(_CLOSE, len(records))
+    return [*map(b"".join, zip(starts, *_all_members(records), bodies, ends, strict=True))]
 
 
-def _lines(
-    records: Sequence[Record], known: "_Members | None", columns: Sequence[Row]
-) -> list[bytes]:
-    """Lines of records whose properties are alike, or of which nothing is known."""
-    values = known.json(columns) if known else None
-    if known is None or values is None:
-        texts, values = [b"", b""], [map(_members, records)]
-    else:
-        texts = known.texts
-    # What differs from line to line, and between it what does not.
-    line = [b""] * 2 * (len(texts) + 1)
-    line[1::2] = *texts, _CLOSE
-    starts = _starts(records)
-    lines: list[bytes] = []
-    add, join = lines.append, b"".join
-    for record, line[:-2:2] in zip(records, zip(starts, *values, strict=True), strict=True):
+def _all_members(records: Sequence[Record]) -> Sequence[Iterable[bytes]]:
+    """`_members` of all of them: in pieces, a column each."""
+    whole = [b""] * len(records)
+    for known, places, slots in _templates.groups([record._properties for record in records]):
+        try:
+            columns = known.columns(slots, len(places)) if known else None
+        except ValueError:
+            columns = None
+        if columns is not None and len(places) == len(records):
+            return columns
+        members = (
+            [_members(records[place]) for place in places]
+            if columns is None
+            else map(b"".join, zip(*columns, strict=True))
+        )
+        for place, one in zip(places, members, strict=True):
+            whole[place] = one
+    return [whole]
+
+
+def _bodies(records: Iterable[Record]) -> Iterator[bytes]:
+    """The value of `body` for each."""
+    for record in records:
         body = record.body
         parsed = record._json
         if parsed is UNPARSED:
@@ -73,21 +88,8 @@ def _lines(
         # are. JSON has no raw line break inside a string: each of them, and what surrounds it, is
         # layout.
         if _NEWLINE in body or _RETURN in body:
-            body = join(_on_one_line(body))
-        line[-2] = body
-        add(join(line))
-    return lines
-
-
-def _starts(records: Iterable[Record]) -> list[bytes]:
-    """Where each comes from: the line's beginning."""
-    starts, origin, start = [], None, b""
-    for record in records:
-        if record.origin is not origin:
-            origin = record.origin
-            start = _start(origin)
-        starts.append(start)
-    return starts
+            body = b"".join(_on_one_line(body))
+        yield body
 
 
 class _Members:
@@ -100,28 +102,48 @@ class _Members:
             mark = b'"\0%d\0"' if slot.kind in (SHORT, TEXT) else b"\0%d\0"
             (headers if slot.in_headers else marked)[slot.name] = orjson.Fragment(mark % number)
         parts = _json_of_properties(Properties(**{**marked, "headers": headers})).split(b"\0")
-        self.texts = parts[::2]
+        self._pieces = parts
+        """Texts, and between them what stands in slots."""
         numbers = map(int, parts[1::2])
         self._slots = [(number, slots[number].kind) for number in numbers]
 
-    def json(self, columns: Sequence[Row]) -> list[Iterable[bytes]] | None:
-        """What to put between the texts, a column each. None where one of the messages has another
-        kind of value, as bytes where others have text."""
-        try:
-            return [_json_column(kind, columns[number]) for number, kind in self._slots]
-        except ValueError:
-            return None
+    def text(self, values: Row) -> bytes:
+        """Of a message with these values in its slots. Raises ValueError where one of them is of
+        another kind than what was seen there, as bytes in place of text."""
+        pieces = self._pieces.copy()
+        at = 1
+        for number, kind in self._slots:
+            pieces[at] = _json_value(kind, values[number])
+            at += 2
+        return b"".join(pieces)
+
+    def columns(self, slots: Sequence[Row], count: int) -> list[Iterable[bytes]]:
+        """Of `count` messages: a column for each piece of their JSON. As `text` does."""
+        columns: list[Iterable[bytes]] = [repeat(text, count) for text in self._pieces]
+        columns[1::2] = [_json_column(kind, slots[number]) for number, kind in self._slots]
+        return columns
+
+
+def _json_value(kind: int, value: Any) -> bytes:
+    if kind == TIME:
+        return b"%d" % value
+    if kind == FIELD:
+        return _dumps(READ[FIELD](value))
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        if kind == TEXT:
+            raise
+        text = READ[SHORT](value)
+    return orjson.dumps(text)[1:-1]
 
 
 def _json_column(kind: int, column: Row) -> Iterable[bytes]:
     if kind == TIME:
         return orjson.dumps(column)[1:-1].split(b",")
-    if kind == FIELD:
-        return [_dumps(READ[FIELD](part)) for part in column]
-    if not b"".join(column).translate(None, _AS_IT_IS):
+    if kind != FIELD and not b"".join(column).translate(None, _AS_IT_IS):
         return column
-    errors = "backslashreplace" if kind == SHORT else "strict"
-    return [orjson.dumps(part.decode("utf-8", errors))[1:-1] for part in column]
+    return [_json_value(kind, value) for value in column]
 
 
 _templates: Templates[_Members] = Templates()
@@ -185,12 +207,21 @@ def _on_one_line(body: bytes) -> Iterator[bytes]:
 
 def _members(record: Record) -> bytes:
     """What stands between where a record comes from and its body."""
-    raw, properties = record._properties, record.properties
+    raw = record._properties
+    found = _templates.find(raw) if type(raw) is bytes else None
+    if found is not None:
+        known, values = found
+        try:
+            return known.text(values)
+        except ValueError:
+            pass
+    properties = record.properties
     if type(raw) is bytes:
         _templates.learn(raw, partial(_Members, properties))
     return _json_of_properties(properties)
 
 
+@lru_cache(maxsize=256)
 def _start(origin: Origin) -> bytes:
     """The line's beginning, an open object."""
     members: dict[str, Any] = {
@@ -211,7 +242,6 @@ def _json_of_properties(properties: Properties) -> bytes:
     return b",%b" % _dumps(known)[1:-1] + _BODY_KEY if known else _BODY_KEY
 
 
-@lru_cache(maxsize=256)
 def rfc3339(seconds: float) -> str:
     """`2026-11-24T10:00:00.123456Z`."""
     return f"{datetime.fromtimestamp(seconds, UTC).isoformat(timespec='microseconds')[:-6]}Z"

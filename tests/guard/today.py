@@ -18,7 +18,7 @@ COUNTS = {
     "worker": Counts(instructions=426.85, calls=23.73, c_calls=13.39),  # a batch
     "settlement": Counts(instructions=140.0, calls=3.55, c_calls=7.45),  # a batch
     "file raw": Counts(instructions=7.13, calls=1.05, c_calls=1.04),  # a message
-    "file json": Counts(instructions=156.39, calls=2.05, c_calls=10.05),  # a message
+    "file json": Counts(instructions=71.49, calls=3.09, c_calls=2.11),  # a message
     "metrics": Counts(instructions=54.62, calls=1.39, c_calls=2.8),  # a message
     "properties": Counts(instructions=104.0, calls=1.0, c_calls=7.0),  # a message
     "json": Counts(instructions=28.0, calls=1.0, c_calls=1.0),  # a message

@@ -72,7 +72,7 @@ def test_headers_that_differ_are_known_from_the_third_message_on() -> None:
     ]
     known = []
     for one in sent:
-        known.append(_templates._is_known(encoded(one)))
+        known.append(_templates.find(encoded(one)) is not None)
         assert decode_properties(encoded(one)) == one
         assert list(decode_properties(encoded(one)).headers) == list(one.headers)
     assert known == [False, False, True, True, True]
@@ -81,7 +81,7 @@ def test_headers_that_differ_are_known_from_the_third_message_on() -> None:
 def test_what_differed_once_is_left_open_from_then_on() -> None:
     for host, number in (("a", 1), ("b", 1), ("b", 2)):
         decode_properties(encoded(Properties(headers={"host": host, "n": number})))
-    assert _templates._is_known(encoded(Properties(headers={"host": "c", "n": 3})))
+    assert _templates.find(encoded(Properties(headers={"host": "c", "n": 3})))
 
 
 FIELDS = (b"x\0\0\0\x02ok", b"x\0\0\0\x02no")
@@ -106,7 +106,7 @@ def test_publishers_that_take_turns_are_all_known() -> None:
     ]
     for _ in range(3):
         assert [decode_properties(encoded(one)) for one in sent] == sent
-    assert all(_templates._is_known(encoded(one)) for one in sent)
+    assert all(_templates.find(encoded(one)) for one in sent)
 
 
 def test_only_what_is_whole_and_alike_is_learnt() -> None:
