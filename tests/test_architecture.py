@@ -20,8 +20,8 @@ BASE = {*PUBLIC, "amqp_properties", "faults", "field_table", "runtime"}
 ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
     "cli": {
-        *BASE, "config", "plugins", "telemetry", "amqp", "dead_letters", "pipeline", "testing",
-        "daemon",
+        *BASE, "json_format", "config", "plugins", "telemetry", "amqp", "dead_letters", "pipeline",
+        "testing", "daemon",
     },
     "daemon": {*BASE, "config", "plugins", "telemetry", "amqp", "dead_letters", "pipeline"},
     "testing": {*BASE, "config", "plugins", "telemetry", "amqp", "dead_letters", "pipeline"},

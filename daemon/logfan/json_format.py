@@ -128,7 +128,7 @@ def _json_value(kind: int, value: Any) -> bytes:
     if kind == TIME:
         return b"%d" % value
     if kind == FIELD:
-        return _dumps(READ[FIELD](value))
+        return dumps(READ[FIELD](value))
     try:
         text = value.decode()
     except UnicodeDecodeError:
@@ -231,7 +231,7 @@ def _start(origin: Origin) -> bytes:
     }
     if origin.redelivered:
         members["redelivered"] = True
-    return _dumps(members)[:-1]
+    return dumps(members)[:-1]
 
 
 def _json_of_properties(properties: Properties) -> bytes:
@@ -239,7 +239,7 @@ def _json_of_properties(properties: Properties) -> bytes:
     values = properties._asdict()
     values["headers"] = values["headers"] or None
     known = {name: values[name] for name in _NAMES if values[name] is not None}
-    return b",%b" % _dumps(known)[1:-1] + _BODY_KEY if known else _BODY_KEY
+    return b",%b" % dumps(known)[1:-1] + _BODY_KEY if known else _BODY_KEY
 
 
 def rfc3339(seconds: float) -> str:
@@ -254,7 +254,9 @@ def _text_or_base64(raw: bytes) -> str | dict[str, str]:
         return {"base64": base64.b64encode(raw).decode()}
 
 
-def _dumps(value: Any) -> bytes:
+def dumps(value: Any) -> bytes:
+    """Any value that a message may have in its headers as JSON: bytes as text where they are text,
+    else as `{"base64": …}`."""
     try:
         return orjson.dumps(value, _encodable, _OPTIONS)
     except (TypeError, ValueError, RecursionError):

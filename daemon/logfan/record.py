@@ -93,7 +93,7 @@ class Record:
     """
 
     __slots__ = ("__weakref__", "_decoded", "_json", "_properties", "body", "origin")
-    _decoded: "Record | str"
+    _decoded: "Record | str | None"
     body: bytes
     """The body's bytes, as published."""
     origin: Origin
@@ -194,7 +194,7 @@ class Record:
                 parsed = self._odd(error)
         if type(parsed) is Odd:
             if parsed is LONG:
-                parsed = _PARSED.of(self)
+                parsed = _parsed(self)
                 if type(parsed) is not Odd:
                     return parsed
             if parsed.body is None:
@@ -206,7 +206,7 @@ class Record:
         """What `json` gives, or an `Odd`."""
         parsed = self._json
         if parsed is not UNPARSED:
-            return _PARSED.of(self) if parsed is LONG else parsed
+            return _parsed(self) if parsed is LONG else parsed
         try:
             self._json = parsed = orjson.loads(self.body)
         except ValueError as error:
@@ -240,7 +240,7 @@ class Record:
         `body`, `text`, `json()` and `size` of what it gives are those of the decoded body, and
         its `content_encoding` is None. It is the record itself where nothing is to be undone.
         Decoded once for all sinks, while it is at hand and no larger than 4 MiB. Raises ValueError,
-        with the reason in words, for an unknown encoding, a torn or damaged stream, something
+        with the reason, for an unknown encoding, a torn or damaged stream, something
         behind its end, and for what would be larger than 64 MiB, or than 1 MiB and 200 times its
         size; this is found while decoding, so that no more than that is ever held.
         """
@@ -253,7 +253,7 @@ class Record:
         # The slot is empty until then: a plain record, which most are, pays nothing for it.
         known: Record | str | None = getattr(self, "_decoded", None)
         if known is None:
-            known = _SHARED.decoded(self, names)
+            known = _decoded(self, names)
         if isinstance(known, Record):
             return known
         raise ValueError(f"the body cannot be decoded: {known}")
@@ -263,85 +263,67 @@ class Record:
 
 
 class _Kept:
-    """What records hold beside their bodies, up to so many bytes: the oldest is let go first.
+    """What records hold in one slot beside their bodies, up to so many bytes: the oldest is let go
+    first.
 
     A record may wait long, for a sink that is down, and what it becomes may be large.
     """
 
-    def __init__(self, slot: str, max_bytes: int) -> None:
-        self.max_each = max_bytes // 4
-        self._slot = slot
+    def __init__(self, slot: str, empty: Any, max_bytes: int) -> None:
+        """`empty` stands in the slot where the value is made anew when it is asked for."""
+        self.lock = threading.Lock()
+        """Held while a body is parsed or decoded: one at a time."""
+        self._slot, self._empty = slot, empty
         self._max_bytes = max_bytes
         self._kept: deque[tuple[ReferenceType[Record], int]] = deque()
         self._size = 0
 
-    def add(self, record: Record, weight: int) -> None:
-        """It will hold so much; it may be let go of meanwhile, with the record."""
+    def keep(self, record: Record, value: Any, weight: int) -> None:
+        """Have the record hold it, unless it is too large; it may be let go of later."""
+        if weight > self._max_bytes // 4:
+            return
+        setattr(record, self._slot, value)
+        if not weight:
+            return
         self._kept.append((ref(record), weight))
         self._size += weight
         while self._size > self._max_bytes:
             old, weight = self._kept.popleft()
             self._size -= weight
             if (known := old()) is not None:
-                forget(known, self._slot)
+                setattr(known, self._slot, self._empty)
 
 
-def forget(record: Record, slot: str) -> None:
-    """Make it anew when it is asked for."""
-    if slot == "_json":
-        record._json = LONG
-    elif hasattr(record, slot):
-        delattr(record, slot)
+_RECORD_BYTES = 2000  # what a record costs beside its body, roughly
+_DECODED = _Kept("_decoded", None, max_bytes=16 << 20)
+_PARSED = _Kept("_json", LONG, max_bytes=64 << 20)
 
 
-class _Parsed:
-    """Parses long bodies, one at a time, and keeps what they became for the sinks still to come,
-    as far as that is little."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._lock = threading.Lock()
-        self._kept = _Kept("_json", max_bytes)
-
-    def of(self, record: Record) -> Any:
-        """The value, or an `Odd`."""
-        with self._lock:
-            parsed = record._json
-            if parsed is not LONG:
-                return parsed
+def _parsed(record: Record) -> Any:
+    """What a long body becomes, or an `Odd`; kept for the sinks still to come, as far as that is
+    little."""
+    with _PARSED.lock:
+        parsed = record._json
+        if parsed is LONG:
             parsed, weight = record._parse_long()
-            if weight <= self._kept.max_each:
-                record._json = parsed
-                if weight:
-                    self._kept.add(record, weight)
-        return parsed
+            _PARSED.keep(record, parsed, weight)
+    return parsed
 
 
-class _Shared:
-    """Decodes, one body at a time, and keeps what was decoded last for the sinks still to come."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._lock = threading.Lock()
-        self._kept = _Kept("_decoded", max_bytes)
-
-    def decoded(self, record: Record, names: Sequence[str]) -> Record | str:
-        """The decoded record, or why there is none."""
-        with self._lock:
-            known: Record | str | None = getattr(record, "_decoded", None)
-            if known is None:
-                try:
-                    known = _with_body(record, decode(record.body, names))
-                except ValueError as error:
-                    known = record._decoded = str(error)
-                else:
-                    self._keep(record, known)
-        return known
-
-    def _keep(self, record: Record, decoded: Record) -> None:
-        times = TIMES_MAX if decoded.size <= SMALL_BYTES else 1  # it may be parsed, and keep that
-        weight = decoded.size * times + _RECORD_BYTES
-        if weight <= self._kept.max_each:
-            record._decoded = decoded
-            self._kept.add(record, weight)
+def _decoded(record: Record, names: Sequence[str]) -> Record | str:
+    """The decoded record, or why there is none; kept for the sinks still to come."""
+    with _DECODED.lock:
+        known: Record | str | None = getattr(record, "_decoded", None)
+        if known is None:
+            try:
+                known = _with_body(record, decode(record.body, names))
+            except ValueError as error:
+                known = record._decoded = str(error)
+            else:
+                # It may be parsed, and keep that.
+                times = TIMES_MAX if known.size <= SMALL_BYTES else 1
+                _DECODED.keep(record, known, known.size * times + _RECORD_BYTES)
+    return known
 
 
 def _with_body(record: Record, body: bytes) -> Record:
@@ -349,8 +331,3 @@ def _with_body(record: Record, body: bytes) -> Record:
         body, record.exchange, record.routing_key, record.redelivered, record.received_at,
         record.properties._replace(content_encoding=None),
     )  # fmt: skip
-
-
-_RECORD_BYTES = 2000  # what a record costs beside its body, roughly
-_SHARED = _Shared(max_bytes=16 << 20)
-_PARSED = _Parsed(max_bytes=64 << 20)

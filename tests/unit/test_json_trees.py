@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from logfan import json_trees
 from logfan import record as api
-from logfan.json_trees import MAX_BYTES, SMALL_BYTES, Odd, tree_bytes
+from logfan.json_trees import LONG, MAX_BYTES, SMALL_BYTES, Odd, tree_bytes
 from logfan.testing import record
 
 N = 20_000
@@ -117,8 +117,10 @@ def test_the_look_takes_linear_time(unit: bytes) -> None:
     assert seconds(16 << 20) < 8 * max(seconds(8 << 20), 0.01)
 
 
-def test_what_is_parsed_is_shared_while_it_is_little_and_let_go_when_it_is_much() -> None:
-    parsed = api._Parsed(1 << 20)
+def test_what_is_parsed_is_shared_while_it_is_little_and_let_go_when_it_is_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(api, "_PARSED", api._Kept("_json", LONG, 1 << 20))
     small = record({"n": 1})
     assert small.json() is small.json()
     long = record([list(range(1000))])
@@ -126,7 +128,7 @@ def test_what_is_parsed_is_shared_while_it_is_little_and_let_go_when_it_is_much(
     assert long.json() is long.json()
     many = [record([[n % 7] * 2000]) for n in range(200)]
     for one in many:
-        parsed.of(one)
+        one.json()
     held = [one for one in many if type(one._json) is not Odd]
     assert 0 < len(held) < 20
     assert held == many[-len(held) :]

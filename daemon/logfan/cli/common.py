@@ -15,6 +15,7 @@ import click
 
 from logfan.faults import Fault, Faults
 from logfan.runtime import signals
+from logfan.telemetry.log_output import one_line
 
 EXIT_SIGNAL = 128
 """And the signal's number: 130 after Ctrl-C."""
@@ -63,13 +64,11 @@ def interrupts_to(interrupt: Callable[[int], None]) -> AbstractContextManager[No
 
 def report(faults: Iterable[Fault], path: Path | None) -> None:
     """Every fault on a line of its own, on standard error."""
-    from logfan.telemetry.log_output import one_line
-
-    count = 0
-    for count, fault in enumerate(faults, 1):  # noqa: B007 - counted for the last line
+    faults = [*faults]
+    for fault in faults:
         click.echo(f"{click.style('fault', fg='red')}  {one_line(str(fault))}", err=True)
     where = f" in {path}" if path is not None else ""
-    click.echo(f"{count} fault{'s' if count != 1 else ''}{where}", err=True)
+    click.echo(f"{len(faults)} fault{'s' if len(faults) != 1 else ''}{where}", err=True)
 
 
 def refuse(faults: Faults, path: Path | None) -> NoReturn:
@@ -117,8 +116,6 @@ def ends(so_far: Callable[[], str] = lambda: "") -> Iterator[None]:
 
 def fail(message: str, code: int) -> NoReturn:
     """Print it to standard error and exit."""
-    from logfan.telemetry.log_output import one_line
-
     click.echo(f"{click.style('error', fg='red')}  {one_line(message)}", err=True)
     raise SystemExit(code)
 

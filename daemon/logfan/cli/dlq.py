@@ -11,21 +11,26 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
-from logfan.cli.common import (
-    ends,
-    interrupts_to,
-    report_blocked,
-    takes_settings,
-    warn,
+from logfan.cli.common import ends, interrupts_to, report_blocked, takes_settings, warn
+from logfan.cli.dlq_view import (
+    delivery_warning,
+    letter_json,
+    letter_text,
+    letters,
+    size_of,
+    survey_json,
+    table,
 )
 from logfan.cli.progress import progress
+from logfan.dead_letters.survey import Found, Survey
+from logfan.faults import did_you_mean
+from logfan.telemetry.log_output import one_line
 
 if TYPE_CHECKING:
     from logfan.amqp.blocking import BlockingConnection
     from logfan.config.settings import Settings
     from logfan.dead_letters.browser import DeadQueue
     from logfan.dead_letters.replay import Replay
-    from logfan.dead_letters.survey import Found, Survey
 
 _LIMIT = 100_000
 _LONG_LETTERS = 500
@@ -66,8 +71,6 @@ def list_(settings: "Settings", limit: int, as_json: bool) -> None:
     The broker keeps in memory what is looked at, which is why a long queue is not read to its end
     unless you ask for it with --limit 0.
     """
-    from logfan.cli.dlq_view import letters, size_of, survey_json, table
-
     with _dead_letters(settings) as (dead, _):
         survey = _survey(dead, limit)
         dead.hand_back()
@@ -96,8 +99,6 @@ def show(settings: "Settings", sink: str | None, limit: int, as_json: bool) -> N
     Control characters are escaped, long bodies cut, and bytes that are no text shown as base64;
     --json has the whole body, as a string or as {"base64": …}.
     """
-    from logfan.cli.dlq_view import letter_json, letter_text
-
     # Shown only once the letters are back in the queue: a reader with a pager takes his time.
     with tempfile.SpooledTemporaryFile(_SPOOLED_BYTES, "w+", encoding="utf-8") as spool:
         shown = 0
@@ -174,15 +175,12 @@ def purge(settings: "Settings", sink: str | None, limit: int, yes: bool) -> None
 
     What is removed is what was counted for the question; letters that come meanwhile stay.
     """
-    from logfan.cli.dlq_view import letters
-    from logfan.dead_letters.survey import Survey
-
     if not yes and not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
         raise click.UsageError("there is no terminal to ask at; --yes removes without asking")
     with _dead_letters(settings) as (dead, connection):
         survey, tags = Survey(), array("Q")
-        for found in _read(dead, limit or dead.count, "reading"):
-            if sink is None or (found.ours and found.letter.sink == sink):
+        for found in _read(dead, limit or dead.count):
+            if found.is_of(sink):
                 survey.add(found)
                 tags.append(found.tag)
             else:
@@ -209,9 +207,7 @@ def _columns(stream: TextIO) -> int | None:
     return shutil.get_terminal_size().columns if stream.isatty() else None
 
 
-def _sure(survey: "Survey", dead: "DeadQueue", connection: "BlockingConnection") -> bool:
-    from logfan.cli.dlq_view import letters, table
-
+def _sure(survey: Survey, dead: "DeadQueue", connection: "BlockingConnection") -> bool:
     for line in table(survey, columns=_columns(sys.stderr)):
         click.echo(line, err=True)
     _report_rest(survey, dead)
@@ -222,8 +218,6 @@ def _sure(survey: "Survey", dead: "DeadQueue", connection: "BlockingConnection")
 
 
 def _check_replay(settings: "Settings", sink: str | None) -> None:
-    from logfan.faults import did_you_mean
-
     if settings.queue.type == "exclusive":
         raise click.UsageError(
             'queue.type = "exclusive": that queue has no lasting name and is gone with its daemon, '
@@ -244,25 +238,19 @@ def _replayed(run: "Replay") -> str:
 
 
 def _why_left(left: Counter[str]) -> str:
-    from logfan.telemetry.log_output import one_line
-
     reasons = [f"{count:,} {one_line(why)}" for why, count in left.most_common(5)]
     return f"; passed over: {', '.join(reasons)}" if reasons else ""
 
 
-def _survey(dead: "DeadQueue", limit: int) -> "Survey":
-    from logfan.dead_letters.survey import Survey
-
+def _survey(dead: "DeadQueue", limit: int) -> Survey:
     survey = Survey()
-    for found in _read(dead, limit or dead.count, "reading"):
+    for found in _read(dead, limit or dead.count):
         survey.add(found)
         dead.keep(found)
     return survey
 
 
 def _report_copies(dead: "DeadQueue") -> None:
-    from logfan.cli.dlq_view import delivery_warning, letters
-
     if dead.copied:
         click.echo(
             f"{letters(dead.copied)} got a fresh copy in place: a quorum queue counts each look as "
@@ -273,33 +261,28 @@ def _report_copies(dead: "DeadQueue") -> None:
         warn([warning])
 
 
-def _report_rest(survey: "Survey", dead: "DeadQueue") -> None:
+def _report_rest(survey: Survey, dead: "DeadQueue") -> None:
     if survey.count < dead.count:
         click.echo(f"these are {survey.count:,} of {dead.count:,}; --limit 0 reads all", err=True)
 
 
-def _read(dead: "DeadQueue", most: int, label: str) -> "Iterator[Found]":
+def _read(dead: "DeadQueue", most: int) -> Iterator[Found]:
     """What is there, with a bar where it is much."""
     most = min(most, dead.count)
-    with progress(label, most, long=most >= _LONG_LETTERS) as advance:
+    with progress("reading", most, long=most >= _LONG_LETTERS) as advance:
         for found in dead.take(most):
             advance(1)
             yield found
 
 
-def _matching(dead: "DeadQueue", sink: str | None, most: int) -> "Iterator[Found]":
-    """The first letters of the sink, or of any."""
-    if sink is None:
-        for found in _read(dead, most, "reading"):
-            dead.keep(found)
-            yield found
-        return
-    for found in _read(dead, dead.count, "searching"):
+def _matching(dead: "DeadQueue", sink: str | None, most: int) -> Iterator[Found]:
+    """The first letters of the sink, or of any; all that were looked at stay."""
+    for found in _read(dead, most if sink is None else dead.count):
         dead.keep(found)
-        if found.ours and found.letter.sink == sink:
-            yield found
+        if found.is_of(sink):
             most -= 1
-        if not most:
+            yield found
+        if most <= 0:
             return
 
 

@@ -2,12 +2,14 @@
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import click
+import orjson
 
 from logfan.dead_letters.survey import Found, Row, Survey
+from logfan.json_format import dumps
 from logfan.record import Properties
 from logfan.telemetry.log_output import one_line
 
@@ -117,10 +119,8 @@ def letter_json(found: Found) -> str:
             "routing_key": letter.routing_key, "queue": letter.queue,
         }  # fmt: skip
     properties = _properties(found)
-    entry["properties"] = dict(_set(properties))
-    entry["headers"] = _plain(properties.headers)
-    entry["body"] = _plain(letter.body)
-    return _json(entry)
+    entry |= {"properties": dict(_set(properties)), "headers": properties.headers}
+    return _json({**entry, "body": letter.body})
 
 
 def letter_text(number: int, found: Found) -> Iterator[str]:
@@ -139,7 +139,7 @@ def letter_text(number: int, found: Found) -> Iterator[str]:
     for name, value in _set(properties):
         yield _line(name, _short(str(value), _VALUE_CHARACTERS))
     for name, value in properties.headers.items():
-        text = value if isinstance(value, str) else _json(_plain(value))
+        text = value if isinstance(value, str) else _json(value)
         yield _line("header", f"{name} = {_short(text, _VALUE_CHARACTERS)}")
     yield _line("body", _size_and_kind(letter.body))
     yield from _body_lines(letter.body)
@@ -188,28 +188,12 @@ def _set(properties: Properties) -> Iterator[tuple[str, Any]]:
     """The properties that the publisher set, but for headers."""
     for name, value in properties._asdict().items():
         if value is not None and name != "headers":
-            yield name, _plain(value)
-
-
-def _plain(value: Any) -> Any:
-    """What JSON can say: bytes as text where they are text, else as `{"base64": …}`."""
-    if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            return {"base64": base64.b64encode(value).decode()}
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and value - value != 0:  # no number, or without an end
-        return str(value)
-    return value if isinstance(value, str | int | float | None) else str(value)
+            yield name, value
 
 
 def _json(value: Any) -> str:
     # ASCII alone: this may be looked at on a terminal, too.
-    return json.dumps(value, ensure_ascii=True)
+    return json.dumps(orjson.loads(dumps(value)))
 
 
 def _short(text: str, most: int) -> str:

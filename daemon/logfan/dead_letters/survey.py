@@ -27,6 +27,10 @@ class Found:
         """Whether logfan put it there."""
         return is_ours(self.letter.properties.headers)
 
+    def is_of(self, sink: str | None) -> bool:
+        """Whether this sink refused it; None: any, or none of ours."""
+        return sink is None or (self.ours and self.letter.sink == sink)
+
 
 @dataclass(slots=True)
 class Row:
