@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 from pika import spec
 
@@ -149,7 +149,7 @@ class Channel:
                 run.append(frame)
             else:
                 method = spec.Basic.Deliver("tag", self._note(frame), frame.redelivered, "logs", "")
-                receiver.deliver(self, method, spec.BasicProperties(), frame.body)
+                receiver.deliver(cast(Any, self), method, spec.BasicProperties(), frame.body)
         if run:
             self._deliver_run(run, receiver)
 
@@ -158,7 +158,7 @@ class Channel:
         for message in run:
             self._note(message)
         size = sum(record.size for record in records)
-        receiver.on_deliveries(self, Run(records, self._tag_read, size, end=0))
+        receiver.on_deliveries(cast(Any, self), Run(records, self._tag_read, size, end=0))
 
     @property
     def messages_read(self) -> int:

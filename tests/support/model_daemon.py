@@ -56,11 +56,11 @@ class Watched:
         self._dispatcher = dispatcher
         self.read_bytes, self.now = dispatcher.read_bytes, dispatcher.now
 
-    def deliver(self, channel: Channel, method: Any, properties: Any, body: bytes) -> None:
+    def deliver(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         with self._all_handed_back_where_closed(channel, 1):
             self._dispatcher.deliver(channel, method, properties, body)
 
-    def on_deliveries(self, channel: Channel, run: Run) -> None:
+    def on_deliveries(self, channel: Any, run: Run) -> None:
         with self._all_handed_back_where_closed(channel, len(run.records)):
             self._dispatcher.on_deliveries(channel, run)
 

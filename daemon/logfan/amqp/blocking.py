@@ -14,6 +14,7 @@ from pika.adapters.select_connection import IOLoop
 
 from logfan.amqp.client import Brokers, Client, mismatch_failure
 from logfan.amqp.failures import BrokerError, Cause, ConnectionFailure
+from logfan.amqp.pika_internals import Channel
 from logfan.amqp.topology import T, TopologyMismatch, Walk
 from logfan.config.settings import Settings
 from logfan.runtime.foreign_text import line_of
@@ -132,7 +133,7 @@ class BlockingConnection:
         results: list[T] = []
         mismatches: list[TopologyMismatch] = []
 
-        def done(channel: Any, result: T) -> None:
+        def done(channel: Channel, result: T) -> None:
             channel.close()
             results.append(result)
 
@@ -194,7 +195,7 @@ class BlockingChannel:
         self._what = what
         self._refused: Refused | None = None
         opened: list[Any] = []
-        self.pika = open_channel(on_open_callback=opened.append)
+        self.pika: Channel = open_channel(on_open_callback=opened.append)
         """pika's channel."""
         self.pika.add_on_close_callback(self._on_end)
         self.until(lambda: opened)
@@ -219,7 +220,7 @@ class BlockingChannel:
             raise self._refused
         self.connection.check()
 
-    def _on_end(self, _channel: Any, error: BaseException) -> None:
+    def _on_end(self, _channel: Channel, error: BaseException) -> None:
         if isinstance(error, exceptions.ChannelClosedByBroker):
             self._refused = Refused(self._what, error.reply_code, error.reply_text)
 

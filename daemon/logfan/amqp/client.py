@@ -1,31 +1,38 @@
 """One way to connect, for the consumer, the dead letters and the commands: the configured brokers
-in turn, and a client of one of them, whose end is reported once.
+in turn, and a client of one of them, whose end is reported once. It opens channels, and carries the
+steps of `topology` out, on a new channel after each refusal.
 """
 
+import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic
 
 import pika
 from pika import exceptions
 from pika.adapters.select_connection import IOLoop
 
+from logfan import __version__
 from logfan.amqp import topology
 from logfan.amqp.broker_features import broker_version
 from logfan.amqp.connection import Connection
-from logfan.amqp.declaration import Declaring
 from logfan.amqp.failures import (
+    HANDSHAKE_SECONDS,
     BrokerError,
     Cause,
     ConnectionFailure,
     failure_of,
 )
-from logfan.amqp.parameters import parameters
+from logfan.amqp.pika_internals import Channel
 from logfan.amqp.topology import T, TopologyMismatch, Walk
+from logfan.config import amqp_url
 from logfan.config.amqp_url import address_of
-from logfan.config.settings import Settings
+from logfan.config.settings import Settings, TlsSettings
 from logfan.faults import Faults
+from logfan.runtime.tls import client_context
 
+_CONNECT_SECONDS = 10.0
 _CLOSE_SECONDS = 3.0
+_FREE_SECONDS = 0.05
 
 
 class Client:
@@ -67,13 +74,16 @@ class Client:
         """RabbitMQ's; empty where it does not report one."""
         return broker_version(self.connection)
 
-    def channel(self, then: Callable[[Any], None]) -> None:
-        """Open a channel, and go on with it: with None where the connection may have no more."""
+    def channel(self, then: Callable[[Channel | None], None]) -> None:
+        """Open a channel, and go on with it: with None where the connection may have no more. Once
+        the connection ended `then` is not called."""
 
-        def opened(channel: Any) -> None:
+        def opened(channel: Channel) -> None:
             if not self._is_over:
                 then(channel)
 
+        if not self.is_open:
+            return
         try:
             self.connection.channel(on_open_callback=opened)
         except exceptions.NoFreeChannels:
@@ -83,21 +93,19 @@ class Client:
         self,
         steps: Walk[T],
         *,
-        on_done: Callable[[Any, T], None],
+        on_done: Callable[[Channel, T], None],
         on_mismatch: Callable[[TopologyMismatch], None],
-    ) -> None:
-        """Carry the steps out: ends in a call of one of the two, `on_done` with an open channel,
-        unless the connection ends first."""
+        channel: Channel | None = None,
+    ) -> "Declaring[T]":
+        """Carry the steps out, on the open channel or on a new one. Ends in a call of one of the
+        two, `on_done` with an open channel, unless the connection ends first."""
+        declaring = Declaring(self, on_done=on_done, on_mismatch=on_mismatch, channel=channel)
+        declaring.begin(steps)
+        return declaring
 
-        def done(channel: Any, result: T) -> None:
-            if not self._is_over:
-                on_done(channel, result)
-
-        def mismatched(mismatch: TopologyMismatch) -> None:
-            if not self._is_over:
-                on_mismatch(mismatch)
-
-        Declaring(self.connection, steps, on_done=done, on_mismatch=mismatched).begin()
+    def call_later(self, seconds: float, then: Callable[[], None]) -> None:
+        """Call it on the thread of the loop, unless the connection ends first."""
+        self._ioloop.call_later(seconds, lambda: None if self._is_over else then())
 
     def close(self, then: Callable[[], None] = lambda: None) -> None:
         """Close the connection, and go on once the broker agreed or 3 s have passed. `on_open` and
@@ -127,6 +135,87 @@ class Client:
         on_closed, self._on_closed = self._on_closed, None
         if on_closed is not None:
             on_closed()
+
+
+class Declaring(Generic[T]):
+    """Carries steps out; then `begin` may take the next ones, on the same channel while that
+    lives."""
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        on_done: Callable[[Channel, T], None],
+        on_mismatch: Callable[[TopologyMismatch], None],
+        channel: Channel | None,
+    ) -> None:
+        """See `Client.declare`."""
+        self._client = client
+        self._steps: Walk[T] | None = None
+        self._on_done = on_done
+        self._on_mismatch = on_mismatch
+        self._channel: Channel | None = None
+        if channel is not None:
+            self._use(channel)
+
+    def begin(self, steps: Walk[T]) -> None:
+        """Carry these out; where those before are still under way, these are forgotten."""
+        if self._steps is None:
+            self._steps = steps
+            self._step(None)
+
+    def _step(self, answer: topology.Answer | None) -> None:
+        if self._steps is None or not self._client.is_open:
+            return
+        try:
+            step = next(self._steps) if answer is None else self._steps.send(answer)
+        except StopIteration as end:
+            result = end.value
+            self._with_channel(lambda channel: self._done(channel, result))
+        except TopologyMismatch as mismatch:
+            self._steps = None
+            self._on_mismatch(mismatch)
+        else:
+            self._with_channel(lambda channel: self._do(channel, step))
+
+    def _done(self, channel: Channel, result: T) -> None:
+        self._steps = None
+        self._on_done(channel, result)
+
+    def _with_channel(self, then: Callable[[Channel], None]) -> None:
+        if self._channel is not None:
+            if self._channel.is_open:  # else it closes with its connection
+                then(self._channel)
+            return
+
+        def opened(channel: Channel | None) -> None:
+            if channel is None:
+                # pika frees the number of the one that was closed only after its callback.
+                self._client.call_later(_FREE_SECONDS, lambda: self._with_channel(then))
+                return
+            self._use(channel)
+            then(channel)
+
+        self._client.channel(opened)
+
+    def _use(self, channel: Channel) -> None:
+        self._channel = channel
+        channel.add_on_close_callback(self._on_channel_end)
+
+    def _do(self, channel: Channel, step: topology.Step) -> None:
+        method, arguments = topology.request(step)
+        getattr(channel, method)(**arguments, callback=self._on_yes)
+
+    def _on_yes(self, frame: Any) -> None:
+        method = frame.method
+        queue, messages = getattr(method, "queue", None), getattr(method, "message_count", 0)
+        self._step(topology.Answer(queue=queue or "", messages=messages or 0))
+
+    def _on_channel_end(self, channel: Channel, error: BaseException) -> None:
+        # One that is closed by us, or with its connection, is no answer.
+        if channel is self._channel and isinstance(error, exceptions.ChannelClosedByBroker):
+            self._channel = None
+            self._step(topology.Answer(error.reply_code, error.reply_text))
 
 
 class Brokers:
@@ -179,6 +268,35 @@ class Brokers:
         wanted.client_properties["connection_name"] += self._purpose
         wanted.blocked_connection_timeout = self._blocked_seconds
         return Client(self._ioloop, url, wanted, rabbitmq.fast_path, on_open, on_end)
+
+
+def parameters(
+    url: str, *, heartbeat: float, tls: TlsSettings, instance: str
+) -> pika.connection.Parameters:
+    """pika's parameters for one URL. `heartbeat` in seconds.
+
+    Raises TlsFileError, an OSError, where a TLS file cannot be used.
+    """
+    # Not by pika's own reading of URLs, whose messages about a wrong one quote it.
+    address = amqp_url.parse(url)
+    result = pika.ConnectionParameters(
+        host=address.host, port=address.port, virtual_host=address.vhost,
+        heartbeat=max(1, round(heartbeat)), connection_attempts=1,
+        socket_timeout=_CONNECT_SECONDS, stack_timeout=HANDSHAKE_SECONDS,
+    )  # fmt: skip
+    result.client_properties = {
+        "product": "logfan",
+        "version": __version__,
+        "connection_name": f"logfan {instance}@{socket.gethostname()}".replace(" @", "@"),
+    }
+    if address.user is not None and address.password is not None:
+        result.credentials = pika.PlainCredentials(address.user, address.password)
+    if address.tls:
+        context = client_context(tls.ca_file, tls.cert_file, tls.key_file, verify=tls.verify)
+        result.ssl_options = pika.SSLOptions(context, address.host)
+        if tls.cert_file is not None and address.user is None:
+            result.credentials = pika.credentials.ExternalCredentials()
+    return result
 
 
 def mismatch_failure(mismatch: topology.TopologyMismatch) -> ConnectionFailure:

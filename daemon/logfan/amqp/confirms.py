@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeVar
 
 from pika import spec
 
+from logfan.amqp.pika_internals import Channel
+
 T = TypeVar("T")
 
 
@@ -19,7 +21,7 @@ class Confirms(Generic[T]):
 
     def __init__(
         self,
-        channel: Any,
+        channel: Channel,
         *,
         on_confirm: Callable[[T, bool], None],
         on_return: Callable[[], None],

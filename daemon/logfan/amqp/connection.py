@@ -39,10 +39,10 @@ class Receiver(Protocol):
     def now(self) -> Callable[[], float]:
         """The time of receipt that records bear, in seconds since 1970."""
 
-    def on_deliveries(self, channel: Any, run: Run) -> None:
+    def on_deliveries(self, channel: Channel, run: Run) -> None:
         """Messages that came together; none of them came before, or is a replayed letter."""
 
-    def deliver(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+    def deliver(self, channel: Channel, method: Any, properties: Any, body: bytes) -> None:
         """One message that came in no run; pika's callback."""
 
     def on_read_end(self) -> None:
@@ -244,7 +244,7 @@ class Connection(PikaConnection):
 
 
 def _deliver_alone(
-    receiver: Receiver, channel: Any, method: Any, properties: Any, body: bytes
+    receiver: Receiver, channel: Channel, method: Any, properties: Any, body: bytes
 ) -> None:
     """Where it is not known when a read ends, each message is a read of its own."""
     receiver.deliver(channel, method, properties, body)

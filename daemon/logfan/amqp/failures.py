@@ -16,12 +16,15 @@ from logfan.amqp.broker_features import (
     is_channel_limit,
     is_limit,
 )
-from logfan.amqp.parameters import HANDSHAKE_SECONDS
 from logfan.runtime.foreign_text import describe, line_of, text_of
 from logfan.runtime.tls import TlsFileError, handshake_problem, refusal
 
 _REPLY = re.compile(r"\((\d{3})\) \W*(NOT_ALLOWED .{1,500})\W")
 """As pika quotes it in its own errors."""
+
+
+HANDSHAKE_SECONDS = 15.0
+"""For TLS and AMQP together."""
 
 
 class Cause(Enum):

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from logfan.amqp.binding import Binding, QueueStatus
-from logfan.amqp.client import Client
-from logfan.amqp.declaration import Declaring
+from logfan.amqp.client import Client, Declaring
+from logfan.amqp.pika_internals import Channel
 from logfan.amqp.topology import Declared
 
 LOOK_SECONDS = 5.0
@@ -36,7 +36,7 @@ class QueueMonitor:
         self._binding = binding
         self._events = events
         self._declared = Declared("")
-        self._channel: Any = None
+        self._channel: Channel | None = None
         self._declaring: Declaring[QueueStatus] | None = None
         self._timer: Any = None
         self._seconds = LOOK_SECONDS
@@ -45,7 +45,7 @@ class QueueMonitor:
     def open(self, then: Callable[[], None]) -> None:
         """Open the channel; then, also where there is none to be had, go on."""
 
-        def opened(channel: Any) -> None:
+        def opened(channel: Channel | None) -> None:
             self._channel = channel
             if channel is None:
                 self._events.on_monitor_refused("the broker's channel_max is 1")
@@ -82,14 +82,13 @@ class QueueMonitor:
         self._timer = self._ioloop.call_later(self._seconds, self._look)
         steps = self._binding.look(self._declared)
         if self._declaring is not None:
-            self._declaring.again(steps)
+            self._declaring.begin(steps)
             return
-        self._declaring = Declaring(
-            self._client.connection, steps, channel=self._channel,
-            on_done=self._on_looked, on_mismatch=lambda _mismatch: None,
+        self._declaring = self._client.declare(
+            steps, channel=self._channel, on_done=self._on_looked,
+            on_mismatch=lambda _mismatch: None,
         )  # fmt: skip
-        self._declaring.begin()
 
-    def _on_looked(self, _channel: Any, look: QueueStatus) -> None:
+    def _on_looked(self, _channel: Channel, look: QueueStatus) -> None:
         if not self._over:
             self._events.on_queue_status(look)

@@ -1,4 +1,4 @@
-"""The pace of the one way back to the broker; what ends it before the first subscription.
+"""The retry policy of the consumer: the delays, and what ends it before its first subscription.
 Sans-I/O."""
 
 from dataclasses import dataclass
@@ -38,32 +38,40 @@ class StartupPolicy:
 
 
 class Reconnect:
-    """The pace of the attempts. Times are monotonic seconds."""
+    """When the consumer tries again, and whether. Times are monotonic seconds."""
 
-    def __init__(self, settings: ReconnectSettings) -> None:
+    def __init__(self, settings: ReconnectSettings, startup: StartupPolicy) -> None:
+        """`startup`: what ends the consumer before it was subscribed once."""
+        self._startup = startup
         self._backoff = Backoff(settings.initial, settings.max)
         # Apart, so that a long absence does not slow the return once the broker answers again.
         self._unreachable = Backoff(settings.initial, min(settings.max, _UNREACHABLE_MAX_SECONDS))
         self._subscribed_at: float | None = None
+        self._has_worked = False
+        self._failures = 0
 
     def connected(self) -> None:
         """The broker answers."""
         self._unreachable.reset()
 
     def subscribed(self, now: float) -> None:
-        """The consumer is subscribed."""
+        """The consumer is subscribed; again, after a pause."""
+        self._has_worked = True
         if self._subscribed_at is None:
             self._subscribed_at = now
 
-    def ended(self, now: float, *, no_progress: bool = False) -> None:
-        """The subscription, or the attempt at one, is over. `no_progress`: it ended as the one
-        before, and nothing was acknowledged on either."""
-        lived = 0.0 if self._subscribed_at is None else now - self._subscribed_at
-        if lived >= _STABLE_SECONDS and not no_progress:
+    def delay(
+        self, failure: ConnectionFailure, now: float, *, brokers: int, no_progress: bool = False
+    ) -> float | None:
+        """The subscription, or the attempt at one, has failed: seconds until the next attempt, at
+        one of so many brokers; None where there is none. `no_progress`: it ended as the one before,
+        and nothing was acknowledged on either."""
+        self._failures += 1
+        since, self._subscribed_at = self._subscribed_at, None
+        if since is not None and now - since >= _STABLE_SECONDS and not no_progress:
             self._backoff.reset()
-        self._subscribed_at = None
-
-    def delay(self, failure: ConnectionFailure) -> float:
-        """Seconds until the next attempt."""
+        may_end = failure.is_final or not self._has_worked
+        if may_end and self._startup.gives_up(failure, self._failures, brokers):
+            return None
         unreachable = failure.cause is Cause.UNREACHABLE
         return (self._unreachable if unreachable else self._backoff).next()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from logfan.amqp.client import Client
+from logfan.amqp.pika_internals import Channel
 
 
 class StandIn:
@@ -17,7 +18,7 @@ class StandIn:
         self._ioloop = ioloop
         self._client = client
         self._queue = queue
-        self._channel: Any = None
+        self._channel: Channel | None = None
         self._consumer_tag = ""
         self._held: int | None = None
         self._timer: Any = None
@@ -25,7 +26,7 @@ class StandIn:
     def open(self, then: Callable[[], None]) -> None:
         """Open the channel; then, also where there is none to be had, go on."""
 
-        def opened(channel: Any) -> None:
+        def opened(channel: Channel | None) -> None:
             self._channel = channel
             then()
 
@@ -40,32 +41,32 @@ class StandIn:
         self._consumer_tag = self._channel.basic_consume(
             self._queue, self._on_message, callback=lambda _frame: then()
         )
-        self._renew_after(seconds)
+        self._renew_after(self._channel, seconds)
 
     def end(self) -> None:
         """Consume no more, and return what is held."""
         self._stop_timer()
         tag, self._consumer_tag = self._consumer_tag, ""
-        if tag and self._channel.is_open:
+        if tag and self._channel is not None and self._channel.is_open:
             self._channel.basic_cancel(tag)
-            self._return()
+            self._return(self._channel)
 
-    def _on_message(self, channel: Any, method: Any, _properties: Any, _body: bytes) -> None:
+    def _on_message(self, channel: Channel, method: Any, _properties: Any, _body: bytes) -> None:
         if self._consumer_tag:
             self._held = method.delivery_tag
         else:
             channel.basic_nack(method.delivery_tag, requeue=True)
 
-    def _return(self) -> None:
+    def _return(self, channel: Channel) -> None:
         held, self._held = self._held, None
         if held is not None:
-            self._channel.basic_nack(held, requeue=True)
+            channel.basic_nack(held, requeue=True)
 
-    def _renew_after(self, seconds: float) -> None:
+    def _renew_after(self, channel: Channel, seconds: float) -> None:
         def renew() -> None:
-            if self._channel.is_open:
-                self._return()
-                self._renew_after(seconds)
+            if channel.is_open:
+                self._return(channel)
+                self._renew_after(channel, seconds)
 
         self._timer = self._ioloop.call_later(seconds, renew)
 

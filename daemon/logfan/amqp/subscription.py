@@ -17,6 +17,7 @@ from logfan.amqp.binding import Binding, QueueStatus
 from logfan.amqp.client import Brokers, Client, mismatch_failure
 from logfan.amqp.delivery_parser import Run
 from logfan.amqp.failures import Cause, ConnectionFailure
+from logfan.amqp.pika_internals import Channel
 from logfan.amqp.queue_kinds import STREAM_OFFSET, stream_text
 from logfan.amqp.queue_monitor import QueueMonitor
 from logfan.amqp.stand_in import StandIn
@@ -69,14 +70,15 @@ class Subscription:
         """Begins to connect. `known`: see `topology.declare`. Without a `binding` nothing is looked
         at, and no second channel is opened. Raises BrokerError where there is nothing to begin
         with."""
-        self.channel: Any = None
-        """The channel of the live consumer; None before it is subscribed."""
+        self.channel: Channel
+        """From `Events.on_declared` on."""
+        self.is_subscribed = False
+        """Whether it ever was."""
         self._ioloop = ioloop
         self._events = events
         self._receiver = receiver
         self._prefetch = prefetch
         self._topology = exchange, queue, known
-        self._consuming: Any = None
         self._declared = topology.Declared("")
         self._consumer_tag = ""
         self._over = self._is_cancelled = False
@@ -93,7 +95,7 @@ class Subscription:
     @property
     def wants_second_channel(self) -> bool:
         """It has asked for a channel to look on, and is not subscribed yet."""
-        return self._monitor is not None and self.channel is None
+        return self._monitor is not None and not self.is_subscribed
 
     def ack(self, tag: int) -> None:
         """Acknowledge everything up to `tag`."""
@@ -136,7 +138,7 @@ class Subscription:
 
     def cancel(self, on_cancelled: Callable[[], None]) -> None:
         """Stop the deliveries; those under way still come before `on_cancelled`."""
-        if self.channel is None or not self.channel.is_open:
+        if not (self.is_subscribed and self.channel.is_open):
             on_cancelled()
             return
         pika_internals.cancel(self.channel, self._consumer_tag, on_cancelled)
@@ -182,9 +184,9 @@ class Subscription:
 
     # Declaring and subscribing
 
-    def _on_declared(self, channel: Any, declared: topology.Declared) -> None:
+    def _on_declared(self, channel: Channel, declared: topology.Declared) -> None:
         self._declared = declared
-        self._consuming = channel
+        self.channel = channel
         channel.add_on_close_callback(self._on_channel_end)
         channel.add_on_cancel_callback(self._on_cancelled_by_broker)
         if self._binding is None:
@@ -200,7 +202,7 @@ class Subscription:
             self._monitor.open(self._report_declared)
 
     def _report_declared(self) -> None:
-        if self._over or not self._consuming.is_open:
+        if self._over or not self.channel.is_open:
             return
         self._events.on_declared(self, self._declared)
         if not self._consumer_tag:
@@ -217,15 +219,15 @@ class Subscription:
         self._end(ConnectionFailure(Cause.LOST, why))
 
     def _consume(self) -> None:
-        if self._over or not self._consuming.is_open:
+        if self._over or not self.channel.is_open:
             return
         # What is set here holds for the consumer that comes, not for one that is there.
-        self._consuming.basic_qos(prefetch_count=self._prefetch)
+        self.channel.basic_qos(prefetch_count=self._prefetch)
         receiver = self._receiver
         if not self._declared.kind:
             receiver = _StreamWatch(receiver, self._on_stream)
         self._consumer_tag = self._connection.consume(
-            self._consuming, self._declared.queue, receiver, self._on_consuming
+            self.channel, self._declared.queue, receiver, self._on_consuming
         )
 
     def _on_stream(self) -> None:
@@ -235,13 +237,13 @@ class Subscription:
     def _on_consuming(self, _frame: Any) -> None:
         if self._over:
             return
-        self.channel = self._consuming
+        self.is_subscribed = True
         if self._stand_in is not None:
             self._stand_in.end()
         self._events.on_subscribed(self, self._declared)
         self._look()
 
-    def _on_channel_end(self, channel: Any, error: BaseException) -> None:
+    def _on_channel_end(self, channel: Channel, error: BaseException) -> None:
         if not isinstance(error, exceptions.ChannelClosedByBroker):
             return  # it went with its connection, whose end has the reason
         code, text = error.reply_code, line_of(error.reply_text)
@@ -249,7 +251,7 @@ class Subscription:
         if self._is_cancelled and code == broker_features.NOT_FOUND:
             why = f"the broker cancelled the consumer; was queue {queue!r} deleted?"
             self._end(ConnectionFailure(Cause.LOST, why, code=code))
-        elif self.channel is None and self._consumer_tag and code != broker_features.NOT_FOUND:
+        elif not self.is_subscribed and self._consumer_tag and code != broker_features.NOT_FOUND:
             passing = broker_features.passes_by_itself(code, text)
             why = f"queue {queue!r} may not be consumed{' for now' * passing}: {text} ({code})"
             cause = Cause.BUSY if passing else Cause.REFUSED
@@ -266,7 +268,7 @@ class Subscription:
     def _on_cancelled_by_broker(self, _frame: Any) -> None:
         # Where the queue is gone this closes the channel.
         self._is_cancelled = True
-        self._consuming.queue_declare(
+        self.channel.queue_declare(
             self._declared.queue, passive=True, callback=self._on_cancelled_and_there
         )
 
@@ -299,13 +301,13 @@ class _StreamWatch:
         self.now = receiver.now
         self.on_read_end = receiver.on_read_end
 
-    def deliver(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+    def deliver(self, channel: Channel, method: Any, properties: Any, body: bytes) -> None:
         if self._is_stream is None:
             self._decide(connection.to_properties(properties).headers)
         if not self._is_stream:
             self._receiver.deliver(channel, method, properties, body)
 
-    def on_deliveries(self, channel: Any, run: Run) -> None:
+    def on_deliveries(self, channel: Channel, run: Run) -> None:
         if self._is_stream is None:
             self._decide(run.records[0].headers)
         if not self._is_stream:

@@ -1,4 +1,4 @@
-"""What to declare, and what to make of the broker's answers. Sans-I/O: `declaration` asks.
+"""What to declare, and what to make of the broker's answers. Sans-I/O: `client` asks.
 
 Each generator yields one step, gets an `Answer` back, and ends by returning or by raising
 `TopologyMismatch`. After a refusal the broker has closed the channel; opening another one is up to

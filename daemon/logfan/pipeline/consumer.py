@@ -67,16 +67,16 @@ class Consumer:
         """`startup`: what is retried before the first subscription; by default as
         `rabbitmq.startup` has it."""
         self._settings = settings
-        self._startup = startup or StartupPolicy.at_start(settings.rabbitmq.startup)
-        self._failures = 0
-        """Failed attempts before the first subscription."""
         self._stats = stats
         self._keeps_letters = settings.dead_letter.enabled
         self._events = events
         self._clock = clock
         self._ioloop = ioloop
         self._brokers = Brokers(settings, ioloop)
-        self._reconnect = Reconnect(settings.rabbitmq.reconnect)
+        self._reconnect = Reconnect(
+            settings.rabbitmq.reconnect,
+            startup or StartupPolicy.at_start(settings.rabbitmq.startup),
+        )
         self._binding: Binding | None = Binding(settings.exchange)
         self._unbound = ""
         self._subscription: Subscription | None = None
@@ -290,8 +290,7 @@ class Consumer:
             self._stats.connections_lost += 1
         else:
             self._stats.connections_failed += 1
-        self._reconnect.ended(self._clock.monotonic(), no_progress=ends > 1)
-        self._retry_or_end(failure, subscription)
+        self._retry_or_end(failure, subscription, no_progress=ends > 1)
 
     def _look_for_progress(self, subscription: Subscription, failure: ConnectionFailure) -> int:
         """How often subscriptions ended so in a row, with nothing acknowledged in between."""
@@ -306,7 +305,7 @@ class Consumer:
                 'a third of it; set rabbitmq.acknowledgement_timeout = "%.0fs", or raise '
                 "consumer_timeout at the broker", timeout, timeout,
             )  # fmt: skip
-        if subscription.channel is None:
+        if not subscription.is_subscribed:
             return 0  # never subscribed: nothing was written
         undeliverable, alone = failure.code == INTERNAL_ERROR, dispatcher.flow.window.prefetch == 1
         ends = dispatcher.flow.note_end((failure.cause, failure.code), undeliverable=undeliverable)
@@ -335,15 +334,21 @@ class Consumer:
         )  # fmt: skip
 
     def _retry_or_end(
-        self, failure: ConnectionFailure, subscription: Subscription | None = None
+        self,
+        failure: ConnectionFailure,
+        subscription: Subscription | None = None,
+        *,
+        no_progress: bool = False,
     ) -> None:
-        """The end of an attempt, or of a subscription: another one, or the end."""
-        self._failures += 1
-        may_end = self._began is None or failure.is_final
-        if may_end and self._startup.gives_up(failure, self._failures, self._brokers.count):
+        """An attempt, or a subscription, has failed."""
+        now, brokers = self._clock.monotonic(), self._brokers.count
+        delay = self._reconnect.delay(failure, now, brokers=brokers, no_progress=no_progress)
+        if delay is None:
             self._end(failure, subscription)
-            return
-        self._back_off(failure)
+        elif not (self._stopping or self._closing):
+            self._state = f"{failure.why}; next attempt in {delay:.1f} s"
+            log.warning("%s", self._state)
+            self._ioloop.call_later(delay, self._connect)
 
     def _drop_subscription(self, *, requeue: bool = False) -> None:
         left = self._dispatcher.end(requeue=requeue)
@@ -353,14 +358,6 @@ class Consumer:
         if self._stopping:
             self.handed_back += left
         self._subscription = None
-
-    def _back_off(self, failure: ConnectionFailure) -> None:
-        if self._stopping or self._closing:
-            return
-        delay = self._reconnect.delay(failure)
-        self._state = f"{failure.why}; next attempt in {delay:.1f} s"
-        log.warning("%s", self._state)
-        self._ioloop.call_later(delay, self._connect)
 
     def _end(self, failure: ConnectionFailure, subscription: Subscription | None) -> None:
         self._state = failure.why
@@ -381,7 +378,7 @@ class Consumer:
             return
         self._stopping = True
         subscription = self._subscription
-        if subscription is not None and subscription.channel is None:
+        if subscription is not None and not subscription.is_subscribed:
             # Still on its way: it need not arrive.
             self._drop_subscription()
             self._leaving = True

@@ -13,6 +13,7 @@ from pika import spec
 
 from logfan.amqp import connection
 from logfan.amqp.delivery_parser import Run
+from logfan.amqp.pika_internals import Channel
 from logfan.amqp.subscription import Subscription
 from logfan.amqp.topology import Declared
 from logfan.config.settings import Settings
@@ -100,7 +101,7 @@ class Dispatcher:
         self.read_bytes = rabbitmq.max_in_flight_bytes // 8
         """See `Receiver`: backpressure must see the budget fill before it is full."""
         self._subscription: Subscription | None = None
-        self._channel: Any = None
+        self._channel: Channel | None = None
         self._holds = False
         """Whether reading could be paused, where it should be."""
         self._new: list[tuple[Batch, Sequence[SinkWorker]]] = []
@@ -208,7 +209,7 @@ class Dispatcher:
 
     # Deliveries in
 
-    def on_deliveries(self, channel: Any, run: Run) -> None:
+    def on_deliveries(self, channel: Channel, run: Run) -> None:
         """Messages that came together, none of them with a way of its own."""
         if channel is not self._channel:
             return  # a channel that is being left: its tags mean nothing any more
@@ -226,7 +227,7 @@ class Dispatcher:
 
     def deliver(
         self,
-        channel: Any,
+        channel: Channel,
         method: spec.Basic.Deliver,
         properties: Any,
         body: bytes,

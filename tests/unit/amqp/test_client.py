@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pika import spec
@@ -10,7 +11,8 @@ from pika.adapters.select_connection import IOLoop
 from logfan.amqp.blocking import BlockingConnection, Refused
 from logfan.amqp.client import Brokers, Client
 from logfan.amqp.failures import BrokerError, Cause, ConnectionFailure
-from logfan.config.settings import RabbitmqSettings, Settings, SinkSettings
+from logfan.amqp.topology import publish_to
+from logfan.config.settings import ExchangeSettings, RabbitmqSettings, Settings, SinkSettings
 from support.scripted import ScriptedBroker
 from support.waiting import wait_until
 
@@ -89,6 +91,28 @@ def test_a_connection_that_is_lost_is_reported_once(loop: IOLoop) -> None:
         client.close(lambda: closed.append(True))
     assert closed
     assert [end.cause for end in seen.ends] == [Cause.LOST]
+
+
+def test_nothing_is_asked_on_a_channel_that_is_being_closed(loop: IOLoop) -> None:
+    """Its answer would be an error of pika's in the middle of a read."""
+    with ScriptedBroker() as broker:
+        seen, channels, done = Seen(), list[Any](), list[Any]()
+        client = seen.connect(Brokers(settings_of(urls=[broker.url]), loop))
+        turned(loop, lambda: seen.opened, "it is open")
+        client.channel(channels.append)
+        turned(loop, lambda: channels, "so is a channel")
+        declaring = client.declare(
+            publish_to(ExchangeSettings()), channel=channels[0],
+            on_done=lambda *result: done.append(result), on_mismatch=done.append,
+        )  # fmt: skip
+        turned(loop, lambda: done, "the exchange is there")
+        channels[0].close()
+        declaring.begin(publish_to(ExchangeSettings()))
+        turned(loop, lambda: channels[0].is_closed, "the channel is closed")
+        closed: list[bool] = []
+        client.close(lambda: closed.append(True))
+        turned(loop, lambda: closed, "so is the connection")
+    assert done == [(channels[0], None)]
 
 
 def test_a_file_of_urls_that_is_gone_is_no_connection(loop: IOLoop, tmp_path: Path) -> None:

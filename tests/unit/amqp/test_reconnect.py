@@ -3,7 +3,7 @@
 import pytest
 
 from logfan.amqp.failures import Cause, ConnectionFailure
-from logfan.amqp.reconnect import Reconnect
+from logfan.amqp.reconnect import Reconnect, StartupPolicy
 from logfan.config.settings import ReconnectSettings
 
 LOST, REFUSED, UNREACHABLE = (
@@ -16,7 +16,7 @@ class Way:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self._reconnect = Reconnect(ReconnectSettings())
+        self._reconnect = Reconnect(ReconnectSettings(), StartupPolicy())
 
     def lives(self, seconds: float) -> float:
         """A subscription for so long, then it is lost. The wait that follows."""
@@ -27,8 +27,8 @@ class Way:
 
     def fails(self, failure: ConnectionFailure) -> float:
         """An attempt, or what came of it, is over. The wait that follows."""
-        self._reconnect.ended(self.now)
-        wait = self._reconnect.delay(failure)
+        wait = self._reconnect.delay(failure, self.now, brokers=1)
+        assert wait is not None
         self.now += wait
         return wait
 

@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from logfan.amqp.blocking import BlockingConnection, BrokerError
+from logfan.amqp.client import parameters
 from logfan.amqp.failures import failure_of
-from logfan.amqp.parameters import parameters
 from logfan.cli import main
 from logfan.config import loader
 from logfan.config.amqp_url import address_of

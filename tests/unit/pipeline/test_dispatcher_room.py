@@ -1,6 +1,7 @@
 """What has no room is turned away, but for what its queue may drop once it is returned."""
 
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 from pika import spec
@@ -33,7 +34,7 @@ def deliver(daemon: Daemon, count: int) -> None:
     channel.unacked[2] = message, 1
     method = spec.Basic.Deliver("tag", channel._note(message), True, "logs", "")
     properties = spec.BasicProperties(headers={"x-delivery-count": count})
-    daemon.dispatcher.deliver(channel, method, properties, message.body)
+    daemon.dispatcher.deliver(cast(Any, channel), method, properties, message.body)
 
 
 def test_what_has_a_life_to_spare_is_turned_away(daemon: Daemon) -> None:

@@ -1,6 +1,7 @@
 """Whether coming back gets anywhere."""
 
-from logfan.amqp.reconnect import Reconnect
+from logfan.amqp.failures import Cause, ConnectionFailure
+from logfan.amqp.reconnect import Reconnect, StartupPolicy
 from logfan.config.settings import ReconnectSettings
 from logfan.pipeline.flow_control import ENDS, Do, FlowControl, Signal, Tick, Window
 from logfan.pipeline.in_flight import InFlightTracker
@@ -69,13 +70,13 @@ def test_the_prefetch_stays_at_one_until_as_many_have_come_as_may_be_held() -> N
 
 
 def test_who_comes_back_in_vain_waits_longer_each_time() -> None:
-    reconnect = Reconnect(ReconnectSettings())
+    reconnect = Reconnect(ReconnectSettings(), StartupPolicy())
+    lost = ConnectionFailure(Cause.LOST, "lost")
     waits = []
     for number in range(8):
         reconnect.subscribed(number * 100.0)
-        reconnect.ended(number * 100.0 + 20.0, no_progress=True)
-        waits.append(reconnect._backoff.next())
+        wait = reconnect.delay(lost, number * 100.0 + 20.0, brokers=1, no_progress=True)
+        waits.append(wait or 0.0)
     assert waits[-1] > 10
     reconnect.subscribed(900.0)
-    reconnect.ended(920.0)
-    assert reconnect._backoff.next() <= 0.5
+    assert (reconnect.delay(lost, 920.0, brokers=1) or 9.0) <= 0.5
