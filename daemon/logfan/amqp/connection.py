@@ -172,8 +172,12 @@ class Connection(PikaConnection):
                         at = run.end
                         self.frames_received += 3 * len(run.records)
                         consumer.receiver.on_deliveries(consumer.channel, run)
-                    if at == len(data) or self._waits_for_rest(consumer.stream, data, at):
+                    if at == len(data):
                         return
+                    body_size = consumer.stream.begun(data, at)
+                    if body_size is not None and body_size < self._in_place_bytes:
+                        self._cut = body_size >= self.large_bytes
+                        return  # the next read completes it
                     if run is not None:
                         continue
                 taken, value = decode_frame(data, at)
@@ -187,14 +191,6 @@ class Connection(PikaConnection):
                         data, at = self._begin_large(value, data[at:]), 0
         finally:
             self._rest = data[at:]
-
-    def _waits_for_rest(self, stream: Stream, data: bytes, at: int) -> bool:
-        """Whether what is left is the beginning of a delivery that the next read completes."""
-        body_size = stream.begun(data, at)
-        if body_size is None or body_size >= self._in_place_bytes:
-            return False
-        self._cut = body_size >= self.large_bytes
-        return True
 
     def _begin_large(self, header: frame.Header, data: bytes) -> bytes:
         """Its body begins with `data`. What is left to read; nothing while more is to come."""

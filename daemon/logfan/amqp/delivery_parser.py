@@ -21,6 +21,7 @@ Source: AMQP 0-9-1, sections 2.3.5 and 4.2.
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from logfan.json_trees import LONG, SMALL_BYTES
 from logfan.record import UNPARSED, Origin, Properties, Record
@@ -82,7 +83,6 @@ class Stream:
         self._channel = channel
         self._head_payload = _DELIVER + bytes((len(tag),)) + tag
         self._layouts: dict[int, Layout] = {}
-        self._sources: dict[bytes, tuple[str, str] | None] = {}
         self._last = self._layout(len(self._head_payload) + _LEAST_TAIL)
         self._headers: dict[bytes, int] = {}
         self._header_type = struct.pack(">BH", _HEADER, channel)
@@ -110,10 +110,10 @@ class Stream:
                     found, tag, tail, header, body_size = unpack(data, at)
                 origin = origins.get(tail)
                 if origin is None:
-                    origin = self._origin(tail, received_at)
-                    if origin is None:
+                    source = _source(tail)
+                    if source is None:
                         break
-                    origins[tail] = origin
+                    origin = origins[tail] = Origin(*source, False, received_at, self._decode)
                 # The properties; header's end byte and body's start are compared as one number
                 header_bytes = headers.get(header) or self._header(header)
                 header_at = at + length
@@ -157,7 +157,7 @@ class Stream:
         header_at = at + length
         if len(data) < header_at:
             return 0
-        source = self._source(data[at + len(head) + 8 : header_at])
+        source = _source(data[at + len(head) + 8 : header_at])
         if source is None:
             return None
         # The content header
@@ -214,23 +214,11 @@ class Stream:
         self._headers[header] = FRAME.size + size
         return FRAME.size + int(size)
 
-    def _origin(self, tail: bytes, received_at: float) -> Origin | None:
-        """Where a message with this end of its method frame comes from; None where pika shall
-        read it."""
-        source = self._source(tail)
-        return source and Origin(*source, False, received_at, self._decode)
 
-    def _source(self, tail: bytes) -> tuple[str, str] | None:
-        """Exchange and routing key; None where pika shall read the message."""
-        if tail not in self._sources:
-            if len(self._sources) >= _MOST_KNOWN:
-                self._sources.clear()
-            self._sources[tail] = _split(tail)
-        return self._sources[tail]
-
-
-def _split(tail: bytes) -> tuple[str, str] | None:
-    """Exchange and routing key; None for a message that came before, and for odd bytes."""
+@lru_cache(maxsize=_MOST_KNOWN)
+def _source(tail: bytes) -> tuple[str, str] | None:
+    """Exchange and routing key from the end of a method frame; None where pika reads the message:
+    it came before, or the bytes are odd."""
     exchange_end = 2 + tail[1]
     if tail[0] or exchange_end >= len(tail) or tail[-1] != FRAME_END:
         return None

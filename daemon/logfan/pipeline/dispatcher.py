@@ -295,7 +295,9 @@ class Dispatcher:
             pending = pending and bool(batch.pending)
         if not pending:
             self.on_completed()
-        self._step(ReadEnd(batch.opened_at, messages, size))
+        actions = self.flow.step(ReadEnd(batch.opened_at, messages, size))
+        if actions:
+            self._carry_out(actions)
 
     # Acknowledgements out
 

@@ -114,7 +114,7 @@ class SinkWorker:
 
     def submit(self, batch: Batch) -> None:
         """Hand over a batch. Never blocks; an optional sink that cannot keep up drops it."""
-        if self._overflows(batch):
+        if not self.required and self._overflows(batch):
             self.stats.dropped += len(batch.records)
             return
         self._submitted += len(batch.records)

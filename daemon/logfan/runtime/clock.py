@@ -24,14 +24,9 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clock."""
 
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    def time(self) -> float:
-        return time.time()
-
-    def wait(self, event: threading.Event, seconds: float) -> bool:
-        return event.wait(seconds)
+    monotonic = staticmethod(time.monotonic)
+    time = staticmethod(time.time)
+    wait = staticmethod(threading.Event.wait)
 
 
 SYSTEM_CLOCK = SystemClock()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from logfan.amqp import delivery_parser
 from logfan.amqp.delivery_parser import Stream
 from logfan.amqp_properties import decode_properties
 from logfan.record import Properties
@@ -255,4 +256,4 @@ def test_what_is_remembered_of_the_ends_of_methods_is_bounded() -> None:
         run = one.scan(message(number, routing_key=b"%d" % number), 0, AT)
         assert run is not None
         assert run.records[0].routing_key == str(number)
-    assert len(one._sources) <= 10_000
+    assert delivery_parser._source.cache_info().currsize <= 10_000
