@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +24,7 @@ from logfan_sinks.formats import (
     as_readable,
     encoder,
     line_pieces,
+    total_size,
     with_lines,
 )
 
@@ -37,7 +37,6 @@ FILES = Gauge("logfan_file_sink_files", "Files that messages brought about, of m
 _CHUNK_BYTES = 16 << 20
 _JOINED_BYTES = 192 << 10
 _PIECE_BYTES = 1 << 20
-_SIZE = attrgetter("size")
 _LOG_AGAIN_SECONDS = 60.0
 
 
@@ -293,7 +292,7 @@ class FileSink(logfan.Sink):
         fixed = not template.from_messages
         same = fixed and (not template.from_time or first // 3600 == last // 3600)
         path = template.at(first) if same else ""
-        if same and not decode and sum(map(_SIZE, records)) <= LONG_BODY_BYTES:
+        if same and not decode and total_size(records) <= LONG_BODY_BYTES:
             yield path, _Share(first, indexes, encode(records))
             return
         shares: dict[str, _Share] = {}

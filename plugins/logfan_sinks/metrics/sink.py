@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
-from operator import attrgetter
 from typing import Annotated, Any, Self
 
 from prometheus_client import REGISTRY
@@ -16,10 +15,10 @@ from prometheus_client.registry import Collector
 from pydantic import Field, model_validator
 
 import logfan
+from logfan_sinks.formats import chunks
 from logfan_sinks.metrics.definitions import Counter, Definition, Gauge, Histogram
 from logfan_sinks.metrics.series import Series
 
-_BODY = attrgetter("body")
 _CHUNK_BYTES = 256 << 10
 _UNREADABLE = logfan.Record(b"", "", "", False, 0.0, logfan.Properties())
 """In the place of a body that cannot be decoded: no JSON."""
@@ -73,20 +72,9 @@ class MetricsSink(logfan.Sink):
 
     def write(self, records: Sequence[logfan.Record]) -> None:
         """Count them. Nothing in here can fail half way: what is odd is counted as skipped."""
-        if not self.config.decode and sum(map(len, map(_BODY, records))) <= _CHUNK_BYTES:
-            self._count(records)
-            return
         # What bodies become may be many times as large: no more of it is held than of one chunk.
-        chunk: list[logfan.Record] = []
-        size = 0
-        for record in records:
-            seen = self._readable(record) if self.config.decode else record
-            if chunk and size + seen.size > _CHUNK_BYTES:
-                self._count(chunk)
-                chunk, size = [], 0
-            chunk.append(seen)
-            size += seen.size
-        self._count(chunk)
+        for chunk in chunks(records, _CHUNK_BYTES, self._readable if self.config.decode else None):
+            self._count(chunk)
 
     def _count(self, records: Sequence[logfan.Record]) -> None:
         bodies = []
