@@ -1,13 +1,13 @@
-"""What `LOGFAN_…` variables say, as a table like that of config.toml."""
+"""The `LOGFAN_…` variables as a table like that of config.toml."""
 
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args, get_origin
 
 import orjson
-from pydantic import BaseModel
 
 from logfan.config.settings import Settings
+from logfan.config.validation_errors import tables_of, type_at
 from logfan.faults import Fault, did_you_mean
 from logfan.runtime.foreign_text import in_utf8
 
@@ -31,13 +31,13 @@ def environment_table(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[
     """
     table: dict[str, Any] = {}
     faults: list[Fault] = []
-    # The shorter names first: LOGFAN_QUEUE__NAME is laid over what LOGFAN_QUEUE says.
+    # The shorter names first: LOGFAN_QUEUE__NAME is laid over LOGFAN_QUEUE.
     for path, name in sorted(_paths(environ), key=lambda found: len(found[0])):
         if path[0] not in Settings.model_fields:
             faults.append(Fault(f"environment variable {name}", f"names no key{_hint(path[0])}"))
             continue
         try:
-            _put(table, path, _value(in_utf8(environ[name]), _type_at(path)))
+            _put(table, path, _value(in_utf8(environ[name]), type_at(Settings, path)))
         except ValueError:
             problem = 'is not JSON; write lists and tables as JSON, such as ["a", "b"]'
             faults.append(Fault(f"environment variable {name}", problem))
@@ -155,21 +155,5 @@ def _value(text: str, wanted: Any) -> Any:
 
 
 def _is_written_as_json(wanted: Any) -> bool:
-    if isinstance(wanted, type) and issubclass(wanted, BaseModel):
-        return True
     parts = (wanted, *get_args(wanted))  # a list, or maybe one: `tuple[str, ...] | None`
-    return any(get_origin(part) in (tuple, list, dict) for part in parts)
-
-
-def _type_at(path: Iterable[str]) -> Any:
-    """What the key at this path takes; Any where that is not known here."""
-    wanted: Any = Settings
-    for key in path:
-        if get_origin(wanted) is dict:
-            wanted = get_args(wanted)[1]
-        elif isinstance(wanted, type) and issubclass(wanted, BaseModel):
-            field = wanted.model_fields.get(key)
-            wanted = Any if field is None else field.annotation
-        else:
-            return Any
-    return wanted
+    return bool(tables_of(wanted)) or any(get_origin(p) in (tuple, list, dict) for p in parts)

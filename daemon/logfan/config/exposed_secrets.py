@@ -1,13 +1,12 @@
 """Which files with secrets are open to people who should not see them. It only looks."""
 
-import grp
 import os
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from logfan.config.file_permissions import is_the_daemons, out_of_reach, remedy
+from logfan.config.file_permissions import group_name, is_the_daemons, out_of_reach, remedy
 from logfan.config.settings import Settings
 from logfan.config.validation_errors import is_secret_name
 
@@ -46,7 +45,7 @@ def exposed(
         yield hidden
     who = _who(path, stat.S_IWOTH, stat.S_IWGRP)
     if who is not None:
-        yield f"{path} may be changed by {who}, and says what the daemon runs; chmod go-w {path}"
+        yield f"{path} may be changed by {who}, and decides what the daemon runs; chmod go-w {path}"
 
 
 def _secret_files(settings: Settings) -> Iterator[tuple[str, Path]]:
@@ -90,8 +89,5 @@ def _who(path: Path, others: int, group: int) -> str | None:
     ours = status.st_gid in (0, os.getegid(), *os.getgroups()) or is_the_daemons(status.st_gid)
     if not status.st_mode & group or ours:
         return None
-    try:
-        name = grp.getgrgid(status.st_gid).gr_name
-    except KeyError:
-        name = str(status.st_gid)
+    name = group_name(status.st_gid)
     return None if name in _TRUSTED_GROUPS else f"the group {name}"

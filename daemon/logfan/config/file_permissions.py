@@ -1,4 +1,4 @@
-"""Who may read a file, and the commands that let the daemon read it and nobody else. It only looks.
+"""Who may read a file, and the commands that let the daemon alone read it. It only looks.
 
 Who runs `check` is often root, and who runs the daemon is the service's user: `chmod 600` of a file
 of root's would lock the service out.
@@ -92,9 +92,9 @@ def _reader() -> _Reader:
     user = _user()
     if user is not None:
         groups = frozenset(os.getgrouplist(user.pw_name, user.pw_gid))
-        return _Reader(user.pw_name, user.pw_uid, _group(user.pw_gid), groups)
+        return _Reader(user.pw_name, user.pw_uid, group_name(user.pw_gid), groups)
     uid, gid = os.geteuid(), os.getegid()  # a container's user, which no file names
-    return _Reader(f"user {uid}", uid, _group(gid), frozenset((gid, *os.getgroups())))
+    return _Reader(f"user {uid}", uid, group_name(gid), frozenset((gid, *os.getgroups())))
 
 
 def _user() -> pwd.struct_passwd | None:
@@ -106,7 +106,8 @@ def _user() -> pwd.struct_passwd | None:
     return None
 
 
-def _group(gid: int) -> str:
+def group_name(gid: int) -> str:
+    """The group's name; its number where it has none."""
     try:
         return grp.getgrgid(gid).gr_name
     except KeyError:

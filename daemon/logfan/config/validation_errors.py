@@ -1,8 +1,8 @@
 """pydantic's errors as faults: place, value where it is no secret, remedy. Sans-I/O."""
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -121,7 +121,8 @@ def _problem(entry: Mapping[str, Any]) -> str:
 def _unknown(
     name: str, parents: list[str], model: type[BaseModel], homes: Mapping[str, str]
 ) -> str:
-    keys = _keys_at(model, parents)
+    tables = tables_of(type_at(model, parents))
+    keys = list(tables[0].model_fields) if tables else []
     near = did_you_mean(name, keys)
     if name in homes:  # the very name elsewhere is a better guess than a like one here
         return f"unknown key; did you mean {homes[name]}?"
@@ -129,18 +130,22 @@ def _unknown(
     return f"unknown key{near or known}"
 
 
-def _keys_at(model: type[BaseModel], parents: list[str]) -> list[str]:
-    """The keys of the table at this path below the model."""
-    for parent in parents:
-        field = model.model_fields.get(parent)
-        annotation = field.annotation if field is not None else None
-        nested = [a for a in (annotation, *getattr(annotation, "__args__", ())) if _is_model(a)]
-        if nested:
-            model = nested[0]
-        elif not parent.isdigit():
-            return []
-    return list(model.model_fields)
+def type_at(model: type[BaseModel], path: Iterable[str]) -> Any:
+    """What the key at this path below the model takes; Any where that is not known."""
+    wanted: Any = model
+    for key in path:
+        items = get_args(wanted)
+        if get_origin(wanted) in (dict, list, tuple):
+            wanted = items[1] if get_origin(wanted) is dict else items[0]
+        elif tables := tables_of(wanted):
+            field = tables[0].model_fields.get(key)
+            wanted = Any if field is None else field.annotation
+        else:
+            return Any
+    return wanted
 
 
-def _is_model(annotation: object) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+def tables_of(annotation: Any) -> list[type[BaseModel]]:
+    """The models that a value of this type may be: `Rotation | None`."""
+    parts = (annotation, *get_args(annotation))
+    return [part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)]

@@ -105,7 +105,7 @@ class DeadQueue:
     def give_up(self) -> None:
         """After an interrupt: no letter that was copied may stay beside its copy, if that can be
         had at once. Never raises."""
-        with suppress(BrokerError, Interrupted, Refused):
+        with suppress(BrokerError, Interrupted):
             self._settle_copies(self._connection.time_limit(_GIVE_UP_SECONDS))
 
     def _settle_copies(self, too_late: Callable[[], bool] = lambda: False) -> None:
@@ -178,8 +178,11 @@ class DeadQueue:
                     got += 1
                     yield self._arrived.popleft()
         finally:
-            with suppress(BrokerError, Refused):
-                channel.ask(lambda callback: cancel(channel.pika, tag, lambda: callback(_DONE)))
+            cancelled: list[bool] = []
+            with suppress(BrokerError):
+                channel.check()
+                cancel(channel.pika, tag, lambda: cancelled.append(True))
+                channel.until(lambda: cancelled)
 
     def _wait(self) -> bool:
         """Wait for a letter; False where there is none left."""
@@ -224,13 +227,6 @@ class DeadQueue:
 
     def _on_gone(self, _frame: Any) -> None:
         self._gone = True
-
-
-class _Done:
-    method = None
-
-
-_DONE = _Done()
 
 
 def declared(channel: BlockingChannel, queue: str) -> tuple[int, int]:

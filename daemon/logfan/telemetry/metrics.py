@@ -236,10 +236,8 @@ def _sinks(sinks: Mapping[str, SinkStats], now: float) -> Iterator[Metric]:
     for name, stats in sinks.items():
         # Asked once, so that both agree.
         down_since = stats.health.down_since(now)
-        derived = {
-            "up": down_since is None,
-            "down_seconds": 0.0 if down_since is None else max(0.0, now - down_since),
-        }
+        down_seconds = 0.0 if down_since is None else max(0.0, now - down_since)
+        derived = {"up": down_since is None, "down_seconds": down_seconds}
         for metric, (*_, number) in zip(numbers, _SINK, strict=True):
             value = derived[number] if number in derived else getattr(stats, number)
             metric.add_metric([name], float(value))

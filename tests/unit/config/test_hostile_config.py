@@ -143,6 +143,9 @@ HOSTILE: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "host key in the wrong place": (
         f"{FILE}max_records = 5\n", ("sinks.a.max_records", "sinks.a.batch.max_records"),
     ),
+    "misspelt option within a table of the host": (
+        f"{FILE}batch = {{ max_record = 5 }}\n", ("sinks.a.batch.max_record", '"max_records"'),
+    ),
     "path missing": ('[sinks.a]\nkind = "file"\n', ("sinks.a.path", "missing")),
     "unknown field in a path": (
         '[sinks.a]\nkind = "file"\npath = "{day}.log"\n', ("sinks.a.path", "{day}", "{date}"),
