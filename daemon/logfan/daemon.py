@@ -129,7 +129,7 @@ class Daemon:
         malloc.return_what_is_free()
         REGISTRY.register(self._collector)
         try:
-            # Signals first: whoever sees it answer may stop it at once.
+            # Signals first: a client that sees it answer may stop it at once.
             with signals.handling(self._handlers()):
                 log.info("%s", self._start_line())
                 self._http.start()

@@ -24,7 +24,7 @@ from logfan.compression import codings, decode
 from logfan.json_trees import LONG, SMALL_BYTES, TIMES_MAX, Odd, parse
 
 UNPARSED = object()
-"""In the place of a body that nobody parsed yet."""
+"""In the place of a body that is not parsed yet."""
 _KEPT_PROPERTIES_BYTES = 4096
 """Properties of more bytes are decoded anew at each look: they may become many times their size."""
 NO_HEADERS: Mapping[str, Any] = MappingProxyType({})

@@ -97,24 +97,24 @@ def _overrides(path: Path | None, *, broker: bool) -> dict[str, Any]:
             "urls": [_ANY_URL], "url_file": None,
             "tls": {"ca_file": None, "cert_file": None, "key_file": None, "verify": True},
         }  # fmt: skip
-    # Nobody else looks at it, so there is no TLS for it either.
+    # Served on loopback alone, so without TLS.
     overrides["http"] = {"tls": {"cert_file": None, "key_file": None}}
     return overrides
 
 
 def _files_apart(prepared: "Prepared") -> Mapping[str, Any]:
-    """Sinks whose files the demo would mix with somebody's get paths in a folder of the demo's."""
+    """Sinks whose files may be in use get paths in a folder of the demo's."""
     moved = {}
     for spec in prepared.sinks:
         path = spec.settings.options.get("path")
-        if spec.kind.kind == "file" and isinstance(path, str) and _is_somebodys(path):
+        if spec.kind.kind == "file" and isinstance(path, str) and _may_be_in_use(path):
             parts = [part for part in Path(path).parts if part not in ("/", "..")]
             moved[spec.name] = {"path": str(Path(_FOLDER, *parts))}
             say(f"sink {spec.name}: what {path} names is left alone, as it may be in use")
     return {"sinks": moved} if moved else {}
 
 
-def _is_somebodys(path: str) -> bool:
+def _may_be_in_use(path: str) -> bool:
     """Whether the files may be there already, or be those of a daemon that runs here."""
     named = Path(path)
     if named.is_absolute() or ".." in named.parts:

@@ -1,4 +1,4 @@
-"""Where `logfan demo` runs: a RabbitMQ of its own, or somebody's broker under names of its own."""
+"""Where `logfan demo` runs: a RabbitMQ of its own, or the configured one under own names."""
 
 import json
 import secrets
@@ -29,7 +29,7 @@ def say(text: str) -> None:
 
 @contextmanager
 def private_broker(settings: "Settings", path: Path | None) -> Iterator[Mapping[str, Any]]:
-    """Run a private node, and give what the config then says. Raises NodeUnavailable."""
+    """Run a private node, and give the overrides of the config. Raises NodeUnavailable."""
     from logfan.testing.node import RabbitNode
 
     say("starting a private RabbitMQ; no other broker is touched")
@@ -76,11 +76,11 @@ def visited_broker(settings: "Settings", _path: Path | None) -> Iterator[Mapping
 
     name = f"{_NAME}-{secrets.token_hex(4)}"
     dead = f"{name}.dead"
-    with BlockingConnection(settings) as link:
-        channel = link.channel(f"exchange {name!r} may not be declared")
+    with BlockingConnection(settings) as connection:
+        channel = connection.channel(f"exchange {name!r} may not be declared")
         # Gone with its last queue, so also where the demo is killed.
         channel.ask(channel.pika.exchange_declare, name, "fanout", auto_delete=True)
-        where = link.address
+        where = connection.address
     say(f"using the broker at {where}: exchange and queue {name}, dead letters in {dead}")
     try:
         yield {
@@ -99,12 +99,12 @@ def _remove(settings: "Settings", name: str, dead: str) -> None:
     from logfan.amqp.blocking import BlockingConnection, BrokerError, Interrupted
 
     try:
-        with BlockingConnection(settings) as link:
-            channel = link.channel()
+        with BlockingConnection(settings) as connection:
+            channel = connection.channel()
             channel.ask(channel.pika.queue_delete, name)
             channel.ask(channel.pika.queue_delete, dead)
             channel.ask(channel.pika.exchange_delete, name)
-            say(f"removed from {link.address}: exchange {name}, queues {name} and {dead}")
+            say(f"removed from {connection.address}: exchange {name}, queues {name} and {dead}")
     except (BrokerError, Interrupted) as error:
         say(
             f"not removed, as {error}: exchange {name}, queues {name} and {dead}; remove them by "

@@ -80,11 +80,11 @@ class Samples:
     def _say_counts(self) -> None:
         if self._daemon is None:
             return
-        numbers = self._daemon.stats
-        sinks = ", ".join(f"{name} {sink.written:,}" for name, sink in numbers.sinks.items())
+        stats = self._daemon.stats
+        sinks = ", ".join(f"{name} {sink.written:,}" for name, sink in stats.sinks.items())
         say(
-            f"{self._published:,} published, {numbers.consumer.received_messages:,} received, "
-            f"{numbers.consumer.acked:,} acknowledged; written: {sinks}{self._file_sizes()}"
+            f"{self._published:,} published, {stats.consumer.received_messages:,} received, "
+            f"{stats.consumer.acked:,} acknowledged; written: {sinks}{self._file_sizes()}"
         )
 
     def _file_sizes(self) -> str:

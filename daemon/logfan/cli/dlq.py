@@ -251,13 +251,13 @@ def _survey(dead: "DeadQueue", limit: int) -> Survey:
 
 
 def _report_copies(dead: "DeadQueue") -> None:
-    if dead.copied:
+    if dead.refresher.copied:
         click.echo(
-            f"{letters(dead.copied)} got a fresh copy in place: a quorum queue counts each look as "
-            "a failed delivery, and may have a limit",
+            f"{letters(dead.refresher.copied)} got a fresh copy in place: a quorum queue counts "
+            "each look as a failed delivery, and may have a limit",
             err=True,
         )
-    if warning := delivery_warning(dead.spent):
+    if warning := delivery_warning(dead.refresher.spent):
         warn([warning])
 
 

@@ -61,8 +61,8 @@ def run(config: Path | None, instance: str | None) -> None:
 
 
 def _leave_behind(code: int) -> None:
-    """The interpreter waits for plugins' threads and executors without end. All is settled by now:
-    whoever hangs is left behind, and the exit code kept."""
+    """End the process where a plugin's threads or executors do not: the interpreter would wait for
+    them without end. All is settled by now, and the exit code is kept."""
     time.sleep(_LEAVE_SECONDS)
     ours = (threading.main_thread(), threading.current_thread())
     names = [repr(thread.name) for thread in threading.enumerate() if thread not in ours]

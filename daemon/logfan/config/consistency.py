@@ -152,8 +152,9 @@ def doubts(settings: Settings) -> Iterator[str]:
     over_tls = [url.startswith("amqps:") for url in settings.rabbitmq.read_urls()]
     if not tls.verify and any(over_tls):
         yield (
-            "rabbitmq.tls.verify = false: nobody checks that it is the broker who answers, so the "
-            "way there can be listened to; name the broker's CA in rabbitmq.tls.ca_file instead"
+            "rabbitmq.tls.verify = false: the broker's certificate is not checked, so another "
+            "host on the way can answer and read all; name the broker's CA in "
+            "rabbitmq.tls.ca_file instead"
         )
     if tls != TlsSettings() and not all(over_tls):
         yield "rabbitmq.tls is set, but a URL begins with amqp://: that way has no TLS"

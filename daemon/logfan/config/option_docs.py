@@ -1,7 +1,7 @@
 """What the options of a sink mean: the docstrings below the fields of its `Config`.
 
-Read from the source when somebody asks. pydantic would read them whenever a class is made, which
-is a good part of the daemon's start.
+Read from the source on demand. pydantic would read them whenever a class is made, which is a good
+part of the daemon's start.
 """
 
 import ast

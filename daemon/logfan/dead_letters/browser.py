@@ -62,7 +62,8 @@ class DeadQueue:
         why = browse_mismatch(name, self._shape) if self._shape is not None else ""
         if why:
             raise BrokerError(ConnectionFailure(Cause.REFUSED, why, at_declaration=True))
-        self._refresher = Refresher(connection, name)
+        self.refresher = Refresher(connection, name)
+        """Makes the copies, and counts them."""
         self._arrived: deque[Found] = deque()
         self._taken: set[int] = set()
         self._commands = 0
@@ -90,17 +91,7 @@ class DeadQueue:
 
     def keep(self, found: Found) -> None:
         """This letter stays: where a look too many could lose it, a fresh copy takes its place."""
-        self._refresher.keep(found.tag, found.raw, found.deliveries)
-
-    @property
-    def copied(self) -> int:
-        """How many letters have a fresh copy in their place."""
-        return self._refresher.copied
-
-    @property
-    def spent(self) -> int:
-        """The highest count of failed deliveries of a message that could not be copied."""
-        return self._refresher.spent
+        self.refresher.keep(found.tag, found.raw, found.deliveries)
 
     def give_up(self) -> None:
         """After an interrupt: no letter that was copied may stay beside its copy, if that can be
@@ -110,7 +101,7 @@ class DeadQueue:
 
     def _settle_copies(self, too_late: Callable[[], bool] = lambda: False) -> None:
         try:
-            self.remove(self._refresher.settle(too_late))
+            self.remove(self.refresher.settle(too_late))
         except Uncopied as error:
             self.remove(error.tags)
             raise

@@ -59,8 +59,8 @@ def whole(record: Record) -> Record:
 
 
 def unpacked(letter: Letter) -> Letter:
-    """What `packed` was given. Where its mark does not fit the body somebody else wrote it: then
-    the body is the body, and the mark means nothing."""
+    """What `packed` was given. Where its mark does not fit the body another program wrote it: the
+    mark means nothing, and the letter is as it is."""
     headers = dict(letter.properties.headers)
     mark = headers.pop(PACKED, None)
     if mark is None:

@@ -95,7 +95,7 @@ class Letter:
     def original(self) -> Properties:
         """The properties as the publisher set them."""
         headers = dict(self.properties.headers)
-        # Whoever may publish to the queue may have written them: only what fits is put back.
+        # Any publisher to the queue may have written them: only what fits is put back.
         moved: dict[str, Any] = {
             name: value if isinstance(value := headers.get(_moved(name)), kind) else None
             for name, kind in _MOVED.items()
@@ -146,8 +146,8 @@ def letter_of(refusal: Refusal, queue: str) -> Letter:
 
 def replayed(record: Record) -> tuple[str, Record] | None:
     """The sink that a replayed dead letter is for, and the record as it first came; None for any
-    other message. Only what was published to the default exchange can be one: whoever may publish
-    to `logs` alone cannot keep a message from the other sinks."""
+    other message. Only what was published to the default exchange can be one: a client that may
+    publish to `logs` alone cannot keep a message from the other sinks."""
     if record.exchange:
         return None
     sink = record.headers.get(REPLAY)

@@ -377,8 +377,8 @@ class DeadLetters:
         self._end(ConnectionFailure(Cause.LOST, why))
 
     def _end(self, failure: ConnectionFailure) -> None:
-        """One way back: whoever waits gets the reason; the next connection is tried after a
-        while."""
+        """One way back: all that waits fails with the reason; the next connection is tried after
+        the back-off."""
         if self._waiting or self._confirms or failure.cause is Cause.REFUSED:
             self._warn(f"dead letters cannot be sent: {failure.why}")
         self._fail_all(failure.why)

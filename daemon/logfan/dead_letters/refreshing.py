@@ -1,7 +1,7 @@
 """A dead letter that was looked at before gets a fresh copy in its place, confirmed first.
 
-A quorum queue counts each look as a failed delivery, and a delivery limit, which a policy may set
-without anybody here seeing it, drops what was looked at too often. A copy begins at none.
+A quorum queue counts each look as a failed delivery, and a delivery limit, which no client sees
+where a policy sets it, drops what was looked at too often. A copy begins at none.
 """
 
 from collections.abc import Callable

@@ -12,6 +12,9 @@ from types import CodeType, ModuleType
 
 from logfan.plugins.validation import PluginError
 
+_UNMAPPED = 65534
+"""What a user id looks like that has no place in the namespace."""
+
 _loaded: dict[Path, ModuleType] = {}
 _sources: dict[Path, bytes | None] = {}
 
@@ -60,11 +63,6 @@ def who_writes(path: Path) -> str | None:
             who = "everyone" if status.st_mode & stat.S_IWOTH else "its group"
             return f"{about}may be written by {who}; refused: chmod go-w {place}"
     return None
-
-
-_UNMAPPED = 65534
-
-"""What a user id looks like that has no place in the namespace."""
 
 
 class _SourceLoader(SourceFileLoader):

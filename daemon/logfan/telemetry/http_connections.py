@@ -1,9 +1,9 @@
 """HTTP connections with bounds: on their number, the size of a request, and the time of it all.
 
 Each connection has a thread and one deadline for the TLS handshake and the request's head together,
-and one for everything. Whoever is late is cut off, however busily bytes trickle. When all places
-are taken, a newcomer gets the place of the one that has been asking longest, so that clients who
-never finish cannot keep a scrape out.
+and one for everything. A client that is late is cut off, however busily bytes trickle. When all
+places are taken, a newcomer gets the place of the one that has been asking longest, so that clients
+who never finish cannot keep a scrape out.
 """
 
 import io
@@ -62,7 +62,7 @@ class Connection:
 
 
 class BoundedServer(HTTPServer):
-    """Listens; `service_actions` runs a few times a second and cuts off who is late."""
+    """Listens; `service_actions` runs a few times a second and cuts off those that are late."""
 
     request_queue_size = 128
     allow_reuse_address = True
@@ -112,7 +112,7 @@ class BoundedServer(HTTPServer):
             self._leave(connection)
 
     def service_actions(self) -> None:
-        """Cut off who is late."""
+        """Cut off clients that are late."""
         now, limits = time.monotonic(), self.limits
         with self._lock:
             for connection in self._open:

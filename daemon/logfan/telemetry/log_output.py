@@ -1,6 +1,6 @@
 """The daemon's own log: standard error, as text for people or as JSON for machines.
 
-User and password of every URL in a line are hidden, whoever wrote it: a library, a plugin, a
+User and password of every URL in a line are hidden, wherever it comes from: a library, a plugin, a
 traceback.
 """
 

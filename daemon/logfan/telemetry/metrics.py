@@ -224,7 +224,7 @@ def _consumer(stats: ConsumerStats, now: float) -> Iterator[Metric]:
 
 
 def _sinks(sinks: Mapping[str, SinkStats], now: float) -> Iterator[Metric]:
-    numbers = [
+    families = [
         family(f"logfan_{name}", meaning, labels=["sink"]) for family, name, meaning, _ in _SINK
     ]
     records = CounterMetricFamily(
@@ -238,10 +238,10 @@ def _sinks(sinks: Mapping[str, SinkStats], now: float) -> Iterator[Metric]:
         down_since = stats.health.down_since(now)
         down_seconds = 0.0 if down_since is None else max(0.0, now - down_since)
         derived = {"up": down_since is None, "down_seconds": down_seconds}
-        for metric, (*_, number) in zip(numbers, _SINK, strict=True):
+        for metric, (*_, number) in zip(families, _SINK, strict=True):
             value = derived[number] if number in derived else getattr(stats, number)
             metric.add_metric([name], float(value))
         for outcome in ("written", "rejected", "dropped"):
             records.add_metric([name, outcome], getattr(stats, outcome))
         seconds.add_metric([name], stats.write_seconds.buckets(), stats.write_seconds.sum)
-    yield from (records, *numbers, seconds)
+    yield from (records, *families, seconds)

@@ -20,7 +20,7 @@ meter{width:100%}a{color:inherit}
 
 
 def page(status: Mapping[str, Any], reasons: Sequence[str]) -> str:
-    """The status page: whole in itself, and everything in it escaped."""
+    """The page; `reasons`: why the daemon is not ready."""
     e = html.escape
     verdict = (
         "".join(f'<p class="bad">✗ {e(reason)}</p>' for reason in shown(reasons))

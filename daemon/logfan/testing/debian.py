@@ -120,7 +120,7 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _make(root: Path, wanted: Wanted, finish: Callable[[Path, Path], None] | None) -> None:
-    """Fill `root` at one stroke: whoever sees it sees all of it."""
+    """Fill `root` atomically: it appears with all of its content."""
     for abandoned in (root, *root.parent.glob(".new-*")):
         shutil.rmtree(abandoned, ignore_errors=True)
     new = Path(tempfile.mkdtemp(prefix=".new-", dir=root.parent))
@@ -254,17 +254,18 @@ def _run(
     """The program's standard output; `show` is called again and again while it runs."""
     environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
     deadline = time.monotonic() + _APT_SECONDS
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        try:
-            process = subprocess.Popen(
-                command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err
-            )
-        except OSError as error:
-            raise DebianUnavailable(f"{command[0]} cannot be run: {error.strerror}") from error
+    try:
+        process = subprocess.Popen(
+            command, cwd=cwd, env=environment, text=True, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+    except OSError as error:
+        raise DebianUnavailable(f"{command[0]} cannot be run: {error.strerror}") from error
+    with process:
         try:
             while True:
                 try:
-                    code = process.wait(_LOOK_SECONDS)
+                    output, errors = process.communicate(timeout=_LOOK_SECONDS)
                     break
                 except subprocess.TimeoutExpired:
                     show()
@@ -272,14 +273,10 @@ def _run(
                     raise DebianUnavailable(f"{command[0]} took more than {_APT_SECONDS} s")
         finally:
             process.kill()
-            process.wait()
-        out.seek(0)
-        err.seek(0)
-        output = out.read()
-        if code:
-            lines = (err.read().strip() or output.strip() or f"exit code {code}").splitlines()
-            raise DebianUnavailable(f"{' '.join(command[:1])} failed: {lines[-1]}")
-        return output
+    if process.returncode:
+        lines = errors.strip() or output.strip() or f"exit code {process.returncode}"
+        raise DebianUnavailable(f"{command[0]} failed: {lines.splitlines()[-1]}")
+    return output
 
 
 def _is_live() -> bool:

@@ -85,7 +85,7 @@ class RabbitNode:
         `versions.SUITES`, fetched from that release of Debian; by default what the environment
         variable PRIVATE_RABBITMQ names, else the installed one, else this Debian's. `root`: a
         folder of unpacked Debian packages to run in place of all these. `member`: of a cluster,
-        whose port mapper is kept by somebody else (see `cluster`). Raises NodeUnavailable.
+        whose port mapper the cluster keeps (see `cluster`). Raises NodeUnavailable.
         """
         self._server, self._root = _find_server(version or os.environ.get(_CHOICE, ""), root)
         self.port = port or free_port()
@@ -204,11 +204,7 @@ class RabbitNode:
         """Start a port mapper alone, for the nodes of a cluster; returns what ends it."""
         folder = Path(tempfile.mkdtemp(prefix="logfan-epmd-"))
         keeper = _start_guard(folder, self._environment(), self._mapper(), "")
-        if keeper.stdin is None or keeper.stdout is None:
-            raise RuntimeError("a guard is asked through its input and output")
-        keeper.stdin.write("start\n")
-        keeper.stdin.flush()
-        keeper.stdout.readline()
+        _ask_guard(keeper, "start")
         return keeper.communicate
 
     def _mapper(self) -> str:
@@ -260,15 +256,7 @@ class RabbitNode:
         return environment
 
     def _ask(self, command: str) -> str:
-        """The guard's answer to one of its commands."""
-        if self._guard.stdin is None or self._guard.stdout is None or self._guard.stdin.closed:
-            raise RuntimeError("the private RabbitMQ is closed")
-        try:
-            self._guard.stdin.write(f"{command}\n")
-            self._guard.stdin.flush()
-        except BrokenPipeError as error:
-            raise NodeUnavailable("the private RabbitMQ's guard was ended by someone") from error
-        return self._guard.stdout.readline().strip()
+        return _ask_guard(self._guard, command)
 
     def _why(self) -> str:
         """What the broker wrote since its start: its first errors, or else its last lines."""
@@ -349,6 +337,18 @@ def _start_guard(
         env=environment, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         text=True, start_new_session=True,
     )  # fmt: skip
+
+
+def _ask_guard(keeper: "subprocess.Popen[str]", command: str) -> str:
+    """The guard's answer to one of its commands."""
+    if keeper.stdin is None or keeper.stdout is None or keeper.stdin.closed:
+        raise RuntimeError("the private RabbitMQ is closed")
+    try:
+        keeper.stdin.write(f"{command}\n")
+        keeper.stdin.flush()
+    except BrokenPipeError as error:
+        raise NodeUnavailable("the private RabbitMQ's guard was ended by someone") from error
+    return keeper.stdout.readline().strip()
 
 
 def _find_server(version: str, root: Path | None) -> tuple[Path, Path]:
