@@ -158,14 +158,18 @@ def dead_letter_trouble_writes_again() -> None:
 @_defect
 def ack_past_what_stands_aside() -> None:
     """A cumulative acknowledgement covers a record that waits for its dead letter."""
+    from logfan.pipeline.in_flight import Ack
 
-    def make(_: Any) -> Any:
-        def past(dispatcher: Any, ack: Any) -> None:
-            dispatcher._subscription.ack(max(ack.tag, *ack.singles))
+    def make(advance: Any) -> Any:
+        def past(tracker: Any) -> Any:
+            ack = advance(tracker)
+            if ack is None or not ack.singles:
+                return ack
+            return Ack(max(ack.tag, *ack.singles), ack.batches)
 
         return past
 
-    _patch("logfan.pipeline.dispatcher", "Dispatcher._acknowledge_around", make)
+    _patch("logfan.pipeline.in_flight", "InFlightTracker.advance", make)
 
 
 @_defect

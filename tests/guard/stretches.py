@@ -77,12 +77,8 @@ class _Wired(Reader):
 
     @property
     def channel(self) -> Any:
-        """What a road asks of its subscription, and so is `ack`."""
+        """What a dispatcher asks of its subscription."""
         return self._channel
-
-    def ack(self, tag: int) -> None:
-        """As `Subscription` does it."""
-        self._channel.basic_ack(tag, multiple=True)
 
     def pause_reading_for(self, seconds: float) -> None:
         """There is no socket to leave alone."""

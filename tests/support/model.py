@@ -172,14 +172,15 @@ class Channel:
         self.read[self._tag_read] = len(message.body)
         return self._tag_read
 
-    def ack(self, tag: int, *, multiple: bool = True) -> None:
+    def basic_ack(self, tag: int, multiple: bool = False) -> None:
         for message in self._take(tag, multiple=multiple):
             self.acks += 1
             missing = [s for s in REQUIRED if not self._truth.is_settled(s, message.number)]
             assert not missing, f"message {message.number} was acknowledged without {missing}"
             self._truth.acked.add(message.number)
 
-    def nack(self, tag: int, *, multiple: bool) -> None:
+    def basic_nack(self, tag: int, multiple: bool = False, requeue: bool = True) -> None:
+        assert requeue
         for message in self._take(tag, multiple=multiple):
             self.nacks += 1
             self._requeue(message)
@@ -222,15 +223,6 @@ class ModelSubscription:
         self._on_consuming = on_consuming
         self.pause_reading_for = rests.append
 
-    def ack(self, tag: int) -> None:
-        self.channel.ack(tag)
-
-    def ack_one(self, tag: int) -> None:
-        self.channel.ack(tag, multiple=False)
-
-    def requeue(self, tag: int) -> None:
-        self.channel.nack(tag, multiple=True)
-
     def pause_reading(self) -> bool:
         assert not self.channel.held, "held twice"
         self.channel.pause_reading()
@@ -239,9 +231,6 @@ class ModelSubscription:
     def resume_reading(self) -> None:
         assert self.channel.held, "not held"
         self.channel.held = False
-
-    def requeue_one(self, tag: int) -> None:
-        self.channel.nack(tag, multiple=False)
 
     def consume(self, prefetch: int) -> None:
         if self.channel.is_open:

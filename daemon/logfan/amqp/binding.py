@@ -8,20 +8,18 @@ With the consumed exchange that binding goes, and with its last binding an auto-
 goes, too.
 """
 
-from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 from logfan.amqp.broker_features import NOT_FOUND
 from logfan.amqp.topology import (
     UNLIKE_ANY,
-    Answer,
     Bind,
     BindExchange,
     Declared,
     DeclareExchange,
     DeclareQueue,
     DeleteExchange,
-    Step,
+    Steps,
 )
 from logfan.config.settings import ExchangeSettings
 
@@ -69,7 +67,7 @@ class Binding:
         if declared.made_exchange and not declared.made_queue:
             self._gone = f"exchange {self._exchange.name!r} had gone and was made again"
 
-    def look(self, declared: Declared) -> Generator[Step, Answer, QueueStatus]:
+    def look(self, declared: Declared) -> Steps[QueueStatus]:
         """One look, and what needs to be done. Never raises."""
         queue = declared.queue
         answer = yield DeclareQueue(queue, passive=True)
@@ -104,7 +102,7 @@ class Binding:
         long = len(mark.encode()) > _NAME_BYTES
         return "" if self._durable is None or self._refused or lasting or long else mark
 
-    def _see_to_exchange(self) -> Generator[Step, Answer, str]:
+    def _see_to_exchange(self) -> Steps[str]:
         """Make the exchange where it is gone and may be made. Why it is not there, or nothing."""
         settings = self._exchange
         if settings.declare == "never":
@@ -122,7 +120,7 @@ class Binding:
             return f"{why}, and it may not be declared: {answer}"
         return ""
 
-    def _missed(self, mark: str, queue: str) -> Generator[Step, Answer, str]:
+    def _missed(self, mark: str, queue: str) -> Steps[str]:
         """The mark is missing: note what that means, and set it again. What to remark."""
         name, remark = self._exchange.name, ""
         if self._marked and not self._gone:
@@ -139,7 +137,7 @@ class Binding:
             yield from self._set(mark)
         return remark
 
-    def _ask_durable(self) -> Generator[Step, Answer, bool | None]:
+    def _ask_durable(self) -> Steps[bool | None]:
         """A mark must outlive what the exchange outlives, and nothing else."""
         durable = bool(self._durable)
         step = DeclareExchange(self._exchange.name, self._exchange.type, durable)
@@ -149,7 +147,7 @@ class Binding:
             return difference.theirs == "true"
         return durable if difference is not None and difference.argument == UNLIKE_ANY else None
 
-    def _set(self, mark: str) -> Generator[Step, Answer, None]:
+    def _set(self, mark: str) -> Steps[None]:
         durable = bool(self._durable)
         answer = yield DeclareExchange(mark, "fanout", durable, auto_delete=True, internal=True)
         if answer.code == 0:
@@ -160,7 +158,7 @@ class Binding:
         # One that went again between the two steps is no refusal.
         self._refused = answer.code not in (0, NOT_FOUND)
 
-    def _bind(self, bindings: tuple[Bind, ...]) -> Generator[Step, Answer, str]:
+    def _bind(self, bindings: tuple[Bind, ...]) -> Steps[str]:
         for binding in bindings:
             answer = yield binding
             if answer.code == NOT_FOUND:

@@ -15,7 +15,7 @@ from pika.adapters.select_connection import IOLoop
 from logfan.amqp.client import Brokers, Client, mismatch_failure
 from logfan.amqp.failures import BrokerError, Cause, ConnectionFailure
 from logfan.amqp.pika_internals import Channel
-from logfan.amqp.topology import T, TopologyMismatch, Walk
+from logfan.amqp.topology import Steps, T, TopologyMismatch
 from logfan.config.settings import Settings
 from logfan.runtime.foreign_text import line_of
 
@@ -128,7 +128,7 @@ class BlockingConnection:
         """A new channel. `what` names it where the broker closes it."""
         return BlockingChannel(self, self._client.connection.channel, what)
 
-    def declare(self, steps: Walk[T]) -> T:
+    def declare(self, steps: Steps[T]) -> T:
         """Carry these steps out. Raises BrokerError where what exists does not fit."""
         results: list[T] = []
         mismatches: list[TopologyMismatch] = []

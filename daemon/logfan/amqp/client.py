@@ -23,7 +23,7 @@ from logfan.amqp.failures import (
     failure_of,
 )
 from logfan.amqp.pika_internals import Channel
-from logfan.amqp.topology import T, TopologyMismatch, Walk
+from logfan.amqp.topology import Steps, T, TopologyMismatch
 from logfan.config import amqp_url
 from logfan.config.amqp_url import address_of
 from logfan.config.settings import Settings, TlsSettings
@@ -91,7 +91,7 @@ class Client:
 
     def declare(
         self,
-        steps: Walk[T],
+        steps: Steps[T],
         *,
         on_done: Callable[[Channel, T], None],
         on_mismatch: Callable[[TopologyMismatch], None],
@@ -151,14 +151,14 @@ class Declaring(Generic[T]):
     ) -> None:
         """See `Client.declare`."""
         self._client = client
-        self._steps: Walk[T] | None = None
+        self._steps: Steps[T] | None = None
         self._on_done = on_done
         self._on_mismatch = on_mismatch
         self._channel: Channel | None = None
         if channel is not None:
             self._use(channel)
 
-    def begin(self, steps: Walk[T]) -> None:
+    def begin(self, steps: Steps[T]) -> None:
         """Carry these out; where those before are still under way, these are forgotten."""
         if self._steps is None:
             self._steps = steps

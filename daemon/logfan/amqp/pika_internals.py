@@ -83,23 +83,12 @@ class Channel(Protocol):
     def confirm_delivery(self, on_confirm: Callable[[Any], Any], callback: Any = ...) -> None:
         """`on_confirm` gets a method frame with `basic.ack` or `basic.nack`."""
 
-    def queue_declare(self, queue: str, **options: Any) -> Any:
-        """See pika."""
-
-    def queue_bind(self, queue: str, exchange: str, **options: Any) -> Any:
-        """See pika."""
-
-    def queue_delete(self, queue: str, **options: Any) -> Any:
-        """See pika."""
-
-    def exchange_declare(self, exchange: str, **options: Any) -> Any:
-        """See pika."""
-
-    def exchange_bind(self, destination: str, source: str, **options: Any) -> Any:
-        """See pika."""
-
-    def exchange_delete(self, exchange: str, **options: Any) -> Any:
-        """See pika."""
+    queue_declare: Callable[..., Any]
+    queue_bind: Callable[..., Any]
+    queue_delete: Callable[..., Any]
+    exchange_declare: Callable[..., Any]
+    exchange_bind: Callable[..., Any]
+    exchange_delete: Callable[..., Any]
 
     def close(self) -> None:
         """The broker's answer goes to the close callbacks."""

@@ -45,7 +45,7 @@ class StandIn:
 
     def end(self) -> None:
         """Consume no more, and return what is held."""
-        self._stop_timer()
+        self.stop()
         tag, self._consumer_tag = self._consumer_tag, ""
         if tag and self._channel is not None and self._channel.is_open:
             self._channel.basic_cancel(tag)
@@ -70,11 +70,8 @@ class StandIn:
 
         self._timer = self._ioloop.call_later(seconds, renew)
 
-    def _stop_timer(self) -> None:
+    def stop(self) -> None:
+        """Renew no more."""
         if self._timer is not None:
             self._ioloop.remove_timeout(self._timer)
             self._timer = None
-
-    def stop(self) -> None:
-        """The connection ends."""
-        self._stop_timer()

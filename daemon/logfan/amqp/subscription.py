@@ -97,14 +97,6 @@ class Subscription:
         """It has asked for a channel to look on, and is not subscribed yet."""
         return self._monitor is not None and not self.is_subscribed
 
-    def ack(self, tag: int) -> None:
-        """Acknowledge everything up to `tag`."""
-        self.channel.basic_ack(tag, multiple=True)
-
-    def ack_one(self, tag: int) -> None:
-        """Acknowledge one message."""
-        self.channel.basic_ack(tag)
-
     def pause_reading(self) -> bool:
         """Read nothing until `resume_reading`; False where that cannot be."""
         return self._connection.pause_reading()
@@ -118,23 +110,23 @@ class Subscription:
         if self._connection.pause_reading():
             self._ioloop.call_later(seconds, self._connection.resume_reading)
 
-    def requeue(self, tag: int) -> None:
-        """Hand everything up to `tag`, which is not acknowledged yet, back to the broker."""
-        self.channel.basic_nack(tag, multiple=True, requeue=True)
-
-    def requeue_one(self, tag: int) -> None:
-        """Hand one message back to the broker."""
-        self.channel.basic_nack(tag, requeue=True)
-
     def begin(self) -> None:
         """Subscribe for the first time, after `on_declared`. `on_subscribed` follows."""
-        self._consume()
+        if self._over or not self.channel.is_open:
+            return
+        # What is set here holds for the consumer that comes, not for one that is there.
+        self.channel.basic_qos(prefetch_count=self._prefetch)
+        receiver = self._receiver
+        if not self._declared.kind:
+            receiver = _StreamWatch(receiver, self._on_stream)
+        self._consumer_tag = self._connection.consume(
+            self.channel, self._declared.queue, receiver, self._on_consuming
+        )
 
     def consume(self, prefetch: int) -> None:
         """Subscribe again on the same channel, after `cancel`. `on_subscribed` follows."""
         self._prefetch = prefetch
-        if self.channel.is_open:
-            self._consume()
+        self.begin()
 
     def cancel(self, on_cancelled: Callable[[], None]) -> None:
         """Stop the deliveries; those under way still come before `on_cancelled`."""
@@ -217,18 +209,6 @@ class Subscription:
     def fail(self, why: str) -> None:
         """End it, though the broker has not. `on_failure` follows."""
         self._end(ConnectionFailure(Cause.LOST, why))
-
-    def _consume(self) -> None:
-        if self._over or not self.channel.is_open:
-            return
-        # What is set here holds for the consumer that comes, not for one that is there.
-        self.channel.basic_qos(prefetch_count=self._prefetch)
-        receiver = self._receiver
-        if not self._declared.kind:
-            receiver = _StreamWatch(receiver, self._on_stream)
-        self._consumer_tag = self._connection.consume(
-            self.channel, self._declared.queue, receiver, self._on_consuming
-        )
 
     def _on_stream(self) -> None:
         why = stream_text(self._declared.queue)

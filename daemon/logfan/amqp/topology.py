@@ -174,9 +174,8 @@ class TopologyMismatch(Exception):
 
 
 T = TypeVar("T")
-Walk = Generator[Step, Answer, T]
+Steps = Generator[Step, Answer, T]
 """Steps, each of which gets its answer, and what came of them."""
-Steps = Walk[Declared]
 
 
 def declare(
@@ -185,7 +184,7 @@ def declare(
     *,
     known: Declared | None = None,
     version: tuple[int, ...] = (),
-) -> Steps:
+) -> "Steps[Declared]":
     """All that a subscription needs. `known`: what came of it before in this process; the broker
     logs an error for each difference, so only what changed is asked for again. `version` is the
     broker's; empty where it reports none."""
@@ -225,7 +224,7 @@ def declare(
 
 def dead_letter_queue(
     name: str, kind: str, *, known: Shape | None = None, version: tuple[int, ...] = ()
-) -> Steps:
+) -> "Steps[Declared]":
     """The dead-letter queue: durable, and of the kind of the main one. `known` is what it was like
     before. Raises TopologyMismatch where letters would be lost in it at once."""
     before = None if known is None else Declared(name, shape=known)
@@ -239,13 +238,13 @@ def dead_letter_queue(
     return Declared(name, remarks, limit, found)
 
 
-def look_at(name: str, kind: str) -> "Walk[Shape | None]":
+def look_at(name: str, kind: str) -> "Steps[Shape | None]":
     """What an existing queue is like, which should be of this kind; None where the broker does not
     let us ask."""
     return _compare(name, queue_kinds.of_ours(kind, {}), existed=True)
 
 
-def publish_to(exchange: ExchangeSettings) -> "Walk[None]":
+def publish_to(exchange: ExchangeSettings) -> "Steps[None]":
     """What a publisher to the exchange needs: that it is there."""
     yield from _exchange(exchange, [], compare=False)
 
@@ -263,7 +262,7 @@ def _in_force(queue: QueueSettings, found: Shape | None, version: tuple[int, ...
     return min(limits, default=None)
 
 
-def _exists(passive: DeclareExchange | DeclareQueue, declare: str) -> "Walk[bool]":
+def _exists(passive: DeclareExchange | DeclareQueue, declare: str) -> "Steps[bool]":
     """Ask whether it is there. With `declare` = "passive" it must be."""
     answer = yield passive
     if answer.code == 0:
@@ -276,18 +275,13 @@ def _exists(passive: DeclareExchange | DeclareQueue, declare: str) -> "Walk[bool
                 f'set {key} = "auto"'
             )
         return False
-    raise TopologyMismatch(_REFUSED.get(answer.code, "{}").format(passive), answer)
-
-
-_REFUSED = {
-    LOCKED: "{} is exclusive to another connection; use another queue.name, or end that program",
-}
-"""What a refusal means that is about a thing that exists."""
+    exclusive = "is exclusive to another connection; use another queue.name, or end that program"
+    raise TopologyMismatch(f"{passive} {exclusive}" if answer.code == LOCKED else passive, answer)
 
 
 def _exchange(
     settings: ExchangeSettings, remarks: list[str], *, compare: bool
-) -> "Walk[tuple[bool | None, bool]]":
+) -> "Steps[tuple[bool | None, bool]]":
     """Returns whether the exchange is durable, where this is known, and whether it was made."""
     if settings.declare == "never":
         return None, False
@@ -344,7 +338,7 @@ _EXCHANGE_HARM = {
 }
 
 
-def _exclusive(settings: QueueSettings) -> "Walk[tuple[str, Shape]]":
+def _exclusive(settings: QueueSettings) -> "Steps[tuple[str, Shape]]":
     shape = queue_kinds.of_ours(CLASSIC, settings.arguments)
     shape = replace(shape, durable=False, exclusive=True)
     step = _declaration("", shape)
@@ -363,7 +357,7 @@ def _declaration(name: str, shape: Shape) -> DeclareQueue:
 
 def _durable(
     name: str, wished: Shape, known: Declared | None, declare: str
-) -> "Walk[tuple[Shape | None, bool]]":
+) -> "Steps[tuple[Shape | None, bool]]":
     """A queue that is used as it stands where it exists, else made as wished. Returns what it is
     like, None where the broker does not let us ask; and whether it was made."""
     existed = yield from _exists(DeclareQueue(name, passive=True), declare)
@@ -375,7 +369,7 @@ def _durable(
     return found, not existed
 
 
-def _compare(name: str, shape: Shape, *, existed: bool) -> "Walk[Shape | None]":
+def _compare(name: str, shape: Shape, *, existed: bool) -> "Steps[Shape | None]":
     """Declare, taking over what the broker names, until a declaration fits."""
     adopted: set[str] = set()
     for _ in range(_MOST_DIFFERENCES):
@@ -399,7 +393,7 @@ def _compare(name: str, shape: Shape, *, existed: bool) -> "Walk[Shape | None]":
 
 def _bind(
     exchange: ExchangeSettings, queue: QueueSettings, name: str, remarks: list[str]
-) -> "Walk[tuple[Bind, ...]]":
+) -> "Steps[tuple[Bind, ...]]":
     """Returns the bindings that stand; none where those that are there must do."""
     bindings: list[Bind] = []
     keys = queue.routing_keys

@@ -64,18 +64,15 @@ class Pipeline:
     def _worker(
         self, spec: SinkSpec, number: int | None, prepared: Prepared, stats: Stats
     ) -> SinkWorker:
-        rabbitmq, batch, retry = (
-            prepared.settings.rabbitmq,
-            spec.settings.batch,
-            spec.settings.retry,
-        )
+        rabbitmq = prepared.settings.rabbitmq
+        batch, retry = spec.settings.batch, spec.settings.retry
         optional = number is None
         return SinkWorker(
             sink=spec.kind.cls(spec.config, name=spec.name, instance=prepared.settings.instance),
             limits=Limits(
-                max_records=batch.max_records,
-                max_bytes=batch.max_bytes,
-                linger=batch.linger,
+                batch.max_records,
+                batch.max_bytes,
+                batch.linger,
                 window=rabbitmq.prefetch,
                 waiting_records=max(rabbitmq.prefetch, batch.max_records) if optional else None,
                 waiting_bytes=rabbitmq.max_in_flight_bytes if optional else None,
@@ -162,7 +159,7 @@ class Pipeline:
         return reasons
 
     def look(self) -> None:
-        """Tell of sinks that hang, and again of those that stay down. About once a second."""
+        """Log which sinks hang, and again which stay down. About once a second."""
         for worker in self.workers:
             worker.look()
 

@@ -31,7 +31,7 @@ from logfan.pipeline.flow_control import (
     Tick,
     TurnedAway,
 )
-from logfan.pipeline.in_flight import Ack, Batch
+from logfan.pipeline.in_flight import Batch
 from logfan.pipeline.redelivery import RedeliveryRouter, delivery_count, delivery_limit_reached
 from logfan.pipeline.worker import SinkWorker
 from logfan.record import Record
@@ -157,7 +157,7 @@ class Dispatcher:
     def end(self, *, requeue: bool) -> int:
         """The channel is given up: the generation ends. With `requeue` what is left is returned to
         the broker, where the channel still can. Returns how many were not acknowledged."""
-        if requeue and self._subscription is not None and self._subscription.channel.is_open:
+        if requeue and self._channel is not None and self._channel.is_open:
             self.on_completed()
             left = self._hand_window_back(at_end=True)
         else:
@@ -308,25 +308,16 @@ class Dispatcher:
     def on_completed(self) -> None:
         """See `completions.Events`. Acknowledge what all required sinks have completed."""
         ack = self._tracker.advance()
-        if ack is not None and self._subscription is not None:
-            if ack.singles:
-                self._acknowledge_around(ack)
-            else:
-                self._subscription.ack(ack.tag)
+        if ack is not None and self._channel is not None:
+            if ack.tag:
+                self._channel.basic_ack(ack.tag, multiple=True)
+            for tag in ack.singles:
+                self._channel.basic_ack(tag)
             now, stats = self._clock.monotonic(), self._stats
             for batch in ack.batches:
                 stats.acked += len(batch.records)
                 stats.delivery_seconds.observe(now - batch.opened_at, len(batch.records))
         self._step(Signal.SETTLED)
-
-    def _acknowledge_around(self, ack: Ack) -> None:
-        """A record stands aside: what comes after it is acknowledged one by one."""
-        if self._subscription is None:
-            return
-        if ack.tag:
-            self._subscription.ack(ack.tag)
-        for tag in ack.singles:
-            self._subscription.ack_one(tag)
 
     def _look_at_aside(self, now: float) -> None:
         """What waits for its dead letter is not for the broker to take back with a closed channel:
@@ -335,8 +326,8 @@ class Dispatcher:
         for one in self._tracker.aside:
             age = now - one.opened_at
             one.late = age > hold_seconds
-            if age > hold_seconds * _LATEST and self._subscription is not None:
-                self._subscription.requeue_one(one.last_tag)
+            if age > hold_seconds * _LATEST and self._channel is not None:
+                self._channel.basic_nack(one.last_tag, requeue=True)
                 self._tracker.give_up(one)
                 self._stats.requeued += 1
                 log.warning(
@@ -351,8 +342,8 @@ class Dispatcher:
         """No room: hand it back."""
         self._step(TurnedAway(size))
         self._stats.requeued += 1
-        if self._subscription is not None:
-            self._subscription.requeue_one(tag)
+        if self._channel is not None:
+            self._channel.basic_nack(tag, requeue=True)
 
     def _hand_window_back(self, *, at_end: bool = False) -> int:
         """All of it; but what waits for its dead letter, which is no fault of a sink, stays here
@@ -360,13 +351,13 @@ class Dispatcher:
         tracker = self._tracker
         self._new, self._growing = [], None
         count = tracker.messages - (0 if at_end else tracker.aside_messages)
-        if self._subscription is None or not count:
+        if self._channel is None or not count:
             return 0
         if count == tracker.messages:
-            self._subscription.requeue(tracker.last_tag)
+            self._channel.basic_nack(tracker.last_tag, multiple=True, requeue=True)
         else:
             for tag in tracker.open_tags:
-                self._subscription.requeue_one(tag)
+                self._channel.basic_nack(tag, requeue=True)
         self._stats.requeued += tracker.abandon(but_aside=not at_end)
         log.warning("%d messages were handed back to the broker", count)
         return count

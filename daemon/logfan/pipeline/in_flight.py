@@ -26,55 +26,36 @@ class Rejection:
     """In whose name; empty: of each sink that gets the batch."""
 
 
+@dataclass(slots=True, eq=False)
 class Batch:
     """What one read of the socket delivered: the unit that sinks complete and that is tracked."""
 
-    __slots__ = (
-        "abandoned",
-        "kept",
-        "last_tag",
-        "late",
-        "opened_at",
-        "pending",
-        "records",
-        "rejection",
-        "size"
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        records: tuple[Record, ...],
-        last_tag: int,
-        size: int,
-        opened_at: float,
-        pending: Iterable[int],
-    ) -> None:
-        self.records = records
-        self.last_tag = last_tag
-        """The delivery tag of the last record; the ack of this tag covers them all."""
-        self.size = size
-        """Bytes of all bodies."""
-        self.opened_at = opened_at
-        """When it was received, on the monotonic clock, in seconds."""
-        self.pending = {*pending}
-        """The numbers of the required sinks that have not completed it yet. Each takes out its own,
-        in one step that no other thread sees a half of."""
-        self.rejection: Rejection | None = None
-        """Why its records are dead-lettered at once, without an offer; None as a rule."""
-        self.abandoned = False
-        """True once its channel is gone: the broker delivers it again."""
-        self.kept: dict[int, Batch] | None = None
-        """Records that wait for their dead letters, by their place, each as a batch of its own."""
-        self.late = False
-        """Set on one that stands aside for so long that it should not stay for much longer."""
+    records: tuple[Record, ...]
+    last_tag: int
+    """The delivery tag of the last record; the ack of this tag covers them all."""
+    size: int
+    """Bytes of all bodies."""
+    opened_at: float
+    """When it was received, on the monotonic clock, in seconds."""
+    pending: set[int]
+    """The numbers of the required sinks that have not completed it yet. Each takes out its own,
+    in one step that no other thread sees a half of."""
+    rejection: Rejection | None = None
+    """Why its records are dead-lettered at once, without an offer; None as a rule."""
+    abandoned: bool = False
+    """True once its channel is gone: the broker delivers it again."""
+    kept: dict[int, "Batch"] | None = None
+    """Records that wait for their dead letters, by their place, each as a batch of its own."""
+    late: bool = False
+    """Set on one that stands aside for so long that it should not stay for much longer."""
 
     def single(self, place: int) -> "Batch":
         """A batch of the one record at this place, which is pending for no sink yet."""
         record = self.records[place]
         tag = self.last_tag - len(self.records) + 1 + place
-        one = Batch((record,), tag, record.size, self.opened_at, ())
-        one.rejection, one.abandoned = self.rejection, self.abandoned
-        return one
+        return Batch(
+            (record,), tag, record.size, self.opened_at, set(), self.rejection, self.abandoned
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +103,7 @@ class InFlightTracker:
         if self._open and last_tag <= self._open[-1].last_tag:
             raise ValueError(f"delivery tag {last_tag} after {self._open[-1].last_tag}")
         pending = self._everyone if pending is None else pending
-        batch = Batch(tuple(records), last_tag, size, now, pending)
+        batch = Batch(tuple(records), last_tag, size, now, {*pending})
         self._open.append(batch)
         self.messages += len(records)
         self.size += size
@@ -200,7 +181,7 @@ class InFlightTracker:
         self.messages -= len(taken)
         self.size -= size
         if taken:
-            done.append(Batch((*taken,), batch.last_tag, size, batch.opened_at, ()))
+            done.append(Batch((*taken,), batch.last_tag, size, batch.opened_at, set()))
         return tag
 
     # What stands aside

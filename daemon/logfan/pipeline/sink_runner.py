@@ -83,7 +83,9 @@ class SinkRunner:
                 self._ever_opened = True
                 self._sink.open()
                 self.opened = True
-                self._note_opened()
+                if not self.has_opened:
+                    self.has_opened = True
+                    self._on_opened()
             if records:
                 reasons = self._write(records)
         except BaseException as error:  # noqa: BLE001 - whatever a plugin raises, its records stay
@@ -103,11 +105,6 @@ class SinkRunner:
             return Failure(f"{counted(len(reasons), 'record')} refused", reasons=reasons)
         self.succeeded()
         return None
-
-    def _note_opened(self) -> None:
-        if not self.has_opened:
-            self.has_opened = True
-            self._on_opened()
 
     def _write(self, records: Sequence[Record]) -> Mapping[int, str] | None:
         """Write and flush. What a sink refuses it may know at either."""

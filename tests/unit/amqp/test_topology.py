@@ -268,7 +268,7 @@ def settled(
     )
 
 
-def walked(road: Steps, broker: Broker) -> Declared:
+def walked(road: Steps[Declared], broker: Broker) -> Declared:
     step = next(road)
     while True:
         try:

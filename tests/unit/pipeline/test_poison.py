@@ -10,7 +10,7 @@ from logfan.testing import record
 
 
 def entries(*names: str) -> list[Entry]:
-    batch = Batch((), 0, 0, 0.0, (0,))
+    batch = Batch((), 0, 0, 0.0, {0})
     return [Entry(record(name), batch) for name in names]
 
 
