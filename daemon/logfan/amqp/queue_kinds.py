@@ -207,13 +207,8 @@ def remarks_of_letters(name: str, found: Shape, limit: int | None) -> Iterator[s
             yield f"dead-letter queue {name!r}: {argument} is {_shown(value)}; {harm}{_ANEW}"
 
 
-def consume_mismatch(name: str, found: Shape) -> str:
-    """Why the queue cannot be consumed, with the way out; empty where it can."""
-    return stream_text(name) if found.kind == STREAM else ""
-
-
-def stream_text(name: str) -> str:
-    """Why a stream cannot be consumed."""
+def stream_mismatch(name: str) -> str:
+    """Why a stream cannot be consumed, with the way out."""
     return (
         f"queue {name!r} is a stream: it takes nothing back that was not acknowledged, and who "
         "subscribes again does not get what came meanwhile, so messages would be lost; bind a "

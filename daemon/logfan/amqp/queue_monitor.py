@@ -16,13 +16,13 @@ _OFTEN_SECONDS = 0.25
 
 
 class MonitorEvents(Protocol):
-    """Who gets what came of it."""
+    """What a monitor reports, on the I/O thread."""
 
     def on_queue_status(self, look: QueueStatus) -> None:
-        """What one look showed."""
+        """What the queue and its bindings look like, every 5 s."""
 
     def on_monitor_refused(self, why: str) -> None:
-        """There is no channel to look on."""
+        """There is no channel for it."""
 
 
 class QueueMonitor:

@@ -13,13 +13,13 @@ from pika import exceptions
 from pika.adapters.select_connection import IOLoop
 
 from logfan.amqp import broker_features, connection, pika_internals, topology
-from logfan.amqp.binding import Binding, QueueStatus
+from logfan.amqp.binding import Binding
 from logfan.amqp.client import Brokers, Client, mismatch_failure
 from logfan.amqp.delivery_parser import Run
 from logfan.amqp.failures import Cause, ConnectionFailure
 from logfan.amqp.pika_internals import Channel
-from logfan.amqp.queue_kinds import STREAM_OFFSET, stream_text
-from logfan.amqp.queue_monitor import QueueMonitor
+from logfan.amqp.queue_kinds import STREAM_OFFSET, stream_mismatch
+from logfan.amqp.queue_monitor import MonitorEvents, QueueMonitor
 from logfan.amqp.stand_in import StandIn
 from logfan.config.settings import ExchangeSettings, QueueSettings
 from logfan.runtime.foreign_text import line_of
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 _CLOSE_SECONDS = 3.0
 
 
-class Events(Protocol):
+class Events(MonitorEvents, Protocol):
     """What a subscription reports to its consumer, on the I/O thread."""
 
     def on_connected(self, subscription: "Subscription") -> None:
@@ -40,12 +40,6 @@ class Events(Protocol):
 
     def on_subscribed(self, subscription: "Subscription", declared: topology.Declared) -> None:
         """Deliveries follow. Called again after each `consume`."""
-
-    def on_queue_status(self, look: QueueStatus) -> None:
-        """What the queue and its bindings look like, every 5 s."""
-
-    def on_monitor_refused(self, why: str) -> None:
-        """There is no channel to look on."""
 
     def on_failure(self, subscription: "Subscription", failure: ConnectionFailure) -> None:
         """It is over, for this reason. Called once, and never after `close`."""
@@ -211,7 +205,7 @@ class Subscription:
         self._end(ConnectionFailure(Cause.LOST, why))
 
     def _on_stream(self) -> None:
-        why = stream_text(self._declared.queue)
+        why = stream_mismatch(self._declared.queue)
         self._end(ConnectionFailure(Cause.REFUSED, why, at_declaration=True, is_final=True))
 
     def _on_consuming(self, _frame: Any) -> None:

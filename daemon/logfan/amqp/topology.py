@@ -200,8 +200,8 @@ def declare(
         wished = queue_kinds.of_ours(queue.kind, queue.arguments)
         found, made_queue = yield from _durable(name, wished, known, queue.declare)
         if found is not None:
-            if mismatch := queue_kinds.consume_mismatch(name, found):
-                raise TopologyMismatch(mismatch, shape=found)
+            if found.kind == queue_kinds.STREAM:
+                raise TopologyMismatch(queue_kinds.stream_mismatch(name), shape=found)
             if known is None or known.shape != found:
                 limit = _in_force(queue, found, version)
                 remarks += queue_kinds.remarks(name, wished, found, limit)

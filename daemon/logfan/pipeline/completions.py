@@ -26,13 +26,10 @@ class Completions:
         """`cross` has a function called on the I/O thread."""
         self.tracker = InFlightTracker(required_sinks)
         """The batches in flight. The I/O thread owns it, but for what is called here."""
-        self._events: Events | None = None
+        self.events: Events
+        """Whom to report to: set by the dispatcher, which is made after the workers."""
         self._cross = cross
         self._crossing = False
-
-    def report_to(self, events: Events) -> None:
-        """Whom to report to, from now on: it is made after the workers."""
-        self._events = events
 
     def done(self, sink: int, batches: Sequence[Batch]) -> None:
         """Required sink number `sink` has these batches durably. Called by its worker."""
@@ -56,9 +53,7 @@ class Completions:
     def _report_completed(self) -> None:
         # Cleared before the tracker is looked at: who completes after that schedules the next call.
         self._crossing = False
-        if self._events is not None:
-            self._events.on_completed()
+        self.events.on_completed()
 
     def _report_opened(self) -> None:
-        if self._events is not None:
-            self._events.on_sink_opened()
+        self.events.on_sink_opened()

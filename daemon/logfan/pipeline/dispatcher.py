@@ -91,7 +91,7 @@ class Dispatcher:
             limit_is_named=settings.queue.delivery_limit is not None,
         )
         self._tracker = tracker = completions.tracker
-        completions.report_to(self)
+        completions.events = self
         stats.oldest = lambda: tracker.oldest_held
         stats.bytes_held = lambda: tracker.size
         self.flow = FlowControl(

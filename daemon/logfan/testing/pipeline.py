@@ -29,7 +29,7 @@ class Pipeline:
         """How many messages were acknowledged."""
         self._calls = queue.SimpleQueue[Callable[[], None]]()
         self._completions = completions = Completions(len(sinks), self._calls.put)
-        completions.report_to(self)
+        completions.events = self
         self._tag = 0
         self._workers = [
             SinkWorker(
