@@ -46,7 +46,8 @@ _COLOURS: dict[int | None, str] = {
     CRITICAL: "1;31",
 }
 _LEVEL_NAMES: dict[int | None, str] = {
-    7: "debug", 6: "info", 5: "notice", 4: "warning", 3: "error", 2: "critical",
+    DEBUG: "debug", INFO: "info", NOTICE: "notice",
+    WARNING: "warning", ERROR: "error", CRITICAL: "critical",
 }  # fmt: skip
 _MESSAGE_KEYS = ("message", "msg", "text", "event")
 _TIME_KEYS = ("time", "timestamp", "ts", "@timestamp")
@@ -86,7 +87,7 @@ class StdoutSink(logfan.Sink):
         plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
         colour = self.config.colour
         self._colour = colour == "always" or (colour == "auto" and terminal and not plain)
-        self._terminal = terminal
+        self._for_people = self.config.format == "text" and (terminal or self._colour)
 
     def write(self, records: Sequence[logfan.Record]) -> None:
         """All lines, then return: standard output keeps no more promise than that."""
@@ -107,7 +108,7 @@ class StdoutSink(logfan.Sink):
 
     def _encode(self, records: Sequence[logfan.Record]) -> list[bytes]:
         form = self.config.format
-        if form == "text" and (self._terminal or self._colour):
+        if self._for_people:
             return [
                 (self._head(record) + escape(without_line_end(_message(record)))).encode()
                 for record in records
@@ -122,7 +123,7 @@ class StdoutSink(logfan.Sink):
         """A line that may be many times as long as its body, in pieces."""
         form = self.config.format
         level = level_of(record) if self._journal else None
-        if form == "text" and (self._terminal or self._colour):
+        if self._for_people:
             self._send(self._head(record).encode())
         for whole in line_pieces(form)(record):
             for piece in utf8_pieces(whole, _PIECE_BYTES):
@@ -153,7 +154,7 @@ class StdoutSink(logfan.Sink):
                 poller.poll(_WAIT_MILLISECONDS)
             except OSError as error:
                 if error.errno == errno.EPIPE:
-                    why = "nobody reads standard output any more (EPIPE)"
+                    why = "no program reads standard output any more (EPIPE)"
                 else:
                     why = f"standard output: {error.strerror}"
                 raise logfan.SinkUnavailable(why) from None

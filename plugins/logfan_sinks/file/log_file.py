@@ -55,15 +55,11 @@ _DENIED = (errno.EACCES, errno.EPERM)
 
 def unavailable(path: str, error: OSError) -> SinkUnavailable:
     """The error as a failure of the sink, with what to do about it."""
-    return SinkUnavailable(_message(path, error))
-
-
-def _message(path: str, error: OSError) -> str:
     name = errno.errorcode.get(error.errno or 0, "")
     what = _MESSAGES.get(error.errno or 0, (error.strerror or str(error)).lower())
     if error.errno == errno.ENOSPC and _has_no_inodes(path):
         what = _NO_INODES
-    return f"{path}: {what} ({name})" if name else f"{path}: {what}"
+    return SinkUnavailable(f"{path}: {what} ({name})" if name else f"{path}: {what}")
 
 
 def _has_no_inodes(path: str) -> bool:
@@ -342,14 +338,14 @@ class LogFile:
     def _failure(self, error: OSError) -> SinkUnavailable:
         """The sink's failure or, where the folder above all that messages decided on is sound,
         that of the name alone."""
-        why = _message(self.path, error)
+        failure = unavailable(self.path, error)
         above = "/".join(self.path.split("/")[: -self._untrusted]) if self._untrusted else ""
         if self._untrusted and Path(above or ("/" if self.path[:1] == "/" else ".")).is_dir():
             if error.errno in _TAKEN:
-                return Taken(why, lasting=error.errno in _TAKEN_FOR_GOOD)
+                return Taken(str(failure), lasting=error.errno in _TAKEN_FOR_GOOD)
             if error.errno in _DENIED and os.path.lexists(self.path):
-                return Taken(why, lasting=False)
-        return SinkUnavailable(why)
+                return Taken(str(failure), lasting=False)
+        return failure
 
     def _begin(self, folder: int) -> None:
         """Make a new file's name durable, and an old one's last line whole."""

@@ -1,6 +1,5 @@
 """The files that one sink holds open: opened, rotated and closed as records and time ask for it."""
 
-import logging
 import os
 import re
 from collections import OrderedDict
@@ -22,23 +21,20 @@ class OpenFiles:
         self,
         sink: str,
         template: PathTemplate,
+        open_file: Callable[[str], LogFile],
         *,
-        durable: bool,
-        beginning: bytes,
         most: int,
         rotate: Rotate | None,
         archivist: Archivist | None,
         now: Callable[[], float],
-        log: logging.Logger,
     ) -> None:
-        """`durable` and `beginning` as `LogFile` takes them; `most` files are open at a time.
-        `now` is the time that rotation goes by, in seconds since 1970."""
+        """`most` files are open at a time. `now` is the time that rotation goes by, in seconds
+        since 1970."""
         self.paths: OrderedDict[str, LogFile] = OrderedDict()
         """Those that are open, by their paths; the one used last comes last."""
         self._template = template
-        self._durable, self._beginning, self._most = durable, beginning, most
-        self._rotate, self._archivist = rotate, archivist
-        self._now, self._log = now, log
+        self._open_file, self._most = open_file, most
+        self._rotate, self._archivist, self._now = rotate, archivist, now
         self._written: dict[LogFile, None] = {}
         self._closed: dict[tuple[int, int], Unsettled] = {}
         self._rotated: set[str] = set()
@@ -117,10 +113,7 @@ class OpenFiles:
                 if paths.fullmatch(os.path.abspath(path)):  # noqa: PTH100 - text alone
                     raise Taken(f"{path}: is a path of sinks.{name}", lasting=True)
         try:
-            file = LogFile(
-                path, durable=self._durable, untrusted=untrusted, beginning=self._beginning,
-                log=self._log,
-            )  # fmt: skip
+            file = self._open_file(path)
         except Held as held:
             # A file system that takes A for a: the same file, under another of its names.
             for file in self.paths.values():

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -115,10 +116,13 @@ class FileSink(logfan.Sink):
                 compress=config.rotate.compress, keep=config.rotate.keep, now=self.now(),
                 log=self.log, start_thread=self.start_thread,
             )  # fmt: skip
+        open_file = partial(
+            LogFile, durable=config.fsync == "batch", untrusted=template.untrusted,
+            beginning=BEGINNINGS[config.format], log=self.log,
+        )  # fmt: skip
         return OpenFiles(
-            self.name, template, durable=config.fsync == "batch", most=config.max_open_files,
-            beginning=BEGINNINGS[config.format], rotate=config.rotate, archivist=self._archivist,
-            now=self.now, log=self.log,
+            self.name, template, open_file, most=config.max_open_files,
+            rotate=config.rotate, archivist=self._archivist, now=self.now,
         )  # fmt: skip
 
     def write(self, records: Sequence[logfan.Record]) -> None:
@@ -232,7 +236,7 @@ class FileSink(logfan.Sink):
         wrong: dict[str, str] = {}
         for name, config in configs.items():
             suffix = suffix_bytes(config.rotate.compress) if config.rotate is not None else 0
-            if why := too_long(PathTemplate(config.path, instance=""), suffix):
+            if why := too_long(_template(config), suffix):
                 wrong[name] = f"path {why}"
             path = os.path.abspath(config.path)  # noqa: PTH100 - text alone
             if path in first:

@@ -192,7 +192,7 @@ def test_a_reader_that_went_away_is_told_in_words(
         monkeypatch.setattr("sys.__stdout__", stream)
         built = sink()
         os.close(read)
-        with pytest.raises(SinkUnavailable, match="nobody reads standard output any more"):
+        with pytest.raises(SinkUnavailable, match="no program reads standard output any more"):
             built.write([record("x")])
 
 
