@@ -98,7 +98,7 @@ class Record:
     """The body's bytes, as published."""
     origin: Origin
     """What it shares with others of the same read: exchange, routing_key, redelivered and
-    received_at. The same object for records that share it, so that `is` tells."""
+    received_at. Records that share it hold the same object: compare with `is`."""
 
     def __init__(
         self,

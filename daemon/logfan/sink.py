@@ -28,12 +28,15 @@ class SinkConfig(BaseModel):
 class Sink:
     """Where records go. Subclass it, override `write`, and what else you need.
 
-    Every method runs on the sink's own thread, one at a time: no locks are needed, and blocking
-    is fine. Any method may raise `SinkUnavailable`; any other exception counts as transient too.
+    The host calls `open`, then `write` and `flush` for each batch, and `close` at the end, all on
+    the sink's own thread, one at a time: no locks are needed, and blocking is fine. After a
+    failure it waits, calls `open`, and writes again everything since the last `flush` that
+    returned. Any method may raise `SinkUnavailable`; any other exception counts as transient too.
     Do not override `__init__`: acquire in `open`.
     """
 
     Config: ClassVar[type[SinkConfig]] = SinkConfig
+    """Your options: a subclass of `SinkConfig`."""
 
     def __init__(self, config: Any, *, name: str = "sink", instance: str = "") -> None:
         self.config: Any = config
@@ -48,23 +51,27 @@ class Sink:
     def open(self) -> None:
         """Acquire what you need. Retried with back-off until it returns.
 
-        Called at start, after every failure, and on SIGHUP: let go of what an earlier call
-        acquired, then acquire again.
+        Called at start, after every failure, and on SIGHUP, without a `close` between: release
+        what an earlier call acquired, then acquire again.
         """
 
     def write(self, records: Sequence[Record]) -> None:
-        """Take the records, in delivery order, or raise.
+        """Take the records, in delivery order, or raise. There is at least one.
 
-        `SinkUnavailable` has all records since the last `flush` written again later;
-        `RecordsRejected` refuses just those, for good; the others are taken.
+        With `SinkUnavailable` all records since the last `flush` are written again later.
+        `RecordsRejected` refuses the named ones for good: you took all others.
         """
         raise NotImplementedError
 
     def flush(self) -> None:
-        """Return only once all that was written is durable: then it is acknowledged."""
+        """Return only once all that was written is durable: then it is acknowledged.
+
+        Called after each `write`. It may raise what `write` may; indexes of `RecordsRejected` are
+        those of the last `write`.
+        """
 
     def close(self) -> None:
-        """Release. Called once, last; never before `open`."""
+        """Release. Called once, last, also where the last `open` failed."""
 
     def start_thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
         """Start a thread of your own for what the sink cannot do without.
