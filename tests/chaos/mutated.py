@@ -31,8 +31,8 @@ def ack_before_flush() -> None:
 
     def make(submit: Any) -> Any:
         def early(worker: Any, batch: Any) -> None:
-            if worker._completed is not None:
-                worker._completed([batch])
+            if worker.required:
+                worker._completions.done(worker._number, [batch])
             submit(worker, batch)
 
         return early

@@ -6,7 +6,6 @@ a frame: what was asked of the broker until then is known.
 
 import select
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Self
 
 from pika import exceptions
@@ -72,12 +71,7 @@ class BlockingConnection:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         # A second Ctrl-C may have come in the middle of a frame: then nothing more can be sent.
         if kind is None or issubclass(kind, Exception):
             self.close()

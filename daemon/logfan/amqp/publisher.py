@@ -1,7 +1,6 @@
 """Publish with confirms and the mandatory flag, many at a time: `emit`, `demo` and `dlq replay`."""
 
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Any, Self
 
 import pika
@@ -93,13 +92,8 @@ class Publisher:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.connection.__exit__(kind, error, traceback)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.connection.__exit__(kind)
 
     @property
     def confirmed(self) -> int:

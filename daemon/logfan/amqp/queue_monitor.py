@@ -29,13 +29,18 @@ class QueueMonitor:
     """One connection's. `open`, then `begin`; `stop` at last."""
 
     def __init__(
-        self, ioloop: Any, client: Client, binding: Binding, events: MonitorEvents
+        self,
+        ioloop: Any,
+        client: Client,
+        binding: Binding,
+        declared: Declared,
+        events: MonitorEvents,
     ) -> None:
         self._ioloop = ioloop
         self._client = client
         self._binding = binding
+        self._declared = declared
         self._events = events
-        self._declared = Declared("")
         self._channel: Channel | None = None
         self._declaring: Declaring[QueueStatus] | None = None
         self._timer: Any = None
@@ -53,10 +58,9 @@ class QueueMonitor:
 
         self._client.channel(opened)
 
-    def begin(self, declared: Declared) -> None:
-        """Look now, and from now on."""
-        self._declared = declared
-        if self._channel is not None:
+    def begin(self) -> None:
+        """Look now, and from now on; once it has begun this does nothing."""
+        if self._channel is not None and self._timer is None:
             self._look()
 
     def often(self) -> bool:

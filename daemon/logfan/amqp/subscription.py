@@ -78,7 +78,6 @@ class Subscription:
         self._over = self._is_cancelled = False
         self._binding = binding
         self._monitor: QueueMonitor | None = None
-        self._looking = False
         self._stand_in: StandIn | None = None
         self._client = brokers.connect(self._on_open, lambda _client, why: self._end(why))
         self._connection = self._client.connection
@@ -180,7 +179,9 @@ class Subscription:
             return
         # Before anything is delivered: the broker may close the connection for want of a channel.
         self._binding.begin(declared)
-        self._monitor = QueueMonitor(self._ioloop, self._client, self._binding, self._events)
+        self._monitor = QueueMonitor(
+            self._ioloop, self._client, self._binding, declared, self._events
+        )
         if _is_kept_by_its_consumer(declared):
             self._stand_in = StandIn(self._ioloop, self._client, declared.queue)
             self._monitor.open(partial(self._stand_in.open, self._report_declared))
@@ -191,14 +192,8 @@ class Subscription:
         if self._over or not self.channel.is_open:
             return
         self._events.on_declared(self, self._declared)
-        if not self._consumer_tag:
-            self._look()
-
-    def _look(self) -> None:
-        """From now on, as long as the connection lives."""
-        if self._monitor is not None and not self._looking:
-            self._looking = True
-            self._monitor.begin(self._declared)
+        if self._monitor is not None and not self._consumer_tag:
+            self._monitor.begin()
 
     def fail(self, why: str) -> None:
         """End it, though the broker has not. `on_failure` follows."""
@@ -215,7 +210,8 @@ class Subscription:
         if self._stand_in is not None:
             self._stand_in.end()
         self._events.on_subscribed(self, self._declared)
-        self._look()
+        if self._monitor is not None:
+            self._monitor.begin()
 
     def _on_channel_end(self, channel: Channel, error: BaseException) -> None:
         if not isinstance(error, exceptions.ChannelClosedByBroker):

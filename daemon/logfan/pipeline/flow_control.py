@@ -247,28 +247,25 @@ class FlowControl:
     # Reading
 
     def _on_read_end(self, event: ReadEnd) -> Actions:
+        """Where the broker sends faster than the sinks write, the budget fills. To read on then, to
+        cancel and to return what does not fit makes the broker send large messages twice. So
+        reading pauses shortly before the budget is full, until half of it is written; once only
+        where that takes too long: a sink that is slow or down is no matter of moments."""
         in_flight = self._in_flight
         if self._stopping:
             return ()
-        if in_flight.size * 4 >= self._max_bytes * 3 and self._is_to_pause():
+        if (in_flight.size - in_flight.aside_size) * 4 >= self._max_bytes * 3 and not (
+            self._pause_failed
+            or self._paused_at is not None
+            or self._reason is not None
+            or self._consumer is not _Consumer.CONSUMING
+        ):
             self._paused_at = event.now
             return (Do.PAUSE_READING,)
         # Half of the window may gather; the other half keeps the broker and the sinks at work.
         room = self.window.prefetch // 2 - in_flight.messages
         seconds = self._coalescing.wait(event.now, event.messages, event.size, room=room)
         return (Coalesce(seconds),) if seconds else ()
-
-    def _is_to_pause(self) -> bool:
-        """Where the broker sends faster than the sinks write, the budget fills. To read on then, to
-        cancel and to return what does not fit makes the broker send large messages twice. So
-        reading pauses shortly before the budget is full, until half of it is written; once only
-        where that takes too long: a sink that is slow or down is no matter of moments."""
-        awaits_answer = self._reason is not None or self._consumer is not _Consumer.CONSUMING
-        held = self._in_flight.size - self._in_flight.aside_size
-        paused = self._paused_at is not None
-        return held * 4 >= self._max_bytes * 3 and not (
-            paused or self._pause_failed or awaits_answer
-        )
 
     @property
     def _is_low(self) -> bool:

@@ -50,7 +50,7 @@ class SinkRecovery:
         """What waits for the dead-letter queue."""
         self._left: Counter[Batch] = Counter()
         """How many records of each batch are neither taken nor dead-lettered."""
-        self.refused = RefusedRecords(
+        self.aside = RefusedRecords(
             runner=runner, stats=stats, send=send, keep=keep, took=self.took, finish=finish,
             clock=clock,
         )  # fmt: skip
@@ -147,7 +147,7 @@ class SinkRecovery:
     def _dead_letter(self) -> None:
         abandoned = [entry for entry in self._refused if entry.batch.abandoned]
         refused = [entry for entry in self._refused if entry not in abandoned]
-        if not refused or self.refused.dead_letter(refused):
+        if not refused or self.aside.dead_letter(refused):
             self._finish(self._refused)
             self._refused = []
 

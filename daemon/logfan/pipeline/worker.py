@@ -219,7 +219,7 @@ class SinkWorker:
             batches = self._collect()
             if batches:
                 self._deliver(batches)
-            self._recovery.refused.look(stopping=self._stopping)
+            self._recovery.aside.look(stopping=self._stopping)
         self._close()
 
     def _collect(self) -> list[Batch]:
@@ -266,7 +266,7 @@ class SinkWorker:
             return carried
         with contextlib.suppress(queue.Empty):
             if wait:
-                return self._inbox.get(timeout=self._recovery.refused.wait_seconds())
+                return self._inbox.get(timeout=self._recovery.aside.wait_seconds())
             # With the whole window in hand nothing more can arrive: waiting would be in vain.
             if linger_until is None or self.held >= self._limits.window or self._stopping:
                 return self._inbox.get_nowait()
