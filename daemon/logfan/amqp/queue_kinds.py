@@ -49,11 +49,6 @@ class Shape:
         """Whether messages that are handed back are counted, or may be, and dropped at a limit."""
         return self.kind in (QUORUM, "")
 
-    @property
-    def goes_without_consumer(self) -> bool:
-        """Whether the broker deletes it, with its messages, once it has no consumer."""
-        return self.auto_delete or "x-expires" in self.arguments
-
     def number(self, argument: str) -> int | None:
         """The argument as a number; None where it is none."""
         value = self.arguments.get(argument)

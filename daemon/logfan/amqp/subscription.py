@@ -182,7 +182,7 @@ class Subscription:
         self._monitor = QueueMonitor(
             self._ioloop, self._client, self._binding, declared, self._events
         )
-        if _is_kept_by_its_consumer(declared):
+        if declared.needs_stand_in:
             self._stand_in = StandIn(self._ioloop, self._client, declared.queue)
             self._monitor.open(partial(self._stand_in.open, self._report_declared))
         else:
@@ -251,11 +251,6 @@ class Subscription:
             self._monitor.stop()
         if self._stand_in is not None:
             self._stand_in.stop()
-
-
-def _is_kept_by_its_consumer(declared: topology.Declared) -> bool:
-    """Where returns are counted, a stand-in would use them up."""
-    return not declared.pauses_by_cancel and declared.delivery_limit is None
 
 
 class _StreamWatch:

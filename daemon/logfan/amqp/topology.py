@@ -156,9 +156,12 @@ class Declared:
         return self.shape.kind if self.shape is not None else ""
 
     @property
-    def pauses_by_cancel(self) -> bool:
-        """Whether the queue stays, with its messages, while it has no consumer for a while."""
-        return self.shape is None or not self.shape.goes_without_consumer
+    def needs_stand_in(self) -> bool:
+        """Whether another consumer must keep the queue during a pause: it goes with its last one.
+        Not where returns are counted, as the stand-in would use them up."""
+        shape = self.shape
+        goes = shape is not None and (shape.auto_delete or "x-expires" in shape.arguments)
+        return goes and self.delivery_limit is None
 
 
 class TopologyMismatch(Exception):

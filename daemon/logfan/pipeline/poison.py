@@ -46,15 +46,6 @@ class Entry:
         self.first_failed_at = self.first_failed_at or now
 
 
-def entries_of(batches: Iterable[Batch]) -> list[Entry]:
-    """An entry for each record, in order."""
-    return [
-        Entry(record, batch, place)
-        for batch in batches
-        for place, record in enumerate(batch.records)
-    ]
-
-
 class RetryQueue:
     """Records that a sink has not taken yet, in the order of their delivery.
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from logfan.pipeline.in_flight import Batch
-from logfan.pipeline.poison import Entry, Refusals, RetryQueue, entries_of
+from logfan.pipeline.poison import Entry, Refusals, RetryQueue
 from logfan.pipeline.set_aside import Keep, RefusedRecords, Send
 from logfan.pipeline.sink_runner import Failure, SinkRunner, counted
 from logfan.runtime.clock import Clock
@@ -45,7 +45,7 @@ class SinkRecovery:
         self._arrived = arrived
         self._finish_batches = finish
         self._clock = clock
-        self._queue = self._new_queue()
+        self._queue: RetryQueue
         self._refused: list[Entry] = []
         """What waits for the dead-letter queue."""
         self._left: Counter[Batch] = Counter()
@@ -69,7 +69,9 @@ class SinkRecovery:
     def run(self, batches: Sequence[Batch], failure: Failure | None = None) -> None:
         """Until nothing of the batches is left, or the process must end. `failure` is the outcome
         of writing all of them; None where they were not offered yet."""
-        self._queue = self._new_queue()
+        self._queue = RetryQueue(
+            max_records=self._max_records, max_bytes=self._max_bytes, refusing=self._refusing
+        )
         self._refused.clear()
         self._left.clear()
         entries = self._add(batches)
@@ -95,22 +97,18 @@ class SinkRecovery:
             # so nothing but `open` can find that it is up.
             self._runner.opened = False
 
-    def _new_queue(self) -> RetryQueue:
-        return RetryQueue(
-            max_records=self._max_records, max_bytes=self._max_bytes, refusing=self._refusing
-        )
-
     def _add(self, batches: Iterable[Batch]) -> Sequence[Entry]:
-        entries = entries_of(batches)
-        self._left.update(entry.batch for entry in entries)
+        """An entry for each record. Returns those that are to be offered."""
         good = []
-        for entry in entries:
-            rejection = entry.batch.rejection
-            if rejection is None:
-                good.append(entry)
-            else:
-                entry.reason, entry.first_failed_at = rejection.reason, self._clock.time()
-                self._refused.append(entry)
+        for batch in batches:
+            self._left[batch] = len(batch.records)
+            entries = [Entry(record, batch, place) for place, record in enumerate(batch.records)]
+            if batch.rejection is None:
+                good += entries
+                continue
+            for entry in entries:
+                entry.reason, entry.first_failed_at = batch.rejection.reason, self._clock.time()
+            self._refused += entries
         self._queue.extend(good)
         return good
 

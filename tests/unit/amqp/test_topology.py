@@ -349,10 +349,10 @@ def test_the_named_limit_is_the_one_in_force_but_for_a_lower_one_of_the_declarat
 
 
 def test_a_queue_that_goes_without_consumers_is_not_left_alone() -> None:
-    assert settled(Broker()).pauses_by_cancel
-    assert settled(Broker(**{"x-single-active-consumer": True})).pauses_by_cancel
-    assert not settled(Broker(auto_delete=True)).pauses_by_cancel
-    assert not settled(Broker(**{"x-expires": 1000})).pauses_by_cancel
+    assert not settled(Broker()).needs_stand_in
+    assert not settled(Broker(**{"x-single-active-consumer": True})).needs_stand_in
+    assert settled(Broker(auto_delete=True)).needs_stand_in
+    assert settled(Broker(**{"x-expires": 1000})).needs_stand_in
 
 
 @pytest.mark.parametrize(
