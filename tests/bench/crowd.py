@@ -82,7 +82,7 @@ class Crowd:
         self._waiting = [start.port for start in crew]
         self._asked = 0.0
         self.ready_at: float | None = None
-        """When the last of them said that it is ready."""
+        """When the last of them reported that it is ready."""
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:

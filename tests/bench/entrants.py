@@ -81,7 +81,7 @@ def why_absent(name: str, stage: Stage) -> str:
 
 
 def start_of(name: str, stage: Stage, folder: Path, prefetch: int, count: int) -> Start:
-    """`count` messages wait in the queue. Only clients that acknowledge in groups are told."""
+    """`count` messages wait in the queue. Only clients that acknowledge in groups get `count`."""
     if is_logfan(name):
         return logfan(name, stage.node.url, folder, prefetch)
     if name == LIMIT:

@@ -2,7 +2,7 @@
 
 `python -m bench.run [PLAN=whole|quick|scale|tiny|tiny-scale] [SECONDS=…] [REPORT=FILE] [JSON=FILE]
 [CHARTS=FOLDER] [FROM=FILE]`. FROM shows the results of an earlier run's JSON in place of a new one.
-Exits 1 where a contestant lost messages or broke down. Targets that are missed are told and fail
+Exits 1 where a contestant lost messages or broke down. Targets that are missed are printed and fail
 nothing.
 """
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     if options is None or options["PLAN"] not in plan.PLANS:
         return 2
     signal.signal(signal.SIGTERM, interrupt)
-    # Tables are not squeezed where nobody looks at a terminal.
+    # Tables are not squeezed where the output is no terminal.
     console = Console(width=None if sys.stdout.isatty() else 220)
     if options["FROM"]:
         results = Results.from_json(Path(options["FROM"]).read_text())
@@ -133,7 +133,7 @@ class Runner:
         contest.drain(self._stage, Case("warm-up", name, _WARM_UP))
 
     def drain(self, case: Case) -> None:
-        """One drain, told in a line."""
+        """One drain, reported in a line."""
         if self._is_late(str(case)):
             return
         self._show(f"{case.group}: {case.entrant}")
@@ -149,7 +149,7 @@ class Runner:
         self._progress.advance(self._task)
 
     def latency(self, wanted: Rate) -> None:
-        """One latency, told in a line."""
+        """One latency, reported in a line."""
         if self._is_late(f"latency at {wanted.label}"):
             return
         self._show(f"latency: {wanted.label}")

@@ -1,8 +1,8 @@
 """The private broker, its queue or queues, what fills them, and one observer for all contestants.
 
 The observer is a process inside the broker that looks at the queues every 5 ms and writes a line
-when something changed. So every contestant is watched by the same eyes, asks nothing of itself,
-and what counts as done is what the broker has been told is done.
+when something changed. So all contestants are measured in the same way, spend nothing on it, and a
+message counts as done once the broker has its acknowledgement.
 """
 
 import re

@@ -263,7 +263,7 @@ def _targets(results: Results) -> Grid:
 
 
 def line_of(middle: Median) -> str:
-    """What is told while it runs, right after one drain."""
+    """What is printed while it runs, right after one drain."""
     case = middle.case
     return (
         f"{rate(middle.rate):>7}/s {us(middle.cpu_us):>9} {middle.memory_mib:4.0f} MiB "

@@ -31,7 +31,7 @@ class Counts:
 
 
 class Counter:
-    """Counts while it is told to. One thread at a time: there is no lock."""
+    """Counts within `here` and `new_threads`. One thread at a time: there is no lock."""
 
     def __init__(self) -> None:
         self._instructions = self._calls = self._c_calls = 0

@@ -106,4 +106,4 @@ _ANSWERS = {
     spec.Queue.Bind: spec.Queue.BindOk(),
     spec.Basic.Qos: spec.Basic.QosOk(),
 }
-"""What a broker says to what it is told."""
+"""A broker's answers to what a client sends."""

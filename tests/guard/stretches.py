@@ -128,7 +128,7 @@ class _Whole:
         raise AssertionError("it is not to stop")
 
     def on_sink_opened(self) -> None:
-        """Nobody waits for that."""
+        """Nothing waits for that."""
 
     def read(self) -> int:
         """All messages come in. How many reads that takes."""

@@ -38,7 +38,7 @@ def tree(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def told(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+def reported(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     with caplog.at_level(logging.WARNING):
         yield caplog
 
@@ -49,7 +49,7 @@ def overflowed() -> float:
 
 
 def test_beyond_max_files_records_share_one_file_and_nothing_is_lost(
-    tmp_path: Path, told: pytest.LogCaptureFixture
+    tmp_path: Path, reported: pytest.LogCaptureFixture
 ) -> None:
     before = overflowed()
     with opened(tmp_path / "{routing_key}/{headers.x}.log", max_files=2) as sink:
@@ -63,8 +63,8 @@ def test_beyond_max_files_records_share_one_file_and_nothing_is_lost(
         "b/_.log": "b\nb\n",
         "_other/_other.log": "c\nd\nc\n",
     }
-    assert told.text.count("more than 2 files (max_files)") == 1
-    assert f"goes to {tmp_path}/_other/_other.log" in told.text
+    assert reported.text.count("more than 2 files (max_files)") == 1
+    assert f"goes to {tmp_path}/_other/_other.log" in reported.text
 
 
 def test_what_a_failed_batch_sent_there_is_counted_once(
@@ -113,8 +113,8 @@ def test_removed_files_make_room_at_the_next_open(tmp_path: Path) -> None:
     assert tree(tmp_path) == {"b": "b\n"}
 
 
-def test_a_new_day_counts_anew_and_is_told_anew(
-    tmp_path: Path, told: pytest.LogCaptureFixture
+def test_a_new_day_counts_anew_and_is_logged_anew(
+    tmp_path: Path, reported: pytest.LogCaptureFixture
 ) -> None:
     with opened(tmp_path / "{date}/{routing_key}", max_files=1) as sink:
         deliver(sink, keyed("a", "b"))
@@ -125,7 +125,7 @@ def test_a_new_day_counts_anew_and_is_told_anew(
         "2026-11-25/b": "b\n",
         "2026-11-25/_other": "a\n",
     }
-    assert told.text.count("(max_files)") == 2
+    assert reported.text.count("(max_files)") == 2
 
 
 def test_without_a_date_a_new_day_changes_nothing(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_the_operators_own_links_are_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "reported"),
     [
         ({"path": ""}, "must name a file"),
         ({"path": "logs/"}, "must name a file"),
@@ -221,15 +221,15 @@ def test_the_operators_own_links_are_followed(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_option_is_a_fault_that_says_what_would_be_right(
-    options: dict[str, Any], said: str
+    options: dict[str, Any], reported: str
 ) -> None:
     with pytest.raises(ValidationError) as caught:
         FileSink.Config(**options)
-    assert said in str(caught.value).replace('"', "'") or said in str(caught.value)
+    assert reported in str(caught.value).replace('"', "'") or reported in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("path", "rotate", "said"),
+    ("path", "rotate", "reported"),
     [
         ("x" * 256, None, "has a name of 256 bytes in it; file systems take 255"),
         ("x" * 255, None, None),
@@ -246,10 +246,10 @@ def test_a_wrong_option_is_a_fault_that_says_what_would_be_right(
     ],
 )  # fmt: skip
 def test_a_name_that_no_file_system_takes_is_a_fault(
-    path: str, rotate: Any, said: str | None
+    path: str, rotate: Any, reported: str | None
 ) -> None:
     found = FileSink.conflicts({"a": FileSink.Config(path=f"logs/{path}", rotate=rotate)})
-    assert (said in found["a"]) if said else not found
+    assert (reported in found["a"]) if reported else not found
 
 
 @pytest.mark.parametrize(
@@ -305,9 +305,9 @@ def test_a_rotation_that_never_reaches_earlier_days_is_warned_about(tmp_path: Pa
         f'[sinks.b]\nkind = "file"\npath = "b.log"\n{rotate}\n'
         '[sinks.c]\nkind = "file"\npath = "{hour}.log"\n'
     )
-    said = [one for one in prepare(config, environ={}).warnings if "sinks." in one]
-    assert len(said) == 1
-    assert said[0].startswith("sinks.a: rotate.keep and rotate.compress do not reach")
+    reported = [one for one in prepare(config, environ={}).warnings if "sinks." in one]
+    assert len(reported) == 1
+    assert reported[0].startswith("sinks.a: rotate.keep and rotate.compress do not reach")
 
 
 def test_dotted_finds_what_is_there_and_nothing_else() -> None:

@@ -241,13 +241,13 @@ def test_closing_does_not_wait_for_a_long_compression_and_the_next_run_does_it(
     begun = threading.Event()
     real = rotation.Archivist._compress_to
 
-    def told_to_stop(self: rotation.Archivist, folder: int, part: str, name: str) -> bool:
+    def asked_to_stop(self: rotation.Archivist, folder: int, part: str, name: str) -> bool:
         begun.set()
         self._stop.wait(60)
         return real(self, folder, part, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(rotation.Archivist, "_compress_to", told_to_stop)
+        patch.setattr(rotation.Archivist, "_compress_to", asked_to_stop)
         with opened(path, rotate={"every": "1d", "compress": "gzip"}):
             assert begun.wait(60)
     assert names(path) == ["a.log", "a.log.20261123T000000.000000Z"]
@@ -263,7 +263,7 @@ def test_opening_anew_does_not_begin_a_compression_anew(tmp_path: Path) -> None:
         assert sink._archivist is archivist
 
 
-def test_a_compression_that_fails_is_told_and_leaves_the_file(
+def test_a_compression_that_fails_is_logged_and_leaves_the_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "a.log"

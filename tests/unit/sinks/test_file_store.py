@@ -36,7 +36,7 @@ PROGRAM = """
     def made(path, **options):
         return FileSink(FileSink.Config(path=path, format="raw", **options))
 
-    def said(deed):
+    def why(deed):
         try:
             deed()
         except logfan.SinkUnavailable as error:
@@ -125,14 +125,14 @@ def test_a_read_only_file_system_is_named_and_waited_for(tmp_path: Path) -> None
     path = f"{{disk}}/a.log"
     subprocess.run(["mount", "-o", "remount,bind,ro", disk], check=True)
     sink = made(path)
-    assert said(sink.open) == f"{{path}}: the file system is read-only (EROFS)", said(sink.open)
+    assert why(sink.open) == f"{{path}}: the file system is read-only (EROFS)", why(sink.open)
     subprocess.run(["mount", "-o", "remount,bind,rw", disk], check=True)
     sink.open()
     sink.write([record(b"x")])
     sink.flush()
     sink.close()
     subprocess.run(["mount", "-o", "remount,bind,ro", disk], check=True)
-    assert "read-only (EROFS)" in said(made(path).open)
+    assert "read-only (EROFS)" in why(made(path).open)
     print(open(path).read())
     """
     assert on_a_disk(tmp_path / "disk", program) == "x\n\n"
@@ -144,15 +144,15 @@ def test_a_full_disk_is_named_also_where_the_file_itself_cannot_be_made(tmp_path
     path = f"{{disk}}/{{{{routing_key}}}}/a.log"
     sink = made(path)
     sink.open()
-    print(said(lambda: sink.write([record(b"x")])).removeprefix(disk))
+    print(why(lambda: sink.write([record(b"x")])).removeprefix(disk))
     os.unlink(f"{{disk}}/1"), os.unlink(f"{{disk}}/2")
     sink.open()
     sink.write([record(b"x")])
     sink.flush()
     sink.close()
     """
-    said = on_a_disk(tmp_path / "disk", program, options="size=1m,nr_inodes=3")
-    assert said == (
+    reported = on_a_disk(tmp_path / "disk", program, options="size=1m,nr_inodes=3")
+    assert reported == (
         "/k/a.log: no free inodes, though there is room for bytes: remove files, or have messages "
         "bring about fewer (max_files) (ENOSPC)\n"
     )
@@ -169,7 +169,7 @@ def a_socket(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("plant", "said"),
+    ("plant", "reported"),
     [
         (Path.mkdir, "is a directory (EISDIR)"),
         (a_pipe, "is neither a regular file nor a device"),
@@ -177,7 +177,7 @@ def a_socket(path: Path) -> None:
     ],
 )
 def test_what_takes_the_files_place_is_refused_until_it_is_gone(
-    tmp_path: Path, plant: Callable[[Path], None], said: str
+    tmp_path: Path, plant: Callable[[Path], None], reported: str
 ) -> None:
     path = tmp_path / "a.log"
     with opened(path) as sink:
@@ -186,8 +186,8 @@ def test_what_takes_the_files_place_is_refused_until_it_is_gone(
         plant(path)
         with pytest.raises(logfan.SinkUnavailable) as caught:
             sink.write(numbered(1, 2))
-        assert str(caught.value) == f"{path}: {said}"
-        with pytest.raises(logfan.SinkUnavailable, match=re.escape(said)):
+        assert str(caught.value) == f"{path}: {reported}"
+        with pytest.raises(logfan.SinkUnavailable, match=re.escape(reported)):
             sink.open()
         if path.is_dir():
             path.rmdir()
@@ -249,9 +249,9 @@ def test_a_name_that_is_taken_sends_its_messages_to_the_path_for_all_others(
     assert lines(tmp_path / f"good{end}") == ["good 0", "good 1", "good 2"]
     assert lines(tmp_path / f"better{end}") == ["better 0", "better 1", "better 2"]
     assert lines(tmp_path / f"_other{end}") == [f"taken {number // 2}" for number in range(6)]
-    (told,) = [one.getMessage() for one in caplog.records if "messages that decide" in one.msg]
-    assert f"{tmp_path}/taken{end}: " in told
-    assert f"go to {tmp_path}/_other{end}" in told
+    (reported,) = [one.getMessage() for one in caplog.records if "messages that decide" in one.msg]
+    assert f"{tmp_path}/taken{end}: " in reported
+    assert f"go to {tmp_path}/_other{end}" in reported
 
 
 def test_where_the_path_for_all_others_is_taken_too_just_these_are_refused(tmp_path: Path) -> None:
@@ -400,18 +400,18 @@ def test_a_line_longer_than_the_whole_disk_is_refused(tmp_path: Path) -> None:
     except logfan.RecordsRejected as rejected:
         print(dict(rejected.reasons))
     sink.flush()
-    assert "disk full (ENOSPC)" in said(lambda: sink.write([record(b"x" * 1_048_000)] * 2))
+    assert "disk full (ENOSPC)" in why(lambda: sink.write([record(b"x" * 1_048_000)] * 2))
     print(open(f"{{disk}}/a.log").read().split())
     """
-    said = on_a_disk(tmp_path / "disk", program)
-    assert said == (
+    reported = on_a_disk(tmp_path / "disk", program)
+    assert reported == (
         "{1: 'its line of 2000001 bytes is longer than a file may become here (1048576)'}\n"
         "['first', 'last']\n"
     )
 
 
 def test_two_instances_on_one_path_that_rotates_lose_and_tear_nothing(tmp_path: Path) -> None:
-    """By mistake, and neither gives up: at any moment one of them writes, and the other is told."""
+    """By mistake, and neither gives up: one writes at a time, the other reports it held."""
     program = textwrap.dedent("""
         import sys, time
         from pathlib import Path

@@ -117,9 +117,9 @@ def test_each_file_of_a_batch_is_synced_once(tmp_path: Path, calls: list[tuple[s
         assert sorted(calls) == [("fdatasync", "a"), ("fdatasync", "b")]
 
 
-@pytest.mark.parametrize(("fsync", "told"), [("batch", [(3, 300_001)]), ("never", [])])
+@pytest.mark.parametrize(("fsync", "expected"), [("batch", [(3, 300_001)]), ("never", [])])
 def test_the_disk_begins_with_a_large_line_before_the_batch_is_complete(
-    fsync: str, told: list[tuple[int, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fsync: str, expected: list[tuple[int, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "posix_fadvise", lambda _fd, at, size, _what: asked.append((at, size)))
@@ -127,7 +127,7 @@ def test_the_disk_begins_with_a_large_line_before_the_batch_is_complete(
         sink.write([record("ab")])
         sink.write([record("x" * 300_000)])
         sink.flush()
-    assert asked == told
+    assert asked == expected
 
 
 def test_fsync_never_leaves_it_to_the_system(tmp_path: Path, calls: list[tuple[str, str]]) -> None:
@@ -416,7 +416,7 @@ def test_two_sinks_on_one_file_by_two_names_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "reported"),
     [
         ("folder", "is a directory (EISDIR)"),
         ("file/a.log", "a part of the path is no directory (ENOTDIR)"),
@@ -426,7 +426,7 @@ def test_two_sinks_on_one_file_by_two_names_are_refused(tmp_path: Path) -> None:
         ("file/{routing_key}", "no directory"),
     ],
 )
-def test_a_path_that_cannot_be_shows_at_open(tmp_path: Path, path: str, said: str) -> None:
+def test_a_path_that_cannot_be_shows_at_open(tmp_path: Path, path: str, reported: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     os.mkfifo(tmp_path / "pipe")
@@ -434,7 +434,7 @@ def test_a_path_that_cannot_be_shows_at_open(tmp_path: Path, path: str, said: st
     sink = made(tmp_path / path)
     with pytest.raises(logfan.SinkUnavailable) as caught:
         sink.open()
-    assert said in str(caught.value)
+    assert reported in str(caught.value)
     assert str(tmp_path) in str(caught.value)
     assert held_open(tmp_path) == []
     sink.close()

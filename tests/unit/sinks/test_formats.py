@@ -185,7 +185,7 @@ def test_any_json_reads_back_as_the_same_value(
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_can_be_told_from_the_line(raw: bytes) -> None:
+def test_any_bytes_can_be_read_from_the_line(raw: bytes) -> None:
     body = body_of(raw)
     try:
         assert body == orjson.loads(raw)

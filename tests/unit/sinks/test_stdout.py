@@ -183,7 +183,7 @@ def test_a_long_line_on_a_terminal_has_its_level_and_time(
     assert re.fullmatch(r"\d\d:\d\d:\d\d error    shop error: it \\x1b broke\r\n", terminal.text())
 
 
-def test_a_reader_that_went_away_is_told_in_words(
+def test_a_reader_that_went_away_is_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("JOURNAL_STREAM", raising=False)
