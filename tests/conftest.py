@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from logfan.config import loader
+from logfan.plugins import discovery, drop_ins
 from logfan.testing.debian import cache_folder
 from logfan.testing.node import NodeUnavailable, RabbitNode
 from support.broker import Names
@@ -19,7 +21,8 @@ settings.load_profile("busy")
 
 TESTS = Path(__file__).parent
 WITH_BROKER = ("chaos", "integration", "brokers", "bench")
-TUNED_BY = ("LOGFAN_FUZZ_CASES", "LOGFAN_MACHINE_EXAMPLES")
+SYSTEM_PLUGINS = Path("/etc/logfan/plugins")
+TUNED_BY = ("LOGFAN_FUZZ_CASES", "LOGFAN_MACHINE_EXAMPLES", "LOGFAN_PASSWORDS")
 """Variables of the environment that make tests longer; all others of logfan's are for daemons."""
 
 
@@ -55,7 +58,8 @@ def _running(*plugins: str, config: Sequence[str] = ()) -> Iterator[RabbitNode]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Nothing of the user's is for the tests: home, umask, settings of logfan's own."""
+    """Nothing of the user's or the system's is for the tests: home, umask, settings and plugins of
+    logfan's own. A process that a test starts gets its folders of plugins from its config."""
     # What was unpacked stays where it is: a node is fetched once, not once a run.
     os.environ["XDG_CACHE_HOME"] = str(cache_folder().parent)
     home = tempfile.TemporaryDirectory(prefix="logfan-home-")
@@ -65,6 +69,14 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in [name for name in os.environ if name.startswith("LOGFAN_")]:
         if name not in TUNED_BY:
             del os.environ[name]
+    patch = pytest.MonkeyPatch()
+    config.add_cleanup(patch.undo)
+    patch.setattr(loader, "SYSTEM_CONFIG", Path(home.name) / "no-config.toml")
+    patch.setattr(discovery, "listed", _listed)
+
+
+def _listed(directory: Path) -> list[str]:
+    return [] if directory == SYSTEM_PLUGINS else drop_ins.listed(directory)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -83,7 +83,8 @@ def folder(tmp_path: Path, node: RabbitNode, names: Names) -> Path:
     """A config that leads to a broker which answers, under names that are in use there."""
     (tmp_path / "config.toml").write_text(
         f'[rabbitmq]\nurls = ["{node.url}"]\n[exchange]\nname = "{names.exchange}"\n'
-        f'[queue]\nname = "{names.queue}"\n[http]\nlisten = "127.0.0.1:0"\n{SINKS}'
+        f'[queue]\nname = "{names.queue}"\n[plugins]\ndirectories = []\n'
+        f'[http]\nlisten = "127.0.0.1:0"\n{SINKS}'
     )
     return tmp_path
 

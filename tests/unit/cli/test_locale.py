@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from logfan.cli import main
 
+NO_PLUGINS = "[plugins]\ndirectories = []\n"
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
@@ -44,7 +45,7 @@ def test_a_path_that_the_locale_cannot_write_is_a_fault_of_its_key(tmp_path: Pat
 
 
 def test_a_variable_is_read_as_utf8_in_any_locale(tmp_path: Path) -> None:
-    (tmp_path / "config.toml").write_text('[sinks.a]\nkind = "stdout"\n')
+    (tmp_path / "config.toml").write_text(f'{NO_PLUGINS}[sinks.a]\nkind = "stdout"\n')
     variables = {"LOGFAN_EXCHANGE__NAME": "lögs", "LOGFAN_RABBITMQ__URLS": '["amqp://ü:ü@h"]'}
     done = python(tmp_path, "-m", "logfan", "check", environ={**variables, **ASCII})
     assert "exchange lögs" in done.stdout.decode()
@@ -52,7 +53,8 @@ def test_a_variable_is_read_as_utf8_in_any_locale(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_printing_never_fails_for_a_character(tmp_path: Path, encoding: str) -> None:
-    (tmp_path / "config.toml").write_text('[exchange]\nname = "☃"\n[sinks.a]\nkind = "stdout"\n')
+    config = f'{NO_PLUGINS}[exchange]\nname = "☃"\n[sinks.a]\nkind = "stdout"\n'
+    (tmp_path / "config.toml").write_text(config)
     environ = {"PYTHONIOENCODING": encoding}
     checked = python(tmp_path, "-m", "logfan", "check", environ=environ).stdout
     assert b"prefetch 1000" in checked

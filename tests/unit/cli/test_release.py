@@ -28,7 +28,7 @@ def test_the_wheel_works_where_it_is_installed(dist: Path, tmp_path: Path) -> No
         names = archive.namelist()
         archive.extractall(target)
     config = tmp_path / "config.toml"
-    config.write_text('[sinks.a]\nkind = "file"\npath = "a.log"\n')
+    config.write_text('plugins.directories = []\n[sinks.a]\nkind = "file"\npath = "a.log"\n')
     config.chmod(0o600)
 
     def logfan(*arguments: str) -> str:
