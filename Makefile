@@ -27,8 +27,8 @@ run: $(STAMP) ## Show the main job at work, on a private RabbitMQ; Ctrl-C ends i
 test: lint $(OLDEST) ## Lint, types and all tests, on a real RabbitMQ
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m "not long"
 
-test-long: lint $(OLDEST) ## The same, and the tests that take long
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
+test-long: lint $(OLDEST) ## The same, the tests that take long, and more cases of the drawn ones
+	@LOGFAN_FUZZ_CASES=20000 LOGFAN_MACHINE_EXAMPLES=1000 LOGFAN_PASSWORDS=1000 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 coverage: $(STAMP) $(OLDEST) ## Lines and branches that all tests run, daemons included; at least 90 %
 	@$(BIN)/coverage erase

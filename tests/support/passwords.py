@@ -29,18 +29,19 @@ _ALPHABET = string.ascii_letters + string.digits
 
 
 def passwords(count: int, seed: int = 1) -> Iterator[str]:
-    """Each is made of recognisable pieces with something special between them."""
+    """Each is made of recognisable pieces with something special between them. With 60 and more
+    each special thing is in one of them."""
     rng = random.Random(seed)
-    for _ in range(count):
+    everything = [*SPECIAL, *WIDE, *SEQUENCES]
+    for number in range(count):
         pieces = ["".join(rng.choices(_ALPHABET, k=rng.randint(6, 9))) for _ in range(3)]
         between = [
             rng.choice([rng.choice(SPECIAL), rng.choice(WIDE), rng.choice(SEQUENCES), ""])
             for _ in range(4)
         ]
+        between[rng.randrange(4)] = everything[number % len(everything)]
         first, *rest = between
-        yield first * rng.randint(0, 1) + "".join(
-            piece + gap for piece, gap in zip(pieces, rest, strict=True)
-        )
+        yield first + "".join(piece + gap for piece, gap in zip(pieces, rest, strict=True))
 
 
 def needles(password: str, user: str = "") -> set[str]:

@@ -24,10 +24,10 @@ from support.readers import Pair, listening
 from support.wire_bytes import Case, Scene, body, deliver, header
 from support.wire_chance import draw, draw_scene
 
-_USUAL = 20_000
+_USUAL = 8_000
 CASES = int(os.environ.get("LOGFAN_FUZZ_CASES", _USUAL))
 _AT_ONCE = 20
-_PARTS = 4 if CASES >= _USUAL else 1
+_PARTS = 2 if CASES >= _USUAL else 1
 """Each a test of its own with cases of its own, so that several processors share the work."""
 
 

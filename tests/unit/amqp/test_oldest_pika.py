@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 OLDEST = Path(sys.prefix) / "oldest"
-CASES = 3_000
+CASES = 1_500
 _RUN = """
 import sys, pika, pytest
 assert pika.__version__ == sys.argv[1], pika.__version__
