@@ -108,7 +108,7 @@ class BlockingConnection:
             self.turn()
 
     def time_limit(self, seconds: float) -> Callable[[], bool]:
-        """A function that returns whether so much time has passed, and wakes who waits for it."""
+        """A function that returns whether so much time has passed, and wakes what waits for it."""
         passed: list[bool] = []
         self._loop.call_later(seconds, lambda: passed.append(True))
         return lambda: bool(passed)
@@ -180,7 +180,7 @@ class BlockingConnection:
 
 
 class BlockingChannel:
-    """A channel. Where the broker closes it, whoever waits for it gets Refused."""
+    """A channel. Where the broker closes it, what waits for it raises Refused."""
 
     def __init__(
         self, connection: BlockingConnection, open_channel: Callable[..., Any], what: str

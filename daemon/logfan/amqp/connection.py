@@ -205,7 +205,7 @@ class Connection(PikaConnection):
         frames_before = large.frames
         behind = b""
         if isinstance(data, memoryview):
-            large.came(len(data))
+            large.received(len(data))
         else:
             behind = large.take(data)
         self.frames_received += large.frames - frames_before

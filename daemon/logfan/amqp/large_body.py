@@ -42,7 +42,7 @@ class LargeBody:
         """Where to put what comes next; not empty until it is done."""
         return self._buffer[self._filled : self._at + self._missing + _BEHIND_BYTES]
 
-    def came(self, count: int) -> None:
+    def received(self, count: int) -> None:
         """So many bytes were put into `room`."""
         self._filled += count
         while not self.done and self._take_frame():
@@ -56,7 +56,7 @@ class LargeBody:
             room = self.room()
             part, data = data[: len(room)], data[len(room) :]
             room[: len(part)] = part
-            self.came(len(part))
+            self.received(len(part))
         return data
 
     def body(self) -> bytes:

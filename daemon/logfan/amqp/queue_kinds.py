@@ -168,17 +168,17 @@ def limit_of(shape: Shape | None, version: tuple[int, ...]) -> int | None:
     return limit if limit < NO_LIMIT else None
 
 
-def remarks(name: str, wished: Shape, found: Shape, limit: int | None) -> Iterator[str]:
+def remarks(name: str, wanted: Shape, found: Shape, limit: int | None) -> Iterator[str]:
     """Of a queue that is consumed and not as it would be declared: what to fear of each difference,
     and the way out. What does no harm is not mentioned."""
-    ours, theirs = wished.values(), found.values()
+    ours, theirs = wanted.values(), found.values()
     missing = [name for name in ours if name not in theirs] if found.whole else []
     for argument in [*theirs, *missing]:
         mine, its = ours.get(argument), theirs.get(argument)
         if mine == its:
             continue
         harm = _harm(argument, its, found, limit).consumed
-        if not harm and argument in wished.arguments and argument not in (TYPE, DELIVERY_LIMIT):
+        if not harm and argument in wanted.arguments and argument not in (TYPE, DELIVERY_LIMIT):
             harm = (
                 "what the config asks for is not in force; set it by a policy, or delete the "
                 "queue once it is empty and logfan makes it anew"
@@ -218,7 +218,7 @@ def browse_mismatch(name: str, found: Shape) -> str:
         why = "it is a stream, of which no letter can be taken or given back"
     elif found.auto_delete:
         why = (
-            "it is deleted, with its letters, when whoever consumes it goes (auto-delete); read it "
+            "it is deleted, with its letters, when its last consumer goes (auto-delete); read it "
             "by other means, as the management page"
         )
     return f"queue {name!r} is not looked at: {why}; name another dead_letter.queue" if why else ""
@@ -276,7 +276,7 @@ _HARMS: Mapping[tuple[str, object], _Harm] = {
     ("auto_delete", True): _Harm(
         "it is deleted, with its messages, when its last consumer goes, as at each stop of logfan; "
         "delete it and logfan makes it anew, or use another queue.name",
-        "it is deleted, with its letters, when whoever looks at it goes",
+        "it is deleted, with its letters, when its last consumer goes",
     ),
     ("x-expires", int): _Harm(
         "it is deleted, with its messages, once it had no consumer for {value:,} ms, as when "

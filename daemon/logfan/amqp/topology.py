@@ -200,14 +200,14 @@ def declare(
     if queue.type == "exclusive":
         name, found = yield from _exclusive(queue)
     elif binds:
-        wished = queue_kinds.of_ours(queue.kind, queue.arguments)
-        found, made_queue = yield from _durable(name, wished, known, queue.declare)
+        wanted = queue_kinds.of_ours(queue.kind, queue.arguments)
+        found, made_queue = yield from _durable(name, wanted, known, queue.declare)
         if found is not None:
             if found.kind == queue_kinds.STREAM:
                 raise TopologyMismatch(queue_kinds.stream_mismatch(name), shape=found)
             if known is None or known.shape != found:
                 limit = _in_force(queue, found, version)
-                remarks += queue_kinds.remarks(name, wished, found, limit)
+                remarks += queue_kinds.remarks(name, wanted, found, limit)
     limit = _in_force(queue, found, version)
     guessed = found is None or not found.whole
     if guessed and limit is not None and queue.delivery_limit is None and known is None:
@@ -288,22 +288,22 @@ def _exchange(
     """Returns whether the exchange is durable, where this is known, and whether it was made."""
     if settings.declare == "never":
         return None, False
-    wished = DeclareExchange(settings.name, settings.type, settings.durable)
-    existed = yield from _exists(replace(wished, passive=True), settings.declare)
+    wanted = DeclareExchange(settings.name, settings.type, settings.durable)
+    existed = yield from _exists(replace(wanted, passive=True), settings.declare)
     if existed and not compare:
         return None, False
     passive = settings.declare == "passive"
-    answer = yield wished.compared() if passive else wished
+    answer = yield wanted.compared() if passive else wanted
     if answer.code == 0:
         return settings.durable, not existed
     if existed and answer.code == ACCESS_REFUSED:
         return None, False
     difference = answer.difference
     if difference is None and passive:  # it went since it was asked for
-        yield from _exists(replace(wished, passive=True), settings.declare)
+        yield from _exists(replace(wanted, passive=True), settings.declare)
         return None, False
     if difference is None:
-        raise TopologyMismatch(f"{wished} may not be declared", answer)
+        raise TopologyMismatch(f"{wanted} may not be declared", answer)
     if difference.argument == "durable":
         return difference.theirs == "true", False
     if difference.argument == UNLIKE_ANY:
@@ -312,12 +312,12 @@ def _exchange(
         known = difference.theirs in get_args(ExchangeSettings.model_fields["type"].annotation)
         right = f'type = "{difference.theirs}"' if known else 'declare = "never"'
         raise TopologyMismatch(
-            f"{wished} exists with another type: exchange.type is {settings.type!r} here but "
+            f"{wanted} exists with another type: exchange.type is {settings.type!r} here but "
             f"{difference.theirs!r} on the broker; set exchange.{right}, or use another "
             "exchange.name"
         )
     remarks.append(
-        f"{wished} is used as it stands: {difference.argument} is {difference.theirs!r} on the "
+        f"{wanted} is used as it stands: {difference.argument} is {difference.theirs!r} on the "
         f"broker, {difference.ours!r} in the config{_EXCHANGE_HARM.get(difference.argument, '')}"
     )
     return None, False
@@ -359,16 +359,16 @@ def _declaration(name: str, shape: Shape) -> DeclareQueue:
 
 
 def _durable(
-    name: str, wished: Shape, known: Declared | None, declare: str
+    name: str, wanted: Shape, known: Declared | None, declare: str
 ) -> "Steps[tuple[Shape | None, bool]]":
-    """A queue that is used as it stands where it exists, else made as wished. Returns what it is
+    """A queue that is used as it stands where it exists, else made as wanted. Returns what it is
     like, None where the broker does not let us ask; and whether it was made."""
     existed = yield from _exists(DeclareQueue(name, passive=True), declare)
     if existed and known is not None:
         if known.shape is None:
             return None, False  # it may not be asked for, as was seen
-        wished = known.shape
-    found = yield from _compare(name, wished, existed=existed)
+        wanted = known.shape
+    found = yield from _compare(name, wanted, existed=existed)
     return found, not existed
 
 

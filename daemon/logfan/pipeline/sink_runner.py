@@ -66,7 +66,7 @@ class SinkRunner:
         self._stats = stats
         self._held = held
         self._clock = clock
-        self._ever_opened = False
+        self._open_called = False
         self._on_opened = on_opened
         self._called_at = 0.0
         self._logged: set[str] = set()
@@ -80,7 +80,7 @@ class SinkRunner:
         reasons: Mapping[int, str] | None = None
         try:
             if not self.opened:
-                self._ever_opened = True
+                self._open_called = True
                 self._sink.open()
                 self.opened = True
                 if not self.has_opened:
@@ -164,7 +164,7 @@ class SinkRunner:
         """Let the sink go. Nothing is called after that."""
         now = self._clock.monotonic()
         self.health.failed("stopped", now, now)
-        if not self._ever_opened:
+        if not self._open_called:
             return
         self.health.busy_since = now
         try:

@@ -16,7 +16,7 @@ def fed(long: LargeBody, data: bytes, step: int) -> int:
         part = data[at : at + min(step, len(room))]
         assert part, "no room, and it is not done"
         room[: len(part)] = part
-        long.came(len(part))
+        long.received(len(part))
         at += len(part)
     return at
 
