@@ -3,22 +3,14 @@
 import inspect
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+from typing import Any
 
 import click
 
 from logfan.cli.common import config_option, report
 from logfan.config.units import format_duration, format_size
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
-    from pydantic.fields import FieldInfo
-
-_Option = tuple[str, str, str, str]
-"""Key, kind, default and meaning."""
 
 
 @click.command()
@@ -55,17 +47,18 @@ def _list(kinds: Any) -> None:
 
 
 def _describe(found: Any) -> None:
+    from logfan.config.option_docs import schema_of
     from logfan.config.settings import SinkSettings
 
-    config = found.cls.Config
+    own, host = schema_of(found.cls.Config), schema_of(SinkSettings)
     click.echo(f"{click.style(found.kind, bold=True)}, from {found.origin}")
     click.echo(f"{inspect.cleandoc(found.cls.__doc__ or '')}\n")
     click.echo(f'[sinks.NAME]\nkind = "{found.kind}"')
-    for name, field in config.model_fields.items():
-        if field.is_required():
-            click.echo(f"{_key(name, field)} = {_sample(_schema(field))}")
+    table = _resolved(own, own)
+    for name in table.get("required", ()):
+        click.echo(f"{name} = {_sample(table['properties'][name], own)}")
     click.echo()
-    for key, kind, default, meaning in [*_options(config), *_options(SinkSettings)]:
+    for key, kind, default, meaning in [*_options(own, own), *_options(host, host)]:
         if key == "kind":
             continue
         click.echo(f"{click.style(key, bold=True)}  {kind}, {default}")
@@ -73,68 +66,45 @@ def _describe(found: Any) -> None:
             click.echo(f"    {' '.join(meaning.split())}")
 
 
-def _options(model: "type[BaseModel]", prefix: str = "", depth: int = 0) -> Iterator[_Option]:
-    """Each option of a table, tables within tables included."""
-    from logfan.config.option_docs import meanings_of
-
-    meanings = meanings_of(model)
-    for name, field in model.model_fields.items():
-        key, schema = f"{prefix}{_key(name, field)}", _schema(field)
-        yield key, _kind(schema, schema), _default(field, schema), meanings.get(name, "")
-        for table, dot in _tables(field.annotation) if depth < _DEPTH else ():
-            yield from _options(table, f"{key}{dot}", depth + 1)
-
-
+_Schema = Mapping[str, Any]
+"""JSON schema of a table or an option; beside it goes that of the whole, which holds what `$ref`
+names."""
 _DEPTH = 3
 """A table may hold itself; deeper than this nothing is shown."""
 
 
-def _key(name: str, field: "FieldInfo") -> str:
-    return field.validation_alias if isinstance(field.validation_alias, str) else name
+def _options(
+    table: _Schema, root: _Schema, prefix: str = "", depth: int = 0
+) -> Iterator[tuple[str, str, str, str]]:
+    """Key, kind, default and meaning of each option, those of tables within tables too."""
+    table = _resolved(table, root)
+    for name, option in table.get("properties", {}).items():
+        key = prefix + name
+        default = "required" if name in table.get("required", ()) else _default(option, root)
+        yield key, _kind(option, root), default, option.get("description", "")
+        for choice in _choices(option, root) if depth < _DEPTH else ():
+            yield from _options(choice, root, f"{key}.", depth + 1)
+            yield from _options(choice.get("items", {}), root, f"{key}[].", depth + 1)
 
 
-def _tables(annotation: Any) -> "Iterator[tuple[type[BaseModel], str]]":
-    """The tables that an option may be, or be a list of; and what stands before their keys."""
-    from pydantic import BaseModel
-
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation, "."
-    elif (origin := get_origin(annotation)) is not dict:
-        for part in get_args(annotation):
-            for table, dot in _tables(part):
-                yield table, dot if origin in (Union, UnionType, Annotated) else "[]."
-
-
-def _schema(field: "FieldInfo") -> Any:
-    """The option as JSON schema; empty where it is nothing that JSON can express."""
-    from pydantic import PydanticUserError, TypeAdapter
-    from pydantic.errors import PydanticInvalidForJsonSchema
-
-    metadata = field.metadata or [None]
-    whole: Any = Annotated[field.annotation, *metadata]
-    try:
-        return TypeAdapter(whole).json_schema()
-    except (PydanticInvalidForJsonSchema, PydanticUserError):
-        return {}
-
-
-def _resolved(entry: Any, root: Any) -> Any:
+def _resolved(entry: _Schema, root: _Schema) -> _Schema:
     """The entry, or what it refers to."""
-    return root["$defs"][entry["$ref"].rpartition("/")[2]] if "$ref" in entry else entry
+    found: _Schema = root["$defs"][entry["$ref"].rpartition("/")[2]] if "$ref" in entry else entry
+    return found
 
 
-def _choices(entry: Any, root: Any) -> list[Any]:
+def _choices(entry: _Schema, root: _Schema) -> list[_Schema]:
     """The types that an option may have, without null."""
     options = entry.get("anyOf") or entry.get("oneOf") or [entry]
     choices = [_resolved(option, root) for option in options]
     return [choice for choice in choices if choice.get("type") != "null"]
 
 
-def _kind(entry: Any, root: Any) -> str:
+def _kind(entry: _Schema, root: _Schema) -> str:
     return " or ".join(dict.fromkeys(_one_kind(one, root) for one in _choices(entry, root)))
 
 
-def _one_kind(choice: Any, root: Any) -> str:
+def _one_kind(choice: _Schema, root: _Schema) -> str:
     if "const" in choice:
         return _toml(choice["const"])
     if "enum" in choice:
@@ -147,17 +117,13 @@ def _one_kind(choice: Any, root: Any) -> str:
     return "table" if kind == "object" else str(kind)
 
 
-def _default(field: "FieldInfo", schema: Any) -> str:
-    from pydantic import BaseModel
-
-    value, kinds = field.default, _kind(schema, schema).split(" or ")
-    if field.is_required():
-        return "required"
-    if field.default_factory is not None or value in ((), []):
-        return "default empty"  # made anew for each sink
+def _default(option: _Schema, root: _Schema) -> str:
+    value, kinds = option.get("default", []), _kind(option, root).split(" or ")
+    if value == []:
+        return "default empty"  # also where it is made anew for each sink
     if value is None:
         return "default none"
-    if isinstance(value, dict | BaseModel):
+    if isinstance(value, dict):
         return "default as below"
     if "duration" in kinds and not isinstance(value, str):
         value = format_duration(value)
@@ -166,9 +132,9 @@ def _default(field: "FieldInfo", schema: Any) -> str:
     return f"default {_toml(value)}"
 
 
-def _sample(schema: Any) -> str:
+def _sample(option: _Schema, root: _Schema) -> str:
     """Some value of the right type, to begin with."""
-    choice = _choices(schema, schema)[0]
+    choice = _choices(option, root)[0]
     if choice.get("examples"):
         return _toml(choice["examples"][0])
     if "const" in choice or "enum" in choice:
@@ -180,6 +146,4 @@ def _sample(schema: Any) -> str:
 
 
 def _toml(value: Any) -> str:
-    return json.dumps(
-        value, ensure_ascii=False, default=lambda odd: getattr(odd, "value", str(odd))
-    )
+    return json.dumps(value, ensure_ascii=False)

@@ -8,8 +8,28 @@ import ast
 import inspect
 import textwrap
 from itertools import pairwise
+from typing import Any
 
 from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
+
+
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """Its JSON schema, with what each option means as `description`."""
+    return model.model_json_schema(schema_generator=_WithMeanings)
+
+
+class _WithMeanings(GenerateJsonSchema):
+    # What JSON cannot express is left out.
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - pydantic's
+
+    def model_schema(self, schema: Any) -> dict[str, Any]:
+        """Of one table; called by pydantic."""
+        table, model = super().model_schema(schema), schema["cls"]
+        for name, meaning in meanings_of(model).items():
+            alias = model.model_fields[name].validation_alias
+            table["properties"][alias if isinstance(alias, str) else name]["description"] = meaning
+        return table
 
 
 def meanings_of(model: type[BaseModel]) -> dict[str, str]:

@@ -83,6 +83,21 @@ def test_an_option_of_any_type_is_shown(config: Path) -> None:
     assert "kind  " not in done.output
 
 
+def test_a_config_that_holds_itself_is_shown(config: Path) -> None:
+    plugin = config.parent / "plugins/odd.py"
+    plugin.write_text(
+        PLUGIN.replace(
+            "        level: Level",
+            '        or_: "Optional[Odd.Config]" = None\n        level: Level',
+        )
+    )
+    done = CliRunner().invoke(main, ["sinks", "odd", "-c", str(config)])
+    assert done.exit_code == 0, done.output
+    lines = done.output.splitlines()
+    assert 'from = "…"' in lines
+    assert 'or_.or_.level  "low" | "high", default "low"' in lines
+
+
 def test_the_kinds_are_listed_whatever_else_is_wrong(config: Path) -> None:
     config.write_text(f"{config.read_text()}[rabbitmq]\nprefetch = 0\n")
     done = CliRunner().invoke(main, ["sinks", "-c", str(config)])
