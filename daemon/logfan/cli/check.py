@@ -1,6 +1,5 @@
 """`logfan check`: config and plugins, offline."""
 
-import os
 from pathlib import Path
 
 import click
@@ -17,12 +16,12 @@ def check(config: Path | None, instance: str | None) -> None:
 
     Prints every fault with the path of its key, and exits 78 where there is one.
     """
-    from logfan.config.loader import find_config, prepare
+    from logfan.config.loader import prepare
 
     try:
         prepared = prepare(config, instance=instance)
     except Faults as faults:
-        refuse(faults, find_config(config, os.environ))
+        refuse(faults, config)
     warn(prepared.warnings)
     settings = prepared.settings
     sinks = ", ".join(f"{spec.name} ({spec.kind.kind})" for spec in prepared.sinks)

@@ -19,18 +19,41 @@ from logfan.telemetry.log_output import one_line
 
 EXIT_SIGNAL = 128
 """And the signal's number: 130 after Ctrl-C."""
+CONFIG_PLACES = (Path("config.toml"), Path("/etc/logfan/config.toml"))
+"""Where a config is found without being named."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def config_option(command: Command) -> Command:
-    """`--config FILE`"""
+    """`--config FILE`: the command gets the file that was found, or None."""
     return click.option(
         # A file that cannot be read is a fault of the config (78), not of usage (2).
         "--config", "-c", "config", type=click.Path(path_type=Path, readable=False), metavar="FILE",
+        callback=lambda _context, _option, path: path or _find_config(),
         help="The config file; else the first of $LOGFAN_CONFIG, ./config.toml, "
         "/etc/logfan/config.toml.",
     )(command)  # fmt: skip
+
+
+def _find_config() -> Path | None:
+    """`$LOGFAN_CONFIG`, else ./config.toml, else the system's, else None.
+
+    A file that is there and cannot be read is found: going on to the next would hide that.
+    """
+    if named := os.environ.get("LOGFAN_CONFIG"):
+        return Path(named)
+    return next((path for path in CONFIG_PLACES if _is_there(path)), None)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def instance_option(command: Command) -> Command:
@@ -83,12 +106,12 @@ def takes_settings(command: Command) -> Command:
 
     @wraps(command)
     def called(config: Path | None, instance: str | None, **options: Any) -> None:
-        from logfan.config.loader import find_config, read_settings
+        from logfan.config.loader import read_settings
 
         try:
             settings = read_settings(config, instance=instance)
         except Faults as faults:
-            refuse(faults, find_config(config, os.environ))
+            refuse(faults, config)
         command(settings, **options)
 
     return cast("Command", config_option(instance_option(called)))

@@ -48,22 +48,21 @@ def demo(config: Path | None, instance: str | None, rate: float, broker: bool) -
     """
     from logfan.amqp.blocking import BrokerError
     from logfan.amqp.failures import Cause
-    from logfan.config.loader import find_config, laid_over, prepare
+    from logfan.config.loader import laid_over, prepare
     from logfan.daemon import Daemon
     from logfan.telemetry import log_output
     from logfan.telemetry.http_server import ListenError
     from logfan.testing.node import NodeUnavailable
 
-    path = find_config(config, os.environ)
-    read = partial(prepare, path, search=False, instance=instance, every_plugin=False)
+    read = partial(prepare, config, instance=instance, every_plugin=False)
     try:
-        overrides = _overrides(path, broker=broker)
+        overrides = _overrides(config, broker=broker)
         prepared = read(overrides=overrides)
         overrides = laid_over(overrides, _files_apart(prepared))
         overrides["http"] |= {"listen": _free_listen(prepared.settings)}
         with ExitStack() as stack:
             place = visited_broker if broker else private_broker
-            own = stack.enter_context(place(prepared.settings, path))
+            own = stack.enter_context(place(prepared.settings, config))
             overrides = laid_over(overrides, own)
             prepared = read(overrides=overrides)
             warn(prepared.warnings)
@@ -74,7 +73,7 @@ def demo(config: Path | None, instance: str | None, rate: float, broker: bool) -
                 on_started=samples.start, on_stopping=samples.stop,
             ).run()  # fmt: skip
     except Faults as faults:
-        refuse(faults, path)
+        refuse(faults, config)
     except NodeUnavailable as error:
         fail(str(error), os.EX_UNAVAILABLE)
     except BrokerError as error:

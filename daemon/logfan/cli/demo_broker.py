@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from logfan.cli.common import command_line
+from logfan.cli.common import CONFIG_PLACES, command_line
 
 if TYPE_CHECKING:
     from logfan.config.settings import Settings
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 _NAME = "logfan-demo"
 _EXPIRES_MS = 3_600_000
 """When the broker removes the queue of a demo that was killed."""
-_FOUND_BY_ITSELF = (Path("config.toml"), Path("/etc/logfan/config.toml"))
 _OTHER_URLS = ("url_file", "tls")
 
 
@@ -61,7 +60,7 @@ def _emit(url: str, settings: "Settings", path: Path | None) -> str:
     if any(key in in_file for key in _OTHER_URLS):
         words.insert(0, f"LOGFAN_EXCHANGE__NAME={shlex.quote(settings.exchange.name)}")
         words += ["--config", "/dev/null"]
-    elif path is not None and path not in _FOUND_BY_ITSELF:
+    elif path is not None and path not in CONFIG_PLACES:
         words += ["--config", shlex.quote(str(path))]
     return " ".join([*words, "hello"])
 

@@ -33,19 +33,18 @@ def run(config: Path | None, instance: str | None) -> None:
     """
     with _hangups_wait(), _no_garbage():
         from logfan.config.file_permissions import absolute
-        from logfan.config.loader import find_config, prepare
+        from logfan.config.loader import prepare
         from logfan.daemon import Daemon
         from logfan.telemetry import log_output
         from logfan.telemetry.http_server import ListenError
 
         # Fixed here, so that a reload reads the same file, whatever appears elsewhere meanwhile.
-        found = find_config(config, os.environ)
-        path = absolute(found) if found is not None else None
-        again = partial(prepare, path, search=False, instance=instance)
+        path = absolute(config) if config is not None else None
+        again = partial(prepare, path, instance=instance)
         try:
             prepared = again()
         except Faults as faults:
-            refuse(faults, found)
+            refuse(faults, config)
     log_output.configure(prepared.settings.log.level, prepared.settings.log.format)
     for warning in prepared.warnings:
         log.warning("%s", warning)

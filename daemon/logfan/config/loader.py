@@ -29,8 +29,6 @@ from logfan.plugins.validation import SinkKind
 from logfan.runtime.foreign_text import hide, line_of, text_of
 from logfan.sink import SinkConfig
 
-SYSTEM_CONFIG = Path("/etc/logfan/config.toml")
-
 
 @dataclass(frozen=True, slots=True)
 class SinkSpec:
@@ -57,32 +55,9 @@ class Prepared:
     """What the files held that the config names, as digests, by the key that names each."""
 
 
-def find_config(path: Path | None, environ: Mapping[str, str]) -> Path | None:
-    """`--config`, else `$LOGFAN_CONFIG`, else ./config.toml, else the system's, else None.
-
-    A file that is there and cannot be read is found: going on to the next would hide that.
-    """
-    if path is not None:
-        return path
-    if environ.get("LOGFAN_CONFIG"):
-        return Path(environ["LOGFAN_CONFIG"])
-    return next((p for p in (Path("config.toml"), SYSTEM_CONFIG) if _is_there(p)), None)
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True
-    return True
-
-
 def prepare(
     path: Path | None,
     *,
-    search: bool = True,
     instance: str | None = None,
     environ: Mapping[str, str] = os.environ,
     overrides: Mapping[str, Any] | None = None,
@@ -90,11 +65,10 @@ def prepare(
 ) -> Prepared:
     """Config, plugins and every sink's own options, checked. Raises Faults with all there are.
 
-    `search`: without a path, take what `find_config` finds. `overrides` is a table laid over the
-    file and the environment. Without `every_plugin` a plugin that no sink needs may be broken,
-    which becomes a warning.
+    Without a path there is no file. `overrides` is a table laid over the file and the environment.
+    Without `every_plugin` a plugin that no sink needs may be broken, which becomes a warning.
     """
-    source = _read(path, instance, environ, overrides or {}, search=search)
+    source = _read(path, instance, environ, overrides or {})
     table = source.table
     faults = [*source.faults]
     if not table.get("sinks"):
@@ -127,7 +101,7 @@ def read_settings(
 ) -> Settings:
     """The config for a command that runs no sink. No plugin is looked for, of `sinks` the names
     alone count, and none is needed. Raises Faults."""
-    source = _read(path, instance, environ, {}, search=True)
+    source = _read(path, instance, environ, {})
     sinks = source.table.get("sinks")
     names = sinks if isinstance(sinks, Mapping) else ()
     source.table["sinks"] = {str(name): {"kind": "unread"} for name in names}
@@ -143,7 +117,7 @@ def read_plugin_settings(
 ) -> tuple[PluginSettings, Sequence[Fault]]:
     """Where plugins are, whatever else in the config is wrong; the defaults where that is."""
     try:
-        source = _read(path, None, environ, {}, search=True)
+        source = _read(path, None, environ, {})
     except Faults as error:
         return PluginSettings(), error.faults
     settings, faults = _settings({"plugins": source.table.get("plugins", {})}, serves=False)
@@ -172,11 +146,7 @@ def _read(
     instance: str | None,
     environ: Mapping[str, str],
     overrides: Mapping[str, Any],
-    *,
-    search: bool,
 ) -> _Source:
-    if search:
-        path = find_config(path, environ)
     try:
         in_file = read_table(path) if path is not None else {}
     except Faults as faults:
