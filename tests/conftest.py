@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from logfan.config import loader
+from logfan.cli import common
 from logfan.plugins import discovery, drop_ins
 from logfan.testing.debian import cache_folder
 from logfan.testing.node import NodeUnavailable, RabbitNode
@@ -71,7 +71,7 @@ def pytest_configure(config: pytest.Config) -> None:
             del os.environ[name]
     patch = pytest.MonkeyPatch()
     config.add_cleanup(patch.undo)
-    patch.setattr(loader, "SYSTEM_CONFIG", Path(home.name) / "no-config.toml")
+    patch.setattr(common, "CONFIG_PLACES", (Path("config.toml"),))
     patch.setattr(discovery, "listed", _listed)
 
 
