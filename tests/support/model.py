@@ -220,6 +220,7 @@ class ModelSubscription:
     ) -> None:
         """`rests` is where it notes how long nothing should be read, in seconds."""
         self.channel = channel
+        self.connection = self
         self._on_consuming = on_consuming
         self.pause_reading_for = rests.append
 

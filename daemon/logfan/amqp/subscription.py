@@ -80,7 +80,7 @@ class Subscription:
         self._monitor: QueueMonitor | None = None
         self._stand_in: StandIn | None = None
         self._client = brokers.connect(self._on_open, lambda _client, why: self._end(why))
-        self._connection = self._client.connection
+        self.connection = self._client.connection
         self.address = self._client.address
 
     # What the consumer calls
@@ -90,18 +90,10 @@ class Subscription:
         """It has asked for a channel to look on, and is not subscribed yet."""
         return self._monitor is not None and not self.is_subscribed
 
-    def pause_reading(self) -> bool:
-        """Read nothing until `resume_reading`; False where that cannot be."""
-        return self._connection.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Read again."""
-        self._connection.resume_reading()
-
     def pause_reading_for(self, seconds: float) -> None:
         """Read nothing for so long, where that can be; all else goes on meanwhile."""
-        if self._connection.pause_reading():
-            self._ioloop.call_later(seconds, self._connection.resume_reading)
+        if self.connection.pause_reading():
+            self._ioloop.call_later(seconds, self.connection.resume_reading)
 
     def begin(self) -> None:
         """Subscribe for the first time, after `on_declared`. `on_subscribed` follows."""
@@ -112,7 +104,7 @@ class Subscription:
         receiver = self._receiver
         if not self._declared.kind:
             receiver = _StreamWatch(receiver, self._on_stream)
-        self._consumer_tag = self._connection.consume(
+        self._consumer_tag = self.connection.consume(
             self.channel, self._declared.queue, receiver, self._on_consuming
         )
 

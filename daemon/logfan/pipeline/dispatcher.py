@@ -190,9 +190,9 @@ class Dispatcher:
             elif isinstance(action, Consume):
                 subscription.consume(action.prefetch)
             elif action is Do.PAUSE_READING:
-                self._holds = subscription.pause_reading()
+                self._holds = subscription.connection.pause_reading()
             elif action is Do.RESUME_READING and self._holds:
-                subscription.resume_reading()
+                subscription.connection.resume_reading()
             elif action is Do.CANCEL:
                 cancelled = partial(self._cancelled, subscription)
                 subscription.pause(self.flow.hold_seconds, cancelled)

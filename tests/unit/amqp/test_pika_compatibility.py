@@ -181,5 +181,5 @@ def test_the_configuration_decides(fast: bool) -> None:
         queue=QueueSettings(), prefetch=1, known=None, binding=None, events=nobody,
         receiver=nobody,
     )  # fmt: skip
-    assert subscription._connection.fast is fast
+    assert subscription.connection.fast is fast
     ioloop.close()
