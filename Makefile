@@ -11,7 +11,12 @@ BENCH = SECONDS=$(SECONDS) REPORT=$(REPORT) JSON=$(JSON) CHARTS=$(CHARTS) FROM=$
 FAST := tests/test_architecture.py tests/test_locks.py tests/unit tests/contract tests/guard
 # Tests wait more than they compute: two a core, on a machine with two.
 WORKERS ?= 4
+# The fast ones compute: one a core.
+FAST_WORKERS ?= 2
 DEBIAN := daemon/logfan/testing/debian.py
+
+# Tests and daemons are compiled once, not by each of the processes that a suite starts.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-fast test-long coverage bench bench-quick bench-scale brokers pythons chaos cluster soak lint format dist clean lock
@@ -37,7 +42,7 @@ coverage: $(STAMP) $(OLDEST) ## Lines and branches that all tests run, daemons i
 	@$(BIN)/coverage report
 
 test-fast: $(STAMP) $(OLDEST) ## The tests that need no RabbitMQ, in some two minutes
-	@$(BIN)/python -m pytest -q -n $(WORKERS) $(FAST)
+	@$(BIN)/python -m pytest -q -n $(FAST_WORKERS) --dist worksteal $(FAST)
 
 bench: $(STAMP) $(CLIENTS) ## Every consumer in turns, medians, ratios, targets: REPORT= JSON= CHARTS= FROM=
 	@PYTHONPATH=tests $(BIN)/python -m bench.run PLAN=whole $(BENCH)
