@@ -402,23 +402,19 @@ class Daemon:
             "version": __version__,
             "instance": self._prepared.settings.instance,
             "state": "stopping" if self._stopping else self._pipeline.consumer.state,
-            "consuming": stats.consuming,
             "prefetch": self._prepared.settings.rabbitmq.prefetch,
             "received": stats.received_messages,
             "acknowledged": stats.acked,
             "in_flight": stats.in_flight_messages,
-            "in_flight_bytes": stats.in_flight_bytes,
             "queue_ready": stats.queue_ready,
             "sinks": [
                 {
-                    "name": worker.name, "required": worker.required,
-                    "up": failure is None, "failure": failure,
+                    "name": worker.name, "required": worker.required, "failure": worker.failure,
                     "held": worker.held, "written": worker.stats.written,
                     "dropped": worker.stats.dropped, "retries": worker.stats.retries,
                     "dead_lettered": worker.stats.dead_lettered,
                 }
                 for worker in self._pipeline.workers
-                for failure in (worker.failure,)
             ],
         }  # fmt: skip
 

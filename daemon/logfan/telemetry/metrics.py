@@ -205,7 +205,7 @@ def _consumer(stats: ConsumerStats, now: float) -> Iterator[Metric]:
     values["in_flight_messages"] = values["received_messages"] - sum(
         values[name] for name in ("acked", "requeued", "abandoned")
     )
-    values["in_flight_bytes"] = stats.bytes_held()
+    values["in_flight_bytes"] = stats.in_flight_bytes
     oldest = stats.oldest()
     values["oldest_seconds"] = 0.0 if oldest is None else max(0.0, now - oldest)
     for family, name, meaning, number in _CONSUMER:

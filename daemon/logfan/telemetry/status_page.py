@@ -49,7 +49,7 @@ def page(status: Mapping[str, Any], reasons: Sequence[str]) -> str:
 
 def _sink_row(sink: Mapping[str, Any]) -> str:
     state = '<span class="good">up</span>'
-    if not sink["up"]:
+    if sink["failure"] is not None:
         state = f'<span class="bad">{html.escape(str(sink["failure"]))}</span>'
     note = "" if sink["required"] else " <small>(not required)</small>"
     return (

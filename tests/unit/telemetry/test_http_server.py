@@ -25,7 +25,7 @@ STATUS: dict[str, Any] = {
     "received": 1000, "acknowledged": 990, "in_flight": 10, "queue_ready": None,
     "sinks": [
         {
-            "name": "a<b>", "required": True, "up": False, "failure": "<script>", "held": 1,
+            "name": "a<b>", "required": True, "failure": "<script>", "held": 1,
             "written": 2, "dropped": 3, "retries": 4, "dead_lettered": 5,
         }
     ],
