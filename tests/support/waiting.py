@@ -11,12 +11,17 @@ PATIENCE_SECONDS = 90.0
 
 
 def wait_until(condition: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS) -> T:
-    """Call `condition` until it gives something true, and return that. Fails after `seconds`."""
+    """Call `condition` until it gives something true, and return that. Fails after `seconds`.
+
+    Between two calls it sleeps for twice as long as one takes: what is waited for needs the
+    processor more than the question does."""
     deadline = time.monotonic() + seconds
     while True:
+        began = time.monotonic()
         result = condition()
         if result:
             return result
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             raise AssertionError(f"not within {seconds:.0f} s: {what} (last: {result!r})")
-        time.sleep(0.01)
+        time.sleep(min(max(0.01, 2 * (now - began)), 0.5))
