@@ -37,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": {"config", "hookspecs", "json_format", "record", "sink"},
     "hookspecs": {"sink"},
     "sink": {"record", "runtime"},
+    "fields": {"record"},
     "record": {"charsets", "compression", "json_trees"},
     "compression": {"charsets"},
     "charsets": set(),

@@ -1,0 +1,197 @@
+"""How serious a record is, wherever its publisher wrote that down. Sans-I/O.
+
+The body comes first, then the headers, then the last word of the routing key. Where none of them
+names a level there is none: it is never guessed.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from logfan.fields.paths import walk_to
+from logfan.record import Record
+
+DEBUG, INFO, WARNING, ERROR, CRITICAL = "debug", "info", "warning", "error", "critical"
+LEVELS = (DEBUG, INFO, WARNING, ERROR, CRITICAL)
+"""All levels, the least serious first. Every publisher's own become the nearest of these."""
+
+_NAMES = {
+    DEBUG: "trace trac trce verbose verb vrb debug debu dbug dbg fine finer finest config all",
+    INFO: "info inf information informational notice note log success default",
+    WARNING: "warning warn wrn",
+    ERROR: "error erro err eror failure fail severe",
+    CRITICAL: "critical crit fatal fata ftl panic pani dpanic alert emergency emerg",
+}
+_LEVEL_OF = {name: level for level, names in _NAMES.items() for name in names.split()}
+# syslog's severities, 0 to 7.
+_SYSLOG = (CRITICAL, CRITICAL, CRITICAL, ERROR, WARNING, INFO, INFO, DEBUG)
+_OFFSET = re.compile(r"[+-]\d{1,4}$")
+
+
+def level_named(name: str) -> str | None:
+    """The level that a publisher's word or number for it means, as `WARN`, `ERROR+4` or `3`; None
+    where it means none."""
+    word = name[:40].strip().lower()
+    if word.isdecimal():
+        return _by_number(int(word))
+    return _LEVEL_OF.get(word) or _LEVEL_OF.get(_OFFSET.sub("", word))
+
+
+def _by_number(number: float) -> str | None:
+    """0 to 7 are syslog's, as GELF and journald send them; from 10 on pino's and bunyan's."""
+    if 0 <= number <= 7:
+        return _SYSLOG[int(number)]
+    for least, level in ((60, CRITICAL), (50, ERROR), (40, WARNING), (30, INFO), (10, DEBUG)):
+        if least <= number < 100:
+            return level
+    return None
+
+
+def _by_python(number: float) -> str | None:
+    """The numbers of Python's `logging`."""
+    for least, level in ((50, CRITICAL), (40, ERROR), (30, WARNING), (20, INFO), (1, DEBUG)):
+        if number >= least:
+            return level
+    return None
+
+
+def _by_otel(number: float) -> str | None:
+    """OpenTelemetry's severity numbers, 1 to 24."""
+    scale = (DEBUG, DEBUG, INFO, WARNING, ERROR, CRITICAL)
+    return scale[(int(number) - 1) // 4] if 1 <= number <= 24 else None
+
+
+class _Key(NamedTuple):
+    """A place where publishers put the level, and how they count where it is a number."""
+
+    path: str
+    by_number: Any = _by_number
+
+
+_KEYS = (
+    _Key("level"), _Key("severity"), _Key("lvl"), _Key("levelname"), _Key("log.level"),
+    _Key("severityText"), _Key("severity_text"), _Key("severityNumber", _by_otel),
+    _Key("severity_number", _by_otel), _Key("levelno", _by_python), _Key("@l"), _Key("Level"),
+    _Key("LogLevel"), _Key("LEVEL"), _Key("SEVERITY"), _Key("PRIORITY"), _Key("priority"),
+    _Key("loglevel"), _Key("logLevel"), _Key("level_name"), _Key("severityName"),
+    _Key("level.name"), _Key("record.level.name"), _Key("@fields.levelname"),
+    _Key("@fields.level"), _Key("fields.level"), _Key("levelName"),
+)  # fmt: skip
+_HEADERS = (
+    _Key("level"), _Key("severity"), _Key("levelname"), _Key("log.level"), _Key("loglevel"),
+    _Key("Level"), _Key("LogLevel"), _Key("PRIORITY"), _Key("severity_text"),
+)  # fmt: skip
+_ROOTS = frozenset(key.path.partition(".")[0] for key in _KEYS) | {key.path for key in _KEYS}
+_WALKS = tuple(
+    (key.path, key.path.partition(".")[0], walk_to(key.path), key.by_number) for key in _KEYS
+)
+LEVEL_KEYS = frozenset(key.path for key in _KEYS)
+"""Where in a JSON body the level may stand."""
+_HEADER_WALKS = tuple((walk_to(key.path), key.by_number) for key in _HEADERS)
+
+
+def level_of(record: Record) -> str | None:
+    """One of `LEVELS`, or None where neither body nor headers nor routing key name one."""
+    try:
+        tree = record.json()
+    except ValueError:
+        level = level_of_text(record.body[:_HEAD_CHARS].decode("utf-8", "replace"))
+    else:
+        level = level_of_tree(tree)
+    return level or level_of_headers(record.headers) or level_of_routing_key(record.routing_key)
+
+
+def level_of_tree(tree: Any) -> str | None:
+    """The level of a parsed body."""
+    if not isinstance(tree, Mapping):
+        return level_of_text(tree[:_HEAD_CHARS]) if isinstance(tree, str) else None
+    if _ROOTS.isdisjoint(tree):
+        # Serilog's compact form leaves out what is `Information`.
+        return INFO if "@t" in tree and ("@m" in tree or "@mt" in tree) else None
+    for path, root, walk, by_number in _WALKS:
+        if (path in tree or root in tree) and (level := _read(walk(tree), by_number)):
+            return level
+    return None
+
+
+def level_of_headers(headers: Mapping[str, Any]) -> str | None:
+    """The level that a header names."""
+    if not headers:
+        return None
+    levels = (_read(walk(headers), by_number) for walk, by_number in _HEADER_WALKS)
+    return next(filter(None, levels), None)
+
+
+def level_of_routing_key(routing_key: str) -> str | None:
+    """The level that the routing key ends with, as in `logback.ERROR` or `kern.critical`."""
+    word = routing_key[-40:].rpartition(".")[2]
+    return None if word.isdecimal() else level_named(word)
+
+
+def _read(value: Any, by_number: Any) -> str | None:
+    if isinstance(value, str):
+        return (
+            by_number(int(value))
+            if value[:4].isdecimal() and len(value) <= 4
+            else level_named(value)
+        )
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        level: str | None = by_number(value)
+        return level
+    return None
+
+
+# Text: the level stands at its start, as `level=`, or behind a time.
+
+_HEAD_CHARS = 400
+_WORDS_BEHIND_TIME = 6
+"""Threads and loggers stand before the level."""
+ANSI = re.compile(r"\x1b\[[0-9;]{0,20}[A-Za-z]")
+_WORD = r"([A-Za-z]{3,13})"
+# At the start these are levels even where nothing marks them off; `All`, `Fine` or `Log` are not.
+_PLAIN = {
+    "trace", "debug", "verbose", "info", "notice", "warn", "warning", "err", "error", "critical",
+    "crit", "fatal", "alert", "emerg", "emergency", "panic", "severe",
+}  # fmt: skip
+_LEADING = re.compile(rf"\W{{0,3}}{_WORD}\b")
+_PAIR = re.compile(rf"(?:^|[\s{{,])(?:level|lvl|severity|loglevel)=[\"']?{_WORD}", re.IGNORECASE)
+_SYSLOG_PRIORITY = re.compile(r"<(\d{1,3})>")
+_SYSLOG_PRIORITY_MAX = 191
+_KLOG = re.compile(r"([IWEF])\d{4} \d\d:\d\d:\d\d")
+_KLOG_LEVELS = {"I": INFO, "W": WARNING, "E": ERROR, "F": CRITICAL}
+# A time of day, with the date before it and the zone or the year behind.
+_TIME = re.compile(
+    r"\W{0,3}(?:[\w/.,-]{1,12}[ T]){0,4}\d{1,2}:\d\d:\d\d(?:[.,]\d{1,9})?"
+    r"(?: ?[+-]\d\d:?\d\d| ?Z\b| UTC| GMT| [AP]M| 20\d\d)?"
+)
+# `[error]`, `[core:error]`, `| info |`, `- warn -`, `\tinfo\t`, `error:`
+_MARKED = re.compile(
+    rf"[\[(<]\s*(?:\w{{1,20}}:)?{_WORD}\s*[\])>]"
+    rf"|[-\t|]\s*{_WORD}(?=\s*[-\t|])"
+    rf"|(?:^|\s){_WORD}\s*:"
+)  # fmt: skip
+_FIRST_WORDS = re.compile(rf"(?:\s*\S+){{0,{_WORDS_BEHIND_TIME}}}\s?")
+_LOUD = re.compile(r"(?<![A-Za-z])([A-Z]{3,13})(?:[+-]\d{1,3})?(?![A-Za-z])")
+
+
+def level_of_text(text: str) -> str | None:
+    """The level that the beginning of a line of text names."""
+    head = ANSI.sub("", text[:_HEAD_CHARS])
+    priority = _SYSLOG_PRIORITY.match(head)
+    if priority and int(priority[1]) <= _SYSLOG_PRIORITY_MAX:
+        return _SYSLOG[int(priority[1]) % 8]
+    if klog := _KLOG.match(head):
+        return _KLOG_LEVELS[klog[1]]
+    if (leading := _LEADING.match(head)) and (word := leading[1].lower()) in _PLAIN:
+        return _LEVEL_OF[word]
+    if (pair := _PAIR.search(head)) and (level := _LEVEL_OF.get(pair[1].lower())):
+        return level
+    time = _TIME.match(head)
+    words = _FIRST_WORDS.match(head, time.end() if time else 0)
+    behind = words[0] if words else ""
+    for pattern in (_MARKED, _LOUD):
+        for found in pattern.finditer(behind):
+            word = next(filter(None, found.groups()))
+            if level := _LEVEL_OF.get(word.lower()):
+                return level
+    return None

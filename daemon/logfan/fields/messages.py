@@ -1,0 +1,60 @@
+"""What a record says to people: its message, and the fields beside it. Sans-I/O."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from logfan.fields.levels import LEVEL_KEYS
+from logfan.fields.paths import walk_to
+from logfan.fields.times import TIME_KEYS
+from logfan.record import Record
+
+_PATHS = (
+    "message", "msg", "event", "@m", "short_message", "MESSAGE", "RenderedMessage", "@message",
+    "record.message", "fields.message", "text", "@mt", "MessageTemplate", "body",
+    "body.stringValue", "log",
+)  # fmt: skip
+_WALKS = tuple((path, path.partition(".")[0], walk_to(path)) for path in _PATHS)
+_HEADERS = ("MESSAGE", "message")
+
+
+class Message(NamedTuple):
+    """What to show of a record."""
+
+    text: str
+    rest: Mapping[str, Any]
+    """The other fields of a JSON body, by their names; level and time are left out."""
+
+
+def message_of(record: Record) -> str:
+    """The message alone: of a JSON object its message field, else the body as text.
+
+    An empty body gives the header `MESSAGE`, else all headers as `key=value`.
+    """
+    return shown(record).text
+
+
+def shown(record: Record) -> Message:
+    """The message, and the fields that stand beside it in a JSON object."""
+    if not record.body:
+        return Message(_of_headers(record.headers), {})
+    try:
+        tree = record.json()
+    except ValueError:
+        return Message(record.text, {})
+    if isinstance(tree, Mapping):
+        for path, root, walk in _WALKS:
+            if (root in tree or path in tree) and isinstance(text := walk(tree), str):
+                return Message(text, dict(_beside(tree, {root, path})))
+    return Message(record.text, {})
+
+
+def _of_headers(headers: Mapping[str, Any]) -> str:
+    for name in _HEADERS:
+        if isinstance(text := headers.get(name), str):
+            return text
+    return " ".join(f"{name}={value}" for name, value in headers.items())
+
+
+def _beside(tree: Mapping[str, Any], said: set[str]) -> Iterator[tuple[str, Any]]:
+    left_out = said | LEVEL_KEYS | TIME_KEYS
+    return ((name, value) for name, value in tree.items() if name not in left_out)

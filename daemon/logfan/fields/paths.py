@@ -1,0 +1,46 @@
+"""A dotted path into parsed JSON, or into headers. Sans-I/O.
+
+`a.b.c` finds the literal key `a.b.c` first, as ECS and OpenTelemetry write it, then `a.b` with `c`
+inside, then `a` with the rest inside. A number is also an index of a list: `items.0.sku`.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+MAX_PARTS = 16
+"""More than any log has; the number of ways to split a path doubles with each part."""
+
+Walk = Callable[[Any], Any]
+"""Takes parsed JSON, and gives the value at the path, or None where there is none."""
+
+
+@lru_cache(maxsize=1024)
+def walk_to(path: str) -> Walk:
+    """Compile a path. Raises ValueError where it has an empty part or too many."""
+    parts = path.split(".")
+    if "" in parts:
+        raise ValueError(f"{path!r} has an empty part")
+    if len(parts) > MAX_PARTS:
+        raise ValueError(f"{path[:80]!r} has more than {MAX_PARTS} parts")
+    if len(parts) == 1 and not path.isdecimal():
+        return lambda tree: tree.get(path) if isinstance(tree, Mapping) else None
+    # For each part: the keys that may begin there, the longest first, and the part behind them.
+    ends = range(len(parts), 0, -1)
+    keys = [
+        [(".".join(parts[at:end]), end) for end in ends if end > at] for at in range(len(parts))
+    ]
+
+    def walk(tree: Any, at: int = 0) -> Any:
+        if at == len(parts):
+            return tree
+        if isinstance(tree, Mapping):
+            for key, end in keys[at]:
+                if key in tree and (found := walk(tree[key], end)) is not None:
+                    return found
+        elif isinstance(tree, list | tuple) and parts[at].isdecimal():
+            index = int(parts[at][:9])
+            return walk(tree[index], at + 1) if index < len(tree) else None
+        return None
+
+    return walk

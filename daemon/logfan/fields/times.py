@@ -1,0 +1,87 @@
+"""When a record was written, as its publisher says. Sans-I/O."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from logfan.fields.paths import walk_to
+from logfan.record import Record
+
+_PATHS = (
+    "time", "timestamp", "ts", "@timestamp", "@t", "asctime", "datetime", "Timestamp", "eventTime",
+    "timeUnixNano", "timeMillis", "TimeStamp", "record.time.timestamp", "instant.epochSecond",
+    "created", "__REALTIME_TIMESTAMP",
+)  # fmt: skip
+_WALKS = tuple((path.partition(".")[0], path, walk_to(path)) for path in _PATHS)
+TIME_KEYS = frozenset(_PATHS)
+"""Where in a JSON body the time may stand."""
+_IN_MILLISECONDS = "timestamp_in_ms"
+_YEAR_3000 = 32_503_680_000
+"""In seconds. A larger number counts milliseconds, or microseconds, or nanoseconds."""
+_MOST = 10**20
+_TEXT_CHARS = 40
+
+
+def time_of(record: Record) -> float | None:
+    """When it was written, in seconds since 1970 (UTC): from the body, else from the properties.
+
+    None where the publisher names no time. A number beyond the year 3000 counts milliseconds (or
+    micro- or nanoseconds), as amqplib's `Date.now()` does.
+    """
+    try:
+        tree = record.json()
+    except ValueError:
+        tree = None
+    if isinstance(tree, Mapping):
+        for root, path, walk in _WALKS:
+            if (root in tree or path in tree) and (time := seconds_of(walk(tree))) is not None:
+                return time
+    properties = record.properties
+    exact = properties.headers.get(_IN_MILLISECONDS) if properties.headers else None
+    if isinstance(exact, int):
+        return exact / 1000
+    return seconds_of(properties.timestamp)
+
+
+def time_text(record: Record) -> str | None:
+    """The same as `2026-11-26T00:16:23.449Z`."""
+    seconds = time_of(record)
+    if seconds is None:
+        return None
+    try:
+        when = datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return f"{when:%Y-%m-%dT%H:%M:%S}.{when.microsecond // 1000:03d}Z"
+
+
+def seconds_of(value: Any) -> float | None:
+    """A publisher's time in seconds since 1970 (UTC); None where it is none that is known.
+
+    Takes numbers, digits, and ISO 8601 with or without a zone (without one it is UTC).
+    """
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, int | float):
+        return _scaled(value)
+    if isinstance(value, datetime):
+        return value.timestamp()
+    if not isinstance(value, str) or len(value) > _TEXT_CHARS:
+        return None
+    text = value.strip()
+    if text.replace(".", "", 1).isdecimal():
+        return _scaled(float(text))
+    try:
+        when = datetime.fromisoformat(text.replace(",", "."))
+    except ValueError:
+        return None
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+
+
+def _scaled(number: float) -> float | None:
+    if not 0 < number < _MOST:
+        return None
+    number = float(number)
+    while number > _YEAR_3000:
+        number /= 1000
+    return number
