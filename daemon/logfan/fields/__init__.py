@@ -17,7 +17,7 @@ from typing import Any
 
 from logfan.fields.levels import LEVELS, level_named, level_of
 from logfan.fields.messages import Message, message_of, shown
-from logfan.fields.paths import walk_to
+from logfan.fields.paths import Walk, walk_to
 from logfan.fields.times import seconds_of, time_of, time_text
 from logfan.record import Properties, Record
 
@@ -37,14 +37,23 @@ _DERIVED: dict[str, Callable[[Record], Any]] = {
 class Field:
     """A field of any record: call it with a record to read the value, None where there is none."""
 
-    __slots__ = ("name", "needs_body", "read")
+    __slots__ = ("name", "needs_body", "read", "walk")
 
-    def __init__(self, name: str, read: Callable[[Record], Any], *, needs_body: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        read: Callable[[Record], Any],
+        *,
+        needs_body: bool,
+        walk: Walk | None = None,
+    ) -> None:
         self.name = name
         self.read = read
         """Takes a record, and gives its value. Never raises."""
         self.needs_body = needs_body
         """Whether it parses the body."""
+        self.walk = walk
+        """The same for a parsed body; None where the value may come from elsewhere."""
 
     def __call__(self, record: Record) -> Any:
         return self.read(record)
@@ -89,4 +98,4 @@ def field(name: str) -> Field:
             return read_property(record) if found is None else found
 
         return Field(name, read_either, needs_body=True)
-    return Field(name, read_body, needs_body=True)
+    return Field(name, read_body, needs_body=True, walk=walk)

@@ -1,0 +1,1 @@
+"""What happens to records before a sink gets them: chosen, sampled, changed. Sans-I/O."""

@@ -1,0 +1,287 @@
+"""`where`: which records a sink gets, as data. Sans-I/O.
+
+A table of matchers must all hold; of a list of tables one must. A key is a field's name
+(`logfan.fields`), and may be dotted or nested. A matcher is a value, a list of values, or a table
+of conditions. A value that is a list matches where one of its elements does.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import pydantic_core.core_schema as core
+from pydantic import GetCoreSchemaHandler
+
+from logfan.fields import LEVELS, field, level_named
+from logfan.fields.paths import Walk
+from logfan.record import Record
+
+Test = Callable[[Any], bool]
+"""Takes a field's value, None where there is none."""
+
+ALWAYS = "always"
+"""A table's key that names no field: its records pass every sample."""
+_CONDITIONS = ("not", "exists", "prefix", "suffix", "matches", "above", "below", "between")
+_ROOTS = ("headers", "properties", "json")
+_MAX_TABLES = 100
+_PATTERN_BYTES = 1000
+_SCALARS = (str, int, float, bool)
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Matchers that must all hold: first those that parse no body."""
+
+    direct: tuple[tuple[Callable[[Record], Any], Test], ...]
+    inside: tuple[tuple[Walk, Test], ...]
+    always: bool
+
+    def holds(self, record: Record) -> bool | None:
+        """None where the body would decide and is no JSON."""
+        for read, test in self.direct:
+            if not test(read(record)):
+                return False
+        if self.inside:
+            try:
+                tree = record.json()
+            except ValueError:
+                return None
+            for walk, test in self.inside:
+                if not test(walk(tree)):
+                    return False
+        return True
+
+
+class Where:
+    """Chooses records. Compile one with `Where.of`; as the type of a config's key it does that."""
+
+    def __init__(self, tables: Sequence[_Table], data: Any) -> None:
+        self._tables = tables
+        self._data = data
+
+    @classmethod
+    def of(cls, data: Any) -> "Where":
+        """Compile a table, or a list of tables. Raises ValueError, naming the key and the way
+        out."""
+        tables = data if isinstance(data, list) else [data]
+        if not tables:
+            raise ValueError("an empty list chooses no record; leave `where` out to get all")
+        if len(tables) > _MAX_TABLES:
+            raise ValueError(f"{len(tables)} tables; {_MAX_TABLES} are the most")
+        compiled = []
+        for number, table in enumerate(tables):
+            if not isinstance(table, Mapping):
+                raise ValueError(f"{_shown(table)} is no table of matchers")  # noqa: TRY004 - of a config's value
+            try:
+                compiled.append(_table(table))
+            except ValueError as error:
+                raise ValueError(f"{f'[{number}].' * (len(tables) > 1)}{error}") from None
+        return cls(compiled, data)
+
+    def decide(self, record: Record) -> bool | None:
+        """Whether the sink gets the record. None where its body would decide and is no JSON."""
+        unsure = False
+        for table in self._tables:
+            holds = table.holds(record)
+            if holds:
+                return True
+            unsure = unsure or holds is None
+        return None if unsure else False
+
+    def is_always(self, record: Record) -> bool:
+        """Whether a table with `always = true` chooses the record, so that no sample drops it."""
+        return any(table.always and table.holds(record) for table in self._tables)
+
+    @property
+    def has_always(self) -> bool:
+        """Whether there is such a table."""
+        return any(table.always for table in self._tables)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Where) and self._data == other._data
+
+    def __hash__(self) -> int:
+        return hash(repr(self._data))
+
+    def __repr__(self) -> str:
+        return f"Where({self._data!r})"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _: Any, __: GetCoreSchemaHandler) -> core.CoreSchema:
+        return core.no_info_plain_validator_function(
+            cls.of, serialization=core.plain_serializer_function_ser_schema(lambda one: one._data)
+        )
+
+
+def _table(table: Mapping[str, Any]) -> _Table:
+    always = table.get(ALWAYS, False)
+    if not isinstance(always, bool):
+        raise ValueError(f"{ALWAYS} is {_shown(always)}; it is true or false")  # noqa: TRY004 - of a config's value
+    direct, inside = [], []
+    for name, matcher in _fields(table):
+        known = field(name)
+        test = _test(name, matcher)
+        if known.walk is None:
+            direct.append((known.read, test, known.needs_body))
+        else:
+            inside.append((known.walk, test))
+    direct.sort(key=lambda one: one[2])
+    return _Table(tuple((read, test) for read, test, _ in direct), tuple(inside), always)
+
+
+def _fields(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Each field's name and its matcher. TOML reads `headers.host` without quotes as a table in a
+    table."""
+    for key, value in table.items():
+        if key in _ROOTS and isinstance(value, Mapping):
+            yield from ((f"{key}.{name}", matcher) for name, matcher in value.items())
+        elif key != ALWAYS:
+            yield key, value
+
+
+def _test(name: str, matcher: Any) -> Test:
+    """Compile what a field's value must be like."""
+    if not isinstance(matcher, Mapping):
+        return _any_of(name, matcher)
+    if not matcher:
+        raise ValueError(f"{name}: a table without a condition; there are {', '.join(_CONDITIONS)}")
+    for key in matcher:
+        if key not in _CONDITIONS:
+            raise ValueError(
+                f"{name}: {key!r} is no condition; there are {', '.join(_CONDITIONS)} (the name of "
+                f'a field inside of {name} needs quotes: "{name}.{key}")'
+            )
+    tests = [_condition(name, key, operand) for key, operand in matcher.items()]
+    return tests[0] if len(tests) == 1 else lambda value: all(test(value) for test in tests)
+
+
+def _condition(name: str, key: str, operand: Any) -> Test:
+    path = f"{name}.{key}"
+    if key == "not":
+        test = _test(name, operand)
+        return lambda value: not test(value)
+    if key == "exists":
+        if not isinstance(operand, bool):
+            raise ValueError(f"{path} is {_shown(operand)}; it is true or false")
+        return lambda value: (value is not None) is operand
+    if key in ("prefix", "suffix"):
+        return _of_each(_at_an_end(path, key, operand))
+    if key == "matches":
+        return _of_each(_matches(path, operand))
+    return _of_each(_in_range(path, key, operand))
+
+
+def _any_of(name: str, values: Any) -> Test:
+    """Equal to one of them. `true` is not 1; 1.0 is."""
+    listed = values if isinstance(values, list) else [values]
+    if not listed:
+        raise ValueError(f"{name}: an empty list matches nothing")
+    for value in listed:
+        if not isinstance(value, _SCALARS):
+            raise ValueError(  # noqa: TRY004
+                f"{name}: {_shown(value)} is no value to compare with; "
+                "values are strings, numbers, true and false"
+            )
+    if name == "level":
+        listed = [_level(value) for value in listed]
+    texts = frozenset(value for value in listed if isinstance(value, str))
+    truths = frozenset(value for value in listed if isinstance(value, bool))
+    numbers = frozenset(value for value in listed if not isinstance(value, bool | str))
+
+    def equals(value: Any) -> bool:
+        if type(value) is str:
+            return value in texts
+        if type(value) is bool:
+            return value in truths
+        return isinstance(value, int | float | Decimal) and value in numbers
+
+    return _of_each(equals)
+
+
+def _level(value: Any) -> str:
+    level = level_named(str(value))
+    if level is None:
+        raise ValueError(f"level: {_shown(value)} is no level; levels are {', '.join(LEVELS)}")
+    return level
+
+
+def _at_an_end(path: str, key: str, operand: Any) -> Test:
+    ends = operand if isinstance(operand, list) else [operand]
+    if not ends or not all(isinstance(end, str) and end for end in ends):
+        raise ValueError(f"{path} is {_shown(operand)}; it is a string, or a list of strings")
+    method, texts = (str.startswith if key == "prefix" else str.endswith), tuple(ends)
+    return lambda value: isinstance(value, str) and method(value, texts)
+
+
+def _matches(path: str, operand: Any) -> Test:
+    """Found anywhere in the text, in linear time: RE2 knows no way back."""
+    import re2  # type: ignore[import-untyped]
+
+    patterns = operand if isinstance(operand, list) else [operand]
+    if not patterns or not all(isinstance(one, str) for one in patterns):
+        raise ValueError(
+            f"{path} is {_shown(operand)}; it is a regular expression, or a list of them"
+        )
+    options = re2.Options()
+    options.log_errors = False
+    compiled = []
+    for pattern in patterns:
+        if len(pattern.encode()) > _PATTERN_BYTES:
+            raise ValueError(f"{path}: a pattern of more than {_PATTERN_BYTES} bytes")
+        try:
+            compiled.append(re2.compile(pattern, options).search)
+        except re2.error as error:
+            raise ValueError(
+                f"{path}: {_shown(pattern)} is no regular expression of RE2: {_reason(error)}"
+            ) from None
+    search = compiled[0]
+    if len(compiled) == 1:
+        return lambda value: isinstance(value, str) and search(value) is not None
+    return lambda value: isinstance(value, str) and any(one(value) is not None for one in compiled)
+
+
+def _reason(error: Exception) -> str:
+    text = error.args[0] if error.args else ""
+    return text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
+
+
+def _in_range(path: str, key: str, operand: Any) -> Test:
+    """`above` and `below` leave the bound out; `between` has both within."""
+    bounds = operand if key == "between" and isinstance(operand, list) else [operand]
+    numbers = all(_is_number(bound) for bound in bounds)
+    if not numbers or len(bounds) != (2 if key == "between" else 1):
+        right = "two numbers, as [200, 299]" if key == "between" else "a number"
+        raise ValueError(f"{path} is {_shown(operand)}; it is {right}")
+    low = bounds[0]
+    if key == "above":
+        return lambda value: _is_number(value) and value > low
+    if key == "below":
+        return lambda value: _is_number(value) and value < low
+    high = bounds[1]
+    if low > high:
+        raise ValueError(f"{path} is {_shown(operand)}: the first is above the second")
+    return lambda value: _is_number(value) and low <= value <= high
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, float):
+        return not math.isnan(value)
+    return isinstance(value, int | Decimal) and not isinstance(value, bool)
+
+
+def _of_each(test: Test) -> Test:
+    """Of a list the test need hold for one element."""
+
+    def holds(value: Any) -> bool:
+        if type(value) is list or type(value) is tuple:
+            return any(test(one) for one in value)
+        return test(value)
+
+    return holds
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
