@@ -38,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "hookspecs": {"sink"},
     "sink": {"record", "runtime"},
     "fields": {"record"},
+    "stage": {"fields", "record", "charsets"},
     "record": {"charsets", "compression", "json_trees"},
     "compression": {"charsets"},
     "charsets": set(),

@@ -18,7 +18,7 @@ import orjson
 from logfan.amqp_properties import FIELD, READ, SHORT, TEXT, TIME, Row, Slot, Templates
 from logfan.charsets import PIECE_BYTES, is_utf8, pieces_of
 from logfan.json_trees import Odd
-from logfan.record import UNPARSED, Origin, Properties, Record
+from logfan.record import UNPARSED, Origin, Properties, Record, json_of
 
 # What the publisher left out is left out.
 _HEADERS, _ID, _TIME, _CORRELATION, *_OTHERS = Properties._fields
@@ -81,7 +81,7 @@ def _bodies(records: Iterable[Record]) -> Iterator[bytes]:
         if parsed is UNPARSED:
             parsed = record._parse()
         if type(parsed) is Odd:
-            body, is_json = _json_of(record)
+            body, is_json = json_of(record)
             if not is_json:
                 body = _no_json(body)
         # The publisher's own bytes: large numbers, the order of keys and double keys stay as they
@@ -154,7 +154,7 @@ def json_pieces(record: Record) -> Iterator[bytes]:
     holds no more than the body and a piece of it."""
     yield _start(record.origin)
     yield _members(record)
-    body, is_json = _json_of(record)
+    body, is_json = json_of(record)
     if not is_json:
         yield from _text_pieces(body) if is_utf8(body) else _base64_pieces(body)
     elif _NEWLINE in body or _RETURN in body:
@@ -162,14 +162,6 @@ def json_pieces(record: Record) -> Iterator[bytes]:
     else:
         yield body
     yield _CLOSE
-
-
-def _json_of(record: Record) -> tuple[bytes, bool]:
-    """The body's JSON, or the body, and which of them. Nothing that was parsed is held."""
-    parsed = record._parse()
-    if type(parsed) is not Odd:
-        return record.body, True
-    return (record.body, False) if parsed.body is None else (parsed.body, True)
 
 
 def _no_json(body: bytes) -> bytes:

@@ -316,7 +316,8 @@ def _decoded(record: Record, names: Sequence[str]) -> Record | str:
         known: Record | str | None = getattr(record, "_decoded", None)
         if known is None:
             try:
-                known = _with_body(record, decode(record.body, names))
+                properties = record.properties._replace(content_encoding=None)
+                known = with_body(record, decode(record.body, names), properties)
             except ValueError as error:
                 known = record._decoded = str(error)
             else:
@@ -326,8 +327,18 @@ def _decoded(record: Record, names: Sequence[str]) -> Record | str:
     return known
 
 
-def _with_body(record: Record, body: bytes) -> Record:
+def json_of(record: Record) -> tuple[bytes, bool]:
+    """The body's JSON in UTF-8 without a byte order mark, or the body, and which of them. Nothing
+    that was parsed is held."""
+    parsed = record._parse()
+    if type(parsed) is not Odd:
+        return record.body, True
+    return (record.body, False) if parsed.body is None else (parsed.body, True)
+
+
+def with_body(record: Record, body: bytes, properties: Properties) -> Record:
+    """The same message with another body and other properties."""
     return Record(
         body, record.exchange, record.routing_key, record.redelivered, record.received_at,
-        record.properties._replace(content_encoding=None),
+        properties,
     )  # fmt: skip

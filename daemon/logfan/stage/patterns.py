@@ -1,0 +1,107 @@
+"""Patterns that `redact` looks for: named ones with their check digits, and one's own. Sans-I/O."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import re2  # type: ignore[import-untyped]
+
+Replace = Callable[[bytes], bytes]
+"""Takes what was found, and gives what stands in its place."""
+
+_PATTERN_BYTES = 1000
+
+
+class _Named(NamedTuple):
+    pattern: str
+    check: Callable[[str], bool] | None = None
+    """Whether what was found is one indeed."""
+
+
+def is_card(text: str) -> bool:
+    """The check digit of payment cards (Luhn)."""
+    digits = [int(char) for char in text if char.isdecimal()][::-1]
+    doubled = sum(sum(divmod(2 * digit, 10)) for digit in digits[1::2])
+    return any(digits) and (sum(digits[::2]) + doubled) % 10 == 0
+
+
+def is_iban(text: str) -> bool:
+    """The check digits of an IBAN (ISO 7064, mod 97-10)."""
+    plain = text.replace(" ", "")
+    return int("".join(str(int(char, 36)) for char in plain[4:] + plain[:4])) % 97 == 1
+
+
+_BYTE = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_HEX = r"[0-9A-Fa-f]{1,4}"
+NAMED: Mapping[str, _Named] = {
+    "email": _Named(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,8}"),
+    "card": _Named(r"\b[0-9](?:[ -]?[0-9]){12,18}\b", is_card),
+    "iban": _Named(r"\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b", is_iban),
+    "ipv4": _Named(rf"\b(?:{_BYTE}\.){{3}}{_BYTE}\b"),
+    "ipv6": _Named(
+        rf"(?:{_HEX}:){{7}}{_HEX}|(?:{_HEX}:){{1,6}}(?::{_HEX}){{1,6}}|(?:{_HEX}:){{1,7}}:|::{_HEX}"
+    ),
+    "jwt": _Named(r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]*"),
+    "bearer": _Named(r"(?i)\bbearer\s+[A-Za-z0-9._~+/=-]+"),
+}
+
+
+class Patterns:
+    """Several patterns, searched in linear time."""
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        """Names of `NAMED`, or regular expressions of RE2. Raises ValueError, naming the one that
+        is neither."""
+        options = re2.Options()
+        options.log_errors = False
+        self._any = re2.Set.SearchSet(options)
+        self._each: list[tuple[Any, Callable[[str], bool] | None]] = []
+        for text in patterns:
+            named = NAMED.get(text, _Named(text))
+            if len(text.encode()) > _PATTERN_BYTES:
+                raise ValueError(f"a pattern of more than {_PATTERN_BYTES} bytes")
+            try:
+                pattern = re2.compile(named.pattern, options)
+            except re2.error as error:
+                raise ValueError(
+                    f"{text!r} is neither a named pattern ({', '.join(NAMED)}) nor a regular "
+                    f"expression of RE2: {reason_of(error)}"
+                ) from None
+            if pattern.search(b"") is not None:
+                raise ValueError(f"{text!r} matches nothing at all, and so everywhere")
+            self._any.Add(named.pattern)
+            self._each.append((pattern, named.check))
+        if self._each:
+            self._any.Compile()
+
+    @property
+    def are_any(self) -> bool:
+        """Whether there is one."""
+        return bool(self._each)
+
+    def occur(self, text: bytes) -> bool:
+        """Whether one of them occurs; its check digits are not looked at."""
+        return bool(self._each) and bool(self._any.Match(text))
+
+    def replaced(self, text: bytes, replace: Replace) -> bytes:
+        """The text with all that is found replaced."""
+        if not self.occur(text):
+            return text
+        for pattern, check in self._each:
+            text = pattern.sub(_replacing(check, replace), text)
+        return text
+
+
+def reason_of(error: Exception) -> str:
+    """RE2's reason, as text."""
+    text = error.args[0] if error.args else ""
+    return text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
+
+
+def _replacing(check: Callable[[str], bool] | None, replace: Replace) -> Callable[[Any], bytes]:
+    def one(match: Any) -> bytes:
+        found: bytes = match.group()
+        if check is not None and not check(found.decode("ascii", "replace")):
+            return found
+        return replace(found)
+
+    return one
