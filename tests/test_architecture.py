@@ -12,7 +12,10 @@ HOST = ROOT / "daemon/logfan"
 SINKS = ROOT / "plugins/logfan_sinks"
 
 # What plugins import, and what that is made of: nothing of it imports the rest of the host.
-PUBLIC = {"", "record", "sink", "charsets", "compression", "hookspecs", "json_trees"}
+PUBLIC = {
+    "", "record", "sink", "charsets", "compression", "dotted_path", "fields", "hookspecs",
+    "json_trees",
+}  # fmt: skip
 BASE = {*PUBLIC, "amqp_properties", "faults", "field_table", "runtime"}
 
 # Each package and each module beside them, and what it may import; "" is `logfan` itself. What is
@@ -37,9 +40,10 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": {"config", "hookspecs", "json_format", "record", "sink"},
     "hookspecs": {"sink"},
     "sink": {"record", "runtime"},
-    "fields": {"record"},
-    "stage": {"fields", "record", "charsets"},
-    "record": {"charsets", "compression", "json_trees"},
+    "stage": {"fields", "record", "charsets", "dotted_path"},
+    "fields": {"record", "dotted_path"},
+    "record": {"charsets", "compression", "dotted_path", "json_trees"},
+    "dotted_path": set(),
     "compression": {"charsets"},
     "charsets": set(),
     "json_trees": set(),

@@ -6,6 +6,7 @@ What a body becomes when it is parsed or decoded is kept for the sinks still to 
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from logfan.charsets import (
     text_of,
 )
 from logfan.compression import codings, decode
+from logfan.dotted_path import walk_to
 from logfan.json_trees import LONG, SMALL_BYTES, TIMES_MAX, Odd, parse
 
 UNPARSED = object()
@@ -257,6 +259,27 @@ class Record:
         if isinstance(known, Record):
             return known
         raise ValueError(f"the body cannot be decoded: {known}")
+
+    def id(self, *fields: str) -> str | None:
+        """Its identity, for writing it twice without harm; None where it has none.
+
+        That is the publisher's message id; else the first of these fields that is there:
+        `headers.NAME`, or a dotted path into a JSON body. A hash of the body is none, as equal
+        lines would collapse.
+        """
+        if self.message_id:
+            return self.message_id
+        for name in fields:
+            root, _, rest = name.partition(".")
+            found: Any = None
+            if root == "headers" and rest:
+                found = walk_to(rest)(self.headers)
+            else:
+                with suppress(ValueError):
+                    found = walk_to(name)(self.json())
+            if isinstance(found, str | int) and not isinstance(found, bool) and found != "":
+                return str(found)
+        return None
 
     def __repr__(self) -> str:
         return f"<Record {self.exchange!r} {self.routing_key!r} of {self.size} bytes>"

@@ -15,9 +15,9 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
+from logfan.dotted_path import Walk, walk_to
 from logfan.fields.levels import LEVELS, level_named, level_of
 from logfan.fields.messages import Message, message_of, shown
-from logfan.fields.paths import Walk, walk_to
 from logfan.fields.times import seconds_of, time_of, time_text
 from logfan.record import Properties, Record
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from logfan.fields.paths import walk_to
+from logfan.dotted_path import walk_to
 from logfan.record import Record
 
 DEBUG, INFO, WARNING, ERROR, CRITICAL = "debug", "info", "warning", "error", "critical"

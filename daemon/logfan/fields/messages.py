@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from logfan.dotted_path import walk_to
 from logfan.fields.levels import LEVEL_KEYS
-from logfan.fields.paths import walk_to
 from logfan.fields.times import TIME_KEYS
 from logfan.record import Record
 

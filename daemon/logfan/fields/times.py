@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from logfan.fields.paths import walk_to
+from logfan.dotted_path import walk_to
 from logfan.record import Record
 
 _PATHS = (

@@ -14,8 +14,8 @@ from typing import Any
 import pydantic_core.core_schema as core
 from pydantic import GetCoreSchemaHandler
 
+from logfan.dotted_path import Walk
 from logfan.fields import LEVELS, field, level_named
-from logfan.fields.paths import Walk
 from logfan.record import Record
 
 Test = Callable[[Any], bool]
@@ -93,11 +93,6 @@ class Where:
     def is_always(self, record: Record) -> bool:
         """Whether a table with `always = true` chooses the record, so that no sample drops it."""
         return any(table.always and table.holds(record) for table in self._tables)
-
-    @property
-    def has_always(self) -> bool:
-        """Whether there is such a table."""
-        return any(table.always for table in self._tables)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Where) and self._data == other._data

@@ -87,10 +87,9 @@ def test_routing_key_headers_and_properties_parse_no_body() -> None:
 
 def test_what_a_table_marks_as_always() -> None:
     where = Where.of([{"level": "error", "always": True}, {"service": "checkout"}])
-    assert where.has_always
     assert where.is_always(RECORD)
     assert not where.is_always(record({"service": "checkout", "level": "info"}))
-    assert not Where.of({"level": "error"}).has_always
+    assert not Where.of({"level": "error"}).is_always(RECORD)
 
 
 @pytest.mark.parametrize(
