@@ -37,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "json_format": {"record", "amqp_properties", "charsets", "json_trees"},
     "amqp_properties": {"field_table", "record"},
     "field_table": set(),
-    "__init__": {"config", "hookspecs", "json_format", "record", "sink"},
+    "__init__": {"config", "fields", "hookspecs", "json_format", "record", "sink"},
     "hookspecs": {"sink"},
     "sink": {"record", "runtime"},
     "stage": {"fields", "record", "charsets", "dotted_path"},

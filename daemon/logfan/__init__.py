@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from logfan.config.units import Duration, Size
+    from logfan.fields import Field, field
     from logfan.hookspecs import hookimpl
     from logfan.json_format import json_lines, json_pieces
     from logfan.record import Properties, Record
@@ -18,6 +19,7 @@ __version__: str
 
 __all__ = [
     "Duration",
+    "Field",
     "Properties",
     "Record",
     "RecordsRejected",
@@ -25,6 +27,7 @@ __all__ = [
     "SinkConfig",
     "SinkUnavailable",
     "Size",
+    "field",
     "hookimpl",
     "json_lines",
     "json_pieces",
@@ -32,9 +35,11 @@ __all__ = [
 
 _HOMES = {
     "Duration": "logfan.config.units",
+    "Field": "logfan.fields",
     "Properties": "logfan.record",
     "Record": "logfan.record",
     "Size": "logfan.config.units",
+    "field": "logfan.fields",
     "hookimpl": "logfan.hookspecs",
     "json_lines": "logfan.json_format",
     "json_pieces": "logfan.json_format",

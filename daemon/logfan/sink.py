@@ -112,17 +112,31 @@ class Sink:
 
 
 class SinkUnavailable(Exception):
-    """Transient: the sink cannot take records now. `why` is shown to the operator."""
+    """Transient: the sink cannot take records now. `why` is shown to the operator.
 
-    def __init__(self, why: str = "unavailable") -> None:
+    The host waits at least `retry_after` seconds, where given, before it tries again.
+    """
+
+    def __init__(self, why: str = "unavailable", retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
         super().__init__(why)
 
 
 class RecordsRejected(Exception):
-    """Permanent, for these records alone: `{index in the batch: why}`. All others were taken."""
+    """Permanent, for these records alone: `{index in the batch: why}`. All others were taken,
+    but for those of `later`, `{index: why}`: these alone are offered again, after at least
+    `retry_after` seconds where given."""
 
-    def __init__(self, reasons: Mapping[int, str]) -> None:
-        if not reasons:
+    def __init__(
+        self,
+        reasons: Mapping[int, str] = MappingProxyType({}),
+        *,
+        later: Mapping[int, str] = MappingProxyType({}),
+        retry_after: float | None = None,
+    ) -> None:
+        if not reasons and not later:
             raise ValueError("RecordsRejected needs at least one {index: why}")
         self.reasons: Mapping[int, str] = MappingProxyType(dict(reasons))
-        super().__init__(f"{len(self.reasons)} records rejected")
+        self.later: Mapping[int, str] = MappingProxyType(dict(later))
+        self.retry_after = retry_after
+        super().__init__(f"{len(self.reasons)} records rejected, {len(self.later)} to come again")

@@ -1,0 +1,177 @@
+"""One HTTP endpoint: kept connections, TLS, credentials from files, and answers within bounds."""
+
+import gzip
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+import logfan
+from logfan_sinks.extras import needs
+from logfan_sinks.http.verdicts import Answer
+
+_ANSWER_BYTES = 64 << 10
+_SECRET_BYTES = 64 << 10
+
+
+class TlsOptions(logfan.SinkConfig):
+    """`tls` of a sink that connects by TLS."""
+
+    ca_file: Path | None = None
+    """The authorities that the server's certificate must come from; the system's unless given."""
+    cert_file: Path | None = None
+    """The certificate of this client."""
+    key_file: Path | None = None
+    """Its key."""
+    verify: bool = True
+    """false: take any certificate, which protects from nobody who is in between."""
+
+    def context(self) -> ssl.SSLContext:
+        """Raises OSError where a file cannot be read, ssl.SSLError where it is none."""
+        context = ssl.create_default_context(cafile=self.ca_file)
+        if self.cert_file is not None:
+            context.load_cert_chain(self.cert_file, self.key_file)
+        if not self.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+class HttpOptions(logfan.SinkConfig):
+    """The keys of every sink that speaks HTTP."""
+
+    url: str
+    """Where to send, as https://logs.example.org/path."""
+    headers: dict[str, str] = Field(default_factory=dict)
+    """Sent with each request."""
+    username: str | None = None
+    """For HTTP Basic authentication, with password_file."""
+    password_file: Path | None = None
+    """The file that holds the password."""
+    token_file: Path | None = None
+    """The file that holds a token, sent as `Authorization: Bearer …`."""
+    tls: TlsOptions = TlsOptions()
+    """{ ca_file = "…", cert_file = "…", key_file = "…", verify = true }"""
+    timeout: logfan.Duration = Field(default="30s", validate_default=True)
+    """How long the other side may be silent."""
+    compress: Literal["none", "gzip"] = "none"
+    """gzip: send compressed requests."""
+    max_request_bytes: logfan.Size = Field(default="5MiB", validate_default=True)
+    """Most bytes in one request, before compression; a larger record goes alone."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_library(cls, data: Any) -> Any:
+        needs("urllib3", extra="http")
+        return data
+
+    @field_validator("url")
+    @classmethod
+    def _is_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("it is http://HOST/PATH or https://HOST/PATH")
+        if parts.username or parts.password:
+            raise ValueError("it holds credentials; use username and password_file, or token_file")
+        return url
+
+    @model_validator(mode="after")
+    def _are_whole(self) -> "HttpOptions":
+        if (self.username is None) != (self.password_file is None):
+            raise ValueError("username and password_file go together")
+        if self.username is not None and self.token_file is not None:
+            raise ValueError("username and token_file are two ways to log in; leave one out")
+        return self
+
+
+class HttpClient:
+    """Keeps its connections. One thread at a time."""
+
+    def __init__(self, options: HttpOptions, *, media_type: str) -> None:
+        """Reads the files that hold secrets. Raises `logfan.SinkUnavailable` where one cannot be
+        read."""
+        import urllib3
+
+        self._options = options
+        self._headers = {
+            "Content-Type": media_type, "User-Agent": f"logfan/{logfan.__version__}",
+            **options.headers,
+        }  # fmt: skip
+        if options.compress == "gzip":
+            self._headers["Content-Encoding"] = "gzip"
+        try:
+            self._headers |= self._authorization()
+            tls = options.tls.context() if options.url.startswith("https:") else None
+        except OSError as error:
+            raise logfan.SinkUnavailable(f"{error.filename or 'tls'}: {error.strerror}") from None
+        timeout = urllib3.Timeout(total=None, connect=options.timeout, read=options.timeout)
+        self._pool = urllib3.PoolManager(maxsize=1, retries=False, timeout=timeout, ssl_context=tls)
+
+    def _authorization(self) -> Mapping[str, str]:
+        from urllib3 import make_headers
+
+        options = self._options
+        if options.token_file is not None:
+            return {"Authorization": f"Bearer {_secret(options.token_file)}"}
+        if options.password_file is not None:
+            return make_headers(basic_auth=f"{options.username}:{_secret(options.password_file)}")
+        return {}
+
+    def connect(self) -> None:
+        """See that the other side can be reached. Raises `logfan.SinkUnavailable`."""
+        import urllib3
+
+        connection = self._pool.connection_from_url(self._options.url)._get_conn()
+        try:
+            connection.connect()
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            connection.close()
+            raise logfan.SinkUnavailable(self._why(error)) from None
+        self._pool.connection_from_url(self._options.url)._put_conn(connection)
+
+    def request(
+        self,
+        body: bytes,
+        headers: Mapping[str, str] | None = None,
+        *,
+        method: str = "POST",
+        url: str | None = None,
+    ) -> Answer:
+        """The answer, whatever its status. Raises `logfan.SinkUnavailable` where there is none."""
+        import urllib3
+
+        if self._options.compress == "gzip" and body:
+            body = gzip.compress(body, 1)
+        try:
+            response = self._pool.request(
+                method, url or self._options.url, body=body or None, redirect=False,
+                headers={**self._headers, **(headers or {})}, preload_content=False,
+            )  # fmt: skip
+            try:
+                content = response.read(_ANSWER_BYTES, decode_content=True)
+                response.drain_conn()
+            finally:
+                response.release_conn()
+        except urllib3.exceptions.HTTPError as error:
+            raise logfan.SinkUnavailable(self._why(error)) from None
+        found = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(response.status, content, found)
+
+    def _why(self, error: BaseException) -> str:
+        """The cause, without the library's names and the addresses of its objects."""
+        while isinstance(cause := getattr(error, "reason", None) or error.__cause__, BaseException):
+            error = cause
+        text = getattr(error, "strerror", None) or str(error).rpartition(">: ")[2]
+        return f"{urlsplit(self._options.url).netloc}: {text or type(error).__name__}"
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._pool.clear()
+
+
+def _secret(path: Path) -> str:
+    with path.open() as file:
+        return file.read(_SECRET_BYTES).strip()

@@ -1,0 +1,107 @@
+"""The sink `http`: records to any HTTP server, as lines, as an array, or one by one."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+import logfan
+from logfan_sinks.formats import Format, encoder
+from logfan_sinks.http.client import HttpClient, HttpOptions
+from logfan_sinks.http.delivery import deliver
+from logfan_sinks.http.template import Template
+from logfan_sinks.http.verdicts import Answer, Table
+
+TABLE = Table(refused=frozenset((400, 413, 422)))
+_MEDIA_TYPES = {"ndjson": "application/x-ndjson", "array": "application/json"}
+_KEY = "Idempotency-Key"
+
+
+class HttpSink(logfan.Sink):
+    """Send records to an HTTP server. A 2xx is the acknowledgement."""
+
+    class Config(HttpOptions):
+        method: Literal["POST", "PUT", "PATCH"] = "POST"
+        """The method of each request."""
+        encoding: Literal["ndjson", "array", "single"] = "ndjson"
+        """ndjson: a line for each record; array: one JSON array; single: a request for each
+        record."""
+        format: Format = "json"
+        """json: one object a record, with its origin and headers; text and raw: the body alone,
+        not for an array."""
+        template: dict[str, Any] | None = None
+        """What to send of each record instead, with fields in its strings:
+        { text = "{level}: {message}" }, for webhooks."""
+        media_type: str | None = None
+        """The Content-Type; by the encoding unless given."""
+        max_records: int = Field(default=1000, ge=1, le=100_000)
+        """Most records in one request."""
+
+        @model_validator(mode="after")
+        def _fits(self) -> "HttpSink.Config":
+            if self.encoding == "array" and self.format != "json" and self.template is None:
+                raise ValueError(f'an array holds JSON; format is "{self.format}"')
+            if self.template is not None:
+                Template(self.template)
+            return self
+
+    _client: HttpClient
+
+    def open(self) -> None:
+        """Read the secrets, and see that the server can be reached."""
+        if hasattr(self, "_client"):
+            self._client.close()
+        config = self.config
+        template = None if config.template is None else Template(config.template)
+        self._encode = (
+            encoder(config.format)
+            if template is None
+            else lambda records: [*map(template.line, records)]
+        )
+        one = "application/json" if config.format == "json" or template else "text/plain"
+        self._client = HttpClient(
+            config, media_type=config.media_type or _MEDIA_TYPES.get(config.encoding, one)
+        )
+        self._client.connect()
+
+    def write(self, records: Sequence[logfan.Record]) -> None:
+        """Send all of it; what the server took is done."""
+        config = self.config
+        outcome = deliver(
+            records, self._encode(records), self._send, TABLE,
+            most_records=1 if config.encoding == "single" else config.max_records,
+            most_bytes=config.max_request_bytes,
+        )  # fmt: skip
+        outcome.settle(len(records))
+
+    def _send(self, lines: Sequence[bytes], records: Sequence[logfan.Record]) -> Answer:
+        if self.config.encoding == "array":
+            body = b"[" + b",".join(lines) + b"]"
+        elif self.config.encoding == "single":
+            body = lines[0]
+        else:
+            body = b"\n".join((*lines, b""))
+        return self._client.request(body, _idempotency(records), method=self.config.method)
+
+    def close(self) -> None:
+        """Close the connections."""
+        if hasattr(self, "_client"):
+            self._client.close()
+
+
+def _idempotency(records: Sequence[logfan.Record]) -> dict[str, str]:
+    """The same records give the same key; without an identity there is none."""
+    digest = hashlib.blake2b(digest_size=16)
+    for record in records:
+        identity = record.id()
+        if identity is None:
+            return {}
+        digest.update(identity.encode("utf-8", "replace") + b"\0")
+    return {_KEY: digest.hexdigest()}
+
+
+@logfan.hookimpl
+def register_sinks(register: Any) -> None:
+    """The kind `http`."""
+    register("http", HttpSink)

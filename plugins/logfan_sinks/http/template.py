@@ -1,0 +1,63 @@
+"""A JSON value with fields of the record in its strings: for webhooks that want their own shape.
+Sans-I/O."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+import logfan
+
+_PLACE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
+
+Fill = Callable[[logfan.Record], Any]
+
+
+class Template:
+    """Compiled once; filled in for each record."""
+
+    def __init__(self, value: Any) -> None:
+        """Strings may hold `{level}`, `{message}`, `{headers.NAME}` and every other field; `{{` and
+        `}}` are braces. Raises ValueError for what is no field."""
+        self._fill = _compiled(value)
+
+    def line(self, record: logfan.Record) -> bytes:
+        """The JSON of one record."""
+        return orjson.dumps(self._fill(record))
+
+
+def _compiled(value: Any) -> Fill:
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, list):
+        items = [_compiled(one) for one in value]
+        return lambda record: [item(record) for item in items]
+    if isinstance(value, dict):
+        members = {key: _compiled(one) for key, one in value.items()}
+        return lambda record: {key: member(record) for key, member in members.items()}
+    return lambda _: value
+
+
+def _text(text: str) -> Fill:
+    parts: list[str | Callable[[logfan.Record], Any]] = []
+    end = 0
+    for match in _PLACE.finditer(text):
+        parts.append(text[end : match.start()])
+        end = match.end()
+        parts.append(match[0][0] if match[1] is None else logfan.field(match[1]))
+    parts = [part for part in (*parts, text[end:]) if part != ""]
+    return lambda record: "".join(
+        [part if isinstance(part, str) else _shown(part(record)) for part in parts]
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if value is None:
+        return ""
+    try:
+        return orjson.dumps(value, default=str).decode()
+    except (TypeError, ValueError):
+        return str(value).encode("utf-8", "replace").decode()
