@@ -1,0 +1,94 @@
+"""A record as a row: what the sinks of databases have in common. Sans-I/O."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
+
+import orjson
+from pydantic import AfterValidator
+
+import logfan
+
+_MESSAGE_CHARS = 10_000
+
+
+def _checked(name: str) -> str:
+    logfan.field(name)
+    return name
+
+
+FieldName = Annotated[str, AfterValidator(_checked)]
+"""A field's name in a config, checked when it is read."""
+
+
+class Row(NamedTuple):
+    """The columns."""
+
+    id: str | None
+    received_at: float
+    """Seconds since 1970 (UTC)."""
+    exchange: str
+    routing_key: str
+    level: str | None
+    message: str
+    headers: str | None
+    """JSON; None where there are none."""
+    properties: str | None
+    """JSON of those that are set; None where none are."""
+    body: str | bytes
+    """Text where it is UTF-8."""
+
+
+def row_of(record: logfan.Record, identity: Sequence[str] = ()) -> Row:
+    """Never raises for what a message holds."""
+    given = record.properties._asdict()
+    headers = given.pop("headers")
+    properties = {name: value for name, value in given.items() if value is not None}
+    return Row(
+        record.id(*identity),
+        record.received_at,
+        _text(record.exchange),
+        _text(record.routing_key),
+        logfan.field("level")(record),
+        _text(logfan.field("message")(record)[:_MESSAGE_CHARS]),
+        _json(headers) if headers else None,
+        _json(properties) if properties else None,
+        _body(record.body),
+    )
+
+
+def _text(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+def _body(body: bytes) -> str | bytes:
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return body
+
+
+def _json(value: Any) -> str:
+    try:
+        return orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # text that is no Unicode, or a number beyond 64 bits
+        return orjson.dumps(_tame(value)).decode()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    return dict(value) if hasattr(value, "keys") else str(value)
+
+
+def _tame(value: Any, depth: int = 0) -> Any:
+    if depth > 100:
+        return "…"
+    if isinstance(value, str):
+        return _text(value)
+    if hasattr(value, "items"):
+        return {_text(str(key)): _tame(one, depth + 1) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_tame(one, depth + 1) for one in value]
+    if value is None or isinstance(value, bool | float):
+        return value
+    return value if isinstance(value, int) and abs(value) < 1 << 63 else _text(str(_plain(value)))
