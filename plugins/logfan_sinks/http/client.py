@@ -1,7 +1,6 @@
 """One HTTP endpoint: kept connections, TLS, credentials from files, and answers within bounds."""
 
 import gzip
-import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,32 +11,10 @@ from pydantic import Field, field_validator, model_validator
 import logfan
 from logfan_sinks.extras import needs
 from logfan_sinks.http.verdicts import Answer
+from logfan_sinks.tls_options import TlsOptions
 
 _ANSWER_BYTES = 64 << 10
 _SECRET_BYTES = 64 << 10
-
-
-class TlsOptions(logfan.SinkConfig):
-    """`tls` of a sink that connects by TLS."""
-
-    ca_file: Path | None = None
-    """The authorities that the server's certificate must come from; the system's unless given."""
-    cert_file: Path | None = None
-    """The certificate of this client."""
-    key_file: Path | None = None
-    """Its key."""
-    verify: bool = True
-    """false: take any certificate, which protects from nobody who is in between."""
-
-    def context(self) -> ssl.SSLContext:
-        """Raises OSError where a file cannot be read, ssl.SSLError where it is none."""
-        context = ssl.create_default_context(cafile=self.ca_file)
-        if self.cert_file is not None:
-            context.load_cert_chain(self.cert_file, self.key_file)
-        if not self.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
 
 
 class HttpOptions(logfan.SinkConfig):

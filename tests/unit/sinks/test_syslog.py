@@ -1,0 +1,184 @@
+"""The sink `syslog` against real sockets: the format, the framing, and a server that goes away."""
+
+import re
+import socket
+import socketserver
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from pydantic import ValidationError
+
+from logfan.sink import RecordsRejected, SinkUnavailable
+from logfan.testing import record
+from logfan_sinks.syslog import SyslogSink
+from support.waiting import wait_until
+
+Open = Callable[..., SyslogSink]
+
+
+class Server:
+    """Keeps what it reads, by TCP or TLS."""
+
+    def __init__(self, context: ssl.SSLContext | None = None, port: int = 0) -> None:
+        self.got = bytearray()
+        self.connections: list[socket.socket] = []
+        server = self
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                with suppress(OSError), self.request as plain:
+                    stream = context.wrap_socket(plain, server_side=True) if context else plain
+                    server.connections.append(stream)
+                    with stream:
+                        while piece := stream.recv(1 << 16):
+                            server.got += piece
+
+        class Threaded(socketserver.ThreadingTCPServer):
+            allow_reuse_address = True
+            daemon_threads = True
+
+        self._server = Threaded(("127.0.0.1", port), Handler)
+        self.port = self._server.server_address[1]
+
+    @contextmanager
+    def running(self) -> Iterator["Server"]:
+        thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._server.shutdown()
+            self._server.server_close()
+            for stream in self.connections:
+                stream.close()
+            thread.join()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server().running() as server:
+        yield server
+
+
+@pytest.fixture
+def opened() -> Iterator[Open]:
+    """Opens a sink, and closes it at the end."""
+    with ExitStack() as stack:
+
+        def one(address: str, **options: Any) -> SyslogSink:
+            config = SyslogSink.Config.model_validate({"address": address, **options})
+            sink = SyslogSink(config, name="sys")
+            stack.callback(sink.close)
+            sink.open()
+            return sink
+
+        yield one
+
+
+def messages(got: bytes | bytearray) -> list[bytes]:
+    """Read by their lengths."""
+    found, got = [], bytes(got)
+    while got:
+        length, _, got = got.partition(b" ")
+        found.append(got[: int(length)])
+        got = got[int(length) :]
+    return found
+
+
+def test_a_message_as_rfc_5424_has_it(server: Server, opened: Open) -> None:
+    sink = opened(f"tcp://127.0.0.1:{server.port}", facility="local3")
+    body = {"level": "ERR", "msg": "it failed", "time": "2026-11-26T00:13:53.5Z"}
+    sink.write(
+        [record(body, headers={"host": "web 1"}, app_id="shop", message_id="m-1"),
+         record(b"two\nlines", received_at=0.0)]
+    )  # fmt: skip
+    wait_until(lambda: len(server.got) > 150, "both arrive")
+    first, second = messages(server.got)
+    assert first == (
+        b"<155>1 2026-11-26T00:13:53.500Z web_1 shop - m-1 - "
+        b'{"level":"ERR","msg":"it failed","time":"2026-11-26T00:13:53.5Z"}'
+    )
+    ours = re.escape(socket.gethostname().encode())
+    assert re.fullmatch(
+        rb"<158>1 1970-01-01T00:00:00\.000000Z " + ours + rb" - - - - two\\nlines", second
+    )
+
+
+@pytest.mark.parametrize("form", ["text", "json", "raw"])
+def test_any_body_comes_whole(server: Server, opened: Open, form: str) -> None:
+    sink = opened(f"127.0.0.1:{server.port}", format=form)
+    bodies = [b"a\nb\x00c", b"", b"x" * 3_000_000, b"\xff\xfe"]
+    sink.write([record(body) for body in bodies])
+    sink.close()
+    wait_until(lambda: len(server.got) > 3_000_100, "all of it arrives")
+    wait_until(lambda: len(messages(server.got)) == 4, "all of it")
+    if form == "raw":
+        assert [one.split(b" - - - - ")[1] for one in messages(server.got)] == bodies
+
+
+def test_newlines_part_where_the_server_knows_no_other(server: Server, opened: Open) -> None:
+    opened(f"tcp://127.0.0.1:{server.port}", framing="newline").write([record(b"a\nb")] * 2)
+    wait_until(lambda: server.got.count(b"\n") == 2, "two lines")
+    assert all(line.endswith(rb"a\nb") for line in server.got.splitlines())
+
+
+def test_datagrams_and_one_that_is_too_long(opened: Open) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.settimeout(10)
+        sink = opened(f"udp://127.0.0.1:{receiver.getsockname()[1]}")
+        with pytest.raises(RecordsRejected) as caught:
+            sink.write([record(b"a"), record(b"x" * 70_000), record(b"b")])
+        assert [*caught.value.reasons] == [1]
+        assert [receiver.recv(1 << 16)[-1:] for _ in range(2)] == [b"a", b"b"]
+
+
+def test_by_tls_with_the_certificate_verified(tmp_path: Path, opened: Open) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with Server(context).running() as server:
+        address = f"tls://127.0.0.1:{server.port}"
+        opened(address, tls={"ca_file": str(tmp_path / "ca.pem")}).write([record(b"a")])
+        wait_until(lambda: server.got.endswith(b" a"), "it arrives")
+        with pytest.raises(SinkUnavailable, match="certificate verify failed"):
+            opened(address)
+        with pytest.raises(SinkUnavailable, match="No such file"):
+            opened(address, tls={"ca_file": str(tmp_path / "no.pem")})
+
+
+def test_a_server_that_went_away_is_noticed_before_something_is_lost(opened: Open) -> None:
+    with Server().running() as server:
+        sink = opened(f"tcp://127.0.0.1:{server.port}")
+        sink.write([record(b"a")])
+        wait_until(lambda: bytes(server.got).endswith(b" a"), "it arrives")
+        for stream in server.connections:
+            stream.shutdown(socket.SHUT_RDWR)
+        with pytest.raises(SinkUnavailable, match="ended the connection"):
+            wait_until(lambda: sink.write([record(b"b")]), "its end is noticed")
+    with pytest.raises(SinkUnavailable, match="refused"):
+        sink.open()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"address": "http://a"}, {"address": ""}, {"address": "tcp://a:99999"},
+        {"address": "tcp://a:x"}, {"address": "a", "facility": "mine"},
+        {"address": "a", "framing": "newline", "format": "raw"}, {"address": "a", "hostname": "."},
+    ],
+)  # fmt: skip
+def test_a_config_that_cannot_be(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        SyslogSink.Config.model_validate(options)
+
+
+def test_the_operator_is_warned_of_what_syslog_cannot_promise() -> None:
+    assert "acknowledges nothing" in SyslogSink.advice({"a": None})["a"]
