@@ -46,17 +46,18 @@ def row_of(record: logfan.Record, identity: Sequence[str] = ()) -> Row:
     return Row(
         record.id(*identity),
         record.received_at,
-        _text(record.exchange),
-        _text(record.routing_key),
+        text_of(record.exchange),
+        text_of(record.routing_key),
         logfan.field("level")(record),
-        _text(logfan.field("message")(record)[:_MESSAGE_CHARS]),
-        _json(headers) if headers else None,
-        _json(properties) if properties else None,
+        text_of(logfan.field("message")(record)[:_MESSAGE_CHARS]),
+        json_of(headers) if headers else None,
+        json_of(properties) if properties else None,
         _body(record.body),
     )
 
 
-def _text(text: str) -> str:
+def text_of(text: str) -> str:
+    """The text as UTF-8 can carry it."""
     return text.encode("utf-8", "replace").decode()
 
 
@@ -67,7 +68,8 @@ def _body(body: bytes) -> str | bytes:
         return body
 
 
-def _json(value: Any) -> str:
+def json_of(value: Any) -> str:
+    """JSON of headers or properties, whatever they hold."""
     try:
         return orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS).decode()
     except TypeError:  # text that is no Unicode, or a number beyond 64 bits
@@ -84,11 +86,11 @@ def _tame(value: Any, depth: int = 0) -> Any:
     if depth > 100:
         return "…"
     if isinstance(value, str):
-        return _text(value)
+        return text_of(value)
     if hasattr(value, "items"):
-        return {_text(str(key)): _tame(one, depth + 1) for key, one in value.items()}
+        return {text_of(str(key)): _tame(one, depth + 1) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_tame(one, depth + 1) for one in value]
     if value is None or isinstance(value, bool | float):
         return value
-    return value if isinstance(value, int) and abs(value) < 1 << 63 else _text(str(_plain(value)))
+    return value if isinstance(value, int) and abs(value) < 1 << 63 else text_of(str(_plain(value)))

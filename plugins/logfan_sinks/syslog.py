@@ -118,9 +118,8 @@ class SyslogSink(logfan.Sink):
         context = self.config.tls.context() if parts.scheme == "tls" else None
         stream = socket.create_connection(address, timeout)
         try:
-            return (
-                context.wrap_socket(stream, server_hostname=parts.hostname) if context else stream
-            )
+            if context is not None:
+                stream = context.wrap_socket(stream, server_hostname=parts.hostname)
         except BaseException:
             stream.close()
             raise

@@ -67,12 +67,15 @@ class HttpOptions(logfan.SinkConfig):
 class HttpClient:
     """Keeps its connections. One thread at a time."""
 
-    def __init__(self, options: HttpOptions, *, media_type: str) -> None:
-        """Reads the files that hold secrets. Raises `logfan.SinkUnavailable` where one cannot be
+    def __init__(
+        self, options: HttpOptions, *, media_type: str, answer_bytes: int = _ANSWER_BYTES
+    ) -> None:
+        """Reads the files that hold secrets. Of an answer it reads `answer_bytes` at the most. Raises `logfan.SinkUnavailable` where one cannot be
         read."""
         import urllib3
 
         self._options = options
+        self._answer_bytes = answer_bytes
         self._headers = {
             "Content-Type": media_type, "User-Agent": f"logfan/{logfan.__version__}",
             **options.headers,
@@ -128,7 +131,7 @@ class HttpClient:
                 headers={**self._headers, **(headers or {})}, preload_content=False,
             )  # fmt: skip
             try:
-                content = response.read(_ANSWER_BYTES, decode_content=True)
+                content = response.read(self._answer_bytes, decode_content=True)
                 response.drain_conn()
             finally:
                 response.release_conn()

@@ -14,9 +14,14 @@ Send = Callable[[Sequence[bytes], Sequence[logfan.Record]], Answer]
 """Sends these lines of these records in one request."""
 
 
+Items = Callable[[Answer, int], "Outcome"]
+"""Reads an answer of 2xx to so many records that holds an outcome for each. Raises ValueError where
+it does not: then nothing is known of any."""
+
+
 @dataclass(slots=True)
 class Outcome:
-    """What became of the records, by their places."""
+    """What became of the records, by their places; of all others that they are taken."""
 
     refused: dict[int, str] = field(default_factory=dict)
     later: dict[int, str] = field(default_factory=dict)
@@ -52,6 +57,7 @@ def deliver(
     *,
     most_records: int,
     most_bytes: int,
+    items: Items | None = None,
 ) -> Outcome:
     """Send all of it. The first answer that is not now ends it: the rest is for later."""
     outcome = Outcome()
@@ -73,6 +79,18 @@ def deliver(
             why = "; ".join(filter(None, [f"answers {answer}", advice(answer)]))
             _put_off(outcome, begin, end, waiting, why, answer.retry_after())
             break
+        elif items is not None:
+            try:
+                found = items(answer, end - begin)
+            except ValueError as error:
+                _put_off(outcome, begin, end, waiting, str(error), None)
+                break
+            outcome.refused |= {begin + place: why for place, why in found.refused.items()}
+            if found.later:
+                outcome.later |= {begin + place: why for place, why in found.later.items()}
+                why = next(iter(found.later.values()))
+                _put_off(outcome, end, end, waiting, why, answer.retry_after())
+                break
     return outcome
 
 

@@ -50,8 +50,7 @@ class HttpSink(logfan.Sink):
 
     def open(self) -> None:
         """Read the secrets, and see that the server can be reached."""
-        if hasattr(self, "_client"):
-            self._client.close()
+        self.close()
         config = self.config
         template = None if config.template is None else Template(config.template)
         self._encode = (

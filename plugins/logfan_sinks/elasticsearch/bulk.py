@@ -1,0 +1,104 @@
+"""Elasticsearch's bulk API: what to send, and what each item's answer means. Sans-I/O.
+
+The operation is `create`, with an `_id` where the record has an identity: a document that is there
+already answers 409, which is done.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+import logfan
+from logfan_sinks.http.delivery import Outcome
+from logfan_sinks.http.verdicts import Answer
+from logfan_sinks.row import json_of, row_of
+
+FILTER_PATH = "items.*.status,items.*.error.type,items.*.error.reason"
+"""Answers without what is not looked at."""
+
+_ID_BYTES = 512
+"""A longer `_id` fails the whole request, and nothing of it is indexed."""
+_REASON_CHARS = 300
+_DONE = (200, 201, 409)
+_BAD_REQUEST = 400
+# These answer 400, and yet are not about the document.
+_NOT_NOW_TYPES = (
+    "index_closed_exception", "cluster_block_exception", "es_rejected_execution_exception",
+    "circuit_breaking_exception", "unavailable_shards_exception", "index_not_found_exception",
+)  # fmt: skip
+
+
+def document(record: logfan.Record) -> bytes:
+    """The record as one JSON object on one line. A JSON object as body gives its own fields, so
+    that `@timestamp` and `message` are where tools look for them."""
+    row = row_of(record)
+    origin: dict[str, Any] = {"exchange": row.exchange, "routing_key": row.routing_key}
+    if row.headers is not None:
+        origin["headers"] = orjson.Fragment(row.headers)
+    own: dict[str, Any] = {"@timestamp": _when(record), "logfan": origin}
+    if row.level is not None:
+        own["log.level"] = row.level
+    try:
+        tree = record.json()
+    except ValueError:
+        tree = None
+    if isinstance(tree, dict):
+        return json_of({**own, **tree}).encode()
+    return json_of({**own, "message": row.message}).encode()
+
+
+def _when(record: logfan.Record) -> str:
+    return logfan.field("time")(record) or _iso(record.received_at)
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def index_of(template: str, record: logfan.Record) -> str:
+    """`{date}` is the day (UTC) of the record's own time, so that a repeat goes to the same index;
+    without one that of its receipt."""
+    if "{date}" not in template:
+        return template
+    return template.replace("{date}", _when(record)[:10].replace("-", "."))
+
+
+def identity(record: logfan.Record, fields: Sequence[str]) -> str | None:
+    """The `_id`; a long one is hashed."""
+    found = record.id(*fields)
+    if found is None or len(found.encode("utf-8", "replace")) <= _ID_BYTES:
+        return found
+    return hashlib.blake2b(found.encode("utf-8", "replace"), digest_size=32).hexdigest()
+
+
+def action(index: str, identity: str | None) -> bytes:
+    """The line before a document."""
+    target = {"_index": index} if identity is None else {"_index": index, "_id": identity}
+    return json_of({"create": target}).encode()
+
+
+def outcome_of(answer: Answer, count: int) -> Outcome:
+    """What became of each document, by an answer of 2xx. Raises ValueError where its items are not
+    as many as were sent."""
+    tree = orjson.loads(answer.body)
+    items = tree.get("items") if isinstance(tree, dict) else None
+    if not isinstance(items, list) or len(items) != count:
+        found = len(items) if isinstance(items, list) else "no"
+        raise ValueError(f"answers with {found} items for {count} documents")
+    outcome = Outcome()
+    for place, item in enumerate(items):
+        result = next(iter(item.values()))
+        status = result.get("status")
+        if status in _DONE:
+            continue
+        error = result.get("error") or {}
+        kind = str(error.get("type", ""))
+        why = f"{status} {kind}: {error.get('reason', '')}"[:_REASON_CHARS]
+        if status == _BAD_REQUEST and kind not in _NOT_NOW_TYPES:
+            outcome.refused[place] = f"refused with {why}"
+        else:
+            outcome.later[place] = f"answers {why}"
+    return outcome

@@ -1,0 +1,89 @@
+"""The sink `elasticsearch`: a document for each record, by the bulk API of Elasticsearch or
+OpenSearch."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from pydantic import Field
+
+import logfan
+from logfan_sinks.elasticsearch.bulk import (
+    FILTER_PATH,
+    action,
+    document,
+    identity,
+    index_of,
+    outcome_of,
+)
+from logfan_sinks.http.client import HttpClient, HttpOptions
+from logfan_sinks.http.delivery import deliver
+from logfan_sinks.http.verdicts import Answer, Table
+from logfan_sinks.row import FieldName
+
+# All else that is not 2xx is about the server: 403 is a block of the index, or a right that is
+# missing; 413 asks for smaller requests.
+TABLE = Table(refused=frozenset((400, 413)))
+_ANSWER_BYTES = 64 << 20
+
+
+class ElasticsearchSink(logfan.Sink):
+    """Index a document for each record in Elasticsearch or OpenSearch; what has an id, once."""
+
+    class Config(HttpOptions):
+        index: Annotated[str, Field(pattern=r"^[^A-Z\\/*?\"<>| ,#:]+$", max_length=200)]
+        """Where to; may hold {date}, the day (UTC) of the record's own time. In lower case."""
+        id: tuple[FieldName, ...] = ()
+        """Where to find the identity of a record that has no message id: fields such as
+        ["headers.id", "order.id"]. A record with an identity is indexed once, within one index;
+        any other may come twice after a crash."""
+        pipeline: str | None = None
+        """The ingest pipeline."""
+        max_records: int = Field(default=2000, ge=1, le=100_000)
+        """Most documents in one request."""
+
+    _client: HttpClient
+
+    def open(self) -> None:
+        """Read the secrets, and ask the server who it is."""
+        self.close()
+        config = self.config
+        base = config.url.rstrip("/")
+        self._url = f"{base}/_bulk?filter_path={FILTER_PATH}"
+        if config.pipeline:
+            self._url += f"&pipeline={quote(config.pipeline, safe='')}"
+        self._client = HttpClient(
+            config, media_type="application/x-ndjson", answer_bytes=_ANSWER_BYTES
+        )
+        answer = self._client.request(b"", method="GET", url=f"{base}/")
+        if not 200 <= answer.status < 300:
+            raise logfan.SinkUnavailable(f"GET / answers {answer}", answer.retry_after())
+
+    def write(self, records: Sequence[logfan.Record]) -> None:
+        """Send all of it; each document has its own answer."""
+        config = self.config
+        lines = [
+            action(index_of(config.index, record), identity(record, config.id))
+            + b"\n"
+            + document(record)
+            for record in records
+        ]
+        outcome = deliver(
+            records, lines, self._send, TABLE,
+            most_records=config.max_records, most_bytes=config.max_request_bytes, items=outcome_of,
+        )  # fmt: skip
+        outcome.settle(len(records))
+
+    def _send(self, lines: Sequence[bytes], _: Sequence[logfan.Record]) -> Answer:
+        return self._client.request(b"\n".join((*lines, b"")), url=self._url)
+
+    def close(self) -> None:
+        """Close the connections."""
+        if hasattr(self, "_client"):
+            self._client.close()
+
+
+@logfan.hookimpl
+def register_sinks(register: Any) -> None:
+    """The kind `elasticsearch`; OpenSearch has the same API."""
+    register("elasticsearch", ElasticsearchSink)

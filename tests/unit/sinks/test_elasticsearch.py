@@ -1,0 +1,182 @@
+"""The sink `elasticsearch`: each verdict of the bulk API, by a server that speaks its answers."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from logfan.record import Record
+from logfan.sink import RecordsRejected, SinkUnavailable
+from logfan.testing import hostile_records, record
+from logfan_sinks.elasticsearch import ElasticsearchSink
+from support.scripted_http import Reply, Request, ScriptedServer
+
+RECEIVED_AT = 1_795_651_200.0
+
+
+class Bulk(ScriptedServer):
+    """Indexes what it gets, and answers as Elasticsearch does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer = self._answered
+        self.documents: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self.errors: dict[str, tuple[int, str]] = {}
+        """Status and type of an error for each `_id`."""
+
+    def _answered(self, request: Request) -> Reply:
+        if request.method == "GET":
+            return Reply(200, b"{}")
+        if self.replies:
+            return self.replies.popleft()
+        lines = [json.loads(line) for line in request.body.splitlines()]
+        items = []
+        for action, document in zip(lines[::2], lines[1::2], strict=True):
+            target = action["create"]
+            status, kind = self.errors.get(target.get("_id", ""), (201, ""))
+            known = "_id" in target and any(action == other for other, _ in self.documents)
+            if known and status == 201:
+                status, kind = 409, "version_conflict_engine_exception"
+            if status == 201:
+                self.documents.append((action, document))
+            error = {"error": {"type": kind, "reason": "because"}} if kind else {}
+            items.append({"create": {"status": status, **error}})
+        return Reply(200, json.dumps({"items": items}).encode())
+
+
+@pytest.fixture
+def server() -> Iterator[Bulk]:
+    server = Bulk()
+    with server.running():
+        yield server
+
+
+def opened(server: Bulk, **options: Any) -> ElasticsearchSink:
+    config = ElasticsearchSink.Config.model_validate(
+        {"url": server.url, "index": "logs-{date}", **options}
+    )
+    sink = ElasticsearchSink(config, name="es")
+    sink.open()
+    return sink
+
+
+def numbered(count: int) -> list[Record]:
+    return [
+        record({"n": n}, message_id=str(n), routing_key="shop", received_at=RECEIVED_AT)
+        for n in range(count)
+    ]
+
+
+def indexed(server: Bulk) -> list[int]:
+    return [document["n"] for _, document in server.documents]
+
+
+def test_a_document_has_its_fields_where_tools_look_for_them(server: Bulk) -> None:
+    body = {"msg": "it failed", "level": "ERR", "time": "2026-11-25T23:59:59Z"}
+    one = record(body, routing_key="shop", headers={"host": "a"}, received_at=RECEIVED_AT)
+    opened(server).write([one, record(b"error: plain", received_at=RECEIVED_AT)])
+    (action, document), (_, plain) = server.documents
+    assert action == {"create": {"_index": "logs-2026.11.25"}}
+    assert document == {
+        **body, "@timestamp": "2026-11-25T23:59:59.000Z", "log.level": "error",
+        "logfan": {"exchange": "logs", "routing_key": "shop", "headers": {"host": "a"}},
+    }  # fmt: skip
+    assert (plain["message"], plain["log.level"]) == ("error: plain", "error")
+    assert plain["@timestamp"] == "2026-11-26T00:00:00.000Z"
+    assert server.requests[-1].path.startswith("/_bulk?filter_path=items")
+
+
+def test_what_is_there_already_is_done(server: Bulk) -> None:
+    sink = opened(server)
+    sink.write(numbered(3))
+    sink.write(numbered(5))
+    assert indexed(server) == [0, 1, 2, 3, 4]
+
+
+def test_a_long_identity_is_hashed(server: Bulk) -> None:
+    opened(server, id=["headers.id"]).write(
+        [record({"n": 1}, headers={"id": "x" * 600}), record({"n": 2}, headers={"id": "é" * 256})]
+    )
+    ids = [action["create"]["_id"] for action, _ in server.documents]
+    assert len(ids[0]) == 64
+    assert ids[1] == "é" * 256
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (429, "es_rejected_execution_exception"), (403, "cluster_block_exception"),
+        (404, "index_not_found_exception"), (400, "index_closed_exception"), (503, "x"), (500, "x"),
+    ],
+)  # fmt: skip
+def test_items_that_are_not_now_come_again_alone(server: Bulk, status: int, kind: str) -> None:
+    server.errors = {"1": (status, kind), "3": (status, kind)}
+    sink = opened(server)
+    with pytest.raises(RecordsRejected) as caught:
+        sink.write(numbered(5))
+    assert [*caught.value.later] == [1, 3]
+    assert not caught.value.reasons
+    assert caught.value.later[1] == f"answers {status} {kind}: because"
+    assert indexed(server) == [0, 2, 4]
+
+
+def test_items_that_are_refused_are_refused_alone(server: Bulk) -> None:
+    server.errors = {"1": (400, "mapper_parsing_exception"), "2": (429, "x")}
+    with pytest.raises(RecordsRejected) as caught:
+        opened(server, max_records=4).write(numbered(6))
+    assert dict(caught.value.reasons) == {1: "refused with 400 mapper_parsing_exception: because"}
+    assert [*caught.value.later] == [2, 4, 5]
+    assert indexed(server) == [0, 3]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 502, 503])
+def test_a_request_that_is_not_now_is_held_whole(server: Bulk, status: int) -> None:
+    sink = opened(server)
+    server.replies.append(Reply(status, headers={"Retry-After": "3"}))
+    with pytest.raises(SinkUnavailable, match=f"answers {status}") as caught:
+        sink.write(numbered(2))
+    assert caught.value.retry_after == 3.0
+
+
+def test_a_request_that_is_too_large_is_sent_in_halves(server: Bulk) -> None:
+    sink = opened(server)
+    server.replies.append(Reply(413))
+    sink.write(numbered(4))
+    assert indexed(server) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b'{"items":[]}', b'{"items":[{"create":{"status":201}}]}']
+)
+def test_an_answer_that_says_nothing_of_some_is_not_believed(server: Bulk, body: bytes) -> None:
+    sink = opened(server)
+    server.replies.append(Reply(200, body))
+    with pytest.raises(SinkUnavailable):
+        sink.write(numbered(2))
+
+
+def test_a_long_answer_is_read_whole(server: Bulk) -> None:
+    server.errors = {str(n): (429, "x" * 200) for n in range(1000)}
+    sink = opened(server)
+    with pytest.raises(SinkUnavailable, match="answers 429 x"):
+        sink.write(numbered(1000))
+
+
+def test_every_hostile_record_becomes_a_document(server: Bulk) -> None:
+    hostile = hostile_records()
+    opened(server).write([*hostile.values()])
+    assert len(server.documents) == len(hostile)
+
+
+def test_a_server_that_is_not_ready_is_seen_when_it_opens(server: Bulk) -> None:
+    server.answer = lambda _: Reply(503, b"starting")
+    with pytest.raises(SinkUnavailable, match="GET / answers 503 starting"):
+        opened(server)
+
+
+@pytest.mark.parametrize("index", ["Logs", "a/b", "", "a b", "*"])
+def test_what_can_be_no_index(index: str) -> None:
+    with pytest.raises(ValidationError):
+        ElasticsearchSink.Config.model_validate({"url": "http://a", "index": index})
