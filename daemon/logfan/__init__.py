@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from logfan.config.units import Duration, Size
-    from logfan.fields import Field, field
+    from logfan.fields import Field, field, time_of
     from logfan.hookspecs import hookimpl
     from logfan.json_format import json_lines, json_pieces
     from logfan.record import Properties, Record
@@ -31,6 +31,7 @@ __all__ = [
     "hookimpl",
     "json_lines",
     "json_pieces",
+    "time_of",
 ]
 
 _HOMES = {
@@ -43,6 +44,7 @@ _HOMES = {
     "hookimpl": "logfan.hookspecs",
     "json_lines": "logfan.json_format",
     "json_pieces": "logfan.json_format",
+    "time_of": "logfan.fields",
 }
 
 

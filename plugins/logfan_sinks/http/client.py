@@ -70,8 +70,8 @@ class HttpClient:
     def __init__(
         self, options: HttpOptions, *, media_type: str, answer_bytes: int = _ANSWER_BYTES
     ) -> None:
-        """Reads the files that hold secrets. Of an answer it reads `answer_bytes` at the most. Raises `logfan.SinkUnavailable` where one cannot be
-        read."""
+        """Reads the files that hold secrets, and of each answer no more than `answer_bytes`. Raises
+        `logfan.SinkUnavailable` where a file cannot be read."""
         import urllib3
 
         self._options = options

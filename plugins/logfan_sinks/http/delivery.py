@@ -73,8 +73,9 @@ def deliver(
         if verdict is Verdict.REFUSED and end - begin > 1:
             middle = (begin + end) // 2
             waiting += [(middle, end), (begin, middle)]
-        elif verdict is Verdict.REFUSED:
-            outcome.refused[begin] = f"refused with {answer}"
+        elif verdict in (Verdict.REFUSED, Verdict.ALL_REFUSED):
+            why = "; ".join(filter(None, [f"refused with {answer}", advice(answer)]))
+            outcome.refused |= dict.fromkeys(range(begin, end), why)
         elif verdict is Verdict.NOT_NOW:
             why = "; ".join(filter(None, [f"answers {answer}", advice(answer)]))
             _put_off(outcome, begin, end, waiting, why, answer.retry_after())

@@ -10,8 +10,8 @@ import logfan
 from logfan_sinks.formats import Format, encoder
 from logfan_sinks.http.client import HttpClient, HttpOptions
 from logfan_sinks.http.delivery import deliver
-from logfan_sinks.http.template import Template
 from logfan_sinks.http.verdicts import Answer, Table
+from logfan_sinks.template import Template
 
 TABLE = Table(refused=frozenset((400, 413, 422)))
 _MEDIA_TYPES = {"ndjson": "application/x-ndjson", "array": "application/json"}

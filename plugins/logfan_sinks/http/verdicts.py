@@ -18,6 +18,8 @@ class Verdict(enum.Enum):
     """Held, and sent again."""
     REFUSED = "refused"
     """For good, for at least one of them: sent again in halves, until it is known which."""
+    ALL_REFUSED = "all refused"
+    """For good, whatever they hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,19 @@ class Table:
     """Statuses that are about the records themselves."""
     done: frozenset[int] = frozenset()
     """Beside 2xx."""
+    not_now: frozenset[int] | None = None
+    """None: whatever is neither done nor refused, as nothing is lost by waiting. Else what is in
+    none of the three is refused, whatever the records hold."""
 
     def of(self, answer: Answer) -> Verdict:
-        """What is neither done nor refused is not now: nothing is lost by waiting."""
-        if 200 <= answer.status < 300 or answer.status in self.done:
+        """The verdict for the records of one request."""
+        status = answer.status
+        if 200 <= status < 300 or status in self.done:
             return Verdict.DONE
-        return Verdict.REFUSED if answer.status in self.refused else Verdict.NOT_NOW
+        if status in self.refused:
+            return Verdict.REFUSED
+        held = self.not_now is None or status in self.not_now
+        return Verdict.NOT_NOW if held else Verdict.ALL_REFUSED
 
 
 def advice(answer: Answer) -> str:

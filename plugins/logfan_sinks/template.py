@@ -20,11 +20,12 @@ class Template:
     def __init__(self, value: Any) -> None:
         """Strings may hold `{level}`, `{message}`, `{headers.NAME}` and every other field; `{{` and
         `}}` are braces. Raises ValueError for what is no field."""
-        self._fill = _compiled(value)
+        self.fill = _compiled(value)
+        """Takes a record, and gives the value with its fields filled in."""
 
     def line(self, record: logfan.Record) -> bytes:
         """The JSON of one record."""
-        return orjson.dumps(self._fill(record))
+        return orjson.dumps(self.fill(record))
 
 
 def _compiled(value: Any) -> Fill:
