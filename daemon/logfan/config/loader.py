@@ -251,8 +251,19 @@ def _sinks(
             faults.append(Fault(place, problem))
         else:
             specs.append(SinkSpec(name, kind, settings.sinks[name], config))
+            faults += _stage_faults(settings.sinks[name], place)
     conflicts = _between_sinks(specs, "conflicts")
     return tuple(specs), [*faults, *(Fault(place, why) for place, why in conflicts)]
+
+
+def _stage_faults(settings: SinkSettings, place: str) -> Iterator[Fault]:
+    """Why the key of its hashes cannot be used."""
+    try:
+        settings.stage()
+    except (OSError, ValueError) as error:
+        file = settings.redact.key_file if settings.redact is not None else None
+        why = f"{file}: {error.strerror if isinstance(error, OSError) else error}"
+        yield Fault(f"{place}.redact.key_file", why)
 
 
 _SINK_HOMES = {

@@ -5,6 +5,7 @@ Attributes are named like the keys of config.toml. Durations are seconds, sizes 
 
 import os
 import re
+import secrets
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -12,7 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    model_validator,
+)
 
 from logfan.config import amqp_url
 from logfan.config.amqp_limits import short_string
@@ -21,9 +30,13 @@ from logfan.config.units import Duration, Size
 from logfan.config.validation_errors import shown
 from logfan.faults import Fault, Faults
 from logfan.runtime.foreign_text import hide, line_of
+from logfan.stage.redact import MASK, Redactor
+from logfan.stage.stage import Stage
+from logfan.stage.where import Where
 
 PositiveDuration = Annotated[Duration, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+_KEY = secrets.token_bytes(32)
 ShortString = Annotated[str, AfterValidator(short_string)]
 Name = Annotated[ShortString, Field(min_length=1)]
 
@@ -294,6 +307,42 @@ class RetrySettings(Table):
     """Vary the delays, so that many daemons do not come back in step."""
 
 
+class RedactSettings(Table):
+    """`sinks.<name>.redact`"""
+
+    paths: tuple[str, ...] = ()
+    """Values to replace: dotted paths into the JSON body, which reach into each element of a list,
+    and headers.NAME."""
+    patterns: tuple[str, ...] = ()
+    """What to replace wherever it occurs: email, card, iban, ipv4, ipv6, jwt, bearer, or regular
+    expressions of RE2."""
+    mask: str = Field(default=MASK, validation_alias="with")
+    """What takes its place."""
+    hash: bool = False
+    """true: a keyed hash takes its place instead, so that records can still be joined."""
+    key_file: FilePath | None = None
+    """The file that holds the hash's key; without one the key is new at each start."""
+
+    @model_validator(mode="after")
+    def _compiles(self) -> "RedactSettings":
+        if not self.paths and not self.patterns:
+            raise ValueError("it names neither paths nor patterns; name some, or leave it out")
+        if self.key_file is not None and not self.hash:
+            raise ValueError("key_file is for hash = true")
+        Redactor(self.paths, self.patterns)
+        return self
+
+    def redactor(self) -> Redactor:
+        """Reads the key anew. Raises OSError where that cannot be read, ValueError where it is
+        empty."""
+        key = None
+        if self.hash:
+            key = _KEY if self.key_file is None else self.key_file.read_bytes().strip()
+            if not key:
+                raise ValueError("the file is empty")
+        return Redactor(self.paths, self.patterns, mask=self.mask, key=key)
+
+
 class SinkSettings(Table):
     """`sinks.<name>`: the host's keys; all others are the sink's own."""
 
@@ -306,6 +355,26 @@ class SinkSettings(Table):
     """How much one write may hold."""
     retry: RetrySettings = _table()
     """How soon a failure is tried again, without end; the delay doubles each time."""
+    where: Where | None = None
+    """Which records the sink gets: { level = ["error", "critical"], routing_key = { prefix =
+    "shop." } }. All matchers must hold; of a list of tables one must. All others are settled."""
+    on_error: Literal["keep", "drop"] = "keep"
+    """What becomes of a record whose body would decide in `where` and is no JSON."""
+    sample: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
+    """The share of the records to keep, the same ones in each attempt and instance; what a table
+    of `where` marks with always = true is kept."""
+    redact: RedactSettings | None = None
+    """What to replace before the sink gets it: { paths = ["user.email"], patterns = ["card"] }."""
+
+    def stage(self) -> Stage | None:
+        """What is done to records before the sink gets them; None where that is nothing. Raises as
+        `RedactSettings.redactor` does."""
+        if self.where is None and self.sample >= 1.0 and self.redact is None:
+            return None
+        return Stage(
+            where=self.where, keeps_undecided=self.on_error == "keep", sample=self.sample,
+            redactor=None if self.redact is None else self.redact.redactor(),
+        )  # fmt: skip
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         # Without the sink's own keys, of which one may be a password.

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from types import MappingProxyType
 
 from logfan.pipeline.in_flight import Batch
 from logfan.record import Record
@@ -26,6 +27,7 @@ class Entry:
     """One record that its sink has not taken yet."""
 
     record: Record
+    """As the sink is offered it."""
     batch: Batch
     place: int = 0
     """Which of the batch's records it is."""
@@ -39,6 +41,11 @@ class Entry:
     """How often it failed alone since the sink took one of the suspects."""
     taken_before: int = 0
     """How many offers had been taken when it first failed so."""
+
+    @property
+    def original(self) -> Record:
+        """As it was delivered."""
+        return self.batch.records[self.place]
 
     def failed(self, now: float) -> None:
         """It was offered, and not taken."""
@@ -123,16 +130,23 @@ class RetryQueue:
         self._next = next(failed_twice, self._next)
 
     def rejected(
-        self, offered: Sequence[Entry], reasons: Mapping[int, str], now: float
+        self,
+        offered: Sequence[Entry],
+        reasons: Mapping[int, str],
+        now: float,
+        later: Mapping[int, str] = MappingProxyType({}),
     ) -> Sequence[Entry]:
-        """The sink refused these by their index, for good, and took the others. They stay pending
-        until they are removed. Returns them."""
+        """The sink refused these by their index, for good, and took the others but for those that
+        it wants `later`. What is refused stays pending until it is removed. Returns that."""
         refused = []
         for index in sorted(reasons):
             refused.append(offered[index])
             offered[index].reason = reasons[index]
             offered[index].failed(now)
-        others = [entry for index, entry in enumerate(offered) if index not in reasons]
+        for index in later:
+            offered[index].failed(now)
+        settled = reasons.keys() | later.keys()
+        others = [entry for index, entry in enumerate(offered) if index not in settled]
         if others:
             self.taken(others)
         return refused

@@ -13,6 +13,7 @@ from logfan.pipeline.poison import Entry, Refusals, RetryQueue
 from logfan.pipeline.set_aside import Keep, RefusedRecords, Send
 from logfan.pipeline.sink_runner import Failure, SinkRunner, counted
 from logfan.runtime.clock import Clock
+from logfan.stage.stage import Stage
 from logfan.telemetry.metrics import SinkStats
 
 
@@ -23,6 +24,7 @@ class SinkRecovery:
         self,
         *,
         runner: SinkRunner,
+        stage: Stage | None,
         stats: SinkStats,
         max_records: int,
         max_bytes: int,
@@ -37,6 +39,7 @@ class SinkRecovery:
         `keep` makes batches of their own of records whose dead letters cannot be sent.
         `send` None: nothing is refused, but offered without end."""
         self._runner = runner
+        self._stage = stage
         self._stats = stats
         self._max_records, self._max_bytes = max_records, max_bytes
         self._refusing = send is not None
@@ -60,11 +63,18 @@ class SinkRecovery:
         self._stats.written += count
         self._refusals.taken(count)
 
+    def filtered(self, count: int, undecided: int) -> None:
+        """The sink does not get so many; `where` said nothing of so many."""
+        self._stats.filtered += count
+        self._stats.undecided += undecided
+
     def open(self) -> None:
         """Open the sink, once; where that fails, wait."""
         failure = self._runner.offer(())
         if failure is not None:
-            self._runner.back_off(failure.why, traceback=failure.traceback)
+            self._runner.back_off(
+                failure.why, traceback=failure.traceback, at_least=failure.retry_after
+            )
 
     def run(self, batches: Sequence[Batch], failure: Failure | None = None) -> None:
         """Until nothing of the batches is left, or the process must end. `failure` is the outcome
@@ -107,20 +117,47 @@ class SinkRecovery:
                 good += entries
                 continue
             for entry in entries:
-                entry.reason, entry.first_failed_at = batch.rejection.reason, self._clock.time()
-            self._refused += entries
+                self._refuse(entry, batch.rejection.reason)
+        if self._stage is not None:
+            good = self._staged(self._stage, good)
         self._queue.extend(good)
         return good
+
+    def _staged(self, stage: Stage, entries: Sequence[Entry]) -> list[Entry]:
+        """What the sink gets of it, and as it gets it. The rest is done."""
+        staged = stage.apply([entry.record for entry in entries])
+        for place, why in staged.refused.items():
+            self._refuse(entries[place], why)
+        places = range(len(entries)) if staged.places is None else staged.places
+        kept = []
+        for place, record in zip(places, staged.records, strict=True):
+            entries[place].record = record
+            kept.append(entries[place])
+        gone = {*range(len(entries))} - {*places} - staged.refused.keys()
+        self.filtered(len(gone), staged.undecided)
+        self._finish(entries[place] for place in gone)
+        return kept
+
+    def _refuse(self, entry: Entry, why: str) -> None:
+        entry.reason, entry.first_failed_at = why, self._clock.time()
+        self._refused.append(entry)
 
     def _learn(self, offered: Sequence[Entry], failure: Failure) -> None:
         """What the failure shows about the sink and about the records; then wait, where need be."""
         now, why = self._clock.time(), failure.why
         refused: Sequence[Entry] = ()
-        if failure.reasons:
-            refused = self._queue.rejected(offered, failure.reasons, now)
-            self.took(len(offered) - len(refused))
-            self._finish(one for at, one in enumerate(offered) if at not in failure.reasons)
-            why = f"refused {counted(len(refused), 'record')} (the first: {refused[0].reason})"
+        later = failure.later
+        if failure.reasons or later:
+            refused = self._queue.rejected(offered, failure.reasons, now, later)
+            taken = [
+                one
+                for at, one in enumerate(offered)
+                if at not in failure.reasons and at not in later
+            ]
+            self.took(len(taken))
+            self._finish(taken)
+            if refused:
+                why = f"refused {counted(len(refused), 'record')} (the first: {refused[0].reason})"
         elif failure.unavailable:
             self._queue.unavailable(offered, now)
         else:
@@ -130,17 +167,22 @@ class SinkRecovery:
         elif refused and self._refusals.refused(len(refused)):
             self._queue.remove(refused)
             self._refused += refused
-            self._runner.succeeded()
-            return
+            if not later:
+                self._runner.succeeded()
+                return
+            refused = ()
         elif refused:
             self._stats.paused = True
             why = (
                 f"paused, as it refuses more than dead_letter.max_ratio ({self._max_ratio:g}) of "
                 f"the last 1,000 records; the first of {len(refused)}: {refused[0].reason}"
             )
+        if later and not refused:
+            why = f"takes {counted(len(later), 'record')} later: {next(iter(later.values()))}"
         self._runner.back_off(
-            why, traceback=failure.traceback, quick=self._queue.is_alive and not refused
-        )
+            why, traceback=failure.traceback, at_least=failure.retry_after,
+            quick=self._queue.is_alive and not refused,
+        )  # fmt: skip
 
     def _dead_letter(self) -> None:
         abandoned = [entry for entry in self._refused if entry.batch.abandoned]

@@ -198,7 +198,7 @@ class RefusedRecords:
             sink = (rejection.sink if rejection is not None else "") or self._runner.name
             refusals.append(
                 Refusal(
-                    entry.record, sink, entry.reason, entry.attempts, entry.first_failed_at,
+                    entry.original, sink, entry.reason, entry.attempts, entry.first_failed_at,
                     alone=alone, renew=renew,
                 )
             )  # fmt: skip
@@ -220,7 +220,7 @@ class RefusedRecords:
         own: dict[Entry, Batch] = {}
         for batch, group in groups.items():
             own.update(zip(group, self._keep(batch, [one.place for one in group]), strict=True))
-        aside = [_Aside(replace(entry, batch=own[entry])) for entry in entries]
+        aside = [_Aside(replace(entry, batch=own[entry], place=0)) for entry in entries]
         self._aside += aside
         return aside
 

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from logfan.record import Record
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 _LOGGED_MAX = 10
 """So many different failures of one outage are logged as they come; then reminders have to do."""
 _TRACED_MAX = 100
+_LONGEST_PACE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,11 @@ class Failure:
     unavailable: bool = False
     """The sink reports that it is down: no evidence against a record."""
     reasons: Mapping[int, str] = field(default_factory=dict)
-    """The records that it refused, for good, by their index; it took all others."""
+    """The records that it refused, for good, by their index; it took all others but `later`."""
+    later: Mapping[int, str] = field(default_factory=dict)
+    """The records that it wants later, by their index, and why."""
+    retry_after: float = 0.0
+    """How many seconds to wait at least."""
     traceback: str = ""
     """Empty where the sink raised `SinkUnavailable`."""
 
@@ -77,7 +82,7 @@ class SinkRunner:
         not, and unless records were refused the sink must be opened anew."""
         health = self.health
         started = health.busy_since = self._called_at = self._clock.monotonic()
-        reasons: Mapping[int, str] | None = None
+        rejected: Failure | None = None
         try:
             if not self.opened:
                 self._open_called = True
@@ -87,7 +92,7 @@ class SinkRunner:
                     self.has_opened = True
                     self._on_opened()
             if records:
-                reasons = self._write(records)
+                rejected = self._write(records)
         except BaseException as error:  # noqa: BLE001 - whatever a plugin raises, its records stay
             self.opened = False
             failure = _failure(error)
@@ -101,24 +106,31 @@ class SinkRunner:
         health.busy_since = None
         if records:
             self._stats.write_seconds.observe(now - started)
-        if reasons:
-            return Failure(f"{counted(len(reasons), 'record')} refused", reasons=reasons)
+        if rejected is not None:
+            return rejected
         self.succeeded()
         return None
 
-    def _write(self, records: Sequence[Record]) -> Mapping[int, str] | None:
+    def _write(self, records: Sequence[Record]) -> Failure | None:
         """Write and flush. What a sink refuses it may know at either."""
-        reasons: dict[int, str] | None = None
+        failures = []
         try:
             self._sink.write(records)
         except RecordsRejected as rejected:
-            reasons = _checked(rejected, len(records))
+            failures.append(_checked(rejected, len(records)))
         try:
             self._sink.flush()
         except RecordsRejected as rejected:
-            reasons = (reasons or {}) | _checked(rejected, len(records))
+            failures.append(_checked(rejected, len(records)))
             self._sink.flush()  # of all the others
-        return reasons
+        if len(failures) < 2:
+            return failures[0] if failures else None
+        first, second = failures
+        later = {**first.later, **second.later}
+        return replace(
+            second, reasons={**first.reasons, **second.reasons}, later=later,
+            retry_after=max(first.retry_after, second.retry_after),
+        )  # fmt: skip
 
     def succeeded(self) -> None:
         """The sink is up."""
@@ -137,16 +149,18 @@ class SinkRunner:
         self._backoff.reset()
         self._logged.clear()
 
-    def back_off(self, why: str, *, traceback: str = "", quick: bool = False) -> None:
+    def back_off(
+        self, why: str, *, traceback: str = "", quick: bool = False, at_least: float = 0.0
+    ) -> None:
         """Log why, and wait: the window stands still meanwhile, which is the backpressure.
 
         `traceback`: shown the first time. `quick`: the sink is alive, so that it need not
-        be given ever more time."""
+        be given ever more time. `at_least`: the seconds that it asks for."""
         self._stats.retries += 1
         self.health.failed(why, self._called_at, self._clock.monotonic())
         if quick:
             self._backoff.reset()
-        delay = self._backoff.next()
+        delay = max(self._backoff.next(), at_least)
         if why not in self._logged and len(self._logged) < _LOGGED_MAX:
             self._logged.add(why)
             log.warning(
@@ -177,21 +191,45 @@ class SinkRunner:
 def _failure(error: BaseException) -> Failure:
     # By the type alone: an exception may lie about its class, or raise when it is asked.
     if issubclass(type(error), SinkUnavailable):
-        return Failure(line_of(error) or "unavailable", unavailable=True)
+        pace = _pace(error)
+        return Failure(line_of(error) or "unavailable", unavailable=True, retry_after=pace)
     return Failure(describe(error), traceback=traceback_of(error))
 
 
-def _checked(rejected: RecordsRejected, count: int) -> dict[int, str]:
-    """The reasons as text of our own. Raises where they name what was not offered, or where the
-    plugin's mapping does."""
+def _checked(rejected: RecordsRejected, count: int) -> Failure:
+    """What it refuses, in text of our own. Raises where it names what was not offered, or one
+    record twice, or where the plugin's mappings do."""
+    reasons = _reasons(rejected.reasons, count)
+    # A plugin's own kind of it may never have called our `__init__`.
+    later = _reasons(getattr(rejected, "later", {}), count)
+    if not reasons and not later:
+        raise ValueError("RecordsRejected names no record")
+    if both := reasons.keys() & later.keys():
+        raise ValueError(f"RecordsRejected names record {min(both)} as refused and for later")
+    return Failure(
+        f"{counted(len(reasons), 'record')} refused", reasons=reasons, later=later,
+        retry_after=_pace(rejected),
+    )  # fmt: skip
+
+
+def _reasons(given: Mapping[int, str], count: int) -> dict[int, str]:
     reasons: dict[int, str] = {}
-    for index in islice(rejected.reasons, count + 1):
+    for index in islice(given, count + 1):
         if type(index) is not int or not 0 <= index < count:
             raise ValueError(f"RecordsRejected names record {line_of(index)} of a batch of {count}")
-        reasons[index] = line_of(rejected.reasons[index])
-    if not reasons:
-        raise ValueError("RecordsRejected names no record")
+        reasons[index] = line_of(given[index])
     return reasons
+
+
+def _pace(error: BaseException) -> float:
+    """The seconds that a sink asks for, within an hour; 0.0 where it names none."""
+    try:
+        asked = getattr(error, "retry_after", None)
+    except Exception:  # noqa: BLE001 - an exception of a plugin may raise when it is asked
+        return 0.0
+    if not isinstance(asked, int | float) or not asked > 0:
+        return 0.0
+    return min(float(asked), _LONGEST_PACE_SECONDS)
 
 
 def counted(count: int, noun: str) -> str:

@@ -22,6 +22,7 @@ from logfan.runtime.backoff import Backoff
 from logfan.runtime.clock import SYSTEM_CLOCK, Clock
 from logfan.runtime.threads import OwnThread
 from logfan.sink import Sink
+from logfan.stage.stage import UNSTAGED, Stage
 from logfan.telemetry.metrics import SinkStats
 from logfan.telemetry.sink_health import Health, RecentLines, Reminders, duration
 
@@ -63,12 +64,14 @@ class SinkWorker:
         stats: SinkStats,
         completions: Completions,
         number: int | None,
+        stage: Stage | None = None,
         send: Send | None = None,
         max_ratio: float = 1.0,
         on_fault: Callable[[], None] = lambda: None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        """`number`: the sink's among those that are required; None for an optional one. `send`
+        """`number`: the sink's among those that are required; None for an optional one. `stage`:
+        what is done to records before the sink gets them. `send`
         takes refused records to the dead-letter queue; without it they are offered again.
         `max_ratio`: of the last 1,000 records, so many may be refused. `on_fault` is called where
         the thread, or one of the sink's own, has ended and should not have: see `fault`."""
@@ -84,13 +87,14 @@ class SinkWorker:
             on_opened=completions.opened,
         )
         self._recovery = SinkRecovery(
-            runner=self._runner, stats=stats, max_records=limits.max_records,
+            runner=self._runner, stage=stage, stats=stats, max_records=limits.max_records,
             max_bytes=limits.max_bytes, send=send, max_ratio=max_ratio,
             arrived=self._arrived, finish=self._finish, keep=self._keep_aside, clock=clock,
         )  # fmt: skip
         self._limits = limits
         self._completions = completions
         self._number = number
+        self._stage = stage
         self._clock = clock
         self._inbox: queue.SimpleQueue[Batch | _Order] = queue.SimpleQueue()
         self._carried: Batch | None = None
@@ -287,11 +291,17 @@ class SinkWorker:
         records = batches[0].records
         if len(batches) > 1:
             records = tuple(chain.from_iterable([batch.records for batch in batches]))
-        failure = self._runner.offer(records)
+        staged = UNSTAGED if self._stage is None else self._stage.apply(records)
+        if staged.refused:
+            self._recovery.run(batches)
+            return
+        offered = records if staged is UNSTAGED else staged.records
+        failure = self._runner.offer(offered) if offered else None
         if failure is not None:
             self._recovery.run(batches, failure)
             return
-        self._recovery.took(len(records))
+        self._recovery.took(len(offered))
+        self._recovery.filtered(len(records) - len(offered), staged.undecided)
         self._finish(batches)
 
     def _is_too_much(self, batch: Batch) -> bool:

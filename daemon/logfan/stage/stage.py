@@ -1,9 +1,11 @@
 """The stage before a sink: what it gets of the records, and how changed. Sans-I/O."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from logfan.record import Record
+from logfan.runtime.foreign_text import describe
 from logfan.stage.redact import Redactor
 from logfan.stage.sample import is_sampled
 from logfan.stage.where import Where
@@ -15,8 +17,14 @@ class Staged(NamedTuple):
     records: Sequence[Record]
     places: Sequence[int] | None
     """Where each stood among those that came; None where all of them stay."""
-    undecided: int
+    undecided: int = 0
     """Of how many `where` could say nothing, as their body is no JSON."""
+    refused: Mapping[int, str] = MappingProxyType({})
+    """Of which records a step failed, and why, by their places."""
+
+
+UNSTAGED = Staged((), None)
+"""In the place of an outcome where there is no stage."""
 
 
 class Stage:
@@ -36,7 +44,30 @@ class Stage:
         self._redactor = redactor
 
     def apply(self, records: Sequence[Record]) -> Staged:
-        """Never raises for what a message holds."""
+        """Never raises: a record over which a step fails is refused."""
+        try:
+            return self._apply(records)
+        except Exception:  # noqa: BLE001 - one by one, to find which it is
+            return self._apply_each(records)
+
+    def _apply_each(self, records: Sequence[Record]) -> Staged:
+        kept: list[Record] = []
+        places: list[int] = []
+        refused: dict[int, str] = {}
+        undecided = 0
+        for place, record in enumerate(records):
+            try:
+                one = self._apply((record,))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the record is kept
+                refused[place] = f"the stage before the sink failed: {describe(error)}"
+                continue
+            undecided += one.undecided
+            if one.records:
+                kept.append(one.records[0])
+                places.append(place)
+        return Staged(kept, places, undecided, refused)
+
+    def _apply(self, records: Sequence[Record]) -> Staged:
         undecided = 0
         chosen: Sequence[int] = range(len(records))
         if self._where is not None:

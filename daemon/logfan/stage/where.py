@@ -104,6 +104,11 @@ class Where:
         return f"Where({self._data!r})"
 
     @classmethod
+    def __get_pydantic_json_schema__(cls, _: Any, __: Any) -> dict[str, Any]:
+        table = {"type": "object"}
+        return {"anyOf": [table, {"type": "array", "items": table}]}
+
+    @classmethod
     def __get_pydantic_core_schema__(cls, _: Any, __: GetCoreSchemaHandler) -> core.CoreSchema:
         return core.no_info_plain_validator_function(
             cls.of, serialization=core.plain_serializer_function_ser_schema(lambda one: one._data)

@@ -112,6 +112,10 @@ class SinkStats:
     written: int = 0
     rejected: int = 0
     dropped: int = 0
+    filtered: int = 0
+    """Not chosen by `where`, or not in the sample."""
+    undecided: int = 0
+    """Kept or dropped by `on_error`, as their body decides in `where` and is no JSON."""
     retries: int = 0
     dead_lettered: int = 0
     write_seconds: Histogram = field(default_factory=lambda: Histogram(WRITE_BOUNDS))
@@ -170,6 +174,8 @@ _SINK: tuple[tuple[_Family, str, str, str], ...] = (
      "retries"),
     (CounterMetricFamily, "dead_lettered_records", "Records sent to the dead-letter queue",
      "dead_lettered"),
+    (CounterMetricFamily, "sink_undecided_records",
+     "Records whose body decides in where and is no JSON; see on_error", "undecided"),
     (GaugeMetricFamily, "sink_up", "1 while the sink takes records", "up"),
     (GaugeMetricFamily, "sink_down_seconds", "Since when the sink is down; 0 while it is up",
      "down_seconds"),
@@ -241,7 +247,7 @@ def _sinks(sinks: Mapping[str, SinkStats], now: float) -> Iterator[Metric]:
         for metric, (*_, number) in zip(families, _SINK, strict=True):
             value = derived[number] if number in derived else getattr(stats, number)
             metric.add_metric([name], float(value))
-        for outcome in ("written", "rejected", "dropped"):
+        for outcome in ("written", "rejected", "dropped", "filtered"):
             records.add_metric([name, outcome], getattr(stats, outcome))
         seconds.add_metric([name], stats.write_seconds.buckets(), stats.write_seconds.sum)
     yield from (records, *families, seconds)

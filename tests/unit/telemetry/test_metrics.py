@@ -28,6 +28,7 @@ CATALOGUE = {
     "logfan_rebound_total": "counter",
     "logfan_sink_records_total": "counter",
     "logfan_sink_retries_total": "counter",
+    "logfan_sink_undecided_records_total": "counter",
     "logfan_sink_up": "gauge",
     "logfan_sink_down_seconds": "gauge",
     "logfan_sink_paused": "gauge",
