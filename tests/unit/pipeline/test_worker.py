@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,9 @@ from logfan.pipeline.worker import Limits, SinkWorker
 from logfan.record import Properties, Record
 from logfan.runtime.backoff import Backoff
 from logfan.sink import RecordsRejected, Sink, SinkConfig, SinkUnavailable
+from logfan.stage.redact import Redactor
+from logfan.stage.stage import Stage
+from logfan.stage.where import Where
 from logfan.telemetry.metrics import SinkStats
 from support.waiting import wait_until
 
@@ -68,14 +72,21 @@ class Completed(Completions):
 class Bench:
     """A worker at work, with the ledger's batches and what it settled."""
 
-    def __init__(self, limits: Limits, *, required: bool = True, send: Send | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        required: bool = True,
+        send: Send | None = None,
+        stage: Stage | None = None,
+    ) -> None:
         self.sink = Recorder()
         self.stats = SinkStats()
         completions = Completed(self.sink.calls)
         self.completed, self.tracker = completions.batches, completions.tracker
         self.worker = SinkWorker(
             sink=self.sink, limits=limits, backoff=Backoff(0.001, 0.01), stats=self.stats,
-            completions=completions, number=0 if required else None, send=send,
+            completions=completions, number=0 if required else None, send=send, stage=stage,
         )  # fmt: skip
         self._tag = 0
 
@@ -349,3 +360,136 @@ def test_a_reason_that_is_hostile_or_endless_is_cut_where_it_is_taken(make: Make
     assert post.reasons[0] == "Hostile (its text cannot be read)"
     assert len(post.reasons[1]) == 1000
     assert post.reasons[2] == "\\ud800"
+
+
+class Sent:
+    """Dead letters that are confirmed at once."""
+
+    def __init__(self) -> None:
+        self.refusals: list[Refusal] = []
+        self.failures: dict[int, Unsent] = {}
+
+    def __call__(self, refusals: Sequence[Refusal]) -> "Sent":
+        self.refusals += refusals
+        return self
+
+    def wait(self, _: float) -> bool:
+        return True
+
+
+ODD = Stage(where=Where.of({"n": [1, 3, 5, 7]}), redactor=Redactor(["n"]))
+
+
+def numbers(count: int) -> list[bytes]:
+    return [b'{"n":%d}' % n for n in range(count)]
+
+
+def test_a_sink_gets_what_is_chosen_and_the_rest_is_settled(make: Make) -> None:
+    bench = make(stage=ODD, start=False)
+    batches = [bench.submit(*numbers(4)), bench.submit(b'{"n":2}'), bench.submit(b"text")]
+    bench.worker.start()
+    bench.finish()
+    assert bench.completed == batches
+    assert bench.sink.taken == [b'{"n":"[redacted]"}'] * 2 + [b"text"]
+    assert (bench.stats.written, bench.stats.filtered, bench.stats.undecided) == (3, 3, 1)
+
+
+def test_a_batch_of_which_nothing_is_chosen_is_settled_without_a_write(make: Make) -> None:
+    bench = make(stage=ODD)
+    batch = bench.submit(b'{"n":2}')
+    bench.finish()
+    assert bench.completed == [batch]
+    assert bench.sink.calls == ["open", "settled", "close"]
+
+
+@pytest.mark.parametrize("failure", [SinkUnavailable("full"), ValueError("a bug")])
+def test_what_is_filtered_is_counted_once_however_often_the_rest_is_tried(
+    make: Make, failure: BaseException
+) -> None:
+    bench = make(stage=ODD, start=False, send=Sent())
+    bench.sink.failures = [failure] * 5
+    bench.submit(*numbers(8))
+    bench.worker.start()
+    bench.finish()
+    assert (bench.stats.written, bench.stats.filtered) == (4, 4)
+    assert len(bench.sink.taken) == 4
+
+
+def test_a_refusal_names_the_record_as_it_was_delivered(make: Make) -> None:
+    sent = Sent()
+    bench = make(stage=ODD, start=False, send=sent)
+    bench.sink.failures = [RecordsRejected({1: "no"})]
+    bench.submit(*numbers(6))
+    bench.worker.start()
+    bench.finish()
+    assert [one.record.body for one in sent.refusals] == [b'{"n":3}']
+    assert (bench.stats.written, bench.stats.rejected, bench.stats.filtered) == (2, 1, 3)
+
+
+def test_a_record_over_which_the_stage_fails_is_dead_lettered(make: Make) -> None:
+    class Broken(Redactor):
+        def apply(self, record: Record) -> Record:
+            if record.body == b"bad":
+                raise RuntimeError("over this one")
+            return record
+
+    sent = Sent()
+    bench = make(stage=Stage(redactor=Broken()), start=False, send=sent)
+    bench.submit(b"a", b"bad", b"b")
+    bench.worker.start()
+    bench.finish()
+    assert [one.record.body for one in sent.refusals] == [b"bad"]
+    assert (
+        "the stage before the sink failed: RuntimeError: over this one" in sent.refusals[0].reason
+    )
+    assert bench.sink.taken == [b"a", b"b"]
+
+
+def test_what_is_wanted_later_is_offered_again_alone(make: Make) -> None:
+    sent = Sent()
+    bench = make(start=False, send=sent)
+    bench.sink.failures = [
+        RecordsRejected({0: "no"}, later={2: "busy", 3: "busy"}),
+        RecordsRejected(later={0: "busy"}),
+    ]
+    batch = bench.submit(b"0", b"1", b"2", b"3", b"4")
+    bench.worker.start()
+    bench.finish()
+    assert bench.sink.taken == [b"2"]
+    assert [one.record.body for one in sent.refusals] == [b"0"]
+    assert (bench.stats.written, bench.stats.rejected, bench.stats.retries) == (4, 1, 2)
+    assert bench.completed == [batch]
+    assert bench.sink.calls.count("open") == 1
+
+
+def test_the_pace_that_a_sink_asks_for_is_kept(make: Make) -> None:
+    bench = make(start=False)
+    bench.sink.failures = [
+        SinkUnavailable("busy", 0.3),
+        RecordsRejected(later={0: "x"}, retry_after=0.3),
+    ]
+    bench.submit(b"a")
+    began = time.monotonic()
+    bench.worker.start()
+    wait_until(lambda: bench.sink.taken, "it is taken")
+    assert time.monotonic() - began >= 0.6
+
+
+@pytest.mark.parametrize("pace", [float("nan"), float("-inf"), -1, "soon", None, [], True])
+def test_a_pace_that_is_none_is_no_pace(make: Make, pace: Any) -> None:
+    bench = make(start=False)
+    bench.sink.failures = [SinkUnavailable("busy", pace)]
+    bench.submit(b"a")
+    bench.worker.start()
+    bench.finish()
+    assert bench.sink.taken == [b"a"]
+
+
+def test_a_record_cannot_be_refused_and_wanted_later(make: Make) -> None:
+    bench = make(start=False)
+    bench.sink.failures = [RecordsRejected({0: "no"}, later={0: "busy"})]
+    bench.submit(b"a")
+    bench.worker.start()
+    bench.finish()
+    assert bench.sink.taken == [b"a"]
+    assert bench.stats.rejected == 0
