@@ -1,7 +1,11 @@
 """Every built-in sink through the suite that authors of sinks are given."""
 
 import os
+import socketserver
+import sqlite3
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,12 +14,14 @@ import pytest
 from logfan.plugins.discovery import discover
 from logfan.sink import Sink
 from logfan.testing.conformance import SinkConformance
+from support.scripted_http import Reply, Request, ScriptedServer
 
 KINDS = {kind: found.cls for kind, found in discover([], []).kinds.items()}
 
 
 def test_every_built_in_is_tested_here() -> None:
-    tested = {suite.sink_class for suite in SinkConformance.__subclasses__()}
+    suites = [*SinkConformance.__subclasses__(), *OverHttp.__subclasses__()]
+    tested = {suite.sink_class for suite in suites if suite is not OverHttp}
     assert set(KINDS.values()) == tested
 
 
@@ -51,6 +57,104 @@ class TestStdout(SinkConformance):
 
     def options(self, folder: Path) -> dict[str, Any]:
         return {"colour": "always"}
+
+
+class Bodies(ScriptedServer):
+    """Keeps the bodies of records, and answers as each kind of server does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer = self._answered
+
+    def _answered(self, request: Request) -> Reply:
+        if "/_bulk" in request.path:
+            count = len(request.body.splitlines()) // 2
+            items = b",".join([b'{"create":{"status":201}}'] * count)
+            return Reply(200, b'{"items":[' + items + b"]}")
+        return Reply(200)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Bodies]:
+    server = Bodies()
+    with server.running():
+        yield server
+
+
+class OverHttp(SinkConformance):
+    """Sinks that speak HTTP, against a server that takes everything."""
+
+    extra: ClassVar[dict[str, Any]] = {}
+
+    @pytest.fixture(autouse=True)
+    def _server(self, server: Bodies) -> None:
+        server.requests.clear()
+        self.server = server
+
+    def options(self, folder: Path) -> dict[str, Any]:
+        return {"url": self.server.url, **self.extra}
+
+
+class TestHttp(OverHttp):
+    sink_class: ClassVar[type[Sink]] = KINDS["http"]
+    extra: ClassVar[dict[str, Any]] = {"encoding": "single", "format": "raw"}
+
+    def read_back(self, sink: Sink, folder: Path) -> list[bytes] | None:
+        return self.server.bodies
+
+
+class TestElasticsearch(OverHttp):
+    sink_class: ClassVar[type[Sink]] = KINDS["elasticsearch"]
+    extra: ClassVar[dict[str, Any]] = {"index": "logs"}
+
+
+class TestLoki(OverHttp):
+    sink_class: ClassVar[type[Sink]] = KINDS["loki"]
+
+
+class TestOtlp(OverHttp):
+    sink_class: ClassVar[type[Sink]] = KINDS["otlp"]
+
+
+class TestSqlite(SinkConformance):
+    sink_class: ClassVar[type[Sink]] = KINDS["sqlite"]
+
+    def options(self, folder: Path) -> dict[str, Any]:
+        return {"path": str(folder / "logs.db")}
+
+    def read_back(self, sink: Sink, folder: Path) -> list[bytes] | None:
+        with closing(sqlite3.connect(folder / "logs.db")) as database:
+            rows = database.execute("SELECT body FROM logs ORDER BY rowid")
+            return [body if isinstance(body, bytes) else body.encode() for (body,) in rows]
+
+
+class TestSyslog(SinkConformance):
+    sink_class: ClassVar[type[Sink]] = KINDS["syslog"]
+
+    def options(self, folder: Path) -> dict[str, Any]:
+        return {"address": f"tcp://127.0.0.1:{self.port}"}
+
+    @pytest.fixture(autouse=True)
+    def _server(self, listener: int) -> None:
+        self.port = listener
+
+
+@pytest.fixture(scope="module")
+def listener() -> Iterator[int]:
+    """The port of a server that reads and forgets."""
+
+    class Reader(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            while self.request.recv(1 << 16):
+                pass
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Reader) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
 
 
 class TestMetrics(SinkConformance):
