@@ -41,7 +41,7 @@ coverage: $(STAMP) $(OLDEST) ## Lines and branches that all tests run, daemons i
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report
 
-test-fast: $(STAMP) $(OLDEST) ## The tests that need no RabbitMQ, in a minute and a half
+test-fast: $(STAMP) $(OLDEST) ## The tests that need no RabbitMQ,
 	@$(BIN)/python -m pytest -q -n $(FAST_WORKERS) --dist worksteal $(FAST)
 
 bench: $(STAMP) $(CLIENTS) ## Every consumer in turns, medians, ratios, targets: REPORT= JSON= CHARTS= FROM=
