@@ -160,3 +160,10 @@ def doubts(settings: Settings) -> Iterator[str]:
         yield "rabbitmq.tls is set, but a URL begins with amqp://: that way has no TLS"
     if not any(sink.required for sink in settings.sinks.values()):
         yield "no sink is required: messages are acknowledged as soon as they arrive"
+    for name, sink in settings.sinks.items():
+        if sink.redact is not None and sink.redact.hash and sink.redact.key_file is None:
+            yield (
+                f"sinks.{name}.redact.hash without key_file: each start makes a new key, so the "
+                "hashes of two runs, or of two instances, do not join; name a file that holds the "
+                f"key in sinks.{name}.redact.key_file"
+            )

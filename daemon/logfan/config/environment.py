@@ -10,6 +10,7 @@ from logfan.config.settings import Settings
 from logfan.config.validation_errors import tables_of, type_at
 from logfan.faults import Fault, did_you_mean
 from logfan.runtime.foreign_text import in_utf8
+from logfan.stage.where import Where
 
 PREFIX = "LOGFAN_"
 _BETWEEN = "__"
@@ -156,4 +157,6 @@ def _value(text: str, wanted: Any) -> Any:
 
 def _is_written_as_json(wanted: Any) -> bool:
     parts = (wanted, *get_args(wanted))  # a list, or maybe one: `tuple[str, ...] | None`
-    return bool(tables_of(wanted)) or any(get_origin(p) in (tuple, list, dict) for p in parts)
+    if tables_of(wanted) or Where in parts:
+        return True
+    return any(get_origin(p) in (tuple, list, dict) for p in parts)

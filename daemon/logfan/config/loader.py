@@ -20,7 +20,7 @@ from logfan.config.environment import (
     with_variables,
 )
 from logfan.config.exposed_secrets import exposed, secrets_in
-from logfan.config.file_permissions import absolute
+from logfan.config.file_permissions import absolute, denied
 from logfan.config.settings import HOMES, PluginSettings, Settings, SinkSettings, read_table
 from logfan.config.validation_errors import faults_of, shown
 from logfan.faults import Fault, Faults, did_you_mean
@@ -261,9 +261,15 @@ def _stage_faults(settings: SinkSettings, place: str) -> Iterator[Fault]:
     try:
         settings.stage()
     except (OSError, ValueError) as error:
-        file = settings.redact.key_file if settings.redact is not None else None
-        why = f"{file}: {error.strerror if isinstance(error, OSError) else error}"
-        yield Fault(f"{place}.redact.key_file", why)
+        key = f"{place}.redact.key_file"
+        file = None if settings.redact is None else settings.redact.key_file
+        why = str(error)
+        if isinstance(error, OSError):
+            denied_to_us = isinstance(error, PermissionError) and file is not None
+            reason = denied(file) if denied_to_us else (error.strerror or why).lower()
+            why = f"cannot be read: {reason}"
+        way_out = "it names the file that holds the hashes' key: any text that others cannot guess"
+        yield Fault(key, f"{why}; {way_out}", shown(key, str(file)))
 
 
 _SINK_HOMES = {

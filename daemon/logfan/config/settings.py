@@ -307,13 +307,23 @@ class RetrySettings(Table):
     """Vary the delays, so that many daemons do not come back in step."""
 
 
+def _paths_to_redact(paths: tuple[str, ...]) -> tuple[str, ...]:
+    Redactor(paths)
+    return paths
+
+
+def _patterns_to_redact(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    Redactor((), patterns)
+    return patterns
+
+
 class RedactSettings(Table):
     """`sinks.<name>.redact`"""
 
-    paths: tuple[str, ...] = ()
+    paths: Annotated[tuple[str, ...], AfterValidator(_paths_to_redact)] = ()
     """Values to replace: dotted paths into the JSON body, which reach into each element of a list,
     and headers.NAME."""
-    patterns: tuple[str, ...] = ()
+    patterns: Annotated[tuple[str, ...], AfterValidator(_patterns_to_redact)] = ()
     """What to replace wherever it occurs: email, card, iban, ipv4, ipv6, jwt, bearer, or regular
     expressions of RE2."""
     mask: str = Field(default=MASK, validation_alias="with")
@@ -324,12 +334,11 @@ class RedactSettings(Table):
     """The file that holds the hash's key; without one the key is new at each start."""
 
     @model_validator(mode="after")
-    def _compiles(self) -> "RedactSettings":
+    def _is_of_use(self) -> "RedactSettings":
         if not self.paths and not self.patterns:
             raise ValueError("it names neither paths nor patterns; name some, or leave it out")
         if self.key_file is not None and not self.hash:
-            raise ValueError("key_file is for hash = true")
-        Redactor(self.paths, self.patterns)
+            raise ValueError("key_file is for hash = true; add that, or leave key_file out")
         return self
 
     def redactor(self) -> Redactor:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from logfan.faults import Fault, did_you_mean
 from logfan.runtime.foreign_text import cut, hide, line_of, mask
@@ -122,7 +123,7 @@ def _unknown(
     name: str, parents: list[str], model: type[BaseModel], homes: Mapping[str, str]
 ) -> str:
     tables = tables_of(type_at(model, parents))
-    keys = list(tables[0].model_fields) if tables else []
+    keys = list(_fields_of(tables[0])) if tables else []
     near = did_you_mean(name, keys)
     if name in homes:  # the very name elsewhere is a better guess than a like one here
         return f"unknown key; did you mean {homes[name]}?"
@@ -138,11 +139,19 @@ def type_at(model: type[BaseModel], path: Iterable[str]) -> Any:
         if get_origin(wanted) in (dict, list, tuple):
             wanted = items[1] if get_origin(wanted) is dict else items[0]
         elif tables := tables_of(wanted):
-            field = tables[0].model_fields.get(key)
+            field = _fields_of(tables[0]).get(key)
             wanted = Any if field is None else field.annotation
         else:
             return Any
     return wanted
+
+
+def _fields_of(table: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Its fields by their keys, as they are written."""
+    return {
+        alias if isinstance(alias := field.validation_alias, str) else name: field
+        for name, field in table.model_fields.items()
+    }
 
 
 def tables_of(annotation: Any) -> list[type[BaseModel]]:

@@ -37,7 +37,9 @@ class Redactor:
         split = [path.removeprefix("json.").split(".") for path in paths]
         for path, parts in zip(paths, split, strict=True):
             if "" in parts:
-                raise ValueError(f"the path {path!r} has an empty part")
+                raise ValueError(
+                    f"the path {path!r} has an empty part; write names between dots: user.email"
+                )
         self._headers = [parts[1:] for parts in split if parts[0] == _HEADERS and parts[1:]]
         self._paths = [parts for parts in split if parts[0] != _HEADERS or not parts[1:]]
         # A body has none of these values where the last part of no path occurs in it.

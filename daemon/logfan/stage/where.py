@@ -73,7 +73,10 @@ class Where:
         compiled = []
         for number, table in enumerate(tables):
             if not isinstance(table, Mapping):
-                raise ValueError(f"{_shown(table)} is no table of matchers")  # noqa: TRY004 - of a config's value
+                raise ValueError(  # noqa: TRY004 - of a config's value
+                    f"{_shown(table)} is no table of matchers; write one as "
+                    '{ level = ["error", "critical"] }, or a list of them'
+                )
             try:
                 compiled.append(_table(table))
             except ValueError as error:
