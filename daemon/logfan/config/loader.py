@@ -258,16 +258,19 @@ def _sinks(
 
 def _stage_faults(settings: SinkSettings, place: str) -> Iterator[Fault]:
     """Why the key of its hashes cannot be used."""
+    redact = settings.redact
+    file = None if redact is None else redact.key_file
+    if redact is None or file is None:
+        return
     try:
-        settings.stage()
+        redact.redactor()
     except (OSError, ValueError) as error:
-        key = f"{place}.redact.key_file"
-        file = None if settings.redact is None else settings.redact.key_file
         why = str(error)
         if isinstance(error, OSError):
-            denied_to_us = isinstance(error, PermissionError) and file is not None
-            reason = denied(file) if denied_to_us else (error.strerror or why).lower()
+            is_denied = isinstance(error, PermissionError)
+            reason = denied(file) if is_denied else (error.strerror or why).lower()
             why = f"cannot be read: {reason}"
+        key = f"{place}.redact.key_file"
         way_out = "it names the file that holds the hashes' key: any text that others cannot guess"
         yield Fault(key, f"{why}; {way_out}", shown(key, str(file)))
 
