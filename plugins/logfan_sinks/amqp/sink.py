@@ -1,0 +1,142 @@
+"""The sink `amqp`: records to an exchange of another RabbitMQ, each confirmed by it."""
+
+from collections.abc import Container, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import pika
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+
+import logfan
+from logfan_sinks.amqp.publisher import Message, Publisher
+from logfan_sinks.tls_options import TlsOptions
+
+_UNDER_WAY_BYTES = 8 << 20
+_URL_BYTES = 4096
+
+
+def _parameters(url: str) -> pika.URLParameters:
+    """Raises ValueError, without a word of the url, which may hold a password."""
+    if not url.startswith(("amqp://", "amqps://")):
+        raise ValueError("the url begins with amqp:// or amqps://")
+    try:
+        return pika.URLParameters(url)
+    except Exception:  # noqa: BLE001 - whatever it finds, its text may quote the url
+        raise ValueError("the url is not as amqps://USER:PASSWORD@HOST/VHOST") from None
+
+
+def _checked(url: SecretStr) -> SecretStr:
+    _parameters(url.get_secret_value())
+    return url
+
+
+class AmqpSink(logfan.Sink):
+    """Publish records to an exchange of another RabbitMQ, with confirms; unroutable ones wait."""
+
+    class Config(logfan.SinkConfig):
+        url: Annotated[SecretStr, AfterValidator(_checked)] | None = None
+        """The other broker, as amqps://HOST/VHOST; a password belongs into url_file."""
+        url_file: Path | None = None
+        """The file that holds the url."""
+        exchange: str = Field(max_length=255)
+        """The exchange there, which is never declared. Not the one that this daemon consumes:
+        messages would go round without end."""
+        routing_key: str | None = Field(default=None, max_length=255)
+        """The routing key there; each record's own unless given."""
+        tls: TlsOptions = TlsOptions()
+        """{ ca_file = "…", cert_file = "…", key_file = "…", verify = true }, for amqps."""
+        timeout: logfan.Duration = Field(default="30s", validate_default=True)
+        """How long the other broker may be silent."""
+        max_under_way: int = Field(default=1000, ge=1, le=100_000)
+        """Most messages that wait for their confirms."""
+
+        @model_validator(mode="after")
+        def _has_a_url(self) -> "AmqpSink.Config":
+            if (self.url is None) == (self.url_file is None):
+                raise ValueError("one of url and url_file is needed, and not both")
+            return self
+
+    _publisher: Publisher | None = None
+    _max_bytes: int | None = None
+
+    def open(self) -> None:
+        """Connect, and see that the exchange is there."""
+        self.close()
+        config = self.config
+        try:
+            parameters = _parameters(self._url())
+            if parameters.ssl_options is not None:
+                context = config.tls.context()
+                parameters.ssl_options = pika.SSLOptions(context, parameters.host)
+        except (OSError, ValueError) as error:
+            name = getattr(error, "filename", None)
+            why = f"{name}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            raise logfan.SinkUnavailable(why) from None
+        self._publisher = Publisher(parameters, config.exchange, config.timeout)
+
+    def _url(self) -> str:
+        if self.config.url is not None:
+            url: str = self.config.url.get_secret_value()
+            return url
+        with self.config.url_file.open() as file:
+            return str(file.read(_URL_BYTES)).strip()
+
+    def write(self, records: Sequence[logfan.Record]) -> None:
+        """Publish all of it, and wait for the confirms."""
+        publisher = self._publisher
+        if publisher is None:
+            raise logfan.SinkUnavailable("not connected")
+        refused = {
+            place: f"{record.size:,} bytes are more than the broker's max_message_size"
+            for place, record in enumerate(records)
+            if self._max_bytes is not None and record.size > self._max_bytes
+        }
+        try:
+            self._publish(publisher, records, refused)
+        except logfan.SinkUnavailable:
+            if publisher.max_bytes is not None:
+                self._max_bytes = publisher.max_bytes
+            raise
+        if refused or publisher.later:
+            raise logfan.RecordsRejected(refused, later=publisher.later)
+
+    def _publish(
+        self, publisher: Publisher, records: Sequence[logfan.Record], refused: Container[int]
+    ) -> None:
+        publisher.begin()
+        most, size = self.config.max_under_way, 0
+        for place, record in enumerate(records):
+            if place in refused:
+                continue
+            if publisher.under_way >= most or size >= _UNDER_WAY_BYTES:
+                publisher.settle(most // 2 if size < _UNDER_WAY_BYTES else 0)
+                size = 0
+            size += record.size
+            publisher.publish(self._message(place, record))
+        publisher.settle(0)
+
+    def _message(self, place: int, record: logfan.Record) -> Message:
+        given = record.properties._asdict()
+        headers = _plain({**given.pop("headers"), "x-logfan-exchange": record.exchange})
+        given |= {"delivery_mode": 2, "user_id": None}  # which only the publisher's own may be
+        key = record.routing_key if self.config.routing_key is None else self.config.routing_key
+        return Message(place, key, record.body, pika.BasicProperties(headers=headers, **given))
+
+    def close(self) -> None:
+        """Disconnect."""
+        if self._publisher is not None:
+            self._publisher.close()
+            self._publisher = None
+
+
+def _plain(value: Any) -> Any:
+    """Headers of the kinds that pika writes."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value
+
+
+@logfan.hookimpl
+def register_sinks(register: Any) -> None:
+    """The kind `amqp`."""
+    register("amqp", AmqpSink)

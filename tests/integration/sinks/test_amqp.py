@@ -1,0 +1,188 @@
+"""The sink `amqp` against a real RabbitMQ: each verdict."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from logfan.record import Record
+from logfan.sink import RecordsRejected, SinkUnavailable
+from logfan.testing import record
+from logfan.testing.node import RabbitNode
+from logfan_sinks.amqp import AmqpSink
+from support.broker import Names, channel
+from support.letters import bodies
+
+Open = Callable[..., AmqpSink]
+
+
+@pytest.fixture
+def opened(node: RabbitNode, names: Names) -> Iterator[Open]:
+    """Opens a sink to the exchange of this test, which has a queue, and closes it at the end."""
+    with ExitStack() as stack:
+        with channel(node.url) as other:
+            other.exchange_declare(names.exchange, "direct", durable=True)
+            other.queue_declare(names.queue, durable=True)
+            other.queue_bind(names.queue, names.exchange, "shop")
+
+        def one(**options: Any) -> AmqpSink:
+            given = {"url": node.url, "exchange": names.exchange, **options}
+            sink = AmqpSink(AmqpSink.Config.model_validate(given), name="other")
+            stack.callback(sink.close)
+            sink.open()
+            return sink
+
+        yield one
+
+
+@pytest.fixture
+def small_node() -> Iterator[RabbitNode]:
+    """One that takes small messages alone."""
+    with RabbitNode(config=("max_message_size = 1000",)) as node:
+        yield node
+
+
+def numbered(count: int, key: str = "shop") -> list[Record]:
+    return [record(b"%d" % n, routing_key=key, message_id=str(n)) for n in range(count)]
+
+
+def test_records_arrive_in_order_with_their_properties(
+    opened: Open, node: RabbitNode, names: Names
+) -> None:
+    sink = opened()
+    one = record(
+        b"body", routing_key="shop", message_id="m-1", app_id="web", user_id="somebody",
+        headers={"host": "a", "n": 7, "list": (1, "x")}, content_type="text/plain", timestamp=5,
+    )  # fmt: skip
+    sink.write([one])
+    with channel(node.url) as other:
+        _, properties, body = other.basic_get(names.queue, auto_ack=True)
+    assert body == b"body"
+    assert (properties.message_id, properties.app_id, properties.timestamp) == ("m-1", "web", 5)
+    assert (properties.delivery_mode, properties.user_id) == (2, None)
+    assert properties.headers == {
+        "host": "a", "n": 7, "list": [1, "x"], "x-logfan-exchange": "logs",
+    }  # fmt: skip
+    sink.write(numbered(3000))
+    assert bodies(node.url, names.queue) == [b"%d" % n for n in range(3000)]
+
+
+def test_what_reaches_no_queue_is_held(opened: Open, node: RabbitNode, names: Names) -> None:
+    sink = opened()
+    records = [*numbered(3), record(b"lost", routing_key="nowhere"), *numbered(2)]
+    with pytest.raises(RecordsRejected) as caught:
+        sink.write(records)
+    assert dict(caught.value.later) == {3: "reaches no queue: NO_ROUTE (312)"}
+    assert not caught.value.reasons
+    assert len(bodies(node.url, names.queue)) == 5
+    sink.write(numbered(1))
+
+
+def test_a_full_queue_holds_what_it_does_not_take(
+    opened: Open, node: RabbitNode, names: Names
+) -> None:
+    arguments = {"x-max-length": 3, "x-overflow": "reject-publish"}
+    with channel(node.url) as other:
+        other.queue_declare(f"{names.queue}.full", durable=True, arguments=arguments)
+        other.queue_bind(f"{names.queue}.full", names.exchange, "full")
+    sink = opened(routing_key="full")
+    later: Mapping[int, str] = {}
+    refused: Mapping[int, str] = {}
+    for _ in range(20):  # as more than the limit may come in before it is heard of
+        with suppress(SinkUnavailable):  # as it says where none of a batch is taken
+            try:
+                sink.write(numbered(10))
+            except RecordsRejected as rejected:
+                later, refused = rejected.later, rejected.reasons
+    assert len(later) == 10
+    assert "nack" in later[0]
+    assert not refused
+
+
+def test_an_exchange_that_is_missing_is_not_now(opened: Open) -> None:
+    with pytest.raises(SinkUnavailable, match=r"NOT_FOUND.*\(404\)"):
+        opened(exchange="no-such-exchange").write(numbered(1))
+
+
+def test_a_broker_that_goes_away_is_not_now(own_node: RabbitNode) -> None:
+    with channel(own_node.url) as other:
+        other.queue_declare("q", durable=True)
+    config = {"url": own_node.url, "exchange": "", "routing_key": "q"}
+    sink = AmqpSink(AmqpSink.Config.model_validate(config), name="other")
+    sink.open()
+    sink.write(numbered(2))
+    own_node.stop()
+    with pytest.raises(SinkUnavailable):
+        sink.write(numbered(2))
+    with pytest.raises(SinkUnavailable, match="refused"):
+        sink.open()
+    own_node.start()
+    sink.open()
+    sink.write(numbered(2))
+    sink.close()
+    assert len(bodies(own_node.url, "q")) == 4
+
+
+def test_a_message_beyond_the_brokers_limit_is_refused_once_that_is_known(
+    small_node: RabbitNode,
+) -> None:
+    with channel(small_node.url) as other:
+        other.queue_declare("q", durable=True)
+    config = {"url": small_node.url, "exchange": "", "routing_key": "q"}
+    sink = AmqpSink(AmqpSink.Config.model_validate(config), name="other")
+    sink.open()
+    records = [record(b"a"), record(b"x" * 2000), record(b"b")]
+    with pytest.raises(SinkUnavailable, match="larger than"):
+        sink.write(records)
+    sink.open()
+    with pytest.raises(RecordsRejected) as caught:
+        sink.write(records)
+    sink.close()
+    assert dict(caught.value.reasons) == {
+        1: "2,000 bytes are more than the broker's max_message_size"
+    }
+    assert {b"a", b"b"} <= {*bodies(small_node.url, "q")}
+
+
+def test_an_alarm_is_waited_for_and_named(own_node: RabbitNode) -> None:
+    with channel(own_node.url) as other:
+        other.queue_declare("q", durable=True)
+    config = {"url": own_node.url, "exchange": "", "routing_key": "q", "timeout": "1s"}
+    sink = AmqpSink(AmqpSink.Config.model_validate(config), name="other")
+    sink.open()
+    own_node.ctl("set_vm_memory_high_watermark", "0.000001")
+    with pytest.raises(SinkUnavailable, match="no confirm for 1 s; it blocks publishers"):
+        sink.write(numbered(2))
+    own_node.ctl("set_vm_memory_high_watermark", "0.6")
+    sink.open()
+    sink.write(numbered(2))
+    sink.close()
+
+
+def test_no_thread_and_no_password_is_left_behind(opened: Open, tmp_path: Path) -> None:
+    before = threading.active_count()
+    file = tmp_path / "url"
+    file.write_text("amqp://ann:s3cret@127.0.0.1:1/\n")
+    with pytest.raises(SinkUnavailable) as caught:
+        opened(url=None, url_file=str(file))
+    assert "s3cret" not in str(caught.value)
+    assert threading.active_count() == before
+    with pytest.raises(SinkUnavailable, match="No such file"):
+        opened(url=None, url_file="/no/such/file")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {}, {"url": "http://a"}, {"url": "amqp://a:x@b:nonsense/"},
+        {"url": "amqp://a", "url_file": "b"},
+    ],
+)  # fmt: skip
+def test_a_config_that_cannot_be(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        AmqpSink.Config.model_validate({"exchange": "x", **options})
+    assert "x@b" not in str(caught.value.errors(include_input=False))
