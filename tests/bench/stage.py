@@ -97,7 +97,7 @@ class Observer:
         code = code.replace("@QUEUES@", ", ".join(f'<<"{queue}">>' for queue in queues))
         code = code.replace("@MS@", str(round(LOOK_SECONDS * 1000)))
         self._node = node
-        node.ctl("eval", code)
+        node.eval(code)
         self._at = 0
         self.looks: list[Look] = []
         """Since `forget`, oldest first; there is one for each change."""
@@ -105,14 +105,14 @@ class Observer:
     @property
     def broker_pid(self) -> int:
         """The process id of the broker's virtual machine."""
-        return int(re.sub(r"\D", "", self._node.ctl("eval", "os:getpid().")))
+        return int(re.sub(r"\D", "", self._node.eval("os:getpid().")))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         with suppress(subprocess.CalledProcessError):  # a broker that is gone has no observer
-            self._node.ctl("eval", "logfan_bench_observer ! stop.")
+            self._node.eval("logfan_bench_observer ! stop.")
 
     def forget(self) -> None:
         """Begin anew with what comes from now on."""

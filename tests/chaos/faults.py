@@ -310,7 +310,7 @@ def shorten_timeout(scene: Scene, rng: random.Random) -> None:
 def _set_timeout(scene: Scene, *, timeout_ms: int, look_ms: int) -> None:
     settings = {"consumer_timeout": timeout_ms, "channel_tick_interval": look_ms}
     calls = [f"application:set_env(rabbit, {name}, {value})" for name, value in settings.items()]
-    scene.node.ctl("eval", f"{', '.join(calls)}.")
+    scene.node.eval(f"{', '.join(calls)}.")
     # A channel takes it up when it opens.
     with _loss(scene):
         scene.node.close_all_connections()

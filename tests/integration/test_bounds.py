@@ -274,7 +274,7 @@ def test_a_pause_deletes_no_queue_that_goes_with_its_last_consumer(
             wait_until(lambda: "allows beside one of" in daemon.log(), "a pause for room")
             wait_until(lambda: "handed back to the broker" in daemon.log(), "an outage")
             # Longer than the queue lives without a consumer, and than a message is held.
-            node.ctl("eval", "timer:sleep(5000).")
+            node.eval("timer:sleep(5000).")
             (tmp_path / "mood").write_text("")
             wait_until(lambda: daemon.acked() >= 100, "all is acknowledged")
             written = {line[:4] for line in (tmp_path / "raw.log").read_bytes().splitlines()}

@@ -207,13 +207,11 @@ def memory_alarm(node: RabbitNode) -> Iterator[None]:
     """The broker has less memory than it wants, and blocks who publishes."""
     node.ctl("set_vm_memory_high_watermark", "absolute", "1")
     try:
-        wait_until(lambda: "memory" in node.ctl("eval", "rabbit_alarm:get_alarms()."), "an alarm")
+        wait_until(lambda: "memory" in node.eval("rabbit_alarm:get_alarms()."), "an alarm")
         yield
     finally:
         node.ctl("set_vm_memory_high_watermark", "0.9")
-        wait_until(
-            lambda: "memory" not in node.ctl("eval", "rabbit_alarm:get_alarms()."), "no alarm"
-        )
+        wait_until(lambda: "memory" not in node.eval("rabbit_alarm:get_alarms()."), "no alarm")
 
 
 @pytest.mark.parametrize("command", ["emit", "replay"])

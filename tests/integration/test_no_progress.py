@@ -39,8 +39,7 @@ def test_a_consumer_timeout_that_is_shorter_is_learned_and_named(
     own_node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
     """RabbitMQ 4.3 has it for quorum queues only, and cancels the consumer."""
-    own_node.ctl(
-        "eval",
+    own_node.eval(
         "application:set_env(rabbit, consumer_timeout, 10000), "
         "application:set_env(rabbit, channel_tick_interval, 1000).",
     )
@@ -55,7 +54,7 @@ def test_a_consumer_timeout_that_is_shorter_is_learned_and_named(
         assert daemon.metric('logfan_connections_total{outcome="lost"}') == 1
         # Three of its timeouts later nothing has been written again: the sink hangs still.
         before = daemon.metric("logfan_received_messages_total")
-        own_node.ctl("eval", "timer:sleep(30000).")
+        own_node.eval("timer:sleep(30000).")
         assert daemon.metric("logfan_received_messages_total") == before
         assert daemon.metric('logfan_connections_total{outcome="lost"}') == 1
         assert max(times_written(tmp_path).values()) == 2

@@ -32,7 +32,7 @@ def family_of(folder: Path) -> set[int]:
 
 
 def folder_of(node: RabbitNode) -> Path:
-    return Path(node.ctl("eval", 'io:format("~s", [os:getenv("HOME")]).').removesuffix("ok\n"))
+    return Path(node.eval('io:format("~s", [os:getenv("HOME")]).').removesuffix("ok\n"))
 
 
 def listening_addresses(pids: set[int]) -> set[str]:
@@ -72,6 +72,24 @@ def test_it_says_that_a_queue_is_not_there(node: RabbitNode) -> None:
         node.counts("nowhere")
 
 
+EXPRESSIONS = """
+io:format("~ts,~n", [[9786, 10, 228]]),
+[<<"bytes">>, "text", {ok, 7}].
+"""
+
+
+def test_it_evaluates_as_rabbitmqctl_does(
+    node: RabbitNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated = node.eval(EXPRESSIONS)
+    assert evaluated == '☺\nä,\n[<<"bytes">>,"text",{ok,7}]\n'
+    for wrong in ("exit(oops).", "no expression.", "1 / 0."):
+        with pytest.raises(subprocess.CalledProcessError):
+            node.eval(wrong)
+    monkeypatch.setattr("logfan.testing.node.shutil.which", lambda *_, **__: None)
+    assert node.eval(EXPRESSIONS) == evaluated, "a release without erl_call"
+
+
 def test_it_closes_all_connections(node: RabbitNode) -> None:
     with channel(node.url) as one:
         node.close_all_connections()
@@ -101,7 +119,7 @@ def test_one_that_runs_is_not_started_again(node: RabbitNode) -> None:
 def test_it_takes_plugins_and_further_config_and_leaves_neither_process_nor_folder() -> None:
     plugins, config = ["rabbitmq_consistent_hash_exchange"], ["heartbeat = 7"]
     with RabbitNode(plugins=plugins, config=config) as node:
-        assert node.ctl("eval", "application:get_env(rabbit, heartbeat).") == "{ok,7}\n"
+        assert node.eval("application:get_env(rabbit, heartbeat).") == "{ok,7}\n"
         with channel(node.url) as one:
             one.exchange_declare("spread", "x-consistent-hash")
         folder = folder_of(node)
@@ -117,7 +135,7 @@ import sys, time
 from logfan.testing.node import RabbitNode
 node = RabbitNode()
 node.start()
-print(node.ctl("eval", 'io:format("~s", [os:getenv("HOME")]).').removesuffix("ok\\n"), flush=True)
+print(node.eval('io:format("~s", [os:getenv("HOME")]).').removesuffix("ok\\n"), flush=True)
 time.sleep(600)
 """
 

@@ -118,7 +118,7 @@ def test_without_a_second_channel_it_goes_without_its_looks(
             assert daemon.metric("logfan_redelivered_messages_total") == 0
             assert "logfan_queue_ready_messages NaN" in daemon.get("/metrics")[1]
             lost = daemon.metric('logfan_connections_total{outcome="lost"}')
-            node.ctl("eval", "timer:sleep(6000).")
+            node.eval("timer:sleep(6000).")
             assert daemon.metric('logfan_connections_total{outcome="lost"}') == lost
             assert daemon.is_ready()
             assert daemon.stop() == 0
@@ -127,12 +127,12 @@ def test_without_a_second_channel_it_goes_without_its_looks(
 @contextmanager
 def channel_max(node: RabbitNode, most: int) -> Iterator[None]:
     """What the node offers to whoever connects meanwhile."""
-    before = node.ctl("eval", "{ok, Most} = application:get_env(rabbit, channel_max), Most.")
-    node.ctl("eval", f"application:set_env(rabbit, channel_max, {most}).")
+    before = node.eval("{ok, Most} = application:get_env(rabbit, channel_max), Most.")
+    node.eval(f"application:set_env(rabbit, channel_max, {most}).")
     try:
         yield
     finally:
-        node.ctl("eval", f"application:set_env(rabbit, channel_max, {before}).")
+        node.eval(f"application:set_env(rabbit, channel_max, {before}).")
 
 
 def test_a_channel_max_of_one_is_enough(node: RabbitNode, names: Names, tmp_path: Path) -> None:

@@ -37,8 +37,7 @@ class TlsNode:
     def __enter__(self) -> Self:
         self.node.__enter__()
         # As the plain way in of a listener that is open to those without certificates.
-        self.node.ctl(
-            "eval",
+        self.node.eval(
             "{ok, Given} = application:get_env(rabbit, ssl_options),"
             "Open = [{verify, verify_none} | proplists:delete(fail_if_no_peer_cert,"
             " proplists:delete(verify, Given))],"
@@ -60,7 +59,7 @@ class TlsNode:
         self._serve_for(
             *identities, valid_from_day=valid_from_day, valid_to_day=valid_to_day, chain=chain
         )
-        self.node.ctl("eval", "ssl:clear_pem_cache().")
+        self.node.eval("ssl:clear_pem_cache().")
 
     def _serve_for(
         self, *identities: str, valid_from_day: int = -1, valid_to_day: int = 30,

@@ -35,6 +35,16 @@ _LOG_LINES = 15
 _PORTS_FIRST, _PORTS_BLOCK = 10_000, 64
 _PORTS: list[int] = []
 """Ports of these blocks that were not given out yet."""
+_EVALUATED = "{ok, ok}"
+"""What `erl_call` prints last where an expression had a value: the one of our `io:format`."""
+_COUNTS = """
+case rabbit_amqqueue:lookup(rabbit_misc:r(%s, queue, %s)) of
+    {ok, Queue} ->
+        Columns = [messages_ready, messages_unacknowledged, consumers],
+        list_to_tuple([Count || {_, Count} <- rabbit_amqqueue:info(Queue, Columns)]);
+    {error, not_found} -> none
+end.
+"""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _TIME_AND_PROCESS = re.compile(r"^\d{4}-\S+ \S+ (\[\w+\]) <[\d.]+>")
 # Erlang's own traffic stays on loopback, too; and idle schedulers do not spin, as the node shares
@@ -175,6 +185,22 @@ class RabbitNode:
         )  # fmt: skip
         return done.stdout
 
+    def eval(self, code: str) -> str:
+        """What Erlang prints of these expressions in the broker, then their value, as
+        `rabbitmqctl eval` does, at a hundredth of its cost. Raises CalledProcessError."""
+        program = shutil.which("erl_call", path=f"{self._root}/usr/lib/erlang/bin")
+        if program is None:
+            return self.ctl("eval", code)
+        done = subprocess.run(
+            [program, "-address", f"127.0.0.1:{self._dist_port}", "-fetch_stdout", "-e"],
+            env=self._environment(), check=True, timeout=_CTL_SECONDS,
+            input=f'io:format("~p~n", [begin {code.strip().removesuffix(".")} end]).\n',
+            capture_output=True, text=True,
+        )  # fmt: skip
+        if not done.stdout.endswith(_EVALUATED):
+            raise subprocess.CalledProcessError(1, done.args, done.stdout, done.stderr)
+        return done.stdout.removesuffix(_EVALUATED)
+
     def queues(self, *columns: str, vhost: str = "/") -> dict[str, dict[str, Any]]:
         """These columns of `rabbitmqctl list_queues`, by the queue's name."""
         listing = self.ctl("list_queues", "--formatter", "json", "-p", vhost, "name", *columns)
@@ -182,11 +208,11 @@ class RabbitNode:
 
     def counts(self, queue: str, *, vhost: str = "/") -> QueueCounts:
         """The queue's messages and consumers at this moment. Raises LookupError without it."""
-        columns = ("messages_ready", "messages_unacknowledged", "consumers")
-        row = self.queues(*columns, vhost=vhost).get(queue)
-        if row is None:
+        listed = self.eval(_COUNTS % (_binary(vhost), _binary(queue)))
+        counts = re.findall(r"\d+", listed)
+        if not counts:
             raise LookupError(f"the node has no queue {queue!r} in virtual host {vhost!r}")
-        return QueueCounts(*(row[column] for column in columns))
+        return QueueCounts(*map(int, counts))
 
     def ready(self, queue: str, *, vhost: str = "/") -> int:
         """How many messages wait in the queue."""
@@ -267,6 +293,11 @@ class RabbitNode:
         lines = [_TIME_AND_PROCESS.sub(r"\1", line) for line in _COLOURS.sub("", text).splitlines()]
         errors = [line for line in lines if line.startswith("[error]")][:_LOG_LINES]
         return "\n".join(errors or lines[-_LOG_LINES:])
+
+
+def _binary(text: str) -> str:
+    """The text as Erlang's binary, in its source form."""
+    return f"<<{','.join(map(str, text.encode()))}>>"
 
 
 def name_of(port: int) -> str:
