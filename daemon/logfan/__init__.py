@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from logfan.config.units import Duration, Size
-    from logfan.fields import Field, field, time_of
+    from logfan.fields import Field, Message, field, shown, time_of
     from logfan.hookspecs import hookimpl
     from logfan.json_format import json_lines, json_pieces
     from logfan.record import Properties, Record
@@ -20,6 +20,7 @@ __version__: str
 __all__ = [
     "Duration",
     "Field",
+    "Message",
     "Properties",
     "Record",
     "RecordsRejected",
@@ -31,12 +32,14 @@ __all__ = [
     "hookimpl",
     "json_lines",
     "json_pieces",
+    "shown",
     "time_of",
 ]
 
 _HOMES = {
     "Duration": "logfan.config.units",
     "Field": "logfan.fields",
+    "Message": "logfan.fields",
     "Properties": "logfan.record",
     "Record": "logfan.record",
     "Size": "logfan.config.units",
@@ -44,6 +47,7 @@ _HOMES = {
     "hookimpl": "logfan.hookspecs",
     "json_lines": "logfan.json_format",
     "json_pieces": "logfan.json_format",
+    "shown": "logfan.fields",
     "time_of": "logfan.fields",
 }
 

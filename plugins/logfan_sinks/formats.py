@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Literal
 
-from logfan import Record, json_lines, json_pieces
+from logfan import Record, field, json_lines, json_pieces
 
 Format = Literal["json", "text", "raw"]
 
@@ -16,9 +16,11 @@ BEGINNINGS: dict[Format, bytes] = {"json": b'{"received_at":"', "text": b"", "ra
 """What each line of a format begins with."""
 
 _BODY = attrgetter("body")
+_message_of = field("message")
 _LONG = 65536
 _TABLE_MAX = 4096
 _LINE_END = "\r\n"
+_MARK = "\ufeff"
 
 # Everything that moves a cursor, breaks a line, or turns the direction of the text.
 _UNSAFE = re.compile(
@@ -108,21 +110,27 @@ def _raw_pieces(record: Record) -> Iterator[bytes]:
 
 def encode_text(record: Record) -> bytes:
     """The body as text in UTF-8, control characters escaped (`\\n`, `\\x1b`, `\\u202e`) but for one
-    line end behind it."""
+    line end behind it. Of an empty body the header `MESSAGE`, else all headers."""
     if record.size > LONG_BODY_BYTES:
         return b"".join(text_pieces(record))
-    return escape(without_line_end(record.text)).encode()
+    return escape(bare(record.text or _message_of(record))).encode()
 
 
 def text_pieces(record: Record) -> Iterator[bytes]:
     """The same in pieces."""
-    pending = ""
-    for piece in record.text_pieces():
+    pieces = record.text_pieces()
+    pending = next(pieces, "").removeprefix(_MARK)
+    for piece in pieces:
         if len(pending) > len(_LINE_END):
             yield escape(pending[: -len(_LINE_END)]).encode()
             pending = pending[-len(_LINE_END) :]
         pending += piece
     yield escape(without_line_end(pending)).encode()
+
+
+def bare(text: str) -> str:
+    """Without a byte order mark before it and one line end behind it."""
+    return without_line_end(text.removeprefix(_MARK))
 
 
 def without_line_end(text: str) -> str:

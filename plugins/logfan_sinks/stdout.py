@@ -5,52 +5,37 @@ import json
 import os
 import select
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
 import orjson
 
 import logfan
-from logfan_sinks.fields import (
-    CRITICAL,
-    DEBUG,
-    ERROR,
-    INFO,
-    LEVEL_KEYS,
-    NOTICE,
-    WARNING,
-    level_of,
-)
 from logfan_sinks.formats import (
     EscapeTable,
     Format,
+    bare,
     encoder,
     escape,
     escape_long,
     line_pieces,
     utf8_pieces,
     with_lines,
-    without_line_end,
 )
 
 _WAIT_MILLISECONDS = 1000
 _CHUNK_BYTES = 4 << 20
 _PIECE_BYTES = 256 << 10
 _JOURNAL_BYTES = 32 << 10
-_COLOURS: dict[int | None, str] = {
-    DEBUG: "2",
-    NOTICE: "36",
-    WARNING: "33",
-    ERROR: "31",
-    CRITICAL: "1;31",
-}
-_LEVEL_NAMES: dict[int | None, str] = {
-    DEBUG: "debug", INFO: "info", NOTICE: "notice",
-    WARNING: "warning", ERROR: "error", CRITICAL: "critical",
-}  # fmt: skip
-_MESSAGE_KEYS = ("message", "msg", "text", "event")
-_TIME_KEYS = ("time", "timestamp", "ts", "@timestamp")
+_COLOURS = {"debug": "2", "warning": "33", "error": "31", "critical": "1;31"}
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+"""As syslog and journald count them."""
+_INFO = 6
+_LATE_SECONDS = 1
+"""From so much on, the publisher's time is shown beside that of the receipt."""
+_level_of = logfan.field("level")
+_time_text_of = logfan.field("time")
 
 
 class StdoutSink(logfan.Sink):
@@ -110,19 +95,18 @@ class StdoutSink(logfan.Sink):
         form = self.config.format
         if self._for_people:
             return [
-                (self._head(record) + escape(without_line_end(_message(record)))).encode()
-                for record in records
+                (self._head(record) + escape(_for_people(record))).encode() for record in records
             ]
         lines = encoder(form)(records)
         return [*map(_harmless, lines)] if form == "json" else lines
 
     def _ended(self, record: logfan.Record, line: bytes) -> bytes:
-        return journal_lines(line, level_of(record)) if self._journal else line + b"\n"
+        return journal_lines(line, _level_of(record)) if self._journal else line + b"\n"
 
     def _send_long(self, record: logfan.Record) -> None:
         """A line that may be many times as long as its body, in pieces."""
         form = self.config.format
-        level = level_of(record) if self._journal else None
+        level = _level_of(record) if self._journal else None
         if self._for_people:
             self._send(self._head(record).encode())
         for whole in line_pieces(form)(record):
@@ -134,9 +118,9 @@ class StdoutSink(logfan.Sink):
 
     def _head(self, record: logfan.Record) -> str:
         """`10:15:00 warning checkout `, before the message."""
-        level = level_of(record)
+        level = _level_of(record) or ""
         when = datetime.fromtimestamp(record.received_at).astimezone().strftime("%H:%M:%S")
-        name = f"{_LEVEL_NAMES.get(level, ''):<8}"
+        name = f"{level:<8}"
         if self._colour:
             when = f"\x1b[2m{when}\x1b[0m"
             name = f"\x1b[{_COLOURS[level]}m{name}\x1b[0m" if level in _COLOURS else name
@@ -160,11 +144,11 @@ class StdoutSink(logfan.Sink):
                 raise logfan.SinkUnavailable(why) from None
 
 
-def journal_lines(line: bytes, level: int | None) -> bytes:
+def journal_lines(line: bytes, level: str | None) -> bytes:
     """For journald, which takes a new entry, and a level from its first characters, behind each
     line break, each NUL and each 48 KiB: all of these get a level of ours, so that `<0>` in a body
     is no emergency."""
-    prefix = b"<%d>" % (INFO if level is None else level)
+    prefix = b"<%d>" % _PRIORITIES.get(level or "", _INFO)
     if len(line) <= _JOURNAL_BYTES and b"\n" not in line and b"\0" not in line:
         return b"%b%b\n" % (prefix, line)
     entries = [
@@ -190,23 +174,26 @@ def escape_json(line: str) -> str:
 _JSON_ESCAPES = EscapeTable(lambda char: char if char.isprintable() else json.dumps(char)[1:-1])
 
 
-def _message(record: logfan.Record) -> str:
-    """The body; of a JSON object its message, then the other fields as key=value."""
-    try:
-        body = record.json()
-    except ValueError:
-        return record.text
-    if not isinstance(body, Mapping):
-        return record.text
-    key = next((key for key in _MESSAGE_KEYS if isinstance(body.get(key), str)), None)
-    if key is None:
-        return record.text
-    rest = [
+def _for_people(record: logfan.Record) -> str:
+    """The message, then the other fields of a JSON object as key=value, and the publisher's time
+    where it is not about that of the receipt."""
+    text, rest = logfan.shown(record)
+    fields = [
         f"{name}={value if isinstance(value, str) and ' ' not in value else _compact(value)}"
-        for name, value in body.items()
-        if name != key and name not in LEVEL_KEYS and name not in _TIME_KEYS
+        for name, value in rest.items()
     ]
-    return " ".join([body[key], *rest])
+    if _is_from_another_time(record):
+        fields.append(f"time={_time_text_of(record)}")
+    return " ".join([bare(text), *fields])
+
+
+def _is_from_another_time(record: logfan.Record) -> bool:
+    time = logfan.time_of(record)
+    if time is None:
+        return False
+    # A time in whole seconds may be any moment of that second.
+    rest_of_second = 1 if time.is_integer() else 0
+    return not -_LATE_SECONDS <= record.received_at - time <= _LATE_SECONDS + rest_of_second
 
 
 def _compact(value: object) -> str:

@@ -10,13 +10,13 @@
 | anything else | the same; where the body has no such value, the property of that name |
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
-from logfan.dotted_path import Walk, walk_to
-from logfan.fields.levels import LEVELS, level_named, level_of
+from logfan.dotted_path import Walk, column, walk_to
+from logfan.fields.levels import LEVELS, level_named, level_of, levels_of
 from logfan.fields.messages import Message, message_of, shown
 from logfan.fields.times import seconds_of, time_of, time_text
 from logfan.record import Properties, Record
@@ -27,6 +27,7 @@ __all__ = [
 ]  # fmt: skip
 
 _DIRECT = ("routing_key", "exchange", "redelivered", "received_at", "size")
+Column = Callable[[Sequence[Record], Sequence[Any]], list[Any]]
 _DERIVED: dict[str, Callable[[Record], Any]] = {
     "level": level_of,
     "message": message_of,
@@ -37,7 +38,7 @@ _DERIVED: dict[str, Callable[[Record], Any]] = {
 class Field:
     """A field of any record: call it with a record to read the value, None where there is none."""
 
-    __slots__ = ("name", "needs_body", "read", "walk")
+    __slots__ = ("column", "name", "needs_body", "read", "walk")
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class Field:
         *,
         needs_body: bool,
         walk: Walk | None = None,
+        column: Column | None = None,
     ) -> None:
         self.name = name
         self.read = read
@@ -54,6 +56,9 @@ class Field:
         """Whether it parses the body."""
         self.walk = walk
         """The same for a parsed body; None where the value may come from elsewhere."""
+        self.column = column or (lambda records, _: [*map(read, records)])
+        """Takes several records and their parsed bodies, as `Record.json` gives them, with None for
+        what is no JSON; gives the values of all, for less than one by one costs."""
 
     def __call__(self, record: Record) -> Any:
         return self.read(record)
@@ -71,7 +76,9 @@ def field(name: str) -> Field:
     if name in _DIRECT:
         return Field(name, attrgetter(name), needs_body=False)
     if name in _DERIVED:
-        return Field(name, _DERIVED[name], needs_body=True)
+        return Field(
+            name, _DERIVED[name], needs_body=True, column=levels_of if name == "level" else None
+        )
     root, _, rest = name.partition(".")
     if root == "headers" and rest:
         walk_headers = walk_to(rest)
@@ -97,5 +104,14 @@ def field(name: str) -> Field:
             found = read_body(record)
             return read_property(record) if found is None else found
 
-        return Field(name, read_either, needs_body=True)
-    return Field(name, read_body, needs_body=True, walk=walk)
+        def all_of_either(records: Sequence[Record], bodies: Sequence[Any]) -> list[Any]:
+            found = column(path, bodies)
+            if None not in found:
+                return found
+            pairs = zip(records, found, strict=True)
+            return [read_property(one) if value is None else value for one, value in pairs]
+
+        return Field(name, read_either, needs_body=True, column=all_of_either)
+    return Field(
+        name, read_body, needs_body=True, walk=walk, column=lambda _, bodies: column(path, bodies)
+    )

@@ -5,7 +5,9 @@ names a level there is none: it is never guessed.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from logfan.dotted_path import walk_to
@@ -31,7 +33,12 @@ _OFFSET = re.compile(r"[+-]\d{1,4}$")
 def level_named(name: str) -> str | None:
     """The level that a publisher's word or number for it means, as `WARN`, `ERROR+4` or `3`; None
     where it means none."""
-    word = name[:40].strip().lower()
+    return _named(name[:40])
+
+
+@lru_cache(maxsize=1024)
+def _named(name: str) -> str | None:
+    word = name.strip().lower()
     if word.isdecimal():
         return _by_number(int(word))
     return _LEVEL_OF.get(word) or _LEVEL_OF.get(_OFFSET.sub("", word))
@@ -87,6 +94,7 @@ _WALKS = tuple(
 )
 LEVEL_KEYS = frozenset(key.path for key in _KEYS)
 """Where in a JSON body the level may stand."""
+_KINDS = frozenset((str, int))
 _HEADER_WALKS = tuple((walk_to(key.path), key.by_number) for key in _HEADERS)
 
 
@@ -99,6 +107,21 @@ def level_of(record: Record) -> str | None:
     else:
         level = level_of_tree(tree)
     return level or level_of_headers(record.headers) or level_of_routing_key(record.routing_key)
+
+
+def levels_of(records: Sequence[Record], trees: Sequence[Any]) -> list[str | None]:
+    """The same for several records, whose parsed bodies these are."""
+    first = _KEYS[0]
+    try:
+        values = [*map(itemgetter(first.path), trees)]
+    except (KeyError, TypeError):
+        values = []
+    if values and _KINDS.issuperset(map(type, values)):
+        # Most batches are alike: a few words, which are read once.
+        levels = {value: _read(value, first.by_number) for value in set(values)}
+        if None not in levels.values():
+            return [*map(levels.__getitem__, values)]
+    return [*map(level_of, records)]
 
 
 def level_of_tree(tree: Any) -> str | None:

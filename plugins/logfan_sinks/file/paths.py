@@ -5,12 +5,12 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 
+import logfan
 from logfan import Record
-from logfan_sinks.fields import dotted
 
 STAMP = re.compile(r"\.\d{8}T\d{6}\.\d{6}Z")
 """What rotation adds to a file's name. No name made of a message may look like that: it would be
@@ -18,7 +18,11 @@ compressed and pruned as if it were an old file of another name."""
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _OUR_FIELDS = ("date", "hour", "host", "instance")
-_HELP = "fields: {date}, {hour}, {host}, {instance}, {routing_key}, {headers.NAME}, {json.PATH}"
+_MESSAGE_FIELDS = ("routing_key", "level")
+_HELP = (
+    "fields: {date}, {hour}, {host}, {instance}, {routing_key}, {level}, {headers.NAME}, "
+    "{json.PATH}"
+)
 _VALUE_BYTES = 100
 _COMPONENT_BYTES = 200  # 255 is what file systems take; rotation and compression need the rest
 _UNSAFE = re.compile(
@@ -43,7 +47,7 @@ class PathTemplate:
             "host": safe_name(host or socket.gethostname()),
             "instance": safe_name(instance or "main"),
         }
-        self._readers = [_reader(name) for name in fields if name not in _OUR_FIELDS]
+        self._readers = [logfan.field(name).read for name in fields if name not in _OUR_FIELDS]
         self._path = lru_cache(maxsize=4096)(self._fill)
         self.from_messages = bool(self._readers)
         """Whether a message decides on the path."""
@@ -168,8 +172,11 @@ def check_template(text: str) -> str:
         raise ValueError(f"has a brace without its partner; {_HELP}")
     for name in _FIELD.findall(text):
         head, _, rest = name.partition(".")
-        if name not in (*_OUR_FIELDS, "routing_key") and not (head in ("headers", "json") and rest):
+        if name in _OUR_FIELDS:
+            continue
+        if name not in _MESSAGE_FIELDS and not (head in ("headers", "json") and rest):
             raise ValueError(f"has the unknown field {{{name}}}; {_HELP}")
+        logfan.field(name)
     return text
 
 
@@ -217,18 +224,3 @@ def _shortened(name: str, limit: int, whole: str) -> str:
         return name
     digest = hashlib.sha256(whole.encode("utf-8", "replace")).hexdigest()[:12]
     return raw[: limit - 13].decode("utf-8", "ignore") + "-" + digest
-
-
-def _reader(name: str) -> Callable[[Record], object]:
-    """What gets `routing_key`, `headers.NAME` or `json.DOTTED.PATH` out of a record."""
-    head, _, rest = name.partition(".")
-
-    def json_value(record: Record) -> object:
-        try:
-            return dotted(record.json(), rest)
-        except ValueError:
-            return None
-
-    if head == "routing_key":
-        return lambda record: record.routing_key
-    return json_value if head == "json" else lambda record: record.headers.get(rest)

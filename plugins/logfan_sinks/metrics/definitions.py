@@ -24,10 +24,11 @@ def _label(name: str) -> str:
     return name
 
 
-def _dotted(path: str) -> str:
-    if not all(path.split(".")):
+def _field(name: str) -> str:
+    if not all(name.split(".")):
         raise ValueError('must be names with dots between them, such as "request.duration"')
-    return path
+    logfan.field(name)
+    return name
 
 
 def _rising(bounds: tuple[float, ...]) -> tuple[float, ...]:
@@ -37,7 +38,7 @@ def _rising(bounds: tuple[float, ...]) -> tuple[float, ...]:
     return bounds
 
 
-DottedPath = Annotated[str, AfterValidator(_dotted)]
+FieldName = Annotated[str, AfterValidator(_field)]
 MetricName = Annotated[
     str, StringConstraints(pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*$"), AfterValidator(_name)
 ]
@@ -53,8 +54,9 @@ class _Metric(logfan.SinkConfig):
     """The metric's name."""
     help: str = ""
     """What it shows, for people."""
-    labels: dict[LabelName, DottedPath] = Field(default_factory=dict)
-    """{ LABEL = "dotted.path" }"""
+    labels: dict[LabelName, FieldName] = Field(default_factory=dict)
+    """{ LABEL = "FIELD" }: a dotted path into a JSON body, `level`, `routing_key`, `headers.NAME`
+    or any other field."""
 
     _endings: ClassVar[tuple[str, ...]] = ()
     """Of the names of its samples."""
@@ -75,7 +77,7 @@ class Counter(_Metric):
 
     name: MetricName
     """The metric's name; `_total` is appended where it is missing."""
-    value: DottedPath | None = None
+    value: FieldName | None = None
     """The number to add; without it records are counted."""
 
     _endings: ClassVar[tuple[str, ...]] = ("_total", "_created")
@@ -88,14 +90,14 @@ class Counter(_Metric):
 class Gauge(_Metric):
     """One of `gauges`: the last value seen."""
 
-    value: DottedPath
+    value: FieldName
     """The number to show."""
 
 
 class Histogram(_Metric):
     """One of `histograms`."""
 
-    value: DottedPath
+    value: FieldName
     """The number to observe."""
     buckets: Annotated[tuple[float, ...], AfterValidator(_rising)] = _DEFAULT_BUCKETS
     """Upper bounds, rising, without infinity."""

@@ -3,11 +3,12 @@
 import math
 from bisect import bisect_left, bisect_right
 from collections import Counter as Tally
-from collections.abc import Iterable, Sequence
-from operator import itemgetter
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from itertools import repeat
 from typing import Any
 
-from logfan_sinks.fields import dotted
+import logfan
 from logfan_sinks.metrics.definitions import Counter, Definition, Gauge, Histogram
 
 OTHER = "other"
@@ -30,30 +31,31 @@ class Series:
         self.overflowed = 0
         """Records counted under `other`."""
         self._maximum = maximum
-        self._paths = tuple(definition.labels.values())
+        self._fields = [*map(logfan.field, definition.labels.values())]
+        self._value = None if definition.value is None else logfan.field(definition.value)
         self._bounds = definition.buckets if isinstance(definition, Histogram) else ()
-        self._other: Labels = (OTHER,) * len(self._paths)
+        self._other: Labels = (OTHER,) * len(self._fields)
 
-    def take_all(self, bodies: Sequence[Any]) -> None:
-        """Count several records; None is a body that is not JSON.
+    def take_all(self, records: Sequence[logfan.Record], bodies: Sequence[Any]) -> None:
+        """Count several records, whose parsed bodies these are; None is one that is not JSON.
 
         Most batches are plain: names and whole numbers as labels, numbers as values. Those are
         counted by columns; any other is taken record by record, with the same outcome.
         """
-        if not bodies:
+        if not records:
             return
-        definition = self.definition
-        labels = [_column(bodies, path) for path in self._paths]
-        numbers = None if definition.value is None else _column(bodies, definition.value)
+        labels = [field.column(records, bodies) for field in self._fields]
+        numbers = None if self._value is None else self._value.column(records, bodies)
         if not (
             all(_KINDS_OF_LABEL.issuperset(map(type, column)) for column in labels)
             and (numbers is None or _are_plain(numbers))
         ):
-            for body in bodies:
-                self.take(body)
+            rows: Iterable[Sequence[Any]] = zip(*labels, strict=True) if labels else repeat(())
+            for row, number in zip(rows, numbers or repeat(1, len(records)), strict=False):
+                self._take(row, number)
             return
         if numbers is None:
-            counts = Tally(zip(*labels, strict=True)) if labels else {(): len(bodies)}
+            counts = Tally(zip(*labels, strict=True)) if labels else {(): len(records)}
             for key, count in counts.items():
                 self._put(self._labels(key, count), (count,))
         elif not labels:
@@ -82,17 +84,13 @@ class Series:
             if rest:
                 self._put(series, rest)
 
-    def take(self, body: Any) -> None:
+    def _take(self, labels: Sequence[Any], value: Any) -> None:
         """Count one record."""
-        definition = self.definition
-        number = 1.0
-        if definition.value is not None:
-            found = _number(dotted(body, definition.value))
-            if found is None or (found < 0 and isinstance(definition, Counter)):
-                self.skipped += 1
-                return
-            number = found
-        self._put(self._labels([dotted(body, path) for path in self._paths]), (number,))
+        number = _number(value)
+        if number is None or (number < 0 and isinstance(self.definition, Counter)):
+            self.skipped += 1
+        else:
+            self._put(self._labels(labels), (number,))
 
     def _put(self, labels: Labels, numbers: Sequence[float]) -> None:
         """Numbers for one series, in order."""
@@ -130,22 +128,6 @@ class Series:
         counts[-1] += len(ordered) - before
 
 
-def _column(bodies: Sequence[Any], path: str) -> list[Any]:
-    """What stands at the path in each body."""
-    values: Iterable[Any] = bodies
-    try:  # most batches are alike, and then this does not leave C
-        for part in path.split("."):
-            values = map(itemgetter(part), values)
-        found = [*values]
-    except (KeyError, TypeError):
-        pass  # one of them has no such key, or is no object
-    else:
-        return found
-    if "." in path:
-        return [dotted(body, path) for body in bodies]
-    return [body.get(path) if type(body) is dict else dotted(body, path) for body in bodies]
-
-
 def _are_plain(numbers: Sequence[Any]) -> bool:
     """Whether all of them are finite numbers that no definition skips."""
     if not _KINDS_OF_NUMBER.issuperset(map(type, numbers)):
@@ -158,7 +140,7 @@ def _are_plain(numbers: Sequence[Any]) -> bool:
 
 def _number(value: Any) -> float | None:
     """A finite number, also where it is written as a string; true and false are none."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         return None
     try:
         number = float(value)
@@ -172,7 +154,10 @@ def _label_value(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, dict | list):
-        return "(nested)"
+    if not isinstance(value, str | int):
+        if isinstance(value, Mapping | list | tuple):
+            return "(nested)"
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "replace")
     # Lone surrogates cannot be exposed as UTF-8.
     return str(value)[:_LABEL_LENGTH].encode("utf-8", "replace").decode()

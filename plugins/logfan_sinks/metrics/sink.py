@@ -20,8 +20,6 @@ from logfan_sinks.metrics.definitions import Counter, Definition, Gauge, Histogr
 from logfan_sinks.metrics.series import Series
 
 _CHUNK_BYTES = 256 << 10
-_UNREADABLE = logfan.Record(b"", "", "", False, 0.0, logfan.Properties())
-"""In the place of a body that cannot be decoded: no JSON."""
 
 
 class MetricsSink(logfan.Sink):
@@ -85,13 +83,17 @@ class MetricsSink(logfan.Sink):
                 self.not_json += 1
                 bodies.append(None)
         for metric in self.metrics:
-            metric.take_all(bodies)
+            metric.take_all(records, bodies)
 
     def _readable(self, record: logfan.Record) -> logfan.Record:
         try:
             return record.decoded()
         except ValueError:
-            return _UNREADABLE
+            # No JSON; what does not come from the body is still there.
+            return logfan.Record(
+                b"", record.exchange, record.routing_key, record.redelivered, record.received_at,
+                record.properties,
+            )  # fmt: skip
 
     def close(self) -> None:
         """Show them no longer."""

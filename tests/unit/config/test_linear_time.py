@@ -18,11 +18,11 @@ from logfan.config.amqp_url import address_of
 from logfan.config.settings import _toml_hint, parse_listen
 from logfan.config.validation_errors import shown
 from logfan.faults import Faults, did_you_mean
+from logfan.fields import level_of
 from logfan.runtime import foreign_text, tls
 from logfan.telemetry import log_output
 from logfan.telemetry.log_throttle import Throttle
 from logfan.testing import record
-from logfan_sinks.fields import level_of
 from logfan_sinks.file.paths import PathTemplate
 from logfan_sinks.formats import encode_text
 

@@ -56,6 +56,30 @@ def test_no_body_makes_a_field_raise(name: str, body: bytes) -> None:
     field(name)(of(body))
 
 
+BATCHES: dict[str, list[Any]] = {
+    "alike": [{"a": {"b": {"c": n}}, "level": "ERROR", "type": "t"} for n in range(3)],
+    "literal keys": [{"a.b.c": n, "level": 50, "log.level": "warn"} for n in range(3)],
+    "one has the literal key": [{"a": {"b": {"c": 1}}}, {"a": {"b": {"c": 1}, "b.c": 2}}],
+    "one has the outer literal key": [
+        {"a": {"b": {"c": 1}}}, {"a": {"b": {"c": 1}}, "a.b": {"c": 2}},
+    ],
+    "a literal key without a value": [{"a.b.c": None, "a": {"b": {"c": 1}}}] * 2,
+    "levels unknown": [{"level": "great", "severity": "error"}, {"level": "info"}],
+    "levels of all kinds": [{"level": True}, {"level": 1.0}, {"level": 1}, {"level": "1"}, {}],
+    "no objects": ["a.b.c level", [{"a": 1}], None, 7, {"a": {"b": ["c"]}}, {"a": "b.c"}],
+    "some without a type": [{"type": "t"}, {"type": None}, {}],
+    "none": [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["a.b.c", "a", "level", "type", "headers.h", "log.level", "0.a"])
+@pytest.mark.parametrize("bodies", BATCHES.values(), ids=BATCHES)
+def test_a_column_holds_what_each_record_has(name: str, bodies: list[Any]) -> None:
+    records = [of(body, headers={"h": n}, type="of amqp") for n, body in enumerate(bodies)]
+    one = field(name)
+    assert one.column(records, bodies) == [one(record) for record in records]
+
+
 def test_what_names_no_body_parses_none() -> None:
     for name in ("routing_key", "exchange", "headers.host", "properties.app_id", "size"):
         assert not field(name).needs_body

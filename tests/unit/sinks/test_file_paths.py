@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 import logfan
 from logfan.config.loader import prepare
-from logfan_sinks.fields import dotted
 from logfan_sinks.file import FileSink
 from logfan_sinks.file.paths import PathTemplate, safe_name
 from support.files import NOON, deliver, opened, record
@@ -40,6 +39,26 @@ def test_each_field_has_its_value() -> None:
         "/{json.app.tags.0}.log"
     )
     assert path.of(message) == "2026-11-24/12/web-1/blue/eu.web/t1/shop/new.log"
+
+
+@pytest.mark.parametrize(
+    ("field", "message", "part"),
+    [
+        ("level", record("2026-11-26 00:13:53,181 CRITICAL down"), "critical"),
+        ("level", record('{"level": 50}'), "error"),
+        ("level", record("plain", headers={"level": "WARN"}), "warning"),
+        ("level", record("plain", routing_key="logback.ERROR"), "error"),
+        ("level", record("plain"), "_"),
+        ("level", record('{"level": "great"}'), "_"),
+        ("json.level", record('{"level": "ERROR"}'), "ERROR"),
+        ("json.log.level", record('{"log.level": "ERROR", "log": {"level": "x"}}'), "ERROR"),
+        ("json.log.level", record('{"log": {"level": "ERROR"}}'), "ERROR"),
+        ("headers.a.b", record("x", headers={"a.b": "flat"}), "flat"),
+        ("headers.a.b", record("x", headers={"a": {"b": "deep"}}), "deep"),
+    ],
+)  # fmt: skip
+def test_a_field_is_read_as_everywhere(field: str, message: logfan.Record, part: str) -> None:
+    assert template(f"{{{field}}}.log").of(message) == f"{part}.log"
 
 
 def test_date_and_hour_are_those_of_the_receipt_in_utc() -> None:
@@ -177,6 +196,7 @@ def test_the_operators_own_links_are_followed(tmp_path: Path) -> None:
         ({"path": "{headers}.log"}, "unknown field {headers}"),
         ({"path": "{headers.}.log"}, "unknown field {headers.}"),
         ({"path": "{json}.log"}, "unknown field {json}"),
+        ({"path": "{json.a..b}.log"}, "has an empty part"),
         ({"path": "{date:%Y}.log"}, "unknown field {date:%Y}"),
         ({"path": "{Date}.log"}, "unknown field {Date}"),
         ({"path": "{date.log"}, "brace without its partner"),
@@ -308,16 +328,6 @@ def test_a_rotation_that_never_reaches_earlier_days_is_warned_about(tmp_path: Pa
     reported = [one for one in prepare(config, environ={}).warnings if "sinks." in one]
     assert len(reported) == 1
     assert reported[0].startswith("sinks.a: rotate.keep and rotate.compress do not reach")
-
-
-def test_dotted_finds_what_is_there_and_nothing_else() -> None:
-    value = {"a": {"b": [10, {"c": 0}]}, "": 1}
-    assert dotted(value, "a.b.1.c") == 0
-    assert dotted(value, "a.b.2") is None
-    assert dotted(value, "a.b.-1") is None
-    assert dotted(value, "a.b.²") is None
-    assert dotted(value, "a.b.c") is None
-    assert dotted(5, "a") is None
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -53,6 +54,39 @@ def test_a_counter_adds_a_field_and_passes_over_what_is_no_number(opened: Open) 
     assert value("bytes_total") == 19.5
     assert value("logfan_metrics_sink_skipped_records_total", sink="m", metric="bytes") == 7
     assert value("logfan_metrics_sink_not_json_records_total", sink="m") == 1
+
+
+def test_labels_come_from_any_field(opened: Open) -> None:
+    labels = {
+        "level": "level", "key": "routing_key", "host": "headers.host", "kind": "type",
+        "city": "user.geo.city", "region": "log.region",
+    }  # fmt: skip
+    sink = opened(counters=[{"name": "any_field", "labels": labels}], decode=True)
+    body = {"user": {"geo.city": "Bern"}, "log.region": "eu"}
+    sink.write([
+        record({**body, "level": "ERROR"}, routing_key="a", headers={"host": "w1"}, type="order"),
+        record({**body, "level": 50, "type": "b"}, routing_key="a", headers={"host": b"w1"}),
+        record("2026-11-26 00:13:53,181 CRITICAL down", routing_key="a.b"),
+        record("plain", routing_key="kern.warn", headers={"host": ("a",)}),
+        record(b"torn", routing_key="z", headers={"level": "warn"}, content_encoding="gzip"),
+    ])  # fmt: skip
+    where = {"city": "Bern", "region": "eu", "key": "a", "host": "w1", "level": "error"}
+    assert value("any_field_total", **where, kind="order") == 1
+    assert value("any_field_total", **where, kind="b") == 1
+    none = dict.fromkeys(("city", "region", "kind", "host"), "")
+    assert value("any_field_total", **none, level="critical", key="a.b") == 1
+    nested = none | {"host": "(nested)"}
+    assert value("any_field_total", **nested, level="warning", key="kern.warn") == 1
+    assert value("any_field_total", **none, level="warning", key="z") == 1
+
+
+def test_a_value_comes_from_any_field(opened: Open) -> None:
+    sink = opened(
+        counters=[{"name": "body_bytes", "value": "size"}, {"name": "m", "value": "headers.m"}]
+    )
+    sink.write([record("abc"), record({}, headers={"m": Decimal("2.5")}), record("")])
+    assert value("body_bytes_total") == 5
+    assert value("m_total") == 2.5
 
 
 def test_a_gauge_shows_the_last_value(opened: Open) -> None:
@@ -150,6 +184,7 @@ def counter(**more: Any) -> dict[str, Any]:
         (counter(labels={"__x": "a"}), "keeps for itself"),
         (counter(labels={"a-b": "a"}), "pattern"),
         (counter(value="a..b"), "names with dots"),
+        (counter(labels={"a": "properties.nope"}), "there is no property"),
         (counter(valeu="a"), "Extra inputs"),
         ({"gauges": [{"name": "x"}]}, "Field required"),
         ({"histograms": [{"name": "x", "value": "v", "buckets": [2, 1]}]}, "larger than the one"),
@@ -182,12 +217,17 @@ ODD = st.one_of(
 )  # fmt: skip
 PLAIN = st.fixed_dictionaries({
     "a": st.sampled_from("xyz"), "b": st.integers(0, 2), "n": st.integers(0, 9) | st.floats(0, 9),
-    "o": st.fixed_dictionaries({"k": st.sampled_from("vw")}),
+    "o": st.fixed_dictionaries({"k": st.sampled_from("vw")}, optional={"k.l": st.just("x")}),
 })  # fmt: skip
 NEARLY = st.fixed_dictionaries({
     "a": st.sampled_from([1, True, 1.0, "1"]), "b": st.just("k"), "n": st.sampled_from([-1, 0, 1]),
 })  # fmt: skip
-ANY = st.fixed_dictionaries({}, optional={"a": ODD, "b": ODD, "n": ODD}) | PLAIN | NEARLY | ODD
+ANY = (
+    st.fixed_dictionaries({}, optional={"a": ODD, "b": ODD, "n": ODD, "o.k": ODD})
+    | PLAIN
+    | NEARLY
+    | ODD
+)
 BODIES = st.lists(PLAIN, max_size=30) | st.lists(NEARLY, max_size=5) | st.lists(ANY, max_size=30)
 
 
@@ -210,6 +250,7 @@ def size_of_numbers(batches: list[Any]) -> float:
     return sum(abs(float(n)) for n in numbers if isinstance(n, int | float) and math.isfinite(n))
 
 
+EMPTY = record(b"")
 OVERFLOWING = [{"a": name, "b": 0, "n": number} for number, name in enumerate("xyyzyx")]
 
 
@@ -221,14 +262,18 @@ def test_a_batch_is_counted_as_its_records_one_by_one(batches: list[Any], maximu
         Counter(name="c", labels=labels), Counter(name="c", value="n"),
         Counter(name="c"), Gauge(name="g", value="n", labels={"a": "a"}),
         Histogram(name="h", value="n", labels={"a": "x.0"}),
+        Counter(name="c", labels={"k": "o.k", "l": "o.k.l"}),
         Gauge(name="g", value="n", labels={"k": "o.k"}),
         Histogram(name="h", value="n", labels=labels, buckets=(1.0, 2.0)),
     ):  # fmt: skip
         together = Series(definition, maximum)
         alone = Series(definition, maximum)
         for bodies in batches:
-            together.take_all(bodies)
+            together.take_all([EMPTY] * len(bodies), bodies)
             for body in bodies:
-                alone.take(body)
+                alone._take(
+                    [field.walk(body) for field in alone._fields if field.walk],
+                    alone._value.walk(body) if alone._value and alone._value.walk else 1,
+                )
         assert are_close(together.values, alone.values, size_of_numbers(batches))
         assert (together.skipped, together.overflowed) == (alone.skipped, alone.overflowed)

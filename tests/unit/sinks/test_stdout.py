@@ -7,10 +7,11 @@ import select
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from logfan import SinkUnavailable
+from logfan import Record, SinkUnavailable
 from logfan.testing import hostile_records, record
 from logfan_sinks import formats, stdout
 from logfan_sinks.stdout import StdoutSink
@@ -76,6 +77,8 @@ def test_text_on_a_terminal_has_a_coloured_level_and_the_message(terminal: Outpu
     [
         ("error: it broke", "error"), ("[warn] hot", "warning"), ("info: x", "info"),
         ('{"severity": "FATAL", "msg": "x"}', "critical"), ('{"lvl": "debug"}', "debug"),
+        ("2026-11-26 00:13:53,181 - mqlogger - ERROR - x", "error"), ('{"level": 50}', "error"),
+        ("\x1b[31mERRO\x1b[0m[0000] x", "error"), ('{"log.level": "WARN"}', "warning"),
     ],
 )  # fmt: skip
 def test_the_level_is_found_where_publishers_put_it(terminal: Output, body: str, name: str) -> None:
@@ -87,6 +90,57 @@ def test_the_level_is_found_where_publishers_put_it(terminal: Output, body: str,
 def test_a_level_that_is_not_found_is_none(terminal: Output, body: str) -> None:
     sink(colour="never").write([record(body)])
     assert re.match(rf"\d\d:\d\d:\d\d {' ' * 8} ", terminal.text())
+
+
+def test_a_level_outside_of_the_body_is_shown(terminal: Output) -> None:
+    sink(colour="never").write([
+        record("x", headers={"level": "ERROR"}), record("y", routing_key="logback.WARN")
+    ])  # fmt: skip
+    lines = terminal.text().splitlines()
+    assert lines[0].endswith(" error    x")
+    assert lines[1].endswith(" warning  logback.WARN y")
+
+
+@pytest.mark.parametrize(
+    ("one", "line"),
+    [
+        (record({"user": 7, "msg": "it failed\n", "ok": "a b"}), 'it failed user=7 ok="a b"'),
+        (record({"@m": "x", "@l": "Error", "@t": "soon"}), "x"),
+        (record({"fields": {"message": "x"}, "target": "app"}), "x target=app"),
+        (record(b"", headers={"MESSAGE": "it failed", "HOST": "a"}), "it failed"),
+        (record(b"", headers={"name": "q", "vhost": "/"}), "name=q vhost=/"),
+        (record("text\n"), "text"),
+        (record("\ufefftext"), "text"),
+    ],
+)  # fmt: skip
+def test_the_message_comes_first_then_the_other_fields(
+    terminal: Output, one: Record, line: str
+) -> None:
+    sink(colour="never").write([one])
+    assert terminal.text()[18:] == f"{line}\r\n"
+
+
+NOON = 1_795_651_200
+
+
+@pytest.mark.parametrize(
+    ("body", "properties", "received_at", "shown"),
+    [
+        ({"msg": "x", "ts": NOON + 0.5}, {}, NOON + 1.4, ""),
+        ({"msg": "x", "ts": NOON + 0.5}, {}, NOON + 1.6, " time=2026-11-26T00:00:00.500Z"),
+        ({"msg": "x", "ts": NOON + 0.5}, {}, NOON - 0.6, " time=2026-11-26T00:00:00.500Z"),
+        ("x", {"timestamp": NOON}, NOON + 1.9, ""),
+        ("x", {"timestamp": NOON}, NOON + 2.1, " time=2026-11-26T00:00:00.000Z"),
+        ("x", {"timestamp": NOON * 1000}, NOON + 9, " time=2026-11-26T00:00:00.000Z"),
+        ("x", {"timestamp": NOON}, NOON - 1.1, " time=2026-11-26T00:00:00.000Z"),
+        ("x", {}, NOON, ""),
+    ],
+)
+def test_the_publishers_time_is_shown_where_it_is_another(
+    terminal: Output, body: Any, properties: dict[str, Any], received_at: float, shown: str
+) -> None:
+    sink(colour="never").write([record(body, received_at=received_at, **properties)])
+    assert terminal.text()[18:] == f"x{shown}\r\n"
 
 
 @pytest.mark.parametrize("name", ["NO_COLOR", "TERM"])
@@ -124,8 +178,11 @@ def test_under_journald_each_line_has_a_priority_of_its_own(
 ) -> None:
     status = os.fstat(pipe.stream.fileno())
     monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
-    sink().write([record("<0>boom"), record("error: x"), record("a\nb")])
-    assert pipe.text() == "<6><0>boom\n<3>error: x\n<6>a\\nb\n"
+    sink().write([
+        record("<0>boom"), record("error: x"), record("a\nb"), record({"level": "notice"}),
+        record("x", headers={"severity": "crit"}), record("x", routing_key="app.debug"),
+    ])  # fmt: skip
+    assert pipe.text() == ('<2><0>boom\n<3>error: x\n<6>a\\nb\n<6>{"level":"notice"}\n<2>x\n<7>x\n')
 
 
 @pytest.mark.parametrize("form", ["raw", "text", "json"])
@@ -144,7 +201,9 @@ def test_under_journald_no_part_of_a_body_sets_its_own_priority(
             if select.select([pipe.read_end], [], [], 0.05)[0]:
                 got += os.read(pipe.read_end, 1 << 20)
         entries = [part[: 48 << 10] for part in re.split(rb"[\n\0]", got) if part]
-        assert all(entry.startswith(b"<6>") for entry in entries)
+        # `<0>` at the start of a text is syslog's way to write its level; still no emergency.
+        prefix = b"<2>" if body.startswith(b"<0>") else b"<6>"
+        assert all(entry.startswith(prefix) for entry in entries)
         assert all(len(part) < 48 << 10 for part in re.split(rb"[\n\0]", got))
         got.decode()
         if form == "raw" and b"\0" not in body:
