@@ -24,9 +24,10 @@ def bury(
     queue: str | None = None,
     kind: str | None = "classic",
 ) -> None:
-    """Put the records into the dead-letter queue, and return once the broker has confirmed each.
-    Both queues are made, but for `kind` None."""
-    with channel(url, confirms=True) as opened:
+    """Put the records into the dead-letter queue, and return once they all wait there. Both
+    queues are made, but for `kind` None."""
+    # A classic queue answers once it has all that came before; others are asked for confirms.
+    with channel(url, confirms=kind != "classic") as opened:
         for name in (names.queue, f"{names.queue}.dead") if kind else ():
             opened.queue_declare(name, durable=True, arguments={"x-queue-type": kind})
         for record in records:
@@ -35,6 +36,8 @@ def bury(
             opened.basic_publish(
                 "", f"{names.queue}.dead", letter.body, EncodedProperties(letter.properties)
             )
+        if kind:
+            opened.queue_declare(f"{names.queue}.dead", passive=True)
 
 
 def bodies(url: str, queue: str) -> list[bytes]:
