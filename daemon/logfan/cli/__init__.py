@@ -14,6 +14,7 @@ import click  # noqa: E402 - after the descriptors
 _COMMANDS = {
     "run": "Run the daemon in the foreground.",
     "check": "Validate config and plugins, offline.",
+    "test": "Check what each sink gets, by cases of your own, offline.",
     "demo": "Show it at work, on a private RabbitMQ.",
     "emit": "Publish messages, with publisher confirms.",
     "dlq": "Dead letters: list, show, replay to their sink, purge.",
@@ -51,7 +52,7 @@ def main() -> None:
     """RabbitMQ log fan-out: every message to every sink, acknowledged only then.
 
     Every command takes --config FILE; without it the first of $LOGFAN_CONFIG, ./config.toml and
-    /etc/logfan/config.toml is read. Exit codes: 0 done, 2 usage, 69 broker unavailable, 70
+    /etc/logfan/config.toml is read. Exit codes: 0 done, 1 a case failed, 2 usage, 69 broker unavailable, 70
     internal fault, 75 stopped with messages handed back, 77 refused by the broker, 78 config or
     plugin fault.
     """

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 _SINKS_WITHOUT_CONFIG = {"screen": {"kind": "stdout"}}
 _FOLDER = "logfan-demo"
-_ANY_URL = "amqp://guest:guest@127.0.0.1"
 
 
 @click.command()
@@ -89,15 +88,13 @@ def demo(config: Path | None, instance: str | None, rate: float, broker: bool) -
 
 def _overrides(path: Path | None, *, broker: bool) -> dict[str, Any]:
     """What is laid over the config from the beginning."""
+    from logfan.config.loader import WITHOUT_BROKER
+
     overrides: dict[str, Any] = {} if path is not None else {"sinks": _SINKS_WITHOUT_CONFIG}
     if not broker:
-        # What leads to the config's broker is neither needed nor read.
-        overrides["rabbitmq"] = {
-            "urls": [_ANY_URL], "url_file": None,
-            "tls": {"ca_file": None, "cert_file": None, "key_file": None, "verify": True},
-        }  # fmt: skip
+        overrides["rabbitmq"] = WITHOUT_BROKER["rabbitmq"]
     # Served on loopback alone, so without TLS.
-    overrides["http"] = {"tls": {"cert_file": None, "key_file": None}}
+    overrides["http"] = {**WITHOUT_BROKER["http"]}
     return overrides
 
 

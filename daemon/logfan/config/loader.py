@@ -29,6 +29,16 @@ from logfan.plugins.validation import SinkKind
 from logfan.runtime.foreign_text import hide, line_of, text_of
 from logfan.sink import SinkConfig
 
+WITHOUT_BROKER: Mapping[str, Any] = {
+    "rabbitmq": {
+        "urls": ["amqp://guest:guest@127.0.0.1"], "url_file": None,
+        "tls": {"ca_file": None, "cert_file": None, "key_file": None, "verify": True},
+    },
+    "http": {"tls": {"cert_file": None, "key_file": None}},
+}  # fmt: skip
+"""Laid over the config of what needs no broker and serves nobody: what leads to the config's own is
+neither needed nor read."""
+
 
 @dataclass(frozen=True, slots=True)
 class SinkSpec:
@@ -70,13 +80,7 @@ def prepare(
     """
     source = _read(path, instance, environ, overrides or {})
     table = source.table
-    faults = [*source.faults]
-    if not table.get("sinks"):
-        where = source.path or "no config file was found (./config.toml, /etc/logfan/config.toml)"
-        table.pop("sinks", None)
-        faults.append(
-            Fault("sinks", f'at least one sink is needed, as [sinks.NAME] with kind = "…"; {where}')
-        )
+    faults = [*source.faults, *_no_sinks(source)]
     settings, settings_faults = _settings(table)
     plugins = discover(settings.plugins.directories, settings.plugins.disabled)
     sinks, sink_faults = _sinks(table, settings, plugins.kinds)
@@ -107,6 +111,18 @@ def read_settings(
     source.table["sinks"] = {str(name): {"kind": "unread"} for name in names}
     settings, settings_faults = _settings(source.table, serves=False)
     faults = [*source.faults, *(source.named(fault) for fault in settings_faults)]
+    if faults:
+        raise Faults(faults)
+    return settings
+
+
+def read_stages(path: Path | None, *, environ: Mapping[str, str] = os.environ) -> Settings:
+    """The config for a command that needs what each sink gets, and no sink. No plugin is looked
+    for, the sinks' own options are not judged, and no file of secrets is read. Raises Faults."""
+    source = _read(path, None, environ, WITHOUT_BROKER)
+    no_sinks = _no_sinks(source)
+    settings, settings_faults = _settings(source.table, serves=False)
+    faults = [*source.faults, *no_sinks, *(source.named(fault) for fault in settings_faults)]
     if faults:
         raise Faults(faults)
     return settings
@@ -165,6 +181,16 @@ def _read(
     for _, secret in secrets_in(table):
         hide(secret)
     return _Source(path, in_file, table, faults_of_variables, variables)
+
+
+def _no_sinks(source: _Source) -> list[Fault]:
+    """The fault where there is none; an empty table of them is taken away."""
+    if source.table.get("sinks"):
+        return []
+    source.table.pop("sinks", None)
+    where = source.path or "no config file was found (./config.toml, /etc/logfan/config.toml)"
+    problem = f'at least one sink is needed, as [sinks.NAME] with kind = "…"; {where}'
+    return [Fault("sinks", problem)]
 
 
 def _contents(settings: Settings) -> dict[str, str]:

@@ -341,15 +341,14 @@ class RedactSettings(Table):
             raise ValueError("key_file is for hash = true; add that, or leave key_file out")
         return self
 
-    def redactor(self) -> Redactor:
-        """Reads the key anew. Raises OSError where that cannot be read, ValueError where it is
-        empty."""
-        key = None
-        if self.hash:
+    def redactor(self, key: bytes | None = None) -> Redactor:
+        """Reads the key anew, unless another is given. Raises OSError where it cannot be read,
+        ValueError where it is empty."""
+        if self.hash and key is None:
             key = _KEY if self.key_file is None else self.key_file.read_bytes().strip()
             if not key:
                 raise ValueError("the file is empty")
-        return Redactor(self.paths, self.patterns, mask=self.mask, key=key)
+        return Redactor(self.paths, self.patterns, mask=self.mask, key=key if self.hash else None)
 
 
 class SinkSettings(Table):
@@ -375,14 +374,14 @@ class SinkSettings(Table):
     redact: RedactSettings | None = None
     """What to replace before the sink gets it: { paths = ["user.email"], patterns = ["card"] }."""
 
-    def stage(self) -> Stage | None:
+    def stage(self, key: bytes | None = None) -> Stage | None:
         """What is done to records before the sink gets them; None where that is nothing. Raises as
-        `RedactSettings.redactor` does."""
+        `RedactSettings.redactor` does, which takes the `key`."""
         if self.where is None and self.sample >= 1.0 and self.redact is None:
             return None
         return Stage(
             where=self.where, keeps_undecided=self.on_error == "keep", sample=self.sample,
-            redactor=None if self.redact is None else self.redact.redactor(),
+            redactor=None if self.redact is None else self.redact.redactor(key),
         )  # fmt: skip
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
