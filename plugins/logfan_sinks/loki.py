@@ -30,7 +30,15 @@ _Templates = Annotated[dict[Annotated[str, Field(pattern=_NAME)], str], AfterVal
 
 
 class LokiSink(logfan.Sink):
-    """Push lines to Grafana Loki, with labels from an allow-list."""
+    """Push lines to Grafana Loki, with labels from an allow-list.
+
+    Done: 2xx.
+    Not now: 429, 5xx, lost connections and every other code but 400 and 413.
+    Refused: 400, with which Loki has stored what is valid all the same: the lines are sent again in
+    halves until one is refused alone.
+    Repeats: the same stream, time and line is one entry, so the time is the record's own; best
+    effort.
+    """
 
     class Config(HttpOptions):
         url: str

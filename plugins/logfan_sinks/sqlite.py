@@ -28,7 +28,13 @@ _INDEX = 'CREATE INDEX IF NOT EXISTS "{0}_received_at" ON "{0}" (received_at)'
 
 
 class SqliteSink(logfan.Sink):
-    """Insert a row for each record into a SQLite database, durable with the commit."""
+    """Insert a row for each record into a SQLite database, durable with the commit.
+
+    Done: the commit (write-ahead log, synchronous = FULL).
+    Not now: a database that is locked, full, or cannot be read or written.
+    Refused: a row that the table does not take: a constraint, a trigger, a body beyond the limit.
+    Repeats: a record with an identity is inserted once (INSERT OR IGNORE).
+    """
 
     class Config(logfan.SinkConfig):
         path: Path

@@ -49,7 +49,14 @@ def _checked(address: str) -> str:
 
 
 class SyslogSink(logfan.Sink):
-    """Send records to a syslog server (RFC 5424); at most once, as syslog acknowledges nothing."""
+    """Send records to a syslog server (RFC 5424); at most once, as it acknowledges nothing.
+
+    Done: the system took it. What the server had not read is lost when it ends: syslog has no
+    acknowledgements.
+    Not now: lost connections, and a server that has ended the connection.
+    Refused: by UDP, what does not fit a datagram.
+    Repeats: after a lost connection some messages may come twice.
+    """
 
     class Config(logfan.SinkConfig):
         address: Annotated[str, AfterValidator(_checked)]

@@ -11,6 +11,7 @@ from logfan.cli import main
 from logfan.config.loader import prepare
 from logfan.config.settings import Settings, SinkSettings
 from logfan.telemetry.metrics import LogfanCollector, Stats
+from support.sink_pages import FOLDER, pages
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -105,3 +106,8 @@ def test_every_source_file_that_a_page_names_exists(page: str) -> None:
     files = {f"/{path}" for folder in folders for path in (ROOT / folder).rglob("*.py")}
     for name in re.findall(r"`([\w./]+\.py)`", TEXTS[page]):
         assert any(file.endswith(f"/{name}") for file in files), f"{page} names {name}"
+
+
+@pytest.mark.parametrize("name", [*pages()])
+def test_the_page_of_a_sink_is_what_its_class_says(name: str) -> None:
+    assert (FOLDER / name).read_text() == pages()[name], "write them anew: make docs"

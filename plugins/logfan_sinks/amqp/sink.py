@@ -31,7 +31,14 @@ def _checked(url: SecretStr) -> SecretStr:
 
 
 class AmqpSink(logfan.Sink):
-    """Publish records to an exchange of another RabbitMQ, with confirms; unroutable ones wait."""
+    """Publish records to an exchange of another RabbitMQ, with confirms; unroutable ones wait.
+
+    Done: the confirm of a message that reached a queue (mandatory).
+    Not now: a nack, as of a full queue, and what reaches no queue, which come again alone; an
+    alarm, a missing exchange, a lost connection.
+    Refused: a body that is larger than the other broker takes.
+    Repeats: the message id is kept.
+    """
 
     class Config(logfan.SinkConfig):
         url: Annotated[SecretStr, AfterValidator(_checked)] | None = None

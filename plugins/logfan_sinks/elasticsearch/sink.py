@@ -28,7 +28,15 @@ _ANSWER_BYTES = 64 << 20
 
 
 class ElasticsearchSink(logfan.Sink):
-    """Index a document for each record in Elasticsearch or OpenSearch; what has an id, once."""
+    """Index a document for each record in Elasticsearch or OpenSearch; what has an id, once.
+
+    Done: an item with 2xx, or with 409, as the document is there already.
+    Not now: items with 429, 403, 404, 5xx, or 400 of a closed index, which come again alone;
+    requests with any code but 2xx, 400 and 413; answers without an item for each document.
+    Refused: an item with any other 400, as a field of another type. 413 sends halves.
+    Repeats: the operation is create with the record's identity as _id (hashed beyond 512 bytes), so
+    a repeat is found, within one index. {date} is of the record's own time for that reason.
+    """
 
     class Config(HttpOptions):
         index: Annotated[str, Field(pattern=r"^[^A-Z\\/*?\"<>| ,#:]+$", max_length=200)]

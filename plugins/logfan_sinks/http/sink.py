@@ -19,7 +19,14 @@ _KEY = "Idempotency-Key"
 
 
 class HttpSink(logfan.Sink):
-    """Send records to an HTTP server. A 2xx is the acknowledgement."""
+    """Send records to an HTTP server; a 2xx is the acknowledgement.
+
+    Done: 2xx.
+    Not now: 408, 429, 5xx and lost connections, in the pace that Retry-After asks for. 401, 403,
+    404 and redirects hold everything, too, and name what to look at in the config.
+    Refused: 400, 413 and 422; the records are sent again in halves until one is refused alone.
+    Repeats: each request has an Idempotency-Key, the hash of its message ids, where all have one.
+    """
 
     class Config(HttpOptions):
         method: Literal["POST", "PUT", "PATCH"] = "POST"
