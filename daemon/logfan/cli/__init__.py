@@ -52,7 +52,7 @@ def main() -> None:
     """RabbitMQ log fan-out: every message to every sink, acknowledged only then.
 
     Every command takes --config FILE; without it the first of $LOGFAN_CONFIG, ./config.toml and
-    /etc/logfan/config.toml is read. Exit codes: 0 done, 1 a case failed, 2 usage, 69 broker unavailable, 70
-    internal fault, 75 stopped with messages handed back, 77 refused by the broker, 78 config or
-    plugin fault.
+    /etc/logfan/config.toml is read. Exit codes: 0 done, 1 a case failed, 2 usage, 69 broker
+    unavailable, 70 internal fault, 75 stopped with messages handed back, 77 refused by the broker,
+    78 config or plugin fault.
     """
