@@ -1,8 +1,14 @@
-"""A body's content_encoding undone, within bounds that hold while it is decoded. Sans-I/O."""
+"""A body's compression undone, within bounds that hold while it is decoded. Sans-I/O.
 
+Publishers declare it in `content_encoding`, kombu and Celery in the header `compression`, and GELF
+senders nowhere.
+"""
+
+import bz2
+import lzma
 import zlib
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import BytesIO
 
 import zstandard
@@ -17,9 +23,10 @@ EXEMPT_BYTES = 1 << 20
 """So much is always allowed: a short body of zeros is no attack."""
 MAX_CODINGS = 2
 MAX_MEMBERS = 10_000
-"""Gzip members or zstd frames in one body: each costs time, however small it is."""
+"""Gzip members, zstd frames and the like in one body: each costs time, however small it is."""
 WINDOW_BYTES = 8 << 20
-"""What a zstd stream may have the decoder remember; RFC 9659 asks publishers for no more."""
+"""What a zstd or xz stream may have the decoder remember; RFC 9659 asks publishers for no more, and
+xz takes no more unless it is asked to."""
 
 # No encodings, nor are the names of character sets, which some clients (kombu, Celery) put there.
 _PLAIN = frozenset(("", "identity", "none", "binary", "7bit", "8bit"))
@@ -28,23 +35,51 @@ _STEP = 256 << 10
 _ZSTD_BLOCK = 128 << 10
 _ZSTD_BLOCK_MIN = 4  # the smallest input that can become a whole block
 _GZIP_MAGIC = b"\x1f\x8b"
+_ZLIB_MAGICS = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
+_BZ2_MAGIC, _XZ_MAGIC = b"BZh", b"\xfd7zXZ\0"
+_LZMA_BYTES = WINDOW_BYTES + (2 << 20)
+_GZIP, _ZLIB, _RAW = 31, 15, -15
+_ALIASES = {"bzip2": "bz2", "lzma": "xz", "zstandard": "zstd"}
+_KNOWN = "gzip, zlib, deflate, bz2, xz and zstd are"
 
 
 @lru_cache(maxsize=256)
 def codings(content_encoding: str | None) -> tuple[str, ...]:
-    """What was done to the body, in that order: `gzip`, `zstd`, or nothing at all.
+    """What was done to the body, in that order, as `("gzip",)`; nothing at all for most.
 
     Raises ValueError for a name that is not known, and for more than two.
     """
     names = [name.strip().lower() for name in (content_encoding or "").split(",")]
     names = [name for name in names if name not in _PLAIN and charset(name) is None]
-    names = [name.removeprefix("x-") for name in names]
+    names = [_plain_name(name) for name in names]
     for name in names:
         if name not in _DECODERS:
-            raise ValueError(f"the content_encoding {name[:40]!r} is not known; gzip and zstd are")
+            raise ValueError(f"the content_encoding {name[:40]!r} is not known; {_KNOWN}")
     if len(names) > MAX_CODINGS:
         raise ValueError(f"{len(names)} encodings upon each other; {MAX_CODINGS} are undone")
     return tuple(names)
+
+
+@lru_cache(maxsize=256)
+def codings_of_header(compression: str) -> tuple[str, ...]:
+    """The same of the header `compression`, as `application/x-bz2`. What is gzip there is zlib."""
+    name = _plain_name(compression.strip().lower().removeprefix("application/"))
+    if name in _PLAIN:
+        return ()
+    if name not in _DECODERS:
+        raise ValueError(f"the header compression {compression[:40]!r} is not known; {_KNOWN}")
+    return ("x-gzip" if name == "gzip" else name,)
+
+
+def codings_unsaid(body: bytes) -> tuple[str, ...]:
+    """What a body that nothing is declared of begins as: zlib or gzip, as GELF senders do."""
+    begin = body[:2]
+    return ("x-gzip",) if begin == _GZIP_MAGIC or begin in _ZLIB_MAGICS else ()
+
+
+def _plain_name(name: str) -> str:
+    name = name.removeprefix("x-")
+    return _ALIASES.get(name, name)
 
 
 def decode(body: bytes, names: Sequence[str]) -> bytes:
@@ -89,7 +124,7 @@ class _Output:
 def _gunzip(body: memoryview, output: _Output) -> None:
     at = 0
     for _ in range(MAX_MEMBERS):
-        at = _gunzip_member(body, at, output)
+        at = _inflate(body, at, output, _GZIP)
         if at == len(body):
             return
         if body[at : at + 2] != _GZIP_MAGIC:
@@ -99,9 +134,29 @@ def _gunzip(body: memoryview, output: _Output) -> None:
     raise ValueError(f"has more than {MAX_MEMBERS} members")
 
 
-def _gunzip_member(body: memoryview, at: int, output: _Output) -> int:
+def _unzlib(body: memoryview, output: _Output) -> None:
+    _end(body, _inflate(body, 0, output, _ZLIB))
+
+
+def _gunzip_or_unzlib(body: memoryview, output: _Output) -> None:
+    """Python's users call both of them gzip."""
+    (_gunzip if body[:2] == _GZIP_MAGIC else _unzlib)(body, output)
+
+
+def _undeflate(body: memoryview, output: _Output) -> None:
+    """That is zlib by HTTP's standard, and without zlib's beginning and end by habit."""
+    is_zlib = body[0] & 15 == 8 and int.from_bytes(body[:2]) % 31 == 0
+    _end(body, _inflate(body, 0, output, _ZLIB if is_zlib else _RAW))
+
+
+def _end(body: memoryview, at: int) -> None:
+    if at < len(body):
+        raise ValueError(f"{len(body) - at} bytes of something else follow the stream")
+
+
+def _inflate(body: memoryview, at: int, output: _Output, wbits: int) -> int:
     """Decode the member that begins at `at`; gives where it ends."""
-    member = zlib.decompressobj(wbits=31)
+    member = zlib.decompressobj(wbits=wbits)
     try:
         while not member.eof:
             piece: bytes | memoryview = body[at : at + _READ]
@@ -117,6 +172,52 @@ def _gunzip_member(body: memoryview, at: int, output: _Output) -> int:
     except zlib.error as error:
         why = str(error).rpartition(": ")[2]
         raise ValueError(f"the stream is damaged ({why})") from None
+    return at - len(member.unused_data)
+
+
+def _bunzip2(body: memoryview, output: _Output) -> None:
+    _decompress(body, output, bz2.BZ2Decompressor, _BZ2_MAGIC)
+
+
+def _unxz(body: memoryview, output: _Output) -> None:
+    """Both of lzma's containers: xz, and the one before it."""
+    _decompress(body, output, partial(lzma.LZMADecompressor, memlimit=_LZMA_BYTES), _XZ_MAGIC)
+
+
+def _decompress(
+    body: memoryview,
+    output: _Output,
+    new: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor],
+    magic: bytes,
+) -> None:
+    at = 0
+    for _ in range(MAX_MEMBERS):
+        try:
+            at = _decompress_member(new(), body, at, output)
+        except (OSError, lzma.LZMAError) as error:
+            if "limit" in str(error):
+                raise ValueError(f"needs a window of more than {WINDOW_BYTES >> 20} MiB") from None
+            raise ValueError(f"the stream is damaged ({str(error).lower()})") from None
+        if body[at : at + len(magic)] != magic:
+            _end(body, at)
+            return
+    raise ValueError(f"has more than {MAX_MEMBERS} members")
+
+
+def _decompress_member(
+    member: bz2.BZ2Decompressor | lzma.LZMADecompressor,
+    body: memoryview,
+    at: int,
+    output: _Output,
+) -> int:
+    while not member.eof:
+        piece: bytes | memoryview = b""
+        if member.needs_input:
+            piece = body[at : at + _READ]
+            at += len(piece)
+            if not piece:
+                raise ValueError("the stream is torn: its end is missing")
+        output.take(member.decompress(piece, _STEP))
     return at - len(member.unused_data)
 
 
@@ -160,4 +261,7 @@ def _zstd_problem(text: str, at: int) -> str:
     return f"the stream is damaged ({why.lower()})"
 
 
-_DECODERS: dict[str, Callable[[memoryview, _Output], None]] = {"gzip": _gunzip, "zstd": _unzstd}
+_DECODERS: dict[str, Callable[[memoryview, _Output], None]] = {
+    "gzip": _gunzip, "x-gzip": _gunzip_or_unzlib, "zlib": _unzlib, "deflate": _undeflate,
+    "bz2": _bunzip2, "xz": _unxz, "zstd": _unzstd,
+}  # fmt: skip

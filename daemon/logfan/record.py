@@ -21,7 +21,7 @@ from logfan.charsets import (
     pieces_of,
     text_of,
 )
-from logfan.compression import codings, decode
+from logfan.compression import codings, codings_of_header, codings_unsaid, decode
 from logfan.dotted_path import walk_to
 from logfan.json_trees import LONG, SMALL_BYTES, TIMES_MAX, Odd, parse
 
@@ -29,6 +29,8 @@ UNPARSED = object()
 """In the place of a body that is not parsed yet."""
 _KEPT_PROPERTIES_BYTES = 4096
 """Properties of more bytes are decoded anew at each look: they may become many times their size."""
+_COMPRESSION = "compression"
+"""The header in which kombu and Celery declare it."""
 NO_HEADERS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -237,19 +239,23 @@ class Record:
         return Odd(value=value, body=other), weight + len(other)
 
     def decoded(self) -> "Record":
-        """The same message with its `content_encoding` undone: gzip (x-gzip), zstd, or two of them.
+        """The same message with its compression undone: gzip, zlib, deflate, bz2, xz, lzma or zstd.
 
-        `body`, `text`, `json()` and `size` of what it gives are those of the decoded body, and
-        its `content_encoding` is None. It is the record itself where nothing is to be undone.
-        Decoded once for all sinks, while it is at hand and no larger than 4 MiB. Raises ValueError,
-        with the reason, for an unknown encoding, a torn or damaged stream, something
-        behind its end, and for what would be larger than 64 MiB, or than 1 MiB and 200 times its
-        size; this is found while decoding, so that no more than that is ever held.
+        `content_encoding` declares it (two of them at the most, as `gzip, zstd`), or the header
+        `compression`, as kombu and Celery write it. What is zlib or gzip without a word, as GELF
+        is, is undone too. `body`, `text`, `json()` and `size` of what it gives are those of the
+        decoded body, and what declared the compression is gone. It is the record itself where
+        nothing is to be undone. Decoded once for all sinks, while it is at hand and no larger than
+        4 MiB. Raises ValueError, with the reason, for an unknown encoding, a torn or damaged
+        stream, something behind its end, and for what would be larger than 64 MiB, or than 1 MiB
+        and 200 times its size; this is found while decoding, so that no more is ever held.
         """
         try:
-            names = codings(self.properties.content_encoding)
+            names, _ = _compression_of(self.properties)
         except ValueError as error:
             raise ValueError(f"the body cannot be decoded: {error}") from None
+        is_declared = bool(names)
+        names = names or codings_unsaid(self.body)
         if not names:
             return self
         # The slot is empty until then: a plain record, which most are, pays nothing for it.
@@ -258,6 +264,8 @@ class Record:
             known = _decoded(self, names)
         if isinstance(known, Record):
             return known
+        if not is_declared:
+            return self  # so it is none
         raise ValueError(f"the body cannot be decoded: {known}")
 
     def id(self, *fields: str) -> str | None:
@@ -333,13 +341,25 @@ def _parsed(record: Record) -> Any:
     return parsed
 
 
+def _compression_of(properties: Properties) -> tuple[Sequence[str], Properties]:
+    """What was done to the body, and the properties without the word of it."""
+    if names := codings(properties.content_encoding):
+        return names, properties._replace(content_encoding=None)
+    headers = properties.headers
+    declared = headers.get(_COMPRESSION) if headers else None
+    if isinstance(declared, str) and (names := codings_of_header(declared)):
+        rest = {name: value for name, value in headers.items() if name != _COMPRESSION}
+        return names, properties._replace(headers=MappingProxyType(rest))
+    return (), properties
+
+
 def _decoded(record: Record, names: Sequence[str]) -> Record | str:
     """The decoded record, or why there is none; kept for the sinks still to come."""
     with _DECODED.lock:
         known: Record | str | None = getattr(record, "_decoded", None)
         if known is None:
             try:
-                properties = record.properties._replace(content_encoding=None)
+                _, properties = _compression_of(record.properties)
                 known = with_body(record, decode(record.body, names), properties)
             except ValueError as error:
                 known = record._decoded = str(error)

@@ -48,8 +48,10 @@ class StdoutSink(logfan.Sink):
         colour: Literal["auto", "always", "never"] = "auto"
         """auto: on a terminal, unless $NO_COLOR is set or $TERM is dumb."""
         decode: bool = False
-        """Undo the content_encoding (gzip, zstd) of bodies first; what cannot be decoded, or would
-        be larger than 64 MiB or (beyond 1 MiB) 200 times its size, is written as it came."""
+        """Undo the compression of bodies first: gzip, zlib, deflate, bz2, xz, lzma and zstd, as
+        content_encoding or the header compression declare it, zlib and gzip also where nothing
+        does. What cannot be decoded, or would be larger than 64 MiB or (beyond 1 MiB) 200 times its
+        size, is written as it came."""
 
     def open(self) -> None:
         """Look at what standard output is."""

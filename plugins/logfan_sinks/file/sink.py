@@ -68,8 +68,10 @@ class FileSink(logfan.Sink):
         fsync: Literal["batch", "never"] = "batch"
         """batch: durable before the acknowledgement; never: left to the system."""
         decode: bool = False
-        """Undo the content_encoding (gzip, zstd) of bodies first; what cannot be decoded, or would
-        be larger than 64 MiB or (beyond 1 MiB) 200 times its size, is written as it came."""
+        """Undo the compression of bodies first: gzip, zlib, deflate, bz2, xz, lzma and zstd, as
+        content_encoding or the header compression declare it, zlib and gzip also where nothing
+        does. What cannot be decoded, or would be larger than 64 MiB or (beyond 1 MiB) 200 times its
+        size, is written as it came."""
         rotate: Rotate | None = None
         """{ size = "100MiB", every = "1d", keep = 14, compress = "gzip" }"""
         max_open_files: Annotated[int, Field(ge=1, le=100_000)] = 64

@@ -35,8 +35,10 @@ class MetricsSink(logfan.Sink):
         max_series: Annotated[int, Field(ge=1, le=1_000_000)] = 500
         """Most combinations of labels for each metric; the rest is counted under `other`."""
         decode: bool = False
-        """Undo the content_encoding (gzip, zstd) of bodies first; what cannot be decoded, or would
-        be larger than 64 MiB or (beyond 1 MiB) 200 times its size, counts as no JSON."""
+        """Undo the compression of bodies first: gzip, zlib, deflate, bz2, xz, lzma and zstd, as
+        content_encoding or the header compression declare it, zlib and gzip also where nothing
+        does. What cannot be decoded, or would be larger than 64 MiB or (beyond 1 MiB) 200 times its
+        size, counts as no JSON."""
 
         @model_validator(mode="after")
         def _distinct(self) -> Self:
