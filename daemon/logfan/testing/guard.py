@@ -2,8 +2,8 @@
 
 A program of its own, run by its path with the standard library alone: `guard.py FOLDER EPMD
 SERVER`; one of the two programs may be empty, as the nodes of a cluster share one EPMD. It reads
-commands from its standard input, one a line (`start`, `stop`, `kill`, `pid`), and answers each
-with one line. When that input closes, because the owner is done or was killed, it kills
+commands from its standard input, one a line (`start`, `stop`, `kill`, `state`, `pid`), and answers
+each with one line. When that input closes, because the owner is done or was killed, it kills
 everything that it started and removes FOLDER.
 """
 
@@ -37,7 +37,10 @@ class Guard:
 
     def serve(self) -> None:
         """Answer commands until the input ends, then clean up."""
-        commands = {"start": self.start, "stop": self.stop, "kill": self.kill, "pid": self.pid}
+        commands = {
+            "start": self.start, "stop": self.stop, "kill": self.kill, "state": self.state,
+            "pid": self.pid,
+        }  # fmt: skip
         try:
             for line in sys.stdin:
                 print(commands[line.strip()](), flush=True)  # noqa: T201 - the answer
@@ -66,7 +69,7 @@ class Guard:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + _STOP_SECONDS
-        while _beam() is not None and time.monotonic() < deadline:
+        while pid is not None and _lives(pid) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
         return self.kill()
 
@@ -81,16 +84,28 @@ class Guard:
             except ChildProcessError:
                 return "ended"
 
-    def pid(self) -> str:
-        """The process id of Erlang's machine, 0 before it has one, or `ended`."""
+    def state(self) -> str:
+        """`running` or `ended`; far cheaper than a look at all processes."""
         if self._running is None or self._running.poll() is not None:
             return "ended"
-        return str(_beam() or 0)
+        return "running"
+
+    def pid(self) -> str:
+        """The process id of Erlang's machine, 0 before it has one, or `ended`."""
+        state = self.state()
+        return state if state == "ended" else str(_beam() or 0)
 
 
 def _beam() -> int | None:
     """The process of Erlang's virtual machine, once it is there."""
     return next((pid for pid, name in _family().items() if name.startswith("beam")), None)
+
+
+def _lives(pid: int) -> bool:
+    with suppress(OSError):
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        return stat.rpartition(")")[2].split()[0] != "Z"
+    return False
 
 
 def _family(*, direct: bool = False) -> dict[int, str]:

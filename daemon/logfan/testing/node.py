@@ -139,7 +139,7 @@ class RabbitNode:
 
     def start(self) -> None:
         """Start the node and wait until it speaks AMQP. Raises NodeUnavailable with its log."""
-        if self._ask("pid") != "ended":
+        if self._ask("state") != "ended":
             raise RuntimeError("the private RabbitMQ runs already")
         if not _is_free(self.port):
             raise NodeUnavailable(f"port {self.port} of 127.0.0.1 is in use")
@@ -150,7 +150,7 @@ class RabbitNode:
             raise NodeUnavailable(f"the private RabbitMQ cannot be started: {answer}")
         deadline = time.monotonic() + _START_SECONDS
         while not answers("127.0.0.1", self.port):
-            if self._ask("pid") == "ended":
+            if self._ask("state") == "ended":
                 raise NodeUnavailable(f"the private RabbitMQ ended at its start:\n{self._why()}")
             if time.monotonic() > deadline:
                 raise NodeUnavailable(
