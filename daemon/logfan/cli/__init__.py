@@ -2,6 +2,7 @@
 
 import os
 from importlib import import_module
+from keyword import iskeyword
 
 from logfan.cli.descriptors import take_standard_ones
 
@@ -10,11 +11,12 @@ take_standard_ones()
 import click  # noqa: E402 - after the descriptors
 
 # The function NAME of the module `logfan.cli.NAME`. Loading it costs its imports, so `--help`
-# reads the summaries from here.
+# reads the summaries from here. A name that Python reserves ends with _ there.
 _COMMANDS = {
     "run": "Run the daemon in the foreground.",
     "check": "Validate config and plugins, offline.",
     "test": "Check what each sink gets, by cases of your own, offline.",
+    "try": "Write lines of standard input to the sinks, without a broker.",
     "demo": "Show it at work, on a private RabbitMQ.",
     "emit": "Publish messages, with publisher confirms.",
     "dlq": "Dead letters: list, show, replay to their sink, purge.",
@@ -30,7 +32,8 @@ class _LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None:
-            command = getattr(import_module(f"logfan.cli.{name}"), str(name))
+            own = f"{name}_" if iskeyword(str(name)) else str(name)
+            command = getattr(import_module(f"logfan.cli.{own}"), own)
         return name, command, rest
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -52,7 +55,7 @@ def main() -> None:
     """RabbitMQ log fan-out: every message to every sink, acknowledged only then.
 
     Every command takes --config FILE; without it the first of $LOGFAN_CONFIG, ./config.toml and
-    /etc/logfan/config.toml is read. Exit codes: 0 done, 1 a case failed, 2 usage, 69 broker
-    unavailable, 70 internal fault, 75 stopped with messages handed back, 77 refused by the broker,
-    78 config or plugin fault.
+    /etc/logfan/config.toml is read. Exit codes: 0 done, 1 a case failed or a record was not taken
+    (test, try), 2 usage, 69 broker unavailable, 70 internal fault, 75 stopped with messages handed
+    back, 77 refused by the broker, 78 config or plugin fault.
     """

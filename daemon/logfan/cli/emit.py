@@ -3,7 +3,9 @@
 import os
 import sys
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +17,12 @@ from logfan.cli.common import (
     report_blocked,
     takes_settings,
 )
+from logfan.cli.messages import (
+    batches_of_lines,
+    message_options,
+    properties_of,
+    standard_input,
+)
 from logfan.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -22,52 +30,12 @@ if TYPE_CHECKING:
     from logfan.config.settings import Settings
 
 _LONG_BYTES = 64 * 1024
-_READ_BYTES = 64 * 1024
 _LAST_CONFIRMS_SECONDS = 3.0
-
-
-def _short_string(_ctx: click.Context, _option: click.Parameter, text: str | None) -> str | None:
-    """An option of text that AMQP carries as a short string."""
-    from logfan.config.amqp_limits import short_string
-    from logfan.runtime.foreign_text import in_utf8
-
-    try:
-        return None if text is None else short_string(in_utf8(text))
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
-def _headers(
-    _ctx: click.Context, _option: click.Parameter, pairs: tuple[str, ...]
-) -> dict[str, str]:
-    """`NAME=VALUE`, once or many times."""
-    from logfan.config.amqp_limits import table_problems
-    from logfan.runtime.foreign_text import in_utf8
-
-    headers = {}
-    for pair in map(in_utf8, pairs):
-        name, equals, value = pair.partition("=")
-        if not (name and equals):
-            raise click.BadParameter(f"{pair!r} is not NAME=VALUE")
-        headers[name] = value
-    for name, _, problem in table_problems(headers):
-        raise click.BadParameter(f"{name or 'headers'}: {problem}")
-    return headers
 
 
 @click.command()
 @takes_settings
-@click.option(
-    "--routing-key", "-k", default="", callback=_short_string,
-    help="The routing key; a fanout ignores it.",
-)  # fmt: skip
-@click.option(
-    "--header", "-H", "headers", multiple=True, metavar="NAME=VALUE", callback=_headers,
-    help="A header.",
-)  # fmt: skip
-@click.option(
-    "--content-type", callback=_short_string, help="The content type, such as application/json."
-)
+@message_options
 @click.argument("texts", nargs=-1, metavar="[TEXT…]")
 def emit(
     settings: "Settings",
@@ -83,9 +51,7 @@ def emit(
     """
     from logfan.amqp.publisher import Publisher
 
-    properties: dict[str, Any] = {"headers": headers} if headers else {}
-    if content_type:
-        properties["content_type"] = content_type
+    properties = properties_of(headers, content_type)
     publisher: Publisher | None = None
     with ends(lambda: _done(publisher)):
         publisher = Publisher(settings, on_blocked=report_blocked)
@@ -142,27 +108,8 @@ def _bodies(texts: tuple[str, ...], publisher: "Publisher") -> tuple[Iterable[by
     if texts:
         bodies = [os.fsencode(text) for text in texts]
         return bodies, sum(len(body) + 1 for body in bodies)
-    if sys.stdin is None:
+    fd = standard_input()
+    if fd is None:
         return (), None
-    if sys.stdin.isatty():
-        click.echo("reading lines; end with Ctrl-D", err=True)
-    fd = sys.stdin.fileno()
-    return _lines(fd, publisher), os.fstat(fd).st_size or None
-
-
-def _lines(fd: int, publisher: "Publisher") -> Iterator[bytes]:
-    """Each line, as soon as it is there; meanwhile confirms are taken and heartbeats sent."""
-    rest = bytearray()
-    while True:
-        publisher.connection.wait_readable(fd)
-        chunk = os.read(fd, _READ_BYTES)
-        if not chunk:
-            break
-        rest += chunk
-        if b"\n" in chunk:
-            *lines, last = rest.split(b"\n")
-            rest = last
-            for line in lines:
-                yield bytes(line.removesuffix(b"\r"))
-    if rest:
-        yield bytes(rest.removesuffix(b"\r"))
+    batches = batches_of_lines(fd, partial(publisher.connection.wait_readable, fd))
+    return chain.from_iterable(batches), os.fstat(fd).st_size or None

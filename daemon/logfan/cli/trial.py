@@ -1,0 +1,152 @@
+"""Sinks at work without a broker: each on its worker, as in the daemon, and what became of it."""
+
+import queue
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Self
+
+from logfan.config.loader import SinkSpec
+from logfan.dead_letters.letter import Refusal, Unsent
+from logfan.pipeline.completions import Completions
+from logfan.pipeline.worker import Limits, SinkWorker
+from logfan.record import Record
+from logfan.runtime.backoff import Backoff
+from logfan.telemetry.metrics import SinkStats
+
+_LONGEST_DELAY_SECONDS = 1.0
+_LEFT_SECONDS = 1.0
+"""So long the thread of a sink that was given up may take to end."""
+
+_Calls = queue.SimpleQueue[Callable[[], None]]
+
+
+class _Kept:
+    """Refusals that are kept here, in the place of a dead-letter queue."""
+
+    failures: Mapping[int, Unsent] = {}
+
+    def wait(self, seconds: float) -> bool:
+        del seconds
+        return True
+
+
+class SinkTrial:
+    """One sink, and what it did. Used on the main thread; its worker has one of its own."""
+
+    def __init__(self, spec: SinkSpec, instance: str, calls: _Calls) -> None:
+        """`calls` takes what is to be called on the main thread. Raises what the sink's class
+        does."""
+        self.spec = spec
+        self.stats = SinkStats()
+        self.refused: list[Refusal] = []
+        self.given = 0
+        """How many records it was offered."""
+        self.gave_up: str | None = None
+        """Why it is not waited for any more."""
+        self.moved_at = time.monotonic()
+        """When it last got on, or had nothing to do."""
+        self._completions = completions = Completions(1, calls.put)
+        completions.events = self
+        settings = spec.settings
+        batch, retry = settings.batch, settings.retry
+        self.worker = SinkWorker(
+            sink=spec.kind.cls(spec.config, name=spec.name, instance=instance),
+            limits=Limits(batch.max_records, batch.max_bytes),
+            backoff=Backoff(
+                min(retry.initial, _LONGEST_DELAY_SECONDS), min(retry.max, _LONGEST_DELAY_SECONDS)
+            ),
+            stats=self.stats, completions=completions, number=0, stage=settings.stage(),
+            send=self._send,
+        )  # fmt: skip
+
+    def _send(self, refusals: Sequence[Refusal]) -> _Kept:
+        self.refused += refusals
+        return _Kept()
+
+    def offer(self, records: Sequence[Record]) -> None:
+        """Hand it these, unless it was given up."""
+        self.given += len(records)
+        if self.gave_up is not None:
+            return
+        now = time.monotonic()
+        if not self.worker.held:
+            self.moved_at = now
+        size = sum(record.size for record in records)
+        batch = self._completions.tracker.open(tuple(records), self.given, size, now)
+        self.worker.submit(batch)
+
+    @property
+    def done(self) -> int:
+        """How many were written, filtered or refused."""
+        return self.stats.written + self.stats.filtered + len(self.refused)
+
+    def give_up(self, patience: float) -> None:
+        """Wait for it no more, after so many seconds."""
+        reasons = [] if self.worker.has_opened else ["it did not open"]
+        if self.worker.busy_seconds() > patience / 2:
+            reasons.append("it does not return from a call of its own code")
+        elif self.worker.failure is not None:
+            reasons.append(self.worker.failure)
+        self.gave_up = ": ".join(reasons) or "it takes no more records"
+
+    def on_completed(self) -> None:
+        """See `completions.Events`, here and below."""
+        self._completions.tracker.advance()
+        self.moved_at = time.monotonic()
+
+    def on_sink_opened(self) -> None:
+        self.moved_at = time.monotonic()
+
+
+class Trial:
+    """All sinks of a trial. As a context manager it starts and ends their threads."""
+
+    def __init__(self, specs: Sequence[SinkSpec], instance: str, patience: float) -> None:
+        """`patience`: so many seconds a sink may take without getting on."""
+        self._calls = _Calls()
+        self._patience = patience
+        self.sinks = [SinkTrial(spec, instance, self._calls) for spec in specs]
+        self.left_behind = False
+        """Whether the thread of one has not ended."""
+
+    def __enter__(self) -> Self:
+        for one in self.sinks:
+            one.worker.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in self.sinks:
+            one.worker.give_up()
+        for one in self.sinks:
+            seconds = self._patience if one.gave_up is None else _LEFT_SECONDS
+            self.left_behind |= not one.worker.join(seconds)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no sink is waited for any more."""
+        return all(one.gave_up is not None for one in self.sinks)
+
+    def offer(self, records: Sequence[Record], most_held: int) -> None:
+        """Hand them to each sink, and wait until each holds no more than so many, or is given
+        up."""
+        for one in self.sinks:
+            one.offer(records)
+        self._wait(lambda one: one.worker.held > most_held)
+
+    def finish(self) -> None:
+        """Wait until each sink has opened and has done all, or is given up."""
+        self._wait(lambda one: one.worker.held > 0 or not one.worker.has_opened)
+
+    def _wait(self, is_behind: Callable[[SinkTrial], bool]) -> None:
+        with suppress(queue.Empty):
+            while True:
+                self._calls.get_nowait()()
+        while behind := [one for one in self.sinks if one.gave_up is None and is_behind(one)]:
+            first = min(behind, key=lambda one: one.moved_at)
+            left = first.moved_at + self._patience - time.monotonic()
+            if left <= 0:
+                first.give_up(self._patience)
+                continue
+            with suppress(queue.Empty):
+                self._calls.get(timeout=left)()

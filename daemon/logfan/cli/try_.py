@@ -1,0 +1,160 @@
+"""`logfan try`: lines of standard input into the sinks of the config, without a broker."""
+
+import logging
+import os
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from logfan.cli.common import config_option, fail, instance_option, refuse, warn
+from logfan.cli.messages import (
+    batches_of_lines,
+    message_options,
+    properties_of,
+    standard_input,
+)
+from logfan.faults import Faults
+from logfan.telemetry.log_output import one_line
+
+if TYPE_CHECKING:
+    from logfan.cli.trial import SinkTrial, Trial
+    from logfan.config.loader import Prepared, SinkSpec
+
+_NOT_TAKEN = 1
+_INTERRUPTED = 130
+_MOST_HELD = 1000
+_SHOWN_REFUSALS = 10
+_PERSISTENT = 2
+
+
+@click.command("try")
+@config_option
+@instance_option
+@click.option("--sink", "names", multiple=True, metavar="NAME", help="Only this sink.")
+@message_options
+@click.option(
+    "--timeout", default=10.0, show_default=True, metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    help="How long a sink may take without getting on.",
+)  # fmt: skip
+def try_(
+    config: Path | None,
+    instance: str | None,
+    names: tuple[str, ...],
+    routing_key: str,
+    headers: dict[str, str],
+    content_type: str | None,
+    timeout: float,
+) -> None:
+    """Write each line of standard input to the sinks, without a broker.
+
+    The sinks are those of the config, with their where, sample and redact, and what they write is
+    real. Shows what each did: written, filtered, refused and why. Exits 1 where a sink refused a
+    record, did not open, or did not take all.
+    """
+    from logfan.cli.trial import Trial
+    from logfan.config.loader import WITHOUT_BROKER, prepare
+    from logfan.runtime.foreign_text import describe
+
+    try:
+        prepared = prepare(config, instance=instance, overrides=WITHOUT_BROKER, every_plugin=False)
+    except Faults as faults:
+        refuse(faults, config)
+    specs = _chosen(prepared.sinks, names)
+    warn(prepared.warnings)
+    _log(prepared)
+    try:
+        trial = Trial(specs, prepared.settings.instance, timeout)
+    except Exception as error:  # noqa: BLE001 - a plugin's class may raise anything
+        fail(f"a sink cannot be made: {describe(error)}", _NOT_TAKEN)
+    properties = properties_of(headers, content_type)
+    code = 0
+    with trial:
+        try:
+            _feed(trial, prepared.settings.exchange.name, routing_key, properties)
+        except KeyboardInterrupt:
+            code = _INTERRUPTED
+    for one in trial.sinks:
+        _show(one, timeout)
+    if code:
+        fail("interrupted", code)
+    taken = all(one.gave_up is None and not one.refused for one in trial.sinks)
+    _leave(trial, 0 if taken else _NOT_TAKEN)
+
+
+def _chosen(specs: Sequence["SinkSpec"], names: Sequence[str]) -> Sequence["SinkSpec"]:
+    from logfan.faults import did_you_mean
+
+    known = [spec.name for spec in specs]
+    for name in names:
+        if name not in known:
+            near = did_you_mean(name, known) or f"; sinks: {', '.join(known)}"
+            raise click.BadParameter(f"the config has no sink {name!r}{near}", param_hint="--sink")
+    return [spec for spec in specs if not names or spec.name in names]
+
+
+def _log(prepared: "Prepared") -> None:
+    """What sinks log is shown. What the pipeline does stands in the report."""
+    from logfan.telemetry import log_output
+
+    log_output.configure("warning", prepared.settings.log.format)
+    logging.getLogger("logfan.pipeline").setLevel(logging.CRITICAL)
+
+
+def _feed(trial: "Trial", exchange: str, routing_key: str, properties: dict[str, Any]) -> None:
+    """Every line, as a message that the broker delivers, until no sink takes any more."""
+    from logfan.record import Properties, Record
+
+    fd = standard_input()
+    run, number = uuid.uuid4(), 0
+    for lines in () if fd is None else batches_of_lines(fd):
+        records = []
+        for line in lines:
+            number += 1
+            own = Properties(**properties, message_id=f"{run}-{number}", delivery_mode=_PERSISTENT)
+            records.append(Record(line, exchange, routing_key, False, time.time(), own))
+        trial.offer(records, _MOST_HELD)
+        if trial.is_over:
+            return
+    trial.finish()
+
+
+def _show(one: "SinkTrial", timeout: float) -> None:
+    stats = one.stats
+    counts = {
+        "written": stats.written, "filtered": stats.filtered, "refused": len(one.refused),
+        "not taken": one.given - one.done,
+    }  # fmt: skip
+    shown = [f"{count:,} {what}" for what, count in counts.items() if count]
+    bad = bool(counts["refused"] or one.gave_up is not None)
+    name = click.style(one.spec.name, bold=True)
+    mark = click.style("failed" if bad else "ok", fg="red" if bad else "green")
+    text = ", ".join(shown) or "no records"
+    click.echo(f"{mark}  sink {name} ({one.spec.kind.kind}): {text}", err=True)
+    if stats.undecided:
+        done = "kept" if one.spec.settings.on_error == "keep" else "dropped"
+        click.echo(
+            f"    undecided: {stats.undecided:,}, as where needs their bodies, which are no JSON; "
+            f"{done} (on_error)", err=True,
+        )  # fmt: skip
+    for refusal in one.refused[:_SHOWN_REFUSALS]:
+        line = (refusal.record.message_id or "").rpartition("-")[2]
+        click.echo(f"    line {line}: {one_line(refusal.reason)}", err=True)
+    if len(one.refused) > _SHOWN_REFUSALS:
+        click.echo(f"    and {len(one.refused) - _SHOWN_REFUSALS:,} more", err=True)
+    if one.gave_up is not None:
+        click.echo(f"    given up after {timeout:g} s: {one_line(one.gave_up)}", err=True)
+
+
+def _leave(trial: "Trial", code: int) -> None:
+    """Exit, also where the thread of a sink does not end."""
+    if trial.left_behind:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+    raise SystemExit(code)

@@ -1,0 +1,167 @@
+"""`logfan try`: real sinks without a broker, and a report of what each did."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PLUGIN = """
+import logfan, threading
+
+class Picky(logfan.Sink):
+    '''Refuses, fails and takes, as the bodies demand.'''
+
+    def write(self, records):
+        if any(record.body == b"crash" for record in records):
+            raise ValueError("cannot stand it")
+        refused = {at: "not wanted" for at, one in enumerate(records) if one.body == b"refuse"}
+        if refused:
+            raise logfan.RecordsRejected(refused)
+
+class Shut(logfan.Sink):
+    '''Never opens.'''
+
+    def open(self):
+        raise logfan.SinkUnavailable("the store is away")
+
+    def write(self, records): ...
+
+class Stuck(logfan.Sink):
+    '''Hangs in its first call.'''
+
+    def open(self):
+        threading.Event().wait()
+
+    def write(self, records): ...
+
+class Unmade(logfan.Sink):
+    '''Cannot be made.'''
+
+    def __new__(cls, *_, **__):
+        raise RuntimeError("no more of them")
+
+    def write(self, records): ...
+
+@logfan.hookimpl
+def register_sinks(register):
+    for kind in (Picky, Shut, Stuck, Unmade):
+        register(kind.__name__.lower(), kind)
+"""
+HEAD = '[plugins]\ndirectories = ["plugins"]\n[rabbitmq]\nurl_file = "away"\n'
+FILE = '[sinks.file]\nkind = "file"\npath = "out.jsonl"\n'
+PICKY = '[sinks.picky]\nkind = "picky"\nretry = { initial = "10ms", max = "20ms" }\n'
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "plugins").mkdir(mode=0o755)
+    (tmp_path / "plugins/kinds.py").write_text(PLUGIN)
+    return tmp_path
+
+
+def tried(
+    folder: Path, config: str, *options: str, stdin: bytes = b""
+) -> "subprocess.CompletedProcess[bytes]":
+    (folder / "config.toml").write_text(HEAD + config)
+    return subprocess.run(
+        [sys.executable, "-m", "logfan", "try", *options], cwd=folder, input=stdin,
+        capture_output=True, check=False, timeout=90, env={**os.environ, "PYTHONUTF8": "1"},
+    )  # fmt: skip
+
+
+def test_each_line_reaches_each_sink_as_a_message_would(folder: Path) -> None:
+    screen = '[sinks.screen]\nkind = "stdout"\nwhere = { n = { above = 1 } }\n'
+    done = tried(
+        folder, FILE + screen, "-k", "shop", "-H", "host=a", "--content-type", "text/plain",
+        stdin=b'{"n": 1}\r\n{"n": 2}\nno json',
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == b'{"n": 2}\nno json\n'
+    assert done.stderr.decode().splitlines() == [
+        "ok  sink file (file): 3 written",
+        "ok  sink screen (stdout): 2 written, 1 filtered",
+        "    undecided: 1, as where needs their bodies, which are no JSON; kept (on_error)",
+    ]
+    written = [json.loads(line) for line in (folder / "out.jsonl").read_bytes().splitlines()]
+    assert [one["body"] for one in written] == [{"n": 1}, {"n": 2}, "no json"]
+    assert {one["routing_key"] for one in written} == {"shop"}
+    assert {one["exchange"] for one in written} == {"logs"}
+    assert [one["headers"] for one in written] == [{"host": "a"}] * 3
+    assert {one["content_type"] for one in written} == {"text/plain"}
+    assert [one["message_id"].rpartition("-")[2] for one in written] == ["1", "2", "3"]
+
+
+def test_what_is_refused_is_shown_by_line_with_the_reason(folder: Path) -> None:
+    done = tried(folder, PICKY + FILE, stdin=b"one\nrefuse\ntwo\ncrash\nthree\n")
+    assert done.returncode == 1
+    lines = done.stderr.decode().splitlines()
+    assert lines[0] == "failed  sink picky (picky): 3 written, 2 refused"
+    assert sorted(lines[1:3]) == [
+        "    line 2: not wanted", "    line 4: ValueError: cannot stand it",
+    ]  # fmt: skip
+    assert lines[3:] == ["ok  sink file (file): 5 written"]
+
+
+def test_many_refusals_are_counted(folder: Path) -> None:
+    done = tried(folder, PICKY, stdin=b"refuse\n" * 2500)
+    assert done.returncode == 1
+    lines = done.stderr.decode().splitlines()
+    assert lines[0] == "failed  sink picky (picky): 2,500 refused"
+    assert lines[-1] == "    and 2,490 more"
+    assert len(lines) == 12
+
+
+def test_one_sink_alone(folder: Path) -> None:
+    done = tried(folder, PICKY + FILE, "--sink", "file", stdin=b"refuse\n" * 30_000)
+    assert done.returncode == 0
+    assert done.stderr == b"ok  sink file (file): 30,000 written\n"
+    assert len((folder / "out.jsonl").read_bytes().splitlines()) == 30_000
+    done = tried(folder, PICKY + FILE, "--sink", "fiel")
+    assert done.returncode == 2
+    assert "the config has no sink 'fiel'; did you mean \"file\"?" in done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "why", "stdin"),
+    [
+        ("shut", "the store is away", b"one\ntwo"),
+        ("shut", "the store is away", b""),
+        ("stuck", "it does not return from a call of its own code", b"one\ntwo"),
+    ],
+)
+def test_a_sink_that_does_not_open_is_waited_for_within_bounds(
+    folder: Path, kind: str, why: str, stdin: bytes
+) -> None:
+    sink = f'[sinks.gone]\nkind = "{kind}"\n'
+    done = tried(folder, FILE + sink, "--timeout", "3", stdin=stdin)
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines() == [
+        f"ok  sink file (file): {'2 written' if stdin else 'no records'}",
+        f"failed  sink gone ({kind}): {'2 not taken' if stdin else 'no records'}",
+        f"    given up after 3 s: it did not open: {why}",
+    ]
+
+
+def test_a_record_that_fails_where_no_other_is_taken_is_no_evidence(folder: Path) -> None:
+    done = tried(folder, PICKY, "--timeout", "3", stdin=b"crash\n")
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines() == [
+        "failed  sink picky (picky): 1 not taken",
+        "    given up after 3 s: ValueError: cannot stand it",
+    ]
+
+
+def test_a_sink_that_cannot_be_made_is_reported(folder: Path) -> None:
+    done = tried(folder, '[sinks.a]\nkind = "unmade"\n', stdin=b"one")
+    assert done.returncode == 1
+    assert done.stderr == b"error  a sink cannot be made: RuntimeError: no more of them\n"
+
+
+def test_a_fault_of_the_config_is_78_and_nothing_is_opened(folder: Path) -> None:
+    done = tried(folder, FILE + "sample = 2\n", stdin=b"one")
+    assert done.returncode == 78
+    assert b"sinks.file.sample = 2: must be at most 1.0" in done.stderr
+    assert not (folder / "out.jsonl").exists()
