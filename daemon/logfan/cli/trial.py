@@ -77,9 +77,14 @@ class SinkTrial:
         self.worker.submit(batch)
 
     @property
-    def done(self) -> int:
-        """How many were written, filtered or refused."""
-        return self.stats.written + self.stats.filtered + len(self.refused)
+    def not_taken(self) -> int:
+        """How many were neither written nor filtered nor refused."""
+        return self.given - self.stats.written - self.stats.filtered - len(self.refused)
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it opened, and took all that it should."""
+        return self.gave_up is None and not self.refused and not self.not_taken
 
     def give_up(self, patience: float) -> None:
         """Wait for it no more, after so many seconds."""

@@ -83,8 +83,7 @@ def try_(
         _show(one, timeout)
     if code:
         fail("interrupted", code)
-    taken = all(one.gave_up is None and not one.refused for one in trial.sinks)
-    _leave(trial, 0 if taken else _NOT_TAKEN)
+    _leave(trial, 0 if all(one.is_good for one in trial.sinks) else _NOT_TAKEN)
 
 
 def _chosen(specs: Sequence["SinkSpec"], names: Sequence[str]) -> Sequence["SinkSpec"]:
@@ -128,12 +127,11 @@ def _show(one: "SinkTrial", timeout: float) -> None:
     stats = one.stats
     counts = {
         "written": stats.written, "filtered": stats.filtered, "refused": len(one.refused),
-        "not taken": one.given - one.done,
+        "not taken": one.not_taken,
     }  # fmt: skip
     shown = [f"{count:,} {what}" for what, count in counts.items() if count]
-    bad = bool(counts["refused"] or one.gave_up is not None)
     name = click.style(one.spec.name, bold=True)
-    mark = click.style("failed" if bad else "ok", fg="red" if bad else "green")
+    mark = click.style("ok", fg="green") if one.is_good else click.style("failed", fg="red")
     text = ", ".join(shown) or "no records"
     click.echo(f"{mark}  sink {name} ({one.spec.kind.kind}): {text}", err=True)
     if stats.undecided:

@@ -2,11 +2,14 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from support.waiting import wait_until
 
 PLUGIN = """
 import logfan, threading
@@ -158,6 +161,27 @@ def test_a_sink_that_cannot_be_made_is_reported(folder: Path) -> None:
     done = tried(folder, '[sinks.a]\nkind = "unmade"\n', stdin=b"one")
     assert done.returncode == 1
     assert done.stderr == b"error  a sink cannot be made: RuntimeError: no more of them\n"
+
+
+def test_an_interrupt_ends_it_with_the_report(folder: Path) -> None:
+    (folder / "config.toml").write_text(HEAD + FILE)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "logfan", "try"], cwd=folder, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stdin is not None
+        process.stdin.write(b"one\n")
+        process.stdin.flush()
+        out = folder / "out.jsonl"
+        wait_until(lambda: out.exists() and out.read_bytes(), "it is written")
+        process.send_signal(signal.SIGINT)
+        _, shown = process.communicate(timeout=90)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert shown == b"ok  sink file (file): 1 written\nerror  interrupted\n"
 
 
 def test_a_fault_of_the_config_is_78_and_nothing_is_opened(folder: Path) -> None:
