@@ -18,7 +18,7 @@ MESSAGES_MIN = 20_000
 def test_nothing_is_lost_through_twenty_kills_and_every_other_fault(own_node: RabbitNode) -> None:
     rng = random.Random(SEED)
     with scene(
-        own_node, rate=1000, seed=SEED, refuse=REFUSE, disk_size=64 << 20, plain=True
+        own_node, rate=500, seed=SEED, refuse=REFUSE, disk_size=64 << 20, plain=True
     ) as stage:
         stage.wait_flowing("the first start")
         planned = faults.plan(rng, faults.counts_for(KILLS, faults.can(stage)))

@@ -185,7 +185,7 @@ def test_an_optional_sink_holds_nothing_back(
 def test_term_under_load_loses_and_doubles_nothing(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
-    count = 40_000
+    count = 12_000
     # A small window makes the drain slow enough to be interrupted.
     extra = "prefetch = 10"
     with DaemonProcess(tmp_path, node.url, names, THREE_SINKS, extra=extra) as daemon:
