@@ -19,7 +19,7 @@ from support.scripted_http import Reply, Request, ScriptedServer
 KINDS = {kind: found.cls for kind, found in discover([], []).kinds.items()}
 
 
-ELSEWHERE = {KINDS["amqp"]}
+ELSEWHERE = {KINDS["amqp"], KINDS["postgres"]}
 """Their suites need servers: tests/integration/sinks/test_conformance.py."""
 
 

@@ -1,0 +1,219 @@
+"""The sink `postgres`: a row for each record in a table of PostgreSQL, durable with the commit."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field, SecretStr, model_validator
+
+import logfan
+from logfan_sinks.extras import needs
+from logfan_sinks.row import FieldName, Row, row_of
+
+if TYPE_CHECKING:
+    import psycopg
+
+_DSN_BYTES = 4096
+_COLUMNS = (*Row._fields, "body_bytes")
+_CREATE = """
+CREATE TABLE IF NOT EXISTS {} (
+  id text UNIQUE,
+  received_at timestamptz NOT NULL,
+  exchange text NOT NULL,
+  routing_key text NOT NULL,
+  level text,
+  message text,
+  headers jsonb,
+  properties jsonb,
+  body text,
+  body_bytes bytea
+)"""
+_STAGING = """
+CREATE TEMPORARY TABLE logfan_incoming (
+  place bigserial, id text, received_at double precision, exchange text, routing_key text,
+  level text, message text, headers jsonb, properties jsonb, body text, body_bytes bytea
+) ON COMMIT DELETE ROWS"""
+_LOOK = f"SELECT {', '.join(_COLUMNS)} FROM {{}} LIMIT 0"  # noqa: S608 - names of ours
+_MOVE = """
+INSERT INTO {} (id, received_at, exchange, routing_key, level, message, headers, properties, body,
+                body_bytes)
+SELECT id, to_timestamp(received_at), exchange, routing_key, level, message, headers, properties,
+       body, body_bytes
+FROM logfan_incoming ORDER BY place
+ON CONFLICT DO NOTHING"""
+# Classes of SQLSTATE that are about a row: data, constraints; and one row that is too complex.
+_ROW_CLASSES = ("22", "23")
+_TOO_COMPLEX = "54001"
+
+
+class PostgresSink(logfan.Sink):
+    """Insert a row for each record into a table of PostgreSQL, durable with the commit.
+
+    Done: the commit.
+    Not now: every other failure, among them a lost connection, a server that is read-only (25006),
+    and a missing table (42P01).
+    Refused: what the table does not take (SQLSTATE 22 and 23, 54001), found by halves.
+    Repeats: a record with an identity is inserted once (ON CONFLICT DO NOTHING); a commit whose
+    answer was lost is written again.
+    """
+
+    class Config(logfan.SinkConfig):
+        dsn: SecretStr | None = None
+        """The database, as postgresql://logfan@db.example.org/logs; a password belongs into
+        dsn_file."""
+        dsn_file: Path | None = None
+        """The file that holds the dsn."""
+        table: Annotated[str, Field(pattern=r"^([a-z_][a-z0-9_]*\.)?[a-z_][a-z0-9_]*$")] = "logs"
+        """The table, as logs or audit.logs; it is made where it is missing and may be made."""
+        id: tuple[FieldName, ...] = ()
+        """Where to find the identity of a record that has no message id: fields such as
+        ["headers.id", "order.id"]. A record without one may come twice after a crash."""
+        timeout: logfan.Duration = Field(default="30s", validate_default=True)
+        """How long a statement, or a connection, may take."""
+
+        @model_validator(mode="before")
+        @classmethod
+        def _has_library(cls, data: Any) -> Any:
+            needs("psycopg", extra="postgres")
+            return data
+
+        @model_validator(mode="after")
+        def _has_a_dsn(self) -> "PostgresSink.Config":
+            if (self.dsn is None) == (self.dsn_file is None):
+                raise ValueError("one of dsn and dsn_file is needed, and not both")
+            return self
+
+    _connection: "psycopg.Connection[Any] | None" = None
+
+    def open(self) -> None:
+        """Connect, and see that the table is as it must be."""
+        import psycopg
+
+        self.close()
+        seconds = max(1, round(self.config.timeout))
+        options = f"-c statement_timeout={seconds * 1000} -c client_encoding=UTF8"
+        table = self.config.table
+        try:
+            self._connection = connection = psycopg.connect(
+                self._dsn(), connect_timeout=seconds, options=options, application_name="logfan",
+                keepalives_idle=60, keepalives_interval=10, keepalives_count=4,
+            )  # fmt: skip
+            if connection.execute("SELECT to_regclass(%s)", (table,)).fetchone() == (None,):
+                connection.execute(_CREATE.format(table).encode())
+            connection.execute(_LOOK.format(table).encode())
+            connection.execute(_STAGING)
+            connection.commit()
+        except psycopg.Error as error:
+            raise _unavailable(error) from None
+        self._move = _MOVE.format(table).encode()
+
+    def _dsn(self) -> str:
+        if self.config.dsn is not None:
+            dsn: str = self.config.dsn.get_secret_value()
+            return dsn
+        try:
+            with self.config.dsn_file.open() as file:
+                return str(file.read(_DSN_BYTES)).strip()
+        except OSError as error:
+            raise logfan.SinkUnavailable(f"{error.filename}: {error.strerror}") from None
+
+    def write(self, records: Sequence[logfan.Record]) -> None:
+        """Insert all of it, in a transaction that `flush` commits."""
+        import psycopg
+
+        connection = self._connection
+        if connection is None:
+            raise logfan.SinkUnavailable("not connected")
+        rows = [_values(row_of(record, self.config.id)) for record in records]
+        refused: dict[int, str] = {}
+        try:
+            connection.rollback()
+            # Begins the transaction, and has its commit wait for the disk whatever is configured.
+            connection.execute("SET LOCAL synchronous_commit TO on")
+            self._insert(connection, rows, 0, refused)
+        except psycopg.Error as error:
+            raise _unavailable(error) from None
+        if refused:
+            raise logfan.RecordsRejected(refused)
+
+    def _insert(
+        self,
+        connection: "psycopg.Connection[Any]",
+        rows: Sequence[tuple[Any, ...]],
+        first: int,
+        refused: dict[int, str],
+    ) -> None:
+        """Insert these; where one is at fault, in halves. `first` is the place of the first."""
+        import psycopg
+
+        try:
+            with connection.transaction(), connection.cursor() as cursor:
+                with cursor.copy(_COPY) as copy:
+                    for row in rows:
+                        copy.write_row(row)
+                cursor.execute(self._move)
+                cursor.execute("DELETE FROM logfan_incoming")
+        except (psycopg.Error, UnicodeError) as error:
+            if not _is_about_a_row(error):
+                raise
+            if len(rows) == 1:
+                refused[first] = f"refused by PostgreSQL: {_text(error)}"
+                return
+            middle = len(rows) // 2
+            self._insert(connection, rows[:middle], first, refused)
+            self._insert(connection, rows[middle:], first + middle, refused)
+
+    def flush(self) -> None:
+        """Commit."""
+        import psycopg
+
+        try:
+            if self._connection is not None:
+                self._connection.commit()
+        except psycopg.Error as error:
+            raise _unavailable(error) from None
+
+    def close(self) -> None:
+        """Disconnect; what was not committed is not there."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+_COPY = f"COPY logfan_incoming ({', '.join(_COLUMNS)}) FROM STDIN".encode()
+
+
+def _values(row: Row) -> tuple[Any, ...]:
+    """Text of PostgreSQL holds no NUL: such a body is kept as bytes."""
+    body, raw = row.body, None
+    if isinstance(body, str) and "\0" in body:
+        body = body.encode()
+    if isinstance(body, bytes):
+        body, raw = None, body  # type: ignore[assignment]
+    message = row.message.replace("\0", "\ufffd")
+    return (*row._replace(body=body, message=message), raw)
+
+
+def _is_about_a_row(error: Exception) -> bool:
+    import psycopg
+
+    state = getattr(error, "sqlstate", None)
+    if state is None:  # found by psycopg itself, before it sends
+        return isinstance(error, psycopg.DataError | UnicodeError)
+    return str(state).startswith((*_ROW_CLASSES, _TOO_COMPLEX))
+
+
+def _text(error: Exception) -> str:
+    state = getattr(error, "sqlstate", None)
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return f"{first} ({state})" if state else first
+
+
+def _unavailable(error: Exception) -> logfan.SinkUnavailable:
+    return logfan.SinkUnavailable(_text(error))
+
+
+@logfan.hookimpl
+def register_sinks(register: Any) -> None:
+    """The kind `postgres`."""
+    register("postgres", PostgresSink)

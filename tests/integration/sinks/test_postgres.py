@@ -1,0 +1,213 @@
+"""The sink `postgres` against a real PostgreSQL: each verdict."""
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, ClassVar
+
+import psycopg
+import pytest
+from pydantic import ValidationError
+
+from logfan.record import Record
+from logfan.sink import RecordsRejected, Sink, SinkUnavailable
+from logfan.testing import hostile_records, record
+from logfan.testing.conformance import SinkConformance
+from logfan.testing.debian import DebianUnavailable
+from logfan.testing.node import free_port
+from logfan_sinks.postgres import PostgresSink
+from support.postgres import Postgres
+
+Open = Callable[..., PostgresSink]
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    try:
+        server = Postgres(free_port())
+    except DebianUnavailable as error:
+        pytest.skip(str(error))
+    with server:
+        yield server
+
+
+def sql(postgres: Postgres, command: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(postgres.dsn, autocommit=True) as connection:
+        cursor = connection.execute(command.encode())
+        return cursor.fetchall() if cursor.description else []
+
+
+@pytest.fixture
+def opened(postgres: Postgres) -> Iterator[Open]:
+    """Opens a sink to an empty database, and closes it at the end."""
+    sql(postgres, "DROP TABLE IF EXISTS logs")
+    with ExitStack() as stack:
+
+        def one(**options: Any) -> PostgresSink:
+            given = {"dsn": postgres.dsn, "timeout": "5s", **options}
+            sink = PostgresSink(PostgresSink.Config.model_validate(given), name="db")
+            stack.callback(sink.close)
+            sink.open()
+            return sink
+
+        yield one
+
+
+def put(sink: PostgresSink, *records: Record) -> None:
+    sink.write(records)
+    sink.flush()
+
+
+def ids(postgres: Postgres) -> list[str]:
+    return [row[0] for row in sql(postgres, "SELECT id FROM logs ORDER BY id::int")]
+
+
+def numbered(count: int) -> list[Record]:
+    return [record({"n": n}, message_id=str(n)) for n in range(count)]
+
+
+def test_a_row_holds_what_the_record_does(opened: Open, postgres: Postgres) -> None:
+    put(
+        opened(),
+        record({"level": "ERR", "msg": "it failed"}, routing_key="shop", headers={"host": "a"},
+               message_id="m-1", received_at=1.5),
+        record(b"\xff\x00", message_id="m-2"), record(b"nul \x00 inside", message_id="m-3"),
+    )  # fmt: skip
+    rows = sql(
+        postgres,
+        "SELECT level, message, extract(epoch FROM received_at)::float, headers->>'host', "
+        "body, body_bytes FROM logs ORDER BY id",
+    )
+    assert rows[0] == ("error", "it failed", 1.5, "a", '{"level":"ERR","msg":"it failed"}', None)
+    assert json.loads(rows[0][4])["level"] == "ERR"
+    assert [row[4:] for row in rows[1:]] == [(None, b"\xff\x00"), (None, b"nul \x00 inside")]
+
+
+def test_what_has_an_identity_is_there_once(opened: Open, postgres: Postgres) -> None:
+    sink = opened(id=["headers.id"])
+    put(sink, *numbered(5), *numbered(3))
+    put(sink, *numbered(7))
+    put(sink, record(b"x", headers={"id": 7}), record(b"x", headers={"id": "7"}))
+    assert ids(postgres) == [str(n) for n in range(8)]
+
+
+def test_nothing_is_there_before_the_commit(opened: Open, postgres: Postgres) -> None:
+    sink = opened()
+    sink.write(numbered(2))
+    assert ids(postgres) == []
+    sink.open()
+    assert ids(postgres) == []
+
+
+def test_rows_that_the_table_does_not_take_are_found(opened: Open, postgres: Postgres) -> None:
+    sink = opened()
+    sql(postgres, "ALTER TABLE logs ADD CONSTRAINT no_bad CHECK (message <> 'bad')")
+    records = [record(b"bad" if n in (3, 8) else b"ok", message_id=str(n)) for n in range(10)]
+    records.append(record(b"x", message_id="10", headers={"nul": "\0"}))
+    with pytest.raises(RecordsRejected) as caught:
+        sink.write(records)
+    sink.flush()
+    assert [*caught.value.reasons] == [3, 8, 10]
+    assert "no_bad" in caught.value.reasons[3]
+    assert "(23514)" in caught.value.reasons[3]
+    assert ids(postgres) == ["0", "1", "2", "4", "5", "6", "7", "9"]
+
+
+@pytest.mark.parametrize(
+    ("command", "state"),
+    [
+        ("DROP TABLE logs", "42P01"),
+        ("ALTER DATABASE postgres SET default_transaction_read_only = on", "25006"),
+    ],
+)
+def test_faults_of_the_server_are_not_now(
+    opened: Open, postgres: Postgres, command: str, state: str
+) -> None:
+    sink = opened()
+    sql(postgres, command)
+    try:
+        if state == "25006":
+            sink.close()
+            with pytest.raises(SinkUnavailable, match=state):
+                sink.open()
+        else:
+            with pytest.raises(SinkUnavailable, match=state):
+                sink.write(numbered(2))
+    finally:
+        with psycopg.connect(postgres.dsn, autocommit=True) as connection:
+            connection.execute("SET default_transaction_read_only = off")
+            connection.execute("ALTER DATABASE postgres RESET default_transaction_read_only")
+
+
+def test_a_crash_of_the_server_loses_nothing(opened: Open, postgres: Postgres) -> None:
+    sink = opened()
+    put(sink, *numbered(3))
+    postgres.stop(signal.SIGQUIT)
+    with pytest.raises(SinkUnavailable):
+        put(sink, *numbered(5))
+    with pytest.raises(SinkUnavailable, match="refused"):
+        sink.open()
+    postgres.start()
+    sink.open()
+    put(sink, *numbered(5))
+    assert ids(postgres) == [str(n) for n in range(5)]
+
+
+def test_a_table_that_is_locked_is_not_waited_for_without_end(
+    opened: Open, postgres: Postgres
+) -> None:
+    sink = opened(timeout="1s")
+    with psycopg.connect(postgres.dsn) as other:
+        other.execute("LOCK TABLE logs IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(SinkUnavailable, match="57014"):
+            sink.write(numbered(1))
+    put(sink, *numbered(1))
+    assert ids(postgres) == ["0"]
+
+
+def test_every_hostile_record_is_taken_or_refused_alone(opened: Open, postgres: Postgres) -> None:
+    hostile = hostile_records()
+    sink = opened()
+    refused: set[int] = set()
+    try:
+        sink.write([*hostile.values()])
+    except RecordsRejected as rejected:
+        refused = {*rejected.reasons}
+    sink.flush()
+    names = [*hostile]
+    assert {names[place] for place in refused} <= {"wild headers", "wild route"}
+    assert sql(postgres, "SELECT count(*) FROM logs") == [(len(hostile) - len(refused),)]
+
+
+def test_no_password_is_shown(opened: Open, tmp_path: Path) -> None:
+    file = tmp_path / "dsn"
+    file.write_text("postgresql://ann:s3cret@127.0.0.1:1/logs\n")
+    with pytest.raises(SinkUnavailable) as caught:
+        opened(dsn=None, dsn_file=str(file))
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"dsn": "a", "dsn_file": "b"}, {"dsn": "a", "table": "x; DROP"}]
+)
+def test_a_config_that_cannot_be(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        PostgresSink.Config.model_validate(options)
+
+
+class TestConformance(SinkConformance):
+    sink_class: ClassVar[type[Sink]] = PostgresSink
+
+    @pytest.fixture(autouse=True)
+    def _server(self, postgres: Postgres) -> None:
+        sql(postgres, "DROP TABLE IF EXISTS logs")
+        self.postgres = postgres
+
+    def options(self, folder: Path) -> dict[str, Any]:
+        return {"dsn": self.postgres.dsn}
+
+    def read_back(self, sink: Sink, folder: Path) -> list[bytes] | None:
+        rows = sql(self.postgres, "SELECT body, body_bytes FROM logs ORDER BY ctid")
+        return [body.encode() if raw is None else raw for body, raw in rows]
