@@ -61,7 +61,9 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'logfan' has no public name {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES.get(name, "logfan.sink")), name)
+    found = getattr(import_module(_HOMES.get(name, "logfan.sink")), name)
+    globals()[name] = found  # from now on it is found without this function
+    return found
 
 
 def __dir__() -> list[str]:

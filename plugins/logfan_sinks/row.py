@@ -9,6 +9,7 @@ from pydantic import AfterValidator
 import logfan
 
 _MESSAGE_CHARS = 10_000
+_level, _message = logfan.field("level").read, logfan.field("message").read
 
 
 def _checked(name: str) -> str:
@@ -48,8 +49,8 @@ def row_of(record: logfan.Record, identity: Sequence[str] = ()) -> Row:
         record.received_at,
         text_of(record.exchange),
         text_of(record.routing_key),
-        logfan.field("level")(record),
-        text_of(logfan.field("message")(record)[:_MESSAGE_CHARS]),
+        _level(record),
+        text_of(_message(record)[:_MESSAGE_CHARS]),
         json_of(headers) if headers else None,
         json_of(properties) if properties else None,
         _body(record.body),
@@ -58,7 +59,7 @@ def row_of(record: logfan.Record, identity: Sequence[str] = ()) -> Row:
 
 def text_of(text: str) -> str:
     """The text as UTF-8 can carry it."""
-    return text.encode("utf-8", "replace").decode()
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _body(body: bytes) -> str | bytes:

@@ -1,6 +1,7 @@
 """What a record says to people: its message, and the fields beside it. Sans-I/O."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from logfan.dotted_path import walk_to
@@ -30,22 +31,34 @@ def message_of(record: Record) -> str:
 
     An empty body gives the header `MESSAGE`, else all headers as `key=value`.
     """
-    return shown(record).text
+    if not record.body:
+        return _of_headers(record.headers)
+    try:
+        tree = record.json()
+    except ValueError:
+        return record.text
+    found = _found(tree) if isinstance(tree, Mapping) else None
+    return record.text if found is None else found[0]
+
+
+def _found(tree: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """The message, its path, and the key that it stands in; None where there is none."""
+    for path, root, walk in _WALKS:
+        if (root in tree or path in tree) and isinstance(text := walk(tree), str):
+            return text, path, root
+    return None
 
 
 def shown(record: Record) -> Message:
     """The message, and the fields that stand beside it in a JSON object."""
-    if not record.body:
-        return Message(_of_headers(record.headers), {})
-    try:
-        tree = record.json()
-    except ValueError:
-        return Message(record.text, {})
-    if isinstance(tree, Mapping):
-        for path, root, walk in _WALKS:
-            if (root in tree or path in tree) and isinstance(text := walk(tree), str):
-                return Message(text, dict(_beside(tree, {root, path})))
-    return Message(record.text, {})
+    tree: Any = None
+    if record.body:
+        with suppress(ValueError):
+            tree = record.json()
+    if not isinstance(tree, Mapping) or (found := _found(tree)) is None:
+        return Message(message_of(record), {})
+    text, *places = found
+    return Message(text, dict(_beside(tree, {*places})))
 
 
 def _of_headers(headers: Mapping[str, Any]) -> str:
@@ -55,6 +68,6 @@ def _of_headers(headers: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={value}" for name, value in headers.items())
 
 
-def _beside(tree: Mapping[str, Any], said: set[str]) -> Iterator[tuple[str, Any]]:
-    left_out = said | LEVEL_KEYS | TIME_KEYS
+def _beside(tree: Mapping[str, Any], shown: set[str]) -> Iterator[tuple[str, Any]]:
+    left_out = shown | LEVEL_KEYS | TIME_KEYS
     return ((name, value) for name, value in tree.items() if name not in left_out)
