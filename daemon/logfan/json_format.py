@@ -40,7 +40,9 @@ def json_lines(records: Iterable[Record]) -> list[bytes]:
 
     It holds received_at, exchange, routing_key, `redelivered` where it is true, the properties and
     headers that are set, and the body: as JSON where it is JSON (to a depth of 1,024, and so many
-    values as `Record.json` parses), as a string where it is UTF-8, else as `{"base64": …}`.
+    values as `Record.json` parses), as a string where it is UTF-8, else as `{"base64": …}`. NaN,
+    Infinity and -Infinity in it, which JSON has not, are null; then `body_replaced` follows, with
+    the names of those that were there: `"body":{"load":null},"body_replaced":["NaN"]`.
     """
     records = [*records]
     bodies = _bodies(records)
@@ -81,15 +83,30 @@ def _bodies(records: Iterable[Record]) -> Iterator[bytes]:
         if parsed is UNPARSED:
             parsed = record._parse()
         if type(parsed) is Odd:
-            body, is_json = json_of(record)
-            if not is_json:
-                body = _no_json(body)
+            yield b"".join(_odd_body(record))
+            continue
         # The publisher's own bytes: large numbers, the order of keys and double keys stay as they
         # are. JSON has no raw line break inside a string: each of them, and what surrounds it, is
         # layout.
         if _NEWLINE in body or _RETURN in body:
             body = b"".join(_on_one_line(body))
         yield body
+
+
+def _odd_body(record: Record) -> Iterator[bytes]:
+    """The same of one that is not JSON as it stands, or is long; in pieces where it is long."""
+    body, is_json, replaced, _ = json_of(record)
+    if not is_json:
+        if len(body) <= PIECE_BYTES:
+            yield orjson.dumps(_text_or_base64(body))
+        else:
+            yield from _text_pieces(body) if is_utf8(body) else _base64_pieces(body)
+    elif _NEWLINE in body or _RETURN in body:
+        yield from _on_one_line(body)
+    else:
+        yield body
+    if replaced:
+        yield b',"body_replaced":%b' % orjson.dumps(replaced)
 
 
 class _Members:
@@ -154,20 +171,8 @@ def json_pieces(record: Record) -> Iterator[bytes]:
     holds no more than the body and a piece of it."""
     yield _start(record.origin)
     yield _members(record)
-    body, is_json = json_of(record)
-    if not is_json:
-        yield from _text_pieces(body) if is_utf8(body) else _base64_pieces(body)
-    elif _NEWLINE in body or _RETURN in body:
-        yield from _on_one_line(body)
-    else:
-        yield body
+    yield from _odd_body(record)
     yield _CLOSE
-
-
-def _no_json(body: bytes) -> bytes:
-    if len(body) <= PIECE_BYTES:
-        return orjson.dumps(_text_or_base64(body))
-    return b"".join(_text_pieces(body) if is_utf8(body) else _base64_pieces(body))
 
 
 def _text_pieces(body: bytes) -> Iterator[bytes]:

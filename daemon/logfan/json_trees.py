@@ -6,7 +6,9 @@ begin or part them.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import orjson
@@ -24,6 +26,9 @@ _MARK_BYTES = 96
 other)."""
 _LEAST_BYTES = 256
 _PIECE = 64 << 10
+_ODD_NUMBER = re.compile(rb"NaN|-?Infinity")
+_ODD_NUMBERS_MAX = MAX_BYTES // _MARK_BYTES
+"""More of them do not fit into a tree that is allowed; what follows is no JSON then."""
 _ESCAPED = re.compile(rb"\\.", re.DOTALL)
 _BEGINNINGS = b'{["-0123456789tfn'
 _WIDE = tuple(bytes((lead,)) for lead in range(0xF0, 0xF5))
@@ -38,6 +43,11 @@ class Odd:
     value: Any = None
     body: bytes | None = None
     """The JSON that it is in UTF-8, without a byte order mark; None where it is none."""
+    replaced: tuple[str, ...] = ()
+    """Which of NaN, Infinity and -Infinity are null in it: JSON has none of them, and Python's
+    `json` writes them."""
+    written: bytes | None = None
+    """The same with them."""
 
 
 LONG = Odd()
@@ -57,7 +67,65 @@ def parse(body: bytes) -> tuple[Any, int]:
     try:
         return orjson.loads(body), weight
     except ValueError as error:
-        return Odd(str(error)), 0
+        odd = with_odd_numbers(body)
+        if odd is None or odd.body is None:
+            return Odd(str(error)), 0
+        return odd, weight + len(odd.body)
+
+
+def with_odd_numbers(body: bytes) -> Odd | None:
+    """What an object or a list is that holds NaN or the like; None where this makes no JSON of it.
+    Takes linear time, and a copy of the body beside what it becomes."""
+    if not body.startswith((b"{", b"[")):
+        return None
+    found: dict[bytes, None] = {}
+    buffer, copied = BytesIO(), 0
+    for match in _odd_numbers(body):
+        found[match[0]] = None
+        buffer.write(memoryview(body)[copied : match.start()])
+        buffer.write(b"null")
+        copied = match.end()
+    if not found:
+        return None
+    buffer.write(memoryview(body)[copied:])
+    json = buffer.getvalue()
+    try:
+        value = orjson.loads(json)
+    except ValueError:
+        return None
+    return Odd("", value, json, tuple(name.decode() for name in found), body)
+
+
+def _odd_numbers(body: bytes) -> Iterator[re.Match[bytes]]:
+    """Each that is in no string."""
+    at, quotes = 0, 0
+    for count, match in enumerate(_ODD_NUMBER.finditer(body)):
+        if count == _ODD_NUMBERS_MAX:
+            return
+        begin = match.start()
+        if body.find(b'"', at, begin) >= 0:
+            quotes += _quotes(body, at, begin)
+        at = begin
+        if quotes % 2 == 0:
+            yield match
+
+
+def _quotes(body: bytes, at: int, until: int) -> int:
+    """How many there are that no backslash escapes."""
+    count = 0
+    while at < until:
+        end = _end_of_piece(body, at)
+        piece = body[at : min(end, until)]
+        count += (_ESCAPED.sub(b"", piece) if b"\\" in piece else piece).count(b'"')
+        at = end
+    return count
+
+
+def _end_of_piece(body: bytes, at: int) -> int:
+    end = at + _PIECE
+    while body[end - 1 : end] == b"\\":  # what it escapes belongs to it
+        end += 1
+    return end
 
 
 def tree_bytes(body: bytes) -> int:
@@ -84,9 +152,7 @@ def _marks(piece: bytes) -> int:
 def _marks_outside_strings(body: bytes) -> int:
     count, at, inside = 0, 0, 0
     while at < len(body):
-        end = at + _PIECE
-        while body[end - 1 : end] == b"\\":  # what it escapes belongs to it
-            end += 1
+        end = _end_of_piece(body, at)
         parts = _ESCAPED.sub(b"", body[at:end]).split(b'"')
         count += sum(map(_marks, parts[inside::2]))
         inside ^= (len(parts) - 1) & 1

@@ -23,7 +23,7 @@ from logfan.charsets import (
 )
 from logfan.compression import codings, codings_of_header, codings_unsaid, decode
 from logfan.dotted_path import walk_to
-from logfan.json_trees import LONG, SMALL_BYTES, TIMES_MAX, Odd, parse
+from logfan.json_trees import LONG, SMALL_BYTES, TIMES_MAX, Odd, parse, with_odd_numbers
 
 UNPARSED = object()
 """In the place of a body that is not parsed yet."""
@@ -187,8 +187,9 @@ class Record:
         """The body parsed as JSON, once for all sinks as a rule.
 
         A byte order mark before it is no part of it, and it may be in the character set that the
-        publisher declared. What is long is parsed anew where little is known to be kept. Raises
-        ValueError where it is no JSON, or where its values might take more than 128 MiB.
+        publisher declared. NaN and infinite numbers, which Python's `json` writes, are None. What
+        is long is parsed anew where little is known to be kept. Raises ValueError where it is no
+        JSON, or where its values might take more than 128 MiB.
         """
         parsed = self._json
         if parsed is UNPARSED:  # as in `_parse`, without its call
@@ -219,14 +220,18 @@ class Record:
 
     def _odd(self, error: ValueError) -> Odd:
         """What becomes of a small body that is no JSON as it stands."""
-        odd, _ = self._otherwise(Odd(str(error)))
+        odd = with_odd_numbers(self.body)
+        if odd is None:
+            odd, _ = self._otherwise(Odd(str(error)))
         self._json = odd
         return odd
 
     def _parse_long(self) -> tuple[Any, int]:
         """The same, and what it may take in memory."""
         parsed, weight = parse(self.body)
-        return self._otherwise(parsed) if type(parsed) is Odd else (parsed, weight)
+        if type(parsed) is not Odd or parsed.body is not None:
+            return parsed, weight
+        return self._otherwise(parsed)
 
     def _otherwise(self, odd: Odd) -> tuple[Odd, int]:
         """What is no JSON as it stands may be so in another character set."""
@@ -235,7 +240,7 @@ class Record:
             return odd, 0
         value, weight = parse(other)
         if type(value) is Odd:
-            return value, 0
+            return value, 0 if value.body is None else weight + len(other)
         return Odd(value=value, body=other), weight + len(other)
 
     def decoded(self) -> "Record":
@@ -370,13 +375,26 @@ def _decoded(record: Record, names: Sequence[str]) -> Record | str:
     return known
 
 
-def json_of(record: Record) -> tuple[bytes, bool]:
-    """The body's JSON in UTF-8 without a byte order mark, or the body, and which of them. Nothing
-    that was parsed is held."""
+class JsonText(NamedTuple):
+    """The text of a body."""
+
+    text: bytes
+    """JSON in UTF-8 without a byte order mark; the body where that is no JSON."""
+    is_json: bool
+    replaced: tuple[str, ...] = ()
+    """Which of NaN, Infinity and -Infinity are null in it."""
+    written: bytes = b""
+    """The text with these, where there are any."""
+
+
+def json_of(record: Record) -> JsonText:
+    """The body's JSON, or the body. Nothing that was parsed is held."""
     parsed = record._parse()
     if type(parsed) is not Odd:
-        return record.body, True
-    return (record.body, False) if parsed.body is None else (parsed.body, True)
+        return JsonText(record.body, is_json=True)
+    if parsed.body is None:
+        return JsonText(record.body, is_json=False)
+    return JsonText(parsed.body, True, parsed.replaced, parsed.written or b"")
 
 
 def with_body(record: Record, body: bytes, properties: Properties) -> Record:

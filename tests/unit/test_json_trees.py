@@ -2,6 +2,7 @@
 
 import gc
 import json
+import math
 import random
 import time
 import tracemalloc
@@ -14,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logfan import json_trees
+from logfan import json_lines, json_pieces, json_trees
 from logfan import record as api
-from logfan.json_trees import LONG, MAX_BYTES, SMALL_BYTES, Odd, tree_bytes
+from logfan.json_trees import LONG, MAX_BYTES, SMALL_BYTES, Odd, tree_bytes, with_odd_numbers
 from logfan.testing import record
 
 N = 20_000
@@ -115,6 +116,92 @@ def test_the_look_takes_linear_time(unit: bytes) -> None:
         return time.process_time() - begun
 
     assert seconds(16 << 20) < 8 * max(seconds(8 << 20), 0.01)
+
+
+ODD_NUMBERS: list[tuple[bytes, bytes, list[str]]] = [
+    (b'{"a":NaN}', b'{"a":null}', ["NaN"]),
+    (b"[NaN, -Infinity,Infinity,NaN]", b"[null, null,null,null]", ["NaN", "-Infinity", "Infinity"]),
+    (b'{"NaN":"NaN","a":"\\"NaN","b":NaN}', b'{"NaN":"NaN","a":"\\"NaN","b":null}', ["NaN"]),
+    (b'{"a\\\\":NaN,"b":"\\\\"}', b'{"a\\\\":null,"b":"\\\\"}', ["NaN"]),
+    (b'{"a":\n NaN\n}', b'{"a":null}', ["NaN"]),
+    (b'\xef\xbb\xbf{"a":NaN}', b'{"a":null}', ["NaN"]),
+    ('{"a":NaN,"b":"é"}'.encode("utf-16"), '{"a":null,"b":"é"}'.encode(), ["NaN"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "json_text", "names"), ODD_NUMBERS)
+def test_numbers_that_json_has_not_are_null_and_named(
+    body: bytes, json_text: bytes, names: list[str]
+) -> None:
+    one = record(body)
+    assert one.json() == orjson.loads(json_text)
+    line = json_lines([one])[0]
+    assert line.endswith(b',"body":%b,"body_replaced":%b}' % (json_text, orjson.dumps(names)))
+    assert b"".join(json_pieces(one)) == line
+    assert one.body == body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"NaN", b"Infinity", b"{NaN:1}", b"[1NaN]", b"[NaNa]", b"[-NaN]", b'["NaN]', b"[NaN",
+        b"{'a':NaN}", b"NaN: not a number", b"[NaN] not a number", b'[NaN,"\\NaN"]',
+    ],
+)  # fmt: skip
+def test_what_is_no_json_beside_them_is_none(body: bytes) -> None:
+    with pytest.raises(ValueError, match="the body is not JSON"):
+        record(body).json()
+    assert b"body_replaced" not in json_lines([record(body)])[0]
+
+
+TREES = st.recursive(
+    st.none() | st.floats() | st.text() | st.sampled_from(["NaN", '"-Infinity', '\\"NaN\\']),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=50,
+)
+
+
+@given(TREES, st.booleans())
+def test_what_python_writes_is_json(value: Any, long: bool) -> None:
+    whole = [value, " " * SMALL_BYTES if long else ""]
+    text = json.dumps(whole)
+    plain = json.loads(text, parse_constant=lambda _: None)
+    assert record(text).json() == plain
+
+
+@pytest.mark.parametrize("length", [65530, 65535, 65536, 65537, 131072])
+def test_odd_numbers_are_found_over_the_ends_of_pieces(length: int) -> None:
+    for text in ("\\" * length, '"' * length, "NaN" * length, '\\"NaN' * (length // 5)):
+        body = json.dumps([text, math.nan, text]).encode()
+        one = record(body)
+        assert one.json() == [text, None, text]
+        assert json_lines([one])[0].endswith(b',"body_replaced":["NaN"]}')
+
+
+@pytest.mark.parametrize(
+    "unit", [b"NaN,", b'"NaN', b'"NaN",', b"\\", b'\\"NaN', b"Infinity", b"Na", b"-", b"[NaN,"]
+)
+def test_odd_numbers_take_linear_time(unit: bytes) -> None:
+    def seconds(size: int) -> float:
+        body = b"[NaN," + unit * (size // len(unit))
+        begun = time.process_time()
+        with_odd_numbers(body)
+        return time.process_time() - begun
+
+    assert seconds(1 << 20) < 8 * max(seconds(1 << 19), 0.02)
+
+
+def test_a_body_full_of_them_is_bounded_as_any_other() -> None:
+    many = b"[" + b"NaN," * 1_500_000 + b"NaN]"
+    with pytest.raises(ValueError, match=r"values might take more than 128 MiB of memory"):
+        record(many).json()
+    some = b"[" + b"NaN," * 30_000 + b"NaN]"
+    one = record(some)
+    tracemalloc.start()
+    assert one.json()[-1] is None
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < tree_bytes(some) + 4 * len(some)
 
 
 def test_what_is_parsed_is_shared_while_it_is_little_and_let_go_when_it_is_much(

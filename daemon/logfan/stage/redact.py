@@ -65,9 +65,10 @@ class Redactor:
         matched = self._patterns.occur(body) or (escaped and self._patterns.are_any)
         if not (named or matched):
             return body
-        json, is_json = json_of(record)
-        if is_json:
-            return edited(json, self._paths, self._value, self._scalar if matched else None)
+        json = json_of(record)
+        if json.is_json:
+            text = json.written or json.text
+            return edited(text, self._paths, self._value, self._scalar if matched else None)
         return self._patterns.replaced(body, self._instead) if matched else body
 
     def _instead(self, found: bytes) -> bytes:

@@ -35,6 +35,8 @@ def redacted(body: bytes, *paths: str, patterns: list[str] | None = None, **more
         ("a", b'[{"a":1}]', b'[{"a":"[redacted]"}]'),
         ("a", b'{"b":{"a":1}}', b'{"b":{"a":1}}'),
         ("a.b", b'{"a":"b"}', b'{"a":"b"}'),
+        ("a", b'{"a":1,"b":NaN}', b'{"a":"[redacted]","b":NaN}'),
+        ("a", b'{"a":-Infinity,"b":NaN}', b'{"a":"[redacted]","b":NaN}'),
         ("a", b'{"b":"a","n":1e400,"big":12345678901234567890}', None),
         ("a", b"a=1", None), ("a", b"", None), ("a", b"7", None), ("a", b'"a"', None),
     ],
