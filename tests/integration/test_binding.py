@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from logfan.testing.node import RabbitNode
-from support.broker import Names, channel, publish, waiting
+from support.broker import Names, add_user, channel, publish, waiting
 from support.daemon import DaemonProcess
 from support.waiting import wait_until
 
@@ -121,9 +121,8 @@ def test_one_who_may_make_no_mark_is_bound_again_all_the_same(
         other.exchange_declare(names.exchange, "fanout")
         other.queue_declare(names.queue, durable=True)
     user = names.queue[-6:]
-    node.ctl("add_user", user, "secret")
     queues = f"^{names.queue}(\\.dead)?$"
-    node.ctl("set_permissions", user, queues, queues, f"^({names.exchange}|{names.queue}.*)$")
+    add_user(node, user, (queues, queues, f"^({names.exchange}|{names.queue}.*)$"))
     url = node.url.replace("guest:guest", f"{user}:secret")
     with DaemonProcess(tmp_path, url, names, RAW) as daemon:
         wait_until(lambda: has_looked(daemon), "it has looked")

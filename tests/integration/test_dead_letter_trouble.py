@@ -12,7 +12,7 @@ import pytest
 
 from integration.test_dead_letters import daemon_at, letters_in, lines
 from logfan.testing.node import NodeUnavailable, RabbitNode
-from support.broker import Names, channel, publish, waiting
+from support.broker import Names, add_user, channel, delete_user, publish, waiting
 from support.letters import wait_for_messages
 from support.waiting import PATIENCE_SECONDS, wait_until
 
@@ -145,8 +145,7 @@ def test_the_consumer_comes_first_where_a_user_may_have_one_connection(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
     user = names.queue
-    node.ctl("add_user", user, "secret")
-    node.ctl("set_permissions", user, ".*", ".*", ".*")
+    add_user(node, user)
     node.ctl("set_user_limits", user, '{"max-connections": 1}')
     with daemon_at(tmp_path, node, names) as unstarted:
         unstarted.kill()
@@ -163,7 +162,7 @@ def test_the_consumer_comes_first_where_a_user_may_have_one_connection(
             wait_until(lambda: daemon.acked() >= 3, "the letter was sent")
             # Confirmed while the consumer's connection was lost, it is delivered and sent again.
             assert {one.body for one in letters_in(node, f"{names.queue}.dead")} == {b"refuse"}
-    node.ctl("delete_user", user)
+    delete_user(node, user)
 
 
 def test_what_is_refused_while_letters_cannot_be_sent_comes_again_alone_after_a_crash(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from logfan.testing.node import RabbitNode
-from support.broker import Names, channel, publish, waiting
+from support.broker import Names, add_user, channel, delete_user, publish, waiting
 from support.daemon import DaemonProcess
 from support.waiting import wait_until
 
@@ -35,20 +35,19 @@ COMMAND = re.compile(r"^\$ rabbitmqctl set_permissions logfan '(.*)' '(.*)' '(.*
 def user_of(node: RabbitNode, names: Names, permissions: tuple[str, str, str]) -> Iterator[str]:
     """A user with these permissions, for the names of this test; the URL."""
     user = f"u{names.queue[-6:]}"
-    node.ctl("add_user", user, "secret")
     patterns = [
         p.replace("logfan", names.queue).replace("logs", names.exchange) for p in permissions
     ]
-    node.ctl("set_permissions", user, *patterns)
+    add_user(node, user, patterns)
     yield node.url.replace("guest:guest", f"{user}:secret")
-    node.ctl("delete_user", user)
+    delete_user(node, user)
 
 
 def numbers_of(node: RabbitNode, user: str) -> tuple[int, int]:
     """Its connections and channels."""
-    connections = node.ctl("list_connections", "--no-table-headers", "user").split("\n")
-    channels = node.ctl("list_channels", "--no-table-headers", "user").split("\n")
-    return connections.count(user), channels.count(user)
+    connections = node.eval("rabbit_networking:connection_info_all([user]).").count(f'"{user}"')
+    channels = node.eval("rabbit_channel:info_all([user]).").count(f'"{user}"')
+    return connections, channels
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["declares", "consumes only"])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from logfan.testing.node import RabbitNode
-from support.broker import Names, channel, publish, waiting
+from support.broker import Names, add_user, channel, delete_user, publish, waiting
 from support.daemon import DaemonProcess
 from support.letters import bodies
 from support.waiting import wait_until
@@ -71,8 +71,7 @@ def test_without_permission_to_ask_a_stream_is_found_out_too(
     made(node.url, names, STREAM)
     with channel(node.url) as admin:
         admin.queue_declare(f"{names.queue}.dead", durable=True)
-    node.ctl("add_user", "reader", "reader")
-    node.ctl("set_permissions", "reader", "^$", ".*", ".*")
+    add_user(node, "reader", ("^$", ".*", ".*"), password="reader")
     try:
         url = node.url.replace("guest:guest", "reader:reader")
         with DaemonProcess(tmp_path, url, names, RAW) as daemon:
@@ -80,7 +79,7 @@ def test_without_permission_to_ask_a_stream_is_found_out_too(
             assert daemon.wait() == 77
             assert "is a stream" in daemon.log()
     finally:
-        node.ctl("delete_user", "reader")
+        delete_user(node, "reader")
 
 
 @pytest.mark.parametrize("default", ["stream", "quorum"])

@@ -18,7 +18,7 @@ import pytest
 from logfan.config.loader import prepare
 from logfan.faults import Faults
 from logfan.testing.node import RabbitNode, free_port
-from support.broker import Names
+from support.broker import Names, add_user, delete_user
 from support.daemon import DaemonProcess
 from support.waiting import PATIENCE_SECONDS, wait_until
 
@@ -53,10 +53,9 @@ def logfan(
 @pytest.fixture(scope="module")
 def user(node: RabbitNode) -> Iterator[str]:
     """A user with that password; its URL."""
-    node.ctl("add_user", USER, PASSWORD)
-    node.ctl("set_permissions", USER, ".*", ".*", ".*")
+    add_user(node, USER, password=PASSWORD)
     yield node.url.replace("guest:guest", f"{USER}:{ENCODED}")
-    node.ctl("delete_user", USER)
+    delete_user(node, USER)
 
 
 def everything_a_daemon_shows(

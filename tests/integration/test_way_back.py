@@ -10,7 +10,7 @@ import pika
 import pytest
 
 from logfan.testing.node import RabbitNode, answers
-from support.broker import Names, channel, publish, waiting
+from support.broker import Names, add_user, channel, publish, waiting
 from support.daemon import DaemonProcess
 from support.waiting import wait_until
 
@@ -236,9 +236,8 @@ def test_a_limit_is_reported_as_what_it_is_and_waited_for(
     node: RabbitNode, names: Names, tmp_path: Path, of: str
 ) -> None:
     user, vhost = f"u{names.queue[-6:]}", f"v{names.queue[-6:]}"
-    node.ctl("add_user", user, "secret")
     node.ctl("add_vhost", vhost)
-    node.ctl("set_permissions", "-p", vhost, user, ".*", ".*", ".*")
+    add_user(node, user, vhost=vhost)
     key = "max-channels" if of == "channels" else "max-connections"
     limits = ("set_vhost_limits", "-p", vhost) if of == "vhost" else ("set_user_limits", user)
     node.ctl(*limits, f'{{"{key}": 0}}')
@@ -258,8 +257,7 @@ def test_a_limit_of_connections_is_no_refusal_for_a_start_that_may_fail(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
     user = f"u{names.queue[-6:]}"
-    node.ctl("add_user", user, "secret")
-    node.ctl("set_permissions", user, ".*", ".*", ".*")
+    add_user(node, user)
     node.ctl("set_user_limits", user, '{"max-connections": 0}')
     url = node.url.replace("guest:guest", f"{user}:secret")
     daemon = DaemonProcess(tmp_path, url, names, RAW, extra='startup = "fail"')
@@ -374,7 +372,7 @@ def test_a_stopped_process_comes_back_when_its_heartbeats_were_missed(
         os.kill(daemon.pid, signal.SIGSTOP)
         try:
             wait_until(
-                lambda: node.ctl("list_connections", "--no-table-headers", "pid") == "",
+                lambda: node.eval("rabbit_networking:connections().") == "[]\n",
                 "the broker gives the connection up",
             )  # fmt: skip
         finally:

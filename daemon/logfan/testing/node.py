@@ -208,7 +208,7 @@ class RabbitNode:
 
     def counts(self, queue: str, *, vhost: str = "/") -> QueueCounts:
         """The queue's messages and consumers at this moment. Raises LookupError without it."""
-        listed = self.eval(_COUNTS % (_binary(vhost), _binary(queue)))
+        listed = self.eval(_COUNTS % (erlang_binary(vhost), erlang_binary(queue)))
         counts = re.findall(r"\d+", listed)
         if not counts:
             raise LookupError(f"the node has no queue {queue!r} in virtual host {vhost!r}")
@@ -295,7 +295,7 @@ class RabbitNode:
         return "\n".join(errors or lines[-_LOG_LINES:])
 
 
-def _binary(text: str) -> str:
+def erlang_binary(text: str) -> str:
     """The text as Erlang's binary, in its source form."""
     return f"<<{','.join(map(str, text.encode()))}>>"
 
