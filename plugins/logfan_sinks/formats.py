@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 from typing import Literal
 
 from logfan import Record, field, json_lines, json_pieces
@@ -16,6 +16,7 @@ BEGINNINGS: dict[Format, bytes] = {"json": b'{"received_at":"', "text": b"", "ra
 """What each line of a format begins with."""
 
 _BODY = attrgetter("body")
+_ENDS_WITH_NEWLINE = methodcaller("endswith", b"\n")
 _message_of = field("message")
 _LONG = 65536
 _TABLE_MAX = 4096
@@ -97,7 +98,11 @@ def with_lines(
 
 
 def _all_raw(records: Iterable[Record]) -> list[bytes]:
-    return [*map(_BODY, records)]
+    """The line brings its own newline: one that the body ends with is that one."""
+    bodies = [*map(_BODY, records)]
+    if True in map(_ENDS_WITH_NEWLINE, bodies):
+        return [body.removesuffix(b"\n") for body in bodies]
+    return bodies
 
 
 def _all_text(records: Iterable[Record]) -> list[bytes]:
@@ -105,7 +110,7 @@ def _all_text(records: Iterable[Record]) -> list[bytes]:
 
 
 def _raw_pieces(record: Record) -> Iterator[bytes]:
-    yield record.body
+    yield record.body.removesuffix(b"\n")
 
 
 def encode_text(record: Record) -> bytes:

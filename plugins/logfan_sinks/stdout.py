@@ -44,7 +44,8 @@ class StdoutSink(logfan.Sink):
     class Config(logfan.SinkConfig):
         format: Format = "text"
         """text: for people, with the level coloured on a terminal; json: one object a line, for
-        machines; raw: the body's bytes and a newline, refused on a terminal."""
+        machines; raw: the body's bytes, and a newline where it ends with none; refused
+        on a terminal."""
         colour: Literal["auto", "always", "never"] = "auto"
         """auto: on a terminal, unless $NO_COLOR is set or $TERM is dumb."""
         decode: bool = False

@@ -64,7 +64,7 @@ class FileSink(logfan.Sink):
         message has none)."""
         format: Format = "json"
         """json: one object a line; text: the body in UTF-8, control characters and bytes that are
-        no text escaped; raw: the body's bytes and a newline."""
+        no text escaped; raw: the body's bytes, and a newline where it ends with none."""
         fsync: Literal["batch", "never"] = "batch"
         """batch: durable before the acknowledgement; never: left to the system."""
         decode: bool = False

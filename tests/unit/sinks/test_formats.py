@@ -16,7 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logfan import Record, json_lines, json_pieces
-from logfan_sinks.formats import encode_text, encoder, escape, with_lines, without_line_end
+from logfan_sinks.formats import (
+    encode_text,
+    encoder,
+    escape,
+    line_pieces,
+    with_lines,
+    without_line_end,
+)
 from support.files import record
 
 MICROSECONDS = 1764000000.123456
@@ -342,3 +349,12 @@ def test_lines_come_in_order_with_their_records_however_they_are_grouped() -> No
     assert [seen for seen, _ in got] == given_records
     assert [line for _, line in got] == [b"0", b"1", b"2", b"3", None, b"5", b"6", b"7"]
     assert groups == [2, 2, 1, 1, 1]
+
+
+def test_a_raw_line_has_the_newline_that_its_body_ends_with() -> None:
+    bodies = [b"plain", b"with\n", b"two\n\n", b"\r\n", b""]
+    lines = encoder("raw")([record(body) for body in bodies])
+    assert lines == [b"plain", b"with", b"two\n", b"\r", b""]
+    assert encoder("raw")([record(b"plain")]) == [b"plain"]
+    long = b"x" * (2 << 20) + b"\n"
+    assert b"".join(line_pieces("raw")(record(long))) == long[:-1]
