@@ -1,6 +1,7 @@
 """The shared RabbitMQ node, and what every test may ask for."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -18,6 +19,9 @@ from support.broker import Names
 # How long an example takes is a matter of the machine's load; pytest's timeout bounds the test.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+
+# A run in the background of a shell ignores SIGINT, and so would the commands that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TESTS = Path(__file__).parent
 WITH_BROKER = ("chaos", "integration", "brokers", "bench")
