@@ -149,8 +149,7 @@ def test_a_restart_of_the_broker_with_a_publisher_that_is_back_first(
     own_node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
     """What it publishes before is lost; that is logged at each start, and when it happened."""
-    extra = 'reconnect = { initial = "5s", max = "5s" }'
-    with DaemonProcess(tmp_path, own_node.url, names, RAW, extra=extra) as daemon:
+    with DaemonProcess(tmp_path, own_node.url, names, RAW) as daemon:
         # RabbitMQ 4.3 keeps exchange and binding over a restart, durable or not.
         keeps = own_node.version.startswith("4.3.")
         assert (f"exchange '{names.exchange}' is not durable" in daemon.log()) is not keeps
@@ -158,7 +157,9 @@ def test_a_restart_of_the_broker_with_a_publisher_that_is_back_first(
         assert "was made anew" not in daemon.log()
         wait_until(lambda: arrives(daemon, own_node.url, names, b"before"), "it is bound")
         wait_until(lambda: has_looked(daemon), "it has looked")
+        daemon.signal(signal.SIGSTOP)  # so that it is not back first
         restart_and_publish_first(own_node, names)
+        daemon.signal(signal.SIGCONT)
         if keeps:
             raw = tmp_path / "raw.log"
             wait_until(lambda: b"lost" in raw.read_bytes(), "it was bound all along")
