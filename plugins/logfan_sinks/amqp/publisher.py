@@ -19,6 +19,8 @@ from pika.exceptions import AMQPError
 import logfan
 
 _CLOSE_SECONDS = 5.0
+_FRAME_BYTES = 7 + 12 + 1
+"""A frame's header and end, and the content header before the properties."""
 _MAX_SIZE = re.compile(r"larger than (?:configured )?max size (\d+)")
 _KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 4}
 
@@ -68,6 +70,12 @@ class Publisher:
         except logfan.SinkUnavailable:
             self.close()
             raise
+
+    @property
+    def frame_bytes(self) -> int:
+        """How many bytes of properties fit a frame."""
+        most: int = self._connection.params.frame_max
+        return most - _FRAME_BYTES
 
     def begin(self) -> None:
         """A new batch: its messages have places of their own."""

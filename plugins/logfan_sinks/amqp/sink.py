@@ -36,7 +36,7 @@ class AmqpSink(logfan.Sink):
     Done: the confirm of a message that reached a queue (mandatory).
     Not now: a nack, as of a full queue, and what reaches no queue, which come again alone; an
     alarm, a missing exchange, a lost connection.
-    Refused: a body that is larger than the other broker takes.
+    Refused: a body that is larger than the other broker takes, headers that do not fit a frame.
     Repeats: the message id is kept.
     """
 
@@ -93,13 +93,12 @@ class AmqpSink(logfan.Sink):
         publisher = self._publisher
         if publisher is None:
             raise logfan.SinkUnavailable("not connected")
+        messages = [self._message(place, record) for place, record in enumerate(records)]
         refused = {
-            place: f"{record.size:,} bytes are more than the broker's max_message_size"
-            for place, record in enumerate(records)
-            if self._max_bytes is not None and record.size > self._max_bytes
+            message.place: why for message in messages if (why := self._unfit(message, publisher))
         }
         try:
-            self._publish(publisher, records, refused)
+            self._publish(publisher, messages, refused)
         except logfan.SinkUnavailable:
             if publisher.max_bytes is not None:
                 self._max_bytes = publisher.max_bytes
@@ -107,19 +106,32 @@ class AmqpSink(logfan.Sink):
         if refused or publisher.later:
             raise logfan.RecordsRejected(refused, later=publisher.later)
 
+    def _unfit(self, message: Message, publisher: Publisher) -> str:
+        """Why the other broker can never take it; empty where it can."""
+        size = len(message.body)
+        if self._max_bytes is not None and size > self._max_bytes:
+            return f"{size:,} bytes are more than the broker's max_message_size"
+        try:
+            size = sum(map(len, message.properties.encode()))
+        except Exception as error:  # noqa: BLE001 - pika raises as many kinds as there are values
+            return f"its headers cannot be written: {error or type(error).__name__}"
+        if size > publisher.frame_bytes:
+            return f"its headers take {size:,} bytes, more than a frame of the broker holds"
+        return ""
+
     def _publish(
-        self, publisher: Publisher, records: Sequence[logfan.Record], refused: Container[int]
+        self, publisher: Publisher, messages: Sequence[Message], refused: Container[int]
     ) -> None:
         publisher.begin()
         most, size = self.config.max_under_way, 0
-        for place, record in enumerate(records):
-            if place in refused:
+        for message in messages:
+            if message.place in refused:
                 continue
             if publisher.under_way >= most or size >= _UNDER_WAY_BYTES:
                 publisher.settle(most // 2 if size < _UNDER_WAY_BYTES else 0)
                 size = 0
-            size += record.size
-            publisher.publish(self._message(place, record))
+            size += len(message.body)
+            publisher.publish(message)
         publisher.settle(0)
 
     def _message(self, place: int, record: logfan.Record) -> Message:

@@ -148,6 +148,21 @@ def test_a_message_beyond_the_brokers_limit_is_refused_once_that_is_known(
     assert {b"a", b"b"} <= {*bodies(small_node.url, "q")}
 
 
+def test_headers_that_fit_no_frame_or_no_type_are_refused_alone(
+    opened: Open, node: RabbitNode, names: Names
+) -> None:
+    records = [
+        *numbered(1), record(b"a", routing_key="shop", headers={"long": "x" * 140_000}),
+        record(b"b", routing_key="shop", headers={"long": "x" * 130_000}),
+        record(b"c", routing_key="shop", headers={"huge": 1 << 80}), *numbered(2)[1:],
+    ]  # fmt: skip
+    with pytest.raises(RecordsRejected) as caught:
+        opened().write(records)
+    assert [*caught.value.reasons] == [1, 3]
+    assert "more than a frame of the broker holds" in caught.value.reasons[1]
+    assert bodies(node.url, names.queue) == [b"0", b"b", b"1"]
+
+
 def test_an_alarm_is_waited_for_and_named(own_node: RabbitNode) -> None:
     with channel(own_node.url) as other:
         other.queue_declare("q", durable=True)
