@@ -12,7 +12,7 @@ import pytest
 
 from integration.test_dead_letters import daemon_at, letters_in, lines
 from logfan.testing.node import NodeUnavailable, RabbitNode
-from support.broker import Names, add_user, channel, delete_user, publish, waiting
+from support.broker import Names, add_user, channel, delete_user, make_anew, publish, waiting
 from support.letters import wait_for_messages
 from support.waiting import PATIENCE_SECONDS, wait_until
 
@@ -32,14 +32,10 @@ def tight_node() -> Iterator[RabbitNode]:
 
 def make_full(node: RabbitNode, queue: str) -> None:
     """Have the dead-letter queue refuse every further letter."""
-    with channel(node.url, confirms=True) as admin:
-        admin.queue_delete(queue)
-        admin.queue_declare(
-            queue, durable=True, arguments={"x-max-length": 1, "x-overflow": "reject-publish"}
-        )
-        with suppress(pika.exceptions.NackError):
-            while True:  # as more than the limit may come in before it is heard of
-                admin.basic_publish("", queue, b"full")
+    make_anew(node.url, queue, **{"x-max-length": 1, "x-overflow": "reject-publish"})
+    with channel(node.url, confirms=True) as admin, suppress(pika.exceptions.NackError):
+        while True:  # as more than the limit may come in before it is heard of
+            admin.basic_publish("", queue, b"full")
 
 
 @pytest.mark.parametrize("kind", ["quorum", "classic"])

@@ -12,7 +12,7 @@ import pytest
 from logfan.amqp import connection
 from logfan.dead_letters.letter import Letter
 from logfan.testing.node import RabbitNode
-from support.broker import Names, channel, publish, waiting
+from support.broker import Names, channel, make_anew, publish, waiting
 from support.daemon import DaemonProcess
 from support.waiting import PATIENCE_SECONDS, wait_until
 
@@ -171,13 +171,8 @@ def test_where_the_dead_letter_cannot_be_published_the_record_waits(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
     with daemon_at(tmp_path, node, names) as daemon:
-        with channel(node.url) as admin:
-            admin.queue_delete(f"{names.queue}.dead")
-            # Full at once: every publish is refused.
-            admin.queue_declare(
-                f"{names.queue}.dead", durable=True,
-                arguments={"x-max-length": 0, "x-overflow": "reject-publish"},
-            )  # fmt: skip
+        full = {"x-max-length": 0, "x-overflow": "reject-publish"}  # at once: all is refused
+        make_anew(node.url, f"{names.queue}.dead", **full)
         publish(node.url, names.exchange, [b"one", b"refuse", b"two"])
         wait_until(lambda: "cannot be dead-lettered" in daemon.get("/readyz")[1], "it is reported")
         assert node.unacked(names.queue) == 3 - daemon.acked() >= 1

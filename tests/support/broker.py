@@ -3,13 +3,15 @@
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
 import pika
 
 from logfan.testing.node import RabbitNode, erlang_binary
+
+_TRIES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,16 @@ def publish(url: str, exchange: str, bodies: Iterable[bytes], **properties: Any)
         # An answer to a later request on the channel means that all before it is in the queues.
         open_channel.exchange_declare(exchange, passive=True)
     return count
+
+
+def make_anew(url: str, queue: str, **arguments: Any) -> None:
+    """Delete the queue, and declare it with these arguments; again where a daemon came between."""
+    for _ in range(_TRIES):
+        with suppress(pika.exceptions.ChannelClosedByBroker), channel(url) as admin:
+            admin.queue_delete(queue)
+            admin.queue_declare(queue, durable=True, arguments=arguments)
+            return
+    raise AssertionError(f"a daemon was first {_TRIES} times: {queue}")
 
 
 def waiting(url: str, queue: str) -> int:

@@ -23,6 +23,8 @@ class OwnThread:
         self._work = work
         self._on_fault = on_fault
         self._may_end = False
+        self.was_started = False
+        """Whether it ever ran. Python's own `ident` is set a moment before `is_alive` is true."""
         self._fault: str | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -36,6 +38,7 @@ class OwnThread:
     def try_start(self) -> threading.Thread:
         """Start it. Raises RuntimeError where the system has no thread to give."""
         self._thread.start()
+        self.was_started = True
         return self._thread
 
     def may_end(self) -> None:
@@ -56,11 +59,6 @@ class OwnThread:
         if gone and self._fault is None and not self._may_end:
             self._fault = f"thread {self.name} is gone"
         return self._fault
-
-    @property
-    def was_started(self) -> bool:
-        """Whether it ever ran."""
-        return self._thread.ident is not None
 
     @property
     def is_alive(self) -> bool:
