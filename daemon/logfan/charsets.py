@@ -62,6 +62,12 @@ def declared(content_type: str | None, content_encoding: str | None) -> str | No
     return found or (charset(content_encoding) if content_encoding else None)
 
 
+def with_charset(content_type: str, name: str) -> str:
+    """The content type with another character set in the place of the one that it declares."""
+    match = _CHARSET.search(content_type[:300])
+    return content_type if match is None else content_type.replace(match[1], name, 1)
+
+
 def may_be_another(text: str) -> bool:
     """Whether bytes that are this text in UTF-8 may be meant in another character set, if one is
     declared: UTF-16 is full of NUL, and ISO-2022 of escapes."""
@@ -86,7 +92,7 @@ def pieces_of(body: bytes, content_type: str | None, content_encoding: str | Non
     return _decoded(body, *_reading(body, declared(content_type, content_encoding)))
 
 
-def json_bytes(body: bytes, content_type: str | None, content_encoding: str | None) -> bytes | None:
+def in_utf8(body: bytes, content_type: str | None, content_encoding: str | None) -> bytes | None:
     """The body in UTF-8 without a byte order mark, where it has one or is declared as another
     character set; None where neither is so, or it is no text in that."""
     codec = next((codec for mark, codec in _MARKS if body.startswith(mark)), None)

@@ -15,8 +15,8 @@ from weakref import ReferenceType, ref
 import orjson
 
 from logfan.charsets import (
+    in_utf8,
     is_unlike_json,
-    json_bytes,
     may_be_another,
     pieces_of,
     text_of,
@@ -235,7 +235,7 @@ class Record:
 
     def _otherwise(self, odd: Odd) -> tuple[Odd, int]:
         """What is no JSON as it stands may be so in another character set."""
-        other = json_bytes(self.body, *self._declared()) if is_unlike_json(self.body) else None
+        other = in_utf8(self.body, *self._declared()) if is_unlike_json(self.body) else None
         if other is None:
             return odd, 0
         value, weight = parse(other)
@@ -373,6 +373,15 @@ def _decoded(record: Record, names: Sequence[str]) -> Record | str:
                 times = TIMES_MAX if known.size <= SMALL_BYTES else 1
                 _DECODED.keep(record, known, known.size * times + _RECORD_BYTES)
     return known
+
+
+def readable(record: Record) -> Record | None:
+    """The record with its compression undone, which most have none of; None where that cannot be
+    done: nothing is known of its body."""
+    try:
+        return record.decoded()
+    except ValueError:
+        return None
 
 
 class JsonText(NamedTuple):

@@ -24,16 +24,19 @@ class Postgres:
         self.dsn = f"postgresql://logfan@127.0.0.1:{port}/postgres"
         installed = Path("/", _BIN, "postgres").exists()
         root = Path("/") if installed else unpacked("postgresql-15")
-        self._environ = {"PATH": f"{root / _BIN}:/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
-        if not installed:
-            self._environ["LD_LIBRARY_PATH"] = library_path(root)
         self._folder = Path(tempfile.mkdtemp(prefix="logfan-postgres-"))
-        # PostgreSQL does not run as root.
+        # PostgreSQL does not run as root, nor may another user look into root's cache.
         self._user: dict[str, Any] = {}
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
-            os.chown(self._folder, nobody.pw_uid, nobody.pw_gid)
             self._user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": ()}
+            if not installed:
+                root = shutil.copytree(root, self._folder / "root", symlinks=True)
+                root.chmod(0o755)
+            os.chown(self._folder, nobody.pw_uid, nobody.pw_gid)
+        self._environ = {"PATH": f"{root / _BIN}:/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
+        if not installed:
+            self._environ["LD_LIBRARY_PATH"] = library_path(root)
         self._run("initdb", "-D", str(self._folder / "data"), "-U", "logfan", "-A", "trust", "-N")
         self._process: subprocess.Popen[bytes] | None = None
 

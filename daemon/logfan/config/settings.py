@@ -367,7 +367,8 @@ class SinkSettings(Table):
     """Which records the sink gets: { level = ["error", "critical"], routing_key = { prefix =
     "shop." } }. All matchers must hold; of a list of tables one must. All others are settled."""
     on_error: Literal["keep", "drop"] = "keep"
-    """What becomes of a record whose body would decide in `where` and is no JSON."""
+    """What becomes of a record whose body would decide in `where` and is no JSON, or which `redact`
+    cannot decompress."""
     sample: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
     """The share of the records to keep, the same ones in each attempt and instance; what a table
     of `where` marks with always = true is kept."""

@@ -53,8 +53,8 @@ class Patterns:
         is neither."""
         options = re2.Options()
         options.log_errors = False
-        self._any = re2.Set.SearchSet(options)
         self._each: list[tuple[Any, Callable[[str], bool] | None]] = []
+        parts: list[str] = []
         for text in patterns:
             named = NAMED.get(text, _Named(text))
             if len(text.encode()) > _PATTERN_BYTES:
@@ -68,10 +68,14 @@ class Patterns:
                 ) from None
             if pattern.search(b"") is not None:
                 raise ValueError(f"{text!r} matches nothing at all, and so everywhere")
-            self._any.Add(named.pattern)
             self._each.append((pattern, named.check))
-        if self._each:
-            self._any.Compile()
+            parts.append(f"(?:{named.pattern})")
+        # One search for all of them, which is not to be had where two name a group alike.
+        try:
+            searches = [re2.compile("|".join(parts), options).search]
+        except re2.error:
+            searches = [pattern.search for pattern, _ in self._each]
+        self._searches = searches if parts else []
 
     @property
     def are_any(self) -> bool:
@@ -80,7 +84,7 @@ class Patterns:
 
     def occur(self, text: bytes) -> bool:
         """Whether one of them occurs; its check digits are not looked at."""
-        return bool(self._each) and bool(self._any.Match(text))
+        return any(search(text) is not None for search in self._searches)
 
     def replaced(self, text: bytes, replace: Replace) -> bytes:
         """The text with all that is found replaced."""

@@ -1,17 +1,20 @@
 """`redact`: what must not leave is replaced before a sink gets it. Sans-I/O.
 
 JSON stays JSON, and what is not replaced stays byte for byte. Patterns are looked for in keys,
-strings and numbers, in text that is no JSON, and in headers.
+strings and numbers, in text that is no JSON, and in headers. They are looked for in what a reader
+sees: a compressed body is decompressed before and compressed again, and one in another character
+set than UTF-8 becomes UTF-8.
 """
 
+import gzip
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 
-from logfan.charsets import is_unlike_json
-from logfan.record import Record, json_of, with_body
+from logfan.charsets import charset, in_utf8, is_unlike_json, with_charset
+from logfan.record import Properties, Record, json_of, readable, with_body
 from logfan.stage.json_edit import edited
 from logfan.stage.patterns import Patterns
 
@@ -50,26 +53,41 @@ class Redactor:
 
     def apply(self, record: Record) -> Record:
         """The record without what must not leave; itself where there is nothing of that."""
-        body, headers = self._body(record), record.headers
-        if headers:
-            headers = self._inside(headers, self._headers)
-        if body is record.body and headers is record.headers:
+        plain = readable(record) or record
+        changed = self._apply(plain)
+        if changed is plain:
             return record
-        return with_body(record, body, record.properties._replace(headers=headers))
+        if plain is record:
+            return changed
+        # No larger than it came, as a batch of them is held.
+        packed = gzip.compress(changed.body, 1, mtime=0)
+        return with_body(changed, packed, changed.properties._replace(content_encoding="gzip"))
 
-    def _body(self, record: Record) -> bytes:
-        body = record.body
+    def _apply(self, record: Record) -> Record:
+        properties = record.properties
+        body, text, is_json = record.body, record.body, False
         # An escaped letter, or another character set, is seen only where the text is read.
-        escaped = b"\\" in body or is_unlike_json(body)
-        named = any(last in body for last in self._last) or (escaped and bool(self._last))
-        matched = self._patterns.occur(body) or (escaped and self._patterns.are_any)
-        if not (named or matched):
-            return body
-        json = json_of(record)
-        if json.is_json:
-            text = json.written or json.text
-            return edited(text, self._paths, self._value, self._scalar if matched else None)
-        return self._patterns.replaced(body, self._instead) if matched else body
+        odd = is_unlike_json(body)
+        escaped = odd or b"\\" in body
+        named = bool(self._last) and (escaped or any(last in body for last in self._last))
+        matched = self._patterns.are_any and (escaped or self._patterns.occur(body))
+        if named or matched:
+            json = json_of(record)
+            is_json, text = json.is_json, json.written or json.text
+            if odd and not is_json:
+                text = in_utf8(body, properties.content_type, properties.content_encoding) or body
+        if is_json:
+            body = edited(text, self._paths, self._value, self._scalar if matched else None)
+        elif matched:
+            body = self._patterns.replaced(text, self._instead)
+        headers = properties.headers and self._inside(properties.headers, self._headers)
+        if body == text and headers is properties.headers:
+            return record
+        if body == text:
+            body = record.body
+        elif odd and text is not record.body:
+            properties = _as_utf8(properties)
+        return with_body(record, body, properties._replace(headers=headers))
 
     def _instead(self, found: bytes) -> bytes:
         if self._key is None:
@@ -116,3 +134,14 @@ class Redactor:
             if changed != text:
                 return changed if isinstance(value, bytes) else changed.decode("utf-8", "replace")
         return value
+
+
+def _as_utf8(properties: Properties) -> Properties:
+    """What declared another character set declares UTF-8 now."""
+    encoding = properties.content_encoding
+    if encoding is not None and charset(encoding) is not None:
+        encoding = "utf-8"
+    content_type = properties.content_type
+    if content_type is not None:
+        content_type = with_charset(content_type, "utf-8")
+    return properties._replace(content_type=content_type, content_encoding=encoding)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from logfan.record import Record
+from logfan.record import Record, readable
 from logfan.runtime.foreign_text import describe
 from logfan.stage.redact import Redactor
 from logfan.stage.sample import is_sampled
@@ -18,7 +18,8 @@ class Staged(NamedTuple):
     places: Sequence[int] | None
     """Where each stood among those that came; None where all of them stay."""
     undecided: int = 0
-    """Of how many `where` could say nothing, as their body is no JSON."""
+    """Of how many `where` could say nothing, as their body is no JSON, or `redact` see nothing, as
+    it cannot be decompressed."""
     refused: Mapping[int, str] = MappingProxyType({})
     """Of which records a step failed, and why, by their places."""
 
@@ -77,6 +78,11 @@ class Stage:
             chosen = [place for place, decision in enumerate(decisions) if decision in wanted]
         if self._sample < 1.0:
             chosen = [place for place in chosen if self._is_sampled(records[place])]
+        if self._redactor is not None:
+            sealed = {place for place in chosen if readable(records[place]) is None}
+            undecided += len(sealed)
+            if sealed and not self._keeps_undecided:
+                chosen = [place for place in chosen if place not in sealed]
         places = None if len(chosen) == len(records) else chosen
         kept = records if places is None else [records[place] for place in chosen]
         if self._redactor is not None:

@@ -14,9 +14,10 @@ from typing import Any
 import pydantic_core.core_schema as core
 from pydantic import GetCoreSchemaHandler
 
+from logfan.charsets import is_utf8
 from logfan.dotted_path import Walk
 from logfan.fields import LEVELS, field, level_named
-from logfan.record import Record
+from logfan.record import Record, readable
 
 Test = Callable[[Any], bool]
 """Takes a field's value, None where there is none."""
@@ -37,6 +38,7 @@ class _Table:
     direct: tuple[tuple[Callable[[Record], Any], Test], ...]
     inside: tuple[tuple[Walk, Test], ...]
     always: bool
+    needs_body: bool
 
     def holds(self, record: Record) -> bool | None:
         """None where the body would decide and is no JSON."""
@@ -60,6 +62,7 @@ class Where:
     def __init__(self, tables: Sequence[_Table], data: Any) -> None:
         self._tables = tables
         self._data = data
+        self._needs_body = any(table.needs_body for table in tables)
 
     @classmethod
     def of(cls, data: Any) -> "Where":
@@ -86,6 +89,7 @@ class Where:
     def decide(self, record: Record) -> bool | None:
         """Whether the sink gets the record. None where its body would decide and is no JSON."""
         unsure = False
+        record = self._readable(record)
         for table in self._tables:
             holds = table.holds(record)
             if holds:
@@ -95,7 +99,14 @@ class Where:
 
     def is_always(self, record: Record) -> bool:
         """Whether a table with `always = true` chooses the record, so that no sample drops it."""
+        record = self._readable(record)
         return any(table.always and table.holds(record) for table in self._tables)
+
+    def _readable(self, record: Record) -> Record:
+        """With its compression undone, where a body is looked at; compressed ones are no text."""
+        if not self._needs_body or is_utf8(record.body):
+            return record
+        return readable(record) or record
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Where) and self._data == other._data
@@ -131,7 +142,9 @@ def _table(table: Mapping[str, Any]) -> _Table:
         else:
             inside.append((known.walk, test))
     direct.sort(key=lambda one: one[2])
-    return _Table(tuple((read, test) for read, test, _ in direct), tuple(inside), always)
+    needs_body = bool(inside) or any(needs_body for _, _, needs_body in direct)
+    reads = tuple((read, test) for read, test, _ in direct)
+    return _Table(reads, tuple(inside), always, needs_body)
 
 
 def _fields(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

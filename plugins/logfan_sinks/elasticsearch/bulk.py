@@ -90,11 +90,17 @@ def outcome_of(answer: Answer, count: int) -> Outcome:
         raise ValueError(f"answers with {found} items for {count} documents")
     outcome = Outcome()
     for place, item in enumerate(items):
-        result = next(iter(item.values()))
+        result = item.get("create") if isinstance(item, dict) else None
+        if not isinstance(result, dict):
+            raise ValueError(  # noqa: TRY004 - of a server's answer
+                f"answers with an item that is none: {str(item)[:_REASON_CHARS]}"
+            )
         status = result.get("status")
         if status in _DONE:
             continue
-        error = result.get("error") or {}
+        error = result.get("error")
+        if not isinstance(error, dict):
+            error = {"reason": error}
         kind = str(error.get("type", ""))
         why = f"{status} {kind}: {error.get('reason', '')}"[:_REASON_CHARS]
         if status == _BAD_REQUEST and kind not in _NOT_NOW_TYPES:

@@ -1,6 +1,7 @@
 """One HTTP endpoint: kept connections, TLS, credentials from files, and answers within bounds."""
 
 import gzip
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -130,15 +131,27 @@ class HttpClient:
                 method, url or self._options.url, body=body or None, redirect=False,
                 headers={**self._headers, **(headers or {})}, preload_content=False,
             )  # fmt: skip
-            try:
-                content = response.read(self._answer_bytes, decode_content=True)
-                response.drain_conn()
-            finally:
-                response.release_conn()
+            content = self._content(response)
         except urllib3.exceptions.HTTPError as error:
             raise logfan.SinkUnavailable(self._why(error)) from None
         found = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status, content, found)
+
+    def _content(self, response: Any) -> bytes:
+        """The beginning of the answer. An answer without an end ends the connection instead: what
+        counts is how long all of it takes."""
+        deadline = time.monotonic() + self._options.timeout
+        content = bytearray()
+        while len(content) < self._answer_bytes:
+            piece = response.read1(self._answer_bytes - len(content), decode_content=True)
+            if not piece:
+                response.release_conn()
+                return bytes(content)
+            content += piece
+            if time.monotonic() > deadline:
+                break
+        response.close()
+        return bytes(content)
 
     def _why(self, error: BaseException) -> str:
         """The cause, without the library's names and the addresses of its objects."""

@@ -148,7 +148,19 @@ def test_a_request_that_is_too_large_is_sent_in_halves(server: Bulk) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{}", b'{"items":[]}', b'{"items":[{"create":{"status":201}}]}']
+    "body",
+    [
+        b"",
+        b"{}",
+        b'{"items":[]}',
+        b'{"items":[{"create":{"status":201}}]}',
+        b"[]",
+        b"<html>",
+        b'{"items":[{},{}]}',
+        b'{"items":[1,[]]}',
+        b'{"items":[{"create":1},{"create":{}}]}',
+        b'{"items":[{"create":{"status":500,"error":"x"}},{"create":{"status":500,"error":7}}]}',
+    ],
 )
 def test_an_answer_that_says_nothing_of_some_is_not_believed(server: Bulk, body: bytes) -> None:
     sink = opened(server)

@@ -2,7 +2,10 @@
 
 import base64
 import json
+import socket
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -157,8 +160,6 @@ def test_nobody_who_listens_is_seen_when_it_opens() -> None:
 
 
 def test_a_silent_server_is_not_waited_for_without_end(server: ScriptedServer) -> None:
-    import threading
-
     end = threading.Event()
 
     def answer(_: Request) -> Reply:
@@ -223,3 +224,33 @@ def test_a_config_that_cannot_be(options: dict[str, Any], text: str) -> None:
 def test_a_secret_that_cannot_be_read_names_its_file(server: ScriptedServer) -> None:
     with pytest.raises(SinkUnavailable, match="/no/such/file: No such file"):
         opened(server, token_file="/no/such/file")
+
+
+@pytest.mark.parametrize(("size", "pace"), [(1 << 20, 0.0), (20, 0.1)])
+def test_an_answer_without_an_end_is_not_read_without_end(size: int, pace: float) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.1)
+        ends = threading.Event()
+
+        def serve() -> None:
+            while not ends.is_set():
+                with suppress(OSError), listener.accept()[0] as stream:
+                    if not stream.recv(1 << 16):
+                        continue
+                    stream.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+                    while not ends.wait(pace):
+                        stream.sendall(b"%x\r\n%b\r\n" % (size, b"x" * size))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        config = {"url": f"http://127.0.0.1:{listener.getsockname()[1]}", "timeout": "1s"}
+        sink = HttpSink(HttpSink.Config.model_validate(config), name="web")
+        try:
+            sink.open()
+            sink.write(numbered(1))
+            sink.write(numbered(1))
+        finally:
+            ends.set()
+            sink.close()
+            thread.join(60)
+        assert not thread.is_alive()

@@ -1,10 +1,14 @@
 """`redact`: what is replaced, and that all else stays byte for byte."""
 
+import bz2
+import gzip
 import json
 import re
+import zlib
 from typing import Any
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -159,3 +163,43 @@ def test_any_json_and_any_layout(tree: Any, path: list[str], indent: int | None)
     )
     assert json.loads(edited(body, [path], lambda _: b'"X"', None)) == expected(tree, path)
     assert edited(body, [path], lambda raw: raw, lambda raw: raw) == body
+
+
+@pytest.mark.parametrize(
+    ("pack", "properties"),
+    [
+        (gzip.compress, {"content_encoding": "gzip"}), (zlib.compress, {}),
+        (zlib.compress, {"headers": {"compression": "application/x-gzip"}}),
+        (bz2.compress, {"content_encoding": "bz2"}),
+        (zstandard.compress, {"content_encoding": "zstd"}),
+    ],
+)  # fmt: skip
+def test_a_compressed_body_hides_nothing(pack: Any, properties: dict[str, Any]) -> None:
+    one = record(pack(b'{"user":{"email":"ann@example.org"},"n":1.50}'), **properties)
+    by_path = Redactor(["user.email"]).apply(one)
+    assert by_path.decoded().body == b'{"user":{"email":"[redacted]"},"n":1.50}'
+    by_pattern = Redactor(patterns=["email"]).apply(one)
+    assert by_pattern.decoded().body == b'{"user":{"email":"[redacted]"},"n":1.50}'
+    assert by_pattern.decoded().headers == {}
+    assert Redactor(["user.name"], ["card"]).apply(one) is one
+
+
+@pytest.mark.parametrize(
+    ("codec", "properties"),
+    [
+        ("utf-16", {"content_type": "text/plain; charset=utf-16"}), ("utf-16", {}),
+        ("utf-16-le", {"content_encoding": "utf-16"}),
+        ("cp500", {"content_type": 'text/plain; charset="cp500"; x=1'}),
+        ("latin-1", {"content_type": "text/plain; charset=iso-8859-1"}),
+    ],
+)  # fmt: skip
+def test_another_character_set_hides_nothing(codec: str, properties: dict[str, Any]) -> None:
+    one = record("Grüße an ann@example.org".encode(codec), **properties)
+    redacted = Redactor(patterns=["email"]).apply(one)
+    assert redacted.text == "Grüße an [redacted]"
+    assert Redactor(patterns=["card"]).apply(one) is one
+
+
+def test_patterns_that_name_a_group_alike() -> None:
+    patterns = [r"a(?P<x>1+)", r"b(?P<x>2+)"]
+    assert redacted(b"a11 b22 c", patterns=patterns) == b"[redacted] [redacted] c"

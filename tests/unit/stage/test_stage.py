@@ -1,5 +1,7 @@
 """The stage before a sink as a whole, and the sample."""
 
+import gzip
+
 import pytest
 
 from logfan.record import Record
@@ -80,3 +82,26 @@ def test_the_identity_of_a_record() -> None:
     assert one.id("headers.missing", "order.id") == "7"
     assert one.id("order") is None
     assert record(b"text").id("order.id") is None
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_what_cannot_be_decompressed_is_undecided_where_it_would_be_redacted(keeps: bool) -> None:
+    sealed = record(b"\x1f\x8b torn", content_encoding="gzip")
+    unknown = record(b"x", content_encoding="br")
+    records = [record(b"a@b.org"), sealed, unknown, record({"n": 1})]
+    staged = Stage(redactor=Redactor(patterns=["email"]), keeps_undecided=keeps).apply(records)
+    assert staged.undecided == 2
+    assert staged.places == (None if keeps else [0, 3])
+    assert staged.records[0].body == b"[redacted]"
+
+
+def test_a_compressed_body_is_chosen_by_what_it_holds() -> None:
+    records = [
+        record(gzip.compress(b'{"n":%d,"level":"error"}' % n), content_encoding="gzip")
+        for n in range(3)
+    ]
+    assert Stage(where=Where.of({"n": 1})).apply(records).places == [1]
+    assert Stage(where=Where.of({"level": "error"})).apply(records).places is None
+    assert Stage(where=Where.of({"level": "info"})).apply(records).places == []
+    always = Where.of([{"n": 2, "always": True}, {}])
+    assert Stage(where=always, sample=0.0).apply(records).places == [2]
