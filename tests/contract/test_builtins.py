@@ -3,7 +3,6 @@
 import os
 import socketserver
 import sqlite3
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +14,7 @@ from logfan.plugins.discovery import discover
 from logfan.sink import Sink
 from logfan.testing.conformance import SinkConformance
 from support.scripted_http import Reply, Request, ScriptedServer
+from support.servers import serving
 
 KINDS = {kind: found.cls for kind, found in discover([], []).kinds.items()}
 
@@ -152,13 +152,10 @@ def listener() -> Iterator[int]:
             while self.request.recv(1 << 16):
                 pass
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Reader) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Reader)
+    server.daemon_threads = True
+    with serving(server):
         yield server.server_address[1]
-        server.shutdown()
-        thread.join()
 
 
 class TestMetrics(SinkConformance):

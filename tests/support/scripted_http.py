@@ -1,12 +1,14 @@
 """A real HTTP server on loopback that answers as it is asked to, and keeps what it got."""
 
 import gzip
-import threading
+import ssl
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from support.servers import serving
 
 
 @dataclass(slots=True)
@@ -32,7 +34,7 @@ class Reply:
 class ScriptedServer:
     """Answers by a function, or by replies in turn; then with 200."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.requests: list[Request] = []
         self.replies: deque[Reply] = deque()
         self.answer: Callable[[Request], Reply] = lambda _: (
@@ -68,7 +70,12 @@ class ScriptedServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        if context is not None:
+            # The handshake on the connection's own thread, at the first byte.
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        self.url = f"http{'s' * (context is not None)}://127.0.0.1:{self._server.server_port}"
 
     @property
     def bodies(self) -> list[bytes]:
@@ -78,11 +85,5 @@ class ScriptedServer:
     @contextmanager
     def running(self) -> Iterator["ScriptedServer"]:
         """Serve until the end of the `with`."""
-        thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
+        with serving(self._server):
             yield self
-        finally:
-            self._server.shutdown()
-            self._server.server_close()
-            thread.join()

@@ -1,6 +1,7 @@
 """One HTTP endpoint: kept connections, TLS, credentials from files, and answers within bounds."""
 
 import gzip
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from logfan_sinks.tls_options import TlsOptions
 
 _ANSWER_BYTES = 64 << 10
 _SECRET_BYTES = 64 << 10
+_PORTS = {"http": 80, "https": 443}
 
 
 class HttpOptions(logfan.SinkConfig):
@@ -85,11 +87,15 @@ class HttpClient:
             self._headers["Content-Encoding"] = "gzip"
         try:
             self._headers |= self._authorization()
-            tls = options.tls.context() if options.url.startswith("https:") else None
+            self._tls = options.tls.context() if options.url.startswith("https:") else None
         except OSError as error:
             raise logfan.SinkUnavailable(f"{error.filename or 'tls'}: {error.strerror}") from None
+        if not options.tls.verify:  # the operator's own choice, which need not be logged each time
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         timeout = urllib3.Timeout(total=None, connect=options.timeout, read=options.timeout)
-        self._pool = urllib3.PoolManager(maxsize=1, retries=False, timeout=timeout, ssl_context=tls)
+        self._pool = urllib3.PoolManager(
+            maxsize=1, retries=False, timeout=timeout, ssl_context=self._tls
+        )
 
     def _authorization(self) -> Mapping[str, str]:
         from urllib3 import make_headers
@@ -103,15 +109,14 @@ class HttpClient:
 
     def connect(self) -> None:
         """See that the other side can be reached. Raises `logfan.SinkUnavailable`."""
-        import urllib3
-
-        connection = self._pool.connection_from_url(self._options.url)._get_conn()
+        parts = urlsplit(self._options.url)
+        address = (parts.hostname or "", parts.port or _PORTS[parts.scheme])
         try:
-            connection.connect()
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            connection.close()
+            with socket.create_connection(address, self._options.timeout) as stream:
+                if self._tls is not None:
+                    self._tls.wrap_socket(stream, server_hostname=parts.hostname).close()
+        except OSError as error:
             raise logfan.SinkUnavailable(self._why(error)) from None
-        self._pool.connection_from_url(self._options.url)._put_conn(connection)
 
     def request(
         self,

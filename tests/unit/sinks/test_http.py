@@ -3,6 +3,7 @@
 import base64
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from pydantic import ValidationError
 
 from logfan.record import Record
@@ -254,3 +256,16 @@ def test_an_answer_without_an_end_is_not_read_without_end(size: int, pace: float
             sink.close()
             thread.join(60)
         assert not thread.is_alive()
+
+
+def test_by_tls_with_the_certificate_verified(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with ScriptedServer(context).running() as server:
+        opened(server, tls={"ca_file": str(tmp_path / "ca.pem")}).write(numbered(2))
+        assert numbers(server) == [[0, 1]]
+        with pytest.raises(SinkUnavailable, match="certificate verify failed"):
+            opened(server)
+        opened(server, tls={"verify": False}).write(numbered(1))

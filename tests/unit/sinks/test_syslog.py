@@ -4,7 +4,6 @@ import re
 import socket
 import socketserver
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from pydantic import ValidationError
 from logfan.sink import RecordsRejected, SinkUnavailable
 from logfan.testing import record
 from logfan_sinks.syslog import SyslogSink
+from support.servers import serving
 from support.waiting import wait_until
 
 Open = Callable[..., SyslogSink]
@@ -48,16 +48,10 @@ class Server:
 
     @contextmanager
     def running(self) -> Iterator["Server"]:
-        thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
+        with serving(self._server):
             yield self
-        finally:
-            self._server.shutdown()
-            self._server.server_close()
-            for stream in self.connections:
-                stream.close()
-            thread.join()
+        for stream in self.connections:
+            stream.close()
 
 
 @pytest.fixture
