@@ -66,6 +66,9 @@ def test_nothing_is_there_before_the_commit(tmp_path: Path) -> None:
     assert rows(path) == []
     sink.open()
     assert rows(path) == []
+    assert sink._database is not None
+    assert [*sink._database.execute("PRAGMA journal_mode")] == [("wal",)]
+    assert [*sink._database.execute("PRAGMA synchronous")] == [(2,)]  # FULL
     put(sink, record(b"b"))
     assert [row[8] for row in rows(path)] == ["b"]
 

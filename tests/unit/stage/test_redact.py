@@ -197,6 +197,11 @@ def test_another_character_set_hides_nothing(codec: str, properties: dict[str, A
     one = record("Grüße an ann@example.org".encode(codec), **properties)
     redacted = Redactor(patterns=["email"]).apply(one)
     assert redacted.text == "Grüße an [redacted]"
+    assert redacted.body.decode() == redacted.text
+    declared = f"{redacted.properties.content_type} {redacted.properties.content_encoding}"
+    assert "utf-16" not in declared
+    assert "8859" not in declared
+    assert "cp500" not in declared
     assert Redactor(patterns=["card"]).apply(one) is one
 
 
