@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from pydantic import ValidationError
 
 from logfan.plugins.discovery import discover
 from logfan.sink import Sink
@@ -27,6 +28,25 @@ def test_every_built_in_is_tested_here() -> None:
     suites = [*SinkConformance.__subclasses__(), *OverHttp.__subclasses__()]
     tested = {suite.sink_class for suite in suites if suite is not OverHttp}
     assert set(KINDS.values()) == tested | ELSEWHERE
+
+
+EXTRAS = {
+    "http": ("urllib3", {"url": "http://a"}), "loki": ("urllib3", {"url": "http://a"}),
+    "otlp": ("urllib3", {"url": "http://a"}), "postgres": ("psycopg", {"dsn": "a"}),
+    "elasticsearch": ("urllib3", {"url": "http://a", "index": "b"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", EXTRAS)
+def test_a_library_that_is_missing_is_named_with_its_extra(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library, options = EXTRAS[kind]
+    monkeypatch.setattr("logfan_sinks.extras.find_spec", lambda _: None)
+    with pytest.raises(
+        ValidationError, match=rf"{library} is not installed: pip install 'logfan\["
+    ):
+        KINDS[kind].Config.model_validate(options)
 
 
 class TestRawFile(SinkConformance):

@@ -20,6 +20,7 @@ _LOGGED_MAX = 10
 """So many different failures of one outage are logged as they come; then reminders have to do."""
 _TRACED_MAX = 100
 _LONGEST_PACE_SECONDS = 3600.0
+_SHORT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +165,9 @@ class SinkRunner:
         if why not in self._logged and len(self._logged) < _LOGGED_MAX:
             self._logged.add(why)
             log.warning(
-                "sink %s: %s; retrying in %.2g s; %s held",
-                self.name, why, delay, counted(self._held(), "message"),
+                "sink %s: %s; retrying in %s; %s held",
+                self.name, why, f"{delay:.2g} s" if delay < _SHORT_SECONDS else duration(delay),
+                counted(self._held(), "message"),
                 extra={"traceback": "" if why in self._traced else traceback},
             )  # fmt: skip
             if traceback and len(self._traced) < _TRACED_MAX:

@@ -475,6 +475,17 @@ def test_the_pace_that_a_sink_asks_for_is_kept(make: Make) -> None:
     assert time.monotonic() - began >= 0.6
 
 
+def test_a_long_pace_reads_well(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    bench = make(start=False)
+    bench.sink.failures = [SinkUnavailable("busy", 99_999)]
+    bench.submit(b"a")
+    bench.worker.start()
+    wait_until(lambda: "busy; retrying in 1 h; 1 message held" in caplog.text, "it is logged")
+    bench.worker.retry_now()
+    bench.finish()
+    assert bench.sink.taken == [b"a"]
+
+
 @pytest.mark.parametrize("pace", [float("nan"), float("-inf"), -1, "soon", None, [], True])
 def test_a_pace_that_is_none_is_no_pace(make: Make, pace: Any) -> None:
     bench = make(start=False)
