@@ -71,7 +71,7 @@ def codings_of_header(compression: str) -> tuple[str, ...]:
     return ("x-gzip" if name == "gzip" else name,)
 
 
-def codings_unsaid(body: bytes) -> tuple[str, ...]:
+def undeclared_codings(body: bytes) -> tuple[str, ...]:
     """What a body that nothing is declared of begins as: zlib or gzip, as GELF senders do."""
     begin = body[:2]
     return ("x-gzip",) if begin == _GZIP_MAGIC or begin in _ZLIB_MAGICS else ()

@@ -21,7 +21,7 @@ from logfan.charsets import (
     pieces_of,
     text_of,
 )
-from logfan.compression import codings, codings_of_header, codings_unsaid, decode
+from logfan.compression import codings, codings_of_header, undeclared_codings, decode
 from logfan.dotted_path import walk_to
 from logfan.json_trees import LONG, SMALL_BYTES, TIMES_MAX, Odd, parse, with_odd_numbers
 
@@ -260,7 +260,7 @@ class Record:
         except ValueError as error:
             raise ValueError(f"the body cannot be decoded: {error}") from None
         is_declared = bool(names)
-        names = names or codings_unsaid(self.body)
+        names = names or undeclared_codings(self.body)
         if not names:
             return self
         # The slot is empty until then: a plain record, which most are, pays nothing for it.

@@ -193,7 +193,7 @@ class SyslogSink(logfan.Sink):
 
 def _look_for_its_end(stream: socket.socket) -> None:
     """Raises ConnectionResetError where the server went away: the system takes one more message
-    without a word, which nobody reads."""
+    although no program will read it."""
     poller = select.poll()
     poller.register(stream, select.POLLRDHUP)
     if poller.poll(0):

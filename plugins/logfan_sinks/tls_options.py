@@ -16,7 +16,7 @@ class TlsOptions(logfan.SinkConfig):
     key_file: Path | None = None
     """Its key."""
     verify: bool = True
-    """false: take any certificate, which protects from nobody who is in between."""
+    """false: take any certificate, so that whoever is in between can read all of it."""
 
     def context(self) -> ssl.SSLContext:
         """Raises OSError (ssl.SSLError among them) where a file cannot be read, or is none."""

@@ -36,7 +36,7 @@ WITHOUT_BROKER: Mapping[str, Any] = {
     },
     "http": {"tls": {"cert_file": None, "key_file": None}},
 }  # fmt: skip
-"""Laid over the config of what needs no broker and serves nobody: what leads to the config's own is
+"""Laid over the config of a command that needs no broker and serves no HTTP: what leads to the config's own is
 neither needed nor read."""
 
 

@@ -64,7 +64,7 @@ class SinkRecovery:
         self._refusals.taken(count)
 
     def filtered(self, count: int, undecided: int) -> None:
-        """The sink does not get so many; `where` said nothing of so many."""
+        """So many the sink does not get; of so many `where` or `redact` could not decide."""
         self._stats.filtered += count
         self._stats.undecided += undecided
 
