@@ -21,7 +21,7 @@ from logfan.charsets import (
     pieces_of,
     text_of,
 )
-from logfan.compression import codings, codings_of_header, undeclared_codings, decode
+from logfan.compression import codings, codings_of_header, decode, undeclared_codings
 from logfan.dotted_path import walk_to
 from logfan.json_trees import LONG, SMALL_BYTES, TIMES_MAX, Odd, parse, with_odd_numbers
 
