@@ -36,8 +36,8 @@ WITHOUT_BROKER: Mapping[str, Any] = {
     },
     "http": {"tls": {"cert_file": None, "key_file": None}},
 }  # fmt: skip
-"""Laid over the config of a command that needs no broker and serves no HTTP: the files that the config
-names for them are neither needed nor read."""
+"""Laid over the config of a command that needs no broker and serves no HTTP: the files that the
+config names for them are neither needed nor read."""
 
 
 @dataclass(frozen=True, slots=True)
