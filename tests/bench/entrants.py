@@ -19,6 +19,8 @@ _CONTESTANTS = Path(__file__).parent / "contestants"
 LIMIT, CUMULATIVE, EACH = "limit", "pika-cumulative", "pika-each"
 AIO_PIKA, KOMBU, FASTSTREAM, TUTORIAL = "aio-pika", "kombu", "faststream", "tutorial"
 ONE, THREE, SLOW_PATH = "logfan-1", "logfan-3", "logfan-slow-path"
+WHERE = "logfan-3-where"
+_OF_THREE = (THREE, WHERE)
 
 TITLES = {
     LIMIT: "C, cumulative acks (the limit)",
@@ -30,6 +32,7 @@ TITLES = {
     TUTORIAL: "the tutorial's consumer",
     ONE: "logfan, one raw file",
     THREE: "logfan, three sinks",
+    WHERE: "logfan, three sinks, each with where",
     SLOW_PATH: "logfan, one raw file, fast path off",
 }
 
@@ -107,17 +110,17 @@ def logfan(name: str, url: str, folder: Path, prefetch: int) -> Start:
     config.write_text(config_of(name, url, folder, prefetch))
     environ = {**os.environ, "LOGFAN_HTTP__LISTEN": f"127.0.0.1:{port}"}
     command = [str(LOGFAN), "run", "--config", str(config)]
-    return Start(command, environ, written(name, folder), port if name == THREE else 0)
+    return Start(command, environ, written(name, folder), port if name in _OF_THREE else 0)
 
 
 def written(name: str, folder: Path, mark: str = "") -> list[Path]:
     """The files of its sinks. `mark` tells those of several instances apart."""
     raw = [folder / f"{number}{mark}.log" for number in range(_raw_files(name))]
-    return [*raw, folder / f"out{mark}.jsonl"] if name == THREE else raw
+    return [*raw, folder / f"out{mark}.jsonl"] if name in _OF_THREE else raw
 
 
 def _raw_files(name: str) -> int:
-    return 1 if name == THREE else files_of(name)
+    return 1 if name in _OF_THREE else files_of(name)
 
 
 def config_of(name: str, url: str, folder: Path, prefetch: int, mark: str = "") -> str:
@@ -129,20 +132,27 @@ def config_of(name: str, url: str, folder: Path, prefetch: int, mark: str = "") 
         f'[plugins]\ndirectories = ["{folder}/plugins"]\n'
     )
     raw = _raw_files(name)
+    where = _WHERE if name == WHERE else ""
     for number, path in enumerate(written(name, folder, mark)):
         text += _file(f"file{number}", path, "raw" if number < raw else "json")
-    return text + (_NUMBERS if name == THREE else "")
+        text += where
+    return text + (_NUMBERS.replace(_KIND, _KIND + where) if name in _OF_THREE else "")
 
 
 def _file(name: str, path: Path, form: str) -> str:
     return f'[sinks.{name}]\nkind = "file"\npath = "{path}"\nformat = "{form}"\nfsync = "batch"\n'
 
 
+# It holds for each message, so that each file can be held to have them all.
+_WHERE = (
+    'where = { level = ["debug", "info", "warning", "error"], service = { not = ["health"] }, '
+    "ms = { below = 1000 } }\n"
+)
 COUNTED = "bench_lines_total"
+_KIND = 'kind = "metrics"\n'
 _NUMBERS = f"""
 [sinks.numbers]
-kind = "metrics"
-[[sinks.numbers.counters]]
+{_KIND}[[sinks.numbers.counters]]
 name = "{COUNTED}"
 labels = {{ level = "level", service = "service" }}
 [[sinks.numbers.counters]]

@@ -16,6 +16,7 @@ from bench.entrants import (
     SLOW_PATH,
     THREE,
     TUTORIAL,
+    WHERE,
     with_files,
 )
 from bench.results import Case
@@ -71,7 +72,7 @@ def _with_headers(*names: str, count: int) -> list[Case]:
 def whole(seconds: float) -> Plan:
     """`make bench`. The counts give each drain some three seconds."""
     main = (
-        (LIMIT, 100_000), (ONE, 100_000), (THREE, 100_000), (CUMULATIVE, 70_000),
+        (LIMIT, 100_000), (ONE, 100_000), (THREE, 100_000), (WHERE, 100_000), (CUMULATIVE, 70_000),
         (SLOW_PATH, 40_000), (EACH, 40_000), (KOMBU, 20_000), (AIO_PIKA, 13_000),
         (FASTSTREAM, 8_000), (TUTORIAL, 5_000),
     )  # fmt: skip
@@ -106,7 +107,7 @@ def whole(seconds: float) -> Plan:
 def quick(seconds: float) -> Plan:
     """`make bench-quick`: the main comparisons, once or twice, smaller."""
     main = (
-        (LIMIT, 60_000), (ONE, 60_000), (THREE, 60_000), (CUMULATIVE, 40_000),
+        (LIMIT, 60_000), (ONE, 60_000), (THREE, 60_000), (WHERE, 60_000), (CUMULATIVE, 40_000),
         (AIO_PIKA, 6_000), (FASTSTREAM, 5_000),
     )  # fmt: skip
     headers = _with_headers(LIMIT, THREE, count=60_000)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.bodies import TRACED
-from bench.entrants import AIO_PIKA, FASTSTREAM, LIMIT, ONE, THREE, files_of
+from bench.entrants import AIO_PIKA, FASTSTREAM, LIMIT, ONE, THREE, WHERE, files_of
 from bench.plan import BACKLOG, MAIN, PREFETCH, QUEUE, SINKS
 from bench.results import Results, slope
 
@@ -132,6 +132,8 @@ TARGETS = (
            ratio(THREE, LIMIT), more_is_better=True),
     Target("… with headers", 0.82, 0.90, "x",
            ratio(THREE, LIMIT, shape=TRACED), more_is_better=True),
+    Target("… with where on each, against the same without", 0.95, 0.98, "x",
+           ratio(WHERE, THREE), more_is_better=True),
     Target("… plain, against the faster of FastStream and aio-pika", 5, 8, "x",
            _against_the_better(THREE, FASTSTREAM, AIO_PIKA), more_is_better=True),
     Target("CPU a message, one raw file, against the C limit's", 1.7, 1.4, "x",
