@@ -96,8 +96,8 @@ def test_every_target_is_judged_by_what_was_measured(results: Results) -> None:
     verdicts = [row.verdict for row in targets.rows(results)]
     assert verdicts == [
         "NOT REACHED", "NOT REACHED", "reached", "reached", "reached", "beyond", "beyond",
-        "reached", "reached", "not measured", "not measured", "reached", "beyond", "reached", "not measured",
-        "not measured", "beyond", "beyond",
+        "reached", "reached", "not measured", "not measured", "reached", "beyond", "reached",
+        "not measured", "not measured", "beyond", "beyond",
     ]  # fmt: skip
 
 
