@@ -5,28 +5,55 @@ Everything public here is also a name of `logfan`.
 
 import logging
 import threading
+import typing
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, model_validator
+from typing_extensions import TypeVar
 
 from logfan.record import Record
 from logfan.runtime.threads import OwnThread
 
+_given: ContextVar[Mapping[str, Any] | None] = ContextVar("given", default=None)
+
+
+def is_default(field: str | None) -> bool:
+    """Whether the value of this field that is just validated is the default of a `SinkConfig`."""
+    given = _given.get()
+    return given is not None and field not in given
+
 
 class SinkConfig(BaseModel):
-    """The keys of a `[sinks.NAME]` table: subclass it inside your sink as `Config`.
+    """The keys of a `[sinks.NAME]` table: subclass it, and name it in `Sink[…]`.
 
-    A pydantic model: unknown keys are faults, and a docstring below a field becomes its
-    meaning in `logfan sinks KIND`.
+    A pydantic model: unknown keys are faults, defaults are validated as well, and a docstring
+    below a field becomes its meaning in `logfan sinks KIND`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _logfan_note_given(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        token = _given.set(data if isinstance(data, Mapping) else {})
+        try:
+            return handler(data)
+        finally:
+            _given.reset(token)
 
 
-class Sink:
+ConfigT = TypeVar("ConfigT", bound=SinkConfig, default=Any)
+_TYPE_VARS = (typing.TypeVar, TypeVar)
+
+
+class Sink(Generic[ConfigT]):
     """Where records go. Subclass it, override `write`, and what else you need.
+
+    `class Shout(Sink[ShoutConfig])` names your options, so that type checkers know `self.config`.
+    A class `Config` inside the sink does as well, and is `Any` to them.
 
     The host calls `open`, then `write` and `flush` for each batch, and `close` at the end, all on
     the sink's own thread, one at a time: no locks are needed, and blocking is fine. After a
@@ -36,10 +63,35 @@ class Sink:
     """
 
     Config: ClassVar[type[SinkConfig]] = SinkConfig
-    """Your options: a subclass of `SinkConfig`."""
+    """Your options: a subclass of `SinkConfig`. Set by `Sink[…]`."""
 
-    def __init__(self, config: Any, *, name: str = "sink", instance: str = "") -> None:
-        self.config: Any = config
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for base in vars(cls).get("__orig_bases__", ()):
+            origin = get_origin(base)
+            if isinstance(origin, type) and issubclass(origin, Sink):
+                cls._take_config(base)
+
+    @classmethod
+    def _take_config(cls, base: Any) -> None:
+        """`Config` is what stands in `Sink[…]`, or in the like of a class between."""
+        for named in get_args(base):
+            if isinstance(named, type) and issubclass(named, SinkConfig):
+                own = vars(cls).get("Config", named)
+                if not issubclass(own, named):
+                    raise TypeError(
+                        f"{cls.__name__} names {named.__name__} in [], and has a Config of its "
+                        "own that is no subclass of it: leave one of them out"
+                    )
+                cls.Config = own
+            elif get_origin(base) is Sink and not (named is Any or isinstance(named, _TYPE_VARS)):
+                raise TypeError(
+                    f"{cls.__name__} names {named!r} in Sink[]; put a subclass of "
+                    "logfan.SinkConfig there, defined above"
+                )
+
+    def __init__(self, config: ConfigT, *, name: str = "sink", instance: str = "") -> None:
+        self.config: ConfigT = config
         """Your `Config`, validated."""
         self.name = name
         """The NAME of `[sinks.NAME]`."""

@@ -68,7 +68,7 @@ class PostgresSink(logfan.Sink):
         id: tuple[FieldName, ...] = ()
         """Where to find the identity of a record that has no message id: fields such as
         ["headers.id", "order.id"]. A record without one may come twice after a crash."""
-        timeout: logfan.Duration = Field(default="30s", validate_default=True)
+        timeout: logfan.Duration = 30.0
         """How long a statement, or a connection, may take."""
 
         @model_validator(mode="before")

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, model_validator
 
 import logfan
 from logfan_sinks.formats import Format, encoder
@@ -76,7 +76,7 @@ class SyslogSink(logfan.Sink):
         """The field that names the host; this machine's name where a record has none."""
         tls: TlsOptions = TlsOptions()
         """{ ca_file = "…", cert_file = "…", key_file = "…", verify = true }"""
-        timeout: logfan.Duration = Field(default="30s", validate_default=True)
+        timeout: logfan.Duration = 30.0
         """How long the server may take nothing."""
 
         @model_validator(mode="after")

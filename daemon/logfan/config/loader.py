@@ -271,7 +271,7 @@ def _sinks(
             config = kind.cls.Config.model_validate(own)
         except ValidationError as error:
             homes = {key: f"{place}.{home}" for key, home in _SINK_HOMES.items()}
-            faults += faults_of(error, kind.cls.Config, place, homes)
+            faults += faults_of(error, kind.cls.Config, place, homes, own)
         except Exception as error:  # noqa: BLE001 - a plugin's validator may raise anything
             problem = f"the Config of {kind.origin} failed to judge it: {text_of(error, how=repr)}"
             faults.append(Fault(place, problem))

@@ -3,7 +3,9 @@
 import re
 from typing import Annotated
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema
+
+from logfan.sink import is_default
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _BYTES = {
@@ -61,16 +63,29 @@ def format_size(size: int) -> str:
     return f"{size}B"
 
 
+def _duration(value: object, info: ValidationInfo) -> object:
+    return value if _is_plain_default(value, info) else parse_duration(value)
+
+
+def _size(value: object, info: ValidationInfo) -> object:
+    return value if _is_plain_default(value, info) else parse_size(value)
+
+
+def _is_plain_default(value: object, info: ValidationInfo) -> bool:
+    """Authors of sinks write a default as their code sees it: in seconds or bytes."""
+    return isinstance(value, int | float) and is_default(info.field_name)
+
+
 Duration = Annotated[
     float,
-    BeforeValidator(parse_duration),
+    BeforeValidator(_duration),
     WithJsonSchema({"type": "string", "format": "duration", "examples": ["250ms", "5s", "10m"]}),
 ]
 """Seconds as a float; written in TOML as a string with a unit."""
 
 Size = Annotated[
     int,
-    BeforeValidator(parse_size),
+    BeforeValidator(_size),
     WithJsonSchema({"type": "string", "format": "size", "examples": ["64KiB", "8MiB"]}),
 ]
 """Bytes as an int; written in TOML as a string with a unit."""

@@ -76,9 +76,11 @@ def faults_of(
     model: type[BaseModel],
     prefix: str = "",
     homes: Mapping[str, str] | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> list[Fault]:
     """Every error of a validation as a fault. `prefix` begins each place; `homes` maps the names of
-    keys that live elsewhere to where that is."""
+    keys that live elsewhere to where that is. `given` is the table of a sink, whose defaults are
+    its author's."""
     faults = []
     for entry in error.errors(include_url=False, include_context=True):
         location = [_named(str(part)) for part in entry["loc"]]
@@ -90,8 +92,18 @@ def faults_of(
         value = None if entry["type"] == "missing" else shown(place, entry["input"])
         if value is None and isinstance(entry["input"], str):
             hide(entry["input"])  # a plugin's text about it may quote it
-        faults.append(Fault(place or "config", mask(_problem(entry)), value))
+        problem = _problem(entry)
+        if given is not None and _is_default(entry, given):
+            problem += "; that is the sink's own default, a mistake of its author: set the key"
+        faults.append(Fault(place or "config", mask(problem), value))
     return faults
+
+
+def _is_default(entry: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    """Whether it is about a value that does not stand in the table."""
+    location = entry["loc"]
+    is_missing = entry["type"] == "missing" and len(location) == 1
+    return bool(location) and location[0] not in given and not is_missing
 
 
 def _named(key: str) -> str:

@@ -52,7 +52,7 @@ class AmqpSink(logfan.Sink):
         """The routing key there; each record's own unless given."""
         tls: TlsOptions = TlsOptions()
         """{ ca_file = "…", cert_file = "…", key_file = "…", verify = true }, for amqps."""
-        timeout: logfan.Duration = Field(default="30s", validate_default=True)
+        timeout: logfan.Duration = 30.0
         """How long the other broker may be silent."""
         max_under_way: int = Field(default=1000, ge=1, le=100_000)
         """Most messages that wait for their confirms."""

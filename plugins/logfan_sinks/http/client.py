@@ -35,11 +35,11 @@ class HttpOptions(logfan.SinkConfig):
     """The file that holds a token, sent as `Authorization: Bearer …`."""
     tls: TlsOptions = TlsOptions()
     """{ ca_file = "…", cert_file = "…", key_file = "…", verify = true }"""
-    timeout: logfan.Duration = Field(default="30s", validate_default=True)
+    timeout: logfan.Duration = 30.0
     """How long the other side may be silent."""
     compress: Literal["none", "gzip"] = "none"
     """gzip: send compressed requests."""
-    max_request_bytes: logfan.Size = Field(default="5MiB", validate_default=True)
+    max_request_bytes: logfan.Size = 5 << 20
     """Most bytes in one request, before compression; a larger record goes alone."""
 
     @model_validator(mode="before")
