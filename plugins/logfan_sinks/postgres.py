@@ -1,6 +1,10 @@
 """The sink `postgres`: a row for each record in a table of PostgreSQL, durable with the commit."""
 
-from collections.abc import Sequence
+import os
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,6 +48,8 @@ ON CONFLICT DO NOTHING"""
 # Classes of SQLSTATE that are about a row: data, constraints; and one row that is too complex.
 _ROW_CLASSES = ("22", "23")
 _TOO_COMPLEX = "54001"
+_GRACE_SECONDS = 5.0
+"""The server ends a long statement itself; so much later it counts as gone."""
 
 
 class PostgresSink(logfan.Sink):
@@ -98,11 +104,12 @@ class PostgresSink(logfan.Sink):
                 self._dsn(), connect_timeout=seconds, options=options, application_name="logfan",
                 keepalives_idle=60, keepalives_interval=10, keepalives_count=4,
             )  # fmt: skip
-            if connection.execute("SELECT to_regclass(%s)", (table,)).fetchone() == (None,):
-                connection.execute(_CREATE.format(table).encode())
-            connection.execute(_LOOK.format(table).encode())
-            connection.execute(_STAGING)
-            connection.commit()
+            with self._bounded(connection):
+                if connection.execute("SELECT to_regclass(%s)", (table,)).fetchone() == (None,):
+                    connection.execute(_CREATE.format(table).encode())
+                connection.execute(_LOOK.format(table).encode())
+                connection.execute(_STAGING)
+                connection.commit()
         except psycopg.Error as error:
             raise _unavailable(error) from None
         self._move = _MOVE.format(table).encode()
@@ -127,9 +134,10 @@ class PostgresSink(logfan.Sink):
         rows = [_values(row_of(record, self.config.id)) for record in records]
         refused: dict[int, str] = {}
         try:
-            connection.rollback()
-            # Begins the transaction, and has its commit wait for the disk whatever is configured.
-            connection.execute("SET LOCAL synchronous_commit TO on")
+            with self._bounded(connection):
+                connection.rollback()
+                # Begins the transaction; its commit waits for the disk whatever is configured.
+                connection.execute("SET LOCAL synchronous_commit TO on")
             self._insert(connection, rows, 0, refused)
         except psycopg.Error as error:
             raise _unavailable(error) from None
@@ -147,7 +155,11 @@ class PostgresSink(logfan.Sink):
         import psycopg
 
         try:
-            with connection.transaction(), connection.cursor() as cursor:
+            with (
+                self._bounded(connection),
+                connection.transaction(),
+                connection.cursor() as cursor,
+            ):
                 with cursor.copy(_COPY) as copy:
                     for row in rows:
                         copy.write_row(row)
@@ -169,9 +181,30 @@ class PostgresSink(logfan.Sink):
 
         try:
             if self._connection is not None:
-                self._connection.commit()
+                with self._bounded(self._connection):
+                    self._connection.commit()
         except psycopg.Error as error:
             raise _unavailable(error) from None
+
+    @contextmanager
+    def _bounded(self, connection: "psycopg.Connection[Any]") -> Iterator[None]:
+        """Cut the connection where the server is silent: libpq waits for an answer without end."""
+        import psycopg
+
+        seconds = self.config.timeout + _GRACE_SECONDS
+        is_cut = threading.Event()
+        with socket.socket(fileno=os.dup(connection.fileno())) as own:
+            timer = threading.Timer(seconds, _cut, (own, is_cut))
+            timer.start()
+            try:
+                yield
+            except psycopg.Error:
+                if is_cut.is_set():
+                    raise logfan.SinkUnavailable(f"no answer for {seconds:g} s") from None
+                raise
+            finally:
+                timer.cancel()
+                timer.join()
 
     def close(self) -> None:
         """Disconnect; what was not committed is not there."""
@@ -192,6 +225,12 @@ def _values(row: Row) -> tuple[Any, ...]:
         body, raw = None, body  # type: ignore[assignment]
     message = row.message.replace("\0", "\ufffd")
     return (*row._replace(body=body, message=message), raw)
+
+
+def _cut(stream: socket.socket, is_cut: threading.Event) -> None:
+    is_cut.set()
+    with suppress(OSError):
+        stream.shutdown(socket.SHUT_RDWR)
 
 
 def _is_about_a_row(error: Exception) -> bool:

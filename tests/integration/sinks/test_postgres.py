@@ -1,6 +1,7 @@
 """The sink `postgres` against a real PostgreSQL: each verdict."""
 
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ from logfan.testing import hostile_records, record
 from logfan.testing.conformance import SinkConformance
 from logfan.testing.debian import DebianUnavailable
 from logfan.testing.node import free_port
+from logfan_sinks import postgres as postgres_sink
 from logfan_sinks.postgres import PostgresSink
 from support.postgres import Postgres
 
@@ -153,6 +155,26 @@ def test_a_crash_of_the_server_loses_nothing(opened: Open, postgres: Postgres) -
     sink.open()
     put(sink, *numbered(5))
     assert ids(postgres) == [str(n) for n in range(5)]
+
+
+@pytest.mark.parametrize("step", ["write", "flush"])
+def test_a_server_that_is_silent_is_not_waited_for_without_end(
+    opened: Open, postgres: Postgres, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    monkeypatch.setattr(postgres_sink, "_GRACE_SECONDS", 0.5)
+    sink = opened(timeout="1s")
+    [(pid,)] = sql(postgres, "SELECT pid FROM pg_stat_activity WHERE application_name = 'logfan'")
+    if step == "flush":
+        sink.write(numbered(1))
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(SinkUnavailable, match=r"no answer for 1\.5 s"):
+            put(sink, *numbered(1)) if step == "write" else sink.flush()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    sink.open()
+    put(sink, *numbered(2))
+    assert ids(postgres) == ["0", "1"]
 
 
 def test_a_table_that_is_locked_is_not_waited_for_without_end(
