@@ -123,7 +123,8 @@ class Sink(Generic[ConfigT]):
         """
 
     def close(self) -> None:
-        """Release. Called once, last, also where the last `open` failed."""
+        """Release. Called once, last, also where the last `open` failed; harmless when it is called
+        again, so that `open` may begin with it."""
 
     def start_thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
         """Start a thread of your own for what the sink cannot do without.

@@ -62,10 +62,18 @@ class Gate:
             while True:
                 client, _ = listener.accept()
                 broker = socket.create_connection(("127.0.0.1", self._target))
+                for one in (client, broker):
+                    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._open += [client, broker]
-                self._run(self._pump, client, broker, None)
-                self._run(self._pump, broker, client, self.stall_after)
+                self._run(self._relay, client, broker, self.stall_after)
                 self.connections += 1
+
+    def _relay(self, client: socket.socket, broker: socket.socket, most: int | None) -> None:
+        with client, broker:
+            back = threading.Thread(target=self._pump, args=(broker, client, most), daemon=True)
+            back.start()
+            self._pump(client, broker, None)
+            back.join()
 
     def _pump(self, source: socket.socket, target: socket.socket, most: int | None) -> None:
         with suppress(OSError):

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from logfan.testing.clock import FakeClock
-    from logfan.testing.conformance import SinkConformance
+    from logfan.testing.conformance import ConformanceWarning, SinkConformance, same_json
     from logfan.testing.node import NodeUnavailable, RabbitNode
     from logfan.testing.pipeline import Pipeline
     from logfan.testing.records import hostile_records, record
 
 __all__ = [
+    "ConformanceWarning",
     "FakeClock",
     "NodeUnavailable",
     "Pipeline",
@@ -19,9 +20,11 @@ __all__ = [
     "SinkConformance",
     "hostile_records",
     "record",
+    "same_json",
 ]
 
 _HOMES = {
+    "ConformanceWarning": "conformance",
     "FakeClock": "clock",
     "NodeUnavailable": "node",
     "Pipeline": "pipeline",
@@ -29,6 +32,7 @@ _HOMES = {
     "SinkConformance": "conformance",
     "hostile_records": "records",
     "record": "records",
+    "same_json": "conformance",
 }
 
 

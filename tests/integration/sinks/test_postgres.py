@@ -4,7 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,11 +15,12 @@ from pydantic import ValidationError
 from logfan.record import Record
 from logfan.sink import RecordsRejected, Sink, SinkUnavailable
 from logfan.testing import hostile_records, record
-from logfan.testing.conformance import SinkConformance
+from logfan.testing.conformance import Break, How, SinkConformance
 from logfan.testing.debian import DebianUnavailable
 from logfan.testing.node import free_port
 from logfan_sinks import postgres as postgres_sink
 from logfan_sinks.postgres import PostgresSink
+from support.gate import Gate
 from support.postgres import Postgres
 
 Open = Callable[..., PostgresSink]
@@ -221,14 +222,36 @@ def test_a_config_that_cannot_be(options: dict[str, Any]) -> None:
 
 class TestConformance(SinkConformance):
     sink_class: ClassVar[type[Sink]] = PostgresSink
+    exactly_once = True
 
     @pytest.fixture(autouse=True)
-    def _server(self, postgres: Postgres) -> None:
+    def _server(self, postgres: Postgres) -> Iterator[None]:
         sql(postgres, "DROP TABLE IF EXISTS logs")
         self.postgres = postgres
 
+        with Gate(postgres.port) as self.gate:
+            yield
+
     def options(self, folder: Path) -> dict[str, Any]:
-        return {"dsn": self.postgres.dsn}
+        dsn = self.postgres.dsn.replace(f":{self.postgres.port}", f":{self.gate.port}")
+        return {"dsn": dsn, "timeout": "2s"}
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with psycopg.connect(self.postgres.dsn) as connection:
+            connection.execute("LOCK TABLE logs")
+            yield
+
+    @contextmanager
+    def _picky(self) -> Iterator[None]:
+        sql(self.postgres, "ALTER TABLE logs ADD CONSTRAINT picky CHECK (body NOT LIKE '%refuse%')")
+        yield
+        sql(self.postgres, "ALTER TABLE logs DROP CONSTRAINT picky")
+
+    def break_it(self, how: How, folder: Path) -> Break:
+        if how == "away":
+            return self.gate.shut, self.gate.open
+        return self._locked() if how == "slow" else self._picky()
 
     def read_back(self, sink: Sink, folder: Path) -> list[bytes] | None:
         rows = sql(self.postgres, "SELECT body, body_bytes FROM logs ORDER BY ctid")

@@ -165,6 +165,46 @@ def test_a_pipeline_acknowledges_only_what_all_sinks_have() -> None:
     assert pipeline.numbers["bad"].retries > 0
 
 
+def test_what_is_acknowledged_is_true_at_any_moment() -> None:
+    sink = flaky()
+    with Pipeline(sink) as pipeline:
+        pipeline.deliver(record("a"), record("b"))
+        wait_until(lambda: pipeline.acked == 2, "without a call of wait_acked")
+        sink.failures = 10**9
+        pipeline.deliver(record("c"))
+        wait_until(lambda: pipeline.numbers["flaky"].retries > 2, "the sink fails")
+        assert pipeline.acked == 2
+        sink.failures = 0
+    assert pipeline.acked == len(sink.taken)
+
+
+class Picky(Flaky):
+    """Refuses what is odd, and asks for time."""
+
+    asks = 1
+
+    def write(self, records: Sequence[logfan.Record]) -> None:
+        if self.asks:
+            self.asks -= 1
+            raise logfan.SinkUnavailable("later", retry_after=3600)
+        odd = {at: "odd" for at, one in enumerate(records) if int(one.body) % 2}
+        self.taken += [one.body for at, one in enumerate(records) if at not in odd]
+        if odd:
+            raise logfan.RecordsRejected(odd)
+
+
+def test_a_pipeline_shows_what_was_refused_and_waits_for_no_pace() -> None:
+    picky, good = Picky(Picky.Config(), name="picky"), flaky("good")
+    with Pipeline(picky, good) as pipeline:
+        pipeline.deliver(*(record(str(n)) for n in range(4)))
+        pipeline.wait_acked(4)
+    assert picky.taken == [b"0", b"2"]
+    assert len(good.taken) == 4
+    refused = pipeline.refused["picky"]
+    assert [(one.record.body, one.reason) for one in refused] == [(b"1", "odd"), (b"3", "odd")]
+    assert pipeline.refused["good"] == []
+
+
 def test_a_pipeline_tells_sinks_of_one_name_apart() -> None:
     with pytest.raises(ValueError, match="one name"):
         Pipeline(flaky(), flaky())

@@ -1,0 +1,222 @@
+"""A sink on a thread of its own, called step by step as the host does it, with a time limit; and
+what it holds: threads and descriptors, told from those of a server in the test itself."""
+
+import errno
+import linecache
+import os
+import queue
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from logfan.record import Record
+from logfan.runtime.foreign_text import describe
+from logfan.sink import RecordsRejected, Sink
+
+_LETTING_GO_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a sink did with a batch."""
+
+    error: BaseException | None = None
+    """What it raised, but for RecordsRejected."""
+    step: str = ""
+    """In which method."""
+    refused: dict[Any, str] = field(default_factory=dict)
+    later: dict[Any, str] = field(default_factory=dict)
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether the host would acknowledge all of it."""
+        return self.error is None and not self.refused and not self.later
+
+
+class SinkSteps:
+    """The four methods of one sink, each called on the sink's thread. A context manager, which at
+    its end closes a sink that is open."""
+
+    def __init__(self, sink: Sink[Any], seconds: float) -> None:
+        """`seconds`: so long one step may take."""
+        self.sink = sink
+        self._seconds = seconds
+        self._orders: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=f"sink-{sink.name}", daemon=True)
+        self._family = {self._thread}
+        self._hangs = False
+        self._is_open = False
+        self._start = threading.Thread.start
+
+    def __enter__(self) -> Self:
+        real, family = self._start, self._family
+
+        def start(thread: threading.Thread) -> None:
+            if threading.current_thread() in family:
+                family.add(thread)
+            real(thread)
+
+        threading.Thread.start = start  # type: ignore[assignment, method-assign]
+        real(self._thread)
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if self._is_open and not self._hangs:
+                error = self.attempt("close")
+                if error is not None and kind is None:
+                    raise AssertionError(f"close raised {describe(error)}") from error
+        finally:
+            self._orders.put(None)
+            threading.Thread.start = self._start  # type: ignore[method-assign]
+
+    def attempt(self, step: str, *arguments: object) -> BaseException | None:
+        """Call one method. Returns what it raised; fails where it does not return in time."""
+        if self._hangs:
+            raise AssertionError("the sink hangs in an earlier step")
+        if step == "open":
+            self._is_open = True
+        elif step == "close":
+            self._is_open = False
+        self._orders.put(lambda: getattr(self.sink, step)(*arguments))
+        try:
+            error = self._answers.get(timeout=self._seconds)
+        except queue.Empty:
+            self._hangs = True
+            raise AssertionError(
+                f"{step} has not returned for {self._seconds:g} s{self._where()}: a sink that "
+                "hangs holds its messages for ever; wait for the other side with a time limit, "
+                "then raise SinkUnavailable"
+            ) from None
+        if error is not None and not isinstance(error, Exception):
+            raise AssertionError(
+                f"{step} raised {type(error).__name__}, which is no Exception: code that catches "
+                "Exception does not see it; raise SinkUnavailable, or let the cause through"
+            ) from error
+        return error
+
+    def must(self, step: str, *arguments: object) -> None:
+        """Call one method, which must not raise."""
+        error = self.attempt(step, *arguments)
+        if error is not None:
+            raise AssertionError(f"{step} raised {describe(error)}") from error
+
+    def offer(self, records: Sequence[Record], *, anew: bool = False) -> Outcome:
+        """Write and flush, as the host does; `anew`: open first, as after a failure."""
+        outcome = Outcome()
+        if anew and (error := self.attempt("open")) is not None:
+            return Outcome(error, "open")
+        for step, arguments in (("write", [records]), ("flush", [])):
+            error = self.attempt(step, *arguments)
+            if isinstance(error, RecordsRejected):
+                outcome.refused |= _named(error.reasons, len(records), step)
+                outcome.later |= _named(error.later, len(records), step)
+                error = self.attempt("flush") if step == "flush" else None  # of all the others
+            if error is not None:
+                outcome.error, outcome.step = error, step
+                break
+        return outcome
+
+    def take(self, records: Sequence[Record]) -> None:
+        """Write and flush what the sink has no reason to refuse."""
+        outcome = self.offer(records)
+        if outcome.error is not None:
+            raise AssertionError(
+                f"{outcome.step} raised {describe(outcome.error)}"
+            ) from outcome.error
+        refused = {**outcome.refused, **outcome.later}
+        assert not refused, f"refused records that nothing is wrong with: {refused}"
+
+    def threads(self) -> list[str]:
+        """The threads that the sink started, itself or by others, and that run."""
+        return [one.name for one in self._family if one is not self._thread and one.is_alive()]
+
+    def _run(self) -> None:
+        while (order := self._orders.get()) is not None:
+            error: BaseException | None = None
+            try:
+                order()
+            except BaseException as raised:  # noqa: BLE001 - the test judges it
+                error = raised
+            self._answers.put(error)
+
+    def _where(self) -> str:
+        """Where the sink's thread is: the line of the innermost frame that is the author's."""
+        frame = sys._current_frames().get(self._thread.ident or 0)
+        own = type(self.sink).write.__code__.co_filename
+        while frame is not None and frame.f_code.co_filename != own:
+            frame = frame.f_back
+        if frame is None:
+            return ""
+        line = linecache.getline(own, frame.f_lineno).strip()
+        return f", in line {frame.f_lineno} of {Path(own).name} ({line})"
+
+
+def _named(reasons: Mapping[int, str], count: int, step: str) -> Mapping[int, str]:
+    wrong = [index for index in reasons if type(index) is not int or not 0 <= index < count]
+    assert not wrong, (
+        f"RecordsRejected of {step} names record {wrong[0]!r} of a batch of {count}: the index is "
+        "the place in what write got, from 0"
+    )
+    return reasons
+
+
+def in_the_end(holds: Callable[[], bool], seconds: float = _LETTING_GO_SECONDS) -> bool:
+    """Whether it holds within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def descriptors() -> dict[int, str]:
+    """What is open in this process, by number; but for connections that a server in this process
+    took in: who connected is the client."""
+    found: dict[int, str] = {}
+    addresses: dict[int, object] = {}
+    listening: dict[int, object] = {}
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers
+        number = int(name)
+        try:
+            found[number] = os.readlink(f"/proc/self/fd/{name}")  # noqa: PTH115 - no path
+            if found[number].startswith("socket:"):
+                address, is_listening, other = _socket(number)
+                found[number] = f"a connection to {other}" if other else found[number]
+                (listening if is_listening else addresses)[number] = address
+        except OSError as error:
+            found.pop(number, None)
+            if error.errno not in (errno.ENOENT, errno.EBADF):
+                raise
+    ours = {number for number, own in addresses.items() if own in listening.values()}
+    return {number: what for number, what in found.items() if number not in ours}
+
+
+def _socket(number: int) -> tuple[object, bool, str]:
+    """Its own address, whether it listens, and who is at the other end."""
+    with socket.socket(fileno=os.dup(number)) as one:
+        address = one.getsockname()
+        # A server may listen at all addresses: the port tells which it is.
+        own = address[1] if isinstance(address, tuple) and len(address) > 1 else address
+        listens = False
+        if one.family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+            listens = bool(one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+        try:
+            other = one.getpeername()
+        except OSError:
+            other = ""
+        if isinstance(other, tuple) and len(other) > 1:
+            return own, listens, f"{other[0]}:{other[1]}"
+        return own, listens, str(other or "")
+
+
+def left_open(before: Mapping[int, str]) -> list[str]:
+    """What is open now and was not before."""
+    return [what for number, what in descriptors().items() if before.get(number) != what]
