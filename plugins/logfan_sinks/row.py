@@ -1,6 +1,7 @@
 """A record as a row: what the sinks of databases have in common. Sans-I/O."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple
 
 import orjson
@@ -8,8 +9,10 @@ from pydantic import AfterValidator
 
 import logfan
 
+_ISO = "%Y-%m-%dT%H:%M:%S.%f"
 _MESSAGE_CHARS = 10_000
 _level, _message = logfan.field("level").read, logfan.field("message").read
+_time = logfan.field("time").read
 
 
 def _checked(name: str) -> str:
@@ -55,6 +58,12 @@ def row_of(record: logfan.Record, identity: Sequence[str] = ()) -> Row:
         json_of(properties) if properties else None,
         _body(record.body),
     )
+
+
+def time_of(record: logfan.Record) -> str:
+    """The record's own time, as 2026-11-25T23:59:59.000Z; without one that of its receipt."""
+    own: str | None = _time(record)
+    return own or datetime.fromtimestamp(record.received_at, UTC).strftime(_ISO)[:-3] + "Z"
 
 
 def text_of(text: str) -> str:

@@ -28,8 +28,8 @@ from support.servers import serving
 KINDS = {kind: found.cls for kind, found in discover([], []).kinds.items()}
 
 
-ELSEWHERE = {KINDS["amqp"], KINDS["postgres"]}
-"""Their suites need servers: tests/integration/sinks/test_conformance.py."""
+ELSEWHERE = {KINDS["amqp"], KINDS["kafka"], KINDS["postgres"], KINDS["s3"]}
+"""Their suites need servers: tests/integration/sinks/."""
 
 
 def test_every_built_in_is_tested_here() -> None:
@@ -42,6 +42,8 @@ EXTRAS = {
     "http": ("urllib3", {"url": "http://a"}), "loki": ("urllib3", {"url": "http://a"}),
     "otlp": ("urllib3", {"url": "http://a"}), "postgres": ("psycopg", {"dsn": "a"}),
     "elasticsearch": ("urllib3", {"url": "http://a", "index": "b"}),
+    "kafka": ("confluent_kafka", {"brokers": ["a:9092"], "topic": "b"}),
+    "s3": ("obstore", {"bucket": "logs"}),
 }  # fmt: skip
 
 

@@ -6,7 +6,6 @@ already answers 409, which is done.
 
 import hashlib
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -14,7 +13,7 @@ import orjson
 import logfan
 from logfan_sinks.http.delivery import Outcome
 from logfan_sinks.http.verdicts import Answer
-from logfan_sinks.row import json_of, row_of
+from logfan_sinks.row import json_of, row_of, time_of
 
 FILTER_PATH = "items.*.status,items.*.error.type,items.*.error.reason"
 """Answers without what is not looked at."""
@@ -38,7 +37,7 @@ def document(record: logfan.Record) -> bytes:
     origin: dict[str, Any] = {"exchange": row.exchange, "routing_key": row.routing_key}
     if row.headers is not None:
         origin["headers"] = orjson.Fragment(row.headers)
-    own: dict[str, Any] = {"@timestamp": _when(record), "logfan": origin}
+    own: dict[str, Any] = {"@timestamp": time_of(record), "logfan": origin}
     if row.level is not None:
         own["log.level"] = row.level
     try:
@@ -50,20 +49,12 @@ def document(record: logfan.Record) -> bytes:
     return json_of({**own, "message": row.message}).encode()
 
 
-def _when(record: logfan.Record) -> str:
-    return logfan.field("time")(record) or _iso(record.received_at)
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
-
-
 def index_of(template: str, record: logfan.Record) -> str:
     """`{date}` is the day (UTC) of the record's own time, so that a repeat goes to the same index;
     without one that of its receipt."""
     if "{date}" not in template:
         return template
-    return template.replace("{date}", _when(record)[:10].replace("-", "."))
+    return template.replace("{date}", time_of(record)[:10].replace("-", "."))
 
 
 def identity(record: logfan.Record, fields: Sequence[str]) -> str | None:

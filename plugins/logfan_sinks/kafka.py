@@ -1,0 +1,284 @@
+"""The sink `kafka`: a message for each record, acknowledged by all replicas in sync."""
+
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+import logfan
+from logfan_sinks.extras import needs
+from logfan_sinks.formats import Format, encoder
+from logfan_sinks.http.delivery import Outcome
+from logfan_sinks.row import FieldName
+from logfan_sinks.template import Template
+from logfan_sinks.tls_options import TlsOptions
+
+if TYPE_CHECKING:
+    from confluent_kafka import KafkaError, Producer
+
+_SECRET_BYTES = 64 << 10
+_TOPIC_CHARS = 249
+_NO_TOPIC_CHAR = re.compile(r"[^a-zA-Z0-9._-]")
+_QUEUE_KILOBYTES = 64 << 10
+_UNKNOWN_TOPIC_SECONDS = 5
+_LOOK_SECONDS = 0.5
+_ID = "id"
+
+
+def _checked(text: str) -> str:
+    Template(text)
+    return text
+
+
+Text = Annotated[str, AfterValidator(_checked)]
+
+
+class KafkaSink(logfan.Sink):
+    """Produce a message for each record to a topic of Kafka, acknowledged by all replicas in sync.
+
+    Done: the acknowledgement of each message (acks=all, idempotent producer).
+    Not now: every other error, among them a topic that is missing, credentials that are wrong, and
+    silence; the messages concerned come again alone.
+    Refused: a message that is larger than the client or the topic takes (MSG_SIZE_TOO_LARGE); what
+    was sent with it is sent again in halves until it is found.
+    Repeats: the producer's own retries are found by the broker. What was under way when the brokers
+    were silent for `timeout`, or the daemon ended, may come twice; the record's identity is in the
+    header `id`.
+    """
+
+    class Config(logfan.SinkConfig):
+        brokers: tuple[str, ...] = Field(min_length=1)
+        """Where to learn of the cluster: ["kafka-1.example.org:9092"]."""
+        topic: Text = Field(min_length=1)
+        """The topic; may hold fields such as {routing_key} or {headers.team}. What no topic's name
+        may hold becomes "_". Records for a topic that is missing are held until it is there."""
+        key: Text | None = None
+        """What decides on the partition, with fields as in topic: messages of one key keep their
+        order. Without it, messages are spread."""
+        format: Format = "json"
+        """json: one object a message, with its origin and headers; text and raw: the body alone."""
+        id: tuple[FieldName, ...] = ()
+        """Where to find the identity of a record that has no message id: fields such as
+        ["headers.id", "order.id"]."""
+        tls: TlsOptions | None = None
+        """{ ca_file = "…", cert_file = "…", key_file = "…", verify = true }; without this table
+        the connection is a plain one."""
+        sasl: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+        """How to log in, where there is a username."""
+        username: str | None = None
+        """Who to log in as, with password_file."""
+        password_file: Path | None = None
+        """The file that holds the password."""
+        compress: Literal["none", "gzip", "lz4", "snappy", "zstd"] = "none"
+        """Send compressed batches."""
+        max_message_bytes: logfan.Size = Field(default="1MB", validate_default=True)
+        """Most bytes of one message, as the brokers' message.max.bytes allows."""
+        timeout: logfan.Duration = Field(default="30s", validate_default=True)
+        """How long the brokers may be silent."""
+
+        @model_validator(mode="before")
+        @classmethod
+        def _has_library(cls, data: Any) -> Any:
+            needs("confluent_kafka", extra="kafka")
+            return data
+
+        @model_validator(mode="after")
+        def _is_whole(self) -> "KafkaSink.Config":
+            if (self.username is None) != (self.password_file is None):
+                raise ValueError("username and password_file go together")
+            return self
+
+    _producer: "Producer | None" = None
+    _last_error = ""
+
+    def open(self) -> None:
+        """Connect, and see that the topic is there."""
+        from confluent_kafka import KafkaException, Producer
+
+        self.close()
+        config = self.config
+        self._encode = encoder(config.format)
+        self._topic_of = _topic_of(config.topic)
+        self._key_of = None if config.key is None else Template(config.key).fill
+        self._last_error = ""
+        try:
+            producer = Producer({**self._settings(), "error_cb": self._on_error})
+        except KafkaException as error:
+            raise logfan.SinkUnavailable(_text(error.args[0])) from None
+        except OSError as error:
+            raise logfan.SinkUnavailable(f"{error.filename}: {error.strerror}") from None
+        self._producer = producer
+        fixed = None if "{" in config.topic else self._topic_of(None)
+        try:
+            found = producer.list_topics(fixed, timeout=config.timeout)
+        except KafkaException as error:
+            producer.poll(0)  # hears of the cause
+            raise logfan.SinkUnavailable(self._last_error or _text(error.args[0])) from None
+        if fixed is not None and (missing := found.topics[fixed].error) is not None:
+            raise logfan.SinkUnavailable(f"the topic {fixed}: {_text(missing)}")
+
+    def _settings(self) -> dict[str, Any]:
+        """librdkafka's. Raises OSError where a file cannot be read."""
+        config = self.config
+        tls: TlsOptions | None = config.tls
+        given: dict[str, Any] = {
+            "bootstrap.servers": ",".join(config.brokers), "client.id": "logfan",
+            "enable.idempotence": True, "acks": "all", "compression.type": config.compress,
+            "message.max.bytes": config.max_message_bytes,
+            "message.timeout.ms": 0,  # `_settle` has the deadline, and leaves nothing behind
+            "socket.timeout.ms": max(1000, round(config.timeout * 1000)),
+            "topic.metadata.propagation.max.ms": _UNKNOWN_TOPIC_SECONDS * 1000,
+            "queue.buffering.max.kbytes": _QUEUE_KILOBYTES,
+            "partitioner": "murmur2_random",  # as Kafka's own clients choose
+            "log_level": 0,  # all that is logged comes as an error, too
+            "security.protocol": ("SASL_" if config.username is not None else "")
+            + ("PLAINTEXT" if tls is None else "SSL"),
+        }  # fmt: skip
+        if tls is not None:
+            files = {
+                "ssl.ca.location": tls.ca_file, "ssl.certificate.location": tls.cert_file,
+                "ssl.key.location": tls.key_file or tls.cert_file,
+            }  # fmt: skip
+            given |= {name: str(path) for name, path in files.items() if path is not None}
+            given["enable.ssl.certificate.verification"] = tls.verify
+            given["ssl.endpoint.identification.algorithm"] = "https" if tls.verify else "none"
+        if config.username is not None:
+            with config.password_file.open() as file:
+                password = file.read(_SECRET_BYTES).strip()
+            given |= {
+                "sasl.mechanism": config.sasl, "sasl.username": config.username,
+                "sasl.password": password,
+            }  # fmt: skip
+        return given
+
+    def _on_error(self, error: "KafkaError") -> None:
+        """Called from `poll` and `flush`."""
+        # That all are down is a summary, which comes after the cause.
+        if not (self._last_error and error.name() == "_ALL_BROKERS_DOWN"):
+            self._last_error = _text(error)
+
+    def write(self, records: Sequence[logfan.Record]) -> None:
+        """Produce all of it, and wait for the acknowledgements."""
+        producer = self._producer
+        if producer is None:
+            raise logfan.SinkUnavailable("not connected")
+        outcome = Outcome()
+        self._last_error = ""
+        lines = self._encode(records)
+        waiting: list[Sequence[int]] = [range(len(records))]
+        while waiting:
+            places = waiting.pop()
+            failed = self._produce(producer, records, lines, places)
+            too_large = []
+            for place, error in failed.items():
+                if _is_too_large(error):
+                    too_large.append(place)
+                else:
+                    outcome.later[place] = f"not taken by Kafka: {_text(error)}"
+            if len(places) == 1 and too_large:
+                why = f"refused by Kafka: {_text(failed[too_large[0]])}"
+                outcome.refused[too_large[0]] = why
+            elif too_large:
+                # The brokers refuse what was sent together, not the message that is at fault.
+                middle = (len(too_large) + 1) // 2
+                waiting += filter(None, (too_large[middle:], too_large[:middle]))
+        outcome.settle(len(records))
+
+    def _produce(
+        self,
+        producer: "Producer",
+        records: Sequence[logfan.Record],
+        lines: Sequence[bytes],
+        places: Iterable[int],
+    ) -> dict[int, "KafkaError"]:
+        """What went wrong, by place. Raises `logfan.SinkUnavailable` where the brokers are
+        silent: then nothing of it is left in the producer."""
+        from confluent_kafka import KafkaException
+
+        failed: dict[int, KafkaError] = {}
+        silence = _Silence(self.config.timeout)
+
+        def on_delivery(place: int, error: "KafkaError | None", _: object) -> None:
+            silence.ended()
+            if error is not None:
+                failed[place] = error
+
+        for place in places:
+            record = records[place]
+            identity = record.id(*self.config.id)
+            give = partial(
+                producer.produce, self._topic_of(record), lines[place],
+                None if self._key_of is None else self._key_of(record).encode(),
+                on_delivery=partial(on_delivery, place), timestamp=int(record.received_at * 1000),
+                headers=None if identity is None else [(_ID, identity.encode("utf-8", "replace"))],
+            )  # fmt: skip
+            while True:
+                try:
+                    give()
+                    break
+                except BufferError:
+                    producer.poll(_LOOK_SECONDS)
+                    self._see(producer, silence)
+                except KafkaException as error:
+                    failed[place] = error.args[0]
+                    break
+        while producer.flush(_LOOK_SECONDS):
+            self._see(producer, silence)
+        return failed
+
+    def _see(self, producer: "Producer", silence: "_Silence") -> None:
+        if silence.is_too_long():
+            producer.purge()
+            producer.flush(_LOOK_SECONDS)
+            why = f"no acknowledgement for {self.config.timeout:g} s"
+            raise logfan.SinkUnavailable(f"{why}: {self._last_error}" if self._last_error else why)
+
+    def close(self) -> None:
+        """Disconnect; what was not acknowledged is given up."""
+        if self._producer is not None:
+            self._producer.purge()
+            self._producer.flush(_LOOK_SECONDS)
+            self._producer = None  # which ends its threads
+
+
+class _Silence:
+    """How long nothing was heard."""
+
+    def __init__(self, most: float) -> None:
+        self._most = most
+        self.ended()
+
+    def ended(self) -> None:
+        self._deadline = time.monotonic() + self._most
+
+    def is_too_long(self) -> bool:
+        return time.monotonic() > self._deadline
+
+
+def _topic_of(text: str) -> Callable[[Any], str]:
+    """The topic of a record; one text for all where it holds no field."""
+    fill = Template(text).fill
+    if "{" not in text:
+        return lambda _: text
+    return lambda record: _NO_TOPIC_CHAR.sub("_", fill(record))[:_TOPIC_CHARS] or "_"
+
+
+def _is_too_large(error: "KafkaError") -> bool:
+    from confluent_kafka import KafkaError
+
+    return error.code() == KafkaError.MSG_SIZE_TOO_LARGE
+
+
+def _text(error: "KafkaError") -> str:
+    """The cause, with its name."""
+    return f"{error.str().strip().rstrip('.')} ({error.name()})"
+
+
+@logfan.hookimpl
+def register_sinks(register: Any) -> None:
+    """The kind `kafka`."""
+    register("kafka", KafkaSink)

@@ -1,0 +1,213 @@
+"""The sink `s3`: an object for each batch in a bucket of S3, or of what speaks its API."""
+
+import gzip
+import hashlib
+import uuid
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import zstandard
+from pydantic import AfterValidator, Field, model_validator
+
+import logfan
+from logfan_sinks.extras import needs
+from logfan_sinks.formats import Format, encoder
+from logfan_sinks.row import FieldName, time_of
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
+
+_SECRET_BYTES = 64 << 10
+_WHY_CHARS = 300
+_ZSTD_LEVEL, _GZIP_LEVEL = 3, 6
+_SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}
+_MEDIA_TYPES = {"gzip": "application/gzip", "zstd": "application/zstd"}
+# obstore has one error for 412, which proves that the object is there, and for 409, another write
+# that goes on at the same time and may yet fail.
+_IS_THERE = "status code: 412"
+_FORBIDDEN = "status code: 403"
+_ANSWER = "Server returned non-2xx status code: "
+
+
+def _folder(prefix: str) -> str:
+    parts = [part for part in prefix.split("/") if part]
+    if {".", ".."} & {*parts}:
+        raise ValueError("it holds a part that is . or ..")
+    return "".join(f"{part}/" for part in parts)
+
+
+class S3Sink(logfan.Sink):
+    """Put an object for each batch into a bucket of S3, its key made from the records.
+
+    Done: 200, and 412 to `If-None-Match: *`, as the object is there already.
+    Not now: every other answer, lost connections, and silence.
+    Refused: nothing.
+    Repeats: the key is the day of the records' own time and the hash of their ids, so that a batch
+    that is put again is found, and no object is ever half there: it is one PUT. The daemon offers
+    the same batch until it is taken. After a crash of the daemon the broker delivers again what was
+    not acknowledged, in other batches: then as much as was under way may be there twice. A batch in
+    which a record has no id has a key of its own, by which its retries are found all the same.
+    """
+
+    class Config(logfan.SinkConfig):
+        bucket: str = Field(min_length=3, max_length=63)
+        """The bucket, which must exist."""
+        endpoint: Annotated[str, Field(pattern=r"^https?://[^/?#@]+/?$")] | None = None
+        """The server, as https://s3.example.org, where it is not Amazon's."""
+        region: str | None = None
+        """The region; that of the environment (AWS_REGION), else us-east-1."""
+        prefix: Annotated[str, Field(pattern=r"^[\w!.*'()=/-]*$"), AfterValidator(_folder)] = ""
+        """The folder of the objects: PREFIX/2026-11-25/HASH.jsonl."""
+        access_key_id: str | None = None
+        """Whose key, with secret_access_key_file. Without them: the environment
+        (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), else the role of the machine."""
+        secret_access_key_file: Path | None = None
+        """The file that holds the secret key."""
+        session_token_file: Path | None = None
+        """The file that holds the session token of a temporary key."""
+        ca_file: Path | None = None
+        """The authorities that the server's certificate may come from beside the system's."""
+        format: Format = "json"
+        """json: one object a line, with its origin and headers; text and raw: the body alone."""
+        compress: Literal["none", "gzip", "zstd"] = "none"
+        """Compress each object; its name ends in .gz or .zst."""
+        id: tuple[FieldName, ...] = ()
+        """Where to find the identity of a record that has no message id: fields such as
+        ["headers.id", "order.id"]."""
+        timeout: logfan.Duration = Field(default="30s", validate_default=True)
+        """How long a request may take."""
+
+        @model_validator(mode="before")
+        @classmethod
+        def _has_library(cls, data: Any) -> Any:
+            needs("obstore", extra="s3")
+            return data
+
+        @model_validator(mode="after")
+        def _is_whole(self) -> "S3Sink.Config":
+            if (self.access_key_id is None) != (self.secret_access_key_file is None):
+                raise ValueError("access_key_id and secret_access_key_file go together")
+            if self.session_token_file is not None and self.access_key_id is None:
+                raise ValueError("session_token_file goes with access_key_id")
+            return self
+
+    _store: "S3Store | None" = None
+    _batch = ""
+    """Stands for a batch without ids, until it is taken."""
+
+    def open(self) -> None:
+        """Read the secrets, and see that the bucket is there."""
+        import obstore
+        from obstore.exceptions import BaseError
+
+        self.close()
+        config = self.config
+        self._encode = encoder(config.format)
+        self._batch = self._batch or uuid.uuid4().hex
+        try:
+            self._store = store = self._connected()
+            next(iter(obstore.list(store, prefix=config.prefix or None, chunk_size=1)), None)
+        except (BaseError, OSError, ValueError) as error:
+            if _FORBIDDEN not in str(error):  # who may put need not be allowed to list
+                raise _unavailable(error) from None
+
+    def _connected(self) -> "S3Store":
+        from obstore.store import S3Store
+
+        config = self.config
+        seconds = timedelta(seconds=config.timeout)
+        client: dict[str, Any] = {
+            "timeout": seconds, "connect_timeout": seconds,
+            "user_agent": f"logfan/{logfan.__version__}",
+            "allow_http": (config.endpoint or "").startswith("http:"),
+        }  # fmt: skip
+        if config.ca_file is not None:
+            client["root_certificate"] = config.ca_file.read_bytes()
+        secrets = {
+            "access_key_id": config.access_key_id,
+            "secret_access_key": _secret(config.secret_access_key_file),
+            "session_token": _secret(config.session_token_file),
+            "endpoint": config.endpoint, "region": config.region,
+        }  # fmt: skip
+        given: Any = {name: value for name, value in secrets.items() if value is not None}
+        # Failures are retried by the daemon, which logs them.
+        return S3Store(
+            config.bucket, config=given, client_options=client,  # type: ignore[arg-type]
+            retry_config={"max_retries": 0, "retry_timeout": seconds},
+        )  # fmt: skip
+
+    def write(self, records: Sequence[logfan.Record]) -> None:
+        """Put an object for each day of the records' time."""
+        days: dict[str, list[logfan.Record]] = {}
+        for record in records:
+            days.setdefault(time_of(record)[:10], []).append(record)
+        for day, share in days.items():
+            self._put(self._key(day, share), b"\n".join((*self._encode(share), b"")))
+        self._batch = uuid.uuid4().hex
+
+    def _key(self, day: str, records: Iterable[logfan.Record]) -> str:
+        """The same records give the same key; no others do."""
+        digest = hashlib.blake2b(digest_size=16)
+        for record in records:
+            identity = record.id(*self.config.id)
+            if identity is None:  # equal bodies are different records
+                mark, raw = f"{self._batch}{record.received_at}".encode(), record.body
+            else:
+                mark, raw = b"", identity.encode("utf-8", "replace")
+            digest.update(mark + len(raw).to_bytes(8) + raw)
+        kind = "jsonl" if self.config.format == "json" else "log"
+        name = f"{digest.hexdigest()}.{kind}{_SUFFIXES[self.config.compress]}"
+        return f"{self.config.prefix}{day}/{name}"
+
+    def _put(self, key: str, content: bytes) -> None:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, BaseError
+
+        if self._store is None:
+            raise logfan.SinkUnavailable("not connected")
+        compress = self.config.compress
+        if compress == "gzip":
+            content = gzip.compress(content, _GZIP_LEVEL, mtime=0)
+        elif compress == "zstd":
+            content = zstandard.ZstdCompressor(_ZSTD_LEVEL).compress(content)
+        plain = "application/x-ndjson" if self.config.format == "json" else "text/plain"
+        try:
+            obstore.put(
+                self._store, key, content, mode="create", use_multipart=False,
+                attributes={"Content-Type": _MEDIA_TYPES.get(compress, plain)},
+            )  # fmt: skip
+        except AlreadyExistsError as error:
+            if _IS_THERE not in str(error):
+                raise _unavailable(error) from None
+        except (BaseError, OSError) as error:
+            raise _unavailable(error) from None
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._store = None
+
+
+def _secret(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    with path.open() as file:
+        return file.read(_SECRET_BYTES).strip()
+
+
+def _unavailable(error: Exception) -> logfan.SinkUnavailable:
+    """The cause on one line, without the library's own view of it."""
+    if isinstance(error, OSError) and error.filename:
+        return logfan.SinkUnavailable(f"{error.filename}: {error.strerror}")
+    text, _, debug = str(error).partition("\n\nDebug source:")
+    _, answered, answer = text.partition(_ANSWER)
+    why = " ".join(f"answers {answer}".split() if answered else text.split())[:_WHY_CHARS]
+    _, found, cause = debug.partition('message: "')
+    return logfan.SinkUnavailable(f"{why} ({cause.partition(chr(34))[0]})" if found else why)
+
+
+@logfan.hookimpl
+def register_sinks(register: Any) -> None:
+    """The kind `s3`."""
+    register("s3", S3Sink)

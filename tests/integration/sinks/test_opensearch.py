@@ -1,0 +1,205 @@
+"""The sink `elasticsearch` against a real OpenSearch: each verdict of its table."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import count
+from typing import Any
+
+import pytest
+
+from logfan.record import Record
+from logfan.sink import RecordsRejected, SinkUnavailable
+from logfan.testing import hostile_records, record
+from logfan_sinks.elasticsearch import ElasticsearchSink
+from support.java import JavaUnavailable
+from support.opensearch import OpenSearch
+
+Open = Callable[..., ElasticsearchSink]
+_numbers = count()
+
+
+@pytest.fixture(scope="module")
+def opensearch() -> Iterator[OpenSearch]:
+    try:
+        server = OpenSearch()
+    except JavaUnavailable as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    with server:
+        yield server
+
+
+@pytest.fixture
+def index() -> str:
+    """The name of one of this test's own."""
+    return f"logs-{next(_numbers)}"
+
+
+@pytest.fixture
+def opened(opensearch: OpenSearch, index: str) -> Iterator[Open]:
+    """Opens a sink to the index, and closes it at the end."""
+    with ExitStack() as stack:
+
+        def one(**options: Any) -> ElasticsearchSink:
+            given = {"url": opensearch.url, "index": index, **options}
+            sink = ElasticsearchSink(ElasticsearchSink.Config.model_validate(given), name="search")
+            stack.callback(sink.close)
+            sink.open()
+            return sink
+
+        yield one
+
+
+def numbered(count: int, first: int = 0) -> list[Record]:
+    return [record({"n": n}, message_id=str(n)) for n in range(first, first + count)]
+
+
+def held(opensearch: OpenSearch, index: str) -> list[int]:
+    return sorted(document["n"] for document in opensearch.documents(index))
+
+
+def test_documents_are_found_by_their_fields(
+    opened: Open, opensearch: OpenSearch, index: str
+) -> None:
+    body = {"msg": "it failed", "level": "ERR", "time": "2026-11-25T23:59:59Z"}
+    opened(index=f"{index}-{{date}}").write([record(body, routing_key="shop", message_id="m-1")])
+    query = {"query": {"range": {"@timestamp": {"gte": "2026-11-25T23:59:00Z"}}}}
+    opensearch.ask("POST", f"/{index}-2026.11.25/_refresh")
+    (hit,) = opensearch.ask("POST", f"/{index}-2026.11.25/_search", query)["hits"]["hits"]
+    assert hit["_id"] == "m-1"
+    assert hit["_source"]["log.level"] == "error"
+    assert hit["_source"]["logfan"]["routing_key"] == "shop"
+
+
+def test_what_is_there_already_is_done(opened: Open, opensearch: OpenSearch, index: str) -> None:
+    sink = opened()
+    sink.write(numbered(3))
+    sink.write(numbered(5))
+    sink.write([*numbered(2), *numbered(2)])
+    assert held(opensearch, index) == [0, 1, 2, 3, 4]
+
+
+def test_documents_without_identity_are_all_kept(
+    opened: Open, opensearch: OpenSearch, index: str
+) -> None:
+    opened().write([record({"n": 7}), record({"n": 7})])
+    assert held(opensearch, index) == [7, 7]
+
+
+def test_a_closed_index_is_not_now(opened: Open, opensearch: OpenSearch, index: str) -> None:
+    sink = opened()
+    sink.write(numbered(1))
+    opensearch.ask("POST", f"/{index}/_close")
+    with pytest.raises(SinkUnavailable, match="400 index_closed_exception"):
+        sink.write(numbered(2))
+    opensearch.ask("POST", f"/{index}/_open")
+    sink.write(numbered(2))
+    assert held(opensearch, index) == [0, 1]
+
+
+def test_a_block_as_of_a_full_disk_is_not_now(
+    opened: Open, opensearch: OpenSearch, index: str
+) -> None:
+    sink = opened()
+    sink.write(numbered(1))
+    block = "index.blocks.read_only_allow_delete"
+    opensearch.ask("PUT", f"/{index}/_settings", {block: True})
+    with pytest.raises(SinkUnavailable, match=r"(403|429) cluster_block_exception"):
+        sink.write(numbered(2))
+    opensearch.ask("PUT", f"/{index}/_settings", {block: None})
+    opensearch.ask("PUT", f"/{index}/_settings", {"index.blocks.write": True})
+    with pytest.raises(SinkUnavailable, match="403 cluster_block_exception"):
+        sink.write(numbered(2))
+    opensearch.ask("PUT", f"/{index}/_settings", {"index.blocks.write": None})
+    sink.write(numbered(2))
+    assert held(opensearch, index) == [0, 1]
+
+
+def test_an_index_that_may_not_be_made_is_not_now(
+    opened: Open, opensearch: OpenSearch, index: str
+) -> None:
+    setting = "action.auto_create_index"
+    opensearch.ask("PUT", "/_cluster/settings", {"transient": {setting: "false"}})
+    try:
+        with pytest.raises(SinkUnavailable, match="404 index_not_found_exception"):
+            opened().write(numbered(1))
+    finally:
+        opensearch.ask("PUT", "/_cluster/settings", {"transient": {setting: None}})
+    opened().write(numbered(1))
+    assert held(opensearch, index) == [0]
+
+
+def test_a_field_of_another_type_is_refused_alone(
+    opened: Open, opensearch: OpenSearch, index: str
+) -> None:
+    sink = opened()
+    sink.write(numbered(1))
+    records = [*numbered(2, 1), record({"n": {"a": 1}}, message_id="x"), *numbered(2, 3)]
+    with pytest.raises(RecordsRejected) as caught:
+        sink.write(records)
+    assert [*caught.value.reasons] == [2]
+    assert caught.value.reasons[2].startswith("refused with 400 mapper_parsing_exception")
+    assert not caught.value.later
+    assert held(opensearch, index) == [0, 1, 2, 3, 4]
+
+
+def test_long_identities_are_indexed_once(opened: Open, opensearch: OpenSearch, index: str) -> None:
+    sink = opened(id=["headers.id"])
+    records = [
+        record({"n": 1}, headers={"id": "x" * 512}), record({"n": 2}, headers={"id": "x" * 513}),
+        record({"n": 3}, headers={"id": "é" * 300}),
+    ]  # fmt: skip
+    sink.write(records)
+    sink.write(records)
+    assert held(opensearch, index) == [1, 2, 3]
+
+
+def test_a_pipeline_that_is_missing_is_refused_by_item(
+    opened: Open, opensearch: OpenSearch, index: str
+) -> None:
+    with pytest.raises(RecordsRejected) as caught:
+        opened(pipeline="nowhere").write(numbered(2))
+    assert [*caught.value.reasons] == [0, 1]
+    assert "nowhere" in caught.value.reasons[0]
+    assert held(opensearch, index) == []
+
+
+def test_requests_within_bounds_hold_all_of_it(
+    opened: Open, opensearch: OpenSearch, index: str
+) -> None:
+    opened(max_records=700, max_request_bytes="50kB", compress="gzip").write(numbered(3000))
+    assert held(opensearch, index) == [*range(3000)]
+
+
+def test_every_hostile_record_is_taken_or_refused_alone(
+    opened: Open, opensearch: OpenSearch, index: str
+) -> None:
+    hostile = hostile_records()
+    refused: list[int] = []
+    try:
+        opened().write([*hostile.values()])
+    except RecordsRejected as rejected:
+        refused = [*rejected.reasons, *rejected.later]
+    names = [*hostile]
+    assert {names[place] for place in refused} <= {"wild headers", "odd properties"}
+    assert len(opensearch.documents(index)) == len(hostile) - len(refused)
+
+
+def test_a_crash_loses_and_repeats_nothing(
+    opened: Open, opensearch: OpenSearch, index: str
+) -> None:
+    sink = opened(timeout="5s")
+    sink.write(numbered(500))
+    opensearch.signal(signal.SIGSTOP)
+    with pytest.raises(SinkUnavailable, match="timed out"):
+        sink.write(numbered(500, 500))
+    opensearch.kill()
+    with pytest.raises(SinkUnavailable, match="refused"):
+        sink.open()
+    opensearch.start()
+    sink.open()
+    sink.write(numbered(500, 500))
+    assert held(opensearch, index) == [*range(1000)]

@@ -1,0 +1,121 @@
+"""A private Kafka on loopback: one node that is broker and controller (KRaft), from Maven."""
+
+import subprocess
+from typing import Any, Self
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from logfan.testing.node import free_port
+from support.java import JavaServer, jars
+
+_ARTIFACTS = ("org.apache.kafka:kafka_2.13:4.1.1", "org.slf4j:slf4j-simple:1.7.36")
+_CLUSTER = "bG9nZmFuLXRlc3RzLTAwMQ"
+_PROPERTIES = """
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{sasl_port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{sasl_port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+sasl.enabled.mechanisms=PLAIN
+listener.name.sasl_plaintext.plain.sasl.jaas.config=\
+org.apache.kafka.common.security.plain.PlainLoginModule required user_logfan="s3cret";
+log.dirs={data}
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+share.coordinator.state.topic.replication.factor=1
+log.cleaner.enable=false
+num.io.threads=2
+num.network.threads=2
+background.threads=2
+{extra}
+"""
+
+Message = tuple[bytes, bytes | None, dict[str, bytes]]
+"""Value, key and headers."""
+
+
+class Kafka(JavaServer):
+    """Topics are not made by themselves. User `logfan` with the password `s3cret` at `sasl`."""
+
+    def __init__(self, extra: str = "") -> None:
+        super().__init__("kafka", [jars("kafka-4.1.1", *_ARTIFACTS)], heap="256m")
+        port, sasl_port = free_port(), free_port()
+        self.address, self.sasl = f"127.0.0.1:{port}", f"127.0.0.1:{sasl_port}"
+        self._config = self.folder / "server.properties"
+        self._config.write_text(
+            _PROPERTIES.format(
+                port=port,
+                sasl_port=sasl_port,
+                controller=free_port(),
+                data=self.folder / "data",
+                extra=extra,
+            )
+        )
+        form = ("kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", str(self._config))
+        subprocess.run(self.command(*form), check=True, capture_output=True, timeout=90)
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self.launch("kafka.Kafka", str(self._config))
+
+    def is_ready(self) -> bool:
+        """Whether it tells of itself."""
+        try:
+            self._admin().list_topics(timeout=1)
+        except KafkaException:
+            return False
+        return True
+
+    def _admin(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self.address, "log_level": 0})
+
+    def create(self, topic: str, **config: str) -> None:
+        """Make a topic with one partition; `max_message_bytes` is `max.message.bytes`."""
+        given = {name.replace("_", "."): value for name, value in config.items()}
+        admin = self._admin()
+        for made in admin.create_topics([NewTopic(topic, 1, 1, config=given)]).values():
+            made.result(60)
+
+    def messages(self, topic: str) -> list[Message]:
+        """All that the topic holds now, a partition after the other."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.address, "group.id": "reader", "log_level": 0,
+                "enable.auto.commit": False, "auto.offset.reset": "earliest",
+                "enable.partition.eof": False,
+            }
+        )  # fmt: skip
+        found: list[Message] = []
+        try:
+            for partition in consumer.list_topics(topic, timeout=60).topics[topic].partitions:
+                where = TopicPartition(topic, partition, 0)
+                low, high = consumer.get_watermark_offsets(where, timeout=60)
+                position = low
+                consumer.assign([where])
+                while position < high:
+                    for message in consumer.consume(min(high - position, 10_000), timeout=1):
+                        if message.error() is not None:
+                            raise KafkaException(message.error())
+                        headers: Any = message.headers() or []
+                        found.append((message.value() or b"", message.key(), dict(headers)))
+                        position = (message.offset() or 0) + 1
+        finally:
+            consumer.close()
+        return found
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.remove()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
