@@ -1,4 +1,4 @@
-"""A TCP gate in front of a broker: open, shut (no answer), or stalled within the handshake."""
+"""A TCP gate in front of a server: open, shut, silent, or stalled within the handshake."""
 
 import socket
 import threading
@@ -19,6 +19,8 @@ class Gate:
         """How many came."""
         self.stall_after: int | None = None
         """So many bytes of the broker's pass on each new connection, and nothing after them."""
+        self._flows = threading.Event()
+        self._flows.set()
         self._listener: socket.socket | None = None
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -35,8 +37,17 @@ class Gate:
         self._listener = socket.create_server(("127.0.0.1", self.port))
         self._run(self._serve, self._listener)
 
+    def freeze(self) -> None:
+        """Take connections and bytes, and pass nothing on until `thaw`."""
+        self._flows.clear()
+
+    def thaw(self) -> None:
+        """Pass on again what came."""
+        self._flows.set()
+
     def shut(self) -> None:
         """Refuse connections, and cut those that there are."""
+        self.thaw()
         if self._listener is not None:
             with suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
@@ -78,6 +89,7 @@ class Gate:
     def _pump(self, source: socket.socket, target: socket.socket, most: int | None) -> None:
         with suppress(OSError):
             while most != 0 and (data := source.recv(most or 65536)):
+                self._flows.wait()
                 target.sendall(data)
                 most = None if most is None else most - len(data)
         if most == 0:
