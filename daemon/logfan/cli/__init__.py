@@ -21,6 +21,7 @@ _COMMANDS = {
     "emit": "Publish messages, with publisher confirms.",
     "dlq": "Dead letters: list, show, replay to their sink, purge.",
     "sinks": "List the sink kinds, or one kind's options.",
+    "generate": "Print a ready config or unit, or write the folder of a plugin.",
 }
 
 

@@ -1,0 +1,16 @@
+"""`logfan generate`: ready files, printed, or written into a folder. A kind of them is a command in
+a file of this package, named below."""
+
+import click
+
+from logfan.cli.generate.plugin import plugin
+from logfan.cli.generate.shipped import config, unit
+
+
+@click.group()
+def generate() -> None:
+    """Print a ready file, or write the folder of a plugin."""
+
+
+for _command in (plugin, config, unit):
+    generate.add_command(_command)

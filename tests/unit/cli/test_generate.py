@@ -1,0 +1,102 @@
+"""`logfan generate`: what it writes works as it stands, in a new environment."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from logfan.cli import main
+from support.fresh_venv import ROOT, FreshVenv
+
+
+@pytest.fixture(scope="module")
+def venv(tmp_path_factory: pytest.TempPathFactory) -> FreshVenv:
+    return FreshVenv(tmp_path_factory.mktemp("fresh"))
+
+
+def generate(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["generate", *arguments])
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_plugin_works_as_it_is_written(venv: FreshVenv, tmp_path: Path) -> None:
+    written = venv.shell("logfan generate plugin mail-out", tmp_path)
+    for line in [line.strip() for line in written.partition("next:\n")[2].splitlines()]:
+        shown = venv.shell(line, tmp_path)
+        if line.startswith("pytest"):
+            assert " passed, 8 skipped, 8 warnings" in shown
+            assert "break_it('away') in TestMailOutSink, or say why not" in shown
+    assert shown.startswith("mail-out, from logfan-mail-out 0.1.0 (logfan_mail_out)\n")
+    assert "path  path, required\n    The file that records are appended to;" in shown
+    folder = tmp_path / "logfan-mail-out"
+    assert "Success" in venv.shell("mypy --strict .", folder)
+    readme = (folder / "README.md").read_text()
+    (tmp_path / "config.toml").write_text(readme.split("```toml\n")[1].split("```")[0])
+    venv.shell("logfan check", tmp_path)
+    venv.shell("echo hello | logfan try --sink example", tmp_path)
+    assert '"body":"hello"' in (tmp_path / "records.jsonl").read_text()
+
+
+def test_an_installation_prints_what_is_shipped(venv: FreshVenv, tmp_path: Path) -> None:
+    for arguments, path in {
+        "config": "config.toml", "unit": "systemd/logfan.service",
+        "unit --instances": "systemd/logfan@.service",
+    }.items():  # fmt: skip
+        shown = venv.shell(f"logfan generate {arguments}", tmp_path)
+        assert shown == (ROOT / path).read_text()
+        assert generate(*arguments.split()).output == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "title"),
+    [("mail_out", "mail_out", "MailOut"), ("s3-2", "s3_2", "S32"), ("class", "class", "Class")],
+)
+def test_a_module_and_a_class_are_named_after_the_kind(name: str, module: str, title: str) -> None:
+    done = generate("plugin", name, "--folder", "here")
+    assert done.exit_code == 0
+    text = Path(f"here/logfan_{module}.py").read_text()
+    assert f"class {title}Sink(logfan.Sink[{title}Config]):" in text
+    assert f'register("{name}", {title}Sink)' in text
+    compile(text, "sink", "exec")
+    compile(Path(f"here/tests/test_{module}.py").read_text(), "test", "exec")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("My Sink", 'did you mean "my-sink"?'), ("2fast", 'did you mean "fast"?'),
+        ("a--b", 'did you mean "a-b"?'), ("trailing-", 'did you mean "trailing"?'),
+        ("../x", 'did you mean "x"?'), ("é", "begins with a letter"), ("", "begins with a letter"),
+        ("file", '(logfan_sinks.file) has the kind "file" already'),
+    ],
+)  # fmt: skip
+def test_a_name_that_cannot_be_is_explained(name: str, said: str) -> None:
+    done = generate("plugin", name)
+    assert done.exit_code == 2
+    assert said in done.output
+    assert list(Path().iterdir()) == []
+
+
+def test_what_is_there_is_never_overwritten() -> None:
+    Path("here/tests").mkdir(parents=True)
+    Path("here/notes").write_text("mine")
+    mine = Path("here/tests/test_shout.py")
+    mine.write_text("mine")
+    done = generate("plugin", "shout", "--folder", "here")
+    assert done.exit_code == 2
+    assert "here/tests/test_shout.py is there already; nothing was written" in done.output
+    assert mine.read_text() == "mine"
+    assert not Path("here/README.md").exists()
+    mine.unlink()
+    assert generate("plugin", "shout", "--folder", "here").exit_code == 0
+
+
+def test_a_folder_that_cannot_be_is_explained() -> None:
+    Path("here").write_text("a file")
+    done = generate("plugin", "shout", "--folder", "here/below")
+    assert done.exit_code == 2
+    assert "not a directory" in done.output
