@@ -1,4 +1,4 @@
-"""Every network sink at once, each with a server that is there and says nothing."""
+"""Network sinks at once, each with a server that is there and says nothing."""
 
 import json
 import re
@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import orjson
@@ -16,6 +17,7 @@ from logfan.testing.node import RabbitNode, free_port
 from support.broker import Names, channel, publish
 from support.daemon import DaemonProcess
 from support.gate import Gate
+from support.moto import Moto
 from support.postgres import Postgres
 from support.scripted_http import Reply, Request, ScriptedServer
 from support.waiting import wait_until
@@ -42,7 +44,12 @@ dsn = "postgresql://logfan@127.0.0.1:{db}/postgres"
 kind = "amqp"
 url = "amqp://guest:guest@127.0.0.1:{broker}/%2F"
 exchange = "{copy}"
+[sinks.bucket]
+kind = "s3"
+bucket = "logs"
+endpoint = "http://127.0.0.1:{bucket}"
 """
+_NUMBER = re.compile(rb"number-\d{6}")
 NAMES = re.findall(r"sinks\.(\w+)", SINKS)
 
 
@@ -62,7 +69,7 @@ class Receiver:
 
     def _take(self, request: Request) -> Reply:
         self._server.requests.clear()
-        ids = re.findall(rb"number-\d{6}", request.body)
+        ids = _NUMBER.findall(request.body)
         if ids:
             self.seen.setdefault(urlsplit(request.path).path, Counter()).update(ids)
         if "_bulk" not in request.path:
@@ -71,35 +78,42 @@ class Receiver:
         return Reply(body=orjson.dumps({"items": items}))
 
 
+class Servers(NamedTuple):
+    receiver: Receiver
+    postgres: Postgres
+    moto: Moto
+    gates: dict[str, Gate]
+
+
 @pytest.fixture
-def gates(node: RabbitNode) -> Iterator[tuple[Receiver, Postgres, dict[str, Gate]]]:
+def servers(node: RabbitNode) -> Iterator[Servers]:
     with ExitStack() as stack:
         receiver = Receiver()
         stack.enter_context(receiver.running())
         postgres = stack.enter_context(Postgres(free_port()))
+        moto = stack.enter_context(Moto())
+        moto.create("logs")
         ports = {"web": receiver.port, "db": postgres.port, "broker": node.port}
-        found = {name: stack.enter_context(Gate(port)) for name, port in ports.items()}
-        yield receiver, postgres, found
+        ports["bucket"] = moto.port
+        gates = {name: stack.enter_context(Gate(port)) for name, port in ports.items()}
+        yield Servers(receiver, postgres, moto, gates)
 
 
 def test_memory_is_bounded_while_they_are_silent_and_nothing_is_lost(
-    node: RabbitNode,
-    names: Names,
-    tmp_path: Path,
-    gates: tuple[Receiver, Postgres, dict[str, Gate]],
+    node: RabbitNode, names: Names, tmp_path: Path, servers: Servers
 ) -> None:
-    receiver, postgres, found = gates
     copy = f"{names.exchange}-copy"
     with channel(node.url) as broker:
         broker.exchange_declare(copy, "fanout", auto_delete=False)
         broker.queue_declare(copy)
         broker.queue_bind(copy, copy)
-    ports = {name: gate.port for name, gate in found.items()}
+    ports = {name: gate.port for name, gate in servers.gates.items()}
     sinks = SINKS.format(copy=copy, **ports)
     sinks = re.sub(r"(kind = .*)", r'\1\ntimeout = "1s"\nretry = { max = "1s" }', sinks)
-    with DaemonProcess(tmp_path, node.url, names, sinks) as daemon:
+    environ = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    with DaemonProcess(tmp_path, node.url, names, sinks, environ=environ) as daemon:
         base = daemon.memory_kib() >> 10
-        for gate in found.values():
+        for gate in servers.gates.values():
             gate.freeze()
         text = "x" * SIZE
         bodies = (json.dumps({"message": f"number-{n:06d} {text}"}).encode() for n in range(COUNT))
@@ -112,16 +126,18 @@ def test_memory_is_bounded_while_they_are_silent_and_nothing_is_lost(
             assert daemon.metric(f'logfan_sink_up{{sink="{name}"}}') == 0
         peak = daemon.memory_kib() >> 10
         print(f"{base} MiB, at most {peak} MiB")
-        for gate in found.values():
+        for gate in servers.gates.values():
             gate.thaw()
         wait_until(lambda: daemon.acked() == COUNT, "all is acknowledged")
         assert daemon.stop() == 0
-    for path, counts in receiver.seen.items():
+    for path, counts in servers.receiver.seen.items():
         assert len(counts) == COUNT, path
         print(f"{path}: {counts.total()} for {COUNT}")
-    assert len(receiver.seen) == 4
-    with psycopg.connect(postgres.dsn) as connection:
+    assert len(servers.receiver.seen) == 4
+    with psycopg.connect(servers.postgres.dsn) as connection:
         assert connection.execute("SELECT count(*) FROM logs").fetchone() == (COUNT,)
     assert node.ready(copy) >= COUNT
+    objects = servers.moto.objects("logs").values()
+    assert len({found for one in objects for found in _NUMBER.findall(one)}) == COUNT
     # A window of 20 MB, and of each sink one batch and what it makes of it.
     assert peak - base < 80
