@@ -14,7 +14,7 @@ SINKS = ROOT / "plugins/logfan_sinks"
 # What plugins import, and what that is made of: nothing of it imports the rest of the host.
 PUBLIC = {
     "", "record", "sink", "charsets", "compression", "dotted_path", "fields", "hookspecs",
-    "json_trees",
+    "json_trees", "transform",
 }  # fmt: skip
 BASE = {*PUBLIC, "stage", "amqp_properties", "faults", "field_table", "runtime"}
 
@@ -37,10 +37,11 @@ ALLOWED: dict[str, set[str]] = {
     "json_format": {"record", "amqp_properties", "charsets", "json_trees"},
     "amqp_properties": {"field_table", "record"},
     "field_table": set(),
-    "__init__": {"config", "fields", "hookspecs", "json_format", "record", "sink"},
-    "hookspecs": {"sink"},
+    "__init__": {"config", "fields", "hookspecs", "json_format", "record", "sink", "transform"},
+    "hookspecs": {"sink", "transform"},
     "sink": {"record", "runtime"},
-    "stage": {"fields", "record", "charsets", "dotted_path", "runtime"},
+    "stage": {"fields", "record", "charsets", "dotted_path", "runtime", "sink", "transform"},
+    "transform": {"record", "sink"},
     "fields": {"record", "dotted_path"},
     "record": {"charsets", "compression", "dotted_path", "json_trees"},
     "dotted_path": set(),

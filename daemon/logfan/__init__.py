@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from logfan.json_format import json_lines, json_pieces
     from logfan.record import Properties, Record
     from logfan.sink import RecordsRejected, Sink, SinkConfig, SinkUnavailable
+    from logfan.transform import Transform, TransformConfig
 
 __version__: str
 """The version of the installed distribution."""
@@ -28,6 +29,8 @@ __all__ = [
     "SinkConfig",
     "SinkUnavailable",
     "Size",
+    "Transform",
+    "TransformConfig",
     "field",
     "hookimpl",
     "json_lines",
@@ -43,6 +46,8 @@ _HOMES = {
     "Properties": "logfan.record",
     "Record": "logfan.record",
     "Size": "logfan.config.units",
+    "Transform": "logfan.transform",
+    "TransformConfig": "logfan.transform",
     "field": "logfan.fields",
     "hookimpl": "logfan.hookspecs",
     "json_lines": "logfan.json_format",

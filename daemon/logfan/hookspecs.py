@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from logfan.sink import Sink
+    from logfan.transform import Transform
 
 PROJECT = "logfan"
 
@@ -22,4 +23,13 @@ def register_sinks(register: "Callable[[str, type[Sink]], None]") -> None:
     Called once, at start and at `logfan check`, on the main thread and before any connection
     is made. `kind` is what people write as `kind = "…"` in a `[sinks.NAME]` table: lower-case
     letters, digits, `-` and `_`.
+    """
+
+
+@hookspec
+def register_transforms(register: "Callable[[str, type[Transform]], None]") -> None:
+    """Call `register(kind, TransformClass)` once for each transform that this plugin brings.
+
+    Called as `register_sinks` is. `kind` is what people write in `transforms = [{ kind = "…" }]` of
+    a `[sinks.NAME]` table, made of the same characters.
     """

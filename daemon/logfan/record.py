@@ -15,11 +15,13 @@ from weakref import ReferenceType, ref
 import orjson
 
 from logfan.charsets import (
+    charset,
     in_utf8,
     is_unlike_json,
     may_be_another,
     pieces_of,
     text_of,
+    with_charset,
 )
 from logfan.compression import codings, codings_of_header, decode, undeclared_codings
 from logfan.dotted_path import walk_to
@@ -273,6 +275,28 @@ class Record:
             return self  # so it is none
         raise ValueError(f"the body cannot be decoded: {known}")
 
+    def replace(
+        self, *, body: bytes | str | None = None, headers: Mapping[str, Any] | None = None
+    ) -> "Record":
+        """The same message with another body, other headers, or both. All else stays, and so does
+        its identity.
+
+        Text becomes UTF-8. The new body is as it is read: what declared a compression of the old
+        one is gone, so change the body of `decoded()`. Raises TypeError for anything else.
+        """
+        properties = self.properties
+        if headers is not None:
+            if not isinstance(headers, Mapping):
+                raise TypeError(f"headers must be a mapping, not {type(headers).__name__}")
+            properties = properties._replace(headers=MappingProxyType({**headers}))
+        if body is None:
+            return with_body(self, self.body, properties)
+        if isinstance(body, str):
+            body, properties = body.encode(errors="backslashreplace"), as_utf8(properties)
+        elif not isinstance(body, bytes):
+            raise TypeError(f"a body must be bytes or text, not {type(body).__name__}")
+        return with_body(self, body, _uncompressed(properties))
+
     def id(self, *fields: str) -> str | None:
         """Its identity, for writing it twice without harm; None where it has none.
 
@@ -358,6 +382,28 @@ def _compression_of(properties: Properties) -> tuple[Sequence[str], Properties]:
     return (), properties
 
 
+def _uncompressed(properties: Properties) -> Properties:
+    """Without any word of a compression, known or not."""
+    encoding = properties.content_encoding
+    if encoding is not None and charset(encoding) is None:
+        properties = properties._replace(content_encoding=None)
+    with suppress(ValueError):
+        return _compression_of(properties)[1]
+    rest = {name: value for name, value in properties.headers.items() if name != _COMPRESSION}
+    return properties._replace(headers=MappingProxyType(rest))
+
+
+def as_utf8(properties: Properties) -> Properties:
+    """What declared another character set declares UTF-8."""
+    encoding = properties.content_encoding
+    if encoding is not None and charset(encoding) is not None:
+        encoding = "utf-8"
+    content_type = properties.content_type
+    if content_type is not None:
+        content_type = with_charset(content_type, "utf-8")
+    return properties._replace(content_type=content_type, content_encoding=encoding)
+
+
 def _decoded(record: Record, names: Sequence[str]) -> Record | str:
     """The decoded record, or why there is none; kept for the sinks still to come."""
     with _DECODED.lock:
@@ -408,7 +454,9 @@ def json_of(record: Record) -> JsonText:
 
 def with_body(record: Record, body: bytes, properties: Properties) -> Record:
     """The same message with another body and other properties."""
-    return Record(
+    changed = Record(
         body, record.exchange, record.routing_key, record.redelivered, record.received_at,
         properties,
     )  # fmt: skip
+    changed.origin = record.origin
+    return changed

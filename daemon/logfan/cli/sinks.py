@@ -1,9 +1,9 @@
-"""`logfan sinks`: the kinds there are, and one kind's options."""
+"""`logfan sinks`: the kinds of sink and of transform there are, and one kind's options."""
 
 import inspect
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from logfan.config.units import format_duration, format_size
 @config_option
 @click.argument("kind", required=False)
 def sinks(config: Path | None, kind: str | None) -> None:
-    """List the sink kinds with where each comes from; for one KIND, its options."""
+    """List the kinds of sink, and transforms, with where each comes from; for one KIND, its
+    options."""
     from logfan.config.loader import read_plugin_settings
     from logfan.faults import did_you_mean
     from logfan.plugins.discovery import discover
@@ -25,13 +26,20 @@ def sinks(config: Path | None, kind: str | None) -> None:
     plugins, faults = read_plugin_settings(config)
     discovered = discover(plugins.directories, plugins.disabled)
     faults = [*faults, *discovered.faults]
+    every = {**discovered.transforms, **discovered.kinds}
     if kind is None:
         _list(discovered.kinds)
-    elif kind in discovered.kinds:
-        _describe(discovered.kinds[kind])
+        if discovered.transforms:
+            click.echo("\ntransforms")
+            _list(discovered.transforms)
+    elif kind in every:
+        if kind in discovered.kinds:
+            _describe(discovered.kinds[kind])
+        if kind in discovered.transforms:
+            _describe_transform(discovered.transforms[kind])
     else:
-        near = did_you_mean(kind, discovered.kinds)
-        known = f"; kinds: {', '.join(sorted(discovered.kinds))}"
+        near = did_you_mean(kind, every)
+        known = f"; kinds: {', '.join(sorted(every))}"
         raise click.BadParameter(f"no kind {kind!r}{near or known}", param_hint="KIND")
     if faults:
         report(faults, None)
@@ -51,15 +59,35 @@ def _describe(found: Any) -> None:
     from logfan.config.settings import SinkSettings
 
     own, host = schema_of(found.cls.Config), schema_of(SinkSettings)
-    click.echo(f"{click.style(found.kind, bold=True)}, from {found.origin}")
-    click.echo(f"{inspect.cleandoc(found.cls.__doc__ or '')}\n")
+    _head(found)
     click.echo(f'[sinks.NAME]\nkind = "{found.kind}"')
     table = _resolved(own, own)
     for name in table.get("required", ()):
         click.echo(f"{name} = {_sample(table['properties'][name], own)}")
     click.echo()
-    for key, kind, default, meaning in [*_options(own, own), *_options(host, host)]:
-        if key == "kind":
+    _show([*_options(own, own), *_options(host, host)])
+
+
+def _describe_transform(found: Any) -> None:
+    from logfan.config.option_docs import schema_of
+
+    own = schema_of(found.cls.Config)
+    _head(found)
+    table = _resolved(own, own)
+    keys = {name: _sample(table["properties"][name], own) for name in table.get("required", ())}
+    options = "".join(f", {name} = {value}" for name, value in keys.items())
+    click.echo(f'[sinks.NAME]\ntransforms = [{{ kind = "{found.kind}"{options} }}]\n')
+    _show(_options(own, own))
+
+
+def _head(found: Any) -> None:
+    click.echo(f"{click.style(found.kind, bold=True)}, from {found.origin}")
+    click.echo(f"{inspect.cleandoc(found.cls.__doc__ or '')}\n")
+
+
+def _show(options: Iterable[tuple[str, str, str, str]]) -> None:
+    for key, kind, default, meaning in options:
+        if key in ("kind", "transforms[].kind"):
             continue
         click.echo(f"{click.style(key, bold=True)}  {kind}, {default}")
         if meaning:

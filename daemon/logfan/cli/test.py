@@ -39,15 +39,15 @@ class _Difference:
 def test(config: Path | None, files: tuple[Path, ...]) -> None:
     """Check what each sink gets of records, by the cases in each FILE, offline.
 
-    A case is a record, and for each sink what it gets of it after where, sample and redact. No
-    broker is asked, no sink opened, no plugin loaded. Exits 1 where an outcome is another than
-    expected, 2 where a file has a fault.
+    A case is a record, and for each sink what it gets of it after where, sample, transforms and
+    redact. No broker is asked, no sink opened, and plugins are loaded for transforms alone. Exits 1
+    where an outcome is another than expected, 2 where a file has a fault.
     """
     from logfan.cli.cases import read_cases
     from logfan.config.loader import read_stages
 
     try:
-        settings = read_stages(config)
+        settings, stages = read_stages(config, key=_HASH_KEY)
     except Faults as faults:
         refuse(faults, config)
     cases: list[Case] = []
@@ -60,7 +60,6 @@ def test(config: Path | None, files: tuple[Path, ...]) -> None:
     if faults_of_files:
         report(faults_of_files, None)
         raise SystemExit(_USAGE)
-    stages = {name: sink.stage(_HASH_KEY) for name, sink in settings.sinks.items()}
     failed = sum(not _passes(case, settings.sinks, stages) for case in cases)
     count = f"{len(cases):,} case{'' if len(cases) == 1 else 's'}"
     if failed:
@@ -106,8 +105,8 @@ def _differences(
     got: Record | None = record
     if stage is not None:
         staged = stage.apply((record,))
-        if staged.refused:
-            yield _Difference("", wanted, f"dead-lettered: {staged.refused[0]}")
+        for why in (*staged.refused.values(), *(one.why for one in staged.failed.values())):
+            yield _Difference("", wanted, f"it does not get it: {why}")
             return
         got = staged.records[0] if staged.records else None
     if got is None and expected is not FILTERED:
@@ -122,7 +121,12 @@ def _filtered_by(record: "Record", settings: "SinkSettings") -> str:
     decision = True if settings.where is None else settings.where.decide(record)
     if decision is None and settings.on_error == "drop":
         return 'on_error = "drop": where needs its body, which is no JSON'
-    return "where" if decision is False else f"sample = {settings.sample:g}"
+    if decision is False:
+        return "where"
+    before = settings.model_copy(update={"redact": None}).stage()
+    if before is not None and not before.apply((record,)).records:
+        return f"sample = {settings.sample:g}"
+    return "a transform" if settings.transforms else 'on_error = "drop": redact cannot read it'
 
 
 def _differences_of(got: "Record", expected: "Expected") -> Iterator[_Difference]:

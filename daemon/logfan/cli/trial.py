@@ -56,7 +56,7 @@ class SinkTrial:
             backoff=Backoff(
                 min(retry.initial, _LONGEST_DELAY_SECONDS), min(retry.max, _LONGEST_DELAY_SECONDS)
             ),
-            stats=self.stats, completions=completions, number=0, stage=settings.stage(),
+            stats=self.stats, completions=completions, number=0, stage=spec.stage(instance),
             send=self._send,
         )  # fmt: skip
 

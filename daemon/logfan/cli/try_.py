@@ -53,9 +53,9 @@ def try_(
 ) -> None:
     """Write each line of standard input to the sinks, without a broker.
 
-    The sinks are those of the config, with their where, sample and redact, and what they write is
-    real. Shows what each did: written, filtered, refused and why. Exits 1 where a sink refused a
-    record, did not open, or did not take all.
+    The sinks are those of the config, with all that is done to records before they get them, and
+    what they write is real. Shows what each did: written, filtered, refused and why. Exits 1 where
+    a sink refused a record, did not open, or did not take all.
     """
     from logfan.cli.trial import Trial
     from logfan.config.loader import WITHOUT_BROKER, prepare

@@ -24,10 +24,11 @@ from logfan.config.file_permissions import absolute, denied
 from logfan.config.settings import HOMES, PluginSettings, Settings, SinkSettings, read_table
 from logfan.config.validation_errors import faults_of, shown
 from logfan.faults import Fault, Faults, did_you_mean
-from logfan.plugins.discovery import discover
-from logfan.plugins.validation import SinkKind
+from logfan.plugins.discovery import Discovered, discover
+from logfan.plugins.validation import SinkKind, TransformKind
 from logfan.runtime.foreign_text import hide, line_of, text_of
 from logfan.sink import SinkConfig
+from logfan.stage.stage import Stage
 
 WITHOUT_BROKER: Mapping[str, Any] = {
     "rabbitmq": {
@@ -41,6 +42,14 @@ config names for them are neither needed nor read."""
 
 
 @dataclass(frozen=True, slots=True)
+class TransformSpec:
+    """One transform of a sink, ready to be built."""
+
+    kind: TransformKind
+    config: SinkConfig = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class SinkSpec:
     """One configured sink, ready to be built."""
 
@@ -48,6 +57,26 @@ class SinkSpec:
     kind: SinkKind
     settings: SinkSettings
     config: SinkConfig = field(repr=False)
+    transforms: Sequence[TransformSpec] = ()
+
+    def stage(self, instance: str) -> Stage | None:
+        """What is done to records before the sink gets them, with transforms of its own."""
+        return stage_of(self.settings, self.transforms, self.name, instance)
+
+
+def stage_of(
+    settings: SinkSettings,
+    transforms: Sequence[TransformSpec],
+    name: str,
+    instance: str,
+    key: bytes | None = None,
+) -> Stage | None:
+    """The stage of the sink of this name. `key`: see `SinkSettings.stage`."""
+    made = [
+        (one.kind.kind, one.kind.cls(one.config, name=name, instance=instance))
+        for one in transforms
+    ]
+    return settings.stage(made, key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +112,7 @@ def prepare(
     faults = [*source.faults, *_no_sinks(source)]
     settings, settings_faults = _settings(table)
     plugins = discover(settings.plugins.directories, settings.plugins.disabled)
-    sinks, sink_faults = _sinks(table, settings, plugins.kinds)
+    sinks, sink_faults = _sinks(table, settings, plugins)
     lacking = any(fault.place.endswith(".kind") for fault in sink_faults)
     of_plugins = plugins.faults if every_plugin or lacking else ()
     faults += [source.named(fault) for fault in (*settings_faults, *of_plugins, *sink_faults)]
@@ -116,16 +145,30 @@ def read_settings(
     return settings
 
 
-def read_stages(path: Path | None, *, environ: Mapping[str, str] = os.environ) -> Settings:
-    """The config for a command that needs what each sink gets, and no sink. No plugin is looked
-    for, the sinks' own options are not judged, and no file of secrets is read. Raises Faults."""
+def read_stages(
+    path: Path | None, *, key: bytes, environ: Mapping[str, str] = os.environ
+) -> tuple[Settings, Mapping[str, Stage | None]]:
+    """The config, and the stage of each sink, for a command that needs what each sink gets, and no
+    sink. Plugins are looked for only where a sink has transforms, the sinks' own options are not
+    judged, and no file of secrets is read: `key` stands for that of hashes. Raises Faults."""
     source = _read(path, None, environ, WITHOUT_BROKER)
     no_sinks = _no_sinks(source)
     settings, settings_faults = _settings(source.table, serves=False)
+    plugins = Discovered({}, {}, ())
+    if any(sink.transforms for sink in settings.sinks.values()):
+        plugins = discover(settings.plugins.directories, settings.plugins.disabled)
+    transforms = {}
+    for name, sink in settings.sinks.items():
+        transforms[name], faults = _transforms(sink, f"sinks.{name}", plugins)
+        settings_faults += faults
     faults = [*source.faults, *no_sinks, *(source.named(fault) for fault in settings_faults)]
     if faults:
-        raise Faults(faults)
-    return settings
+        raise Faults([*faults, *plugins.faults])
+    stages = {
+        name: stage_of(sink, transforms[name], name, settings.instance, key)
+        for name, sink in settings.sinks.items()
+    }
+    return settings, stages
 
 
 def read_plugin_settings(
@@ -248,7 +291,7 @@ def _without(table: Mapping[str, Any], places: Iterable[tuple[int | str, ...]]) 
 
 
 def _sinks(
-    table: Mapping[str, Any], settings: Settings, kinds: Mapping[str, SinkKind]
+    table: Mapping[str, Any], settings: Settings, plugins: Discovered
 ) -> tuple[tuple[SinkSpec, ...], list[Fault]]:
     """The sinks whose own keys are valid, and the faults of all."""
     specs: list[SinkSpec] = []
@@ -260,11 +303,11 @@ def _sinks(
             faults.append(Fault(place, "the name may hold letters, digits, - and _, 64 at most"))
         if not isinstance(options, Mapping) or not isinstance(options.get("kind"), str):
             continue  # reported with the settings
-        kind = kinds.get(options["kind"])
+        transforms, faults_of_transforms = _transforms(settings.sinks[name], place, plugins)
+        kind = plugins.kinds.get(options["kind"])
         if kind is None:
-            near = did_you_mean(options["kind"], kinds) or f"; kinds: {', '.join(sorted(kinds))}"
-            value = shown("kind", options["kind"])
-            faults.append(Fault(f"{place}.kind", f"no such kind of sink{near}", value))
+            faults.append(_no_such_kind(place, "kind of sink", options["kind"], plugins.kinds))
+            faults += faults_of_transforms
             continue
         own = {key: value for key, value in options.items() if key not in SinkSettings.model_fields}
         try:
@@ -273,13 +316,46 @@ def _sinks(
             homes = {key: f"{place}.{home}" for key, home in _SINK_HOMES.items()}
             faults += faults_of(error, kind.cls.Config, place, homes, own)
         except Exception as error:  # noqa: BLE001 - a plugin's validator may raise anything
-            problem = f"the Config of {kind.origin} failed to judge it: {text_of(error, how=repr)}"
-            faults.append(Fault(place, problem))
+            faults.append(_not_judged(place, kind.origin, error))
         else:
-            specs.append(SinkSpec(name, kind, settings.sinks[name], config))
+            specs.append(SinkSpec(name, kind, settings.sinks[name], config, transforms))
             faults += _stage_faults(settings.sinks[name], place)
+        faults += faults_of_transforms
     conflicts = _between_sinks(specs, "conflicts")
     return tuple(specs), [*faults, *(Fault(place, why) for place, why in conflicts)]
+
+
+def _no_such_kind(place: str, what: str, kind: str, known: Iterable[str]) -> Fault:
+    names = ", ".join(sorted(known))
+    near = did_you_mean(kind, known) or (f"; kinds: {names}" if names else "; there is none")
+    return Fault(f"{place}.kind", f"no such {what}{near}", shown("kind", kind))
+
+
+def _transforms(
+    settings: SinkSettings, place: str, plugins: Discovered
+) -> tuple[list[TransformSpec], list[Fault]]:
+    """The transforms of one sink, and their faults."""
+    specs: list[TransformSpec] = []
+    faults: list[Fault] = []
+    for number, table in enumerate(settings.transforms):
+        here = f"{place}.transforms.{number}"
+        kind = plugins.transforms.get(table.kind)
+        if kind is None:
+            faults.append(_no_such_kind(here, "transform", table.kind, plugins.transforms))
+            continue
+        own = dict(table.options)
+        try:
+            specs.append(TransformSpec(kind, kind.cls.Config.model_validate(own)))
+        except ValidationError as error:
+            faults += faults_of(error, kind.cls.Config, here, given=own)
+        except Exception as error:  # noqa: BLE001 - a plugin's validator may raise anything
+            faults.append(_not_judged(here, kind.origin, error))
+    return specs, faults
+
+
+def _not_judged(place: str, origin: str, error: Exception) -> Fault:
+    problem = f"the Config of {origin} failed to judge it: {text_of(error, how=repr)}"
+    return Fault(place, problem)
 
 
 def _stage_faults(settings: SinkSettings, place: str) -> Iterator[Fault]:

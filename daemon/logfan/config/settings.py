@@ -8,7 +8,7 @@ import re
 import secrets
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,7 +32,9 @@ from logfan.faults import Fault, Faults
 from logfan.runtime.foreign_text import hide, line_of
 from logfan.stage.redact import MASK, Redactor
 from logfan.stage.stage import Stage
+from logfan.stage.transforms import Transforms
 from logfan.stage.where import Where
+from logfan.transform import Transform
 
 PositiveDuration = Annotated[Duration, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -351,6 +353,24 @@ class RedactSettings(Table):
         return Redactor(self.paths, self.patterns, mask=self.mask, key=key if self.hash else None)
 
 
+class TransformSettings(Table):
+    """A table of `sinks.<name>.transforms`: all keys but `kind` are the transform's own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: Name
+    """Which transform."""
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        # Without the transform's own keys, of which one may be a password.
+        return [("kind", self.kind)]
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The transform's own keys, not validated here."""
+        return self.model_extra or {}
+
+
 class SinkSettings(Table):
     """`sinks.<name>`: the host's keys; all others are the sink's own."""
 
@@ -372,16 +392,23 @@ class SinkSettings(Table):
     sample: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
     """The share of the records to keep, the same ones in each attempt and instance; what a table
     of `where` marks with always = true is kept."""
+    transforms: tuple[TransformSettings, ...] = ()
+    """Code of your own that changes or filters the records, in this order: [{ kind = "NAME", … }].
+    `logfan sinks` lists what there is."""
     redact: RedactSettings | None = None
     """What to replace before the sink gets it: { paths = ["user.email"], patterns = ["card"] }."""
 
-    def stage(self, key: bytes | None = None) -> Stage | None:
-        """What is done to records before the sink gets them; None where that is nothing. Raises as
+    def stage(
+        self, transforms: Sequence[tuple[str, Transform]] = (), key: bytes | None = None
+    ) -> Stage | None:
+        """What is done to records before the sink gets them; None where that is nothing.
+        `transforms` are those that are named, each behind its kind. Raises as
         `RedactSettings.redactor` does, which takes the `key`."""
-        if self.where is None and self.sample >= 1.0 and self.redact is None:
+        if (self.where, self.redact, *transforms) == (None, None) and self.sample >= 1.0:
             return None
         return Stage(
             where=self.where, keeps_undecided=self.on_error == "keep", sample=self.sample,
+            transforms=Transforms(transforms) if transforms else None,
             redactor=None if self.redact is None else self.redact.redactor(key),
         )  # fmt: skip
 

@@ -81,7 +81,7 @@ class Pipeline:
             stats=stats.sinks[spec.name],
             completions=self._completions,
             number=number,
-            stage=spec.settings.stage(),
+            stage=spec.stage(prepared.settings.instance),
             send=None if self.dead_letters is None else self.dead_letters.send,
             max_ratio=prepared.settings.dead_letter.max_ratio,
             on_fault=self._events.on_fault,

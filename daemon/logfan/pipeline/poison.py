@@ -27,7 +27,7 @@ class Entry:
     """One record that its sink has not taken yet."""
 
     record: Record
-    """As the sink is offered it."""
+    """As it was delivered."""
     batch: Batch
     place: int = 0
     """Which of the batch's records it is."""
@@ -41,11 +41,10 @@ class Entry:
     """How often it failed alone since the sink took one of the suspects."""
     taken_before: int = 0
     """How many offers had been taken when it first failed so."""
-
-    @property
-    def original(self) -> Record:
-        """As it was delivered."""
-        return self.batch.records[self.place]
+    undecided: bool = False
+    """Whether it is counted as undecided."""
+    failed_in_stage: int = 0
+    """How often a transform failed over it alone, since it did so while another passed."""
 
     def failed(self, now: float) -> None:
         """It was offered, and not taken."""

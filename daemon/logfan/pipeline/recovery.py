@@ -9,11 +9,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from logfan.pipeline.in_flight import Batch
-from logfan.pipeline.poison import Entry, Refusals, RetryQueue
+from logfan.pipeline.poison import ATTEMPTS_ALONE, Entry, Refusals, RetryQueue
 from logfan.pipeline.set_aside import Keep, RefusedRecords, Send
-from logfan.pipeline.sink_runner import Failure, SinkRunner, counted
+from logfan.pipeline.sink_runner import Failure, SinkRunner, counted, pace_of
+from logfan.record import Record
 from logfan.runtime.clock import Clock
-from logfan.stage.stage import Stage
+from logfan.stage.stage import Stage, Staged
+from logfan.stage.transforms import Failed
 from logfan.telemetry.metrics import SinkStats
 
 
@@ -51,11 +53,13 @@ class SinkRecovery:
         self._queue: RetryQueue
         self._refused: list[Entry] = []
         """What waits for the dead-letter queue."""
+        self._failing: list[tuple[Entry, Failed]] = []
+        """Over which a transform failed, and how."""
         self._left: Counter[Batch] = Counter()
         """How many records of each batch are neither taken nor dead-lettered."""
         self.aside = RefusedRecords(
-            runner=runner, stats=stats, send=send, keep=keep, took=self.took, finish=finish,
-            clock=clock,
+            runner=runner, stats=stats, send=send, keep=keep, offer=self._offer_again,
+            finish=finish, clock=clock,
         )  # fmt: skip
 
     def took(self, count: int) -> None:
@@ -76,32 +80,39 @@ class SinkRecovery:
                 failure.why, traceback=failure.traceback, at_least=failure.retry_after
             )
 
-    def run(self, batches: Sequence[Batch], failure: Failure | None = None) -> None:
+    def run(
+        self,
+        batches: Sequence[Batch],
+        failure: Failure | None = None,
+        staged: Staged | None = None,
+    ) -> None:
         """Until nothing of the batches is left, or the process must end. `failure` is the outcome
-        of writing all of them; None where they were not offered yet."""
+        of writing all of them, None where they were not offered yet; `staged` is what the stage
+        made of them, where it was asked."""
         self._queue = RetryQueue(
             max_records=self._max_records, max_bytes=self._max_bytes, refusing=self._refusing
         )
         self._refused.clear()
+        self._failing.clear()
         self._left.clear()
         entries = self._add(batches)
+        offered = entries if staged is None else self._sort_out(entries, staged)
         if failure is not None:
-            self._learn(entries, failure)
+            self._learn(offered, failure)
+        elif staged is not None and offered:
+            self._offer(offered, staged.records)
         while not self._runner.quitting:
             self._dead_letter()
             if self._queue.needs_others:
                 self._add(self._arrived())
             self._finish(self._queue.remove_abandoned())
             offered = self._queue.offer()
-            if not offered:
-                break
-            outcome = self._runner.offer([entry.record for entry in offered])
-            if outcome is None:
-                self._queue.taken(offered)
-                self.took(len(offered))
-                self._finish(offered)
+            if offered:
+                self._attempt(offered)
+            elif self._failing:
+                self._look_at_failing()
             else:
-                self._learn(offered, outcome)
+                break
         if self._runner.health.failure is not None:
             # What it was about was handed back meanwhile. Nothing comes for a sink that is down,
             # so nothing but `open` can find that it is up.
@@ -118,25 +129,92 @@ class SinkRecovery:
                 continue
             for entry in entries:
                 self._refuse(entry, batch.rejection.reason)
-        if self._stage is not None:
-            good = self._staged(self._stage, good)
         self._queue.extend(good)
         return good
 
-    def _staged(self, stage: Stage, entries: Sequence[Entry]) -> list[Entry]:
-        """What the sink gets of it, and as it gets it. The rest is done."""
-        staged = stage.apply([entry.record for entry in entries])
+    def _attempt(self, entries: Sequence[Entry]) -> None:
+        """Offer the sink what it gets of these."""
+        records: Sequence[Record] = [entry.record for entry in entries]
+        if self._stage is not None:
+            staged = self._runner.stage(self._stage, records)
+            entries, records = self._sort_out(entries, staged), staged.records
+        if entries:
+            self._offer(entries, records)
+
+    def _sort_out(self, entries: Sequence[Entry], staged: Staged) -> Sequence[Entry]:
+        """Those that the sink is offered. What is filtered is done, what a step failed over is
+        refused, and what a transform failed over waits."""
+        unsure = [entry for place in staged.unsure if not (entry := entries[place]).undecided]
+        for entry in unsure:
+            entry.undecided = True
         for place, why in staged.refused.items():
             self._refuse(entries[place], why)
+        self._failed([(entries[place], failed) for place, failed in staged.failed.items()], staged)
         places = range(len(entries)) if staged.places is None else staged.places
-        kept = []
-        for place, record in zip(places, staged.records, strict=True):
-            entries[place].record = record
-            kept.append(entries[place])
-        gone = {*range(len(entries))} - {*places} - staged.refused.keys()
-        self.filtered(len(gone), staged.undecided)
-        self._finish(entries[place] for place in gone)
-        return kept
+        others = {*range(len(entries))} - {*places}
+        gone = [entries[place] for place in others - staged.refused.keys() - staged.failed.keys()]
+        self._queue.remove([entries[place] for place in others])
+        self.filtered(len(gone), len(unsure))
+        self._finish(gone)
+        return [entries[place] for place in places]
+
+    def _offer(self, entries: Sequence[Entry], records: Sequence[Record]) -> None:
+        """Offer these records, one for each entry."""
+        outcome = self._runner.offer(records)
+        if outcome is None:
+            self._queue.taken(entries)
+            self.took(len(entries))
+            self._finish(entries)
+        else:
+            self._learn(entries, outcome)
+
+    def _offer_again(self, entry: Entry) -> Failure | None:
+        """Offer one that was refused, alone. None where it is done: taken, or filtered."""
+        records: Sequence[Record] = [entry.record]
+        if self._stage is not None:
+            staged = self._runner.stage(self._stage, records)
+            for failed in staged.failed.values():
+                return Failure(failed.why, reasons={} if failed.unavailable else {0: failed.why})
+            if staged.refused:
+                return Failure(staged.refused[0], reasons=staged.refused)
+            records = staged.records
+        failure = self._runner.offer(records) if records else None
+        if failure is None:
+            self.took(len(records))
+            self.filtered(1 - len(records), 0)
+        return failure
+
+    def _failed(self, failing: Sequence[tuple[Entry, Failed]], staged: Staged) -> None:
+        """A transform failed over these. Where it failed over others too and none passed, that is
+        no evidence against one of them."""
+        is_evidence = staged.passed > 0 or all(entry.failed_in_stage for entry, _ in failing)
+        for entry, failed in failing:
+            entry.failed(self._clock.time())
+            entry.reason = failed.why
+            if is_evidence and not failed.unavailable:
+                entry.failed_in_stage += 1
+        self._failing += failing
+
+    def _look_at_failing(self) -> None:
+        """Refuse what is proven bad, as transforms failed over it alone again and again while
+        others passed; wait, and try the rest again. Where nothing passes, all of it is held."""
+        failing, failed = [entry for entry, _ in self._failing], self._failing[0][1]
+        self._failing = []
+        is_alive = any(entry.failed_in_stage for entry in failing)
+        proven = [entry for entry in failing if entry.failed_in_stage >= ATTEMPTS_ALONE]
+        why: str | None = failed.why
+        if proven:
+            why = self._refuse_proven(proven, failed.why)
+            if why is None:
+                failing = [entry for entry in failing if entry not in proven]
+        self._queue.extend(failing)
+        if why is None:
+            self._runner.succeeded()
+            return
+        self._add(self._arrived())
+        self._runner.back_off(
+            why, traceback=failed.traceback, at_least=pace_of(failed), quick=is_alive and not proven
+        )
 
     def _refuse(self, entry: Entry, why: str) -> None:
         entry.reason, entry.first_failed_at = why, self._clock.time()
@@ -162,27 +240,36 @@ class SinkRecovery:
             self._queue.unavailable(offered, now)
         else:
             refused = self._queue.failed(offered, why, now)
-        if refused and not self._refusing:
-            why += "; dead_letter.enabled is false, so they are offered again"
-        elif refused and self._refusals.refused(len(refused)):
-            self._queue.remove(refused)
-            self._refused += refused
-            if not later:
-                self._runner.succeeded()
-                return
-            refused = ()
-        elif refused:
-            self._stats.paused = True
-            why = (
-                f"paused, as it refuses more than dead_letter.max_ratio ({self._max_ratio:g}) of "
-                f"the last 1,000 records; the first of {len(refused)}: {refused[0].reason}"
-            )
+        if refused:
+            held = self._refuse_proven(refused, why)
+            if held is None:
+                refused = ()
+                if not later:
+                    self._runner.succeeded()
+                    return
+            else:
+                why = held
         if later and not refused:
             why = f"takes {counted(len(later), 'record')} later: {next(iter(later.values()))}"
         self._runner.back_off(
             why, traceback=failure.traceback, at_least=failure.retry_after,
             quick=self._queue.is_alive and not refused,
         )  # fmt: skip
+
+    def _refuse_proven(self, refused: Sequence[Entry], why: str) -> str | None:
+        """Have these dead-lettered. Where that may not be they are offered again, and what it
+        returns is logged instead of `why`."""
+        if not self._refusing:
+            return f"{why}; dead_letter.enabled is false, so they are offered again"
+        if self._refusals.refused(len(refused)):
+            self._queue.remove(refused)
+            self._refused += refused
+            return None
+        self._stats.paused = True
+        return (
+            f"paused, as it refuses more than dead_letter.max_ratio ({self._max_ratio:g}) of "
+            f"the last 1,000 records; the first of {len(refused)}: {refused[0].reason}"
+        )
 
     def _dead_letter(self) -> None:
         abandoned = [entry for entry in self._refused if entry.batch.abandoned]

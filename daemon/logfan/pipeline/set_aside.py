@@ -15,7 +15,7 @@ from typing import Protocol
 from logfan.dead_letters.letter import Refusal, Unsent
 from logfan.pipeline.in_flight import Batch
 from logfan.pipeline.poison import Entry
-from logfan.pipeline.sink_runner import SinkRunner, counted
+from logfan.pipeline.sink_runner import Failure, SinkRunner, counted
 from logfan.runtime.backoff import Backoff
 from logfan.runtime.clock import Clock
 from logfan.runtime.foreign_text import cut, line_of
@@ -80,18 +80,18 @@ class RefusedRecords:
         stats: SinkStats,
         send: Send | None,
         keep: Keep,
-        took: Callable[[int], None],
+        offer: Callable[[Entry], Failure | None],
         finish: Callable[[Sequence[Batch]], None],
         clock: Clock,
     ) -> None:
         """`send` takes refusals to the dead-letter queue. `keep` makes a batch of its own of each
-        of a batch's records at these places. `took` counts records that the sink took after all,
-        `finish` takes batches that are done."""
+        of a batch's records at these places. `offer` offers its sink one alone, None where that is
+        done with it after all; `finish` takes batches that are done."""
         self._runner = runner
         self._stats = stats
         self._send = send
         self._keep = keep
-        self._took = took
+        self._offer_again = offer
         self._finish = finish
         self._clock = clock
         self._aside: list[_Aside] = []
@@ -174,9 +174,8 @@ class RefusedRecords:
         """The sink may take it by now; else its letter is tried once more, alone."""
         one.due = self._clock.monotonic() + offers.next()
         if one.entry.batch.rejection is None:  # else no sink is offered it
-            failure = self._runner.offer([one.entry.record])
+            failure = self._offer_again(one.entry)
             if failure is None:
-                self._took(1)
                 self._done([one])
                 return
             if not failure.reasons:
@@ -198,7 +197,7 @@ class RefusedRecords:
             sink = (rejection.sink if rejection is not None else "") or self._runner.name
             refusals.append(
                 Refusal(
-                    entry.original, sink, entry.reason, entry.attempts, entry.first_failed_at,
+                    entry.record, sink, entry.reason, entry.attempts, entry.first_failed_at,
                     alone=alone, renew=renew,
                 )
             )  # fmt: skip

@@ -11,6 +11,7 @@ from logfan.runtime.backoff import Backoff
 from logfan.runtime.clock import Clock
 from logfan.runtime.foreign_text import describe, line_of, traceback_of
 from logfan.sink import RecordsRejected, Sink, SinkUnavailable
+from logfan.stage.stage import Stage, Staged
 from logfan.telemetry.metrics import SinkStats
 from logfan.telemetry.sink_health import HANGS_AFTER_SECONDS, Health, duration
 
@@ -112,6 +113,14 @@ class SinkRunner:
         self.succeeded()
         return None
 
+    def stage(self, stage: Stage, records: Sequence[Record]) -> Staged:
+        """What the sink gets of them. A transform is a plugin's code: it may hang, as a sink
+        may."""
+        self.health.busy_since = self._clock.monotonic()
+        staged = stage.apply(records)
+        self.health.busy_since = None
+        return staged
+
     def _write(self, records: Sequence[Record]) -> Failure | None:
         """Write and flush. What a sink refuses it may know at either."""
         failures = []
@@ -193,7 +202,7 @@ class SinkRunner:
 def _failure(error: BaseException) -> Failure:
     # By the type alone: an exception may lie about its class, or raise when it is asked.
     if issubclass(type(error), SinkUnavailable):
-        pace = _pace(error)
+        pace = pace_of(error)
         return Failure(line_of(error) or "unavailable", unavailable=True, retry_after=pace)
     return Failure(describe(error), traceback=traceback_of(error))
 
@@ -210,7 +219,7 @@ def _checked(rejected: RecordsRejected, count: int) -> Failure:
         raise ValueError(f"RecordsRejected names record {min(both)} as refused and for later")
     return Failure(
         f"{counted(len(reasons), 'record')} refused", reasons=reasons, later=later,
-        retry_after=_pace(rejected),
+        retry_after=pace_of(rejected),
     )  # fmt: skip
 
 
@@ -223,8 +232,8 @@ def _reasons(given: Mapping[int, str], count: int) -> dict[int, str]:
     return reasons
 
 
-def _pace(error: BaseException) -> float:
-    """The seconds that a sink asks for, within an hour; 0.0 where it names none."""
+def pace_of(error: object) -> float:
+    """The seconds that a plugin asks for, within an hour; 0.0 where it names none."""
     try:
         asked = getattr(error, "retry_after", None)
     except Exception:  # noqa: BLE001 - an exception of a plugin may raise when it is asked

@@ -18,11 +18,12 @@ from logfan.pipeline.in_flight import Batch
 from logfan.pipeline.recovery import SinkRecovery
 from logfan.pipeline.set_aside import Send
 from logfan.pipeline.sink_runner import SinkRunner, counted
+from logfan.record import Record
 from logfan.runtime.backoff import Backoff
 from logfan.runtime.clock import SYSTEM_CLOCK, Clock
 from logfan.runtime.threads import OwnThread
 from logfan.sink import Sink
-from logfan.stage.stage import UNSTAGED, Stage
+from logfan.stage.stage import Stage
 from logfan.telemetry.metrics import SinkStats
 from logfan.telemetry.sink_health import Health, RecentLines, Reminders, duration
 
@@ -291,17 +292,21 @@ class SinkWorker:
         records = batches[0].records
         if len(batches) > 1:
             records = tuple(chain.from_iterable([batch.records for batch in batches]))
-        staged = UNSTAGED if self._stage is None else self._stage.apply(records)
-        if staged.refused:
-            self._recovery.run(batches)
-            return
-        offered = records if staged is UNSTAGED else staged.records
+        offered: Sequence[Record] = records
+        staged = None
+        if self._stage is not None:
+            staged = self._runner.stage(self._stage, records)
+            if staged.refused or staged.failed:
+                self._recovery.run(batches, staged=staged)
+                return
+            offered = staged.records
         failure = self._runner.offer(offered) if offered else None
         if failure is not None:
-            self._recovery.run(batches, failure)
+            self._recovery.run(batches, failure, staged)
             return
         self._recovery.took(len(offered))
-        self._recovery.filtered(len(records) - len(offered), staged.undecided)
+        if staged is not None:
+            self._recovery.filtered(len(records) - len(offered), staged.undecided)
         self._finish(batches)
 
     def _is_too_much(self, batch: Batch) -> bool:

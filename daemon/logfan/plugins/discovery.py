@@ -1,4 +1,5 @@
-"""Find plugins, check them, and give `{kind: class}` with where each came from.
+"""Find plugins, check them, and give `{kind: class}` of sinks and transforms, with where each came
+from.
 
 Entry points of the group `logfan` first, then drop-in folders, each sorted by file name. A
 plugin's fault never ends the search: all faults are reported together. What others may write
@@ -21,12 +22,23 @@ import pluggy
 from logfan import hookspecs
 from logfan.faults import Fault, did_you_mean
 from logfan.plugins.drop_ins import cannot, listed, load, who_writes
-from logfan.plugins.validation import PluginError, SinkKind, check
+from logfan.plugins.validation import (
+    PluginError,
+    SinkKind,
+    TransformKind,
+    check,
+    check_transform,
+)
 from logfan.runtime.foreign_text import line_of, type_name
 from logfan.sink import Sink
+from logfan.transform import Transform
 
 GROUP = "logfan"
-_SKELETON = "write @logfan.hookimpl above def register_sinks(register)"
+_HOOKS = ("register_sinks", "register_transforms")
+_SKELETON = (
+    "write @logfan.hookimpl above def register_sinks(register), or, for a transform, above def "
+    "register_transforms(register)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +46,7 @@ class Discovered:
     """What was found: usable kinds, and the faults of what is not usable."""
 
     kinds: Mapping[str, SinkKind]
+    transforms: Mapping[str, TransformKind]
     faults: tuple[Fault, ...]
 
 
@@ -41,6 +54,7 @@ class Discovered:
 class _Search:
     disabled: frozenset[str]
     kinds: dict[str, SinkKind] = field(default_factory=dict)
+    transforms: dict[str, TransformKind] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
     """Every name that `plugins.disabled` could have meant."""
@@ -51,8 +65,8 @@ class _Search:
 
 
 def discover(directories: Sequence[Path], disabled: Sequence[str]) -> Discovered:
-    """All kinds of sink. `disabled` names drop-in files (without .py), entry points or
-    distributions. Never raises for a plugin's fault."""
+    """All kinds of sink and of transform. `disabled` names drop-in files (without .py), entry
+    points or distributions. Never raises for a plugin's fault."""
     search = _Search(frozenset(disabled))
     for point in sorted(entry_points(group=GROUP), key=lambda point: (_origin(point), point.name)):
         names = (point.name, point.dist.name) if point.dist is not None else (point.name,)
@@ -67,7 +81,7 @@ def discover(directories: Sequence[Path], disabled: Sequence[str]) -> Discovered
         search.faults.append(
             Fault("plugins.disabled", f"no plugin has this name{near}", f'"{name}"')
         )
-    return Discovered(search.kinds, tuple(search.faults))
+    return Discovered(search.kinds, search.transforms, tuple(search.faults))
 
 
 def _origin(point: EntryPoint) -> str:
@@ -85,20 +99,49 @@ def _examine(search: _Search, origin: str, load: Callable[[], object]) -> None:
     except PluginError as broken:
         search.faults.append(Fault(origin, str(broken)))
         return
-    for kind, cls in registered:
-        taken = search.kinds.get(kind)
-        if taken is not None:
-            problem = (
-                f'claims the kind "{kind}", which {taken.origin} has already; rename one, or '
-                "name one of the two in plugins.disabled"
-            )
-            search.faults.append(Fault(origin, problem))
-            continue
-        search.kinds[kind] = SinkKind(kind, cls, origin)
+    for kind, cls in registered.sinks.items():
+        if not _is_taken(search, origin, f'the kind "{kind}"', search.kinds.get(kind)):
+            search.kinds[kind] = SinkKind(kind, cls, origin)
+    for kind, transform in registered.transforms.items():
+        if not _is_taken(search, origin, f'the transform "{kind}"', search.transforms.get(kind)):
+            search.transforms[kind] = TransformKind(kind, transform, origin)
 
 
-def _registered(origin: str, load: Callable[[], object]) -> list[tuple[str, type[Sink]]]:
-    """Import, ask the hook, and check each class. Raises PluginError."""
+def _is_taken(
+    search: _Search, origin: str, name: str, taken: SinkKind | TransformKind | None
+) -> bool:
+    if taken is None:
+        return False
+    problem = (
+        f"claims {name}, which {taken.origin} has already; rename one, or "
+        "name one of the two in plugins.disabled"
+    )
+    search.faults.append(Fault(origin, problem))
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Registered:
+    """What one plugin brings."""
+
+    sinks: dict[str, type[Sink]] = field(default_factory=dict)
+    transforms: dict[str, type[Transform]] = field(default_factory=dict)
+
+    def add_sink(self, kind: str, cls: type[Sink]) -> None:
+        check(kind, cls)
+        if kind in self.sinks:
+            raise PluginError(f'registers the kind "{kind}" twice')
+        self.sinks[kind] = cls
+
+    def add_transform(self, kind: str, cls: type[Transform]) -> None:
+        check_transform(kind, cls)
+        if kind in self.transforms:
+            raise PluginError(f'registers the transform "{kind}" twice')
+        self.transforms[kind] = cls
+
+
+def _registered(origin: str, load: Callable[[], object]) -> _Registered:
+    """Import, ask the hooks, and check each class. Raises PluginError."""
     try:
         module = load()
     except BaseException as error:  # noqa: BLE001 - an import may raise anything, SystemExit too
@@ -110,24 +153,24 @@ def _registered(origin: str, load: Callable[[], object]) -> list[tuple[str, type
         manager.check_pending()
     except (pluggy.PluginValidationError, TypeError) as error:
         raise PluginError(_hook_problem(error)) from None
-    if not manager.hook.register_sinks.get_hookimpls():
+    registered = _Registered()
+    hooks = {
+        "register_sinks": (registered.add_sink, registered.sinks, "SinkClass"),
+        "register_transforms": (registered.add_transform, registered.transforms, "TransformClass"),
+    }
+    used = {name: hook for name in hooks if (hook := getattr(manager.hook, name)).get_hookimpls()}
+    if not used:
         raise PluginError(f"registers no sink; {_SKELETON}")
-    registered: list[tuple[str, type[Sink]]] = []
-
-    def register(kind: str, cls: type[Sink]) -> None:
-        check(kind, cls)
-        if kind in dict(registered):
-            raise PluginError(f'registers the kind "{kind}" twice')
-        registered.append((kind, cls))
-
-    try:
-        manager.hook.register_sinks(register=register)
-    except PluginError:
-        raise
-    except BaseException as error:  # noqa: BLE001 - as above
-        raise PluginError(f"register_sinks failed: {_problem(error, origin)}") from None
-    if not registered:
-        raise PluginError('its register_sinks registers nothing; call register("kind", SinkClass)')
+    for name, hook in used.items():
+        register, found, cls = hooks[name]
+        try:
+            hook(register=register)
+        except PluginError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - as above
+            raise PluginError(f"{name} failed: {_problem(error, origin)}") from None
+        if not found:
+            raise PluginError(f'its {name} registers nothing; call register("kind", {cls})')
     return registered
 
 
@@ -135,9 +178,12 @@ def _hook_problem(error: BaseException) -> str:
     text = line_of(error)
     match = re.search(r"unknown hook '([^']+)'", text)
     if match is not None:
-        return f"has a hook {match[1]!r} that logfan does not know; the only hook is register_sinks"
+        near = did_you_mean(match[1], _HOOKS).replace('"', "")
+        hooks = near or f"; the hooks are {' and '.join(_HOOKS)}"
+        return f"has a hook {match[1]!r} that logfan does not know{hooks}"
     if "Argument" in text:
-        return "its register_sinks must take exactly one parameter, named register"
+        name = next((name for name in _HOOKS if name in text), _HOOKS[0])
+        return f"its {name} must take exactly one parameter, named register"
     return text
 
 

@@ -1,15 +1,20 @@
-"""Whether a class can be a sink; else why not, and what would be right."""
+"""Whether a class can be a sink, or a transform; else why not, and what would be right."""
 
 import inspect
 import re
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TypeVar
 
 from logfan.faults import did_you_mean
 from logfan.runtime.foreign_text import text_of, type_name
 from logfan.sink import Sink, SinkConfig
+from logfan.transform import Transform, TransformConfig
 
 HOST_KEYS = ("kind", "required", "batch", "retry")
+_TRANSFORM_KEYS = ("kind",)
+_Base = TypeVar("_Base", bound=Sink | Transform)
 _KIND = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
@@ -22,24 +27,31 @@ class SinkKind:
     origin: str
 
 
+@dataclass(frozen=True, slots=True)
+class TransformKind:
+    """A kind of transform, its class, and the file or distribution that brings it."""
+
+    kind: str
+    cls: type[Transform]
+    origin: str
+
+
 class PluginError(Exception):
     """A plugin's fault, as a message for its author."""
 
 
 def check(kind: object, cls: object) -> None:
     """Raise PluginError where this cannot be a sink."""
-    if not isinstance(kind, str) or not _KIND.fullmatch(kind):
-        raise PluginError(
-            f"registers the kind {kind!r}; a kind is made of lower-case letters, digits, - and _"
-        )
-    if not isinstance(cls, type):
-        raise PluginError(f'registers for "{kind}" {cls!r}, which is no class; leave out the ()')
-    if not issubclass(cls, Sink):
-        raise PluginError(
-            f'registers for "{kind}" {cls.__name__}, which is no subclass of logfan.Sink'
-        )
-    _check_class(cls)
-    _check_config(cls)
+    sink = _class_below(Sink, kind, cls)
+    _check_sink(sink)
+    _check_config(sink, SinkConfig, HOST_KEYS)
+
+
+def check_transform(kind: object, cls: object) -> None:
+    """Raise PluginError where this cannot be a transform."""
+    transform = _class_below(Transform, kind, cls)
+    _check_transform(transform)
+    _check_config(transform, TransformConfig, _TRANSFORM_KEYS)
 
 
 def why_unusable(cls: type[Sink]) -> str | None:
@@ -51,29 +63,66 @@ def why_unusable(cls: type[Sink]) -> str | None:
     return None
 
 
-def _check_class(cls: type[Sink]) -> None:
+def _class_below(base: type[_Base], kind: object, cls: object) -> type[_Base]:
+    if not isinstance(kind, str) or not _KIND.fullmatch(kind):
+        raise PluginError(
+            f"registers the kind {kind!r}; a kind is made of lower-case letters, digits, - and _"
+        )
+    if not isinstance(cls, type):
+        raise PluginError(f'registers for "{kind}" {cls!r}, which is no class; leave out the ()')
+    if not issubclass(cls, base):
+        raise PluginError(
+            f'registers for "{kind}" {cls.__name__}, which is no subclass of logfan.{base.__name__}'
+        )
+    return cls
+
+
+def _check_sink(cls: type[Sink]) -> None:
     name = cls.__name__
     if cls.write is Sink.write:
-        near = did_you_mean("write", [key for key in vars(cls) if not key.startswith("__")])
-        raise PluginError(
-            f"{name} has no write(self, records){near.replace('did you mean', 'is it')}"
-        )
+        raise _lacks(cls, "write")
     if cls.__init__ is not Sink.__init__:
         raise PluginError(f"{name} overrides __init__; acquire what it needs in open(self) instead")
     for method, parameters in (("open", 0), ("write", 1), ("flush", 0), ("close", 0)):
         _check_method(name, method, getattr(cls, method), parameters)
+        if inspect.isgeneratorfunction(getattr(cls, method)):
+            raise PluginError(
+                f"{name}.{method} has a yield in it, so it would do nothing when called"
+            )
+    _check_complete(cls)
+
+
+def _check_transform(cls: type[Transform]) -> None:
+    name = cls.__name__
+    if cls.apply is Transform.apply:
+        raise _lacks(cls, "apply")
+    if cls.__init__ is not Transform.__init__:
+        raise PluginError(f"{name} overrides __init__; make what it needs at the first use instead")
+    _check_method(name, "apply", cls.apply, 1)
+    _check_complete(cls)
+
+
+def _lacks(cls: type, method: str) -> PluginError:
+    near = did_you_mean(method, [key for key in vars(cls) if not key.startswith("__")])
+    near = near.replace("did you mean", "is it")
+    return PluginError(f"{cls.__name__} has no {method}(self, records){near}")
+
+
+def _check_complete(cls: type) -> None:
     if inspect.isabstract(cls):
         missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
-        raise PluginError(f"{name} is abstract; it lacks {missing}")
+        raise PluginError(f"{cls.__name__} is abstract; it lacks {missing}")
 
 
-def _check_config(cls: type[Sink]) -> None:
+def _check_config(
+    cls: type[Sink] | type[Transform], base: type[SinkConfig], host_keys: Collection[str]
+) -> None:
     name, config = cls.__name__, cls.Config
     if not (isinstance(config, type) and issubclass(config, SinkConfig)):
-        raise PluginError(f"{name}.Config must be a subclass of logfan.SinkConfig")
+        raise PluginError(f"{name}.Config must be a subclass of logfan.{base.__name__}")
     for field_name, info in config.model_fields.items():
         for key in (field_name, info.validation_alias):
-            if key in HOST_KEYS:
+            if key in host_keys:
                 raise PluginError(
                     f"{name}.Config has the key {key!r}, which belongs to logfan itself"
                 )
@@ -92,8 +141,6 @@ def _check_method(name: str, method: str, function: object, parameters: int) -> 
         raise PluginError(f"{name}.{method} is no method")
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise PluginError(f"{name}.{method} is async; a sink runs on its own thread and may block")
-    if inspect.isgeneratorfunction(function):
-        raise PluginError(f"{name}.{method} has a yield in it, so it would do nothing when called")
     try:
         inspect.signature(function).bind(*[None] * (parameters + 1))
     except TypeError:

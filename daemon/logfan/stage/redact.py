@@ -13,8 +13,8 @@ from typing import Any
 
 import orjson
 
-from logfan.charsets import charset, in_utf8, is_unlike_json, with_charset
-from logfan.record import Properties, Record, json_of, readable, with_body
+from logfan.charsets import in_utf8, is_unlike_json
+from logfan.record import Record, as_utf8, json_of, readable, with_body
 from logfan.stage.json_edit import edited
 from logfan.stage.patterns import Patterns
 
@@ -86,7 +86,7 @@ class Redactor:
         if body == text:
             body = record.body
         elif odd and text is not record.body:
-            properties = _as_utf8(properties)
+            properties = as_utf8(properties)
         return with_body(record, body, properties._replace(headers=headers))
 
     def _instead(self, found: bytes) -> bytes:
@@ -134,14 +134,3 @@ class Redactor:
             if changed != text:
                 return changed if isinstance(value, bytes) else changed.decode("utf-8", "replace")
         return value
-
-
-def _as_utf8(properties: Properties) -> Properties:
-    """What declared another character set declares UTF-8 now."""
-    encoding = properties.content_encoding
-    if encoding is not None and charset(encoding) is not None:
-        encoding = "utf-8"
-    content_type = properties.content_type
-    if content_type is not None:
-        content_type = with_charset(content_type, "utf-8")
-    return properties._replace(content_type=content_type, content_encoding=encoding)

@@ -1,6 +1,10 @@
 """The stage before a sink: what it gets of the records, and how changed. Sans-I/O."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from itertools import compress
+from operator import not_
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -8,6 +12,7 @@ from logfan.record import Record, readable
 from logfan.runtime.foreign_text import describe
 from logfan.stage.redact import Redactor
 from logfan.stage.sample import is_sampled
+from logfan.stage.transforms import Failed, TransformFailed, Transforms
 from logfan.stage.where import Where
 
 
@@ -17,19 +22,27 @@ class Staged(NamedTuple):
     records: Sequence[Record]
     places: Sequence[int] | None
     """Where each stood among those that came; None where all of them stay."""
-    undecided: int = 0
-    """Of how many `where` could say nothing, as their body is no JSON, or `redact` see nothing, as
-    it cannot be decompressed."""
+    unsure: AbstractSet[int] = frozenset()
+    """Of which `where` could say nothing, as their body is no JSON, or `redact` see nothing, as
+    it cannot be decompressed, by their places."""
     refused: Mapping[int, str] = MappingProxyType({})
-    """Of which records a step failed, and why, by their places."""
+    """Of which records a step of the host failed, and why, by their places."""
+    failed: Mapping[int, Failed] = MappingProxyType({})
+    """Over which a transform failed: no more than evidence yet."""
+    passed: int = 0
+    """How many passed the transforms, which is evidence that these work."""
 
-
-UNSTAGED = Staged((), None)
-"""In the place of an outcome where there is no stage."""
+    @property
+    def undecided(self) -> int:
+        """How many are unsure."""
+        return len(self.unsure)
 
 
 class Stage:
-    """Chooses, samples and redacts, in this order. The same records give the same outcome."""
+    """Chooses, samples, transforms and redacts, in this order.
+
+    But for transforms of somebody's own, the same records give the same outcome.
+    """
 
     def __init__(
         self,
@@ -37,57 +50,80 @@ class Stage:
         where: Where | None = None,
         keeps_undecided: bool = True,
         sample: float = 1.0,
+        transforms: Transforms | None = None,
         redactor: Redactor | None = None,
     ) -> None:
         self._where = where
         self._keeps_undecided = keeps_undecided
         self._sample = sample
+        self._transforms = transforms
         self._redactor = redactor
 
     def apply(self, records: Sequence[Record]) -> Staged:
-        """Never raises: a record over which a step fails is refused."""
-        try:
+        """Never raises: a record over which a step fails is refused, or failed."""
+        if len(records) == 1:
+            return self._apply_alone(records)
+        with suppress(Exception):
             return self._apply(records)
-        except Exception:  # noqa: BLE001 - one by one, to find which it is
-            return self._apply_each(records)
+        return self._apply_each(records)  # to find which it is
 
     def _apply_each(self, records: Sequence[Record]) -> Staged:
         kept: list[Record] = []
         places: list[int] = []
+        unsure: set[int] = set()
         refused: dict[int, str] = {}
-        undecided = 0
+        failed: dict[int, Failed] = {}
+        passed = 0
         for place, record in enumerate(records):
-            try:
-                one = self._apply((record,))
-            except Exception as error:  # noqa: BLE001 - whatever it is, the record is kept
-                refused[place] = f"the stage before the sink failed: {describe(error)}"
-                continue
-            undecided += one.undecided
-            if one.records:
-                kept.append(one.records[0])
+            one = self._apply_alone((record,))
+            passed += one.passed
+            unsure.update(place for _ in one.unsure)
+            refused.update((place, why) for why in one.refused.values())
+            for failure in one.failed.values():
+                failed[place] = failure
+                if failure.unavailable:  # so it is for all that follow
+                    failed.update(dict.fromkeys(range(place, len(records)), failure))
+                    return Staged(kept, places, unsure, refused, failed, passed)
+            for record_of_it in one.records:
+                kept.append(record_of_it)
                 places.append(place)
-        return Staged(kept, places, undecided, refused)
+        return Staged(kept, places, unsure, refused, failed, passed)
+
+    def _apply_alone(self, one: Sequence[Record]) -> Staged:
+        try:
+            return self._apply(one)
+        except TransformFailed as failure:
+            return Staged((), (), failed={0: failure.failed})
+        except Exception as error:  # noqa: BLE001 - whatever it is, the record is kept
+            why = f"the stage before the sink failed: {describe(error)}"
+            return Staged((), (), refused={0: why})
 
     def _apply(self, records: Sequence[Record]) -> Staged:
-        undecided = 0
+        unsure: set[int] = set()
         chosen: Sequence[int] = range(len(records))
         if self._where is not None:
             decisions = [*map(self._where.decide, records)]
-            undecided = decisions.count(None)
+            unsure.update(place for place in chosen if decisions[place] is None)
             wanted = (True, None) if self._keeps_undecided else (True,)
             chosen = [place for place, decision in enumerate(decisions) if decision in wanted]
         if self._sample < 1.0:
             chosen = [place for place in chosen if self._is_sampled(records[place])]
+        kept = records if len(chosen) == len(records) else [records[place] for place in chosen]
+        passed = 0
+        if self._transforms is not None and kept:
+            passed = len(kept)
+            outcomes = [*zip(chosen, self._transforms.apply(kept), strict=True)]
+            chosen = [place for place, record in outcomes if record is not None]
+            kept = [record for _, record in outcomes if record is not None]
         if self._redactor is not None:
-            sealed = {place for place in chosen if readable(records[place]) is None}
-            undecided += len(sealed)
-            if sealed and not self._keeps_undecided:
-                chosen = [place for place in chosen if place not in sealed]
-        places = None if len(chosen) == len(records) else chosen
-        kept = records if places is None else [records[place] for place in chosen]
-        if self._redactor is not None:
+            sealed = [readable(record) is None for record in kept]
+            unsure.update(compress(chosen, sealed))
+            if not self._keeps_undecided:
+                unsealed = [*map(not_, sealed)]
+                chosen, kept = [*compress(chosen, unsealed)], [*compress(kept, unsealed)]
             kept = [*map(self._redactor.apply, kept)]
-        return Staged(kept, places, undecided)
+        places = None if len(chosen) == len(records) else chosen
+        return Staged(kept, places, unsure, passed=passed)
 
     def _is_sampled(self, record: Record) -> bool:
         if self._where is not None and self._where.is_always(record):

@@ -207,3 +207,55 @@ def test_sinks_of_an_unknown_kind_says_the_near_one(tmp_path: Path) -> None:
     result = sinks(tmp_path, "flie")
     assert result.exit_code == 2
     assert 'did you mean "file"?' in result.stderr
+
+
+TRANSFORM = '''
+import logfan
+
+class Stamp(logfan.Transform):
+    """Put a suffix behind each body."""
+
+    class Config(logfan.TransformConfig):
+        suffix: str
+        """What is put behind."""
+
+    def apply(self, records): return records
+
+@logfan.hookimpl
+def register_transforms(register):
+    register("stamp", Stamp)
+'''
+
+
+def test_transforms_are_found_as_sinks_are(install: Install, folder: Path) -> None:
+    install("some-stamp", "stamp", "found_stamp", TRANSFORM)
+    text = SINK + TRANSFORM.replace('"stamp"', '"mail"')  # names of sinks are another matter
+    (folder / "both.py").write_text(text)
+    discovered = discover([folder], [])
+    assert discovered.faults == ()
+    assert discovered.transforms["stamp"].origin == "some-stamp 1.2 (found_stamp)"
+    assert discovered.transforms["mail"].origin == str(folder / "both.py")
+    assert discovered.kinds["mail"].origin == str(folder / "both.py")
+    assert discover([], ["some-stamp"]).transforms == {}
+
+
+def test_of_two_with_one_transform_both_are_named(install: Install, folder: Path) -> None:
+    install("some-stamp", "stamp", "taken_stamp", TRANSFORM)
+    (folder / "stamp.py").write_text(TRANSFORM)
+    (fault,) = discover([folder], []).faults
+    assert fault.place == f"{folder}/stamp.py"
+    assert 'claims the transform "stamp", which some-stamp 1.2 (taken_stamp) has' in fault.problem
+
+
+def test_sinks_lists_transforms_and_shows_the_options_of_one(tmp_path: Path, folder: Path) -> None:
+    assert "transforms" not in sinks(tmp_path).stdout
+    (folder / "stamp.py").write_text(TRANSFORM)
+    listed = sinks(tmp_path).stdout.partition("\ntransforms\n")[2]
+    assert listed.splitlines() == [
+        "stamp  Put a suffix behind each body.", f"       from {folder}/stamp.py",
+    ]  # fmt: skip
+    shown = sinks(tmp_path, "stamp").stdout.splitlines()
+    assert shown[0] == f"stamp, from {folder}/stamp.py"
+    assert 'transforms = [{ kind = "stamp", suffix = "…" }]' in shown
+    assert shown[-2:] == ["suffix  string, required", "    What is put behind."]
+    assert 'did you mean "stamp"?' in sinks(tmp_path, "stmap").stderr

@@ -18,6 +18,9 @@ TOP = "import logfan\n"
 SINK = "class S(logfan.Sink):\n    def write(self, records): pass\n"
 HOOK = "@logfan.hookimpl\ndef register_sinks(register):\n    register('s', S)\n"
 
+TRANSFORM = "class T(logfan.Transform):\n    def apply(self, records): return records\n"
+THOOK = "@logfan.hookimpl\ndef register_transforms(register):\n    register('t', T)\n"
+
 
 def hook(call: str) -> str:
     return f"@logfan.hookimpl\ndef register_sinks(register):\n    {call}\n"
@@ -116,6 +119,58 @@ HOSTILE: dict[str, tuple[str, str]] = {
     ),
     "fails deep inside what it imports": (
         TOP + "import json\n\njson.loads('{')\n", "JSONDecodeError: Expecting",
+    ),
+    "misspelt hook of transforms": (
+        TOP + TRANSFORM + THOOK.replace("transforms(", "transform("),
+        "did you mean register_transforms?",
+    ),
+    "a hook of nothing like it": (
+        TOP + SINK + HOOK.replace("register_sinks", "on_message"),
+        "the hooks are register_sinks and register_transforms",
+    ),
+    "hook of transforms with other parameters": (
+        TOP + TRANSFORM + THOOK.replace("(register)", "(registry)"),
+        "its register_transforms must take exactly one parameter, named register",
+    ),
+    "hook of transforms that registers nothing": (
+        TOP + "@logfan.hookimpl\ndef register_transforms(register): pass\n",
+        'its register_transforms registers nothing; call register("kind", TransformClass)',
+    ),
+    "hook of transforms that fails": (
+        TOP + THOOK.replace("'t', T", "undefined"), "register_transforms failed: NameError",
+    ),
+    "a sink as a transform": (
+        TOP + SINK + THOOK.replace("T)", "S)"), "S, which is no subclass of logfan.Transform",
+    ),
+    "a transform as a sink": (
+        TOP + TRANSFORM + hook("register('t', T)"), "T, which is no subclass of logfan.Sink",
+    ),
+    "the base of transforms itself": (
+        TOP + THOOK.replace("T)", "logfan.Transform)"), "Transform has no apply(self, records)",
+    ),
+    "apply misspelt": (
+        TOP + TRANSFORM.replace("apply", "aply") + THOOK,
+        'has no apply(self, records); is it "aply"',
+    ),
+    "apply without records": (
+        TOP + TRANSFORM.replace("self, records", "self") + THOOK,
+        "T.apply must take (self, records)",
+    ),
+    "apply is async": (TOP + TRANSFORM.replace("def a", "async def a") + THOOK, "T.apply is async"),
+    "a transform with an init": (
+        TOP + TRANSFORM + "    def __init__(self, config): pass\n" + THOOK,
+        "T overrides __init__; make what it needs at the first use instead",
+    ),
+    "config of a transform is no config": (
+        TOP + TRANSFORM + "    class Config: pass\n" + THOOK,
+        "T.Config must be a subclass of logfan.TransformConfig",
+    ),
+    "config of a transform takes a key of ours": (
+        TOP + TRANSFORM + "    class Config(logfan.TransformConfig):\n        kind: str\n" + THOOK,
+        "has the key 'kind', which belongs to logfan itself",
+    ),
+    "one transform twice": (
+        TOP + TRANSFORM + THOOK + "    register('t', T)\n", 'the transform "t" twice',
     ),
     "a kind that is taken": (TOP + SINK + hook("register('file', S)"), "logfan_sinks.file"),
     "one kind twice": (
