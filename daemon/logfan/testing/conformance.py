@@ -1,5 +1,6 @@
 """What every sink must do, as a pytest class to subclass."""
 
+import inspect
 import threading
 import time
 import warnings
@@ -421,7 +422,9 @@ class SinkConformance:
             f"not proven for {self.sink_class.__name__}: {claim}; write {method} in "
             f"{type(self).__name__}, or say why not: cannot = {{{what!r}: …}}"
         )
-        warnings.warn(ConformanceWarning(text), stacklevel=3)
+        # It is about the author's class, not about a line of ours.
+        line = inspect.getsourcelines(type(self))[1]
+        warnings.warn_explicit(ConformanceWarning(text), None, inspect.getfile(type(self)), line)
         pytest.skip(text)
 
     def _take_in_the_end(self, steps: SinkSteps, records: Sequence[Record]) -> None:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from logfan.record import Record
 from logfan.sink import RecordsRejected, Sink, SinkUnavailable
 from logfan.testing import record
-from logfan.testing.conformance import SinkConformance
+from logfan.testing.conformance import Break, How, SinkConformance
 from logfan_sinks.kafka import KafkaSink
 from support.java import JavaUnavailable
 from support.kafka import Kafka
@@ -256,6 +256,10 @@ def test_a_config_that_cannot_be(options: dict[str, Any]) -> None:
 
 class TestConformance(SinkConformance):
     sink_class: ClassVar[type[Sink]] = KafkaSink
+    cannot: ClassVar = {
+        "away": "a start of Kafka takes too long for that; a test above kills it",
+        "refuses": "tests above have each answer",
+    }
 
     @pytest.fixture(autouse=True)
     def _topic(self, kafka: Kafka, topic: str) -> None:
@@ -264,8 +268,13 @@ class TestConformance(SinkConformance):
     def options(self, folder: Path) -> dict[str, Any]:
         return {
             "brokers": [self.kafka.address], "topic": self.topic, "format": "raw",
-            "max_message_bytes": "20MB",
+            "max_message_bytes": "20MB", "timeout": "2s",
         }  # fmt: skip
+
+    def break_it(self, how: How, folder: Path) -> Break:
+        return (
+            lambda: self.kafka.signal(signal.SIGSTOP), lambda: self.kafka.signal(signal.SIGCONT)
+        )  # fmt: skip
 
     def read_back(self, sink: Sink, folder: Path) -> list[bytes] | None:
         return values(self.kafka, self.topic)

@@ -3,9 +3,10 @@
 import gzip
 import json
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -18,8 +19,9 @@ from pydantic import ValidationError
 from logfan.record import Record
 from logfan.sink import Sink, SinkUnavailable
 from logfan.testing import record
-from logfan.testing.conformance import SinkConformance
+from logfan.testing.conformance import Break, How, SinkConformance
 from logfan_sinks.s3 import S3Sink
+from support.gate import Gate
 from support.moto import Moto
 from support.scripted_http import Reply, Request, ScriptedServer
 
@@ -268,19 +270,43 @@ def test_a_config_that_cannot_be(options: dict[str, Any]) -> None:
 
 class TestConformance(SinkConformance):
     sink_class: ClassVar[type[Sink]] = S3Sink
+    cannot: ClassVar = {
+        "read_back": "a raw body may hold line breaks of its own",
+        "refuses": "an object is taken as a whole, whatever it holds",
+    }
 
     @pytest.fixture(autouse=True)
-    def _bucket(self, server: Bucket, tmp_path_factory: pytest.TempPathFactory) -> None:
+    def _bucket(self, server: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         self.server = server
         self.secret = tmp_path_factory.mktemp("secret") / "key"
         self.secret.write_text("b")
+        with Gate(int(server.url.rpartition(":")[2])) as self.gate:
+            yield
 
     def options(self, folder: Path) -> dict[str, Any]:
         return {
-            "bucket": "logs", "endpoint": self.server.url, "region": "us-east-1",
-            "access_key_id": "a", "secret_access_key_file": str(self.secret),
-            "format": "raw",
+            "bucket": "logs", "endpoint": f"http://127.0.0.1:{self.gate.port}",
+            "region": "us-east-1", "access_key_id": "a",
+            "secret_access_key_file": str(self.secret), "format": "raw", "timeout": "2s",
         }  # fmt: skip
+
+    @contextmanager
+    def _silent(self) -> Iterator[None]:
+        """The server answers nothing, and takes nothing."""
+        mended, answer, taken = threading.Event(), self.server.answer, [*self.server.requests]
+
+        def silent(_: Request) -> Reply:
+            mended.wait()
+            return Reply(0)
+
+        self.server.answer = silent
+        yield
+        self.server.requests[:] = taken
+        self.server.answer = answer
+        mended.set()
+
+    def break_it(self, how: How, folder: Path) -> Break:
+        return (self.gate.shut, self.gate.open) if how == "away" else self._silent()
 
     def read_back(self, sink: Sink, folder: Path) -> list[bytes] | None:
         raw = b"".join(request.body for request in puts(self.server))

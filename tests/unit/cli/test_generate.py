@@ -29,7 +29,7 @@ def test_a_plugin_works_as_it_is_written(venv: FreshVenv, tmp_path: Path) -> Non
         shown = venv.shell(line, tmp_path)
         if line.startswith("pytest"):
             assert " passed, 8 skipped, 8 warnings" in shown
-            assert "break_it('away') in TestMailOutSink, or say why not" in shown
+            assert "break_it for 'away' in TestMailOutSink, or say why not" in shown
     assert shown.startswith("mail-out, from logfan-mail-out 0.1.0 (logfan_mail_out)\n")
     assert "path  path, required\n    The file that records are appended to;" in shown
     folder = tmp_path / "logfan-mail-out"

@@ -59,9 +59,9 @@ def test_what_the_suite_cannot_prove_is_a_skip_and_a_warning_with_the_way_out(
     shown = run(tmp_path, "TestBare")
     for what, claim in {
         "read_back": "that what flush returned for is there; write read_back in TestBare",
-        "away": "what it does where the other side goes away; write break_it('away') in TestBare",
-        "slow": "where the other side takes a connection and answers nothing; write break_it(",
-        "refuses": "what it does where the other side refuses single records; write break_it(",
+        "away": "where the other side goes away; write break_it for 'away' in TestBare",
+        "slow": "where the other side takes a connection and answers nothing; write break_it for",
+        "refuses": "what it does where the other side refuses single records; write break_it for",
     }.items():
         lines = [line for line in shown.splitlines() if claim in line]
         assert any(line.startswith("SKIPPED") for line in lines), (what, shown)
