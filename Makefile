@@ -19,7 +19,7 @@ DEBIAN := daemon/logfan/testing/debian.py
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast test-long coverage bench bench-quick bench-scale brokers pythons chaos cluster soak lint format docs dist clean lock
+.PHONY: help run test test-fast test-long coverage bench bench-quick bench-scale brokers pythons chaos cluster soak lint format publishers docs dist clean lock
 
 help: ## Show this list
 	@echo "logfan: every message of a RabbitMQ fanout exchange to every sink, acknowledged only then"
@@ -79,6 +79,9 @@ lint: $(STAMP) ## ruff and mypy (strict) over everything
 format: $(STAMP) ## Put the code into its form
 	@$(BIN)/ruff check -q --fix .
 	@$(BIN)/ruff format -q .
+
+publishers: $(STAMP) ## Record anew what real libraries publish, in Python, Node, Go, Java, Rust: ONLY="node go"
+	@PYTHONPATH=tests $(BIN)/python -m publishers.run $(ONLY)
 
 docs: $(STAMP) ## Write the page of each built-in sink anew, from its options
 	@PYTHONPATH=tests $(BIN)/python -m support.sink_pages

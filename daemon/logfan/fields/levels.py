@@ -11,6 +11,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from logfan.dotted_path import walk_to
+from logfan.fields.otlp import otlp_record
 from logfan.record import Record
 
 DEBUG, INFO, WARNING, ERROR, CRITICAL = "debug", "info", "warning", "error", "critical"
@@ -27,6 +28,10 @@ _NAMES = {
 _LEVEL_OF = {name: level for level, names in _NAMES.items() for name in names.split()}
 # syslog's severities, 0 to 7.
 _SYSLOG = (CRITICAL, CRITICAL, CRITICAL, ERROR, WARNING, INFO, INFO, DEBUG)
+# Routing keys of events end with these: `user.authentication.failure`, `order.log`.
+_OF_EVENTS = frozenset(
+    ("all", "config", "default", "fail", "failure", "fine", "log", "note", "success")
+)
 _OFFSET = re.compile(r"[+-]\d{1,4}$")
 
 
@@ -68,6 +73,12 @@ def _by_otel(number: float) -> str | None:
     return scale[(int(number) - 1) // 4] if 1 <= number <= 24 else None
 
 
+def _by_logbook(number: float) -> str | None:
+    """logbook's numbers, 9 to 15."""
+    scale = (DEBUG, DEBUG, INFO, INFO, WARNING, ERROR, CRITICAL)
+    return scale[int(number) - 9] if 9 <= number <= 15 else None
+
+
 class _Key(NamedTuple):
     """A place where publishers put the level, and how they count where it is a number."""
 
@@ -82,16 +93,20 @@ _KEYS = (
     _Key("LogLevel"), _Key("LEVEL"), _Key("SEVERITY"), _Key("PRIORITY"), _Key("priority"),
     _Key("loglevel"), _Key("logLevel"), _Key("level_name"), _Key("severityName"),
     _Key("level.name"), _Key("record.level.name"), _Key("@fields.levelname"),
-    _Key("@fields.level"), _Key("fields.level"), _Key("levelName"),
+    _Key("@fields.level"), _Key("fields.level"), _Key("levelName"), _Key("@level"),
+    _Key("_meta.logLevelName"),
 )  # fmt: skip
 _HEADERS = (
     _Key("level"), _Key("severity"), _Key("levelname"), _Key("log.level"), _Key("loglevel"),
     _Key("Level"), _Key("LogLevel"), _Key("PRIORITY"), _Key("severity_text"),
 )  # fmt: skip
 _ROOTS = frozenset(key.path.partition(".")[0] for key in _KEYS) | {key.path for key in _KEYS}
-_WALKS = tuple(
-    (key.path, key.path.partition(".")[0], walk_to(key.path), key.by_number) for key in _KEYS
+_WALKS = (
+    # Only logbook's records have this key; its numbers are among pino's.
+    ("heavy_initialized", "heavy_initialized", walk_to("level"), _by_logbook),
+    *((key.path, key.path.partition(".")[0], walk_to(key.path), key.by_number) for key in _KEYS),
 )
+_LOGBOOK = frozenset(range(9, 16))
 LEVEL_KEYS = frozenset(key.path for key in _KEYS)
 """Where in a JSON body the level may stand."""
 _KINDS = frozenset((str, int))
@@ -103,7 +118,8 @@ def level_of(record: Record) -> str | None:
     try:
         tree = record.json()
     except ValueError:
-        level = level_of_text(record.body[:_HEAD_CHARS].decode("utf-8", "replace"))
+        head = record.body[:_HEAD_CHARS].decode("utf-8", "replace")
+        level = None if _BINARY.search(head) else level_of_text(head)
     else:
         level = level_of_tree(tree)
     return level or level_of_headers(record.headers) or level_of_routing_key(record.routing_key)
@@ -119,7 +135,7 @@ def levels_of(records: Sequence[Record], trees: Sequence[Any]) -> list[str | Non
     if values and _KINDS.issuperset(map(type, values)):
         # Most batches are alike: a few words, which are read once.
         levels = {value: _read(value, first.by_number) for value in set(values)}
-        if None not in levels.values():
+        if None not in levels.values() and _LOGBOOK.isdisjoint(levels):
             return [*map(levels.__getitem__, values)]
     return [*map(level_of, records)]
 
@@ -129,6 +145,8 @@ def level_of_tree(tree: Any) -> str | None:
     if not isinstance(tree, Mapping):
         return level_of_text(tree[:_HEAD_CHARS]) if isinstance(tree, str) else None
     if _ROOTS.isdisjoint(tree):
+        if (single := otlp_record(tree)) is not None:
+            return level_of_tree(single)
         # Serilog's compact form leaves out what is `Information`.
         return INFO if "@t" in tree and ("@m" in tree or "@mt" in tree) else None
     for path, root, walk, by_number in _WALKS:
@@ -148,7 +166,7 @@ def level_of_headers(headers: Mapping[str, Any]) -> str | None:
 def level_of_routing_key(routing_key: str) -> str | None:
     """The level that the routing key ends with, as in `logback.ERROR` or `kern.critical`."""
     word = routing_key[-40:].rpartition(".")[2]
-    return None if word.isdecimal() else level_named(word)
+    return None if word.isdecimal() or word.lower() in _OF_EVENTS else level_named(word)
 
 
 def _read(value: Any, by_number: Any) -> str | None:
@@ -169,6 +187,8 @@ def _read(value: Any, by_number: Any) -> str | None:
 _HEAD_CHARS = 400
 _WORDS_BEHIND_TIME = 6
 """Threads and loggers stand before the level."""
+_BINARY = re.compile(r"[\x00-\x06\x0e-\x1a\x1c-\x1f]")
+"""What text has not; compressed bodies, pickles and protobuf do."""
 ANSI = re.compile(r"\x1b\[[0-9;]{0,20}[A-Za-z]")
 _WORD = r"([A-Za-z]{3,13})"
 # At the start these are levels even where nothing marks them off; `All`, `Fine` or `Log` are not.
@@ -177,7 +197,10 @@ _PLAIN = {
     "crit", "fatal", "alert", "emerg", "emergency", "panic", "severe",
 }  # fmt: skip
 _LEADING = re.compile(rf"\W{{0,3}}{_WORD}\b")
-_PAIR = re.compile(rf"(?:^|[\s{{,])(?:level|lvl|severity|loglevel)=[\"']?{_WORD}", re.IGNORECASE)
+# `level=error`, and `<level>ERROR</level>` in XML.
+_PAIR = re.compile(
+    rf"(?:^|[\s{{,<])(?:level|lvl|severity|loglevel)[=>][\"']?{_WORD}", re.IGNORECASE
+)
 _SYSLOG_PRIORITY = re.compile(r"<(\d{1,3})>")
 _SYSLOG_PRIORITY_MAX = 191
 _KLOG = re.compile(r"([IWEF])\d{4} \d\d:\d\d:\d\d")

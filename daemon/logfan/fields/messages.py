@@ -6,15 +6,17 @@ from typing import Any, NamedTuple
 
 from logfan.dotted_path import walk_to
 from logfan.fields.levels import LEVEL_KEYS
+from logfan.fields.otlp import otlp_record
 from logfan.fields.times import TIME_KEYS
 from logfan.record import Record
 
 _PATHS = (
     "message", "msg", "event", "@m", "short_message", "MESSAGE", "RenderedMessage", "@message",
     "record.message", "fields.message", "text", "@mt", "MessageTemplate", "body",
-    "body.stringValue", "log",
+    "body.stringValue", "log", "0",
 )  # fmt: skip
 _WALKS = tuple((path, path.partition(".")[0], walk_to(path)) for path in _PATHS)
+_OTLP = "resourceLogs"
 _HEADERS = ("MESSAGE", "message")
 
 
@@ -46,7 +48,9 @@ def _found(tree: Mapping[str, Any]) -> tuple[str, str, str] | None:
     for path, root, walk in _WALKS:
         if (root in tree or path in tree) and isinstance(text := walk(tree), str):
             return text, path, root
-    return None
+    single = otlp_record(tree)
+    found = None if single is None else _found(single)
+    return None if found is None else (found[0], _OTLP, _OTLP)
 
 
 def shown(record: Record) -> Message:

@@ -5,12 +5,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from logfan.dotted_path import walk_to
+from logfan.fields.otlp import otlp_record
 from logfan.record import Record
 
 _PATHS = (
     "time", "timestamp", "ts", "@timestamp", "@t", "asctime", "datetime", "Timestamp", "eventTime",
-    "timeUnixNano", "timeMillis", "TimeStamp", "record.time.timestamp", "instant.epochSecond",
-    "created", "__REALTIME_TIMESTAMP",
+    "timeUnixNano", "observedTimeUnixNano", "timeMillis", "TimeStamp", "record.time.timestamp",
+    "instant.epochSecond", "created", "__REALTIME_TIMESTAMP", "ISODATE", "timestampSeconds",
+    "_meta.date",
 )  # fmt: skip
 _WALKS = tuple((path.partition(".")[0], path, walk_to(path)) for path in _PATHS)
 TIME_KEYS = frozenset(_PATHS)
@@ -33,14 +35,21 @@ def time_of(record: Record) -> float | None:
     except ValueError:
         tree = None
     if isinstance(tree, Mapping):
-        for root, path, walk in _WALKS:
-            if (root in tree or path in tree) and (time := seconds_of(walk(tree))) is not None:
-                return time
+        single = otlp_record(tree)
+        if (time := _in_tree(tree if single is None else single)) is not None:
+            return time
     properties = record.properties
     exact = properties.headers.get(_IN_MILLISECONDS) if properties.headers else None
     if isinstance(exact, int):
         return exact / 1000
     return seconds_of(properties.timestamp)
+
+
+def _in_tree(tree: Mapping[str, Any]) -> float | None:
+    for root, path, walk in _WALKS:
+        if (root in tree or path in tree) and (time := seconds_of(walk(tree))) is not None:
+            return time
+    return None
 
 
 def time_text(record: Record) -> str | None:

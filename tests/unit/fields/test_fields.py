@@ -104,6 +104,13 @@ MESSAGES: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "tracing": ({"fields": {"message": "x"}, "target": "app"}, "x", {"target": "app"}),
     "OpenTelemetry": ({"body": "x", "severityText": "ERROR"}, "x", {}),
     "OpenTelemetry, a value": ({"body": {"stringValue": "x"}}, "x", {}),
+    "OTLP": (
+        {"resourceLogs": [{"scopeLogs": [{"logRecords": [{"body": {"stringValue": "x"}}]}]}]},
+        "x",
+        {},
+    ),
+    "hclog": ({"@message": "x", "@level": "info", "@timestamp": NOON, "id": 1}, "x", {"id": 1}),
+    "tslog": ({"0": "x", "1": {"id": 1}}, "x", {"1": {"id": 1}}),
 }
 
 
@@ -147,6 +154,11 @@ def test_the_time_is_the_bodys_then_the_propertys() -> None:
     assert time_of(of(b"text", timestamp=int(NOON), headers=exact)) == NOON + 0.005
     assert time_of(of(b"text")) is None
     assert time_text(of({"@t": "2026-11-26T00:00:00.0051Z"})) == "2026-11-26T00:00:00.005Z"
+    assert time_of(of({"_meta": {"date": "2026-11-26T00:00:00Z"}})) == NOON
+    assert time_of(of({"ISODATE": "2026-11-26T00:00:00+00:00"})) == NOON
+    assert time_of(of({"timestampSeconds": int(NOON), "timestampNanos": 5})) == NOON
+    records = [{"timeUnixNano": "0", "observedTimeUnixNano": str(int(NOON) * 10**9)}]
+    assert time_of(of({"resourceLogs": [{"scopeLogs": [{"logRecords": records}]}]})) == NOON
     assert field("time")(of({"time": NOON})) == "2026-11-26T00:00:00.000Z"
 
 

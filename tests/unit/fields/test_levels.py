@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from logfan.fields import level_named, level_of
+from logfan.fields.levels import levels_of
 from logfan.record import Record
 from logfan.testing import record
 
@@ -60,6 +61,10 @@ TEXT = {
     "java.util.logging": ("Nov 26, 2026 12:13:53 AM c.e.App main SEVERE: it failed", "error"),
     "the tutorial": ("info: Hello World!", "info"),
     "in brackets": ("[warn] slow", "warning"),
+    "hclog": ("2026-11-26T00:13:53.181Z [ERROR] shop: it failed", "error"),
+    "zap console, seconds": ("1.7959820281083722e+09\terror\tcaller.go:12\tit failed", "error"),
+    "zerolog console": ("7:53PM ERR it failed", "error"),
+    "java.util.logging as XML": ("<record>\n  <level>SEVERE</level>\n</record>", "error"),
     "no level": ("it is 00:13:53 and all is well", None),
     "no level, a path with a word": ("2026-11-26 00:13:53 GET /error/info 200", None),
     "no level, words that are names elsewhere": ("All done", None),
@@ -72,6 +77,11 @@ TEXT = {
 def test_the_level_of_a_line_of_text(line: str, level: str | None) -> None:
     assert level_of(of(line)) == level
     assert level_of(of(line + "\n")) == level
+
+
+def otlp(*records: dict[str, Any]) -> dict[str, Any]:
+    """An export request of OpenTelemetry."""
+    return {"resourceLogs": [{"resource": {}, "scopeLogs": [{"logRecords": [*records]}]}]}
 
 
 JSON: dict[str, tuple[dict[str, Any], str | None]] = {
@@ -108,6 +118,17 @@ JSON: dict[str, tuple[dict[str, Any], str | None]] = {
     "alert": ({"level": "alert"}, "critical"),
     "logstash, old": ({"@fields": {"levelname": "ERROR"}, "@message": "x"}, "error"),
     "tracing": ({"level": "WARN", "fields": {"message": "x"}}, "warning"),
+    "hclog": ({"@level": "error", "@message": "x"}, "error"),
+    "tslog": ({"0": "x", "_meta": {"logLevelName": "ERROR", "logLevelId": 5}}, "error"),
+    "logbook": ({"level": 14, "message": "x", "heavy_initialized": True}, "error"),
+    "logbook, information": ({"level": 11, "message": "x", "heavy_initialized": True}, "info"),
+    "logbook, notice": ({"level": 12, "message": "x", "heavy_initialized": True}, "info"),
+    "logbook, beyond": ({"level": 16, "message": "x", "heavy_initialized": True}, "debug"),
+    "pino, a level of one's own": ({"level": 14, "msg": "x"}, "debug"),
+    "OTLP": (otlp({"severityNumber": 17}), "error"),
+    "OTLP, several records": (otlp({"severityNumber": 17}, {"severityNumber": 9}), None),
+    "OTLP, no records": (otlp(), None),
+    "OTLP, not a request": ({"resourceLogs": [{"scopeLogs": [[7]]}]}, None),
     "a level of another kind": ({"level": "gold"}, None),
     "of no kind": ({"level": {"deep": [1]}}, None),
     "true": ({"level": True}, None),
@@ -130,6 +151,25 @@ def test_the_body_then_the_headers_then_the_routing_key() -> None:
     assert level_of(of("", "a.b", PRIORITY="err")) == "error"
     assert level_of(of("plain", "orders.created")) is None
     assert level_of(of("plain", "orders.3")) is None
+
+
+def test_a_routing_key_of_an_event_names_no_level() -> None:
+    assert level_of(of("", "user.authentication.failure")) is None
+    assert level_of(of("", "user.authentication.success")) is None
+    assert level_of(of("plain", "order.log")) is None
+    assert level_of(of("plain", "order.Warn")) == "warning"
+
+
+def test_bytes_that_are_no_text_have_no_level() -> None:
+    assert level_of(of(b"\x80\x04\x95\x05\0level\x94ERROR\x94")) is None
+    assert level_of(of(b"\0\0 ERROR: it failed", "shop.info")) == "info"
+    assert level_of(of(b"\x1b[31mERROR\x1b[0m\t: caf\xe9 failed\r\n")) == "error"
+
+
+def test_several_of_logbooks_numbers_at_once() -> None:
+    trees = [{"level": number, "heavy_initialized": True} for number in (11, 14, 15, 9)]
+    levels = ["info", "error", "critical", "debug"]
+    assert levels_of([of(tree) for tree in trees], trees) == levels
 
 
 def test_a_byte_order_mark_is_passed_over() -> None:
