@@ -402,7 +402,7 @@ class SinkConformance:
         found = self.break_it(how, folder)
         if found is None:
             self._skip(
-                how, f"what it does where the other side {_MEANS[how]}", f"break_it({how!r})"
+                how, f"what it does where the other side {_MEANS[how]}", f"break_it for {how!r}"
             )
 
         @contextmanager
