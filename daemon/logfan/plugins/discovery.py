@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 
 import pluggy
@@ -68,10 +68,9 @@ def discover(directories: Sequence[Path], disabled: Sequence[str]) -> Discovered
     """All kinds of sink and of transform. `disabled` names drop-in files (without .py), entry
     points or distributions. Never raises for a plugin's fault."""
     search = _Search(frozenset(disabled))
-    for point in sorted(entry_points(group=GROUP), key=lambda point: (_origin(point), point.name)):
-        names = (point.name, point.dist.name) if point.dist is not None else (point.name,)
-        if not search.off(*names):
-            _examine(search, _origin(point), lambda point=point: point.load())  # type: ignore[misc]
+    for origin, name, distribution, point in _installed():
+        if not search.off(name, distribution):
+            _examine(search, origin, lambda point=point: point.load())  # type: ignore[misc]
     for directory in dict.fromkeys(directories):
         for file in _drop_ins(search, directory):
             if not search.off(file.stem):
@@ -84,10 +83,19 @@ def discover(directories: Sequence[Path], disabled: Sequence[str]) -> Discovered
     return Discovered(search.kinds, search.transforms, tuple(search.faults))
 
 
-def _origin(point: EntryPoint) -> str:
-    """`logfan 0.1.0 (logfan_sinks.file)`"""
-    dist = f"{point.dist.name} {point.dist.version}" if point.dist is not None else "?"
-    return f"{dist} ({point.value})"
+def _installed() -> list[tuple[str, str, str, EntryPoint]]:
+    """The entry points in order: origin, as `logfan 0.1.0 (logfan_sinks.file)`, name, and the
+    distribution's name."""
+    # The metadata of a distribution is parsed each time it is asked for.
+    known: dict[Distribution | None, tuple[str, str]] = {None: ("?", "?")}
+    found = []
+    for point in entry_points(group=GROUP):
+        if point.dist is not None and point.dist not in known:
+            about = point.dist.metadata
+            known[point.dist] = about["Name"], f"{about['Name']} {about['Version']}"
+        name, title = known[point.dist]
+        found.append((f"{title} ({point.value})", point.name, name, point))
+    return sorted(found, key=lambda one: one[:2])
 
 
 def _examine(search: _Search, origin: str, load: Callable[[], object]) -> None:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TypeVar
+from weakref import WeakSet
 
 from logfan.faults import did_you_mean
 from logfan.runtime.foreign_text import text_of, type_name
@@ -52,6 +53,10 @@ def check_transform(kind: object, cls: object) -> None:
     transform = _class_below(Transform, kind, cls)
     _check_transform(transform)
     _check_config(transform, TransformConfig, _TRANSFORM_KEYS)
+
+
+_WITH_SCHEMA = WeakSet[type[SinkConfig]]()
+"""Options whose types are known to be fine, so that a reload need not look again."""
 
 
 def why_unusable(cls: type[Sink]) -> str | None:
@@ -126,11 +131,14 @@ def _check_config(
                 raise PluginError(
                     f"{name}.Config has the key {key!r}, which belongs to logfan itself"
                 )
+    if config in _WITH_SCHEMA:
+        return
     try:
         with warnings.catch_warnings():
             # A default without a form in JSON is only shown differently.
             warnings.simplefilter("ignore")
             config.model_json_schema()
+            _WITH_SCHEMA.add(config)
     except Exception as error:  # noqa: BLE001 - a type that no TOML value can become
         why = (text_of(error).splitlines() or [type_name(error)])[0]
         raise PluginError(f"{name}.Config has a type that TOML cannot give: {why}") from None
