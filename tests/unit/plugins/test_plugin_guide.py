@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from support.fresh_venv import FreshVenv
+
 GUIDE = (Path(__file__).parents[3] / "plugins/README.md").read_text()
+WALK = GUIDE.partition("## A plugin in ten minutes")[2].partition("\n## ")[0]
+"""What a reader does step by step, from one block to the next."""
 
 
 def blocks(language: str) -> list[str]:
@@ -16,7 +20,10 @@ def blocks(language: str) -> list[str]:
     return [re.sub(rf"^{indent}", "", text, flags=re.MULTILINE) for indent, text in found]
 
 
-@pytest.mark.parametrize("text", blocks("python"), ids=range(len(blocks("python"))))
+ALONE = [text for text in blocks("python") if text not in WALK]
+
+
+@pytest.mark.parametrize("text", ALONE, ids=range(len(ALONE)))
 def test_a_block_of_python_runs(text: str, tmp_path: Path) -> None:
     file = tmp_path / "test_block.py"
     file.write_text(text)
@@ -42,6 +49,60 @@ def test_the_whole_sink_passes_check_with_its_config(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     assert 'suffix  string, default "!"' in done.stdout
     assert "What is put behind each line." in done.stdout
+
+
+def test_the_ten_minutes_lead_where_they_say(tmp_path: Path) -> None:
+    venv = FreshVenv(tmp_path)
+    plugin = tmp_path / "logfan-courier"
+    files = iter([plugin / "logfan_courier.py", plugin / "tests/test_courier.py"])
+    shown: list[str] = []
+    first, *steps = re.findall(r"^```(\w+)\n(.*?)^```$", WALK, re.MULTILINE | re.DOTALL)
+    assert "venv" in first[1]
+    for language, text in steps:
+        if language == "console":
+            lines = [line.removeprefix("$ ") for line in text.splitlines()]
+            shown += [venv.shell(line, tmp_path) for line in lines]
+        elif language == "diff":
+            (plugin / "change.diff").write_text(text)
+            venv.shell("git apply change.diff", plugin)
+        elif language == "toml":
+            (tmp_path / "config.toml").write_text(text)
+        else:
+            next(files).write_text(text)
+    tested = [text for text in shown if " passed" in text]
+    assert [" skipped" in text for text in tested] == [True, True, False]
+    assert any("prefix  string" in text and "What each line begins with." in text for text in shown)
+    assert any(text.startswith('> {"received_at":') for text in shown)
+    assert "40 passed in" in tested[-1]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "test", "message"),
+    [
+        (
+            'raise logfan.SinkUnavailable(f"the server is gone: {error}") from error', "return 200",
+            "is_reported", "write and flush returned while the other side was away",
+        ),
+        (
+            'raise logfan.SinkUnavailable(f"the server is gone: {error}") from error', "return 422",
+            "is_reported", "they would go to the dead letters",
+        ),
+        (", timeout=config.timeout", "", "for_ever", "write has not returned for 1 s"),
+    ],
+)  # fmt: skip
+def test_the_mistakes_of_the_ten_minutes_are_seen(
+    right: str, wrong: str, test: str, message: str, tmp_path: Path
+) -> None:
+    sink, suite = [text for text in blocks("python") if text in WALK]
+    assert right in sink
+    (tmp_path / "logfan_courier.py").write_text(sink.replace(right, wrong))
+    short = suite.replace("sink_class = CourierSink", "sink_class = CourierSink\n    seconds = 1.0")
+    (tmp_path / "test_courier.py").write_text(short)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", test, "."]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout
+    assert message in done.stdout
+    assert message.replace("1 s", "30 s") in GUIDE
 
 
 def test_every_block_of_toml_is_toml() -> None:
