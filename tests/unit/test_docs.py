@@ -11,6 +11,8 @@ from logfan.cli import main
 from logfan.config.loader import prepare
 from logfan.config.settings import Settings, SinkSettings
 from logfan.telemetry.metrics import LogfanCollector, Stats
+from publishers.page import PAGE as PUBLISHERS
+from publishers.page import page as page_of_publishers
 from support.sink_pages import FOLDER, pages
 
 ROOT = Path(__file__).parents[2]
@@ -18,7 +20,7 @@ PAGES = [
     "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "daemon/DESIGN.md",
     "daemon/PERFORMANCE.md", "plugins/README.md", "systemd/README.md", "tests/README.md",
     "tests/bench/README.md", "tests/brokers/README.md", "tests/chaos/README.md",
-    "tests/guard/README.md",
+    "tests/guard/README.md", "tests/publishers/README.md", "plugins/docs/publishers.md",
 ]  # fmt: skip
 TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
 
@@ -111,3 +113,16 @@ def test_every_source_file_that_a_page_names_exists(page: str) -> None:
 @pytest.mark.parametrize("name", [*pages()])
 def test_the_page_of_a_sink_is_what_its_class_says(name: str) -> None:
     assert (FOLDER / name).read_text() == pages()[name], "write them anew: make docs"
+
+
+def test_the_page_of_publishers_says_what_is_tested() -> None:
+    assert PUBLISHERS.read_text() == page_of_publishers(), "write it anew: make docs"
+
+
+def test_each_config_of_the_page_of_publishers_has_no_fault(tmp_path: Path) -> None:
+    text = TEXTS["plugins/docs/publishers.md"]
+    blocks = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    for block in blocks:
+        (tmp_path / "config.toml").write_text(block)
+        assert prepare(tmp_path / "config.toml", environ={}).sinks
+    assert len(blocks) == 3

@@ -107,14 +107,16 @@ class Client:
         """Call it on the thread of the loop, unless the connection ends first."""
         self._ioloop.call_later(seconds, lambda: None if self._is_over else then())
 
-    def close(self, then: Callable[[], None] = lambda: None) -> None:
+    def close(self, then: Callable[[], None] | None = None) -> None:
         """Close the connection, and go on once the broker agreed or 3 s have passed. `on_open` and
-        `on_end` are called no more."""
+        `on_end` are called no more. Who closes it without a word does not end another's waiting."""
         self._is_over = True
         if self.connection.is_closed:
-            then()
+            if then is not None:
+                then()
             return
-        self._on_closed = then
+        if then is not None:
+            self._on_closed = then
         self._ioloop.call_later(_CLOSE_SECONDS, self._closed)
         if not self.connection.is_closing:
             self.connection.close()

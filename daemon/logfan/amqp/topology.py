@@ -292,6 +292,8 @@ def _exchange(
     existed = yield from _exists(replace(wanted, passive=True), settings.declare)
     if existed and not compare:
         return None, False
+    if existed and settings.name.startswith(_OF_BROKER):
+        return True, False
     passive = settings.declare == "passive"
     answer = yield wanted.compared() if passive else wanted
     if answer.code == 0:
@@ -334,6 +336,9 @@ def _not_durable(exchange: str, queue: str) -> str:
     )
 
 
+_OF_BROKER = "amq.rabbitmq."
+"""The broker's own log, events and trace: durable, and internal or not by its version. To declare
+one with a difference would be an error in that log."""
 _EXCHANGE_HARM = {
     "auto_delete": "; it goes, with what is published to it, when its last queue is unbound; have "
     "who declares it do so without auto_delete",

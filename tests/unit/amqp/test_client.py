@@ -80,6 +80,17 @@ def test_a_client_that_was_closed_reports_no_end(loop: IOLoop) -> None:
     assert (len(closed), seen.opened, seen.ends) == (3, [client], [])
 
 
+def test_who_waits_for_the_close_is_called_though_another_closes_too(loop: IOLoop) -> None:
+    """A start that gives up closes in its report, and the subscription closes behind it."""
+    with ScriptedBroker() as broker:
+        seen, closed = Seen(), list[bool]()
+        client = seen.connect(Brokers(settings_of(urls=[broker.url]), loop))
+        turned(loop, lambda: seen.opened, "it is open")
+        client.close(lambda: closed.append(True))
+        client.close()
+        turned(loop, lambda: closed, "it is closed")
+
+
 def test_a_connection_that_is_lost_is_reported_once(loop: IOLoop) -> None:
     with ScriptedBroker() as broker:
         seen = Seen()

@@ -10,6 +10,7 @@ from logfan.amqp.topology import (
     Answer,
     Bind,
     Declared,
+    DeclareExchange,
     DeclareQueue,
     Step,
     Steps,
@@ -77,6 +78,16 @@ def test_an_exchange_that_is_not_durable_is_told_with_the_way_out(durable: bool)
     assert durable or "is not durable: a restart of the broker removes it" in declared.remarks[0]
     assert durable or "exchange.durable = true here" in declared.remarks[0]
     assert len(declared.remarks) == (not durable)
+
+
+def test_the_brokers_own_exchange_is_not_compared() -> None:
+    """RabbitMQ would log an error for its own log's exchange, which is internal."""
+    settings = ExchangeSettings(name="amq.rabbitmq.log", type="topic")
+    steps, declared = played([Answer(), Answer()], settings)
+    exchanges = [step for step in steps if isinstance(step, DeclareExchange)]
+    assert [step.passive for step in exchanges] == [True]
+    assert declared.durable is True
+    assert not declared.remarks
 
 
 def test_what_is_there_is_only_asked_for_after_the_first_time() -> None:
