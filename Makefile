@@ -19,7 +19,7 @@ DEBIAN := daemon/logfan/testing/debian.py
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast test-long coverage bench bench-quick bench-scale brokers pythons chaos cluster soak lint format publishers docs dist clean lock
+.PHONY: help run test test-fast test-long coverage bench bench-quick bench-scale brokers pythons chaos cluster soak sinks lint format publishers docs dist clean lock
 
 help: ## Show this list
 	@echo "logfan: every message of a RabbitMQ fanout exchange to every sink, acknowledged only then"
@@ -70,6 +70,9 @@ chaos: $(STAMP) ## Faults under load, then the verdict: KILLS=200 SECONDS=1800 M
 
 soak: $(STAMP) ## A constant load, watched for growth: SECONDS=1800 RATE=1000
 	@PYTHONPATH=tests $(BIN)/python -m chaos.soak SECONDS=$(SECONDS) RATE=$(RATE) REPORT=$(REPORT)
+
+sinks: $(STAMP) ## Six sinks at once, each of their servers crashed in turns, then read back: RECORDS=300000 ROUNDS=2
+	@PYTHONPATH=tests $(BIN)/python -m sinks.run RECORDS=$(RECORDS) ROUNDS=$(ROUNDS) REPORT=$(REPORT)
 
 lint: $(STAMP) ## ruff and mypy (strict) over everything
 	@$(BIN)/ruff check -q .

@@ -1,7 +1,7 @@
 """A private Kafka on loopback: one node that is broker and controller (KRaft), from Maven."""
 
 import subprocess
-from typing import Any, Self
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -44,7 +44,7 @@ class Kafka(JavaServer):
     """Topics are not made by themselves. User `logfan` with the password `s3cret` at `sasl`."""
 
     def __init__(self, extra: str = "") -> None:
-        super().__init__("kafka", [jars("kafka-4.1.1", *_ARTIFACTS)], heap="256m")
+        super().__init__("kafka", jars("kafka-4.1.1", *_ARTIFACTS), heap="256m")
         port, sasl_port = free_port(), free_port()
         self.address, self.sasl = f"127.0.0.1:{port}", f"127.0.0.1:{sasl_port}"
         self._config = self.folder / "server.properties"
@@ -58,11 +58,11 @@ class Kafka(JavaServer):
             )
         )
         form = ("kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", str(self._config))
-        subprocess.run(self.command(*form), check=True, capture_output=True, timeout=90)
+        subprocess.run(self.java(*form), check=True, capture_output=True, timeout=90)
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        self.launch("kafka.Kafka", str(self._config))
+        self.launch(self.java("kafka.Kafka", str(self._config)))
 
     def is_ready(self) -> bool:
         """Whether it tells of itself."""
@@ -108,14 +108,3 @@ class Kafka(JavaServer):
         finally:
             consumer.close()
         return found
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.remove()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.remove()

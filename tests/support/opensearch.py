@@ -3,7 +3,7 @@
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import orjson
 
@@ -22,7 +22,7 @@ class OpenSearch(JavaServer):
     """Its data survives a crash: each request is durable before it is answered."""
 
     def __init__(self) -> None:
-        super().__init__("opensearch", [jars("opensearch-2.19.6", *_ARTIFACTS)], heap="512m")
+        super().__init__("opensearch", jars("opensearch-2.19.6", *_ARTIFACTS), heap="512m")
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         settings = {
@@ -36,7 +36,7 @@ class OpenSearch(JavaServer):
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        self.launch(str(_MAIN), *self._settings)
+        self.launch(self.java(str(_MAIN), *self._settings))
 
     def is_ready(self) -> bool:
         """Whether what it holds can be written to."""
@@ -65,14 +65,3 @@ class OpenSearch(JavaServer):
             raise
         found = self.ask("POST", f"/{index}/_search", {"size": 10_000, "sort": ["_doc"]})
         return [hit["_source"] for hit in found["hits"]["hits"]]
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.remove()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.remove()

@@ -49,6 +49,10 @@ class Postgres:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
+        self._launch()
+        wait_until(self._answers, "PostgreSQL answers")
+
+    def _launch(self) -> None:
         command = (
             "postgres", "-D", str(self._folder / "data"), "-p", str(self.port),
             "-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self._folder}",
@@ -57,11 +61,12 @@ class Postgres:
             self._process = subprocess.Popen(
                 command, env=self._environ, cwd=self._folder, stdout=log, stderr=log, **self._user
             )
-        wait_until(self._answers, "PostgreSQL answers")
 
     def _answers(self) -> bool:
         import psycopg
 
+        if self._process is not None and self._process.poll() is not None:
+            self._launch()  # what it left behind when it crashed holds its memory for a moment
         try:
             psycopg.connect(self.dsn, connect_timeout=2).close()
         except psycopg.OperationalError:
@@ -74,6 +79,10 @@ class Postgres:
             self._process.send_signal(how)
             self._process.wait(60)
             self._process = None
+
+    def kill(self) -> None:
+        """SIGKILL: a crash."""
+        self.stop(signal.SIGKILL)
 
     def __enter__(self) -> Self:
         self.start()

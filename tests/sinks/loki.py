@@ -1,0 +1,44 @@
+"""A server that speaks Loki's push protocol, as a process that can crash."""
+
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import orjson
+
+from logfan.testing.node import free_port
+from support.server_process import ServerProcess
+
+_SERVER = Path(__file__).with_name("loki_server.py")
+
+
+class Loki(ServerProcess):
+    """What it kept is read from its file."""
+
+    def __init__(self) -> None:
+        super().__init__("loki")
+        self._port = free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._pushes = self.folder / "pushes"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self.launch([sys.executable, str(_SERVER), str(self._port), str(self._pushes)])
+
+    def is_ready(self) -> bool:
+        """Whether it listens."""
+        try:
+            socket.create_connection(("127.0.0.1", self._port), timeout=5).close()
+        except OSError:
+            return False
+        return True
+
+    def lines(self) -> Iterator[str]:
+        """All lines that were pushed and kept."""
+        with self._pushes.open("rb") as file:
+            for push in file:
+                with suppress(orjson.JSONDecodeError):  # torn by a crash, so never answered
+                    for stream in orjson.loads(push)["streams"]:
+                        yield from (entry[1] for entry in stream["values"])

@@ -1,0 +1,85 @@
+"""A server that tests start on loopback, in a folder of its own, and crash and start again."""
+
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from support.daemon import die_with_parent
+from support.waiting import wait_until
+
+_STOP_SECONDS = 30
+
+
+class ServerProcess:
+    """Subclass it with `start` and `is_ready`. As a context manager it runs until the end of the
+    `with`, and its folder is removed."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.folder = Path(tempfile.mkdtemp(prefix=f"logfan-{name}-"))
+        self.log = self.folder / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        raise NotImplementedError
+
+    def is_ready(self) -> bool:
+        """Whether it answers."""
+        raise NotImplementedError
+
+    def launch(self, command: Sequence[str]) -> None:
+        """Start the process, and wait until `is_ready`. On the main thread, with which it ends."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, cwd=self.folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - no thread of ours holds a lock there
+            )  # fmt: skip
+        wait_until(self._is_up, f"{self.name} is up (see {self.log})")
+
+    def _is_up(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            tail = self.log.read_text(errors="replace")[-2000:]
+            raise AssertionError(f"{self.name} ended: {tail}")
+        return self.is_ready()
+
+    def kill(self) -> None:
+        """SIGKILL: a crash. What it has on disk stays."""
+        self.stop(signal.SIGKILL)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """End it, and wait for that."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            try:
+                self._process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    def signal(self, how: signal.Signals) -> None:
+        """SIGSTOP has it hang, SIGCONT go on."""
+        assert self._process is not None
+        self._process.send_signal(how)
+
+    def remove(self) -> None:
+        """Crash it, and remove its folder."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.remove()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
