@@ -1,13 +1,21 @@
 """A private Kafka on loopback: one node that is broker and controller (KRaft), from Maven."""
 
 import subprocess
+from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from logfan.testing.node import free_port
+from support.certificates import Authority, Pair
 from support.java import JavaServer, jars
 
 _ARTIFACTS = ("org.apache.kafka:kafka_2.13:4.1.1", "org.slf4j:slf4j-simple:1.7.36")
@@ -16,14 +24,16 @@ _PROPERTIES = """
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{sasl_port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{sasl_port}
+listeners=PLAINTEXT://127.0.0.1:{port},SASL_SSL://127.0.0.1:{sasl_port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL_SSL://127.0.0.1:{sasl_port}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL
 inter.broker.listener.name=PLAINTEXT
 sasl.enabled.mechanisms=PLAIN
-listener.name.sasl_plaintext.plain.sasl.jaas.config=\
+listener.name.sasl_ssl.plain.sasl.jaas.config=\
 org.apache.kafka.common.security.plain.PlainLoginModule required user_logfan="s3cret";
+listener.name.sasl_ssl.ssl.keystore.type=PEM
+listener.name.sasl_ssl.ssl.keystore.location={keystore}
 log.dirs={data}
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
@@ -33,7 +43,6 @@ log.cleaner.enable=false
 num.io.threads=2
 num.network.threads=2
 background.threads=2
-{extra}
 """
 
 Message = tuple[bytes, bytes | None, dict[str, bytes]]
@@ -41,22 +50,22 @@ Message = tuple[bytes, bytes | None, dict[str, bytes]]
 
 
 class Kafka(JavaServer):
-    """Topics are not made by themselves. User `logfan` with the password `s3cret` at `sasl`."""
+    """Topics are not made by themselves. At `sasl` it wants TLS, and the user `logfan` with the
+    password `s3cret`."""
 
-    def __init__(self, extra: str = "") -> None:
+    def __init__(self) -> None:
         super().__init__("kafka", jars("kafka-4.1.1", *_ARTIFACTS), heap="256m")
         port, sasl_port = free_port(), free_port()
         self.address, self.sasl = f"127.0.0.1:{port}", f"127.0.0.1:{sasl_port}"
+        authority = Authority(self.folder)
+        self.ca = authority.file
         self._config = self.folder / "server.properties"
         self._config.write_text(
             _PROPERTIES.format(
-                port=port,
-                sasl_port=sasl_port,
-                controller=free_port(),
-                data=self.folder / "data",
-                extra=extra,
+                port=port, sasl_port=sasl_port, controller=free_port(), data=self.folder / "data",
+                keystore=_keystore(authority.issue("kafka", "127.0.0.1")),
             )
-        )
+        )  # fmt: skip
         form = ("kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", str(self._config))
         subprocess.run(self.java(*form), check=True, capture_output=True, timeout=90)
 
@@ -108,3 +117,12 @@ class Kafka(JavaServer):
         finally:
             consumer.close()
         return found
+
+
+def _keystore(pair: Pair) -> Path:
+    """Key and certificate in one file. Java reads the key as PKCS #8 alone."""
+    key = load_pem_private_key(pair.key.read_bytes(), password=None)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    keystore = pair.key.with_suffix(".keystore.pem")
+    keystore.write_bytes(pem + pair.cert.read_bytes())
+    return keystore

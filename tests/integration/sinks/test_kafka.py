@@ -213,20 +213,26 @@ def test_a_broker_that_is_away_is_named(opened: Open) -> None:
         opened(brokers=["127.0.0.1:1"], timeout="2s")
 
 
-def test_it_logs_in_with_a_password_from_a_file(
+def test_it_logs_in_by_tls_with_a_password_from_a_file(
     opened: Open, kafka: Kafka, topic: str, tmp_path: Path
 ) -> None:
     right, wrong = tmp_path / "right", tmp_path / "wrong"
     right.write_text("s3cret\n")
     wrong.write_text("gu3ss\n")
-    login: dict[str, Any] = {"brokers": [kafka.sasl], "sasl": "PLAIN", "username": "logfan"}
-    put(opened(**login, password_file=right, format="raw"), *numbered(2))
+    login: dict[str, Any] = {
+        "brokers": [kafka.sasl], "sasl": "PLAIN", "username": "logfan", "timeout": "3s",
+        "password_file": right, "tls": {"ca_file": str(kafka.ca)}, "format": "raw",
+    }  # fmt: skip
+    put(opened(**login), *numbered(1))
+    put(opened(**{**login, "tls": {"verify": False}}), *numbered(1, 1))
     assert values(kafka, topic) == [b"0", b"1"]
     with pytest.raises(SinkUnavailable, match=r"(?i)authentication failed") as caught:
-        opened(**login, password_file=wrong, timeout="3s")
+        opened(**{**login, "password_file": wrong})
     assert "gu3ss" not in str(caught.value)
+    with pytest.raises(SinkUnavailable, match=r"certificate verify failed"):
+        opened(**{**login, "tls": {}})
     with pytest.raises(SinkUnavailable, match="No such file"):
-        opened(**login, password_file=tmp_path / "none")
+        opened(**{**login, "password_file": tmp_path / "none"})
 
 
 def test_more_than_the_client_holds_is_sent_in_turns(
