@@ -94,6 +94,7 @@ class KafkaSink(logfan.Sink):
 
     _producer: "Producer | None" = None
     _last_error = ""
+    _are_all_down = False
 
     def open(self) -> None:
         """Connect, and see that the topic is there."""
@@ -104,7 +105,7 @@ class KafkaSink(logfan.Sink):
         self._encode = encoder(config.format)
         self._topic_of = _topic_of(config.topic)
         self._key_of = None if config.key is None else Template(config.key).fill
-        self._last_error = ""
+        self._last_error, self._are_all_down = "", False
         try:
             producer = Producer({**self._settings(), "error_cb": self._on_error})
         except KafkaException as error:
@@ -113,13 +114,23 @@ class KafkaSink(logfan.Sink):
             raise logfan.SinkUnavailable(f"{error.filename}: {error.strerror}") from None
         self._producer = producer
         fixed = None if "{" in config.topic else self._topic_of(None)
-        try:
-            found = producer.list_topics(fixed, timeout=config.timeout)
-        except KafkaException as error:
-            producer.poll(0)  # hears of the cause
-            raise logfan.SinkUnavailable(self._last_error or _text(error.args[0])) from None
+        found = self._known(producer, fixed)
         if fixed is not None and (missing := found.topics[fixed].error) is not None:
             raise logfan.SinkUnavailable(f"the topic {fixed}: {_text(missing)}")
+
+    def _known(self, producer: "Producer", topic: str | None) -> Any:
+        """What the cluster tells of a topic, or of all. Raises as soon as no broker can be had."""
+        from confluent_kafka import KafkaException
+
+        silence = _Silence(self.config.timeout)
+        while True:
+            try:
+                return producer.list_topics(topic, timeout=_LOOK_SECONDS)
+            except KafkaException as error:
+                producer.poll(0)  # hears of the cause
+                if self._are_all_down or silence.is_too_long():
+                    why = self._last_error or _text(error.args[0])
+                    raise logfan.SinkUnavailable(why) from None
 
     def _settings(self) -> dict[str, Any]:
         """librdkafka's. Raises OSError where a file cannot be read."""
@@ -157,8 +168,9 @@ class KafkaSink(logfan.Sink):
 
     def _on_error(self, error: "KafkaError") -> None:
         """Called from `poll` and `flush`."""
-        # That all are down is a summary, which comes after the cause.
-        if not (self._last_error and error.name() == "_ALL_BROKERS_DOWN"):
+        if error.name() == "_ALL_BROKERS_DOWN":  # a summary, which comes after the cause
+            self._are_all_down = True
+        else:
             self._last_error = _text(error)
 
     def write(self, records: Sequence[logfan.Record]) -> None:

@@ -198,7 +198,8 @@ class Result:
         )
 
 
-def _result(outlet: Outlet, records: int) -> Result:
+def result_of(outlet: Outlet, records: int) -> Result:
+    """Compare what is behind it with what was published."""
     counts = Counter(outlet.read_back())
     lost = sum(f"m-{n}" not in counts for n in range(records))
     return Result(outlet, counts.total(), lost, counts.total() - len(counts))
@@ -232,7 +233,7 @@ def run(records: int, rounds: int) -> tuple[list[Result], str]:
         counts = node.counts(names.queue)
         assert (counts.ready, counts.unacked) == (0, 0), counts
         memory = daemon.memory_kib() / 1024
-        results = [_result(outlet, records) for outlet in outlets]
+        results = [result_of(outlet, records) for outlet in outlets]
         dead = node.ready(f"{names.queue}.dead")
     sentence = (
         f"{records:,} records in {seconds:.0f} s; {dead} dead letters; the daemon held "

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from logfan.testing.node import free_port
 from support.certificates import Authority, Pair
+from support.gate import Gate
 from support.java import JavaServer, jars
 
 _ARTIFACTS = ("org.apache.kafka:kafka_2.13:4.1.1", "org.slf4j:slf4j-simple:1.7.36")
@@ -24,10 +25,13 @@ _PROPERTIES = """
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},SASL_SSL://127.0.0.1:{sasl_port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL_SSL://127.0.0.1:{sasl_port}
+listeners=PLAINTEXT://127.0.0.1:{port},SASL_SSL://127.0.0.1:{sasl_port},\
+GATED://127.0.0.1:{gated},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL_SSL://127.0.0.1:{sasl_port},\
+GATED://127.0.0.1:{gate}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,GATED:PLAINTEXT,\
+SASL_SSL:SASL_SSL
 inter.broker.listener.name=PLAINTEXT
 sasl.enabled.mechanisms=PLAIN
 listener.name.sasl_ssl.plain.sasl.jaas.config=\
@@ -57,12 +61,16 @@ class Kafka(JavaServer):
         super().__init__("kafka", jars("kafka-4.1.1", *_ARTIFACTS), heap="256m")
         port, sasl_port = free_port(), free_port()
         self.address, self.sasl = f"127.0.0.1:{port}", f"127.0.0.1:{sasl_port}"
+        gated = free_port()
+        self.gate = Gate(gated)
+        """Before a listener of its own, which clients come back to."""
         authority = Authority(self.folder)
         self.ca = authority.file
         self._config = self.folder / "server.properties"
         self._config.write_text(
             _PROPERTIES.format(
                 port=port, sasl_port=sasl_port, controller=free_port(), data=self.folder / "data",
+                gated=gated, gate=self.gate.port,
                 keystore=_keystore(authority.issue("kafka", "127.0.0.1")),
             )
         )  # fmt: skip
