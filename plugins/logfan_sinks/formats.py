@@ -52,45 +52,34 @@ def utf8_pieces(raw: bytes, most: int) -> Iterator[bytes]:
         at = end - back
 
 
-def as_readable(record: Record) -> Record:
-    """With its content_encoding undone; as it came where that cannot be done."""
-    try:
-        return record.decoded()
-    except ValueError:
-        return record
-
-
 def total_size(records: Iterable[Record]) -> int:
     """The bytes of their bodies."""
     return sum(map(len, map(_BODY, records)))
 
 
-def chunks(
-    records: Sequence[Record], most_bytes: int, read: Callable[[Record], Record] | None = None
-) -> Iterator[Sequence[Record]]:
-    """The records, as `read` gives them: some at a time, whose bodies together are no more than
-    `most_bytes`, or one that is more by itself. No more of what `read` makes is held."""
-    if read is None and total_size(records) <= most_bytes:
+def chunks(records: Sequence[Record], most_bytes: int) -> Iterator[Sequence[Record]]:
+    """The records: some at a time, whose bodies together are no more than `most_bytes`, or one
+    that is more by itself."""
+    if total_size(records) <= most_bytes:
         yield records
         return
     chunk: list[Record] = []
     size = 0
     for record in records:
-        seen = read(record) if read is not None else record
-        if chunk and size + seen.size > most_bytes:
+        if chunk and size + record.size > most_bytes:
             yield chunk
             chunk, size = [], 0
-        chunk.append(seen)
-        size += seen.size
+        chunk.append(record)
+        size += record.size
     yield chunk
 
 
 def with_lines(
-    records: Sequence[Record], encode: Callable[[Sequence[Record]], list[bytes]], *, decode: bool
+    records: Sequence[Record], encode: Callable[[Sequence[Record]], list[bytes]]
 ) -> Iterator[tuple[Record, bytes | None]]:
-    """Each record with its line, and its content_encoding undone where `decode` asks for it. None
-    where the body is long. Encodes many records at once, which costs a third of one by one."""
-    for chunk in chunks(records, LONG_BODY_BYTES, as_readable if decode else None):
+    """Each record with its line, None where the body is long. Encodes many records at once, which
+    costs a third of one by one."""
+    for chunk in chunks(records, LONG_BODY_BYTES):
         if len(chunk) == 1 and chunk[0].size > LONG_BODY_BYTES:
             yield chunk[0], None
         else:

@@ -48,11 +48,6 @@ class StdoutSink(logfan.Sink):
         on a terminal."""
         colour: Literal["auto", "always", "never"] = "auto"
         """auto: on a terminal, unless $NO_COLOR is set or $TERM is dumb."""
-        decode: bool = False
-        """Undo the compression of bodies first: gzip, zlib, deflate, bz2, xz, lzma and zstd, as
-        content_encoding or the header compression declare it, zlib and gzip also where nothing
-        does. What cannot be decoded, or would be larger than 64 MiB or (beyond 1 MiB) 200 times its
-        size, is written as it came."""
 
     def open(self) -> None:
         """Look at what standard output is."""
@@ -81,7 +76,7 @@ class StdoutSink(logfan.Sink):
         """All lines, then return: standard output keeps no more promise than that."""
         lines: list[bytes] = []
         size = 0
-        for record, line in with_lines(records, self._encode, decode=self.config.decode):
+        for record, line in with_lines(records, self._encode):
             if line is None:
                 self._send(b"".join(lines))
                 lines, size = [], 0

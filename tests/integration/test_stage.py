@@ -1,16 +1,18 @@
-"""`where`, `sample`, `redact` of one sink, on a real broker; its neighbour gets every message."""
+"""`decode`, `where`, `sample`, `redact` of one sink, on a real broker; its neighbour gets all."""
 
+import gzip
 import json
 import signal
 from pathlib import Path
 
+import pika
 from click.testing import CliRunner
 
 from logfan.cli import main
 from logfan.stage.sample import is_sampled
 from logfan.testing import record
 from logfan.testing.node import RabbitNode
-from support.broker import Names, publish
+from support.broker import Names, channel, publish
 from support.daemon import DaemonProcess
 from support.letters import bodies, wait_for_messages
 from support.waiting import wait_until
@@ -170,4 +172,33 @@ def test_a_reload_changes_what_a_sink_gets(node: RabbitNode, names: Names, tmp_p
         publishes(4)
         assert picky() == [*[3, 5] * 2, 2, 4]
         assert outcomes(daemon, "picky")["filtered"] == 6
+        assert daemon.stop() == 0
+
+
+def test_a_sink_gets_what_was_packed_and_its_dead_letters_hold_what_was_published(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """Of any kind of sink; and what becomes large comes in pieces."""
+    stage = CHOSEN.replace("0.5", "1.0") + 'decode = true\nbatch = { max_bytes = "64KiB" }\n'
+    plain = [body(n).replace(b"}", b', "pad": "%b"}' % (b"x" * 5000), 1) for n in range(100)]
+    published = [gzip.compress(one) for one in plain]
+    torn = b"\x1f\x8b torn"
+    chosen = [one for one in plain if b'"error"' in one]
+    odd = [one for one in chosen if b'"odd"' in one]
+    taken = sorted([*(redacted(one) for one in chosen if one not in odd), torn])
+    with daemon_at(tmp_path, node, names, stage) as daemon:
+        with channel(node.url, confirms=True) as publisher:
+            for one in [*published, torn]:
+                properties = pika.BasicProperties(content_encoding="gzip")
+                publisher.basic_publish(names.exchange, "", one, properties)
+        wait_until(lambda: daemon.acked() == 101, f"all is acknowledged:\n{daemon.log()}")
+        assert sorted((tmp_path / "picky.log").read_bytes().split(b"\n")[:-1]) == taken
+        counts = outcomes(daemon, "picky")
+        assert counts == {
+            "written": len(taken), "rejected": len(odd), "dropped": 0, "filtered": 50,
+        }  # fmt: skip
+        assert daemon.metric('logfan_sink_undecided_records_total{sink="picky"}') == 1
+        assert "sink picky: the body cannot be decoded: gzip: the stream is" in daemon.log()
+        assert sorted(map(gzip.decompress, bodies(node.url, f"{names.queue}.dead"))) == sorted(odd)
+        every_message_is_accounted_for(daemon, 101)
         assert daemon.stop() == 0

@@ -135,11 +135,7 @@ def _show(one: "SinkTrial", timeout: float) -> None:
     text = ", ".join(shown) or "no records"
     click.echo(f"{mark}  sink {name} ({one.spec.kind.kind}): {text}", err=True)
     if stats.undecided:
-        done = "kept" if one.spec.settings.on_error == "keep" else "dropped"
-        click.echo(
-            f"    undecided: {stats.undecided:,}, as where needs their bodies, which are no JSON; "
-            f"{done} (on_error)", err=True,
-        )  # fmt: skip
+        click.echo(f"    undecided: {stats.undecided:,}, as {_why_undecided(one)}", err=True)
     for refusal in one.refused[:_SHOWN_REFUSALS]:
         line = (refusal.record.message_id or "").rpartition("-")[2]
         click.echo(f"    line {line}: {one_line(refusal.reason)}", err=True)
@@ -147,6 +143,16 @@ def _show(one: "SinkTrial", timeout: float) -> None:
         click.echo(f"    and {len(one.refused) - _SHOWN_REFUSALS:,} more", err=True)
     if one.gave_up is not None:
         click.echo(f"    given up after {timeout:g} s: {one_line(one.gave_up)}", err=True)
+
+
+def _why_undecided(one: "SinkTrial") -> str:
+    settings = one.spec.settings
+    reasons = ["where needs their bodies, which are no JSON"] if settings.where is not None else []
+    if settings.decode or settings.redact is not None:
+        reasons.append("they cannot be decoded")
+    done = "kept" if settings.on_error == "keep" else "dropped"
+    decides = settings.where is not None or settings.redact is not None
+    return f"{', or '.join(reasons)}; {done if decides else 'kept'} (on_error)"
 
 
 def _leave(trial: "Trial", code: int) -> None:

@@ -310,6 +310,8 @@ def _sinks(
             faults += faults_of_transforms
             continue
         own = {key: value for key, value in options.items() if key not in SinkSettings.model_fields}
+        if "decode" in options.keys() & kind.cls.Config.model_fields:
+            own["decode"] = options["decode"]  # of a sink that had it before all sinks did
         try:
             config = kind.cls.Config.model_validate(own)
         except ValidationError as error:

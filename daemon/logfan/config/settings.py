@@ -383,6 +383,11 @@ class SinkSettings(Table):
     """How much one write may hold."""
     retry: RetrySettings = _table()
     """How soon a failure is tried again, without end; the delay doubles each time."""
+    decode: bool = False
+    """Undo the compression of bodies first: gzip, zlib, deflate, bz2, xz, lzma and zstd, as
+    content_encoding or the header compression declare it, zlib and gzip also where nothing does.
+    What cannot be decoded, or would be larger than 64 MiB or (beyond 1 MiB) 200 times its size,
+    goes on as it came, and is counted."""
     where: Where | None = None
     """Which records the sink gets: { level = ["error", "critical"], routing_key = { prefix =
     "shop." } }. All matchers must hold; of a list of tables one must. All others are settled."""
@@ -404,9 +409,11 @@ class SinkSettings(Table):
         """What is done to records before the sink gets them; None where that is nothing.
         `transforms` are those that are named, each behind its kind. Raises as
         `RedactSettings.redactor` does, which takes the `key`."""
-        if (self.where, self.redact, *transforms) == (None, None) and self.sample >= 1.0:
+        steps = self.decode, self.where, self.redact, *transforms
+        if steps == (False, None, None) and self.sample >= 1.0:
             return None
         return Stage(
+            decode_bytes=self.batch.max_bytes if self.decode else None,
             where=self.where, keeps_undecided=self.on_error == "keep", sample=self.sample,
             transforms=Transforms(transforms) if transforms else None,
             redactor=None if self.redact is None else self.redact.redactor(key),

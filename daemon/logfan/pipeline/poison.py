@@ -104,6 +104,12 @@ class RetryQueue:
                 self._next = 0
         return self._suspects[self._next]
 
+    def cut(self, count: int) -> None:
+        """No more than the first `count` of what `offer` gave are offered at once."""
+        if self._suspects:
+            group = self._suspects[self._next]
+            self._suspects[self._next : self._next + 1] = [group[:count], group[count:]]
+
     def remove_abandoned(self) -> Sequence[Entry]:
         """Take out what the broker delivers again. Returns it."""
         pending = chain(self._others, *self._suspects)

@@ -137,13 +137,16 @@ class SinkRecovery:
         records: Sequence[Record] = [entry.record for entry in entries]
         if self._stage is not None:
             staged = self._runner.stage(self._stage, records)
+            if staged.left:
+                self._queue.cut(len(entries) - staged.left)
             entries, records = self._sort_out(entries, staged), staged.records
         if entries:
             self._offer(entries, records)
 
     def _sort_out(self, entries: Sequence[Entry], staged: Staged) -> Sequence[Entry]:
         """Those that the sink is offered. What is filtered is done, what a step failed over is
-        refused, and what a transform failed over waits."""
+        refused, and what a transform failed over waits. What is left comes next."""
+        entries = entries[: len(entries) - staged.left]
         unsure = [entry for place in staged.unsure if not (entry := entries[place]).undecided]
         for entry in unsure:
             entry.undecided = True

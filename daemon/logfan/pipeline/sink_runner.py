@@ -13,7 +13,7 @@ from logfan.runtime.foreign_text import describe, line_of, traceback_of
 from logfan.sink import RecordsRejected, Sink, SinkUnavailable
 from logfan.stage.stage import Stage, Staged
 from logfan.telemetry.metrics import SinkStats
-from logfan.telemetry.sink_health import HANGS_AFTER_SECONDS, Health, duration
+from logfan.telemetry.sink_health import HANGS_AFTER_SECONDS, Health, RecentLines, duration
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +78,7 @@ class SinkRunner:
         self._called_at = 0.0
         self._logged: set[str] = set()
         self._traced: set[str] = set()
+        self._logged_undecoded = RecentLines()
 
     def offer(self, records: Sequence[Record]) -> Failure | None:
         """Open if need be, write and flush. None where all of it is taken and durable; else why
@@ -119,7 +120,16 @@ class SinkRunner:
         self.health.busy_since = self._clock.monotonic()
         staged = stage.apply(records)
         self.health.busy_since = None
+        if staged.undecoded:
+            self._log_undecoded(next(iter(staged.undecoded.values())))
         return staged
+
+    def _log_undecoded(self, why: str) -> None:
+        if self._logged_undecoded.is_new(why, self._clock.monotonic()):
+            log.warning(
+                "sink %s: %s; it goes on as it came, and logfan_sink_undecided_records_total "
+                "counts it", self.name, why,
+            )  # fmt: skip
 
     def _write(self, records: Sequence[Record]) -> Failure | None:
         """Write and flush. What a sink refuses it may know at either."""

@@ -296,7 +296,7 @@ class SinkWorker:
         staged = None
         if self._stage is not None:
             staged = self._runner.stage(self._stage, records)
-            if staged.refused or staged.failed:
+            if staged.refused or staged.failed or staged.left:
                 self._recovery.run(batches, staged=staged)
                 return
             offered = staged.records

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from logfan.record import Record, readable
-from logfan.runtime.foreign_text import describe
+from logfan.runtime.foreign_text import describe, line_of
 from logfan.stage.redact import Redactor
 from logfan.stage.sample import is_sampled
 from logfan.stage.transforms import Failed, TransformFailed, Transforms
@@ -23,14 +23,18 @@ class Staged(NamedTuple):
     places: Sequence[int] | None
     """Where each stood among those that came; None where all of them stay."""
     unsure: AbstractSet[int] = frozenset()
-    """Of which `where` could say nothing, as their body is no JSON, or `redact` see nothing, as
-    it cannot be decompressed, by their places."""
+    """Of which `where` could say nothing, as their body is no JSON, or which cannot be decompressed
+    where that is asked for, or `redact` has to see them. By their places."""
     refused: Mapping[int, str] = MappingProxyType({})
     """Of which records a step of the host failed, and why, by their places."""
     failed: Mapping[int, Failed] = MappingProxyType({})
     """Over which a transform failed: no more than evidence yet."""
     passed: int = 0
     """How many passed the transforms, which is evidence that these work."""
+    undecoded: Mapping[int, str] = MappingProxyType({})
+    """Which cannot be decompressed where that is asked for, and why."""
+    left: int = 0
+    """How many at the end were not looked at, as what the others became is enough for one write."""
 
     @property
     def undecided(self) -> int:
@@ -39,7 +43,7 @@ class Staged(NamedTuple):
 
 
 class Stage:
-    """Chooses, samples, transforms and redacts, in this order.
+    """Decompresses, chooses, samples, transforms and redacts, in this order.
 
     But for transforms of somebody's own, the same records give the same outcome.
     """
@@ -47,12 +51,16 @@ class Stage:
     def __init__(
         self,
         *,
+        decode_bytes: int | None = None,
         where: Where | None = None,
         keeps_undecided: bool = True,
         sample: float = 1.0,
         transforms: Transforms | None = None,
         redactor: Redactor | None = None,
     ) -> None:
+        """`decode_bytes`: bodies are decompressed first, and no more are held at once than become
+        so many bytes, or one that becomes more by itself. None: they stay as they came."""
+        self._decode_bytes = decode_bytes
         self._where = where
         self._keeps_undecided = keeps_undecided
         self._sample = sample
@@ -61,6 +69,35 @@ class Stage:
 
     def apply(self, records: Sequence[Record]) -> Staged:
         """Never raises: a record over which a step fails is refused, or failed."""
+        if self._decode_bytes is None:
+            return self._apply_to_readable(records)
+        plain, undecoded = self._decoded(records, self._decode_bytes)
+        staged = self._apply_to_readable(plain)
+        return staged._replace(
+            unsure=staged.unsure | undecoded.keys(), undecoded=undecoded,
+            left=len(records) - len(plain),
+        )  # fmt: skip
+
+    def _decoded(
+        self, records: Sequence[Record], most_bytes: int
+    ) -> tuple[Sequence[Record], Mapping[int, str]]:
+        """The first of the records, decompressed; why some cannot be, which stay as they came."""
+        plain: list[Record] = []
+        undecoded: dict[int, str] = {}
+        size = 0
+        for place, record in enumerate(records):
+            try:
+                seen = record.decoded()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the record is kept
+                seen, undecoded[place] = record, line_of(error)
+            size += seen.size
+            if plain and size > most_bytes:
+                undecoded.pop(place, None)
+                break
+            plain.append(seen)
+        return plain, undecoded
+
+    def _apply_to_readable(self, records: Sequence[Record]) -> Staged:
         if len(records) == 1:
             return self._apply_alone(records)
         with suppress(Exception):

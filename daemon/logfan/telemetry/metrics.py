@@ -115,7 +115,8 @@ class SinkStats:
     filtered: int = 0
     """Not chosen by `where`, or not in the sample."""
     undecided: int = 0
-    """Kept or dropped by `on_error`, as their body decides in `where` and is no JSON."""
+    """Kept or dropped by `on_error`, as their body decides in `where` and is no JSON, or cannot be
+    decoded."""
     retries: int = 0
     dead_lettered: int = 0
     write_seconds: Histogram = field(default_factory=lambda: Histogram(WRITE_BOUNDS))
@@ -175,7 +176,8 @@ _SINK: tuple[tuple[_Family, str, str, str], ...] = (
     (CounterMetricFamily, "dead_lettered_records", "Records sent to the dead-letter queue",
      "dead_lettered"),
     (CounterMetricFamily, "sink_undecided_records",
-     "Records whose body decides in where and is no JSON; see on_error", "undecided"),
+     "Records whose body decides in where and is no JSON, or cannot be decoded; see on_error",
+     "undecided"),
     (GaugeMetricFamily, "sink_up", "1 while the sink takes records", "up"),
     (GaugeMetricFamily, "sink_down_seconds", "Since when the sink is down; 0 while it is up",
      "down_seconds"),

@@ -22,7 +22,6 @@ from logfan_sinks.formats import (
     BEGINNINGS,
     LONG_BODY_BYTES,
     Format,
-    as_readable,
     encoder,
     line_pieces,
     total_size,
@@ -67,11 +66,6 @@ class FileSink(logfan.Sink):
         no text escaped; raw: the body's bytes, and a newline where it ends with none."""
         fsync: Literal["batch", "never"] = "batch"
         """batch: durable before the acknowledgement; never: left to the system."""
-        decode: bool = False
-        """Undo the compression of bodies first: gzip, zlib, deflate, bz2, xz, lzma and zstd, as
-        content_encoding or the header compression declare it, zlib and gzip also where nothing
-        does. What cannot be decoded, or would be larger than 64 MiB or (beyond 1 MiB) 200 times its
-        size, is written as it came."""
         rotate: Rotate | None = None
         """{ size = "100MiB", every = "1d", keep = 14, compress = "gzip" }"""
         max_open_files: Annotated[int, Field(ge=1, le=100_000)] = 64
@@ -200,8 +194,7 @@ class FileSink(logfan.Sink):
         """The records that no room would ever be enough for: else they would hold all others."""
         if most_bytes is None:
             return {}
-        readable = map(as_readable, records) if self.config.decode else records
-        sizes = map(self._line_bytes, readable)
+        sizes = map(self._line_bytes, records)
         return {
             at: f"its line of {size} bytes is longer than a file may become here ({most_bytes})"
             for at, size in enumerate(sizes)
@@ -292,19 +285,18 @@ class FileSink(logfan.Sink):
         self, records: Sequence[logfan.Record], indexes: Sequence[int]
     ) -> Iterator[tuple[str, "_Share"]]:
         """What goes to each path, in delivery order; several times where it is many bytes."""
-        encode, template, decode = self._encode, self._template, self.config.decode
+        encode, template = self._encode, self._template
         path_of = self._limit.of if template.from_messages else template.of
         first, last = records[0].received_at, records[-1].received_at
         fixed = not template.from_messages
         same = fixed and (not template.from_time or first // 3600 == last // 3600)
         path = template.at(first) if same else ""
-        if same and not decode and total_size(records) <= LONG_BODY_BYTES:
+        if same and total_size(records) <= LONG_BODY_BYTES:
             yield path, _Share(first, indexes, encode(records))
             return
         shares: dict[str, _Share] = {}
         size = 0
-        seen_with_lines = with_lines(records, encode, decode=decode)
-        for at, (record, line) in zip(indexes, seen_with_lines, strict=True):
+        for at, (record, line) in zip(indexes, with_lines(records, encode), strict=True):
             where = path or path_of(record)
             if line is None:
                 yield from shares.items()

@@ -34,11 +34,6 @@ class MetricsSink(logfan.Sink):
         """[[sinks.NAME.histograms]]: name, help, labels, value, buckets."""
         max_series: Annotated[int, Field(ge=1, le=1_000_000)] = 500
         """Most combinations of labels for each metric; the rest is counted under `other`."""
-        decode: bool = False
-        """Undo the compression of bodies first: gzip, zlib, deflate, bz2, xz, lzma and zstd, as
-        content_encoding or the header compression declare it, zlib and gzip also where nothing
-        does. What cannot be decoded, or would be larger than 64 MiB or (beyond 1 MiB) 200 times its
-        size, counts as no JSON."""
 
         @model_validator(mode="after")
         def _distinct(self) -> Self:
@@ -73,7 +68,7 @@ class MetricsSink(logfan.Sink):
     def write(self, records: Sequence[logfan.Record]) -> None:
         """Count them. Nothing in here can fail half way: what is odd is counted as skipped."""
         # What bodies become may be many times as large: no more of it is held than of one chunk.
-        for chunk in chunks(records, _CHUNK_BYTES, self._readable if self.config.decode else None):
+        for chunk in chunks(records, _CHUNK_BYTES):
             self._count(chunk)
 
     def _count(self, records: Sequence[logfan.Record]) -> None:
@@ -86,16 +81,6 @@ class MetricsSink(logfan.Sink):
                 bodies.append(None)
         for metric in self.metrics:
             metric.take_all(records, bodies)
-
-    def _readable(self, record: logfan.Record) -> logfan.Record:
-        try:
-            return record.decoded()
-        except ValueError:
-            # No JSON; what does not come from the body is still there.
-            return logfan.Record(
-                b"", record.exchange, record.routing_key, record.redelivered, record.received_at,
-                record.properties,
-            )  # fmt: skip
 
     def close(self) -> None:
         """Show them no longer."""

@@ -1,11 +1,14 @@
-"""`where`, `sample` and `redact` in the config: each fault by its key, with the way out."""
+"""The keys of the stage in the config: each fault by its key, with the way out."""
 
+import zlib
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from logfan.cli import main
+from logfan.config.loader import prepare
+from logfan.testing import record
 
 SINK = '[plugins]\ndirectories = []\n[sinks.a]\nkind = "stdout"\n'
 FAULTS = {
@@ -15,6 +18,7 @@ FAULTS = {
     "where = [{ n = 1 }, { n = { abov = 3 } }]": ("sinks.a.where", "[1].n: 'abov' is no condition"),
     'where = { n = { matches = "(" } }': ("sinks.a.where", "n.matches: '(' is no regular expr"),
     'on_error = "kepe"': ('sinks.a.on_error = "kepe"', 'did you mean "keep"?'),
+    'decode = "gzip"': ('sinks.a.decode = "gzip"', "must be true or false"),
     "sample = 2": ("sinks.a.sample = 2", "must be at most 1.0"),
     "sample = -1": ("sinks.a.sample = -1", "must be at least 0.0"),
     "redact = { hash = true }": ("sinks.a.redact", "name some, or leave it out"),
@@ -33,12 +37,14 @@ VARIABLES = {
     ("WHERE", "level=error"): "is not JSON; write lists and tables as JSON",
     ("WHERE", '{"level": "errr"}'): "'errr' is no level; levels are debug",
     ("WHERE__LEVEL", "errr"): "'errr' is no level; levels are debug",
+    ("DECODE", "gzip"): "must be true or false",
     ("SAMPLE", "1.5"): "must be at most 1.0",
     ("REDACT__PATTERNS", '["("]'): "nor a regular expression of RE2",
     ("REDACT", '{"paths": ["a..b"]}'): "write names between dots",
 }
 TAKEN = {
     "WHERE": '[{"level": ["error", "critical"]}, {"n": {"above": 3}}]',
+    "DECODE": "true",
     "SAMPLE": "0.5",
     "ON_ERROR": "drop",
     "REDACT__PATHS": '["user.email"]',
@@ -110,6 +116,7 @@ def test_the_options_of_a_kind_show_them(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["sinks", "file"])
     lines = done.stdout.splitlines()
     for line in (
+        "decode  boolean, default false",
         "where  table or list of tables, default none",
         'on_error  "keep" | "drop", default "keep"',
         "sample  number, default 1.0",
@@ -119,3 +126,36 @@ def test_the_options_of_a_kind_show_them(tmp_path: Path) -> None:
         "redact.key_file  path, default none",
     ):
         assert lines[lines.index(line) + 1].startswith("    ")
+
+
+OWN = """
+import logfan
+
+class Old(logfan.Sink):
+    '''Of the time before all sinks had the key.'''
+
+    class Config(logfan.SinkConfig):
+        decode: bool = False
+
+    def write(self, records):
+        for record in records:
+            body = record.decoded().body if self.config.decode else record.body
+            print(len(records), body.decode(), flush=True)
+
+@logfan.hookimpl
+def register_sinks(register):
+    register("old", Old)
+"""
+
+
+def test_a_sink_of_somebody_with_a_key_decode_of_its_own_works_as_before(tmp_path: Path) -> None:
+    (tmp_path / "plugins").mkdir(mode=0o755)
+    (tmp_path / "plugins/old.py").write_text(OWN)
+    (tmp_path / "config.toml").write_text(
+        '[plugins]\ndirectories = ["plugins"]\n[sinks.a]\nkind = "old"\ndecode = true\n'
+    )
+    (sink,) = prepare(tmp_path / "config.toml", environ={}).sinks
+    assert sink.config.model_dump() == {"decode": True}
+    assert sink.settings.decode
+    (staged,) = sink.settings.stage().apply([record(zlib.compress(b"a"))]).records  # type: ignore[union-attr]
+    assert (staged.body, staged.decoded()) == (b"a", staged)

@@ -192,3 +192,19 @@ def test_the_last_thousand_decide_whether_it_is_too_much(
         else:
             result = refusals.refused(count)
     assert result == allowed
+
+
+def test_the_first_of_an_offer_may_be_offered_alone_and_none_is_lost() -> None:
+    pending = entries(*"abcdefgh")
+    queue = queue_of(pending)
+    queue.cut(6)
+    for _ in range(3):
+        queue.failed(queue.offer()[:6], "boom", 1.0)
+    assert queue.offer() == pending[:3]
+    queue.cut(2)
+    assert queue.offer() == pending[:2]
+    left: list[Entry] = []
+    while offer := queue.offer():
+        queue.taken(offer)
+        left += offer
+    assert left == pending

@@ -1,5 +1,6 @@
 """One sink's worker: written, flushed, then settled; a failing sink is tried again alone."""
 
+import gzip
 import logging
 import threading
 import time
@@ -504,3 +505,60 @@ def test_a_record_cannot_be_refused_and_wanted_later(make: Make) -> None:
     bench.finish()
     assert bench.sink.taken == [b"a"]
     assert bench.stats.rejected == 0
+
+
+def test_small_bodies_that_become_large_are_written_in_pieces(make: Make) -> None:
+    large = [gzip.compress(b"%d" % n * (300 << 10)) for n in range(10)]
+    bench = make(stage=Stage(decode_bytes=1 << 20), start=False)
+    batches = [bench.submit(*large[:7]), bench.submit(*large[7:], b"plain")]
+    bench.worker.start()
+    bench.finish()
+    assert bench.sink.sizes == [3, 3, 3, 2]
+    assert [body[:1] for body in bench.sink.taken] == [b"%d" % n for n in range(10)] + [b"p"]
+    assert bench.completed == batches
+    assert bench.stats.written == 11
+
+
+@pytest.mark.parametrize("failure", [SinkUnavailable("full"), ValueError("a bug")])
+@pytest.mark.parametrize("count", [1, 4, 8])
+def test_pieces_that_a_sink_does_not_take_come_again_in_pieces(
+    make: Make, failure: BaseException, count: int
+) -> None:
+    large = [gzip.compress(b"%d" % n * (300 << 10)) for n in range(10)]
+    sent = Sent()
+    bench = make(stage=Stage(decode_bytes=1 << 20), start=False, send=sent)
+    bench.sink.failures = [failure] * count
+    bench.submit(*large)
+    bench.worker.start()
+    bench.finish()
+    assert max(bench.sink.sizes) <= 3
+    assert sorted(body[:1] for body in bench.sink.taken) == [b"%d" % n for n in range(10)]
+    assert (bench.stats.written, sent.refusals) == (10, [])
+
+
+def test_a_refusal_in_a_later_piece_names_the_record_as_it_was_delivered(make: Make) -> None:
+    large = [gzip.compress(b"%d" % n * (300 << 10)) for n in range(6)]
+    sent = Sent()
+    bench = make(stage=Stage(decode_bytes=1 << 20), start=False, send=sent)
+    bench.sink.failures = [SinkUnavailable("full"), RecordsRejected({2: "no"})]
+    bench.submit(*large)
+    bench.worker.start()
+    bench.finish()
+    assert [one.record.body for one in sent.refusals] == [large[2]]
+    assert (bench.stats.written, bench.stats.rejected) == (5, 1)
+
+
+def test_a_body_that_cannot_be_decoded_goes_on_and_is_logged_once(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    torn = b"\x1f\x8b torn"
+    bench = make(stage=Stage(decode_bytes=1 << 20))
+    for tag in (2, 4, 6):
+        records = (Record(torn, "logs", "", False, 0.0, Properties(content_encoding="gzip")),) * 2
+        bench.worker.submit(bench.tracker.open(records, tag, 12, 0.0))
+    bench.finish()
+    assert bench.sink.taken == [torn] * 6
+    assert (bench.stats.written, bench.stats.undecided) == (6, 6)
+    lines = [one.getMessage() for one in caplog.records if "decoded" in one.getMessage()]
+    assert len(lines) == 1
+    assert "sink recorder: the body cannot be decoded: gzip: the stream is" in lines[0]

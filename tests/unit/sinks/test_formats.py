@@ -345,7 +345,7 @@ def test_lines_come_in_order_with_their_records_however_they_are_grouped() -> No
         groups.append(len(records))
         return [one.body[:1] for one in records]
 
-    got = [*with_lines(given_records, encode, decode=False)]
+    got = [*with_lines(given_records, encode)]
     assert [seen for seen, _ in got] == given_records
     assert [line for _, line in got] == [b"0", b"1", b"2", b"3", None, b"5", b"6", b"7"]
     assert groups == [2, 2, 1, 1, 1]

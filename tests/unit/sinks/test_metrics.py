@@ -61,7 +61,7 @@ def test_labels_come_from_any_field(opened: Open) -> None:
         "level": "level", "key": "routing_key", "host": "headers.host", "kind": "type",
         "city": "user.geo.city", "region": "log.region",
     }  # fmt: skip
-    sink = opened(counters=[{"name": "any_field", "labels": labels}], decode=True)
+    sink = opened(counters=[{"name": "any_field", "labels": labels}])
     body = {"user": {"geo.city": "Bern"}, "log.region": "eu"}
     sink.write([
         record({**body, "level": "ERROR"}, routing_key="a", headers={"host": "w1"}, type="order"),
