@@ -471,19 +471,29 @@ class SinkConformance:
         what = f"of {len(wanted)} records that flush returned for"
         if None in places:
             item = _short(held[places.index(None)])
-            return f"holds what was never written: {item}; record 0 is {_short(wanted[0])}"
+            return (
+                f"holds what was never written: {item}; record 0 is {_short(wanted[0])}; where the "
+                "sink gives records another form on purpose, return that from expected"
+            )
         missing = [n for n in range(len(wanted)) if n not in places]
         if missing:
             return (
                 f"lost: {what}, the other side does not hold number {missing[0]} "
-                f"({_short(wanted[missing[0]])}; {len(missing)} in all)"
+                f"({_short(wanted[missing[0]])}; {len(missing)} in all); return from flush only "
+                "once it holds everything, and keep it through open and close"
             )
         if len(held) > len(wanted) and (self.exactly_once or not after_outage):
             twice = next(n for n in places if places.count(n) > 1)
-            return f"there twice: {what}, the other side holds number {twice} more than once"
+            return (
+                f"there twice: {what}, the other side holds number {twice} more than once; what "
+                "flush returned for must not be sent again"
+            )
         first = list(dict.fromkeys(places))
         if self.ordered and first != sorted(one for one in first if one is not None):
-            return f"another order: the other side holds the records {places[:20]}"
+            return (
+                f"another order: the other side holds the records {places[:20]}; write them as "
+                "they come, or set ordered = False where read_back cannot know"
+            )
         return None
 
 

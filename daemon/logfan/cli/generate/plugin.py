@@ -28,7 +28,7 @@ def _kind(_context: click.Context, _parameter: click.Parameter, name: str) -> st
     )
 
 
-@click.command()
+@click.command(short_help="Write the folder of a plugin with a sink of your own.")
 @click.argument("name", callback=_kind)
 @click.option(
     "--folder", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",

@@ -11,7 +11,7 @@ _CHECKOUT = Path(__file__).parents[4]
 _MISSING = 1
 
 
-@click.command()
+@click.command(short_help="Print a config.toml with every key and its default.")
 def config() -> None:
     """Print a config.toml with every key; what is commented out is the default.
 
@@ -20,7 +20,7 @@ def config() -> None:
     click.echo(_shipped("config.toml"), nl=False)
 
 
-@click.command()
+@click.command(short_help="Print the systemd unit.")
 @click.option("--instances", is_flag=True, help="The template unit, for several daemons.")
 def unit(instances: bool) -> None:
     """Print the systemd unit: for /etc/systemd/system/logfan.service.
