@@ -65,8 +65,15 @@ def test_the_log_is_collected_and_logfan_is_no_trouble_in_it(
     telling_node: RabbitNode, tmp_path: Path
 ) -> None:
     with daemon_of("amq.rabbitmq.log", telling_node, tmp_path) as daemon:
-        assert daemon.stop() == 0
         # The first start asks whether its queues are there, and the broker logs that they are not.
+        wait_until(
+            lambda: (
+                "no queue 'logfan-broker-log.dead'" in broker_log(telling_node)
+                and "logfan-broker-log.dead" in telling_node.queues()
+            ),
+            "both queues are there",
+        )
+        assert daemon.stop() == 0
         before = len(broker_log(telling_node))
         daemon.start()
         refuse(telling_node)
@@ -80,7 +87,7 @@ def test_the_log_is_collected_and_logfan_is_no_trouble_in_it(
     written = broker_log(telling_node)[before:]
     troubles = [line for line in written.splitlines() if re.search(r"\[(warning|error)\]", line)]
     assert troubles
-    assert all("login refused" in line or "state: starting" in line for line in troubles), troubles
+    assert all("login refused" in line or "state: starting" in line for line in troubles), written
 
 
 def test_events_are_counted_and_chosen(telling_node: RabbitNode, tmp_path: Path) -> None:
