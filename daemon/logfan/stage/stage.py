@@ -140,7 +140,8 @@ class Stage:
         chosen: Sequence[int] = range(len(records))
         if self._where is not None:
             decisions = [*map(self._where.decide, records)]
-            unsure.update(place for place in chosen if decisions[place] is None)
+            if None in decisions:
+                unsure.update(place for place in chosen if decisions[place] is None)
             wanted = (True, None) if self._keeps_undecided else (True,)
             chosen = [place for place, decision in enumerate(decisions) if decision in wanted]
         if self._sample < 1.0:
