@@ -219,18 +219,22 @@ class KafkaSink(logfan.Sink):
             if error is not None:
                 failed[place] = error
 
-        for place in places:
+        topic_of, key_of, fields = self._topic_of, self._key_of, self.config.id
+        produce = producer.produce
+
+        def send(place: int) -> None:
             record = records[place]
-            identity = record.id(*self.config.id)
-            give = partial(
-                producer.produce, self._topic_of(record), lines[place],
-                None if self._key_of is None else self._key_of(record).encode(),
+            identity = record.id(*fields)
+            produce(
+                topic_of(record), lines[place], None if key_of is None else key_of(record).encode(),
                 on_delivery=partial(on_delivery, place), timestamp=int(record.received_at * 1000),
                 headers=None if identity is None else [(_ID, identity.encode("utf-8", "replace"))],
             )  # fmt: skip
+
+        for place in places:
             while True:
                 try:
-                    give()
+                    send(place)
                     break
                 except BufferError:
                     producer.poll(_LOOK_SECONDS)

@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS {} (
 )"""
 _STAGING = """
 CREATE TEMPORARY TABLE logfan_incoming (
-  place bigserial, id text, received_at double precision, exchange text, routing_key text,
+  id text, received_at double precision, exchange text, routing_key text,
   level text, message text, headers jsonb, properties jsonb, body text, body_bytes bytea
 ) ON COMMIT DELETE ROWS"""
 _LOOK = f"SELECT {', '.join(_COLUMNS)} FROM {{}} LIMIT 0"  # noqa: S608 - names of ours
@@ -43,7 +43,7 @@ INSERT INTO {} (id, received_at, exchange, routing_key, level, message, headers,
                 body_bytes)
 SELECT id, to_timestamp(received_at), exchange, routing_key, level, message, headers, properties,
        body, body_bytes
-FROM logfan_incoming ORDER BY place
+FROM logfan_incoming
 ON CONFLICT DO NOTHING"""
 # Classes of SQLSTATE that are about a row: data, constraints; and one row that is too complex.
 _ROW_CLASSES = ("22", "23")
@@ -138,7 +138,7 @@ class PostgresSink(logfan.Sink):
                 connection.rollback()
                 # Begins the transaction; its commit waits for the disk whatever is configured.
                 connection.execute("SET LOCAL synchronous_commit TO on")
-            self._insert(connection, rows, 0, refused)
+            self._insert(connection, rows, 0, refused, is_first=True)
         except psycopg.Error as error:
             raise _unavailable(error) from None
         if refused:
@@ -150,8 +150,11 @@ class PostgresSink(logfan.Sink):
         rows: Sequence[tuple[Any, ...]],
         first: int,
         refused: dict[int, str],
+        *,
+        is_first: bool = False,
     ) -> None:
-        """Insert these; where one is at fault, in halves. `first` is the place of the first."""
+        """Insert these; where one is at fault, in halves. `first` is the place of the first of
+        them; `is_first`: nothing was copied in this transaction before."""
         import psycopg
 
         try:
@@ -160,11 +163,12 @@ class PostgresSink(logfan.Sink):
                 connection.transaction(),
                 connection.cursor() as cursor,
             ):
+                if not is_first:
+                    cursor.execute("DELETE FROM logfan_incoming")
                 with cursor.copy(_COPY) as copy:
                     for row in rows:
                         copy.write_row(row)
                 cursor.execute(self._move)
-                cursor.execute("DELETE FROM logfan_incoming")
         except (psycopg.Error, UnicodeError) as error:
             if not _is_about_a_row(error):
                 raise

@@ -80,6 +80,11 @@ class Postgres:
             self._process.wait(60)
             self._process = None
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """SIGKILL: a crash."""
         self.stop(signal.SIGKILL)

@@ -48,6 +48,11 @@ class ServerProcess:
             raise AssertionError(f"{self.name} ended: {tail}")
         return self.is_ready()
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """SIGKILL: a crash. What it has on disk stays."""
         self.stop(signal.SIGKILL)
