@@ -74,6 +74,12 @@ def values(kafka: Kafka, topic: str) -> list[bytes]:
     return [value for value, _, _ in kafka.messages(topic)]
 
 
+def rss() -> int:
+    """This process's memory, in bytes."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def test_messages_arrive_in_order_with_key_and_identity(
     opened: Open, kafka: Kafka, topic: str
 ) -> None:
@@ -241,6 +247,24 @@ def test_more_than_the_client_holds_is_sent_in_turns(
     monkeypatch.setattr("logfan_sinks.kafka._QUEUE_KILOBYTES", 64)
     put(opened(format="raw"), *[record(b"x" * 5000) for _ in range(300)])
     assert len(values(kafka, topic)) == 300
+
+
+def test_memory_stays_bounded_while_the_brokers_hang(
+    opened: Open, kafka: Kafka, topic: str
+) -> None:
+    sink = opened(format="raw", timeout="1s")
+    batch = [record(b"%06d" % n + b"x" * 10_000) for n in range(1000)]
+    kafka.signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(SinkUnavailable):
+            sink.write(batch)
+        before = rss()
+        for _ in range(6):
+            with pytest.raises(SinkUnavailable):
+                sink.write(batch)
+        assert rss() - before < 3 * 10_000 * len(batch)
+    finally:
+        kafka.signal(signal.SIGCONT)
 
 
 def test_files_for_tls_are_looked_for_when_it_opens(opened: Open, tmp_path: Path) -> None:
