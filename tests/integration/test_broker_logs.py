@@ -87,7 +87,9 @@ def test_the_log_is_collected_and_logfan_is_no_trouble_in_it(
     written = broker_log(telling_node)[before:]
     troubles = [line for line in written.splitlines() if re.search(r"\[(warning|error)\]", line)]
     assert troubles
-    assert all("login refused" in line or "state: starting" in line for line in troubles), written
+    # What it logs of the refused login, in the words of several versions.
+    of_login = re.compile("invalid credentials|state: starting")
+    assert [line for line in troubles if not of_login.search(line)] == []
 
 
 def test_events_are_counted_and_chosen(telling_node: RabbitNode, tmp_path: Path) -> None:

@@ -119,6 +119,8 @@ def level_of(record: Record) -> str | None:
         tree = record.json()
     except ValueError:
         head = record.body[:_HEAD_CHARS].decode("utf-8", "replace")
+        if _BINARY.search(head):  # it may be declared as UTF-16
+            head = next(record.text_pieces(), "")[:_HEAD_CHARS]
         level = None if _BINARY.search(head) else level_of_text(head)
     else:
         level = level_of_tree(tree)

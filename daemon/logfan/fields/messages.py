@@ -11,8 +11,8 @@ from logfan.fields.times import TIME_KEYS
 from logfan.record import Record
 
 _PATHS = (
-    "message", "msg", "event", "@m", "short_message", "MESSAGE", "RenderedMessage", "@message",
-    "record.message", "fields.message", "text", "@mt", "MessageTemplate", "body",
+    "message", "msg", "event", "@m", "short_message", "MESSAGE", "RenderedMessage", "Message",
+    "@message", "record.message", "fields.message", "text", "@mt", "MessageTemplate", "body",
     "body.stringValue", "log", "0",
 )  # fmt: skip
 _WALKS = tuple((path, path.partition(".")[0], walk_to(path)) for path in _PATHS)

@@ -13,7 +13,7 @@ from logfan.json_format import json_pieces
 from logfan.record import Properties
 from logfan.stage.redact import Redactor
 from logfan.stage.where import Where
-from logfan_sinks.formats import encode_text, text_pieces
+from logfan_sinks.formats import encode_text, encoder, text_pieces
 from publishers.messages import TEXTS, Message, corpus, expectations
 
 _START_SECONDS = 60
@@ -124,6 +124,21 @@ def test_a_line_of_json_holds_all_of_it(messages: Sequence[Message]) -> None:
         body = parsed(message)
         if body is not None and not message.expected.decode:
             assert written["body"] == body
+
+
+@by_publisher
+def test_a_raw_line_is_the_body_with_one_newline(messages: Sequence[Message]) -> None:
+    records = [message.delivered for message in messages]
+    for record, line in zip(records, encoder("raw")(records), strict=True):
+        assert line + b"\n" == record.body.removesuffix(b"\n") + b"\n"
+
+
+def test_nan_of_a_real_publisher_is_null_with_a_mark() -> None:
+    for message in GROUPS["python.structlog-dicts"]:
+        assert b"NaN" in message.delivered.body
+        written = json.loads(json_lines([message.delivered])[0])
+        assert written["body"]["load"] is None
+        assert written["body_replaced"] == ["NaN"]
 
 
 @by_publisher

@@ -95,6 +95,11 @@ MESSAGES: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "GELF": ({"short_message": "x", "_id": 1, "level": 3}, "x", {"_id": 1}),
     "syslog-ng": ({"MESSAGE": "x", "PRIORITY": "err"}, "x", {}),
     "serilog, rendered": ({"RenderedMessage": "x"}, "x", {}),
+    ".NET": (
+        {"EventId": 1, "LogLevel": "Error", "Message": "x", "State": {"Message": "x"}},
+        "x",
+        {"EventId": 1, "State": {"Message": "x"}},
+    ),
     "logstash, old": ({"@message": "x"}, "x", {}),
     "loguru": (
         {"text": "2026 | x", "record": {"message": "x", "line": 1}},

@@ -166,6 +166,21 @@ def test_bytes_that_are_no_text_have_no_level() -> None:
     assert level_of(of(b"\x1b[31mERROR\x1b[0m\t: caf\xe9 failed\r\n")) == "error"
 
 
+def test_text_in_a_declared_character_set_has_its_level() -> None:
+    text = "error: café".encode("utf-16-le")
+    assert level_of(record(text, content_type="text/plain; charset=utf-16le")) == "error"
+    assert level_of(record(text)) is None
+
+
+def test_syslogs_numbers_are_those_of_gelf_and_journald() -> None:
+    levels = ["critical"] * 3 + ["error", "warning", "info", "info", "debug"]
+    for number, level in enumerate(levels):
+        assert level_of(of({"short_message": "x", "level": number})) == level
+        assert level_of(of({"MESSAGE": "x", "PRIORITY": str(number)})) == level
+        assert level_of(of("", PRIORITY=str(number))) == level
+        assert level_of(of(f"<{16 * 8 + number}>1 2026-11-26T00:13:53Z web-1 app - - - x")) == level
+
+
 def test_several_of_logbooks_numbers_at_once() -> None:
     trees = [{"level": number, "heavy_initialized": True} for number in (11, 14, 15, 9)]
     levels = ["info", "error", "critical", "debug"]

@@ -135,6 +135,31 @@ def test_one_line_end_is_dropped_and_a_mark_passed_over() -> None:
     assert encode_text(record(b"error: x\n\n")) == b"error: x\\n"
 
 
+def test_a_key_with_a_dot_is_found_first_everywhere() -> None:
+    one = record(b'{"user.id":"flat","user":{"id":"nested","name":"ann"},"log.level":"warn"}')
+    names = {"user.id": "flat", "user.name": "ann", "log.level": "warn"}
+    for name, value in names.items():
+        assert field(name)(one) == value
+        assert PathTemplate(f"{{json.{name}}}.log", instance="").of(one) == f"{value}.log"
+        assert Where.of({name: value}).decide(one) is True
+        assert labelled(one, name) == value
+    assert Where.of({"level": "warning"}).decide(one) is True
+
+
+def labelled(one: Record, name: str) -> str:
+    """The label that a counter gives the field."""
+    config = {"counters": [{"name": "dotted", "labels": {"label": name}}]}
+    sink = MetricsSink(MetricsSink.Config.model_validate(config), name="m")
+    sink.open()
+    try:
+        sink.write([one])
+        (family,) = [one for one in REGISTRY.collect() if one.name == "dotted"]
+        (sample,) = [one for one in family.samples if one.name == "dotted_total"]
+        return sample.labels["label"]
+    finally:
+        sink.close()
+
+
 def test_a_key_with_a_dot_is_found_by_redact_as_well() -> None:
     one = record(b'{"user.email":"a@b.c","user":{"email":"d@e.f"}}')
     assert field("user.email")(one) == "a@b.c"
