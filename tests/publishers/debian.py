@@ -9,6 +9,7 @@ from pathlib import Path
 from logfan.testing import debian, versions
 from logfan.testing.node import RabbitNode
 from publishers.recorder import EXCHANGE, Recorder
+from support.waiting import wait_until
 
 _SECONDS = 60
 _LINES = (
@@ -32,33 +33,56 @@ _SYSLOG_NG = {
 }  # fmt: skip
 
 
-def programs(node: RabbitNode, _: Recorder) -> Iterator[tuple[str, Callable[[], object]]]:
+def programs(node: RabbitNode, recorder: Recorder) -> Iterator[tuple[str, Callable[[], object]]]:
     """Each by its name. Raises debian.DebianUnavailable."""
     tools = debian.unpacked("amqp-tools")
-    yield "amqp-publish", partial(_amqp_publish, tools, node)
+    yield "amqp-publish", partial(_amqp_publish, tools, node, recorder)
     root = debian.unpacked("syslog-ng-core", "syslog-ng-mod-amqp")
     for name, options in _SYSLOG_NG.items():
-        yield name, partial(_syslog_ng, root, node, options)
+        yield name, partial(_syslog_ng, root, node, recorder, options)
 
 
-def _run(root: Path, command: Sequence[str | Path], lines: str) -> None:
-    environment = {"PATH": "/usr/bin:/bin", "TZ": "UTC", "LC_ALL": "C.UTF-8"}
+def _run(root: Path, command: Sequence[str | Path], lines: str, recorder: Recorder) -> None:
+    """Runs it with these lines as standard input, which ends once all of them have arrived:
+    syslog-ng publishes nothing more from then on."""
     libraries = [
         *filter(None, [versions.library_path(root)]),
         *map(str, root.glob("lib/*-linux-*")),
         *map(str, root.glob("usr/lib/*-ng")),
     ]
-    environment["LD_LIBRARY_PATH"] = ":".join(libraries)
-    subprocess.run(command, env=environment, input=lines, text=True, check=True, timeout=_SECONDS)
+    environment = {
+        "PATH": "/usr/bin:/bin", "TZ": "UTC", "LC_ALL": "C.UTF-8",
+        "LD_LIBRARY_PATH": ":".join(libraries),
+    }  # fmt: skip
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as program:
+        assert program.stdin is not None
+        program.stdin.write(lines)
+        program.stdin.flush()
+        try:
+            wait_until(lambda: recorder.count() == len(_LINES), "all lines arrived", _SECONDS)
+            _, problem = program.communicate(timeout=_SECONDS)
+        except BaseException:
+            program.kill()
+            raise
+    if program.returncode:
+        raise debian.DebianUnavailable(f"{command[0]} ended with {program.returncode}: {problem}")
 
 
-def _amqp_publish(root: Path, node: RabbitNode) -> None:
+def _amqp_publish(root: Path, node: RabbitNode, recorder: Recorder) -> None:
     lines = "".join(f"{level}: {text}\n" for level, text in _LINES)
     program = root / "usr/bin/amqp-publish"
-    _run(root, [program, f"--url={node.url}", f"--exchange={EXCHANGE}", "--line-buffered"], lines)
+    command: list[str | Path] = [
+        program,
+        f"--url={node.url}",
+        f"--exchange={EXCHANGE}",
+        "--line-buffered",
+    ]
+    _run(root, command, lines, recorder)
 
 
-def _syslog_ng(root: Path, node: RabbitNode, options: str) -> None:
+def _syslog_ng(root: Path, node: RabbitNode, recorder: Recorder, options: str) -> None:
     lines = "".join(
         f"<{_USER + _PRIORITIES[level]}>Nov 29 12:00:00 web-1 shop[4711]: {text}\n"
         for level, text in _LINES
@@ -72,4 +96,4 @@ def _syslog_ng(root: Path, node: RabbitNode, options: str) -> None:
             f"--control={folder}/control",
             f"--module-path={next(root.glob('usr/lib/syslog-ng/*/'))}",
         ]  # fmt: skip
-        _run(root, command, lines)
+        _run(root, command, lines, recorder)

@@ -69,9 +69,11 @@ def parsed(message: Message) -> object:
 
 @by_publisher
 def test_where_chooses_errors_by_the_level(messages: Sequence[Message]) -> None:
+    """Also in what is packed: it is decompressed for that."""
     where = Where.of({"level": "error"})
     for message in messages:
-        assert where.decide(message.record) is (message.level == "error"), message.name
+        for record in (message.delivered, message.record):
+            assert where.decide(record) is (message.level == "error"), message.name
 
 
 @by_publisher
