@@ -49,7 +49,51 @@ ConfigT = TypeVar("ConfigT", bound=SinkConfig, default=Any)
 _TYPE_VARS = (typing.TypeVar, TypeVar)
 
 
-class Sink(Generic[ConfigT]):
+class Configured(Generic[ConfigT]):
+    """What a sink and a transform have in common: options of their own, and where they stand."""
+
+    Config: ClassVar[type[SinkConfig]] = SinkConfig
+    """Your options. Set by the class in brackets."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for base in vars(cls).get("__orig_bases__", ()):
+            origin = get_origin(base)
+            if isinstance(origin, type) and issubclass(origin, Configured):
+                cls._take_config(origin, get_args(base))
+
+    @classmethod
+    def _take_config(cls, origin: "type[Configured[Any]]", arguments: tuple[Any, ...]) -> None:
+        """`Config` is what stands in `Sink[…]`, or in the like of a class between."""
+        for named in arguments:
+            if isinstance(named, type) and issubclass(named, SinkConfig):
+                own = vars(cls).get("Config", named)
+                if not issubclass(own, named):
+                    raise TypeError(
+                        f"{cls.__name__} names {named.__name__} in [], and has a Config of its "
+                        "own that is no subclass of it: leave one of them out"
+                    )
+                cls.Config = own
+            elif Configured in origin.__bases__ and not (
+                named is Any or isinstance(named, _TYPE_VARS)
+            ):
+                raise TypeError(
+                    f"{cls.__name__} names {named!r} in {origin.__name__}[]; put a subclass of "
+                    f"logfan.{origin.Config.__name__} there, defined above"
+                )
+
+    def __init__(self, config: ConfigT, *, name: str = "sink", instance: str = "") -> None:
+        self.config: ConfigT = config
+        """Your `Config`, validated."""
+        self.name = name
+        """The NAME of `[sinks.NAME]`."""
+        self.instance = instance
+        """Which instance of the daemon this is; empty where there is only one."""
+        self.log = logging.getLogger(f"logfan.sink.{name}")
+        """Logs to the operator."""
+
+
+class Sink(Configured[ConfigT]):
     """Where records go. Subclass it, override `write`, and what else you need.
 
     `class Shout(Sink[ShoutConfig])` names your options, so that type checkers know `self.config`.
@@ -64,41 +108,6 @@ class Sink(Generic[ConfigT]):
 
     Config: ClassVar[type[SinkConfig]] = SinkConfig
     """Your options: a subclass of `SinkConfig`. Set by `Sink[…]`."""
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        for base in vars(cls).get("__orig_bases__", ()):
-            origin = get_origin(base)
-            if isinstance(origin, type) and issubclass(origin, Sink):
-                cls._take_config(base)
-
-    @classmethod
-    def _take_config(cls, base: Any) -> None:
-        """`Config` is what stands in `Sink[…]`, or in the like of a class between."""
-        for named in get_args(base):
-            if isinstance(named, type) and issubclass(named, SinkConfig):
-                own = vars(cls).get("Config", named)
-                if not issubclass(own, named):
-                    raise TypeError(
-                        f"{cls.__name__} names {named.__name__} in [], and has a Config of its "
-                        "own that is no subclass of it: leave one of them out"
-                    )
-                cls.Config = own
-            elif get_origin(base) is Sink and not (named is Any or isinstance(named, _TYPE_VARS)):
-                raise TypeError(
-                    f"{cls.__name__} names {named!r} in Sink[]; put a subclass of "
-                    "logfan.SinkConfig there, defined above"
-                )
-
-    def __init__(self, config: ConfigT, *, name: str = "sink", instance: str = "") -> None:
-        self.config: ConfigT = config
-        """Your `Config`, validated."""
-        self.name = name
-        """The NAME of `[sinks.NAME]`."""
-        self.instance = instance
-        """Which instance of the daemon this is; empty where there is only one."""
-        self.log = logging.getLogger(f"logfan.sink.{name}")
-        """Logs to the operator."""
 
     def open(self) -> None:
         """Acquire what you need. Retried with back-off until it returns.

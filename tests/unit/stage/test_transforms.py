@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import logfan
+from logfan.plugins.validation import check_transform
 from logfan.record import Record
 from logfan.stage.redact import Redactor
 from logfan.stage.stage import Stage
@@ -207,3 +208,26 @@ def test_a_failure_keeps_nothing_of_what_was_raised() -> None:
         transforms(over(b"0", ValueError("x"))).apply(numbered(1))
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
+
+
+class Options(logfan.TransformConfig):
+    suffix: str = "!"
+
+
+class Named(logfan.Transform[Options]):
+    def apply(self, records: Sequence[Record]) -> Iterable[Record | None]:
+        return [one.replace(body=one.text + self.config.suffix) for one in records]
+
+
+def test_its_options_may_stand_in_brackets_as_those_of_a_sink() -> None:
+    assert Named.Config is Options
+    named = Named(Options(suffix="?"), name="archive", instance="a")
+    assert (named.name, named.instance, named.log.name) == ("archive", "a", "logfan.sink.archive")
+    assert bodies(Stage(transforms=Transforms([("named", named)])).apply(numbered(1)).records) == [
+        b"0?"
+    ]
+    check_transform("named", Named)
+    with pytest.raises(TypeError, match=r"in Transform\[\]; put a subclass of logfan.Transform"):
+
+        class Wrong(logfan.Transform[int]):  # type: ignore[type-var]
+            pass
