@@ -1,5 +1,6 @@
 """A server that tests start on loopback, in a folder of its own, and crash and start again."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -68,10 +69,18 @@ class ServerProcess:
                 self._process.wait()
             self._process = None
 
-    def signal(self, how: signal.Signals) -> None:
-        """SIGSTOP has it hang, SIGCONT go on."""
-        assert self._process is not None
-        self._process.send_signal(how)
+    def freeze(self) -> None:
+        """SIGSTOP: it hangs, and so does whoever waits for it. Returns once all of it stands."""
+        os.kill(self.pid, signal.SIGSTOP)
+        wait_until(self._stands, f"{self.name} stands")
+
+    def _stands(self) -> bool:
+        stats = (task / "stat" for task in Path(f"/proc/{self.pid}/task").iterdir())
+        return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in stats)
+
+    def thaw(self) -> None:
+        """It goes on."""
+        os.kill(self.pid, signal.SIGCONT)
 
     def remove(self) -> None:
         """Crash it, and remove its folder."""

@@ -1,7 +1,6 @@
 """The sink `kafka` against a real Kafka: each verdict."""
 
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -196,7 +195,7 @@ def test_brokers_that_are_silent_are_waited_for_no_longer_than_allowed(
 ) -> None:
     sink = opened(format="raw", timeout="2s")
     put(sink, *numbered(1))
-    kafka.signal(signal.SIGSTOP)
+    kafka.freeze()
     try:
         began = time.monotonic()
         with pytest.raises(SinkUnavailable, match="no acknowledgement for 2 s"):
@@ -205,7 +204,7 @@ def test_brokers_that_are_silent_are_waited_for_no_longer_than_allowed(
             sink.open()
         assert time.monotonic() - began < 30
     finally:
-        kafka.signal(signal.SIGCONT)
+        kafka.thaw()
     sink.open()
     put(sink, *numbered(3, 1))
     found = values(kafka, topic)
@@ -254,7 +253,7 @@ def test_memory_stays_bounded_while_the_brokers_hang(
 ) -> None:
     sink = opened(format="raw", timeout="1s")
     batch = [record(b"%06d" % n + b"x" * 10_000) for n in range(1000)]
-    kafka.signal(signal.SIGSTOP)
+    kafka.freeze()
     try:
         with pytest.raises(SinkUnavailable):
             sink.write(batch)
@@ -264,7 +263,7 @@ def test_memory_stays_bounded_while_the_brokers_hang(
                 sink.write(batch)
         assert rss() - before < 3 * 10_000 * len(batch)
     finally:
-        kafka.signal(signal.SIGCONT)
+        kafka.thaw()
 
 
 def test_files_for_tls_are_looked_for_when_it_opens(opened: Open, tmp_path: Path) -> None:
@@ -309,9 +308,9 @@ class TestConformance(SinkConformance):
 
     @contextmanager
     def _hangs(self) -> Iterator[None]:
-        self.kafka.signal(signal.SIGSTOP)
+        self.kafka.freeze()
         yield
-        self.kafka.signal(signal.SIGCONT)
+        self.kafka.thaw()
 
     def refused_record(self) -> Record:
         return record(b"x" * 30_000)
