@@ -167,6 +167,8 @@ def _sample(option: _Schema, root: _Schema) -> str:
         return _toml(choice["examples"][0])
     if "const" in choice or "enum" in choice:
         return _toml(choice.get("const", choice.get("enum", [""])[0]))
+    if choice.get("minItems") and isinstance(choice.get("items"), dict):
+        return f"[{_sample(choice['items'], root)}]"
     samples = {
         "string": '"…"', "integer": "1", "number": "1.0", "boolean": "true", "array": "[]",
     }  # fmt: skip

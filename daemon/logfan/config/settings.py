@@ -20,6 +20,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -269,7 +270,9 @@ class HttpTlsSettings(Table):
 class HttpSettings(Table):
     """`http`"""
 
-    listen: Annotated[Listen, BeforeValidator(parse_listen)] = _written("127.0.0.1:9464")
+    listen: Annotated[Listen, BeforeValidator(parse_listen), WithJsonSchema({"type": "string"})] = (
+        _written("127.0.0.1:9464")
+    )
     tls: HttpTlsSettings = _table()
 
 

@@ -39,7 +39,7 @@ class ElasticsearchSink(logfan.Sink):
     """
 
     class Config(HttpOptions):
-        index: Annotated[str, Field(pattern=r"^[^A-Z\\/*?\"<>| ,#:]+$", max_length=200)]
+        index: Annotated[str, Field(pattern=r'^[^A-Z\\/*?"<>| ,#:]+$', max_length=200)]
         """Where to; may hold {date}, the day (UTC) of the record's own time. In lower case."""
         id: tuple[FieldName, ...] = ()
         """Where to find the identity of a record that has no message id: fields such as

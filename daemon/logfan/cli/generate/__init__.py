@@ -4,6 +4,7 @@ a file of this package, named below."""
 import click
 
 from logfan.cli.generate.plugin import plugin
+from logfan.cli.generate.schema import schema
 from logfan.cli.generate.shipped import config, unit
 
 
@@ -12,5 +13,5 @@ def generate() -> None:
     """Print a ready file, or write the folder of a plugin."""
 
 
-for _command in (plugin, config, unit):
+for _command in (plugin, config, unit, schema):
     generate.add_command(_command)
