@@ -86,9 +86,10 @@ format: $(STAMP) ## Put the code into its form
 publishers: $(STAMP) ## Record anew what real libraries publish, in Python, Node, Go, Java, Rust: ONLY="node go"
 	@PYTHONPATH=tests $(BIN)/python -m publishers.run $(ONLY)
 
-docs: $(STAMP) ## Write the page of each built-in sink anew, from its options, and the table of publishers
+docs: $(STAMP) ## Write the page of each built-in sink anew, from its options, and the tables of publishers and checks
 	@PYTHONPATH=tests $(BIN)/python -m support.sink_pages
 	@PYTHONPATH=tests $(BIN)/python -m publishers.page
+	@PYTHONPATH=tests $(BIN)/python -m support.doctor_page
 
 dist: $(STAMP) ## Build wheel, sdist and their checksums into dist/
 	@rm -rf dist

@@ -24,8 +24,9 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
     "cli": {
         *BASE, "json_format", "config", "plugins", "telemetry", "amqp", "dead_letters", "pipeline",
-        "testing", "daemon",
+        "testing", "daemon", "doctor",
     },
+    "doctor": {*BASE, "config", "plugins", "amqp"},
     "daemon": {*BASE, "config", "plugins", "telemetry", "amqp", "dead_letters", "pipeline"},
     "testing": {*BASE, "config", "plugins", "telemetry", "amqp", "dead_letters", "pipeline"},
     "pipeline": {*BASE, "config", "telemetry", "amqp", "dead_letters"},

@@ -13,6 +13,8 @@ from logfan.config.settings import Settings, SinkSettings
 from logfan.telemetry.metrics import LogfanCollector, Stats
 from publishers.page import PAGE as PUBLISHERS
 from publishers.page import page as page_of_publishers
+from support.doctor_page import PAGE as DOCTOR
+from support.doctor_page import whole_page
 from support.sink_pages import FOLDER, pages
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +23,7 @@ PAGES = [
     "daemon/PERFORMANCE.md", "plugins/README.md", "systemd/README.md", "tests/README.md",
     "tests/bench/README.md", "tests/brokers/README.md", "tests/chaos/README.md",
     "tests/guard/README.md", "tests/publishers/README.md", "plugins/docs/publishers.md",
+    "systemd/doctor.md",
 ]  # fmt: skip
 TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
 
@@ -117,6 +120,12 @@ def test_the_page_of_a_sink_is_what_its_class_says(name: str) -> None:
 
 def test_the_page_of_publishers_says_what_is_tested() -> None:
     assert PUBLISHERS.read_text() == page_of_publishers(), "write it anew: make docs"
+
+
+def test_the_page_of_the_doctor_lists_each_check_once() -> None:
+    assert DOCTOR.read_text() == whole_page(), "write it anew: make docs"
+    rows = re.findall(r"^\| `(\S+)` \|", whole_page(), re.MULTILINE)
+    assert sorted(set(rows)) == sorted(rows)
 
 
 def test_each_config_of_the_page_of_publishers_has_no_fault(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ a frame: what was asked of the broker until then is known.
 """
 
 import select
+import time
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -54,6 +55,8 @@ class BlockingConnection:
         self._loop.activate_poller()
         self._over: ConnectionFailure | None = None
         self._signal = 0
+        self.give_up_at: float | None = None
+        """By `time.monotonic`: who waits past it gets a BrokerError."""
         self._brokers = Brokers(settings, self._loop)
         try:
             self._client = self._connect()
@@ -96,6 +99,9 @@ class BlockingConnection:
         if self._signal:
             number, self._signal = self._signal, 0
             raise Interrupted(number)
+        if self.give_up_at is not None and time.monotonic() > self.give_up_at:
+            why = f"{self.address} did not answer in time"
+            raise BrokerError(ConnectionFailure(Cause.LOST, why))
 
     def check(self) -> None:
         """Raise BrokerError where the connection is over."""
@@ -117,6 +123,21 @@ class BlockingConnection:
     def frame_max(self) -> int:
         """The most bytes of a frame, as agreed with the broker; 0 without a limit."""
         return int(self._client.connection.params.frame_max)
+
+    @property
+    def channel_max(self) -> int:
+        """The most channels, as agreed with the broker; 0 without a limit."""
+        return int(self._client.connection.params.channel_max)
+
+    @property
+    def heartbeat(self) -> int:
+        """Seconds between heartbeats, as agreed with the broker; 0 where there are none."""
+        return int(self._client.connection.params.heartbeat)
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """RabbitMQ's; empty where it does not report one."""
+        return self._client.version
 
     def channel(self, what: str = "the channel") -> "BlockingChannel":
         """A new channel. `what` names it where the broker closes it."""
@@ -152,10 +173,18 @@ class BlockingConnection:
         """Close the connection, and wait for the broker's yes, though not for long."""
         closed: list[bool] = []
         self._client.close(lambda: closed.append(True))
-        while not closed:
+        self._turn_until(lambda: bool(closed))
+        connection = self._client.connection
+        if not connection.is_closed:
+            connection.abort()
+            self._turn_until(lambda: bool(connection.is_closed))
+        self._loop.close()
+
+    def _turn_until(self, done: Callable[[], bool]) -> None:
+        """Also once the connection is over."""
+        while not done():
             self._loop.poll()
             self._loop.process_timeouts()
-        self._loop.close()
 
     def _tick(self) -> None:
         self._loop.call_later(_TICK_SECONDS, self._tick)

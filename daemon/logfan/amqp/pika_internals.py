@@ -41,6 +41,7 @@ class Channel(Protocol):
     channel_number: int
     connection: Any
     is_open: bool
+    is_closed: bool
 
     def add_on_close_callback(self, callback: Callable[[Any, BaseException], Any]) -> None:
         """It is called with the channel and the reason."""
@@ -85,9 +86,11 @@ class Channel(Protocol):
 
     queue_declare: Callable[..., Any]
     queue_bind: Callable[..., Any]
+    queue_unbind: Callable[..., Any]
     queue_delete: Callable[..., Any]
     exchange_declare: Callable[..., Any]
     exchange_bind: Callable[..., Any]
+    exchange_unbind: Callable[..., Any]
     exchange_delete: Callable[..., Any]
 
     def close(self) -> None:
@@ -162,6 +165,11 @@ class PikaConnection(pika.SelectConnection):  # type: ignore[misc]
         self.pause.end(self._transport)
 
     # What pika calls
+
+    def abort(self) -> None:
+        """Let the socket go in the next turns of the loop, where the broker answers no more."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def _proto_connection_made(self, transport: Any) -> None:
         if self._receives:

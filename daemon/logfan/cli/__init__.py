@@ -15,6 +15,7 @@ import click  # noqa: E402 - after the descriptors
 _COMMANDS = {
     "run": "Run the daemon in the foreground.",
     "check": "Validate config and plugins, offline.",
+    "doctor": "Ask the broker what would fail or lose messages, and explain it.",
     "test": "Check what each sink gets, by cases of your own, offline.",
     "try": "Write lines of standard input to the sinks, without a broker.",
     "demo": "Show it at work, on a private RabbitMQ.",
@@ -56,7 +57,7 @@ def main() -> None:
     """RabbitMQ log fan-out: every message to every sink, acknowledged only then.
 
     Every command takes --config FILE; without it the first of $LOGFAN_CONFIG, ./config.toml and
-    /etc/logfan/config.toml is read. Exit codes: 0 done, 1 a case failed or a record was not taken
-    (test, try), 2 usage, 69 broker unavailable, 70 internal fault, 75 stopped with messages handed
-    back, 77 refused by the broker, 78 config or plugin fault.
+    /etc/logfan/config.toml is read. Exit codes: 0 done, 1 a case failed, a record was not taken or
+    a danger was found (test, try, doctor), 2 usage, 69 broker unavailable, 70 internal fault, 75
+    stopped with messages handed back, 77 refused by the broker, 78 config or plugin fault.
     """

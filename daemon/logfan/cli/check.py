@@ -11,10 +11,13 @@ from logfan.faults import Faults
 @click.command()
 @config_option
 @instance_option
-def check(config: Path | None, instance: str | None) -> None:
+@click.option("--connect", is_flag=True, help="Then ask the broker, too, as `logfan doctor` does.")
+def check(config: Path | None, instance: str | None, connect: bool) -> None:
     """Validate config and plugins, offline.
 
-    Prints every fault with the path of its key, and exits 78 where there is one.
+    Prints every fault with the path of its key, and exits 78 where there is one. With --connect it
+    goes on with the checks of `logfan doctor` that concern connection, login, exchange and queues,
+    and exits 1 on a danger, 69 where no broker can be reached.
     """
     from logfan.config.loader import prepare
 
@@ -29,3 +32,10 @@ def check(config: Path | None, instance: str | None) -> None:
     click.echo(f"  exchange {settings.exchange.name} → queue {settings.queue.name}, ", nl=False)
     click.echo(f"prefetch {settings.rabbitmq.prefetch}")
     click.echo(f"  sinks: {sinks}")
+    if connect:
+        from logfan.cli.doctor import examine
+        from logfan.doctor.checks import SHORT
+        from logfan.doctor.examination import Examination
+
+        with Examination(settings, prepared) as exam:
+            examine(exam, SHORT, as_json=False)

@@ -1,0 +1,74 @@
+"""`logfan doctor`: asks the broker and this machine what would go wrong, and explains it."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from logfan.cli.common import EXIT_SIGNAL, config_option, fail, instance_option, refuse
+from logfan.config.units import parse_duration
+from logfan.faults import Faults
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from logfan.doctor.examination import Examination
+    from logfan.doctor.findings import Check
+
+
+def _seconds(_context: click.Context, _option: click.Parameter, value: str) -> float:
+    try:
+        return float(parse_duration(value))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@click.command()
+@config_option
+@instance_option
+@click.option("--json", "as_json", is_flag=True, help="A list of objects, for machines.")
+@click.option(
+    "--sample", default="0s", metavar="DURATION", callback=_seconds,
+    help="Also look at what is published for so long, such as 3s.",
+)  # fmt: skip
+def doctor(config: Path | None, instance: str | None, as_json: bool, sample: float) -> None:
+    """Find what would make `run` fail or lose messages, and the way out of each.
+
+    Asks the broker, the sinks' other sides and this machine. Changes nothing: no message is taken,
+    nothing that is declared stays. Exits 0 where all is fine or there is only advice or a warning,
+    1 on a danger, 69 where no broker can be reached, 78 on a fault of the config.
+    """
+    from logfan.config.loader import prepare
+
+    try:
+        prepared = prepare(config, instance=instance, every_plugin=False)
+    except Faults as faults:
+        refuse(faults, config)
+    from logfan.doctor.checks import CHECKS
+    from logfan.doctor.examination import Examination
+
+    try:
+        exam = Examination(prepared.settings, prepared, sample_seconds=sample)
+    except Faults as faults:
+        refuse(faults, config)
+    with exam:
+        examine(exam, CHECKS, as_json=as_json)
+
+
+def examine(exam: "Examination", checks: "Sequence[Check]", *, as_json: bool) -> None:
+    """Run the checks, print what they find, and exit where that is no success."""
+    from logfan.amqp.blocking import Interrupted
+    from logfan.cli.common import interrupts_to
+    from logfan.cli.doctor_view import as_text, json_list
+    from logfan.doctor.examination import exit_code
+
+    try:
+        with interrupts_to(exam.interrupt):
+            findings = list(exam.run(checks))
+    except Interrupted as interrupted:
+        fail("interrupted", EXIT_SIGNAL + interrupted.number)
+    click.echo(json_list(findings) if as_json else as_text(findings))
+    code = os.EX_UNAVAILABLE if exam.is_unavailable else exit_code(findings)
+    if code:
+        raise SystemExit(code)

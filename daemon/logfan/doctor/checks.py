@@ -1,0 +1,17 @@
+"""The table of all checks, in the order in which they run."""
+
+from logfan.doctor import connection
+from logfan.doctor.findings import Check
+
+CHECKS: tuple[Check, ...] = (*connection.CHECKS,)
+SHORT: tuple[Check, ...] = tuple(check for check in CHECKS if check.short)
+"""Those of `logfan check --connect`."""
+
+
+def page() -> str:
+    """The table, as Markdown for the docs."""
+    lines = ["| check | asks | by | at worst |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| `{check.name}` | {check.asks} | {check.by} | {check.worst.value} |" for check in CHECKS
+    ]
+    return "\n".join(lines) + "\n"

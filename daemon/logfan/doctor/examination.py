@@ -1,0 +1,181 @@
+"""What the checks share: the settings, a connection to each broker, and answers asked for once."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Generic, Self, TypeVar
+
+from pydantic import SecretStr
+
+from logfan.amqp.blocking import BlockingConnection, BrokerError, Interrupted, Refused
+from logfan.amqp.failures import Cause, ConnectionFailure
+from logfan.amqp.topology import Answer, Steps
+from logfan.amqp.topology import T as Result
+from logfan.config.amqp_url import Address, parse
+from logfan.config.loader import Prepared
+from logfan.config.settings import Settings
+from logfan.doctor.findings import Check, Finding, Severity, Unknown, skipped
+from logfan.runtime.foreign_text import describe
+
+_PATIENCE_SECONDS = 20.0
+"""So long one check may wait for the broker."""
+_FEW_CHANNELS = 8
+NO_BROKER = "no broker could be asked"
+T = TypeVar("T")
+
+
+class Once(Generic[T]):
+    """An answer that several checks need: asked for at the first use, a refusal kept too."""
+
+    def __init__(self, ask: Callable[[], T]) -> None:
+        self._ask = ask
+        self._answers: list[T] = []
+        self._unknown: Unknown | None = None
+
+    def __call__(self) -> T:
+        """Raises Unknown, each time anew."""
+        if self._unknown is not None:
+            raise self._unknown
+        if not self._answers:
+            try:
+                self._answers.append(self._ask())
+            except Unknown as unknown:
+                self._unknown = unknown
+                raise
+        return self._answers[0]
+
+
+@dataclass(slots=True)
+class Broker:
+    """One of the configured URLs, and how far one gets with it."""
+
+    address: Address
+    connection: BlockingConnection | None = None
+    failure: ConnectionFailure | None = None
+    blocked: str = ""
+    """Why it takes no messages; empty while it does."""
+    reported: bool = False
+    """Whether a check has found why it cannot be reached."""
+
+
+class Examination:
+    """One run of the doctor. Use it as a context manager."""
+
+    def __init__(
+        self, settings: Settings, prepared: Prepared | None = None, *, sample_seconds: float = 0.0
+    ) -> None:
+        """Nothing is asked yet. `prepared`: for the checks of sinks. `sample_seconds`: 0 for no
+        sample. Raises Faults where the URLs cannot be read."""
+        self.settings = settings
+        self.prepared = prepared
+        self.sample_seconds = sample_seconds
+        self.urls = settings.rabbitmq.read_urls()
+        self.brokers = [Broker(parse(url)) for url in self.urls]
+        self._signal = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for broker in self.brokers:
+            if broker.connection is not None:
+                with suppress(BrokerError):
+                    broker.connection.close()
+
+    def interrupt(self, number: int) -> None:
+        """For a signal's handler: the run ends with Interrupted."""
+        self._signal = number
+        for broker in self.brokers:
+            if broker.connection is not None:
+                broker.connection.interrupt(number)
+
+    def run(self, checks: Iterable[Check]) -> Iterator[Finding]:
+        """What they find, one check after the other. Raises Interrupted."""
+        for check in checks:
+            if self._signal:
+                raise Interrupted(self._signal)
+            for broker in self.brokers:
+                if broker.connection is not None:
+                    broker.connection.give_up_at = time.monotonic() + _PATIENCE_SECONDS
+            try:
+                for finding in check.run(self):
+                    yield finding.named(check.name)
+            except Unknown as unknown:
+                yield skipped(str(unknown)).named(check.name)
+            except BrokerError as error:
+                yield skipped(f"not answered: {error}").named(check.name)
+            except Interrupted:
+                raise
+            except Exception as error:  # noqa: BLE001 - one check that fails hides no other
+                why = f"the check itself failed: {describe(error)}"
+                yield skipped(why).named(check.name)
+
+    def connect(self, number: int) -> BlockingConnection:
+        """A new connection with the URL of this number. Raises BrokerError."""
+        broker = self.brokers[number]
+
+        def on_blocked(why: str) -> None:
+            broker.blocked = why
+
+        one = {"urls": (SecretStr(self.urls[number]),), "url_file": None}
+        rabbitmq = self.settings.rabbitmq.model_copy(update=one)
+        settings = self.settings.model_copy(update={"rabbitmq": rabbitmq})
+        connection = BlockingConnection(settings, on_blocked=on_blocked)
+        connection.give_up_at = time.monotonic() + _PATIENCE_SECONDS
+        return connection
+
+    @property
+    def number(self) -> int:
+        """The number of the URL that `run` would use. Raises Unknown."""
+        for number, broker in enumerate(self.brokers):
+            if broker.connection is not None:
+                return number
+        raise Unknown(NO_BROKER)
+
+    @property
+    def connection(self) -> BlockingConnection:
+        """To the first broker that answered. Raises Unknown."""
+        connection = self.brokers[self.number].connection
+        if connection is None:
+            raise Unknown(NO_BROKER)
+        return connection
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether there is a broker to ask."""
+        return any(broker.connection is not None for broker in self.brokers)
+
+    @property
+    def is_unavailable(self) -> bool:
+        """Whether no broker could be reached, and none has refused us either."""
+        return not self.is_reached and all(
+            broker.failure is not None and broker.failure.cause is not Cause.REFUSED
+            for broker in self.brokers
+        )
+
+    def ask(self, method: str, **arguments: Any) -> Answer:
+        """The broker's answer to one method, on a channel of its own: a refusal closes that."""
+        channel = self.connection.channel()
+        try:
+            frame = channel.ask(getattr(channel.pika, method), **arguments)
+        except Refused as refused:
+            if 0 < self.connection.channel_max < _FEW_CHANNELS:
+                self.connection.turn()  # pika frees the number of the one that was closed only then
+            return Answer(refused.code, refused.reply)
+        channel.pika.close()
+        self.connection.until(lambda: channel.pika.is_closed)
+        return Answer(queue=getattr(frame, "queue", "") or "", messages=_number(frame, "message"))
+
+    def declare(self, steps: Steps[Result]) -> Result:
+        """Carry the steps out. Raises BrokerError."""
+        return self.connection.declare(steps)
+
+
+def _number(frame: Any, what: str) -> int:
+    return int(getattr(frame, f"{what}_count", 0) or 0)
+
+
+def exit_code(findings: Iterable[Finding]) -> int:
+    """1 where there is a danger."""
+    return int(any(one.severity is Severity.DANGER for one in findings))

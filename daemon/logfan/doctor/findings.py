@@ -1,0 +1,104 @@
+"""What a check is, and what it finds. Sans-I/O."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from logfan.doctor.examination import Examination
+
+
+class Severity(Enum):
+    """Worst first."""
+
+    DANGER = "danger"
+    """`run` would fail, or messages get lost."""
+    WARNING = "warning"
+    """Messages may get lost, or a failure follows, when something else happens."""
+    ADVICE = "advice"
+    """Worth knowing."""
+    OK = "ok"
+    SKIPPED = "skipped"
+    """Not known; never counted as fine."""
+
+    @property
+    def rank(self) -> int:
+        """0 is the worst."""
+        return list(Severity).index(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found."""
+
+    severity: Severity
+    what: str
+    means: str = ""
+    """What follows from it."""
+    do: str = ""
+    """The way out."""
+    check: str = ""
+    """The check's name, which the runner fills in."""
+
+    def named(self, check: str) -> "Finding":
+        """The same, as a finding of this check."""
+        return replace(self, check=check)
+
+    def as_json(self) -> dict[str, str]:
+        """With the keys that `--json` promises."""
+        table = asdict(self)
+        return {
+            "check": self.check, "severity": self.severity.value,
+            "what": table["what"], "means": table["means"], "do": table["do"],
+        }  # fmt: skip
+
+
+def danger(what: str, means: str, do: str) -> Finding:
+    """`run` would fail, or messages get lost."""
+    return Finding(Severity.DANGER, what, means, do)
+
+
+def warning(what: str, means: str, do: str) -> Finding:
+    """Something more must happen before it does harm."""
+    return Finding(Severity.WARNING, what, means, do)
+
+
+def advice(what: str, means: str, do: str) -> Finding:
+    """Worth knowing."""
+    return Finding(Severity.ADVICE, what, means, do)
+
+
+def ok(what: str) -> Finding:
+    """It was looked at, and is fine."""
+    return Finding(Severity.OK, what)
+
+
+def skipped(why: str) -> Finding:
+    """It cannot be known."""
+    return Finding(Severity.SKIPPED, why)
+
+
+class Unknown(Exception):
+    """The check cannot be answered; the text has the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One row of the table."""
+
+    name: str
+    asks: str
+    """What it looks at, for the docs."""
+    by: str
+    """`AMQP`, `management`, `machine` or `sinks`: where the answer comes from."""
+    worst: Severity
+    """The worst that it finds."""
+    run: Callable[["Examination"], Iterator[Finding]]
+    short: bool = False
+    """Whether `logfan check --connect` has it, too."""
+
+
+def worst_first(findings: list[Finding]) -> list[Finding]:
+    """In the order of their severity; within one, as they were found."""
+    return sorted(findings, key=lambda one: one.severity.rank)
