@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 
 from brokers.run import ROOT, Outcome, report_on
@@ -78,6 +79,7 @@ def environment(program: Path, version: str) -> Path:
         sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "--python", python,
         "install",
     ]  # fmt: skip
+    subprocess.run([*install, f"pip=={metadata.version('pip')}"], check=True)
     subprocess.run([*install, "--require-hashes", "-r", locks[0]], check=True)
     subprocess.run([*install, "--no-deps", "--no-build-isolation", "-e", ROOT], check=True)
     oldest = ["--no-deps", "--target", str(folder / "oldest")]

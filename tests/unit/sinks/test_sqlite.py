@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,20 @@ from logfan.sink import RecordsRejected, SinkUnavailable
 from logfan.testing import hostile_records, record
 from logfan_sinks.sqlite import SqliteSink
 
+_made: list[SqliteSink] = []
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    """None of a test's sinks stays open."""
+    yield
+    while _made:
+        _made.pop().close()
+
 
 def opened(path: Path, **options: Any) -> SqliteSink:
     sink = SqliteSink(SqliteSink.Config.model_validate({"path": str(path), **options}), name="db")
+    _made.append(sink)
     sink.open()
     return sink
 
