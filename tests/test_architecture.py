@@ -27,7 +27,10 @@ ALLOWED: dict[str, set[str]] = {
         "testing", "daemon", "doctor",
     },
     "doctor": {*BASE, "config", "plugins", "amqp"},
-    "daemon": {*BASE, "config", "plugins", "telemetry", "amqp", "dead_letters", "pipeline"},
+    "daemon": {
+        *BASE, "config", "plugins", "telemetry", "amqp", "dead_letters", "pipeline", "status",
+    },
+    "status": {*BASE, "config", "telemetry", "pipeline"},
     "testing": {*BASE, "config", "plugins", "telemetry", "amqp", "dead_letters", "pipeline"},
     "pipeline": {*BASE, "config", "telemetry", "amqp", "dead_letters"},
     "dead_letters": {*BASE, "config", "amqp"},

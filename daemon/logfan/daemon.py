@@ -28,6 +28,7 @@ from logfan.runtime import malloc, signals
 from logfan.runtime.clock import SYSTEM_CLOCK, Clock
 from logfan.runtime.foreign_text import describe
 from logfan.runtime.systemd import Notifier
+from logfan.status import Status
 from logfan.telemetry import log_output
 from logfan.telemetry.http_server import HttpServer, ListenError
 from logfan.telemetry.metrics import LogfanCollector, Stats
@@ -115,6 +116,7 @@ class Daemon:
         self._notifier = Notifier.from_environment(environ)
         self._stopping = False
         self._ready = False
+        self._status = Status(self.stats, clock)
         self._http = self._http_server()
         self._collector = LogfanCollector(self.stats, __version__, clock)
         self._number = 0
@@ -128,10 +130,14 @@ class Daemon:
         """
         malloc.return_what_is_free()
         REGISTRY.register(self._collector)
+        self._status.listen()
         try:
             # Signals first: a client that sees it answer may stop it at once.
             with signals.handling(self._handlers()):
+                for warning in self._prepared.warnings:
+                    log.warning("%s", warning)
                 log.info("%s", self._start_line())
+                self._status.tick()
                 self._http.start()
                 self._pipeline.start()
                 log.info("metrics at %s/metrics", self._http.url)
@@ -149,6 +155,7 @@ class Daemon:
         finally:
             self._http.stop()
             REGISTRY.unregister(self._collector)
+            self._status.end()
             self._notifier.close()
 
     def _handlers(self) -> Mapping[int, signals.Handler]:
@@ -207,6 +214,7 @@ class Daemon:
 
     def _tick(self) -> None:
         """Progress feeds the watchdog; the absence of it does not."""
+        self._status.tick()
         self._pipeline.look()
         stuck = [*self._faults(), *self._pipeline.stuck(), *self._pipeline.hanging()]
         if stuck:
@@ -255,6 +263,7 @@ class Daemon:
                 return True
             if remaining <= 0 or self._faults():
                 return False
+            self._status.tick()
             self._pipeline.look()
             if not (self._pipeline.stuck() or self._pipeline.hanging()):
                 self._notifier.watchdog()
@@ -336,6 +345,7 @@ class Daemon:
     def _begin(self, config: _Config, startup: StartupPolicy) -> None:
         log_settings = config.prepared.settings.log
         log_output.configure(log_settings.level, log_settings.format)
+        self._status.listen()
         self._config = config
         self._pipeline = self._build(startup)
         self._pipeline.start()
@@ -396,27 +406,8 @@ class Daemon:
         return "; ".join(parts)
 
     def status(self) -> Mapping[str, Any]:
-        """What the status page shows."""
-        stats = self.stats.consumer
-        return {
-            "version": __version__,
-            "instance": self._prepared.settings.instance,
-            "state": "stopping" if self._stopping else self._pipeline.consumer.state,
-            "prefetch": self._prepared.settings.rabbitmq.prefetch,
-            "received": stats.received_messages,
-            "acknowledged": stats.acked,
-            "in_flight": stats.in_flight_messages,
-            "queue_ready": stats.queue_ready,
-            "sinks": [
-                {
-                    "name": worker.name, "required": worker.required, "failure": worker.failure,
-                    "held": worker.held, "written": worker.stats.written,
-                    "dropped": worker.stats.dropped, "retries": worker.stats.retries,
-                    "dead_lettered": worker.stats.dead_lettered,
-                }
-                for worker in self._pipeline.workers
-            ],
-        }  # fmt: skip
+        """What `/status.json` holds."""
+        return self._status.document(self._prepared, self._pipeline, self._unready())
 
 
 def _exit_at_once() -> None:

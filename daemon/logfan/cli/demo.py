@@ -16,7 +16,6 @@ from logfan.cli.common import (
     fail,
     instance_option,
     refuse,
-    warn,
 )
 from logfan.cli.demo_broker import private_broker, say, visited_broker
 from logfan.cli.demo_samples import Samples
@@ -64,7 +63,6 @@ def demo(config: Path | None, instance: str | None, rate: float, broker: bool) -
             own = stack.enter_context(place(prepared.settings, config))
             overrides = laid_over(overrides, own)
             prepared = read(overrides=overrides)
-            warn(prepared.warnings)
             log_output.configure(prepared.settings.log.level, prepared.settings.log.format)
             samples = stack.enter_context(Samples(prepared.settings, rate))
             code = Daemon(

@@ -46,8 +46,6 @@ def run(config: Path | None, instance: str | None) -> None:
         except Faults as faults:
             refuse(faults, config)
     log_output.configure(prepared.settings.log.level, prepared.settings.log.format)
-    for warning in prepared.warnings:
-        log.warning("%s", warning)
     daemon = Daemon(prepared, again, environ=os.environ)
     try:
         code = daemon.run()

@@ -28,6 +28,10 @@ from logfan.telemetry.metrics import ConsumerStats
 
 log = logging.getLogger(__name__)
 
+CONNECTING, WAITING, CONSUMING = "connecting", "waiting", "consuming"
+PAUSED, DRAINING, ENDED = "paused", "draining", "ended"
+"""What it is doing, in one word."""
+
 _TURN_SECONDS = 1.0
 _SURELY_EMPTY = 2
 _LEAST_TIMEOUT_SECONDS = 2.0
@@ -89,6 +93,7 @@ class Consumer:
         self._leaving = False
         """A connection that was not subscribed yet is being closed."""
         self._state = "starting"
+        self._phase = CONNECTING, clock.monotonic()
         self.turned_at = clock.monotonic()
         """When the loop last turned, in monotonic seconds."""
         self.drained = threading.Event()
@@ -135,6 +140,16 @@ class Consumer:
         return self._unbound or self._state
 
     @property
+    def phase(self) -> tuple[str, float]:
+        """What it is doing, in one word, and since when, in monotonic seconds."""
+        return self._phase
+
+    def _enter(self, phase: str, state: str) -> None:
+        if phase != self._phase[0]:
+            self._phase = phase, self._clock.monotonic()
+        self._state = state
+
+    @property
     def consuming(self) -> bool:
         """Whether deliveries can arrive now."""
         return self._stats.consuming
@@ -165,7 +180,7 @@ class Consumer:
 
     def on_pause(self, why: str) -> None:
         """See `dispatcher.Events`."""
-        self._state = why
+        self._enter(DRAINING if self._stopping else PAUSED, why)
         log.warning("%s", why)
 
     def on_drained(self) -> None:
@@ -193,7 +208,7 @@ class Consumer:
             self._stats.connections_failed += 1
             self._retry_or_end(error.failure)
             return
-        self._state = f"connecting to {self._subscription.address}"
+        self._enter(CONNECTING, f"connecting to {self._subscription.address}")
 
     def on_connected(self, subscription: Subscription) -> None:
         """See `subscription.Events`."""
@@ -216,7 +231,9 @@ class Consumer:
         closed = [w.name for w in self._workers if w.required and not w.has_opened]
         if closed:
             sinks = f"sink{'s' if len(closed) > 1 else ''} {', '.join(closed)}"
-            self._state = f"connected to {subscription.address}, waiting for {sinks} to open"
+            self._enter(
+                WAITING, f"connected to {subscription.address}, waiting for {sinks} to open"
+            )
             return
         self._waiting = None
         self._state = f"connected to {subscription.address}, subscribing"
@@ -246,12 +263,13 @@ class Consumer:
                     declared.queue, declared.delivery_limit,
                 )  # fmt: skip
         self._dispatcher.begin(subscription, declared)
-        self._state = f"consuming queue {declared.queue} at {subscription.address}"
+        self._enter(CONSUMING, f"consuming queue {declared.queue} at {subscription.address}")
         log.info("%s", self.state)
         self._events.on_subscribed()
 
     def on_queue_status(self, look: QueueStatus) -> None:
         """See `subscription.Events`."""
+        self._stats.queue_seen_at = self._clock.monotonic()
         self._stats.queue_ready = look.messages
         if self._emptying:
             self._look_whether_empty(look)
@@ -346,7 +364,7 @@ class Consumer:
         if delay is None:
             self._end(failure, subscription)
         elif not (self._stopping or self._closing):
-            self._state = f"{failure.why}; next attempt in {delay:.1f} s"
+            self._enter(CONNECTING, f"{failure.why}; next attempt in {delay:.1f} s")
             log.warning("%s", self._state)
             self._ioloop.call_later(delay, self._connect)
 
@@ -360,7 +378,7 @@ class Consumer:
         self._subscription = None
 
     def _end(self, failure: ConnectionFailure, subscription: Subscription | None) -> None:
-        self._state = failure.why
+        self._enter(ENDED, failure.why)
         self._closing = True
         self._thread.may_end()
         self._events.on_end(failure)
@@ -383,13 +401,12 @@ class Consumer:
             self._drop_subscription()
             self._leaving = True
             subscription.close(self._left)
-        if subscription is not None:
-            self._state = "draining"
-            if self._goes_with_us() and subscription.look_often():
-                self._emptying = _SURELY_EMPTY
-                self._state = "consuming the backlog of a queue that goes with its last consumer"
-                log.info("stopping: %s", self._state)
-                return
+        self._enter(DRAINING, "draining" if subscription is not None else self._state)
+        if subscription is not None and self._goes_with_us() and subscription.look_often():
+            self._emptying = _SURELY_EMPTY
+            self._state = "consuming the backlog of a queue that goes with its last consumer"
+            log.info("stopping: %s", self._state)
+            return
         self._dispatcher.stop()
 
     def _goes_with_us(self) -> bool:

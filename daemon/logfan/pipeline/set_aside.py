@@ -252,8 +252,8 @@ class RefusedRecords:
         """The dead letters of these are confirmed."""
         if not entries:
             return
-        self._stats.rejected += len(entries)
-        self._stats.dead_lettered += len(entries)
+        for entry in entries:
+            self._stats.note_dead_letter(entry.reason)
         reason = entries[0].reason
         if self._logged.is_new(reason, self._clock.monotonic()):
             log.warning(
@@ -279,8 +279,9 @@ class RefusedRecords:
         health = self._runner.health
         if health.letters is None:
             return
-        after = duration(self._clock.monotonic() - health.letters[0])
-        health.letters = None
+        now = self._clock.monotonic()
+        after = duration(now - health.letters[0])
+        health.letters_go(now)
         log.info("sink %s: dead letters can be sent again, after %s", self._runner.name, after)
         self._again.reset()
         self._logged_failures = RecentLines()

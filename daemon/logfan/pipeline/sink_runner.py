@@ -159,7 +159,7 @@ class SinkRunner:
             return
         now, attempts = self._clock.monotonic(), self._backoff.attempts
         why, seconds = health.failure, health.down_seconds(now)
-        health.failure = None
+        health.recovered(now)
         self._stats.paused = False
         if attempts or now - self._called_at >= HANGS_AFTER_SECONDS:
             after = counted(attempts, "attempt") if attempts else why

@@ -86,6 +86,11 @@ class Where:
                 raise ValueError(f"{f'[{number}].' * (len(tables) > 1)}{error}") from None
         return cls(compiled, data)
 
+    @property
+    def data(self) -> Any:
+        """The table, or the list of tables, as it was written."""
+        return self._data
+
     def decide(self, record: Record) -> bool | None:
         """Whether the sink gets the record. None where its body would decide and is no JSON."""
         unsure = False

@@ -1,4 +1,4 @@
-"""`/metrics`, `/healthz`, `/readyz` and a status page over HTTP. It only reads numbers."""
+"""`/metrics`, `/healthz`, `/readyz`, `/status.json` and a status page. It only reads numbers."""
 
 import errno
 import gzip
@@ -55,9 +55,9 @@ class HttpServer:
         limits: Limits | None = None,
         on_fault: Callable[[], None] = lambda: None,
     ) -> None:
-        """`unhealthy` and `unready` give reasons, none where all is well; `status` what the page
-        shows. All are called on HTTP threads. `on_fault` is called where the listener's thread has
-        ended and should not have: see `fault`."""
+        """`unhealthy` and `unready` give reasons, none where all is well; `status` what
+        `/status.json` holds. All are called on HTTP threads. `on_fault` is called where the
+        listener's thread has ended and should not have: see `fault`."""
         self._host = host
         self._wanted_port = port
         self._cert_file, self._key_file = cert_file, key_file
@@ -132,6 +132,8 @@ class HttpServer:
             return _health(self._unhealthy())
         if path == "/readyz":
             return _health(self._unready())
+        if path == "/status.json":
+            return _json(HTTPStatus.OK, self._status())
         if path == "/":
             html = page(self._status(), self._unready()).encode("utf-8", "backslashreplace")
             return _Answer(HTTPStatus.OK, "text/html; charset=utf-8", html)
@@ -159,6 +161,10 @@ class _Answer(NamedTuple):
 def _health(reasons: Sequence[str]) -> _Answer:
     status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
     body = {"status": "unavailable", "reasons": shown(reasons)} if reasons else {"status": "ok"}
+    return _json(status, body)
+
+
+def _json(status: HTTPStatus, body: Mapping[str, Any]) -> _Answer:
     return _Answer(status, "application/json", orjson.dumps(body) + b"\n")
 
 

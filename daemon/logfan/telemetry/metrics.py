@@ -19,6 +19,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from logfan.runtime.clock import SYSTEM_CLOCK, Clock
+from logfan.runtime.foreign_text import line_of
 from logfan.telemetry.sink_health import Health
 
 # From a sink in memory to one on a bad disk; from a local broker to a long outage of a sink.
@@ -26,6 +27,10 @@ WRITE_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05
                 1.0, 2.5, 5.0, 10.0, 60.0)  # fmt: skip
 DELIVERY_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
                    10.0, 30.0, 60.0, 300.0, 1800.0)  # fmt: skip
+REASONS = 20
+"""So many reasons of dead letters are counted apart for each sink."""
+OTHER_REASONS = "(other reasons)"
+_REASON_CHARACTERS = 200
 
 
 class Histogram:
@@ -72,6 +77,8 @@ class ConsumerStats:
     """The highest `x-delivery-count` of a message so far."""
     queue_ready: int | None = None
     """None where it is not known."""
+    queue_seen_at: float = 0.0
+    """When the broker gave `queue_ready`, in monotonic seconds."""
     rebound: int = 0
     oldest: Callable[[], float | None] = lambda: None
     """When the oldest unacknowledged message was received, in monotonic seconds; None where there
@@ -119,7 +126,19 @@ class SinkStats:
     decoded."""
     retries: int = 0
     dead_lettered: int = 0
+    dead_letter_reasons: dict[str, int] = field(default_factory=dict)
+    """How many were dead-lettered for each reason: `note_dead_letter`."""
     write_seconds: Histogram = field(default_factory=lambda: Histogram(WRITE_BOUNDS))
+
+    def note_dead_letter(self, reason: str) -> None:
+        """The broker confirmed the dead letter of a record that was refused for this reason."""
+        self.rejected += 1
+        self.dead_lettered += 1
+        reasons, short = self.dead_letter_reasons, line_of(reason, _REASON_CHARACTERS)
+        if short not in reasons and len(reasons) >= REASONS:
+            short = OTHER_REASONS
+        # A new one: a reader never meets a table that grows under it.
+        self.dead_letter_reasons = {**reasons, short: reasons.get(short, 0) + 1}
 
 
 @dataclass(slots=True)

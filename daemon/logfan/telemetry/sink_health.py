@@ -13,20 +13,24 @@ _REMIND_MAX_SECONDS = 3600.0
 _RECENT_SECONDS = 60.0
 _RECENT_MAX = 100
 
+_NOT_OPENED = "not opened yet"
+
 Text = Callable[[], str]
 
 
 class Health:
     """One sink's."""
 
-    __slots__ = ("busy_since", "failing_since", "failure", "fault", "letters")
+    __slots__ = ("busy_since", "failing_since", "failure", "fault", "letters", "up_since")
 
     def __init__(self, now: float) -> None:
         """`now` and every other time in monotonic seconds."""
-        self.failure: str | None = "not opened yet"
+        self.failure: str | None = _NOT_OPENED
         """Why its last call failed; None where it did not. Written by the sink's thread."""
         self.failing_since = now
         """Since when there is a failure."""
+        self.up_since = now
+        """When the last outage ended. Written by the sink's thread."""
         self.busy_since: float | None = None
         """Since when the thread is inside the sink's code; None while it is not. Written by it."""
         self.letters: tuple[float, Text] | None = None
@@ -41,6 +45,21 @@ class Health:
             # Where it hung before it failed, it was down before it failed.
             self.failing_since = min(now, began + HANGS_AFTER_SECONDS)
         self.failure = why
+
+    def recovered(self, now: float) -> None:
+        """A call went well: no failure any more."""
+        self.failure = None
+        self.up_since = now
+
+    def letters_go(self, now: float) -> None:
+        """What it refuses can be dead-lettered again."""
+        self.letters = None
+        self.up_since = now
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether it was never opened, and nothing failed so far."""
+        return self.failure == _NOT_OPENED and self.fault is None
 
     def down_since(self, now: float) -> float | None:
         """Since when it is down; None while it is up."""

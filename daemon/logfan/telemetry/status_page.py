@@ -34,7 +34,7 @@ def page(status: Mapping[str, Any], reasons: Sequence[str]) -> str:
         '<meta http-equiv="refresh" content="5"><meta name="viewport" content="width=device-width">'
         f"<title>logfan</title><style>{_STYLE}</style>"
         f"<h1>logfan <small>{e(status['version'])}{instance}</small></h1>{verdict}"
-        f"<p>{e(status['state'])}</p>"
+        f"<p>{e(status['detail'])}</p>"
         "<table><tr><th class=n>received<th class=n>acknowledged<th class=n>in flight"
         "<th class=n>waiting in the queue"
         f"<tr><td class=n>{status['received']:,}<td class=n>{status['acknowledged']:,}"

@@ -21,7 +21,7 @@ from logfan.testing import debian, record
 from logfan_sinks.metrics import MetricsSink
 
 STATUS: dict[str, Any] = {
-    "version": "9.9", "instance": "<i>", "state": "consuming <b>queue</b>", "prefetch": 10,
+    "version": "9.9", "instance": "<i>", "detail": "consuming <b>queue</b>", "prefetch": 10,
     "received": 1000, "acknowledged": 990, "in_flight": 10, "queue_ready": None,
     "sinks": [
         {
@@ -195,7 +195,7 @@ def test_a_certificate_that_is_missing_is_told_by_its_key(tmp_path: Path) -> Non
 def test_what_cannot_be_answered_is_a_500_and_a_warning(
     served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.delitem(STATUS, "state")
+    monkeypatch.delitem(STATUS, "detail")
     assert served.get("/")[0] == 500
     assert "'/' could not be answered" in caplog.text
     assert served.get("/metrics")[0] == 200
