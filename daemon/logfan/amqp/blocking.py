@@ -13,6 +13,7 @@ from pika import exceptions
 from pika.adapters.select_connection import IOLoop
 
 from logfan.amqp.client import Brokers, Client, mismatch_failure
+from logfan.amqp.connection import Receiver
 from logfan.amqp.failures import BrokerError, Cause, ConnectionFailure
 from logfan.amqp.pika_internals import Channel
 from logfan.amqp.topology import Steps, T, TopologyMismatch
@@ -157,6 +158,17 @@ class BlockingConnection:
         if mismatches:
             raise BrokerError(mismatch_failure(mismatches[0]))
         return results[0]
+
+    def watch(self, queue: str, receiver: Receiver) -> "BlockingChannel":
+        """Consume the queue, without acknowledgements, until the end of the connection. Returns the
+        channel. Raises Refused."""
+        channel = self.channel(f"queue {queue!r}")
+        answers: list[Any] = []
+        self._client.connection.consume(
+            channel.pika, queue, receiver, answers.append, auto_ack=True
+        )
+        channel.until(lambda: answers)
+        return channel
 
     def wait_readable(self, fd: int) -> None:
         """Turn the loop until there is something to read, or the end."""

@@ -106,12 +106,13 @@ class Connection(PikaConnection):
         on_consuming: Callable[[Any], None],
         *,
         consumer_tag: str | None = None,
+        auto_ack: bool = False,
     ) -> str:
         """Consume the queue; one consumer a connection. Returns its consumer tag. `on_consuming`
-        is called with the broker's answer."""
+        is called with the broker's answer. `auto_ack`: what is sent counts as acknowledged."""
         deliver = receiver.deliver if self.sees_reads else partial(_deliver_alone, receiver)
         tag: str = channel.basic_consume(
-            queue, deliver, consumer_tag=consumer_tag, callback=on_consuming
+            queue, deliver, auto_ack=auto_ack, consumer_tag=consumer_tag, callback=on_consuming
         )
         stream = Stream(channel.channel_number, tag, decode_properties, apart=REPLAY.encode())
         self._consumer = _Consumer(channel, tag, receiver, stream)

@@ -60,6 +60,7 @@ class Channel(Protocol):
         queue: str,
         on_message_callback: Callable[[Any, Any, Any, bytes], Any],
         *,
+        auto_ack: bool = ...,
         exclusive: bool = ...,
         consumer_tag: str | None = ...,
         arguments: Mapping[str, Any] | None = ...,

@@ -252,6 +252,39 @@ def publish_to(exchange: ExchangeSettings) -> "Steps[None]":
     yield from _exchange(exchange, [], compare=False)
 
 
+def tap(
+    exchange: ExchangeSettings, queue: QueueSettings, *, most: int, most_bytes: int
+) -> "Steps[str]":
+    """A queue of its own beside all others, bound as `queue` is: it goes with its connection, and
+    holds the newest `most` messages of no more than `most_bytes`. Makes nothing else. Returns its
+    name."""
+    if exchange.declare != "never":
+        passive = DeclareExchange(exchange.name, exchange.type, exchange.durable, passive=True)
+        if not (yield from _exists(passive, "auto")):
+            raise TopologyMismatch(
+                f"{passive} does not exist, and tap makes none; start the daemon or a publisher, "
+                "or set exchange.name"
+            )
+        existing = exchange.model_copy(update={"declare": "passive"})
+        yield from _exchange(existing, [], compare=True)
+    limits = {"x-max-length": most, "x-max-length-bytes": most_bytes, "x-overflow": "drop-head"}
+    shape = queue_kinds.of_ours(CLASSIC, limits)
+    step = _declaration("", replace(shape, durable=False, exclusive=True, auto_delete=True))
+    answer = yield step
+    if answer.code:
+        raise TopologyMismatch(f"{step} may not be declared{_TAP_PERMISSIONS}", answer)
+    try:
+        yield from _bind(exchange, queue, answer.queue, [])
+    except TopologyMismatch as mismatch:
+        if mismatch.passes:
+            raise
+        raise TopologyMismatch(f"{mismatch}{_TAP_PERMISSIONS}") from None
+    return answer.queue
+
+
+_TAP_PERMISSIONS = "; tap needs configure, write and read on ^amq\\.gen.*, and read on the exchange"
+
+
 def _in_force(queue: QueueSettings, found: Shape | None, version: tuple[int, ...]) -> int | None:
     """The delivery limit: what the operator names, but no more than the queue was declared with."""
     if found is not None and not found.counts_returns:

@@ -20,6 +20,7 @@ _COMMANDS = {
     "try": "Write lines of standard input to the sinks, without a broker.",
     "demo": "Show it at work, on a private RabbitMQ.",
     "emit": "Publish messages, with publisher confirms.",
+    "tap": "Show live messages, and take none of them away.",
     "dlq": "Dead letters: list, show, replay to their sink, purge.",
     "sinks": "List the sink kinds, or one kind's options.",
     "generate": "Print a ready config or unit, or write the folder of a plugin.",

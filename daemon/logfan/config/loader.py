@@ -146,12 +146,17 @@ def read_settings(
 
 
 def read_stages(
-    path: Path | None, *, key: bytes, environ: Mapping[str, str] = os.environ
+    path: Path | None,
+    *,
+    key: bytes | None,
+    instance: str | None = None,
+    environ: Mapping[str, str] = os.environ,
 ) -> tuple[Settings, Mapping[str, Stage | None]]:
-    """The config, and the stage of each sink, for a command that needs what each sink gets, and no
-    sink. Plugins are looked for only where a sink has transforms, the sinks' own options are not
-    judged, and no file of secrets is read: `key` stands for that of hashes. Raises Faults."""
-    source = _read(path, None, environ, WITHOUT_BROKER)
+    """The config without its broker, and the stage of each sink, for a command that needs what each
+    sink gets, and no sink. Plugins are looked for only where a sink has transforms, and the sinks'
+    own options are not judged. `key` stands for that of hashes, so that no file of secrets is read;
+    with None they are the sinks' own. Raises Faults."""
+    source = _read(path, instance, environ, WITHOUT_BROKER)
     no_sinks = _no_sinks(source)
     settings, settings_faults = _settings(source.table, serves=False)
     plugins = Discovered({}, {}, ())
@@ -161,6 +166,8 @@ def read_stages(
     for name, sink in settings.sinks.items():
         transforms[name], faults = _transforms(sink, f"sinks.{name}", plugins)
         settings_faults += faults
+        if key is None:
+            settings_faults += _stage_faults(sink, f"sinks.{name}")
     faults = [*source.faults, *no_sinks, *(source.named(fault) for fault in settings_faults)]
     if faults:
         raise Faults([*faults, *plugins.faults])
