@@ -20,6 +20,7 @@ from logfan import __version__
 from logfan.amqp.failures import Cause, ConnectionFailure
 from logfan.amqp.reconnect import StartupPolicy
 from logfan.config.changes import changed_keys, elsewhere, left_behind, named
+from logfan.config.file_watch import FileWatch
 from logfan.config.loader import Prepared
 from logfan.faults import Faults
 from logfan.pipeline.assembly import Pipeline
@@ -114,6 +115,7 @@ class Daemon:
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._stop_asked = threading.Event()
         self._notifier = Notifier.from_environment(environ)
+        self._watch = FileWatch(prepared.states)
         self._stopping = False
         self._ready = False
         self._status = Status(self.stats, clock)
@@ -195,6 +197,7 @@ class Daemon:
             match event:
                 case None | _Signal.FAULT:
                     self._tick()
+                    self._reload_where_changed()
                 case _Signal.RELOAD:
                     self._reload()
                 case _Signal.STOP:
@@ -270,6 +273,12 @@ class Daemon:
 
     # Reload: read, drain, start anew; back to the old config unless the new one gets subscribed
 
+    def _reload_where_changed(self) -> None:
+        """`watch`: reload, once what changed stays as it is for a tick."""
+        if self._prepared.settings.watch and (changed := self._watch.look()):
+            log.info("reload: changed on disk: %s", ", ".join(map(str, changed)))
+            self._reload()
+
     def _reload(self) -> None:
         """SIGHUP: reopen; where the config changed, drain and build the pipeline anew."""
         if self._ready:
@@ -288,6 +297,7 @@ class Daemon:
 
     def _read_again(self) -> Prepared | None:
         """The new config; None where the one that runs stays."""
+        self._watch.renew()
         try:
             fresh = self._prepare_again()
         except Faults as faults:
@@ -298,6 +308,7 @@ class Daemon:
         except Exception:
             log.exception("reload: the new config cannot be read; going on with the old one")
             return None
+        self._watch = FileWatch(fresh.states)
         keys = changed_keys(self._prepared, fresh)
         if not keys:
             log.info("reload: the config is unchanged; reopening files")

@@ -61,7 +61,18 @@ def test_a_mistyped_command_is_understood(tmp_path: Path) -> None:
     assert "Did you mean 'check'?" in done.stderr
 
 
-READERS = ("check", "run", "sinks", "sinks file", "emit x", "tap", "dlq list", "demo", "test x", "try")
+READERS = (
+    "check",
+    "run",
+    "sinks",
+    "sinks file",
+    "emit x",
+    "tap",
+    "dlq list",
+    "demo",
+    "test x",
+    "try",
+)
 # Root's right to read what it may not is taken away.
 POWERLESS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
 

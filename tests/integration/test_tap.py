@@ -6,10 +6,8 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Self
 
@@ -212,45 +210,46 @@ def test_a_slow_reader_costs_messages_not_memory_and_not_the_connection(
     assert "faster than they were shown" in tap.err()
 
 
-@contextmanager
-def load(node: RabbitNode, names: Names, rate: int) -> Iterator[list[int]]:
-    """Publish so many a second, in the background, until the end; how many were published."""
-    done, count = threading.Event(), [0]
+def frames(exchange: str, channel_number: int, bodies: list[bytes]) -> bytes:
+    """Messages as they go over the wire: made once, as pika takes longer for it than a load may."""
+    publish = pika.spec.Basic.Publish(exchange=exchange)
+    parts = []
+    for one in bodies:
+        parts += [
+            pika.frame.Method(channel_number, publish).marshal(),
+            pika.frame.Header(channel_number, len(one), pika.BasicProperties()).marshal(),
+            pika.frame.Body(channel_number, one).marshal(),
+        ]
+    return b"".join(parts)
 
-    def run() -> None:
-        with channel(node.url) as out:
-            began = time.monotonic()
-            while not done.is_set():
-                for _ in range(500):
-                    out.basic_publish(names.exchange, "", body(count[0]))
-                    count[0] += 1
-                out.connection.process_data_events(0)
-                done.wait(max(0.0, began + count[0] / rate - time.monotonic()))
-            out.exchange_declare(names.exchange, passive=True)
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield count
-    finally:
-        done.set()
-        thread.join()
+def load(url: str, exchange: str, rate: int, count: int) -> float:
+    """Publish so many, so many a second; the seconds that it took."""
+    with channel(url) as out:
+        many = frames(exchange, out.channel_number, [*map(body, range(500))])
+        began = time.monotonic()
+        for sent in range(0, count, 500):
+            out.connection._impl._output_marshaled_frames([many])
+            out.connection.process_data_events(max(0.0, began + sent / rate - time.monotonic()))
+        out.exchange_declare(exchange, passive=True)
+        return time.monotonic() - began
 
 
 def test_under_load_the_daemon_gets_all_and_tap_stays_small(
     node: RabbitNode, names: Names, folder: Path
 ) -> None:
+    count = 100_000
     with DaemonProcess(folder, node.url, names, SINKS) as daemon:
         with Tap(folder, "--where", '{ level = ["error"] }', "--format", "raw") as tap:
-            with load(node, names, 50_000) as count:
-                wait_until(lambda: count[0] >= 60_000, "the load is there")
-            wait_until(lambda: daemon.acked() == count[0], "the daemon acknowledged all")
+            seconds = load(node.url, names.exchange, 50_000, count)
+            wait_until(lambda: daemon.acked() == count, "the daemon acknowledged all")
             assert tap.memory_kib() < 150 << 10
             assert tap.stop() == 0
         assert daemon.stop() == 0
+    print(f"{count / seconds:,.0f}/s; {tap.err()}")
     received = int(tap.err().split(" received:")[0].split()[-1].replace(",", ""))
-    assert received == count[0] or "the broker dropped" in tap.err()
-    assert len(tap.lines()) >= received // 20
+    assert received == count or "the broker may have dropped" in tap.err()
+    assert 0 < len(tap.lines()) <= count // 10
     assert waiting(node.url, names.queue) == 0
 
 

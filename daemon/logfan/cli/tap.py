@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 _QUEUE_MESSAGES = 10_000
 _QUEUE_BYTES = 32 << 20
-_NEARLY_FULL = 0.9
-_LOOK_SECONDS = 1.0
+_NEARLY_FULL = 0.8
+_LOOK_SECONDS = 0.2
 _REPORT_SECONDS = 5.0
 _LAST_LINES_SECONDS = 1.0
 _READ_BYTES = 128 * 1024
@@ -227,7 +227,7 @@ class _Watch:
         waiting = frame.method.message_count
         mean = view.received_bytes / max(1, view.received)
         if max(waiting / _QUEUE_MESSAGES, waiting * mean / _QUEUE_BYTES) >= _NEARLY_FULL:
-            view.broker_dropped = True
+            view.queue_was_full = True
 
     def _on_cancelled(self, _frame: Any) -> None:
         self._is_cancelled = True

@@ -35,8 +35,8 @@ class TapView:
         chose. `limit` and `rate`: 0 is none."""
         self.received = self.received_bytes = 0
         self.shown = 0
-        self.broker_dropped = False
-        """Whether the broker's queue was seen full: it dropped some, uncounted."""
+        self.queue_was_full = False
+        """Whether the broker's queue was seen full, or nearly so: it may have dropped some."""
         self.failure: str | None = None
         """Why nothing more can be written; None also where just nobody reads any more."""
         self._output = output
@@ -108,9 +108,10 @@ class TapView:
         if rest := self.received - counted:
             parts.append(f"{rest:,} not looked at any more")
         text = f"{self.received:,} received: {', '.join(parts)}"
-        if self.broker_dropped:
+        if self.queue_was_full:
             text += (
-                "; the broker dropped more before, as tap's queue was full: it does not count them"
+                "; the broker may have dropped more: tap's queue there was full, or nearly so, "
+                "and it counts nothing"
             )
         return text
 

@@ -21,6 +21,7 @@ from logfan.config.environment import (
 )
 from logfan.config.exposed_secrets import exposed, secrets_in
 from logfan.config.file_permissions import absolute, denied
+from logfan.config.file_watch import State, states_of
 from logfan.config.settings import HOMES, PluginSettings, Settings, SinkSettings, read_table
 from logfan.config.validation_errors import faults_of, shown
 from logfan.faults import Fault, Faults, did_you_mean
@@ -92,6 +93,8 @@ class Prepared:
     """The broker's URLs, wherever they stand."""
     contents: Mapping[str, str] = field(default_factory=dict, repr=False)
     """What the files held that the config names, as digests, by the key that names each."""
+    states: Mapping[Path, State] = field(default_factory=dict, repr=False)
+    """What all these files, and that of the config, were like before they were read."""
 
 
 def prepare(
@@ -107,10 +110,12 @@ def prepare(
     Without a path there is no file. `overrides` is a table laid over the file and the environment.
     Without `every_plugin` a plugin that no sink needs may be broken, which becomes a warning.
     """
+    states = states_of([path] if path is not None else [])
     source = _read(path, instance, environ, overrides or {})
     table = source.table
     faults = [*source.faults, *_no_sinks(source)]
     settings, settings_faults = _settings(table)
+    states |= states_of(settings.files().values())
     plugins = discover(settings.plugins.directories, settings.plugins.disabled)
     sinks, sink_faults = _sinks(table, settings, plugins)
     lacking = any(fault.place.endswith(".kind") for fault in sink_faults)
@@ -126,7 +131,9 @@ def prepare(
         *(str(fault) for fault in plugins.faults),
     ]  # fmt: skip
     urls = tuple(settings.rabbitmq.read_urls())
-    return Prepared(settings, sinks, source.path, tuple(warnings), urls, _contents(settings))
+    return Prepared(
+        settings, sinks, source.path, tuple(warnings), urls, _contents(settings), states
+    )
 
 
 def read_settings(

@@ -437,6 +437,8 @@ class Settings(Table):
 
     instance: Annotated[str, Field(pattern=r"^[A-Za-z0-9._@-]*$", max_length=64)] = ""
     shutdown_timeout: Duration = _written("30s")
+    watch: bool = False
+    """Reload when the file changes, or one that `files` names."""
     rabbitmq: RabbitmqSettings = _table()
     exchange: ExchangeSettings = _table()
     queue: QueueSettings = _table()
