@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 import logfan
 from logfan_sinks.extras import needs
 from logfan_sinks.formats import Format, encoder
-from logfan_sinks.http.delivery import Outcome
+from logfan_sinks.outcome import Outcome
 from logfan_sinks.row import FieldName
 from logfan_sinks.template import Template
 from logfan_sinks.tls_options import TlsOptions

@@ -139,11 +139,12 @@ class Stage:
         unsure: set[int] = set()
         chosen: Sequence[int] = range(len(records))
         if self._where is not None:
-            decisions = [*map(self._where.decide, records)]
+            decisions = self._where.decisions(records)
             if None in decisions:
                 unsure.update(place for place in chosen if decisions[place] is None)
-            wanted = (True, None) if self._keeps_undecided else (True,)
-            chosen = [place for place, decision in enumerate(decisions) if decision in wanted]
+            if decisions.count(True) < len(records):
+                wanted = (True, None) if self._keeps_undecided else (True,)
+                chosen = [place for place, decision in enumerate(decisions) if decision in wanted]
         if self._sample < 1.0:
             chosen = [place for place in chosen if self._is_sampled(records[place])]
         kept = records if len(chosen) == len(records) else [records[place] for place in chosen]

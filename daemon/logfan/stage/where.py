@@ -7,16 +7,19 @@ of conditions. A value that is a list matches where one of its elements does.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
+from operator import and_, attrgetter
+from types import NoneType
 from typing import Any
 
 import pydantic_core.core_schema as core
 from pydantic import GetCoreSchemaHandler
 
 from logfan.charsets import is_utf8
-from logfan.dotted_path import Walk
-from logfan.fields import LEVELS, field, level_named
+from logfan.fields import LEVELS, Field, field, level_named
+from logfan.json_trees import SMALL_BYTES
 from logfan.record import Record, readable
 
 Test = Callable[[Any], bool]
@@ -29,31 +32,59 @@ _ROOTS = ("headers", "properties", "json")
 _MAX_TABLES = 100
 _PATTERN_BYTES = 1000
 _SCALARS = (str, int, float, bool)
+_PLAIN = frozenset(_SCALARS)
+_MANY = 8
+"""From so many records on columns cost less than one record after the other."""
+_UNPARSED = object()
+_BODY = attrgetter("body")
 
 
 @dataclass(frozen=True, slots=True)
 class _Table:
     """Matchers that must all hold: first those that parse no body."""
 
-    direct: tuple[tuple[Callable[[Record], Any], Test], ...]
-    inside: tuple[tuple[Walk, Test], ...]
+    matchers: tuple[tuple[Field, Test], ...]
     always: bool
-    needs_body: bool
+
+    @property
+    def needs_body(self) -> bool:
+        """Whether a body is looked at."""
+        return any(known.needs_body for known, _ in self.matchers)
 
     def holds(self, record: Record) -> bool | None:
         """None where the body would decide and is no JSON."""
-        for read, test in self.direct:
-            if not test(read(record)):
+        tree: Any = _UNPARSED
+        for known, test in self.matchers:
+            if known.walk is None:
+                value = known.read(record)
+            else:
+                if tree is _UNPARSED:
+                    try:
+                        tree = record.json()
+                    except ValueError:
+                        return None
+                value = known.walk(tree)
+            if not test(value):
                 return False
-        if self.inside:
-            try:
-                tree = record.json()
-            except ValueError:
-                return None
-            for walk, test in self.inside:
-                if not test(walk(tree)):
-                    return False
         return True
+
+    def hold(self, records: Sequence[Record], trees: Sequence[Any]) -> list[bool]:
+        """Of which records it holds; these are their parsed bodies."""
+        return _hold(self.matchers, records, trees)
+
+    def may_hold(self, records: Sequence[Record]) -> list[bool]:
+        """Of which it holds as far as that is known without their bodies."""
+        direct = [(known, test) for known, test in self.matchers if not known.needs_body]
+        return _hold(direct, records, ())
+
+
+def _hold(
+    matchers: Sequence[tuple[Field, Test]], records: Sequence[Record], trees: Sequence[Any]
+) -> list[bool]:
+    held = [True] * len(records)
+    for known, test in matchers:
+        held = [*map(and_, held, _tested(test, known.column(records, trees)))]
+    return held
 
 
 class Where:
@@ -102,6 +133,55 @@ class Where:
             unsure = unsure or holds is None
         return None if unsure else False
 
+    def decisions(self, records: Sequence[Record]) -> list[bool | None]:
+        """`decide` for each, for less than one by one costs."""
+        if len(records) < _MANY:
+            return [*map(self.decide, records)]
+        if not self._needs_body:
+            return self._held(records, ())
+        possible = self._any([table.may_hold(records) for table in self._tables])
+        if all(possible):
+            return self._decisions_by_body(records)
+        places = [place for place, may in enumerate(possible) if may]
+        found: list[bool | None] = [False] * len(records)
+        if places:
+            chosen = self._decisions_by_body([records[place] for place in places])
+            for place, decision in zip(places, chosen, strict=True):
+                found[place] = decision
+        return found
+
+    def _decisions_by_body(self, records: Sequence[Record]) -> list[bool | None]:
+        # What a small body becomes is kept with its record; of the others no more than one is held.
+        if max(map(len, map(_BODY, records))) <= SMALL_BYTES:
+            with suppress(ValueError):  # one of them is no JSON
+                return self._held(records, [*map(Record.json, records)])
+        return self._decisions_of_some(records)
+
+    @staticmethod
+    def _any(held: Sequence[list[bool]]) -> list[bool]:
+        return held[0] if len(held) == 1 else [*map(any, zip(*held, strict=True))]
+
+    def _held(self, records: Sequence[Record], trees: Sequence[Any]) -> list[bool | None]:
+        """`decide` for records that are all JSON, or of which no body is looked at."""
+        return [*self._any([table.hold(records, trees) for table in self._tables])]
+
+    def _decisions_of_some(self, records: Sequence[Record]) -> list[bool | None]:
+        """Where not all are small and JSON: those that are together, the others one by one."""
+        found: list[bool | None] = [None] * len(records)
+        places, trees = [], []
+        for place, record in enumerate(records):
+            if record.size <= SMALL_BYTES:
+                with suppress(ValueError):
+                    trees.append(record.json())
+                    places.append(place)
+                    continue
+            found[place] = self.decide(record)
+        for place, held in zip(
+            places, self._held([records[place] for place in places], trees), strict=True
+        ):
+            found[place] = held
+        return found
+
     def is_always(self, record: Record) -> bool:
         """Whether a table with `always = true` chooses the record, so that no sample drops it."""
         record = self._readable(record)
@@ -138,18 +218,19 @@ def _table(table: Mapping[str, Any]) -> _Table:
     always = table.get(ALWAYS, False)
     if not isinstance(always, bool):
         raise ValueError(f"{ALWAYS} is {_shown(always)}; it is true or false")  # noqa: TRY004 - of a config's value
-    direct, inside = [], []
-    for name, matcher in _fields(table):
-        known = field(name)
-        test = _test(name, matcher)
-        if known.walk is None:
-            direct.append((known.read, test, known.needs_body))
-        else:
-            inside.append((known.walk, test))
-    direct.sort(key=lambda one: one[2])
-    needs_body = bool(inside) or any(needs_body for _, _, needs_body in direct)
-    reads = tuple((read, test) for read, test, _ in direct)
-    return _Table(reads, tuple(inside), always, needs_body)
+    matchers = [(field(name), _test(name, matcher)) for name, matcher in _fields(table)]
+    # What parses no body first, then what may know without its being JSON.
+    matchers.sort(key=lambda one: (one[0].needs_body, one[0].walk is not None))
+    return _Table(tuple(matchers), always)
+
+
+def _tested(test: Test, values: Sequence[Any]) -> list[bool]:
+    """The test of each value. Of values that are equal and of one kind it is made once."""
+    kinds = {*map(type, values)} - {NoneType}
+    if len(kinds) > 1 or not kinds <= _PLAIN:  # 1 and true are equal, and not alike
+        return [*map(test, values)]
+    outcomes = {value: test(value) for value in {*values}}
+    return [*map(outcomes.__getitem__, values)]
 
 
 def _fields(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 
 import logfan
-from logfan_sinks.http.delivery import Outcome
 from logfan_sinks.http.verdicts import Answer
+from logfan_sinks.outcome import Outcome
 from logfan_sinks.row import json_of, row_of, time_of
 
 FILTER_PATH = "items.*.status,items.*.error.type,items.*.error.reason"

@@ -5,36 +5,18 @@ in halves, and what is refused alone is refused for good. What was taken is neve
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 import logfan
 from logfan_sinks.http.verdicts import Answer, Table, Verdict, advice
+from logfan_sinks.outcome import Outcome
 
 Send = Callable[[Sequence[bytes], Sequence[logfan.Record]], Answer]
 """Sends these lines of these records in one request."""
 
 
-Items = Callable[[Answer, int], "Outcome"]
+Items = Callable[[Answer, int], Outcome]
 """Reads an answer of 2xx to so many records that holds an outcome for each. Raises ValueError where
 it does not: then nothing is known of any."""
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What became of the records, by their places; of all others that they are taken."""
-
-    refused: dict[int, str] = field(default_factory=dict)
-    later: dict[int, str] = field(default_factory=dict)
-    retry_after: float | None = None
-
-    def settle(self, count: int) -> None:
-        """Raise what the host shall know; return where all are taken."""
-        if len(self.later) == count:
-            raise logfan.SinkUnavailable(next(iter(self.later.values())), self.retry_after)
-        if self.refused or self.later:
-            raise logfan.RecordsRejected(
-                self.refused, later=self.later, retry_after=self.retry_after
-            )
 
 
 def chunks(sizes: Sequence[int], most_records: int, most_bytes: int) -> Iterator[tuple[int, int]]:

@@ -9,9 +9,10 @@ from pydantic import Field
 
 import logfan
 from logfan_sinks.http.client import HttpClient, HttpOptions
-from logfan_sinks.http.delivery import Outcome, deliver
+from logfan_sinks.http.delivery import deliver
 from logfan_sinks.http.verdicts import Answer, Table
 from logfan_sinks.otlp import protobuf
+from logfan_sinks.outcome import Outcome
 
 # As the protocol has it: all else must not be sent again.
 TABLE = Table(refused=frozenset((400, 413, 422)), not_now=frozenset((429, 502, 503, 504)))

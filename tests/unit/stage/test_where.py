@@ -1,9 +1,13 @@
 """`where`: which records a sink gets."""
 
+import gzip
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from logfan.record import UNPARSED, Record
 from logfan.stage.where import Where
 from logfan.testing import record
 
@@ -118,3 +122,48 @@ def test_a_fault_names_the_key_and_the_way_out(where: Any, text: str) -> None:
 def test_regular_expressions_are_linear() -> None:
     where = {"message": {"matches": "(a+)+$"}}
     assert decides(where, record({"message": "a" * 50_000 + "b"})) is False
+
+
+POOL = [
+    RECORD, record({"level": "info", "service": "cart", "status": 200}),
+    record({"level": 30, "ok": 1, "zero": 0.0, "status": True}), record({"lvl": "WARN"}),
+    record(b"null"), record([1, 2]), record("text"), record(b"3"), record(b"ERROR of a line"),
+    record(b"not json"), record(b"\xff\x00"), record(b""),
+    record(gzip.compress(b'{"service":"checkout"}'), content_encoding="gzip"),
+    record(gzip.compress(b"ERROR text"), content_encoding="gzip"),
+    record(gzip.compress(b"{}")[:9], content_encoding="gzip"),
+    record({"service": "checkout", "pad": "x" * 3000}), record(b"x" * 3000, routing_key="shop.a"),
+    record({"service": ["checkout", 1]}, app_id="shop"), record({"tags": {"a": 1}}),
+    record('{"level":"ERROR","service":"é"}'.encode("utf-16"),
+           content_type="application/json; charset=utf-16"),
+    record({"status": 503, "duration_ms": float("inf")}), record(b'{"duration_ms":NaN}'),
+    record({"n": 1}, routing_key="kern.error", headers={"host": "web-9", "n": 7, "level": "crit"}),
+]  # fmt: skip
+"""Records of every kind, in batches of which columns are made or not."""
+
+
+@given(
+    st.lists(st.sampled_from([*HOLDS, *FAILS]), min_size=1, max_size=3),
+    st.lists(st.sampled_from(POOL), max_size=40),
+)
+def test_a_batch_is_decided_as_each_of_its_records_is(
+    tables: list[dict[str, Any]], records: list[Record]
+) -> None:
+    where = Where.of(tables)
+    assert where.decisions(records) == [where.decide(one) for one in records]
+
+
+@pytest.mark.parametrize("where", [*HOLDS, *FAILS], ids=repr)
+def test_a_batch_of_one_kind_is_decided_as_each_of_its_records_is(where: dict[str, Any]) -> None:
+    for one in POOL:
+        batch = [one] * 10
+        assert Where.of(where).decisions(batch) == [decides(where, one)] * 10
+
+
+def test_bodies_are_parsed_only_where_the_routing_key_leaves_it_open() -> None:
+    where = Where.of({"routing_key": {"prefix": "shop."}, "service": "checkout"})
+    records = [record({"service": "checkout"}, routing_key=f"{n % 2}shop.") for n in range(20)]
+    records.append(record({"service": "checkout"}, routing_key="shop.a"))
+    assert where.decisions(records) == [*[False] * 20, True]
+    assert all(one._json is UNPARSED for one in records[:20])
+    assert records[20]._json is not UNPARSED

@@ -1,0 +1,23 @@
+"""What became of the records of one write, where the other side answers for each. Sans-I/O."""
+
+from dataclasses import dataclass, field
+
+import logfan
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of the records, by their places; of all others that they are taken."""
+
+    refused: dict[int, str] = field(default_factory=dict)
+    later: dict[int, str] = field(default_factory=dict)
+    retry_after: float | None = None
+
+    def settle(self, count: int) -> None:
+        """Raise what the host shall know; return where all are taken."""
+        if len(self.later) == count:
+            raise logfan.SinkUnavailable(next(iter(self.later.values())), self.retry_after)
+        if self.refused or self.later:
+            raise logfan.RecordsRejected(
+                self.refused, later=self.later, retry_after=self.retry_after
+            )
