@@ -90,6 +90,7 @@ docs: $(STAMP) ## Write the page of each built-in sink anew, from its options, a
 	@PYTHONPATH=tests $(BIN)/python -m support.sink_pages
 	@PYTHONPATH=tests $(BIN)/python -m publishers.page
 	@PYTHONPATH=tests $(BIN)/python -m support.doctor_page
+	@PYTHONPATH=tests $(BIN)/python -m support.dashboard
 
 dist: $(STAMP) ## Build wheel, sdist and their checksums into dist/
 	@rm -rf dist

@@ -3,6 +3,7 @@ a file of this package, named below."""
 
 import click
 
+from logfan.cli.generate.monitoring import alerts, dashboard
 from logfan.cli.generate.plugin import plugin
 from logfan.cli.generate.schema import schema
 from logfan.cli.generate.shipped import config, unit
@@ -13,5 +14,5 @@ def generate() -> None:
     """Print a ready file, or write the folder of a plugin."""
 
 
-for _command in (plugin, config, unit, schema):
+for _command in (plugin, config, unit, schema, alerts, dashboard):
     generate.add_command(_command)
