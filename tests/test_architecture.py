@@ -44,7 +44,9 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": {"config", "fields", "hookspecs", "json_format", "record", "sink", "transform"},
     "hookspecs": {"sink", "transform"},
     "sink": {"record", "runtime"},
-    "stage": {"fields", "record", "charsets", "dotted_path", "runtime", "sink", "transform"},
+    "stage": {
+        "fields", "record", "charsets", "dotted_path", "json_trees", "runtime", "sink", "transform",
+    },
     "transform": {"record", "sink"},
     "fields": {"record", "dotted_path"},
     "record": {"charsets", "compression", "dotted_path", "json_trees"},
