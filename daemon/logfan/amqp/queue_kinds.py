@@ -177,7 +177,7 @@ def remarks(name: str, wanted: Shape, found: Shape, limit: int | None) -> Iterat
         mine, its = ours.get(argument), theirs.get(argument)
         if mine == its:
             continue
-        harm = _harm(argument, its, found, limit).consumed
+        harm = harm_of(argument, its, found, limit).consumed
         if not harm and argument in wanted.arguments and argument not in (TYPE, DELIVERY_LIMIT):
             harm = (
                 "what the config asks for is not in force; set it by a policy, or delete the "
@@ -191,15 +191,15 @@ def remarks(name: str, wanted: Shape, found: Shape, limit: int | None) -> Iterat
     if found.kind == QUORUM and DELIVERY_LIMIT not in theirs and limit == DEFAULT_LIMIT:
         yield (
             f"queue {name!r} is used as it stands: {DELIVERY_LIMIT} is 'none' on the broker; "
-            f"{_harm(DELIVERY_LIMIT, limit, found, limit).consumed}"
+            f"{harm_of(DELIVERY_LIMIT, limit, found, limit).consumed}"
         )
 
 
 def remarks_of_letters(name: str, found: Shape, limit: int | None) -> Iterator[str]:
     """Of a dead-letter queue: how letters may be lost in it, and the way out."""
     for argument, value in found.values().items():
-        if harm := _harm(argument, value, found, limit).letters:
-            yield f"dead-letter queue {name!r}: {argument} is {_shown(value)}; {harm}{_ANEW}"
+        if harm := harm_of(argument, value, found, limit).letters:
+            yield f"dead-letter queue {name!r}: {argument} is {_shown(value)}; {harm}{ANEW}"
 
 
 def stream_mismatch(name: str) -> str:
@@ -236,16 +236,16 @@ def dead_letter_mismatch(name: str, found: Shape) -> str:
     for argument in ("x-max-length", "x-max-length-bytes"):
         if found.number(argument) == 0:
             why = f"{argument} is 0: it keeps no letter"
-    return f"dead-letter queue {name!r} cannot be used: {why}{_ANEW}" if why else ""
+    return f"dead-letter queue {name!r} cannot be used: {why}{ANEW}" if why else ""
 
 
-_ANEW = (
+ANEW = (
     "; delete it once it is empty and logfan makes it anew, or name another one in "
     "dead_letter.queue"
 )
 
 
-class _Harm(NamedTuple):
+class Harm(NamedTuple):
     """What to fear of a property: in a queue that is consumed, with the way out; in a dead-letter
     queue. `{value}` is the property's, `{limit}` the delivery limit."""
 
@@ -253,47 +253,47 @@ class _Harm(NamedTuple):
     letters: str = ""
 
 
-_NOTHING = _Harm()
-_FULL = _Harm(
+_NOTHING = Harm()
+_FULL = Harm(
     "once it is full, as when a sink is down for long, the broker drops the oldest messages; "
     "give it room for an outage, or no {argument}",
     "once it is full the oldest letters are dropped",
 )
-_FULL_AND_REJECTING = _Harm(
+_FULL_AND_REJECTING = Harm(
     "once it is full the broker takes no more: a publisher without confirms loses messages; "
     "give it room for an outage, or no {argument}",
     "once it is full no letter is taken, and the sink that refuses waits",
 )
-_HARMS: Mapping[tuple[str, object], _Harm] = {
-    ("durable", False): _Harm(
+_HARMS: Mapping[tuple[str, object], Harm] = {
+    ("durable", False): Harm(
         "it and its messages do not survive a restart of the broker; delete it and logfan makes it "
         "anew, durable",
         "its letters do not survive a restart of the broker",
     ),
-    (TYPE, CLASSIC): _Harm(
+    (TYPE, CLASSIC): Harm(
         "it has no copies on other nodes; delete it once it is empty and it is made anew"
     ),
-    ("auto_delete", True): _Harm(
+    ("auto_delete", True): Harm(
         "it is deleted, with its messages, when its last consumer goes, as at each stop of logfan; "
         "delete it and logfan makes it anew, or use another queue.name",
         "it is deleted, with its letters, when its last consumer goes",
     ),
-    ("x-expires", int): _Harm(
+    ("x-expires", int): Harm(
         "it is deleted, with its messages, once it had no consumer for {value:,} ms, as when "
         "logfan is stopped for so long; delete it and logfan makes it anew",
         "it is deleted, with its letters, {value:,} ms after the last use",
     ),
-    ("x-message-ttl", int): _Harm(
+    ("x-message-ttl", int): Harm(
         "the broker drops what waits for {value:,} ms, as when a sink is down for so long; "
         "delete it and logfan makes it anew, or let a dead-letter exchange keep it",
         "letters are dropped after {value:,} ms",
     ),
-    ("x-single-active-consumer", True): _Harm(
+    ("x-single-active-consumer", True): Harm(
         "one of its consumers gets messages, the others stand by; as wished with one"
     ),
     ("x-max-length", int): _FULL,
     ("x-max-length-bytes", int): _FULL,
-    (DELIVERY_LIMIT, int): _Harm(
+    (DELIVERY_LIMIT, int): Harm(
         "after {limit} returns (crashes of logfan among them) the broker drops a message, or "
         "dead-letters it where the queue has a dead-letter exchange; logfan sends it to its own "
         "dead letters one return before; a queue that logfan makes has no limit",
@@ -303,14 +303,14 @@ _HARMS: Mapping[tuple[str, object], _Harm] = {
 """By a property and its value, or the value's type."""
 
 
-def _harm(argument: str, value: Any, found: Shape, limit: int | None) -> _Harm:
+def harm_of(argument: str, value: Any, found: Shape, limit: int | None) -> Harm:
     """What to fear of a property of this queue."""
     harm = _HARMS.get((argument, value if isinstance(value, bool | str) else type(value)), _NOTHING)
     if harm is _FULL and "reject" in str(found.arguments.get("x-overflow", "")):
         harm = _FULL_AND_REJECTING
     if argument == DELIVERY_LIMIT and limit is None:
         harm = _NOTHING
-    return _Harm(*(text.format(argument=argument, value=value, limit=limit) for text in harm))
+    return Harm(*(text.format(argument=argument, value=value, limit=limit) for text in harm))
 
 
 def _shown(value: Any) -> str:

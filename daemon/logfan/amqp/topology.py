@@ -113,6 +113,8 @@ class Answer:
     """The name of the queue just declared."""
     messages: int = 0
     """How many messages wait in the queue just declared."""
+    consumers: int = 0
+    """How many consumers that queue has."""
 
     def __str__(self) -> str:
         return f"{self.text} ({self.code})"

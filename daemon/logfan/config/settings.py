@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -90,6 +91,19 @@ def _not_empty(urls: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     return urls
 
 
+def check_http_url(secret: SecretStr) -> SecretStr:
+    """Raise ValueError, without the password, where it is no usable URL of HTTP."""
+    help_text = "write http://HOST:15672 or https://, with USER:PASSWORD@ where it is another login"
+    try:
+        parts = urlsplit(secret.get_secret_value())
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.query or parts.fragment:
+        raise ValueError(help_text)
+    return secret
+
+
 BrokerUrl = Annotated[SecretStr, AfterValidator(check_url)]
 
 
@@ -126,6 +140,8 @@ class RabbitmqSettings(Table):
     """Read deliveries in one pass of our own; false: in pika's way."""
     startup: Literal["retry", "fail"] = "retry"
     reconnect: ReconnectSettings = _table()
+    management_url: Annotated[SecretStr, AfterValidator(check_http_url)] | None = None
+    """RabbitMQ's management API, which `logfan doctor` asks; the daemon does not."""
 
     def read_urls(self) -> list[str]:
         """The URLs to try in turn; `url_file` is read anew at each call. Raises Faults."""

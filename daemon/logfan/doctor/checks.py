@@ -1,9 +1,21 @@
 """The table of all checks, in the order in which they run."""
 
-from logfan.doctor import connection
+from logfan.doctor import (
+    connection,
+    exchange,
+    machine,
+    management,
+    permissions,
+    queues,
+    sample,
+    sinks,
+)
 from logfan.doctor.findings import Check
 
-CHECKS: tuple[Check, ...] = (*connection.CHECKS,)
+CHECKS: tuple[Check, ...] = (
+    *connection.CHECKS, *exchange.CHECKS, *queues.CHECKS, *permissions.CHECKS,
+    *management.CHECKS, *sample.CHECKS, *machine.CHECKS, *sinks.CHECKS,
+)  # fmt: skip
 SHORT: tuple[Check, ...] = tuple(check for check in CHECKS if check.short)
 """Those of `logfan check --connect`."""
 

@@ -43,6 +43,9 @@ class Once(Generic[T]):
             except Unknown as unknown:
                 self._unknown = unknown
                 raise
+            except BrokerError as error:
+                self._unknown = Unknown(f"not answered: {error}")
+                raise self._unknown from None
         return self._answers[0]
 
 
@@ -73,6 +76,7 @@ class Examination:
         self.urls = settings.rabbitmq.read_urls()
         self.brokers = [Broker(parse(url)) for url in self.urls]
         self._signal = 0
+        self._looks: dict[Any, Once[Any]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -154,6 +158,11 @@ class Examination:
             for broker in self.brokers
         )
 
+    def get(self, look: Callable[["Examination"], T]) -> T:
+        """What this look at the broker shows; done once. Raises Unknown."""
+        once: Once[T] = self._looks.setdefault(look, Once(lambda: look(self)))
+        return once()
+
     def ask(self, method: str, **arguments: Any) -> Answer:
         """The broker's answer to one method, on a channel of its own: a refusal closes that."""
         channel = self.connection.channel()
@@ -165,7 +174,11 @@ class Examination:
             return Answer(refused.code, refused.reply)
         channel.pika.close()
         self.connection.until(lambda: channel.pika.is_closed)
-        return Answer(queue=getattr(frame, "queue", "") or "", messages=_number(frame, "message"))
+        return Answer(
+            queue=getattr(frame, "queue", "") or "",
+            messages=_number(frame, "message"),
+            consumers=_number(frame, "consumer"),
+        )
 
     def declare(self, steps: Steps[Result]) -> Result:
         """Carry the steps out. Raises BrokerError."""

@@ -1,0 +1,301 @@
+"""Checks of this machine: the config's warnings, plugins, the HTTP port, and where `file` sinks
+write. Nothing is created, locked or written."""
+
+import os
+import re
+import socket
+import stat
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from logfan.config.file_permissions import denied
+from logfan.config.loader import SinkSpec
+from logfan.config.units import format_size
+from logfan.doctor.examination import Examination
+from logfan.doctor.findings import (
+    Check,
+    Finding,
+    Severity,
+    Unknown,
+    advice,
+    danger,
+    ok,
+    warning,
+)
+from logfan.plugins.discovery import discover
+from logfan.runtime.foreign_text import line_of
+
+_FILE_KINDS = ("file", "sqlite")
+_FULL_BYTES, _LOW_BYTES, _LOW_SHARE = 64 << 20, 1 << 30, 0.05
+_FIELD = re.compile(r"\{[^{}]*\}")
+_HTTP_SECONDS = 3.0
+_MOST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one sink writes files."""
+
+    sink: SinkSpec
+    path: Path
+    """As far as no field decides on it."""
+    is_whole: bool
+    """Whether that is the file, and not a folder above."""
+
+    @property
+    def nearest(self) -> Path:
+        """The first of it and the folders above that exists. Raises OSError."""
+        for one in (self.path, *self.path.parents):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                one.stat()
+                return one
+        return Path("/")
+
+    def bad(self, what: str, do: str) -> Finding:
+        """The sink cannot write there."""
+        place = f"sink {self.sink.name}: {what}"
+        if self.sink.settings.required:
+            return danger(
+                place, "the sink does not open, and `run` consumes nothing before it has", do
+            )
+        return warning(place, "the sink gets nothing, and what it misses is lost to it", do)
+
+
+def _places(exam: Examination) -> list[Place]:
+    """Of all sinks that write files."""
+    if exam.prepared is None:
+        raise Unknown("the sinks were not read")
+    found = []
+    for spec in exam.prepared.sinks:
+        path = getattr(spec.config, "path", None)
+        if spec.kind.kind not in _FILE_KINDS or not path:
+            continue
+        text = str(path).replace("{instance}", exam.settings.instance or "main")
+        text = text.replace("{host}", socket.gethostname())
+        field = _FIELD.search(text)
+        fixed = Path(text) if field is None else Path(f"{text[: field.start()]}_").parent
+        found.append(Place(spec, fixed.absolute(), field is None))
+    return found
+
+
+def _each_place(exam: Examination) -> list[Place]:
+    return exam.get(_places)
+
+
+def disk_path(exam: Examination) -> Iterator[Finding]:
+    """The folder is there, or can be made; the file is one, and may be written to."""
+    for place in _each_place(exam):
+        try:
+            nearest = place.nearest
+            mode = nearest.stat().st_mode
+        except OSError as error:
+            yield place.bad(f"{place.path} {line_of(error.strerror)}", "correct the path")
+            continue
+        if nearest == place.path and place.is_whole:
+            if stat.S_ISDIR(mode):
+                yield place.bad(f"{place.path} is a folder", "name a file in path")
+            elif not os.access(nearest, os.W_OK):
+                yield place.bad(f"{nearest} may not be written to: {denied(nearest)}",
+                    "run it as its owner, or give the service the file")  # fmt: skip
+            else:
+                yield ok(f"{nearest} may be written to")
+        elif not stat.S_ISDIR(mode):
+            yield place.bad(f"{nearest}, a part of {place.path}, is no folder", "correct the path")
+        elif not os.access(nearest, os.W_OK | os.X_OK):
+            yield place.bad(f"nothing may be made in {nearest}: {denied(nearest)}",
+                "give the service the folder, or run it as its owner")  # fmt: skip
+        else:
+            yield ok(f"{nearest} may be written to")
+    if not _each_place(exam):
+        yield ok("no sink writes files")
+
+
+def disk_space(exam: Examination) -> Iterator[Finding]:
+    """There is room on the disk."""
+    for place in _each_place(exam):
+        disk = os.statvfs(place.nearest)
+        free, share = disk.f_bavail * disk.f_frsize, disk.f_bavail / max(1, disk.f_blocks)
+        do = "remove old files (rotate.keep), or take a larger disk"
+        if free < _FULL_BYTES:
+            yield place.bad(f"the disk of {place.nearest} has {_size(free)} left", do)
+        elif free < _LOW_BYTES and share < _LOW_SHARE:
+            yield warning(
+                f"sink {place.sink.name}: the disk of {place.nearest} has {_size(free)} left",
+                "when it is full the sink waits, and the queue on the broker grows", do,
+            )  # fmt: skip
+        else:
+            yield ok(f"the disk of {place.nearest} has {_size(free)} left")
+    if not _each_place(exam):
+        yield ok("no sink writes files")
+
+
+def _size(count: int) -> str:
+    return format_size(count >> 20 << 20) if count >> 20 else format_size(count)
+
+
+def disk_inodes(exam: Examination) -> Iterator[Finding]:
+    """New files can be made on the disk."""
+    for place in _each_place(exam):
+        disk = os.statvfs(place.nearest)
+        what = f"the disk of {place.nearest} has {disk.f_favail:,} of {disk.f_files:,} inodes left"
+        do = "remove files, or have messages bring about fewer (max_files)"
+        if disk.f_files and disk.f_favail < 1:
+            yield place.bad(what, do)
+        elif disk.f_files and disk.f_favail / disk.f_files < _LOW_SHARE:
+            yield warning(
+                f"sink {place.sink.name}: {what}",
+                "without one no new file can be made, though there is room for bytes", do,
+            )  # fmt: skip
+        else:
+            yield ok(what)
+    if not _each_place(exam):
+        yield ok("no sink writes files")
+
+
+def disk_lock(exam: Examination) -> Iterator[Finding]:
+    """Nothing else holds the lock on the file. The kernel's list is read; nothing is locked."""
+    try:
+        locks = Path("/proc/locks").read_text().splitlines()
+    except OSError as error:
+        raise Unknown(f"/proc/locks cannot be read: {line_of(error)}") from None
+    holders = {}
+    for fields in map(str.split, locks):
+        if len(fields) > 5 and fields[1] == "FLOCK":
+            holders[fields[5].rpartition(":")[2]] = fields[4]
+    for place in _each_place(exam):
+        if not place.is_whole or not place.path.exists():
+            yield ok("there is no file yet that could be locked")
+            continue
+        pid = holders.get(str(place.path.stat().st_ino))
+        if pid is None:
+            yield ok(f"{place.path} is not locked")
+        elif exam.get(_who_listens) == _OURS:
+            yield ok(f"{place.path} is locked by process {pid}, while a logfan runs here")
+        else:
+            yield place.bad(
+                f"{place.path} is locked by process {pid}",
+                "give each instance and each sink a path of its own, or end that process",
+            )
+    if not _each_place(exam):
+        yield ok("no sink writes files")
+
+
+def disk_owner(exam: Examination) -> Iterator[Finding]:
+    """The doctor runs as who owns the files: else it judges for another user."""
+    for place in _each_place(exam):
+        owner, ours = place.nearest.stat().st_uid, os.geteuid()
+        if ours == 0 and owner != 0:
+            yield advice(
+                f"sink {place.sink.name}: {place.nearest} belongs to user {owner}, and you are "
+                "root", "root may write everywhere: whether the service may is not shown",
+                "run it as the user of the service (sudo -u logfan logfan doctor)",
+            )  # fmt: skip
+        elif owner not in (ours, 0):
+            yield advice(
+                f"sink {place.sink.name}: {place.nearest} belongs to user {owner}, and you are "
+                f"user {ours}", "what you may do is not what the service may do",
+                "run it as the user of the service",
+            )  # fmt: skip
+        else:
+            yield ok(f"{place.nearest} belongs to user {owner}")
+    if not _each_place(exam):
+        yield ok("no sink writes files")
+
+
+_FREE, _OURS = "", "logfan"
+
+
+def _who_listens(exam: Examination) -> str:
+    """What has the port of `http.listen`: "" for nothing, `logfan`, or something else. Raises
+    Unknown."""
+    listen = exam.settings.http.listen
+    if listen.port == 0:
+        return _FREE
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((listen.host, listen.port))
+        except OSError as error:
+            why = line_of(error.strerror or error)
+        else:
+            return _FREE
+    host = f"[{listen.host}]" if ":" in listen.host else listen.host
+    scheme = "https" if exam.settings.http.tls.cert_file is not None else "http"
+    if scheme == "https":
+        return f"not available ({why}); over TLS it is not asked what listens there"
+    try:
+        with urllib.request.urlopen(  # noqa: S310 - the config's own address
+            f"{scheme}://{host}:{listen.port}/metrics", timeout=_HTTP_SECONDS
+        ) as answer:
+            text = answer.read(_MOST_BYTES)
+    except (OSError, ValueError):
+        return f"not available ({why})"
+    return _OURS if b"logfan_build_info" in text else f"not available ({why})"
+
+
+def http_port(exam: Examination) -> Iterator[Finding]:
+    """The port of `http.listen` is free, or a logfan has it."""
+    listen = exam.settings.http.listen
+    address = f"http.listen {listen.host}:{listen.port}"
+    found = exam.get(_who_listens)
+    if found == _FREE:
+        yield ok(f"{address} is free")
+    elif found == _OURS:
+        yield advice(
+            f"a logfan listens at {address} already",
+            "it runs, and another one with this config would not start",
+            "give each instance a port of its own",
+        )  # fmt: skip
+    else:
+        yield danger(
+            f"{address} is {found}", "`run` ends at its start",
+            "end the program that has it, or choose another address",
+        )  # fmt: skip
+
+
+def plugins(exam: Examination) -> Iterator[Finding]:
+    """Each plugin can be loaded."""
+    found = discover(exam.settings.plugins.directories, exam.settings.plugins.disabled)
+    for fault in found.faults:
+        yield danger(
+            line_of(fault), "`run` ends at its start with 78",
+            "correct it, remove it, or name it in plugins.disabled",
+        )  # fmt: skip
+    for folder in exam.settings.plugins.directories:
+        if not folder.exists():
+            yield ok(f"there is no folder {folder}; that is no fault")
+    if not found.faults:
+        yield ok(f"{len(found.kinds)} kinds of sinks")
+
+
+def config(exam: Examination) -> Iterator[Finding]:
+    """What `logfan check` warns of."""
+    if exam.prepared is None:
+        raise Unknown("the sinks were not read")
+    known = exam.settings.plugins
+    faults = {str(fault) for fault in discover(known.directories, known.disabled).faults}
+    warnings = [one for one in exam.prepared.warnings if one not in faults]
+    for one in warnings:
+        what, _, do = one.partition("; ")
+        yield warning(what, "it is allowed, and likely not meant", do or "see `logfan check`")
+    if not warnings:
+        yield ok("`logfan check` has no warning")
+
+
+_DANGER, _WARNING, _ADVICE = Severity.DANGER, Severity.WARNING, Severity.ADVICE
+CHECKS = (
+    Check("config", "what `logfan check` warns of", "machine", _WARNING, config),
+    Check("plugins", "each plugin of `plugins.directories` and each package loads", "machine",
+        _DANGER, plugins),
+    Check("http-port", "`http.listen` is free, or a logfan has it", "machine", _DANGER, http_port),
+    Check("disk-path", "files of sinks: path and mode", "machine", _DANGER, disk_path),
+    Check("disk-owner", "the doctor runs as who owns the files", "machine", _ADVICE, disk_owner),
+    Check("disk-space", "room on their disk", "machine", _DANGER, disk_space),
+    Check("disk-inodes", "inodes on their disk", "machine", _DANGER, disk_inodes),
+    Check("disk-lock", "no other process holds their lock", "machine", _DANGER, disk_lock),
+)  # fmt: skip

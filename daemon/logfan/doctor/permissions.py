@@ -1,0 +1,191 @@
+"""Checks of what the user may do. Each asks for something that is refused whatever the permission,
+or that does nothing; the broker judges the permission first."""
+
+from collections.abc import Iterator
+
+from logfan.amqp.blocking import Refused
+from logfan.amqp.broker_features import ACCESS_REFUSED
+from logfan.amqp.topology import Answer, DeclareExchange
+from logfan.doctor import looks
+from logfan.doctor.examination import Examination
+from logfan.doctor.findings import Check, Finding, Severity, Unknown, advice, danger, ok
+
+_NEVER = {"x-logfan-doctor": "no binding has this"}
+_SECONDS = 10.0
+_GRANT = "give it with rabbitmqctl set_permissions (systemd/README.md, Permissions)"
+
+
+def _judged(
+    answer: Answer, what: str, *, needed: bool, means: str, otherwise: str
+) -> Iterator[Finding]:
+    if answer.code != ACCESS_REFUSED:
+        yield ok(f"{what} is permitted")
+    elif needed:
+        yield danger(f"the user has no {what} permission", means, _GRANT)
+    else:
+        yield advice(f"the user has no {what} permission", otherwise, _GRANT)
+
+
+def configure_exchange(exam: Examination) -> Iterator[Finding]:
+    """Declare the exchange."""
+    settings = exam.settings.exchange
+    step = DeclareExchange(settings.name, settings.type, settings.durable)
+    needed = settings.declare == "auto" and not exam.get(looks.exchange).exists
+    yield from _judged(
+        looks.ask(exam, step.compared()), f"configure on {step}", needed=needed,
+        means="the exchange does not exist, and `run` may not make it: it ends with 77",
+        otherwise="it is used as it stands; what is wrong with it cannot be learned, and it is not "
+        "made again where it goes",
+    )  # fmt: skip
+
+
+def _configure(exam: Examination, queue: str) -> Answer:
+    # A lifetime below nothing is refused, whether the queue exists or not.
+    return exam.ask("queue_declare", queue=queue, durable=True, arguments={"x-message-ttl": -1})
+
+
+def configure_queue(exam: Examination) -> Iterator[Finding]:
+    """Declare the queue."""
+    settings = exam.settings.queue
+    look = exam.get(looks.main_queue)
+    yield from _judged(
+        _configure(exam, settings.name), f"configure on queue {settings.name!r}",
+        needed=settings.declare == "auto" and not look.exists,
+        means="the queue does not exist, and `run` may not make it: it ends with 77",
+        otherwise="it is used as it stands; which of its properties cost messages cannot be "
+        "learned, and it is not made again where it goes",
+    )  # fmt: skip
+
+
+def read_queue(exam: Examination) -> Iterator[Finding]:
+    """Consume the queue."""
+    name = exam.get(looks.main_queue).name
+    # A priority that is no number is refused before anything is delivered.
+    answer = exam.ask(
+        "basic_consume", queue=name, on_message_callback=_nothing,
+        arguments={"x-priority": "no number"},
+    )  # fmt: skip
+    yield from _judged(
+        answer, f"read on queue {name!r}", needed=True,
+        means="`run` may not consume it: it ends with 77", otherwise="",
+    )  # fmt: skip
+
+
+def _nothing(*_: object) -> None:
+    pass
+
+
+def _unbind(exam: Examination) -> Answer:
+    # To remove a binding that is not there needs the permissions of binding, and does nothing.
+    queue, exchange = exam.settings.queue, exam.settings.exchange
+    keys = queue.routing_keys or (("#",) if exchange.type == "topic" else ("",))
+    return exam.ask(
+        "queue_unbind", queue=queue.name, exchange=exchange.name, routing_key=keys[0],
+        arguments=_NEVER,
+    )  # fmt: skip
+
+
+def write_queue(exam: Examination) -> Iterator[Finding]:
+    """Bind the queue: write on it."""
+    settings = exam.settings.queue
+    name = exam.get(looks.main_queue).name
+    answer = exam.get(_unbind)
+    refused = answer.code == ACCESS_REFUSED and "access to queue" in answer.text
+    yield from _judged(
+        answer if refused else Answer(), f"write on queue {name!r}",
+        needed=settings.declare == "auto", means="`run` may not bind it: it ends with 77",
+        otherwise="logfan relies on a binding that is there, and does not make it again",
+    )  # fmt: skip
+
+
+def read_exchange(exam: Examination) -> Iterator[Finding]:
+    """Bind the queue: read on the exchange."""
+    exchange = exam.settings.exchange.name
+    answer = exam.get(_unbind)
+    if answer.code == ACCESS_REFUSED and "access to queue" in answer.text:
+        raise Unknown("the broker asks for write on the queue first, which is refused")
+    yield from _judged(
+        answer, f"read on exchange {exchange!r}",
+        needed=exam.settings.queue.declare == "auto",
+        means="`run` may not bind the queue to it: it ends with 77",
+        otherwise="logfan relies on a binding that is there, and does not make it again",
+    )  # fmt: skip
+
+
+def write_exchange(exam: Examination) -> Iterator[Finding]:
+    """Keep the mark of the binding: write on the exchange."""
+    exchange, queue = exam.settings.exchange.name, exam.get(looks.main_queue).name
+    answer = exam.ask(
+        "exchange_unbind", destination=exchange, source=f"{queue}.binding", arguments=_NEVER
+    )
+    yield from _judged(
+        answer, f"write on exchange {exchange!r}, or read on its mark,", needed=False, means="",
+        otherwise="a binding that was lost is made again, and not counted in logfan_rebound_total",
+    )  # fmt: skip
+
+
+def write_default(exam: Examination) -> Iterator[Finding]:
+    """Send dead letters: write on the default exchange. Publishes one empty message that no queue
+    gets."""
+    if not exam.settings.dead_letter.enabled:
+        yield ok("dead_letter.enabled is false: none are sent")
+        return
+    with exam.connect(exam.number) as connection:
+        channel = connection.channel()
+        confirmed: list[object] = []
+        channel.ask(channel.pika.confirm_delivery, confirmed.append)
+        key = f"{exam.settings.dead_letter_queue}.doctor"
+        channel.pika.basic_publish("", key, b"", None, mandatory=False)
+        late = connection.time_limit(_SECONDS)
+        answer = Answer()
+        try:
+            channel.until(lambda: confirmed or late())
+        except Refused as refused:
+            answer = Answer(refused.code, refused.reply)
+    if not answer.code and not confirmed:
+        raise Unknown("the broker takes no messages now (alarms)")
+    yield from _judged(
+        answer, "write on the default exchange (amq.default)", needed=True,
+        means="dead letters cannot be sent: what a sink refuses stays unacknowledged", otherwise="",
+    )  # fmt: skip
+
+
+def configure_dead_letters(exam: Examination) -> Iterator[Finding]:
+    """Declare the dead-letter queue."""
+    look = exam.get(looks.dead_letter_queue)
+    yield from _judged(
+        _configure(exam, look.name), f"configure on queue {look.name!r}", needed=not look.exists,
+        means="it does not exist and may not be made: what a sink refuses stays unacknowledged",
+        otherwise="it is used as it stands; which of its properties cost letters cannot be learned",
+    )  # fmt: skip
+
+
+def read_dead_letters(exam: Examination) -> Iterator[Finding]:
+    """Look at dead letters."""
+    name = exam.get(looks.dead_letter_queue).name
+    answer = exam.ask(
+        "basic_consume", queue=name, on_message_callback=_nothing,
+        arguments={"x-priority": "no number"},
+    )  # fmt: skip
+    yield from _judged(
+        answer, f"read on queue {name!r}", needed=False, means="",
+        otherwise="the daemon needs none; `logfan dlq` cannot show or replay letters",
+    )  # fmt: skip
+
+
+_DANGER, _ADVICE = Severity.DANGER, Severity.ADVICE
+CHECKS = (
+    Check("may-configure-exchange", "declare the exchange", "AMQP", _DANGER, configure_exchange),
+    Check("may-configure-queue", "declare the queue", "AMQP", _DANGER, configure_queue),
+    Check("may-read-queue", "consume the queue", "AMQP", _DANGER, read_queue),
+    Check("may-write-queue", "bind the queue (write on it)", "AMQP", _DANGER, write_queue),
+    Check("may-read-exchange", "bind the queue (read on the exchange)", "AMQP", _DANGER,
+        read_exchange),
+    Check("may-write-exchange", "keep the mark that shows a lost binding", "AMQP", _ADVICE,
+        write_exchange),
+    Check("may-write-default", "send dead letters (write on `amq.default`)", "AMQP", _DANGER,
+        write_default),
+    Check("may-configure-dead-letters", "declare the dead-letter queue", "AMQP", _DANGER,
+        configure_dead_letters),
+    Check("may-read-dead-letters", "look at dead letters", "AMQP", _ADVICE, read_dead_letters),
+)  # fmt: skip

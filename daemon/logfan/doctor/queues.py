@@ -1,0 +1,235 @@
+"""Checks of the queue and of the dead-letter queue: what of their properties costs messages."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from logfan.amqp import queue_kinds
+from logfan.amqp.broker_features import LOCKED
+from logfan.amqp.queue_kinds import ANEW, CLASSIC, DELIVERY_LIMIT, QUORUM, STREAM, TYPE
+from logfan.doctor import looks
+from logfan.doctor.examination import Examination
+from logfan.doctor.findings import Check, Finding, Severity, advice, danger, ok, warning
+from logfan.doctor.looks import QueueLook
+
+_DANGER, _WARNING, _ADVICE = Severity.DANGER, Severity.WARNING, Severity.ADVICE
+_ANOTHER = "delete it once it is empty and logfan makes it anew, or use another queue.name"
+Run = Callable[[Examination], Iterator[Finding]]
+
+
+def exists(exam: Examination) -> Iterator[Finding]:
+    """It is there and can be reached, or `run` makes it."""
+    settings = exam.settings.queue
+    if settings.type == "exclusive":
+        yield advice(
+            'queue.type is "exclusive"',
+            "what is published while logfan is stopped or reconnects is lost",
+            'set queue.type to "classic" or "quorum" where that matters',
+        )
+        return
+    look = exam.get(looks.main_queue)
+    if look.answer.code:
+        yield from _unreached(look, settings.declare, "queue.declare", "queue.name")
+    else:
+        yield ok(f"queue {look.name!r} exists")
+
+
+def _unreached(look: QueueLook, declare: str, key: str, name_key: str) -> Iterator[Finding]:
+    name = f"queue {look.name!r}"
+    if look.answer.code == LOCKED:
+        yield danger(
+            f"{name} is exclusive to another connection", "logfan waits until that one ends",
+            f"end that program, or use another {name_key}",
+        )  # fmt: skip
+    elif look.exists:
+        yield danger(
+            f"{name} cannot be reached: {look.answer.text}",
+            "logfan waits until its node is back", "start the node of the broker that has it",
+        )  # fmt: skip
+    elif declare == "auto":
+        yield advice(
+            f"{name} does not exist yet",
+            "`run` makes it; what was published before does not arrive",
+            f"start logfan before the programs that publish, or check {name_key}",
+        )
+    else:
+        yield danger(
+            f"{name} does not exist", "there is nothing to consume",
+            f'create it, check {name_key}, or set {key} = "auto"',
+        )  # fmt: skip
+
+
+def kind(exam: Examination) -> Iterator[Finding]:
+    """No stream; and as safe as is configured."""
+    look, wanted = exam.get(looks.main_queue), exam.settings.queue.kind
+    found = looks.value_of(look, TYPE) if look.exists else wanted
+    if found == STREAM:
+        yield danger(
+            f"queue {look.name!r} is a stream", queue_kinds.stream_mismatch(look.name),
+            "bind a classic or a quorum queue to the exchange and name it in queue.name",
+        )  # fmt: skip
+    elif found == CLASSIC and wanted == QUORUM:
+        yield warning(
+            f"queue {look.name!r} is a classic queue, and queue.type is 'quorum'",
+            "it has no copies on other nodes: its messages wait for its node, or go with it",
+            _ANOTHER,
+        )
+    else:
+        yield ok(f"it is a {found} queue")
+
+
+def arguments(exam: Examination) -> Iterator[Finding]:
+    """What `queue.arguments` asks for is in force."""
+    look, wanted = exam.get(looks.main_queue), exam.settings.queue.arguments
+    missing = [
+        f"{name} is {looks.value_of(look, name)!r} and not {value!r}"
+        for name, value in wanted.items()
+        if look.exists and looks.value_of(look, name) != value
+    ]
+    if missing:
+        yield warning(
+            f"queue {look.name!r}: {'; '.join(missing)}",
+            "what queue.arguments asks for is not in force: a queue keeps what it was made with",
+            f"set it by a policy, or {_ANOTHER}",
+        )
+    else:
+        yield ok("queue.arguments holds" if wanted else "queue.arguments asks for nothing")
+
+
+def consumers(exam: Examination) -> Iterator[Finding]:
+    """Who else consumes it."""
+    look = exam.get(looks.main_queue)
+    count = look.answer.consumers
+    if count > 1:
+        yield advice(
+            f"queue {look.name!r} has {count} consumers",
+            "each message goes to one of them; what another program takes never reaches the sinks",
+            "that is as it should be where all of them are logfan; else give each program a queue "
+            "of its own, bound to the exchange",
+        )
+    elif count:
+        yield ok("it has one consumer: the daemon, or else another program")
+    else:
+        yield ok("it has no consumer")
+
+
+def backlog(exam: Examination) -> Iterator[Finding]:
+    """Nothing waits without a consumer."""
+    look = exam.get(looks.main_queue)
+    if look.answer.messages and not look.answer.consumers:
+        yield advice(
+            f"{look.answer.messages:,} messages wait in queue {look.name!r}, and nothing "
+            "consumes it", "they wait until a daemon runs", "start logfan",
+        )  # fmt: skip
+    else:
+        yield ok(f"{look.answer.messages:,} messages wait")
+
+
+def dead_letters_exist(exam: Examination) -> Iterator[Finding]:
+    """It is there, or is made; and how many letters wait in it."""
+    if not exam.settings.dead_letter.enabled:
+        yield warning(
+            "dead_letter.enabled is false",
+            "a record that a sink refuses is offered again without end, and holds its place",
+            "set dead_letter.enabled = true",
+        )
+        return
+    look = exam.get(looks.dead_letter_queue)
+    if look.answer.code and look.exists:
+        yield from _unreached(look, "auto", "", "dead_letter.queue")
+    elif look.answer.messages:
+        yield advice(
+            f"{look.answer.messages:,} messages wait in queue {look.name!r}",
+            "sinks refused them; they are kept there until somebody looks",
+            "`logfan dlq list` shows why, `logfan dlq replay` sends them again",
+        )
+    else:
+        yield ok(f"queue {look.name!r} is empty" if look.exists else "it will be made")
+
+
+def dead_letter_type(exam: Examination) -> Iterator[Finding]:
+    """Letters can be kept there and taken out again."""
+    look = exam.get(looks.dead_letter_queue)
+    mismatch = queue_kinds.dead_letter_mismatch(look.name, look.known) if look.exists else ""
+    if mismatch:
+        yield danger(
+            mismatch.removesuffix(ANEW), "the sink that refuses a record waits, not ready",
+            ANEW.removeprefix("; "),
+        )  # fmt: skip
+    else:
+        yield ok("letters can be kept there")
+
+
+def _property(argument: str, severity: Severity, also: str = "") -> tuple[Run, Run]:
+    """The checks of one property: in the queue, and in the dead-letter queue."""
+    names = [argument, *([also] if also else [])]
+
+    def of_queue(exam: Examination) -> Iterator[Finding]:
+        look = exam.get(looks.main_queue)
+        wished = exam.settings.queue.arguments
+        found = list(_harms(look, names, severity, wished, letters=False))
+        yield from found or [ok(f"{argument} costs no message")]
+
+    def of_letters(exam: Examination) -> Iterator[Finding]:
+        look = exam.get(looks.dead_letter_queue)
+        found = list(_harms(look, names, severity, {}, letters=True))
+        yield from found or [ok(f"{argument} costs no letter")]
+
+    return of_queue, of_letters
+
+
+def _harms(
+    look: QueueLook, names: list[str], severity: Severity, wished: Any, *, letters: bool
+) -> Iterator[Finding]:
+    for name in names if look.exists else ():
+        value = looks.value_of(look, name)
+        harm = queue_kinds.harm_of(name, value, look.known, look.limit)
+        text = harm.letters if letters else harm.consumed
+        if value is None or not text:
+            continue
+        means, _, way_out = text.partition("; ")
+        shown = str(value).lower() if isinstance(value, bool) else value
+        what = f"{'dead-letter ' if letters else ''}queue {look.name!r}: {name} is {shown}"
+        how = severity
+        if name.startswith("x-max-length") and "reject" in str(looks.value_of(look, "x-overflow")):
+            how = _WARNING  # it is the publisher that learns of it, with confirms
+        if name in wished and wished[name] == value:
+            how = _ADVICE
+        if letters or not way_out:
+            way_out = ANEW.removeprefix("; ") if letters else _ANOTHER
+        yield Finding(how, what, means, way_out)
+
+
+_DURABLE = _property("durable", _DANGER)
+_AUTO_DELETE = _property("auto_delete", _DANGER)
+_EXPIRES = _property("x-expires", _DANGER)
+_TTL = _property("x-message-ttl", _DANGER)
+_LENGTH = _property("x-max-length", _DANGER, "x-max-length-bytes")
+_LIMIT = _property(DELIVERY_LIMIT, _WARNING)
+_SINGLE = _property("x-single-active-consumer", _ADVICE)
+_ROWS = (
+    ("durable", "a restart of the broker keeps it and its messages", _DANGER, _DURABLE),
+    ("auto-delete", "it does not go with its last consumer", _DANGER, _AUTO_DELETE),
+    ("expires", "it does not go for not being used (`x-expires`)", _DANGER, _EXPIRES),
+    ("ttl", "nothing is dropped for waiting long (`x-message-ttl`)", _DANGER, _TTL),
+    ("length", "nothing is dropped for its length (`x-max-length`, `x-overflow`)", _DANGER,
+        _LENGTH),
+    ("delivery-limit", "nothing is dropped for being returned", _WARNING, _LIMIT),
+)  # fmt: skip
+CHECKS = (
+    Check("queue", "the queue exists and can be reached, or may be made", "AMQP", _DANGER, exists,
+        True),
+    Check("queue-type", "no stream, and the type of `queue.type`", "AMQP", _DANGER, kind, True),
+    *(Check(f"queue-{name}", asks, "AMQP", worst, runs[0], True)
+      for name, asks, worst, runs in _ROWS),
+    Check("queue-single-active", "whether one consumer alone gets messages", "AMQP", _ADVICE,
+        _SINGLE[0], True),
+    Check("queue-arguments", "`queue.arguments` is in force", "AMQP", _WARNING, arguments, True),
+    Check("consumers", "who else consumes the queue", "AMQP", _ADVICE, consumers, True),
+    Check("backlog", "nothing waits without a consumer", "AMQP", _ADVICE, backlog, True),
+    Check("dead-letters", "the dead-letter queue can be reached, and is empty", "AMQP", _DANGER,
+        dead_letters_exist, True),
+    Check("dead-letters-type", "letters can be kept there and taken out again", "AMQP", _DANGER,
+        dead_letter_type, True),
+    *(Check(f"dead-letters-{name}", asks, "AMQP", worst, runs[1], True)
+      for name, asks, worst, runs in _ROWS),
+)  # fmt: skip

@@ -1,0 +1,192 @@
+"""Each check over the management API is made to fail, on a real broker."""
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from logfan.doctor import management
+from logfan.testing.node import NodeUnavailable, RabbitNode, free_port
+from support.broker import Names, channel, publish
+from support.doctor import ADVICE, DANGER, OK, SKIPPED, WARNING, Report, examined
+from support.waiting import wait_until
+
+CHECKS = tuple(one.name for one in management.CHECKS)
+API_PORT = free_port()
+KEY = f'management_url = "http://guest:guest@127.0.0.1:{API_PORT}"'
+
+
+@pytest.fixture(scope="module")
+def managed() -> Iterator[RabbitNode]:
+    config = [
+        f"management.tcp.port = {API_PORT}", "management.tcp.ip = 127.0.0.1",
+        "collect_statistics_interval = 200",
+    ]  # fmt: skip
+    try:
+        with RabbitNode(plugins=["rabbitmq_management"], config=config) as node:
+            yield node
+    except NodeUnavailable as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+
+
+def report_of(
+    managed: RabbitNode, names: Names, folder: Path, more: str = "", **how: Any
+) -> Report:
+    return examined(folder, managed.url, names, more, **{"checks": CHECKS, "rabbitmq": KEY, **how})
+
+
+def until(managed: RabbitNode, names: Names, folder: Path, check: str, severity: Any) -> None:
+    """The API's figures are a moment old."""
+    last: list[Any] = []
+
+    def is_found() -> bool:
+        last[:] = report_of(managed, names, folder, checks=(check,)).of(check)
+        return any(one.severity is severity for one in last)
+
+    wait_until(is_found, f"{check} is {severity}: {last}")
+
+
+def test_a_sound_queue(managed: RabbitNode, names: Names, tmp_path: Path) -> None:
+    with channel(managed.url) as admin:
+        admin.exchange_declare(names.exchange, "fanout", durable=True)
+        admin.queue_declare(names.queue, durable=True)
+        admin.queue_bind(names.queue, names.exchange)
+        publish(managed.url, names.exchange, [b"one"])
+        until(managed, names, tmp_path, "publishers", OK)
+        report = report_of(managed, names, tmp_path)
+    bad = {one.check: one for one in report.findings if one.severity is not OK}
+    assert bad.keys() <= {"consumer-timeout"}, bad
+    assert bad["consumer-timeout"].severity is SKIPPED
+
+
+def test_without_a_url_all_is_skipped(managed: RabbitNode, names: Names, tmp_path: Path) -> None:
+    report = report_of(managed, names, tmp_path, rabbitmq="")
+    assert {report.one(check).severity for check in CHECKS} == {SKIPPED}
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://guest:Not-The-One@127.0.0.1:{port}", "401"),
+        ("http://guest:Not-The-One@127.0.0.1:1", "does not answer"),
+    ],
+)
+def test_an_api_that_cannot_be_asked(
+    managed: RabbitNode, names: Names, tmp_path: Path, url: str, words: str
+) -> None:
+    report = report_of(
+        managed, names, tmp_path, rabbitmq=f'management_url = "{url.format(port=API_PORT)}"'
+    )
+    assert report.one("management").severity is WARNING
+    assert words in report.one("management").what
+    assert "Not-The-One" not in json.dumps([one.as_json() for one in report.findings])
+    assert report.one("node-alarms").severity is SKIPPED
+
+
+def test_a_node_with_an_alarm_and_near_its_limits(
+    managed: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    managed.eval("rabbit_disk_monitor:set_disk_free_limit(1000000000000000).")
+    try:
+        until(managed, names, tmp_path, "node-alarms", DANGER)
+    finally:
+        managed.eval("rabbit_disk_monitor:set_disk_free_limit(1000).")
+    until(managed, names, tmp_path, "node-alarms", OK)
+    free = int(
+        managed.eval('io:format("~p", [rabbit_disk_monitor:get_disk_free()]), ok.').split("o")[0]
+    )
+    managed.eval(f"rabbit_disk_monitor:set_disk_free_limit({free * 2 // 3}).")
+    try:
+        until(managed, names, tmp_path, "node-limits", WARNING)
+    finally:
+        managed.eval("rabbit_disk_monitor:set_disk_free_limit(1000).")
+
+
+def test_bindings(managed: RabbitNode, names: Names, tmp_path: Path) -> None:
+    with channel(managed.url) as admin:
+        admin.exchange_declare(names.exchange, "fanout")
+        admin.queue_declare(names.queue, durable=True)
+        admin.queue_bind(names.queue, "amq.topic", "a.#")
+        report = report_of(managed, names, tmp_path)
+        assert report.one("bindings").severity is WARNING
+        assert report.one("foreign-bindings").severity is ADVICE
+        never = report_of(managed, names, tmp_path, '[queue]\ndeclare = "never"\n')
+        assert never.one("bindings").severity is DANGER
+        assert report.one("publishers").severity is ADVICE
+
+
+def test_policies_and_timeouts(managed: RabbitNode, names: Names, tmp_path: Path) -> None:
+    with channel(managed.url) as admin:
+        admin.queue_declare(names.queue, durable=True)
+        admin.queue_declare(f"{names.queue}.dead", durable=True)
+        limits = {"max-length": 10, "message-ttl": 60_000}
+        waits = tuple(map(int, managed.version.split(".")[:2])) >= (3, 12)
+        if waits:
+            limits["consumer-timeout"] = 60_000
+        managed.ctl(
+            "set_policy", names.queue, f"^{names.queue}", json.dumps(limits), "--apply-to", "queues"
+        )
+        until(managed, names, tmp_path, "policies", DANGER)
+        report = report_of(managed, names, tmp_path)
+        assert len([one for one in report.of("policies") if one.severity is DANGER]) == 4
+        assert report.one("consumer-timeout").severity is (WARNING if waits else SKIPPED)
+        longer = report_of(
+            managed, names, tmp_path, rabbitmq=f'{KEY}\nacknowledgement_timeout = "60s"'
+        )
+        assert longer.one("consumer-timeout").severity is (OK if waits else SKIPPED)
+        managed.ctl("clear_policy", names.queue)
+
+
+def test_another_program_on_the_queue(managed: RabbitNode, names: Names, tmp_path: Path) -> None:
+    with channel(managed.url) as admin:
+        admin.queue_declare(names.queue, durable=True)
+        admin.basic_consume(names.queue, lambda *_: None)
+        until(managed, names, tmp_path, "programs", WARNING)
+
+
+class _Answers(BaseHTTPRequestHandler):
+    """An API whose clock is an hour behind, with a queue that has lost two of its three copies."""
+
+    def do_GET(self) -> None:
+        queue = {
+            "state": self.server.state,  # type: ignore[attr-defined]
+            "members": ["a", "b", "c"], "online": ["a"],
+            "effective_policy_definition": {"consumer-timeout": 60_000},
+        }  # fmt: skip
+        body = json.dumps(queue if "/queues/" in self.path else {"rabbitmq_version": "4"}).encode()
+        self.send_response_only(200)
+        self.send_header("Date", formatdate(0, usegmt=True))
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("state", "severity"), [("running", WARNING), ("down", DANGER)])
+def test_what_only_a_cluster_or_another_clock_shows(
+    managed: RabbitNode, names: Names, tmp_path: Path, state: str, severity: Any
+) -> None:
+    with HTTPServer(("127.0.0.1", 0), _Answers) as server:
+        server.state = state  # type: ignore[attr-defined]
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        key = f'management_url = "http://127.0.0.1:{server.server_port}"'
+        with channel(managed.url) as admin:
+            admin.queue_declare(names.queue, durable=True)
+            checks = ("clock", "queue-state", "consumer-timeout")
+            report = report_of(managed, names, tmp_path, rabbitmq=key, checks=checks)
+        server.shutdown()
+        thread.join()
+    assert report.one("clock").severity is WARNING
+    assert report.one("consumer-timeout").severity is WARNING
+    assert report.one("queue-state").severity is severity
