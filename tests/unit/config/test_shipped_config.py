@@ -12,8 +12,8 @@ from logfan.config.settings import Settings, SinkSettings
 
 SHIPPED = Path(__file__).parents[3] / "config.toml"
 EXAMPLES = {
-    "rabbitmq.url_file", "rabbitmq.tls", "queue.arguments", "queue.routing_keys",
-    "queue.delivery_limit",
+    "rabbitmq.url_file", "rabbitmq.tls", "rabbitmq.management_url", "queue.arguments",
+    "queue.routing_keys", "queue.delivery_limit",
     "dead_letter.queue", "http.tls",
 }  # fmt: skip
 """Keys whose default is that they are absent: what stands there is an example."""
