@@ -261,6 +261,19 @@ def _json(counter: Counter, _folder: Path) -> int:
     return len(records)
 
 
+def _where(counter: Counter, _folder: Path) -> int:
+    settings = SinkSettings.model_validate(
+        {"kind": "nothing", "where": {"level": ["info", "error"], "ms": {"below": 1_000_000}}}
+    )
+    stage = settings.stage()
+    assert stage is not None
+    parts = batches(MESSAGES)
+    with counter.here():
+        for records in parts:
+            stage.apply(records)
+    return sum(map(len, parts))
+
+
 def _taken(count: int) -> int:
     assert count == MESSAGES, f"{count} of {MESSAGES} messages came through"
     return count
@@ -274,6 +287,7 @@ STRETCHES = {
     "file raw": Stretch("the sink file, format raw", "message", partial(_file, "raw")),
     "file json": Stretch("the sink file, format json", "message", partial(_file, "json")),
     "metrics": Stretch("the sink metrics: two counters, a histogram", "message", _metrics),
+    "where": Stretch("the stage of a sink: where with two matchers", "message", _where),
     "properties": Stretch("`amqp_properties.decode_properties`", "message", _properties),
     "json": Stretch("`Record.json`", "message", _json),
 }

@@ -20,6 +20,7 @@ COUNTS = {
     "file raw": Counts(instructions=1.3, calls=0.06, c_calls=0.04),  # a message
     "file json": Counts(instructions=65.51, calls=2.1, c_calls=1.11),  # a message
     "metrics": Counts(instructions=52.73, calls=1.4, c_calls=2.8),  # a message
+    "where": Counts(instructions=52.65, calls=1.45, c_calls=1.4),  # a message
     "properties": Counts(instructions=105.0, calls=1.0, c_calls=6.0),  # a message
     "json": Counts(instructions=28.0, calls=1.0, c_calls=1.0),  # a message
 }
