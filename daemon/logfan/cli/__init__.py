@@ -21,6 +21,8 @@ _COMMANDS = {
     "demo": "Show it at work, on a private RabbitMQ.",
     "emit": "Publish messages, with publisher confirms.",
     "tap": "Show live messages, and take none of them away.",
+    "status": "Print what running daemons do, what waits, and since when.",
+    "top": "Watch running daemons live.",
     "dlq": "Dead letters: list, show, replay to their sink, purge.",
     "sinks": "List the sink kinds, or one kind's options.",
     "generate": "Print a ready config or unit, or write the folder of a plugin.",

@@ -22,7 +22,14 @@ from logfan.config.environment import (
 from logfan.config.exposed_secrets import exposed, secrets_in
 from logfan.config.file_permissions import absolute, denied
 from logfan.config.file_watch import State, states_of
-from logfan.config.settings import HOMES, PluginSettings, Settings, SinkSettings, read_table
+from logfan.config.settings import (
+    HOMES,
+    HttpSettings,
+    PluginSettings,
+    Settings,
+    SinkSettings,
+    read_table,
+)
 from logfan.config.validation_errors import faults_of, shown
 from logfan.faults import Fault, Faults, did_you_mean
 from logfan.plugins.discovery import Discovered, discover
@@ -195,6 +202,17 @@ def read_plugin_settings(
         return PluginSettings(), error.faults
     settings, faults = _settings({"plugins": source.table.get("plugins", {})}, serves=False)
     return settings.plugins, [source.named(fault) for fault in faults]
+
+
+def read_http_settings(
+    path: Path | None, *, environ: Mapping[str, str] = os.environ
+) -> HttpSettings:
+    """Where the daemon of this config serves HTTP, whatever else in it is wrong. Raises Faults."""
+    source = _read(path, None, environ, {})
+    settings, faults = _settings({"http": source.table.get("http", {})}, serves=False)
+    if faults:
+        raise Faults([source.named(fault) for fault in faults])
+    return settings.http
 
 
 @dataclass(frozen=True, slots=True)

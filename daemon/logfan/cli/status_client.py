@@ -1,0 +1,225 @@
+"""Asks running daemons for `/status.json`, over HTTP or HTTPS."""
+
+import http.client
+import re
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+from pydantic import BaseModel, ValidationError
+
+from logfan.config.settings import HttpSettings
+from logfan.runtime.foreign_text import line_of
+from logfan.runtime.tls import TlsFileError, client_context
+from logfan.telemetry.log_output import one_line
+
+_PATH = "/status.json"
+_SECONDS = 5.0
+_MOST_BYTES = 16 << 20
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a client finds it
+
+
+class Unreachable(Exception):
+    """No status is to be had; the text says why."""
+
+
+class _View(BaseModel):
+    """A part of the answer, as far as it is shown here."""
+
+
+class Rate(_View):
+    """Messages a second."""
+
+    received: float
+    acknowledged: float
+    published: float | None
+
+
+class Sink(_View):
+    """One sink."""
+
+    name: str
+    kind: str
+    required: bool
+    state: str
+    since: float
+    failure: str | None
+    written: int
+    dropped: int
+    dead_lettered: int
+    retries: int
+    held: int
+    rate: float
+    batch_seconds: float
+
+
+class Chart(_View):
+    """The last 10 minutes."""
+
+    received: list[float]
+    acknowledged: list[float]
+    queue_ready: list[int | None]
+
+
+class Trouble(_View):
+    """A line of the daemon's log."""
+
+    at: float
+    text: str
+    count: int = 1
+
+
+class DeadLetters(_View):
+    """What one sink refused for one reason."""
+
+    sink: str
+    reason: str
+    count: int
+
+
+class Daemon(_View):
+    """What a daemon answers."""
+
+    version: str
+    instance: str
+    pid: int
+    started_at: float
+    now: float
+    state: str
+    since: float
+    detail: str
+    ready: bool
+    reasons: list[str]
+    received: int
+    acknowledged: int
+    redelivered: int
+    requeued: int
+    in_flight: int
+    in_flight_bytes: int
+    prefetch: int
+    oldest_unacknowledged_seconds: float
+    queue: str
+    queue_ready: int | None
+    dead_letters_waiting: int | None
+    rate: Rate
+    time_to_drain_seconds: float | None
+    sinks: list[Sink]
+    history: Chart
+    troubles: list[Trouble]
+    dead_letters: list[DeadLetters]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came: as it came, and as it is shown."""
+
+    raw: dict[str, Any]
+    view: Daemon
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where one daemon answers."""
+
+    url: str
+    """Without a path of ours at its end."""
+    host: str
+    port: int
+    path: str
+    context: ssl.SSLContext | None
+    """None without TLS."""
+
+    def fetch(self) -> Answer:
+        """Ask it now. Raises Unreachable."""
+        try:
+            status, body = self._get()
+        except ssl.SSLError as error:
+            raise Unreachable(_tls_problem(error)) from None
+        except TimeoutError:
+            raise Unreachable(f"no answer within {_SECONDS:.0f} s") from None
+        except OSError as error:
+            raise Unreachable((error.strerror or line_of(error)).lower()) from None
+        except (http.client.HTTPException, ValueError) as error:
+            raise Unreachable(f"no HTTP answer ({line_of(error, 100)})") from None
+        if status != http.HTTPStatus.OK:
+            raise Unreachable(f"{_PATH} is answered with {status}; is that a logfan of this age?")
+        return _parsed(body)
+
+    def _get(self) -> tuple[int, bytes]:
+        connection: http.client.HTTPConnection
+        if self.context is None:
+            connection = http.client.HTTPConnection(self.host, self.port, timeout=_SECONDS)
+        else:
+            connection = http.client.HTTPSConnection(
+                self.host, self.port, timeout=_SECONDS, context=self.context
+            )
+        try:
+            connection.request("GET", self.path)
+            answer = connection.getresponse()
+            return answer.status, answer.read(_MOST_BYTES)
+        finally:
+            connection.close()
+
+
+def endpoint_of(url: str, ca_file: Path | None = None) -> Endpoint:
+    """`https://host:9464`, or `host:9464`. Raises ValueError, TlsFileError."""
+    given = url if "://" in url else f"http://{url}"
+    parts = urlsplit(given)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        raise ValueError("write http://HOST:PORT or https://HOST:PORT")
+    path = parts.path.rstrip("/").removesuffix(_PATH)
+    context = None
+    if parts.scheme == "https":
+        context = client_context(ca_file, None, None, verify=True)
+    port = parts.port or (443 if context else 80)
+    return Endpoint(f"{parts.scheme}://{parts.netloc}{path}", parts.hostname, port, path + _PATH, context)
+
+
+def endpoint_of_config(http: HttpSettings) -> Endpoint:
+    """Where the daemon of this config answers. Raises ValueError, TlsFileError."""
+    host, port = _ANYWHERE.get(http.listen.host, http.listen.host), http.listen.port
+    if port == 0:
+        raise ValueError("http.listen takes any free port; name the URL that the log of run has")
+    context = None if http.tls.cert_file is None else _pinned(http.tls.cert_file)
+    scheme, shown = "https" if context else "http", f"[{host}]" if ":" in host else host
+    return Endpoint(f"{scheme}://{shown}:{port}", host, port, _PATH, context)
+
+
+def _pinned(cert_file: Path) -> ssl.SSLContext:
+    """Trusts this one certificate, whatever its names and whoever signed it: it is the daemon's."""
+    try:
+        text = cert_file.read_text(encoding="ascii", errors="replace")
+    except OSError as error:
+        raise TlsFileError("cert_file", cert_file, (error.strerror or "unreadable").lower()) from None
+    first = re.search(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", text, re.DOTALL)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        context.load_verify_locations(cadata=first[0] if first else "")
+    except (ssl.SSLError, ValueError):
+        raise TlsFileError("cert_file", cert_file, "holds no certificate") from None
+    return context
+
+
+def _tls_problem(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        why = error.verify_message.rstrip(".")
+        return f"its certificate does not hold: {why}; --ca-file names the CA to trust"
+    return f"no TLS ({line_of(error.reason or error, 100)}); does that port speak HTTPS?"
+
+
+def _parsed(body: bytes) -> Answer:
+    try:
+        raw = orjson.loads(body)
+        return Answer(raw, Daemon.model_validate(raw))
+    except (orjson.JSONDecodeError, ValidationError):
+        raise Unreachable("what answers there is no logfan, or one of another version") from None
+
+
+def safe(text: str) -> str:
+    """Text of a daemon, for a terminal: whoever listens there may have written it."""
+    return one_line(line_of(text))

@@ -1,0 +1,319 @@
+"""`logfan status` and `logfan top` as processes, against the HTTP side of a daemon."""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.certificates import Authority
+from support.status import document, served, sink
+from support.waiting import PATIENCE_SECONDS, wait_until
+
+LOGFAN = [sys.executable, "-m", "logfan"]
+
+
+def run(*arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [*LOGFAN, *arguments], capture_output=True, text=True, timeout=PATIENCE_SECONDS,
+        env={**os.environ, **environ}, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def closed() -> Iterator[int]:
+    """A port where nothing listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+def test_where_the_config_says_it_asks_and_a_daemon_that_is_ready_is_0(tmp_path: Path) -> None:
+    with served(document()) as server:
+        config = tmp_path / "config.toml"
+        # Faults elsewhere in it, and a file that this user may not read, are no matter here.
+        config.write_text(
+            f'[http]\nlisten = "0.0.0.0:{server.port}"\n[sinks.a]\nkind = "none"\npath = 3\n'
+            '[rabbitmq]\nurl_file = "/nowhere"\n'
+        )
+        found = run("status", "--config", str(config))
+        assert (found.returncode, found.stderr) == (0, "")
+        assert found.stdout.startswith(f"logfan 9.9 blue  http://127.0.0.1:{server.port}  pid 4711")
+        again = run("status", LOGFAN_HTTP__LISTEN=f"127.0.0.1:{server.port}")
+        assert again.stdout == found.stdout
+
+
+def test_a_daemon_that_is_not_ready_is_1() -> None:
+    with served(document(ready=False, reasons=["not consuming: paused"])) as server:
+        found = run("status", f"127.0.0.1:{server.port}")
+    assert (found.returncode, found.stderr) == (1, "")
+    assert "NOT READY" in found.stdout
+
+
+def test_json_is_what_the_daemon_answers_one_object_or_a_list() -> None:
+    blue, red = document(), document(instance="red", ready=False)
+    with served(blue) as one, served(red) as two:
+        urls = [f"http://127.0.0.1:{server.port}" for server in (one, two)]
+        found = run("status", "--json", urls[0])
+        assert (found.returncode, json.loads(found.stdout)) == (0, {"url": urls[0], **blue})
+        both = run("status", "--json", *urls)
+        assert both.returncode == 1
+        assert json.loads(both.stdout) == [{"url": urls[0], **blue}, {"url": urls[1], **red}]
+
+
+def test_where_nothing_answers_is_69_and_the_others_are_shown(closed: int) -> None:
+    with served(document()) as server:
+        urls = [f"http://127.0.0.1:{closed}", f"http://127.0.0.1:{server.port}"]
+        found = run("status", *urls)
+        assert found.returncode == 69
+        assert found.stderr == f"error  {urls[0]}: connection refused\n"
+        assert "logfan 9.9 blue" in found.stdout
+        as_json = json.loads(run("status", "--json", *urls).stdout)
+        assert as_json[0] == {"url": urls[0], "error": "connection refused"}
+
+
+def test_what_answers_and_is_no_logfan_is_named_so() -> None:
+    for answer, why in (
+        (b"HTTP/1.0 200 OK\r\n\r\n[1]", "what answers there is no logfan"),
+        (b"HTTP/1.0 404 Not Found\r\n\r\n", "/status.json is answered with 404"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "no HTTP answer"),
+        (b"", "no HTTP answer"),
+    ):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+
+            def once(listener: socket.socket = listener, answer: bytes = answer) -> None:
+                client, _ = listener.accept()
+                with client:
+                    client.recv(65536)
+                    client.sendall(answer)
+
+            thread = threading.Thread(target=once)
+            thread.start()
+            found = run("status", f"127.0.0.1:{listener.getsockname()[1]}")
+            thread.join()
+        assert found.returncode == 69
+        assert why in found.stderr, answer
+        assert "Traceback" not in found.stderr
+
+
+def test_over_https_the_configs_certificate_is_trusted_and_no_other(tmp_path: Path) -> None:
+    authority, other = Authority(tmp_path), Authority(tmp_path, "other")
+    pair, foreign = authority.issue("server", "logs.example.org"), other.issue("foreign", "a.example")
+    with served(document(), pair=pair) as server:
+        listen = f'[http]\nlisten = "127.0.0.1:{server.port}"\n[http.tls]\n'
+        config = tmp_path / "config.toml"
+        config.write_text(listen + pair.toml)
+        found = run("status", "--config", str(config))
+        assert (found.returncode, found.stderr) == (0, "")
+        assert f"https://127.0.0.1:{server.port}" in found.stdout
+        config.write_text(listen + foreign.toml)
+        refused = run("status", "--config", str(config))
+        assert refused.returncode == 69
+        assert "its certificate does not hold" in refused.stderr
+
+
+def test_over_https_a_url_needs_the_ca_and_the_name(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    with served(document(), pair=authority.issue("server", "127.0.0.1")) as server:
+        url = f"https://127.0.0.1:{server.port}"
+        assert run("status", "--ca-file", str(authority.file), url).returncode == 0
+        without = run("status", url)
+        assert without.returncode == 69
+        assert "--ca-file names the CA to trust" in without.stderr
+        plain = run("status", f"http://127.0.0.1:{server.port}")
+        assert plain.returncode == 69
+    with served(document()) as server:
+        assert "does that port speak HTTPS?" in run("status", f"https://127.0.0.1:{server.port}").stderr
+
+
+def test_what_is_no_url_is_2_and_a_config_without_a_port_is_78(tmp_path: Path) -> None:
+    assert run("status", "ftp://127.0.0.1").returncode == 2
+    assert run("status", "http://bob:s3cret@127.0.0.1").returncode == 2
+    config = tmp_path / "config.toml"
+    config.write_text('[http]\nlisten = "127.0.0.1:0"\n')
+    found = run("status", "--config", str(config))
+    assert (found.returncode, "name the URL" in found.stderr) == (78, True)
+    config.write_text("[http]\nlisten = 3\n")
+    assert run("status", "--config", str(config)).returncode == 78
+
+
+# top
+
+
+class Top:
+    """`logfan top` on a terminal of 80 columns and 24 rows."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._terminal, self._inside = pty.openpty()
+        fcntl.ioctl(self._inside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.before = termios.tcgetattr(self._inside)
+        self.process = subprocess.Popen(
+            [*LOGFAN, "top", "--interval", "0.2", *arguments],
+            stdin=self._inside, stdout=self._inside, stderr=self._inside,
+            env={**os.environ, "TERM": "xterm-256color"}, preexec_fn=self._own_session,  # noqa: PLW1509
+        )  # fmt: skip
+        os.set_blocking(self._terminal, False)
+        self.seen = ""
+
+    def _own_session(self) -> None:
+        os.setsid()
+        fcntl.ioctl(self._inside, termios.TIOCSCTTY, 0)
+
+    def read(self) -> str:
+        """What came since the last call, without colours and moves of the cursor."""
+        new = ""
+        with suppress(BlockingIOError):
+            while piece := os.read(self._terminal, 65536):
+                new += piece.decode()
+        self.seen += new
+        return re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", new)
+
+    def wait(self, text: str) -> None:
+        wait_until(lambda: text in self.read(), f"the screen shows {text!r}")
+
+    def press(self, keys: str) -> None:
+        os.write(self._terminal, keys.encode())
+
+    def ended(self) -> int:
+        """Its exit code. The terminal is as it was."""
+        code = self.process.wait(PATIENCE_SECONDS)
+        self.read()
+        assert termios.tcgetattr(self._inside) == self.before
+        self.is_left()
+        return code
+
+    def is_left(self) -> None:
+        assert self.seen.rfind("\x1b[?1049l") > self.seen.rfind("\x1b[?1049h") >= 0, "the screen"
+        assert self.seen.rfind("\x1b[?25h") > self.seen.rfind("\x1b[?25l") >= 0, "the cursor"
+        assert "Traceback" not in self.seen
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._terminal)
+        os.close(self._inside)
+
+
+@pytest.fixture
+def status() -> dict[str, Any]:
+    return document()
+
+
+@pytest.fixture
+def top(status: dict[str, Any]) -> Iterator[Top]:
+    with served(status) as server:
+        one = Top(f"http://127.0.0.1:{server.port}")
+        try:
+            one.wait("READY  consuming")
+            yield one
+        finally:
+            one.close()
+
+
+def test_q_quits_and_leaves_the_terminal_as_it_was(top: Top) -> None:
+    top.wait("archive")
+    top.press("q")
+    assert top.ended() == 0
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT], ids=lambda n: n.name
+)
+def test_a_signal_ends_it_and_leaves_the_terminal_as_it_was(
+    top: Top, number: signal.Signals
+) -> None:
+    top.process.send_signal(number)
+    assert top.ended() == 128 + number
+
+
+def test_ctrl_c_is_a_key_that_ends_it(top: Top) -> None:
+    top.press("\x03")
+    assert top.ended() == 130
+
+
+def test_ctrl_z_gives_the_terminal_back_until_it_goes_on(top: Top) -> None:
+    top.press("\x1a")
+    _, state = os.waitpid(top.process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(state)
+    top.read()
+    top.is_left()
+    assert termios.tcgetattr(top._inside) == top.before
+    top.process.send_signal(signal.SIGCONT)
+    top.wait("READY  consuming")
+    top.press("q")
+    assert top.ended() == 0
+
+
+def test_it_follows_the_daemon_and_pauses(top: Top, status: dict[str, Any]) -> None:
+    status["sinks"] = [sink("archive", state="down", failure="the disk is full")]
+    status["ready"] = False
+    top.wait("the disk is full")
+    top.press(" ")
+    top.wait("PAUSED")
+    status["sinks"] = [sink("archive", state="down", failure="it is another trouble")]
+    for _ in range(3):
+        top.press("n")
+        top.press("x")
+        wait_until(top.read, "it is drawn again")
+    assert "another trouble" not in top.seen
+    top.press(" ")
+    top.wait("it is another trouble")
+
+
+def test_keys_sort_the_sinks(top: Top, status: dict[str, Any]) -> None:
+    status["sinks"] = [sink("a", rate=1.0), sink("b", rate=2.0)]
+    wait_until(lambda: re.search(r"\na  .*\nb  ", top.read().replace("\r", "")), "by state")
+    top.press("r")
+    wait_until(lambda: re.search(r"\nb  .*\na  ", top.read().replace("\r", "")), "by rate")
+    top.press("\x1b[A")
+    top.press("n")
+    wait_until(lambda: re.search(r"\na  .*\nb  ", top.read().replace("\r", "")), "by name")
+
+
+def test_a_daemon_that_goes_away_is_shown_as_such_and_comes_back(status: dict[str, Any]) -> None:
+    with served(status) as server, served(document(instance="red")) as other:
+        port = server.port
+        one = Top(f"127.0.0.1:{port}", f"127.0.0.1:{other.port}")
+        try:
+            one.wait("blue")
+            server.stop()
+            one.wait("away       connection refused")
+            with served(status, port=port):
+                wait_until(lambda: re.search(r"blue +consuming", one.read()), "it is back")
+            one.press("q")
+            assert one.ended() == 0
+        finally:
+            one.close()
+
+
+def test_it_redraws_where_the_terminal_changes_its_size(top: Top) -> None:
+    fcntl.ioctl(top._inside, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 120, 0, 0))
+    top.wait("dropped")
+
+
+def test_piped_it_is_a_line_an_interval(status: dict[str, Any], closed: int) -> None:
+    with served(status) as server:
+        process = subprocess.Popen(
+            [*LOGFAN, "top", "--interval", "0.2", f"127.0.0.1:{server.port}", f"127.0.0.1:{closed}"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(4)]
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode, errors) == (143, "")
+    assert [" state=consuming ready=yes in=1203.2 " in line for line in lines] == [True, False] * 2
+    assert lines[1].endswith(f"http://127.0.0.1:{closed} state=away why=connection refused\n")
