@@ -60,7 +60,8 @@ def main() -> None:
     """RabbitMQ log fan-out: every message to every sink, acknowledged only then.
 
     Every command takes --config FILE; without it the first of $LOGFAN_CONFIG, ./config.toml and
-    /etc/logfan/config.toml is read. Exit codes: 0 done, 1 a case failed, a record was not taken or
-    a danger was found (test, try, doctor), 2 usage, 69 broker unavailable, 70 internal fault, 75
-    stopped with messages handed back, 77 refused by the broker, 78 config or plugin fault.
+    /etc/logfan/config.toml is read. Exit codes: 0 done, 1 a case failed, a record was not taken,
+    a danger was found or a daemon is not ready (test, try, doctor, status), 2 usage, 69 broker
+    unavailable or no daemon answers, 70 internal fault, 75 stopped with messages handed back, 77
+    refused by the broker, 78 config or plugin fault.
     """

@@ -139,7 +139,8 @@ class Endpoint:
         except ssl.SSLError as error:
             raise Unreachable(_tls_problem(error)) from None
         except TimeoutError:
-            raise Unreachable(f"no answer within {_SECONDS:.0f} s") from None
+            secure = "; does that port speak HTTPS?" if self.context is not None else ""
+            raise Unreachable(f"no answer within {_SECONDS:.0f} s{secure}") from None
         except OSError as error:
             raise Unreachable((error.strerror or line_of(error)).lower()) from None
         except (http.client.HTTPException, ValueError) as error:
@@ -175,7 +176,9 @@ def endpoint_of(url: str, ca_file: Path | None = None) -> Endpoint:
     if parts.scheme == "https":
         context = client_context(ca_file, None, None, verify=True)
     port = parts.port or (443 if context else 80)
-    return Endpoint(f"{parts.scheme}://{parts.netloc}{path}", parts.hostname, port, path + _PATH, context)
+    return Endpoint(
+        f"{parts.scheme}://{parts.netloc}{path}", parts.hostname, port, path + _PATH, context
+    )
 
 
 def endpoint_of_config(http: HttpSettings) -> Endpoint:
@@ -193,7 +196,9 @@ def _pinned(cert_file: Path) -> ssl.SSLContext:
     try:
         text = cert_file.read_text(encoding="ascii", errors="replace")
     except OSError as error:
-        raise TlsFileError("cert_file", cert_file, (error.strerror or "unreadable").lower()) from None
+        raise TlsFileError(
+            "cert_file", cert_file, (error.strerror or "unreadable").lower()
+        ) from None
     first = re.search(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", text, re.DOTALL)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False

@@ -155,8 +155,11 @@ def sinks(
         cells = " ".join(f"{text(sink):>{width}}" for _, width, text in shown)
         owner = set_cell_size(_cut(owners[place], own - 1), own) if own else ""
         yield Text.assemble(
-            (owner, QUIET), set_cell_size(_cut(name, name_cells), name_cells), " ",
-            (set_cell_size(_cut(state, _STATE_CELLS), _STATE_CELLS), style_of(sink)), f" {cells}",
+            (owner, QUIET),
+            set_cell_size(_cut(name, name_cells), name_cells),
+            " ",
+            (set_cell_size(_cut(state, _STATE_CELLS), _STATE_CELLS), style_of(sink)),
+            f" {cells}",
         )
         if sink.failure is not None:
             yield from wrapped(safe(sink.failure), columns, first=2, indent=2, style=style_of(sink))
@@ -255,7 +258,9 @@ def seconds(value: float) -> str:
         return "-"
     if value < 0.001:
         return f"{value * 1e6:.0f} us"
-    return f"{value * 1e3:.0f} ms" if value < 1.0 else f"{value:.1f} s"
+    if value < 1.0:
+        return f"{value * 1e3:.0f} ms"
+    return f"{value:.1f} s" if value < 100.0 else f"{count(round(value))} s"
 
 
 def size(number: int) -> str:

@@ -4,8 +4,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,9 +27,7 @@ _LEAST_SECONDS = 0.2
     "--interval", default=1.0, show_default=True, type=click.FloatRange(_LEAST_SECONDS, 3600.0),
     help="Seconds from one look to the next.",
 )  # fmt: skip
-def top(
-    urls: Sequence[str], config: Path | None, ca_file: Path | None, interval: float
-) -> None:
+def top(urls: Sequence[str], config: Path | None, ca_file: Path | None, interval: float) -> None:
     """Watch running daemons: what flows, what waits and until when, each sink's state and since
     when.
 

@@ -1,17 +1,17 @@
-"""The terminal of `logfan top`: alternate screen, keys without Enter, and all of it undone again."""
+"""The terminal of `logfan top`: alternate screen, keys without Enter, and the way back."""
 
 import os
+import re
 import select
 import signal
 import sys
 import termios
-import time
 import tty
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleDimensions, Group
 from rich.live import Live
 
 from logfan.cli.status_view import SORTS
@@ -19,6 +19,8 @@ from logfan.cli.top_view import Screen, Seen, screen
 from logfan.runtime import signals
 
 _KEY_BYTES = 64
+_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.)?")
+"""An arrow, or what a terminal sends by itself."""
 _REDRAW_SECONDS = 0.25
 """How soon a changed size of the terminal shows."""
 
@@ -61,7 +63,9 @@ class _View:
     def _draw(self, live: Live) -> None:
         if not self._on.paused or not self._shown:
             self._shown = [seen() for seen in self._daemons]
-        width, height = self._console.size
+        # Asked each time, and not of $COLUMNS, which stays as the terminal once was.
+        width, height = os.get_terminal_size(sys.stdout.fileno())
+        self._console.size = ConsoleDimensions(width, height)
         self._on = replace(self._on, columns=width, rows=height)
         live.update(Group(*screen(self._shown, self._on)), refresh=True)
 
@@ -75,9 +79,7 @@ class _View:
         pressed = os.read(sys.stdin.fileno(), _KEY_BYTES).decode("latin-1")
         if not pressed:
             return True  # the terminal is gone
-        if pressed.startswith("\x1b"):
-            return False  # an arrow, or what a terminal sends by itself
-        for key in pressed.lower():
+        for key in _SEQUENCE.sub("", pressed).lower():
             if key == "q":
                 return True
             if key == " ":

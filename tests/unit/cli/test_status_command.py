@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import socket
 import struct
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ def test_what_answers_and_is_no_logfan_is_named_so() -> None:
         (b"HTTP/1.0 200 OK\r\n\r\n[1]", "what answers there is no logfan"),
         (b"HTTP/1.0 404 Not Found\r\n\r\n", "/status.json is answered with 404"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "no HTTP answer"),
-        (b"", "no HTTP answer"),
+        (b"", "remote end closed connection"),
     ):
         with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -111,7 +112,10 @@ def test_what_answers_and_is_no_logfan_is_named_so() -> None:
 
 def test_over_https_the_configs_certificate_is_trusted_and_no_other(tmp_path: Path) -> None:
     authority, other = Authority(tmp_path), Authority(tmp_path, "other")
-    pair, foreign = authority.issue("server", "logs.example.org"), other.issue("foreign", "a.example")
+    pair, foreign = (
+        authority.issue("server", "logs.example.org"),
+        other.issue("foreign", "a.example"),
+    )
     with served(document(), pair=pair) as server:
         listen = f'[http]\nlisten = "127.0.0.1:{server.port}"\n[http.tls]\n'
         config = tmp_path / "config.toml"
@@ -136,7 +140,10 @@ def test_over_https_a_url_needs_the_ca_and_the_name(tmp_path: Path) -> None:
         plain = run("status", f"http://127.0.0.1:{server.port}")
         assert plain.returncode == 69
     with served(document()) as server:
-        assert "does that port speak HTTPS?" in run("status", f"https://127.0.0.1:{server.port}").stderr
+        assert (
+            "does that port speak HTTPS?"
+            in run("status", f"https://127.0.0.1:{server.port}").stderr
+        )
 
 
 def test_what_is_no_url_is_2_and_a_config_without_a_port_is_78(tmp_path: Path) -> None:
@@ -156,12 +163,12 @@ def test_what_is_no_url_is_2_and_a_config_without_a_port_is_78(tmp_path: Path) -
 class Top:
     """`logfan top` on a terminal of 80 columns and 24 rows."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, command: Sequence[str] = ()) -> None:
         self._terminal, self._inside = pty.openpty()
         fcntl.ioctl(self._inside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.before = termios.tcgetattr(self._inside)
         self.process = subprocess.Popen(
-            [*LOGFAN, "top", "--interval", "0.2", *arguments],
+            command or [*LOGFAN, "top", "--interval", "0.2", *arguments],
             stdin=self._inside, stdout=self._inside, stderr=self._inside,
             env={**os.environ, "TERM": "xterm-256color"}, preexec_fn=self._own_session,  # noqa: PLW1509
         )  # fmt: skip
@@ -244,17 +251,22 @@ def test_ctrl_c_is_a_key_that_ends_it(top: Top) -> None:
     assert top.ended() == 130
 
 
-def test_ctrl_z_gives_the_terminal_back_until_it_goes_on(top: Top) -> None:
-    top.press("\x1a")
-    _, state = os.waitpid(top.process.pid, os.WUNTRACED)
-    assert os.WIFSTOPPED(state)
-    top.read()
-    top.is_left()
-    assert termios.tcgetattr(top._inside) == top.before
-    top.process.send_signal(signal.SIGCONT)
-    top.wait("READY  consuming")
-    top.press("q")
-    assert top.ended() == 0
+def test_ctrl_z_gives_the_terminal_back_until_it_goes_on(status: dict[str, Any]) -> None:
+    with served(status) as server:
+        # A shell with job control, as one types in.
+        called = f"{shlex.join(LOGFAN)} top 127.0.0.1:{server.port}"
+        one = Top(command=["bash", "-m", "-c", f"{called}; echo is-stopped; fg; echo is-over $?"])
+        try:
+            one.wait("READY  consuming")
+            one.press("\x1a")
+            one.wait("is-stopped")
+            assert one.seen.index("\x1b[?1049l") < one.seen.index("is-stopped")
+            one.wait("READY  consuming")
+            one.press("q")
+            one.wait("is-over 0")
+            assert one.ended() == 0
+        finally:
+            one.close()
 
 
 def test_it_follows_the_daemon_and_pauses(top: Top, status: dict[str, Any]) -> None:
@@ -307,7 +319,7 @@ def test_it_redraws_where_the_terminal_changes_its_size(top: Top) -> None:
 def test_piped_it_is_a_line_an_interval(status: dict[str, Any], closed: int) -> None:
     with served(status) as server:
         process = subprocess.Popen(
-            [*LOGFAN, "top", "--interval", "0.2", f"127.0.0.1:{server.port}", f"127.0.0.1:{closed}"],
+            [*LOGFAN, "top", "--interval", "0.2", f"127.0.0.1:{server.port}", f"[::1]:{closed}"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert process.stdout is not None
@@ -316,4 +328,4 @@ def test_piped_it_is_a_line_an_interval(status: dict[str, Any], closed: int) -> 
         _, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, errors) == (143, "")
     assert [" state=consuming ready=yes in=1203.2 " in line for line in lines] == [True, False] * 2
-    assert lines[1].endswith(f"http://127.0.0.1:{closed} state=away why=connection refused\n")
+    assert lines[1].endswith(f"http://[::1]:{closed} state=away why=connection refused\n")

@@ -120,7 +120,7 @@ def test_the_screen_is_full_and_never_more_than_full() -> None:
     many = seen(sinks=[sink(f"sink-{number:02}") for number in range(40)])
     lines = on_screen(many)
     assert len(lines) == 24
-    assert lines[-2] == "and 29 more lines"
+    assert lines[-2] == "and 30 more lines"
     assert lines[-1].startswith("sort: ")
     assert on_screen(seen(), rows=40)[-4].endswith("it was bad (3 times)") or any(
         "it was bad" in line for line in on_screen(seen(), rows=40)
