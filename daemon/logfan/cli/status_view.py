@@ -10,7 +10,6 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from logfan.cli.status_client import Daemon, Sink, safe
-from logfan.config.units import format_size
 from logfan.telemetry.sink_health import duration
 
 GOOD, BAD, DOUBTFUL, QUIET, STRONG = "green", "bold red", "yellow", "dim", "bold"
@@ -266,7 +265,7 @@ def seconds(value: float) -> str:
 def size(number: int) -> str:
     """`0 B`, `1.2 MiB`."""
     if number < _KIB:
-        return format_size(number)
+        return f"{number} B"
     return f"{number / _KIB:.0f} KiB" if number < _MIB else f"{number / _MIB:.1f} MiB"
 
 
