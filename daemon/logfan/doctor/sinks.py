@@ -71,7 +71,7 @@ def _opened(spec: SinkSpec, instance: str) -> Finding:
     if not why:
         return ok(f"sink {spec.name} ({spec.kind.kind}) opens")
     what = f"sink {spec.name} ({spec.kind.kind}) does not open: {why[0]}"
-    do = "see to the other side, or correct the sink's options (`logfan sinks KIND`)"
+    do = f"see to the other side, or correct its options (`logfan sinks {spec.kind.kind}`)"
     if spec.settings.required:
         return danger(what, "`run` consumes nothing before it has opened once", do)
     return warning(what, "what it misses is lost to it, and counted", do)

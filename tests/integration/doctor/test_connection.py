@@ -20,7 +20,7 @@ from support.waiting import PATIENCE_SECONDS
 def small() -> Iterator[RabbitNode]:
     """A node that grants little."""
     try:
-        with RabbitNode(config=["channel_max = 1", "frame_max = 4096"]) as node:
+        with RabbitNode(config=["channel_max = 1", "frame_max = 8192"]) as node:
             yield node
     except NodeUnavailable as error:
         if os.environ.get("CI"):
