@@ -27,7 +27,12 @@ def _name(exam: Examination) -> str:
 def exists(exam: Examination) -> Iterator[Finding]:
     """It is there, or `run` makes it."""
     look, name = exam.get(looks.exchange), _name(exam)
-    if look.exists:
+    if look.is_refused:
+        yield danger(
+            f"the user may not ask for {name}", "`run` ends with 77: it has no permission on it",
+            "give it with rabbitmqctl set_permissions (systemd/README.md, Permissions)",
+        )  # fmt: skip
+    elif look.exists:
         yield ok(f"{name} exists")
     elif exam.settings.exchange.declare == "auto":
         yield advice(

@@ -36,6 +36,11 @@ class ExchangeLook:
     as they are known."""
     why_unknown: str = ""
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether the user may not even ask for it."""
+        return self.answer.code == ACCESS_REFUSED
+
     def known(self, name: str) -> Any:
         """One property. Raises Unknown."""
         if name not in self.properties:
@@ -57,6 +62,18 @@ class QueueLook:
     """After so many returns it drops a message."""
 
     @property
+    def is_refused(self) -> bool:
+        """Whether the user may not even ask for it."""
+        return self.answer.code == ACCESS_REFUSED
+
+    @property
+    def counted(self) -> Answer:
+        """The answer, with how many messages and consumers it has. Raises Unknown."""
+        if self.answer.code and self.exists:
+            raise Unknown(self.why_unknown)
+        return self.answer
+
+    @property
     def known(self) -> Shape:
         """What it is like. Raises Unknown."""
         if self.shape is None:
@@ -75,8 +92,8 @@ def exchange(exam: Examination) -> ExchangeLook:
     settings = exam.settings.exchange
     wanted = DeclareExchange(settings.name, settings.type, settings.durable)
     answer = ask(exam, replace(wanted, passive=True))
-    if answer.code == ACCESS_REFUSED:
-        raise Unknown(f"{wanted}: {answer.text}")
+    if answer.code == ACCESS_REFUSED:  # RabbitMQ 4.3 does so where the user has no permission
+        return ExchangeLook(exists=True, answer=answer, why_unknown=f"{wanted}: {answer.text}")
     if answer.code:
         return ExchangeLook(exists=False, answer=answer)
     if settings.name.startswith("amq."):
@@ -131,10 +148,10 @@ def dead_letter_queue(exam: Examination) -> QueueLook:
 def _queue(exam: Examination, name: str, kind: str) -> QueueLook:
     passive = DeclareQueue(name, passive=True)
     answer = ask(exam, passive)
-    if answer.code == ACCESS_REFUSED:
-        raise Unknown(f"{passive}: {answer.text}")
     if answer.code:
-        there = answer.code == LOCKED or (answer.code == NOT_FOUND and answer.passes)
+        there = answer.code in (LOCKED, ACCESS_REFUSED) or (
+            answer.code == NOT_FOUND and answer.passes
+        )
         why = f"{passive} cannot be asked: {answer.text}" if there else ""
         return QueueLook(name, there, answer, why_unknown=why)
     try:

@@ -30,10 +30,11 @@ def configure_exchange(exam: Examination) -> Iterator[Finding]:
     """Declare the exchange."""
     settings = exam.settings.exchange
     step = DeclareExchange(settings.name, settings.type, settings.durable)
-    needed = settings.declare == "auto" and not exam.get(looks.exchange).exists
+    look = exam.get(looks.exchange)
+    needed = settings.declare == "auto" and (not look.exists or look.is_refused)
     yield from _judged(
         looks.ask(exam, step.compared()), f"configure on {step}", needed=needed,
-        means="the exchange does not exist, and `run` may not make it: it ends with 77",
+        means="the exchange may have to be made, and `run` may not make it: it ends with 77",
         otherwise="it is used as it stands; what is wrong with it cannot be learned, and it is not "
         "made again where it goes",
     )  # fmt: skip
@@ -50,8 +51,8 @@ def configure_queue(exam: Examination) -> Iterator[Finding]:
     look = exam.get(looks.main_queue)
     yield from _judged(
         _configure(exam, settings.name), f"configure on queue {settings.name!r}",
-        needed=settings.declare == "auto" and not look.exists,
-        means="the queue does not exist, and `run` may not make it: it ends with 77",
+        needed=settings.declare == "auto" and (not look.exists or look.is_refused),
+        means="the queue may have to be made, and `run` may not make it: it ends with 77",
         otherwise="it is used as it stands; which of its properties cost messages cannot be "
         "learned, and it is not made again where it goes",
     )  # fmt: skip
@@ -154,7 +155,8 @@ def configure_dead_letters(exam: Examination) -> Iterator[Finding]:
     """Declare the dead-letter queue."""
     look = exam.get(looks.dead_letter_queue)
     yield from _judged(
-        _configure(exam, look.name), f"configure on queue {look.name!r}", needed=not look.exists,
+        _configure(exam, look.name), f"configure on queue {look.name!r}",
+        needed=not look.exists or look.is_refused,
         means="it does not exist and may not be made: what a sink refuses stays unacknowledged",
         otherwise="it is used as it stands; which of its properties cost letters cannot be learned",
     )  # fmt: skip

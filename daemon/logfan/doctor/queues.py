@@ -40,6 +40,11 @@ def _unreached(look: QueueLook, declare: str, key: str, name_key: str) -> Iterat
             f"{name} is exclusive to another connection", "logfan waits until that one ends",
             f"end that program, or use another {name_key}",
         )  # fmt: skip
+    elif look.is_refused:
+        yield danger(
+            f"the user may not ask for {name}", "logfan cannot use it: it has no permission on it",
+            "give it with rabbitmqctl set_permissions (systemd/README.md, Permissions)",
+        )  # fmt: skip
     elif look.exists:
         yield danger(
             f"{name} cannot be reached: {look.answer.text}",
@@ -98,7 +103,7 @@ def arguments(exam: Examination) -> Iterator[Finding]:
 def consumers(exam: Examination) -> Iterator[Finding]:
     """Who else consumes it."""
     look = exam.get(looks.main_queue)
-    count = look.answer.consumers
+    count = look.counted.consumers
     if count > 1:
         yield advice(
             f"queue {look.name!r} has {count} consumers",
@@ -115,7 +120,7 @@ def consumers(exam: Examination) -> Iterator[Finding]:
 def backlog(exam: Examination) -> Iterator[Finding]:
     """Nothing waits without a consumer."""
     look = exam.get(looks.main_queue)
-    if look.answer.messages and not look.answer.consumers:
+    if look.counted.messages and not look.counted.consumers:
         yield advice(
             f"{look.answer.messages:,} messages wait in queue {look.name!r}, and nothing "
             "consumes it", "they wait until a daemon runs", "start logfan",
