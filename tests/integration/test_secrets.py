@@ -77,7 +77,10 @@ def everything_a_daemon_shows(
                 lambda: until in shown.read_text(errors="replace") or process.poll() is not None,
                 f"it logs {until}",
             )  # fmt: skip
-            pages = "".join(page(port, path) for path in ("/", "/metrics", "/readyz", "/healthz", "/status.json"))
+            pages = "".join(
+                page(port, path)
+                for path in ("/", "/metrics", "/readyz", "/healthz", "/status.json")
+            )
             proc = Path(f"/proc/{process.pid}")
             names = [proc / "cmdline", proc / "comm", *proc.glob("task/*/comm")]
             titles = "\n".join(name.read_text() for name in names)
