@@ -175,6 +175,8 @@ class TopologyMismatch(Exception):
         """`answer`: the refusal. `shape`: what the queue is like, where that was found out."""
         super().__init__(why if answer is None else f"{why}: {answer}")
         self.shape = shape
+        self.code = 0 if answer is None else answer.code
+        """AMQP's reply code, where a refusal is the reason; else 0."""
         self.passes = answer is not None and answer.passes
 
 
@@ -260,6 +262,17 @@ def tap(
     """A queue of its own beside all others, bound as `queue` is: it goes with its connection, and
     holds the newest `most` messages of no more than `most_bytes`. Makes nothing else. Returns its
     name."""
+    try:
+        return (yield from _tapped(exchange, queue, most, most_bytes))
+    except TopologyMismatch as mismatch:
+        if mismatch.code != ACCESS_REFUSED:
+            raise
+        raise TopologyMismatch(f"{mismatch}{_TAP_PERMISSIONS}") from None
+
+
+def _tapped(
+    exchange: ExchangeSettings, queue: QueueSettings, most: int, most_bytes: int
+) -> "Steps[str]":
     if exchange.declare != "never":
         passive = DeclareExchange(exchange.name, exchange.type, exchange.durable, passive=True)
         if not (yield from _exists(passive, "auto")):
@@ -274,13 +287,10 @@ def tap(
     step = _declaration("", replace(shape, durable=False, exclusive=True, auto_delete=True))
     answer = yield step
     if answer.code:
-        raise TopologyMismatch(f"{step} may not be declared{_TAP_PERMISSIONS}", answer)
-    try:
-        yield from _bind(exchange, queue, answer.queue, [])
-    except TopologyMismatch as mismatch:
-        if mismatch.passes:
-            raise
-        raise TopologyMismatch(f"{mismatch}{_TAP_PERMISSIONS}") from None
+        raise TopologyMismatch(f"{step} may not be declared", answer)
+    # With "passive" a binding that is refused would be taken to be there.
+    binding = queue.model_copy(update={"declare": "auto"})
+    yield from _bind(exchange, binding, answer.queue, [])
     return answer.queue
 
 
