@@ -7,6 +7,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,8 @@ class Prometheus:
         except ConnectionError:
             return []
         except urllib.error.HTTPError as error:
+            if error.code == HTTPStatus.SERVICE_UNAVAILABLE:  # it is starting
+                return []
             raise AssertionError(f"{expression}: {error.read().decode()}") from None
         except urllib.error.URLError:
             return []
