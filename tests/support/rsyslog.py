@@ -64,4 +64,6 @@ class Rsyslog(ServerProcess):
         """What it has kept so far."""
         if not self._kept.exists():
             return []
-        return [orjson.loads(line) for line in self._kept.read_bytes().splitlines()]
+        # Behind the last newline a line may be half there.
+        whole = self._kept.read_bytes().split(b"\n")[:-1]
+        return [orjson.loads(line) for line in whole]
