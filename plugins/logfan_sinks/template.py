@@ -9,6 +9,7 @@ import orjson
 
 import logfan
 
+_LEAST, _MOST = -(1 << 63), (1 << 64) - 1
 _PLACE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 
 Fill = Callable[[logfan.Record], Any]
@@ -37,6 +38,8 @@ def _compiled(value: Any) -> Fill:
     if isinstance(value, dict):
         members = {key: _compiled(one) for key, one in value.items()}
         return lambda record: {key: member(record) for key, member in members.items()}
+    if isinstance(value, int) and not _LEAST <= value <= _MOST:
+        raise ValueError(f"{str(value)[:20]}… has more than 64 bits; write it as a string")
     return lambda _: value
 
 

@@ -14,6 +14,8 @@ from logfan.runtime.foreign_text import line_of
 from logfan.stage.where import Where
 
 HIDDEN = "***"
+_BEYOND_JSON = 1 << 63
+"""Whole numbers from here on are shown as text: orjson writes none of more than 64 bits."""
 _VALUE_CHARACTERS = 200
 _LISTED = 20
 # A table of headers holds tokens under any name; of the others the name says it.
@@ -88,7 +90,8 @@ def _scalar(value: Any, place: str, unit: str | None) -> str | int | float | boo
     if not is_a_file and (is_secret_name(name) or _SECRET_NAME.search(name)):
         return HIDDEN
     if isinstance(value, int | float):
-        return value
+        is_small = isinstance(value, float) or abs(value) < _BEYOND_JSON
+        return value if is_small else line_of(value, _VALUE_CHARACTERS)
     text = line_of(value, _VALUE_CHARACTERS)
     # The rule of the messages about faults: a URL with more in it than a host and a path is hidden.
     return HIDDEN if not is_a_file and shown(place, text) is None else text

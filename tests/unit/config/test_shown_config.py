@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import orjson
+
 from logfan.config.loader import prepare
 from logfan.config.shown_config import HIDDEN, shown_config
 
@@ -93,3 +95,14 @@ def test_a_transform_is_shown_with_its_sink(tmp_path: Path) -> None:
     assert keys["sinks.plain.transforms[0].kind"] == "cut"
     assert keys["sinks.plain.transforms[0].most"] == 3
     assert "s3cret1" not in str(keys)
+
+
+def test_a_number_of_more_than_64_bits_is_text(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(
+        '[plugins]\ndirectories = []\n[sinks.a]\nkind = "stdout"\n'
+        f"where = {{ n = {{ above = {10**23} }}, f = {{ below = inf }} }}\n"
+    )
+    keys = shown_config(prepare(config, environ={}))
+    assert keys["sinks.a.where.n.above"] == str(10**23)
+    assert orjson.dumps(keys)

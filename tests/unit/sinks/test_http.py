@@ -22,6 +22,7 @@ from logfan.testing import record
 from logfan_sinks.http import HttpSink
 from logfan_sinks.http.delivery import chunks
 from logfan_sinks.http.verdicts import Answer
+from logfan_sinks.template import Template
 from support.scripted_http import Reply, Request, ScriptedServer
 
 
@@ -62,6 +63,11 @@ def test_an_array_and_single_requests(server: ScriptedServer) -> None:
     assert [one["body"]["n"] for one in json.loads(server.bodies[0])] == [0, 1]
     assert server.bodies[1:] == [b'{"n":0}', b'{"n":1}']
     assert [request.method for request in server.requests] == ["POST", "PUT", "PUT"]
+
+
+def test_a_template_with_a_number_that_json_cannot_carry_is_a_fault() -> None:
+    with pytest.raises(ValueError, match="more than 64 bits; write it as a string"):
+        Template({"text": "{message}", "n": [1, 10**23]})
 
 
 def test_a_template_for_webhooks(server: ScriptedServer) -> None:
