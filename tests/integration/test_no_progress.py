@@ -82,7 +82,8 @@ def test_what_stands_before_a_message_that_cannot_be_delivered_passes_and_it_is_
     with version_with_amqp10() as node:
         with channel(node.url) as admin:
             admin.exchange_declare(names.exchange, "fanout")
-        environ = {"LOGFAN_QUEUE__TYPE": kind}
+        # Six attempts or more before it is known: with the usual back-off a minute, or two.
+        environ = {"LOGFAN_QUEUE__TYPE": kind, "LOGFAN_RABBITMQ__RECONNECT__MAX": "1s"}
         daemon = DaemonProcess(tmp_path, node.url, names, RAW, environ=environ)
         with daemon:
             pass
