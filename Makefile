@@ -92,10 +92,8 @@ docs: $(STAMP) ## Write the page of each built-in sink anew, from its options, a
 	@PYTHONPATH=tests $(BIN)/python -m support.doctor_page
 	@PYTHONPATH=tests $(BIN)/python -m support.dashboard
 
-dist: $(STAMP) ## Build wheel, sdist and their checksums into dist/
-	@rm -rf dist
-	@$(BIN)/python -m hatchling build -d dist >/dev/null
-	@cd dist && sha256sum *.whl *.tar.gz > SHA256SUMS && cat SHA256SUMS
+dist: $(STAMP) ## Build a release into dist/, with checksums
+	@PYTHONPATH=systemd $(BIN)/python -m packages.dist dist
 
 clean: ## Remove what make made in this folder (the cached RabbitMQ stays)
 	rm -rf $(VENV) .venv-bench .venv-pythons .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist logs logfan-demo

@@ -1,0 +1,1 @@
+"""What `make dist` builds beside wheel and sdist. Nothing of it is in the wheel."""
