@@ -19,7 +19,7 @@ DEBIAN := daemon/logfan/testing/debian.py
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast test-long coverage bench bench-quick bench-scale brokers pythons chaos cluster soak sinks lint format publishers docs dist clean lock
+.PHONY: help run test test-fast test-long coverage bench bench-quick bench-scale brokers pythons chaos cluster soak sinks lint format publishers docs site dist clean lock
 
 help: ## Show this list
 	@echo "logfan: every message of a RabbitMQ fanout exchange to every sink, acknowledged only then"
@@ -92,11 +92,15 @@ docs: $(STAMP) ## Write the page of each built-in sink anew, from its options, a
 	@PYTHONPATH=tests $(BIN)/python -m support.doctor_page
 	@PYTHONPATH=tests $(BIN)/python -m support.dashboard
 
+site: $(STAMP) ## Build the docs site into site/, from the pages where they are; a warning ends it
+	@$(BIN)/python -m sphinx -q -W --keep-going -c daemon/docs -d $(VENV)/doctrees . site
+	@echo "site/index.html"
+
 dist: $(STAMP) ## Build a release into dist/, with checksums
 	@PYTHONPATH=systemd $(BIN)/python -m packages.dist dist
 
 clean: ## Remove what make made in this folder (the cached RabbitMQ stays)
-	rm -rf $(VENV) .venv-bench .venv-pythons .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist logs logfan-demo
+	rm -rf $(VENV) .venv-bench .venv-pythons .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist site logs logfan-demo
 	find daemon plugins tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 lock: $(STAMP) ## Choose all dependencies anew, with their hashes

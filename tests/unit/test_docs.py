@@ -23,7 +23,7 @@ PAGES = [
     "daemon/PERFORMANCE.md", "plugins/README.md", "systemd/README.md", "tests/README.md",
     "tests/bench/README.md", "tests/brokers/README.md", "tests/chaos/README.md",
     "tests/guard/README.md", "tests/publishers/README.md", "plugins/docs/publishers.md",
-    "systemd/doctor.md",
+    "systemd/doctor.md", "daemon/docs/README.md",
 ]  # fmt: skip
 TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
 
@@ -103,6 +103,21 @@ def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
         if anchor:
             headings = re.findall(r"^#+ (.+)$", _prose(file.read_text()), re.MULTILINE)
             assert anchor in map(_anchor, headings), target
+
+
+def test_the_list_of_all_pages_names_each() -> None:
+    listed = {"README.md", "daemon/docs/README.md"}
+    for page in ("daemon/docs/README.md", "plugins/docs/README.md", "tests/README.md"):
+        folder = (ROOT / page).parent
+        for link in re.findall(r"\]\(([^)#:]+\.md)\)", (ROOT / page).read_text("utf-8")):
+            listed.add(str((folder / link).resolve().relative_to(ROOT)))
+    folders = ("daemon", "plugins", "systemd", "tests")
+    found = {
+        *ROOT.glob("[A-Z]*.md"),
+        *(one for name in folders for one in ROOT.glob(f"{name}/**/*.md")),
+    }
+    pages = {str(path.relative_to(ROOT)) for path in found if "node_modules" not in path.parts}
+    assert pages == listed, "daemon/docs/README.md lists each page"
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.startswith(("daemon/", "tests/"))])
