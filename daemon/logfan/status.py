@@ -22,6 +22,8 @@ from logfan.telemetry.metrics import REASONS, Stats
 from logfan.telemetry.status_page import shown
 from logfan.telemetry.troubles import Troubles
 
+_DIGITS = 3
+"""Of the rates of the last 10 minutes."""
 UP, DOWN, PAUSED, OPENING = "up", "down", "paused", "opening"
 
 
@@ -63,7 +65,7 @@ class Status:
             "prefetch": prepared.settings.rabbitmq.prefetch,
             "queue": prepared.settings.queue.name, **self._rates(now),
             "sinks": [self._sink(one, kind, now) for one, kind in _kinds(prepared, pipeline)],
-            "history": self._chart(now.at),
+            "history": self._chart(pipeline, now.at),
             "troubles": [
                 {"at": one.at, "text": one.text, "level": one.level, "count": one.count}
                 for one in self._troubles.last
@@ -109,13 +111,18 @@ class Status:
             "batch_seconds": rates.batch_seconds,
         }  # fmt: skip
 
-    def _chart(self, now: float) -> dict[str, Any]:
+    def _chart(self, pipeline: Pipeline, now: float) -> dict[str, Any]:
         points, until = self._history.points, self._history.until
         return {
             "interval": INTERVAL_SECONDS, "until": self._wall(now if until is None else until, now),
-            "received": [one.received for one in points],
-            "acknowledged": [one.acknowledged for one in points],
+            "received": [round(one.received, _DIGITS) for one in points],
+            "acknowledged": [round(one.acknowledged, _DIGITS) for one in points],
             "queue_ready": [one.queue_ready for one in points],
+            "sinks": {
+                name: [round(one.sinks[name], _DIGITS) if name in one.sinks else None
+                       for one in points]
+                for name in (worker.name for worker in pipeline.workers)
+            },
         }  # fmt: skip
 
     def _dead_letters(self, pipeline: Pipeline) -> list[dict[str, Any]]:

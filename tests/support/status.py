@@ -38,6 +38,7 @@ def document(**changes: Any) -> dict[str, Any]:
         "history": {
             "interval": 5.0, "until": NOW, "received": [float(n) for n in range(120)],
             "acknowledged": [float(n) for n in range(120)], "queue_ready": [None] * 60 + [7] * 60,
+            "sinks": {"archive": [None] * 60 + [8.0] * 60, "metrics": []},
         },
         "troubles": [{"at": NOW - 740.0, "text": "it was bad", "level": "warning", "count": 3}],
         "dead_letters": [{"sink": "archive", "reason": "not JSON", "count": 3}],

@@ -50,7 +50,7 @@ KEYS: dict[str, Any] = {
     }],
     "history": {
         "interval": float, "until": float, "received": list, "acknowledged": list,
-        "queue_ready": list,
+        "queue_ready": list, "sinks": {"one": list, "two": list},
     },
     "troubles": [{"at": float, "text": str}],
     "dead_letters": [{"sink": str, "reason": str, "count": int}],

@@ -82,6 +82,8 @@ class Point:
     received: float
     acknowledged: float
     queue_ready: int | None
+    sinks: Mapping[str, float]
+    """What each sink that was there all the time wrote a second."""
 
 
 def sample_of(stats: Stats, at: float) -> Sample:
@@ -121,9 +123,14 @@ class History:
         if elapsed < INTERVAL_SECONDS - _CLOSEST_SECONDS:
             return
         ready = None if sample.queue is None else sample.queue.messages
+        before = self._last.sinks
         point = Point(
             (sample.received - self._last.received) / elapsed,
             (sample.acknowledged - self._last.acknowledged) / elapsed, ready,
+            {
+                name: (one.written - before[name].written) / elapsed
+                for name, one in sample.sinks.items() if name in before
+            },
         )  # fmt: skip
         # Where no sample came for long, the mean stands for each interval that is missing.
         missed = min(POINTS, max(1, round(elapsed / INTERVAL_SECONDS)))

@@ -19,13 +19,12 @@ from prometheus_client.exposition import choose_encoder
 from logfan.runtime.threads import OwnThread
 from logfan.runtime.tls import TlsFileError, server_context
 from logfan.telemetry.http_connections import BoundedHandler, BoundedServer, Limits
-from logfan.telemetry.status_page import page, shown
+from logfan.telemetry.status_page import FILES, POLICY, page, shown
 
 log = logging.getLogger(__name__)
 
 _GZIP_FROM_BYTES = 1024
 _SHOWN_LENGTH = 200
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 _NO_LISTENING = {
     errno.EADDRINUSE: "is in use by another program; choose another port",
@@ -135,8 +134,10 @@ class HttpServer:
         if path == "/status.json":
             return _json(HTTPStatus.OK, self._status())
         if path == "/":
-            html = page(self._status(), self._unready()).encode("utf-8", "backslashreplace")
+            html = page(self._status()).encode("utf-8", "backslashreplace")
             return _Answer(HTTPStatus.OK, "text/html; charset=utf-8", html)
+        if path in FILES:
+            return _Answer(HTTPStatus.OK, *FILES[path])
         return _Answer(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"not found\n")
 
     def _metrics(self, accept: str) -> "_Answer":
@@ -197,7 +198,7 @@ class _Handler(BoundedHandler):
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header("Content-Security-Policy", _POLICY)
+        self.send_header("Content-Security-Policy", POLICY)
         self.send_header("Cache-Control", "no-store")
         self.end_headers()
         if self.command != "HEAD":

@@ -1,62 +1,79 @@
-"""The status page: whole in itself, and everything in it escaped."""
+"""The status page: what `/` serves, and the style and the script that it needs.
+
+The page holds the main facts, each escaped, for who has no JavaScript. `page/status.js` asks for
+`/status.json` again and again, and shows all of it.
+"""
 
 import html
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from string import Template
 from typing import Any
 
 from logfan.runtime.foreign_text import text_of
+from logfan.telemetry.sink_health import duration
 
 _REASONS = 20
-_STYLE = """
-:root{color-scheme:light dark;--line:#8884;--good:#1a7f37;--bad:#c62828}
-body{font:15px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.4rem}h1 small{font-weight:400;opacity:.6}
-table{border-collapse:collapse;width:100%;margin:1rem 0}
-th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid var(--line)}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
-.good{color:var(--good)}.bad{color:var(--bad)}
-meter{width:100%}a{color:inherit}
-"""
+_FOLDER = Path(__file__).parent / "page"
+_PAGE = Template((_FOLDER / "status.html").read_text())
+POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Its content security policy: nothing inline, nothing of another host."""
+FILES: Mapping[str, tuple[str, bytes]] = {
+    "/status.css": ("text/css; charset=utf-8", (_FOLDER / "status.css").read_bytes()),
+    "/status.js": ("text/javascript; charset=utf-8", (_FOLDER / "status.js").read_bytes()),
+}
+"""What the page refers to: the type and the content of each path."""
+_COUNTS = ("held", "retries", "written", "filtered", "rejected", "dead_lettered", "dropped")
 
 
-def page(status: Mapping[str, Any], reasons: Sequence[str]) -> str:
-    """The page; `reasons`: why the daemon is not ready."""
+def page(status: Mapping[str, Any]) -> str:
+    """The page, of what `/status.json` holds."""
+    ready, rate, left = status["ready"], status["rate"], status["time_to_drain_seconds"]
+    verdict = "Ready" if ready else "Not ready"
+    lasts = duration(max(0.0, status["now"] - status["since"]))
+    texts = {
+        "tone": "good" if ready else "bad",
+        "title": f"{'✓' if ready else '✕'} {verdict} · logfan {status['instance']}".rstrip(),
+        "instance": status["instance"], "about": status["version"], "detail": status["detail"],
+        "ready": f"{verdict}: {status['state']} for {lasts}",
+        "received": f"{rate['received']:,.1f}/s", "acknowledged": f"{rate['acknowledged']:,.1f}/s",
+        "in_flight": _count(status["in_flight"]), "prefetch": _count(status["prefetch"]),
+        "window": str(min(100, 100 * status["in_flight"] // status["prefetch"])),
+        "waiting": _count(status["queue_ready"]), "queue": status["queue"],
+        "drain": "unknown" if left is None else duration(left),
+        "dead": _count(status["dead_letters_waiting"]),
+    }  # fmt: skip
+    return _PAGE.substitute(
+        {name: html.escape(text) for name, text in texts.items()},
+        reasons="".join(f"<li>{html.escape(one)}</li>" for one in status["reasons"]),
+        sinks="".join(_row(sink, status["now"]) for sink in status["sinks"]),
+    )
+
+
+def _row(sink: Mapping[str, Any], now: float) -> str:
     e = html.escape
-    verdict = (
-        "".join(f'<p class="bad">✗ {e(reason)}</p>' for reason in shown(reasons))
-        or '<p class="good">✓ consuming, all required sinks are up</p>'
-    )
-    instance = f" · {e(str(status['instance']))}" if status["instance"] else ""
-    ready = "unknown" if status["queue_ready"] is None else f"{status['queue_ready']:,}"
-    rows = "".join(_sink_row(sink) for sink in status["sinks"])
+    failure = e(sink["failure"] or "")
+    note = "" if sink["required"] else ' <span class="tag">not required</span>'
+    lasts = duration(max(0.0, now - sink["since"]))
+    stuck = ' class="stuck"' if sink["required"] and sink["state"] != "up" else ""
     return (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        '<meta http-equiv="refresh" content="5"><meta name="viewport" content="width=device-width">'
-        f"<title>logfan</title><style>{_STYLE}</style>"
-        f"<h1>logfan <small>{e(status['version'])}{instance}</small></h1>{verdict}"
-        f"<p>{e(status['detail'])}</p>"
-        "<table><tr><th class=n>received<th class=n>acknowledged<th class=n>in flight"
-        "<th class=n>waiting in the queue"
-        f"<tr><td class=n>{status['received']:,}<td class=n>{status['acknowledged']:,}"
-        f"<td class=n>{status['in_flight']:,} of {status['prefetch']:,}<td class=n>{ready}</table>"
-        f'<meter max="{status["prefetch"]}" value="{status["in_flight"]}"></meter>'
-        "<table><tr><th>sink<th>state<th class=n>written<th class=n>held<th class=n>retries"
-        f"<th class=n>dead-lettered<th class=n>dropped{rows}</table>"
-        '<p><a href="/metrics">metrics</a> · <a href="/readyz">readyz</a> · '
-        '<a href="/healthz">healthz</a></p></html>\n'
+        f'<tr role="row" data-state="{e(sink["state"])}"{stuck}><th role="rowheader" scope="row">'
+        f"<b>{e(sink['name'])}</b>{note}</th>"
+        f'<td role="cell" class="state"><b>{e(sink["state"])}</b> <span>for {lasts}</span></td>'
+        + "".join(
+            f'<td role="cell" class="n" data-label="{name.replace("_", "-").capitalize()}">'
+            f"{_count(sink[name])}</td>"
+            for name in _COUNTS
+        )
+        + f'<td role="cell" class="failure">{failure}</td></tr>'
     )
 
 
-def _sink_row(sink: Mapping[str, Any]) -> str:
-    state = '<span class="good">up</span>'
-    if sink["failure"] is not None:
-        state = f'<span class="bad">{html.escape(str(sink["failure"]))}</span>'
-    note = "" if sink["required"] else " <small>(not required)</small>"
-    return (
-        f"<tr><td>{html.escape(sink['name'])}{note}<td>{state}<td class=n>{sink['written']:,}"
-        f"<td class=n>{sink['held']:,}<td class=n>{sink['retries']:,}"
-        f"<td class=n>{sink['dead_lettered']:,}<td class=n>{sink['dropped']:,}"
-    )
+def _count(number: int | None) -> str:
+    return "unknown" if number is None else f"{number:,}"
 
 
 def shown(reasons: Sequence[str]) -> list[str]:

@@ -135,6 +135,14 @@ def test_a_sink_has_its_rate_and_the_mean_time_of_its_batches() -> None:
     assert history.sink("new", now) == history.sink("gone", now) == SinkRates()
 
 
+def test_the_ring_has_the_rate_of_each_sink_that_was_there_all_the_time() -> None:
+    history = History()
+    history.note(Sample(0.0, sinks={"a": SinkSample(100), "gone": SinkSample(1)}))
+    history.note(Sample(5.0, sinks={"a": SinkSample(600), "new": SinkSample(9)}))
+    history.note(Sample(10.0, sinks={"a": SinkSample(600), "new": SinkSample(19)}))
+    assert [one.sinks for one in history.points] == [{"a": 100.0}, {"a": 0.0, "new": 2.0}]
+
+
 def test_a_sample_holds_what_the_stats_have() -> None:
     stats = Stats()
     stats.configure(["a"])

@@ -19,17 +19,17 @@ from logfan.telemetry.http_server import HttpServer, ListenError
 from logfan.telemetry.metrics import LogfanCollector, Stats
 from logfan.testing import debian, record
 from logfan_sinks.metrics import MetricsSink
+from support.status import document, sink
 
-STATUS: dict[str, Any] = {
-    "version": "9.9", "instance": "<i>", "detail": "consuming <b>queue</b>", "prefetch": 10,
-    "received": 1000, "acknowledged": 990, "in_flight": 10, "queue_ready": None,
-    "sinks": [
-        {
-            "name": "a<b>", "required": True, "failure": "<script>", "held": 1,
-            "written": 2, "dropped": 3, "retries": 4, "dead_lettered": 5,
-        }
+STATUS: dict[str, Any] = document(
+    instance="<i>", detail="consuming <b>queue</b>", queue_ready=None, ready=False,
+    sinks=[
+        sink(
+            "a<b>", state="down", failure="<script>", held=1_111, retries=2_222, written=3_333,
+            filtered=4_444, rejected=5_555, dead_lettered=6_666, dropped=7_777,
+        )
     ],
-}  # fmt: skip
+)  # fmt: skip
 
 
 class Served:
@@ -96,28 +96,34 @@ def test_reasons_are_bounded_and_can_be_encoded_whatever_they_hold(served: Serve
     assert "\\ud800" in json.loads(body)["reasons"][0]
     assert json.loads(body)["reasons"][-1] == "and 480 more"
     assert len(body) < 32 << 10
-    status, _, page = served.get("/")
-    assert status == 200
-    assert b"sink a is down: \\ud800" in page
-    assert len(page) < 64 << 10
 
 
 def test_the_page_shows_what_became_of_each_sinks_records(served: Served) -> None:
     page = served.get("/")[2].decode()
-    assert (
-        "written<th class=n>held<th class=n>retries<th class=n>dead-lettered<th class=n>dropped"
-        in page
-    )
-    assert "".join(f"<td class=n>{cell}" for cell in (2, 1, 4, 5, 3)) in page
+    labels = ("Held", "Retries", "Written", "Filtered", "Rejected", "Dead-lettered", "Dropped")
+    for number, label in enumerate(labels, 1):
+        assert f'data-label="{label}">{number},{str(number) * 3}</td>' in page
 
 
-def test_the_page_escapes_what_it_shows(served: Served) -> None:
-    served.unready.append("sink a: <script>alert(1)</script>")
-    status, _, body = served.get("/")
+def test_the_page_escapes_what_it_shows(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(STATUS, "reasons", ["sink a: <script>alert(1)</script>"])
+    status, headers, body = served.get("/")
     assert status == 200
-    assert b"<script>" not in body
-    assert b"&lt;script&gt;" in body
+    assert body.count(b"<script") == body.count(b'<script src="status.js" defer></script>') == 1
+    assert b"<li>sink a: &lt;script&gt;alert(1)" in body
+    assert b"a&lt;b&gt;" in body
     assert b"<b>queue" not in body
+    assert "unsafe" not in headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"), [("/status.css", "text/css"), ("/status.js", "text/javascript")]
+)
+def test_what_the_page_refers_to_is_served(served: Served, path: str, kind: str) -> None:
+    assert f'"{path[1:]}"' in served.get("/")[2].decode()
+    status, headers, body = served.get(path)
+    assert (status, headers.get_content_type()) == (200, kind)
+    assert len(body) > 1000
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"])
