@@ -22,6 +22,7 @@ class Loki(ServerProcess):
         self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self._pushes = self.folder / "pushes"
+        self._pace = self.folder / "pushes.pace"
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -34,6 +35,16 @@ class Loki(ServerProcess):
         except OSError:
             return False
         return True
+
+    def push_back(self, seconds: int) -> None:
+        """From now on it answers 429, come again in so many seconds."""
+        new = self._pace.with_suffix(".new")
+        new.write_text(str(seconds))
+        new.rename(self._pace)
+
+    def take_again(self) -> None:
+        """It takes what comes."""
+        self._pace.unlink()
 
     def lines(self) -> Iterator[str]:
         """All lines that were pushed and kept."""

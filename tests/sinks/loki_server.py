@@ -1,10 +1,12 @@
 """A server that speaks Loki's push protocol, and keeps each push in a file before it answers.
 
-`python loki_server.py PORT FILE`; it needs the standard library alone.
+`python loki_server.py PORT FILE`; it needs the standard library alone. While there is a file
+`FILE.pace` it answers 429, and what that holds is its Retry-After.
 """
 
 import os
 import sys
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,6 +20,13 @@ def main(port: int, pushes: Path) -> None:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            with suppress(FileNotFoundError):
+                pace = pushes.with_name(f"{pushes.name}.pace").read_text()
+                self.send_response(429)
+                self.send_header("Retry-After", pace)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             os.write(kept, b"\n" + body + b"\n")
             self.send_response(204)
             self.end_headers()
