@@ -86,10 +86,11 @@ format: $(STAMP) ## Put the code into its form
 publishers: $(STAMP) ## Record anew what real libraries publish, in Python, Node, Go, Java, Rust: ONLY="node go"
 	@PYTHONPATH=tests $(BIN)/python -m publishers.run $(ONLY)
 
-docs: $(STAMP) ## Write the page of each built-in sink anew, from its options, and the tables of publishers and checks
+docs: $(STAMP) ## Write anew what pages have from the code: sinks, keys, commands, metrics, checks, publishers
 	@PYTHONPATH=tests $(BIN)/python -m support.sink_pages
 	@PYTHONPATH=tests $(BIN)/python -m publishers.page
 	@PYTHONPATH=tests $(BIN)/python -m support.doctor_page
+	@PYTHONPATH=tests:systemd $(BIN)/python -m support.reference_pages
 	@PYTHONPATH=tests $(BIN)/python -m support.dashboard
 
 site: $(STAMP) ## Build the docs site into site/, from the pages where they are; a warning ends it

@@ -1,6 +1,10 @@
 """The pages are true: keys, metrics, commands, links and paths that they name exist."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -10,7 +14,6 @@ from pydantic import BaseModel
 from logfan.cli import main
 from logfan.config.loader import prepare
 from logfan.config.settings import Settings, SinkSettings
-from logfan.telemetry.metrics import LogfanCollector, Stats
 from publishers.page import PAGE as PUBLISHERS
 from publishers.page import page as page_of_publishers
 from support.doctor_page import PAGE as DOCTOR
@@ -23,7 +26,8 @@ PAGES = [
     "daemon/PERFORMANCE.md", "plugins/README.md", "systemd/README.md", "tests/README.md",
     "tests/bench/README.md", "tests/brokers/README.md", "tests/chaos/README.md",
     "tests/guard/README.md", "tests/publishers/README.md", "plugins/docs/publishers.md",
-    "systemd/doctor.md", "daemon/docs/README.md",
+    "systemd/doctor.md", "daemon/docs/README.md", "daemon/docs/config.md",
+    "daemon/docs/commands.md", "daemon/docs/metrics.md",
 ]  # fmt: skip
 TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
 
@@ -65,23 +69,6 @@ def test_the_readmes_config_has_no_fault(tmp_path: Path) -> None:
 def test_a_page_names_every_command(page: str) -> None:
     for command in main.list_commands(click.Context(main)):
         assert f"`logfan {command}" in TEXTS[page], command
-
-
-def test_every_metric_stands_in_the_operators_table() -> None:
-    stats = Stats()
-    stats.configure(["archive"])
-    rows = {
-        name
-        for line in TEXTS["systemd/README.md"].splitlines()
-        if line.startswith("| `logfan_")
-        for name in re.findall(r"`(logfan_\w+)", line.split("|")[1])
-    }
-    for metric in LogfanCollector(stats, "1").collect():
-        exposed = f"{metric.name}_total" if metric.type == "counter" else metric.name
-        assert exposed in rows, exposed
-        rows.remove(exposed)
-    # What the sinks expose for themselves.
-    assert all(name.startswith(("logfan_file_sink_", "logfan_metrics_sink_")) for name in rows)
 
 
 def test_the_shipped_config_shows_every_key() -> None:
@@ -141,6 +128,18 @@ def test_the_page_of_the_doctor_lists_each_check_once() -> None:
     assert DOCTOR.read_text() == whole_page(), "write it anew: make docs"
     rows = re.findall(r"^\| `(\S+)` \|", whole_page(), re.MULTILINE)
     assert sorted(set(rows)) == sorted(rows)
+
+
+def test_the_pages_of_reference_are_what_the_code_says() -> None:
+    # In a process of its own: a command of click keeps the help options of its first call.
+    done = subprocess.run(
+        [sys.executable, "-m", "support.reference_pages", "--json"],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}/tests:{ROOT}/systemd"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for name, text in json.loads(done.stdout).items():
+        assert (ROOT / "daemon/docs" / name).read_text() == text, "write it anew: make docs"
+        assert not re.search(r"\|\s*\|$", text, re.MULTILINE), f"{name} has a row without meaning"
 
 
 def test_each_config_of_the_page_of_publishers_has_no_fault(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def _describe(found: Any) -> None:
     for name in table.get("required", ()):
         click.echo(f"{name} = {_sample(table['properties'][name], own)}")
     click.echo()
-    _show([*_options(own, own), *_options(host, host)])
+    _show([*options(own, own), *options(host, host)])
 
 
 def _describe_transform(found: Any) -> None:
@@ -75,9 +75,9 @@ def _describe_transform(found: Any) -> None:
     _head(found)
     table = _resolved(own, own)
     keys = {name: _sample(table["properties"][name], own) for name in table.get("required", ())}
-    options = "".join(f", {name} = {value}" for name, value in keys.items())
-    click.echo(f'[sinks.NAME]\ntransforms = [{{ kind = "{found.kind}"{options} }}]\n')
-    _show(_options(own, own))
+    sample = "".join(f", {name} = {value}" for name, value in keys.items())
+    click.echo(f'[sinks.NAME]\ntransforms = [{{ kind = "{found.kind}"{sample} }}]\n')
+    _show(options(own, own))
 
 
 def _head(found: Any) -> None:
@@ -101,7 +101,7 @@ _DEPTH = 3
 """A table may hold itself; deeper than this nothing is shown."""
 
 
-def _options(
+def options(
     table: _Schema, root: _Schema, prefix: str = "", depth: int = 0
 ) -> Iterator[tuple[str, str, str, str]]:
     """Key, kind, default and meaning of each option, those of tables within tables too."""
@@ -111,8 +111,8 @@ def _options(
         default = "required" if name in table.get("required", ()) else _default(option, root)
         yield key, _kind(option, root), default, option.get("description", "")
         for choice in _choices(option, root) if depth < _DEPTH else ():
-            yield from _options(choice, root, f"{key}.", depth + 1)
-            yield from _options(choice.get("items", {}), root, f"{key}[].", depth + 1)
+            yield from options(choice, root, f"{key}.", depth + 1)
+            yield from options(choice.get("items", {}), root, f"{key}[].", depth + 1)
 
 
 def _resolved(entry: _Schema, root: _Schema) -> _Schema:

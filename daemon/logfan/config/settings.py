@@ -104,43 +104,61 @@ def check_http_url(secret: SecretStr) -> SecretStr:
     return secret
 
 
-BrokerUrl = Annotated[SecretStr, AfterValidator(check_url)]
+_TEXT = WithJsonSchema({"type": "string"})
+BrokerUrl = Annotated[SecretStr, AfterValidator(check_url), _TEXT]
+DEFAULT_URL = "amqp://guest:guest@localhost:5672/%2F"
 
 
 class TlsSettings(Table):
     """`rabbitmq.tls`"""
 
     ca_file: FilePath | None = None
+    """The CA that signed the broker's certificate; none: those of the system."""
     cert_file: FilePath | None = None
+    """The client's certificate, with its chain. With a URL without a user the login is EXTERNAL."""
     key_file: FilePath | None = None
+    """Its private key, without a passphrase."""
     verify: bool = True
+    """false: takes any certificate of the broker."""
 
 
 class ReconnectSettings(Table):
     """`rabbitmq.reconnect`"""
 
     initial: PositiveDuration = _written("500ms")
+    """The first delay; it doubles with each failure, and is varied."""
     max: PositiveDuration = _written("30s")
+    """The longest delay."""
 
 
 class RabbitmqSettings(Table):
     """`rabbitmq`"""
 
-    urls: Annotated[tuple[BrokerUrl, ...], AfterValidator(_not_empty)] = (
-        SecretStr("amqp://guest:guest@localhost:5672/%2F"),
-    )
+    urls: Annotated[
+        tuple[BrokerUrl, ...],
+        AfterValidator(_not_empty),
+        Field(json_schema_extra={"default": [DEFAULT_URL]}),  # pydantic would hide it
+    ] = (SecretStr(DEFAULT_URL),)
+    """Where the broker is, tried in turn: amqp://USER:PASSWORD@HOST:PORT/VHOST, or amqps://."""
     url_file: FilePath | None = None
+    """A file that holds the URLs in place of `urls`, a line each."""
     tls: TlsSettings = _table()
+    """For URLs with amqps://."""
     prefetch: Annotated[int, Field(ge=1, le=65535)] = 1000
+    """Most messages held unacknowledged."""
     max_in_flight_bytes: Annotated[Size, Field(ge=1)] = _written("64MiB")
+    """Most bytes of bodies held, whatever the prefetch."""
     acknowledgement_timeout: Annotated[Duration, Field(ge=1)] = _written("30m")
     """The broker's `consumer_timeout`. A third of it is how long a window may wait for a sink."""
     heartbeat: Annotated[Duration, Field(ge=1, le=65535)] = _written("30s")
+    """A connection on which the broker is silent for longer counts as lost."""
     fast_path: bool = True
     """Read deliveries in one pass of our own; false: in pika's way."""
     startup: Literal["retry", "fail"] = "retry"
+    """What to do where the broker is away at the start: try again, or exit with 69."""
     reconnect: ReconnectSettings = _table()
-    management_url: Annotated[SecretStr, AfterValidator(check_http_url)] | None = None
+    """How soon a connection is tried again."""
+    management_url: Annotated[SecretStr, AfterValidator(check_http_url), _TEXT] | None = None
     """RabbitMQ's management API, which `logfan doctor` asks; the daemon does not."""
 
     def read_urls(self) -> list[str]:
@@ -179,9 +197,13 @@ class ExchangeSettings(Table):
     """`exchange`"""
 
     name: Name = "logs"
+    """What programs publish to."""
     type: Literal["fanout", "direct", "topic", "headers", "x-consistent-hash"] = "fanout"
+    """Its type, to create it with, or as it must be."""
     durable: bool = False
+    """Whether to create it so that it outlives a restart of the broker."""
     declare: Literal["auto", "passive", "never"] = "auto"
+    """auto: used as it is, else created; passive: it must exist; never: used unasked."""
 
 
 def parse_limit(value: object) -> object:
@@ -227,9 +249,13 @@ class QueueSettings(Table):
     """`queue`"""
 
     name: Name = "logfan"
+    """What is consumed."""
     type: Literal["classic", "quorum", "exclusive"] = "classic"
+    """The first two are durable; exclusive: named by the broker, and gone with the connection."""
     declare: Literal["auto", "passive", "never"] = "auto"
+    """As for the exchange; never: not bound either."""
     arguments: dict[str, Any] = Field(default_factory=dict)
+    """To create it with: { x-max-length = 1000000 }."""
     routing_keys: tuple[ShortString, ...] | None = None
     """Binding keys; without them "" is bound, and "#" on a topic exchange."""
     delivery_limit: Annotated[int | Literal["none"] | None, BeforeValidator(parse_limit)] = None
@@ -249,7 +275,9 @@ class DeadLetterSettings(Table):
     queue: Name | None = None
     """Empty means `<queue.name>.dead`."""
     enabled: bool = True
+    """false: what a sink refuses is offered to it again, without end."""
     max_ratio: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """A sink that refuses a larger share of its last 1,000 records is paused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,30 +308,36 @@ class HttpTlsSettings(Table):
     """`http.tls`"""
 
     cert_file: FilePath | None = None
+    """The certificate, with its chain."""
     key_file: FilePath | None = None
+    """Its private key."""
 
 
 class HttpSettings(Table):
     """`http`"""
 
-    listen: Annotated[Listen, BeforeValidator(parse_listen), WithJsonSchema({"type": "string"})] = (
-        _written("127.0.0.1:9464")
-    )
+    listen: Annotated[Listen, BeforeValidator(parse_listen), _TEXT] = _written("127.0.0.1:9464")
+    """Host and port."""
     tls: HttpTlsSettings = _table()
+    """Serve https."""
 
 
 class PluginSettings(Table):
     """`plugins`"""
 
     directories: tuple[FilePath, ...] = (Path("/etc/logfan/plugins"),)
+    """Folders of drop-in plugins; one that is missing is no fault."""
     disabled: tuple[str, ...] = ()
+    """Plugins not to load: files without .py, entry points or distributions."""
 
 
 class LogSettings(Table):
     """`log`"""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe lines to write."""
     format: Literal["text", "json"] = "text"
+    """json: an object a line, for machines."""
 
 
 class BatchSettings(Table):
@@ -396,6 +430,7 @@ class SinkSettings(Table):
     model_config = ConfigDict(extra="allow")
 
     kind: Name
+    """Which sink."""
     required: bool = True
     """false: its failure never holds a message back, and what it missed is counted."""
     batch: BatchSettings = _table()
@@ -452,17 +487,27 @@ class Settings(Table):
     """All of config.toml."""
 
     instance: Annotated[str, Field(pattern=r"^[A-Za-z0-9._@-]*$", max_length=64)] = ""
+    """Which of several daemons this is, for file names and views."""
     shutdown_timeout: Duration = _written("30s")
+    """How long a stop may drain; then what is left goes back to the broker."""
     watch: bool = False
-    """Reload when the file changes, or one that `files` names."""
+    """Reload when the file changes, or one that a key of `rabbitmq` or `http` names."""
     rabbitmq: RabbitmqSettings = _table()
+    """The broker, and how much is held of what it delivers."""
     exchange: ExchangeSettings = _table()
+    """Where messages come from."""
     queue: QueueSettings = _table()
+    """Where they wait for logfan."""
     dead_letter: DeadLetterSettings = _table()
+    """Where records go that a sink refuses for good."""
     http: HttpSettings = _table()
+    """Metrics, health and the status page."""
     plugins: PluginSettings = _table()
+    """Where sinks of your own are found."""
     log: LogSettings = _table()
+    """The daemon's own log, on standard error."""
     sinks: dict[str, SinkSettings] = Field(default_factory=dict)
+    """A table for each sink, under a name of your choice."""
 
     def files(self) -> dict[str, Path]:
         """The files that the host's own keys name, by key."""

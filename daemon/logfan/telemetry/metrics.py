@@ -163,7 +163,7 @@ _CONSUMER: tuple[tuple[_Family, str, str, str], ...] = (
     (GaugeMetricFamily, "consuming", "1 while subscribed to the queue", "consuming"),
     (CounterMetricFamily, "received_messages", "Messages delivered by the broker",
      "received_messages"),
-    (CounterMetricFamily, "received_bytes", "Bytes of their bodies", "received_bytes"),
+    (CounterMetricFamily, "received_bytes", "Bytes of the bodies delivered", "received_bytes"),
     (CounterMetricFamily, "redelivered_messages", "Messages that the broker marked as redelivered",
      "redelivered"),
     (CounterMetricFamily, "acked_messages", "Messages acknowledged", "acked"),
@@ -173,32 +173,32 @@ _CONSUMER: tuple[tuple[_Family, str, str, str], ...] = (
      "abandoned"),
     (GaugeMetricFamily, "in_flight_messages", "Messages received and not yet acknowledged",
      "in_flight_messages"),
-    (GaugeMetricFamily, "in_flight_bytes", "Bytes of their bodies", "in_flight_bytes"),
+    (GaugeMetricFamily, "in_flight_bytes", "Bytes of the bodies in flight", "in_flight_bytes"),
     (GaugeMetricFamily, "oldest_unacknowledged_seconds",
-     "Since when the oldest message in flight waits for its acknowledgement; 0 without one",
+     "How long the oldest message in flight waits for its acknowledgement; 0 without one",
      "oldest_seconds"),
     (GaugeMetricFamily, "delivery_count_max",
-     "The most often that a quorum queue delivered one message before, since the start",
+     "How often a quorum queue delivered one message before, at most, since the start",
      "delivery_count_max"),
-    (GaugeMetricFamily, "queue_ready_messages", "Messages waiting in the queue; NaN if unknown",
-     "queue_ready"),
-    (CounterMetricFamily, "rebound", "Times that the queue's binding was gone and was made again",
+    (GaugeMetricFamily, "queue_ready_messages",
+     "Messages that wait in the queue; NaN where that is not known", "queue_ready"),
+    (CounterMetricFamily, "rebound", "How often the queue's binding was lost and made again",
      "rebound"),
-    (GaugeMetricFamily, "dead_letters_waiting", "Messages in the dead-letter queue; NaN if unknown",
+    (GaugeMetricFamily, "dead_letters_waiting",
+     "Messages in the dead-letter queue, asked every 5 s; NaN without a connection for them",
      "dead_letters_waiting"),
 )  # fmt: skip
 
 # The same with a label `sink`; the number is of `SinkStats`, or derived.
 _SINK: tuple[tuple[_Family, str, str, str], ...] = (
-    (CounterMetricFamily, "sink_retries", "Attempts of a sink that failed and are made again",
-     "retries"),
+    (CounterMetricFamily, "sink_retries", "Failed attempts that are made again", "retries"),
     (CounterMetricFamily, "dead_lettered_records", "Records sent to the dead-letter queue",
      "dead_lettered"),
     (CounterMetricFamily, "sink_undecided_records",
      "Records whose body decides in where and is no JSON, or cannot be decoded; see on_error",
      "undecided"),
     (GaugeMetricFamily, "sink_up", "1 while the sink takes records", "up"),
-    (GaugeMetricFamily, "sink_down_seconds", "Since when the sink is down; 0 while it is up",
+    (GaugeMetricFamily, "sink_down_seconds", "How long the sink has been down; 0 while it is up",
      "down_seconds"),
     (GaugeMetricFamily, "sink_paused",
      "1 while the sink refuses more than dead_letter.max_ratio allows", "paused"),
@@ -255,7 +255,7 @@ def _sinks(sinks: Mapping[str, SinkStats], now: float) -> Iterator[Metric]:
         family(f"logfan_{name}", meaning, labels=["sink"]) for family, name, meaning, _ in _SINK
     ]
     records = CounterMetricFamily(
-        "logfan_sink_records", "Records by sink and outcome", labels=["sink", "outcome"]
+        "logfan_sink_records", "Records, by outcome", labels=["sink", "outcome"]
     )
     seconds = HistogramMetricFamily(
         "logfan_sink_write_seconds", "Write and flush of one batch", labels=["sink"]

@@ -30,7 +30,7 @@ from logfan_sinks.formats import (
 
 OVERFLOWED = Counter(
     "logfan_file_sink_overflowed_records",
-    "Records written to the path for all others, beyond max_files",
+    "Records written to the path with _other, beyond max_files",
     ["sink"],
 )
 FILES = Gauge("logfan_file_sink_files", "Files that messages brought about, of max_files", ["sink"])
