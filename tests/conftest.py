@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from logfan import control
 from logfan.cli import common
 from logfan.plugins import discovery, drop_ins
 from logfan.testing.debian import cache_folder
@@ -69,6 +70,10 @@ def pytest_configure(config: pytest.Config) -> None:
     home = tempfile.TemporaryDirectory(prefix="logfan-home-")
     config.add_cleanup(home.cleanup)
     os.environ["HOME"] = home.name
+    # Where daemons have their control sockets; a long path would be none for a socket.
+    run = tempfile.TemporaryDirectory(prefix="logfan-run-")
+    config.add_cleanup(run.cleanup)
+    os.environ["RUNTIME_DIRECTORY"] = run.name
     os.umask(0o022)
     for name in [name for name in os.environ if name.startswith("LOGFAN_")]:
         if name not in TUNED_BY:
@@ -76,6 +81,7 @@ def pytest_configure(config: pytest.Config) -> None:
     patch = pytest.MonkeyPatch()
     config.add_cleanup(patch.undo)
     patch.setattr(common, "CONFIG_PLACES", (Path("config.toml"),))
+    patch.setattr(control, "_SYSTEM", Path(run.name))
     patch.setattr(discovery, "listed", _listed)
 
 

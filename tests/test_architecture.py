@@ -24,12 +24,14 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
     "cli": {
         *BASE, "json_format", "config", "plugins", "telemetry", "amqp", "dead_letters", "pipeline",
-        "testing", "daemon", "doctor",
+        "testing", "daemon", "doctor", "control",
     },
     "doctor": {*BASE, "config", "plugins", "amqp"},
     "daemon": {
         *BASE, "config", "plugins", "telemetry", "amqp", "dead_letters", "pipeline", "status",
+        "control",
     },
+    "control": {"runtime"},
     "status": {*BASE, "config", "telemetry", "pipeline"},
     "testing": {*BASE, "config", "plugins", "telemetry", "amqp", "dead_letters", "pipeline"},
     "pipeline": {*BASE, "config", "telemetry", "amqp", "dead_letters"},

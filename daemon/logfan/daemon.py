@@ -22,6 +22,7 @@ from logfan.amqp.reconnect import StartupPolicy
 from logfan.config.changes import changed_keys, elsewhere, left_behind, named
 from logfan.config.file_watch import FileWatch
 from logfan.config.loader import Prepared
+from logfan.control import ControlServer, folder_of_daemon, name_of_socket
 from logfan.faults import Faults
 from logfan.pipeline.assembly import Pipeline
 from logfan.plugins.drop_ins import changed_since_loaded
@@ -120,6 +121,7 @@ class Daemon:
         self._ready = False
         self._status = Status(self.stats, clock)
         self._http = self._http_server()
+        self._control = self._control_server(environ)
         self._collector = LogfanCollector(self.stats, __version__, clock)
         self._number = 0
         """Which pipeline of this process runs: events of an earlier one come too late."""
@@ -141,6 +143,7 @@ class Daemon:
                 log.info("%s", self._start_line())
                 self._status.tick()
                 self._http.start()
+                self._control.start()
                 self._pipeline.start()
                 log.info("metrics at %s/metrics", self._http.url)
                 if self._prepared.settings.rabbitmq.startup == "retry":
@@ -155,6 +158,7 @@ class Daemon:
             self._pipeline.stop(0.0, self._wait)
             return os.EX_SOFTWARE
         finally:
+            self._control.stop()
             self._http.stop()
             REGISTRY.unregister(self._collector)
             self._status.end()
@@ -191,7 +195,7 @@ class Daemon:
         while True:
             event = self._next_event()
             if faults := self._faults():
-                if self._fallback is None or self._http.fault is not None:
+                if self._fallback is None or self._own_faults():
                     return self._give_up(None)
                 self._go_back(self._fallback, "; ".join(faults))
             match event:
@@ -386,18 +390,39 @@ class Daemon:
             cert_file=http.tls.cert_file, key_file=http.tls.key_file, on_fault=self._on_fault,
         )  # fmt: skip
 
+    def _control_server(self, environ: Mapping[str, str]) -> ControlServer:
+        folder, prepared = folder_of_daemon(environ), self._prepared
+        name = name_of_socket(prepared.path, prepared.settings.instance)
+        return ControlServer(folder and folder / name, self._on_request, self._on_fault)
+
     def _on_fault(self) -> None:
         self._events.put(_Signal.FAULT)
 
     def _faults(self) -> list[str]:
         """Threads that have ended and should not have."""
-        http = self._http.fault
-        return [*([http] if http else ()), *self._pipeline.faults()]
+        return [*self._own_faults(), *self._pipeline.faults()]
+
+    def _own_faults(self) -> list[str]:
+        """Of those that no reload replaces."""
+        return [one.fault for one in (self._http, self._control) if one.fault is not None]
 
     def _report_ready(self) -> None:
         if not self._ready:
             self._ready = True
             self._notifier.ready()
+
+    # What operators ask for, on the control socket's thread
+
+    def _on_request(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`pause`, `resume`, or a look at how a sink is paused, by its name."""
+        match request:
+            case {"do": "pause", "sink": str(name), "seconds": float() | int() | None as seconds}:
+                return self._pipeline.pause(name, seconds)
+            case {"do": "resume", "sink": str(name)}:
+                return self._pipeline.resume(name)
+            case {"do": "look", "sink": str(name)}:
+                return self._pipeline.look_at_pause(name)
+        return {"error": "the daemon does not know this request; is it of another version?"}
 
     # What it reports
 

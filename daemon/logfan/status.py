@@ -98,12 +98,16 @@ class Status:
     def _sink(self, worker: SinkWorker, kind: str, now: Sample) -> dict[str, Any]:
         stats, health = worker.stats, worker.health
         down_since, rates = health.down_since(now.at), self._history.sink(worker.name, now)
-        state = UP
-        if down_since is not None:
+        pause, until = stats.pause, None
+        state, since = UP, max(health.up_since, pause.until)
+        if pause.is_on(now.at):
+            state, since, until = PAUSED, pause.since, self._wall(pause.until, now.at)
+        elif down_since is not None:
             state = PAUSED if stats.paused else OPENING if health.is_opening else DOWN
+            since = down_since
         return {
             "name": worker.name, "kind": kind, "required": worker.required, "state": state,
-            "since": self._wall(health.up_since if down_since is None else down_since, now.at),
+            "since": self._wall(since, now.at), "until": until,
             "failure": None if down_since is None else _line(health.why(now.at) or "down"),
             "written": stats.written, "filtered": stats.filtered, "rejected": stats.rejected,
             "dropped": stats.dropped, "dead_lettered": stats.dead_lettered,

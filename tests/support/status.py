@@ -16,7 +16,7 @@ def sink(name: str, **changes: Any) -> dict[str, Any]:
     """One that is up."""
     return {
         "name": name, "kind": "file", "required": True, "state": "up", "since": NOW - 7000.0,
-        "failure": None, "written": 5, "filtered": 0, "rejected": 0, "dropped": 0,
+        "until": None, "failure": None, "written": 5, "filtered": 0, "rejected": 0, "dropped": 0,
         "dead_lettered": 0, "retries": 0, "held": 0, "rate": 1203.4, "batch_seconds": 0.0042,
         **changes,
     }  # fmt: skip

@@ -45,7 +45,8 @@ KEYS: dict[str, Any] = {
     "time_to_drain_seconds": float | None,
     "sinks": [{
         "name": str, "kind": str, "required": bool, "state": str, "since": float,
-        "failure": str | None, "written": int, "filtered": int, "rejected": int, "dropped": int,
+        "until": float | None, "failure": str | None,
+        "written": int, "filtered": int, "rejected": int, "dropped": int,
         "dead_lettered": int, "retries": int, "held": int, "rate": float, "batch_seconds": float,
     }],
     "history": {

@@ -23,6 +23,8 @@ _COMMANDS = {
     "tap": "Show live messages, and take none of them away.",
     "status": "Print what running daemons do, what waits, and since when.",
     "top": "Watch running daemons live.",
+    "pause": "Leave a sink of the running daemon alone for a moment.",
+    "resume": "End a sink's pause.",
     "dlq": "Dead letters: list, show, replay to their sink, purge.",
     "sinks": "List the sink kinds, or one kind's options.",
     "generate": "Print a ready config or unit, or write the folder of a plugin.",
@@ -63,5 +65,5 @@ def main() -> None:
     /etc/logfan/config.toml is read. Exit codes: 0 done, 1 a case failed, a record was not taken,
     a danger was found or a daemon is not ready (test, try, doctor, status), 2 usage, 69 broker
     unavailable or no daemon answers, 70 internal fault, 75 stopped with messages handed back, 77
-    refused by the broker, 78 config or plugin fault.
+    refused by the broker or not permitted, 78 config or plugin fault.
     """

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from logfan.amqp.connection import new_loop
 from logfan.amqp.failures import ConnectionFailure
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 
 HANG_SECONDS = 300.0
 """A required sink inside one call for so long makes no progress: the watchdog is not fed."""
+PAUSE_SECONDS = 600.0
+"""So long `logfan pause` lasts where it does not say how long."""
 _LOOP_SECONDS = 10.0
 _CLOSE_SECONDS = 5.0
 
@@ -113,6 +116,41 @@ class Pipeline:
         """Have every sink open anew."""
         for worker in self.workers:
             worker.reopen()
+
+    def pause(self, name: str, seconds: float | None) -> dict[str, Any]:
+        """Leave this sink alone for so long: by default for `PAUSE_SECONDS`. A pause ends before
+        the window is handed back because of it; who needs longer pauses the sink again."""
+        longest = self.consumer.hold_seconds
+        if seconds is None:
+            seconds = min(PAUSE_SECONDS, longest)
+        if not 0 < seconds <= longest:
+            return {"longest": longest}
+        return self._of_sink(name, lambda worker: worker.pause(seconds))
+
+    def resume(self, name: str) -> dict[str, Any]:
+        """End a pause."""
+        return self._of_sink(name, lambda worker: worker.resume())
+
+    def look_at_pause(self, name: str) -> dict[str, Any]:
+        """How this sink is paused."""
+        return self._of_sink(name, lambda _: None)
+
+    def _of_sink(self, name: str, do: Callable[[SinkWorker], None]) -> dict[str, Any]:
+        """Whether it was paused before `do`, and how it is paused now."""
+        worker = next((one for one in self.workers if one.name == name), None)
+        if worker is None:
+            return {"unknown": [one.name for one in self.workers]}
+        pause, before = worker.stats.pause, self._clock.monotonic()
+        was_paused = pause.is_on(before)
+        do(worker)
+        now = self._clock.monotonic()
+        return {
+            "was_paused": was_paused, "why": worker.failure,
+            "left_seconds": pause.until - now if pause.is_on(now) else None,
+            "lasts_seconds": now - pause.since if was_paused else 0.0,
+            "busy_seconds": worker.busy_seconds(), "held": worker.held,
+            "required": worker.required,
+        }  # fmt: skip
 
     def stop(self, seconds: float, wait: Wait) -> int:
         """Drain and stop, in order, within `seconds` (and a little to let go of what hangs).

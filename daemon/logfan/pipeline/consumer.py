@@ -155,6 +155,11 @@ class Consumer:
         return self._stats.consuming
 
     @property
+    def hold_seconds(self) -> float:
+        """So long a window waits for a sink before it is handed back to the broker."""
+        return self._dispatcher.flow.hold_seconds
+
+    @property
     def why_not_consuming(self) -> str:
         """Why nothing arrives; empty where all is well."""
         return self._unbound if self.consuming else f"not consuming: {self._state}"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from logfan.pipeline.in_flight import Batch
 from logfan.pipeline.poison import ATTEMPTS_ALONE, Entry, Refusals, RetryQueue
 from logfan.pipeline.set_aside import Keep, RefusedRecords, Send
-from logfan.pipeline.sink_runner import Failure, SinkRunner, counted, pace_of
+from logfan.pipeline.sink_runner import PAUSED, Failure, SinkRunner, counted, pace_of
 from logfan.record import Record
 from logfan.runtime.clock import Clock
 from logfan.stage.stage import Stage, Staged
@@ -73,9 +73,11 @@ class SinkRecovery:
         self._stats.undecided += undecided
 
     def open(self) -> None:
-        """Open the sink, once; where that fails, wait."""
+        """Open the sink, once; where that fails or may not be now, wait."""
         failure = self._runner.offer(())
-        if failure is not None:
+        if failure is PAUSED:
+            self._runner.wait_while_paused()
+        elif failure is not None:
             self._runner.back_off(
                 failure.why, traceback=failure.traceback, at_least=failure.retry_after
             )
@@ -225,6 +227,9 @@ class SinkRecovery:
 
     def _learn(self, offered: Sequence[Entry], failure: Failure) -> None:
         """What the failure shows about the sink and about the records; then wait, where need be."""
+        if failure is PAUSED:
+            self._runner.wait_while_paused()
+            return
         now, why = self._clock.time(), failure.why
         refused: Sequence[Entry] = ()
         later = failure.later

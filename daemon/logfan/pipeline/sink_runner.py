@@ -42,6 +42,10 @@ class Failure:
     """Empty where the sink raised `SinkUnavailable`."""
 
 
+PAUSED = Failure("paused", unavailable=True)
+"""Nothing was offered: no evidence of anything, and no retry."""
+
+
 class SinkRunner:
     """A sink, and when it is tried again. Used on the sink's thread; others read `health` and set
     `wake` and `quitting`."""
@@ -59,7 +63,7 @@ class SinkRunner:
         """`held` gives how many messages wait for the sink, for the log; `on_opened` is called
         once, when `has_opened` is set."""
         self.name = sink.name
-        self.health = stats.health = Health(clock.monotonic())
+        self.health = stats.health = Health(clock.monotonic(), stats.pause)
         self.opened = False
         """False where `open` must be called before the next write."""
         self.has_opened = False
@@ -87,13 +91,9 @@ class SinkRunner:
         started = health.busy_since = self._called_at = self._clock.monotonic()
         rejected: Failure | None = None
         try:
-            if not self.opened:
-                self._open_called = True
-                self._sink.open()
-                self.opened = True
-                if not self.has_opened:
-                    self.has_opened = True
-                    self._on_opened()
+            if not self.opened and not self._open():
+                health.busy_since = None
+                return PAUSED
             if records:
                 rejected = self._write(records)
         except BaseException as error:  # noqa: BLE001 - whatever a plugin raises, its records stay
@@ -113,6 +113,24 @@ class SinkRunner:
             return rejected
         self.succeeded()
         return None
+
+    def _open(self) -> bool:
+        """False where the sink is paused, maybe since it was opened: a pause has it opened anew, so
+        that what is looked at before each write need not be more than `opened`."""
+        if self._is_paused():
+            return False
+        self._open_called = True
+        self._sink.open()
+        self.opened = True
+        if not self.has_opened:
+            self.has_opened = True
+            self._on_opened()
+        if self._is_paused():
+            self.opened = False
+        return self.opened
+
+    def _is_paused(self) -> bool:
+        return self._stats.pause.is_on(self._clock.monotonic())
 
     def stage(self, stage: Stage, records: Sequence[Record]) -> Staged:
         """What the sink gets of them. A transform is a plugin's code: it may hang, as a sink
@@ -191,8 +209,15 @@ class SinkRunner:
             )  # fmt: skip
             if traceback and len(self._traced) < _TRACED_MAX:
                 self._traced.add(why)
+        self._wait(delay)
+
+    def wait_while_paused(self) -> None:
+        """Until the pause is over, or something wakes the thread to look again."""
+        self._wait(self._stats.pause.until - self._clock.monotonic())
+
+    def _wait(self, seconds: float) -> None:
         if not self.quitting:
-            self._clock.wait(self.wake, delay)
+            self._clock.wait(self.wake, max(0.0, seconds))
             self.wake.clear()
 
     def close(self) -> None:

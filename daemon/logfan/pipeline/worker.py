@@ -2,12 +2,14 @@
 
 It touches its own sink and its own queue, and nothing of the broker: what is durable it hands to
 `Completions`. The consumer's I/O thread calls `submit`; the main thread `start`, `reopen`,
-`retry_now`, `stop`, `give_up` and `join`; any thread may read the stats and the state.
+`retry_now`, `stop`, `give_up` and `join`; the control socket's `pause` and `resume`; any thread may
+read the stats and the state.
 """
 
 import contextlib
 import logging
 import queue
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -34,6 +36,7 @@ class _Order(Enum):
     """What may lie in a worker's queue beside batches."""
 
     REOPEN = "reopen"
+    PAUSE = "do not wait for a batch"
     STOP = "stop"
 
 
@@ -102,6 +105,8 @@ class SinkWorker:
         self._stopping = False
         self._reminders = Reminders()
         self._logged_hanging: float | None = None
+        self._is_in_pause = False
+        """As the log has it."""
         self._logged_overflows = RecentLines()
         # Two counters with one writer each, instead of one counter with a lock.
         self._submitted = self._submitted_bytes = 0
@@ -115,6 +120,8 @@ class SinkWorker:
 
     def start(self) -> None:
         """Start the thread; it opens the sink first, as often as that takes."""
+        if self.stats.pause.is_on(self._clock.monotonic()):
+            self._log_pause()  # it was paused before a reload
         self._thread.start()
 
     def submit(self, batch: Batch) -> None:
@@ -134,6 +141,27 @@ class SinkWorker:
     def retry_now(self) -> None:
         """Cut the present back-off short."""
         self._runner.wake.set()
+
+    def pause(self, seconds: float) -> None:
+        """Offer the sink nothing for so long, from the end of the call that is under way. What
+        comes meanwhile waits, as for a sink that is down."""
+        until = time.strftime("%H:%M:%S", time.gmtime(self._clock.time() + seconds))
+        why = f"paused by `logfan pause` until {until} UTC"
+        self.stats.pause.begin(self._clock.monotonic(), seconds, why)
+        # After the pause was begun: see `SinkRunner._open`.
+        self._runner.opened = False
+        self._inbox.put(_Order.PAUSE)
+        self._runner.wake.set()
+        self._log_pause()
+
+    def resume(self) -> None:
+        """End a pause before its time."""
+        now = self._clock.monotonic()
+        if self.stats.pause.is_on(now):
+            self._is_in_pause = False
+            self.stats.pause.end(now)
+            self._runner.wake.set()
+            self._log_end_of_pause(" (`logfan resume`)")
 
     def stop(self) -> None:
         """Finish what was submitted, close the sink, end. `submit` must not be called again."""
@@ -191,6 +219,9 @@ class SinkWorker:
         """Log of an outage what the sink's own thread cannot: that it hangs, that it goes on.
         Called about once a second, on the main thread."""
         now, health = self._clock.monotonic(), self.health
+        if self._is_in_pause and not self.stats.pause.is_on(now):
+            self._is_in_pause = False
+            self._log_end_of_pause(", its limit")
         busy_since, hangs_for = health.busy_since, health.hangs_for(now)
         held = counted(self.held, "message")
         if hangs_for is not None and busy_since != self._logged_hanging:
@@ -204,6 +235,20 @@ class SinkWorker:
                 "sink %s: still down, for %s now: %s; %s held", self.name,
                 duration(health.down_seconds(now)), health.why(now), held,
             )  # fmt: skip
+
+    def _log_pause(self) -> None:
+        self._is_in_pause = True
+        log.warning(
+            "sink %s: %s; it is offered nothing; %s held",
+            self.name, self.stats.pause.why, counted(self.held, "message"),
+        )  # fmt: skip
+
+    def _log_end_of_pause(self, why: str) -> None:
+        pause = self.stats.pause
+        log.info(
+            "sink %s: goes on after a pause of %s%s; %s held", self.name,
+            duration(pause.until - pause.since), why, counted(self.held, "message"),
+        )  # fmt: skip
 
     # The thread
 

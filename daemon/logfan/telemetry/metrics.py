@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from logfan.runtime.clock import SYSTEM_CLOCK, Clock
 from logfan.runtime.foreign_text import line_of
-from logfan.telemetry.sink_health import Health
+from logfan.telemetry.sink_health import Health, Pause
 
 # From a sink in memory to one on a bad disk; from a local broker to a long outage of a sink.
 WRITE_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
@@ -114,6 +114,8 @@ class SinkStats:
 
     health: Health = field(default_factory=lambda: Health(0.0))
     """Put here by who runs the sink."""
+    pause: Pause = field(default_factory=Pause)
+    """As an operator asked. It stays over a reload."""
     paused: bool = False
     """Refuses too much, so that nothing more of it is dead-lettered."""
     written: int = 0
@@ -202,6 +204,8 @@ _SINK: tuple[tuple[_Family, str, str, str], ...] = (
      "down_seconds"),
     (GaugeMetricFamily, "sink_paused",
      "1 while the sink refuses more than dead_letter.max_ratio allows", "paused"),
+    (GaugeMetricFamily, "sink_pause_seconds",
+     "Since when the sink is paused by logfan pause; 0 while it is not", "pause_seconds"),
 )  # fmt: skip
 
 
@@ -264,7 +268,10 @@ def _sinks(sinks: Mapping[str, SinkStats], now: float) -> Iterator[Metric]:
         # Asked once, so that both agree.
         down_since = stats.health.down_since(now)
         down_seconds = 0.0 if down_since is None else max(0.0, now - down_since)
-        derived = {"up": down_since is None, "down_seconds": down_seconds}
+        pause_seconds = max(0.0, now - stats.pause.since) if stats.pause.is_on(now) else 0.0
+        derived = {
+            "up": down_since is None, "down_seconds": down_seconds, "pause_seconds": pause_seconds,
+        }  # fmt: skip
         for metric, (*_, number) in zip(families, _SINK, strict=True):
             value = derived[number] if number in derived else getattr(stats, number)
             metric.add_metric([name], float(value))

@@ -4,6 +4,7 @@ Metrics, `/readyz`, the status page, STATUS and the log all ask here, so that th
 value has one writer, and any thread may read.
 """
 
+import math
 from collections.abc import Callable
 
 HANGS_AFTER_SECONDS = 30.0
@@ -18,13 +19,41 @@ _NOT_OPENED = "not opened yet"
 Text = Callable[[], str]
 
 
+class Pause:
+    """A sink is offered nothing for a while, as an operator asked. It ends by itself. Written by
+    the control socket's thread; times in monotonic seconds."""
+
+    __slots__ = ("since", "until", "why")
+
+    def __init__(self) -> None:
+        self.since = self.until = -math.inf
+        """When the last pause began, and when it ends or ended."""
+        self.why = ""
+        """As the log and the views show it."""
+
+    def begin(self, now: float, seconds: float, why: str) -> None:
+        """For so long from `now` on; a pause that is on gets this limit in place of its own."""
+        if not self.is_on(now):
+            self.since = now
+        self.why, self.until = why, now + seconds
+
+    def end(self, now: float) -> None:
+        """Before its time."""
+        self.until = min(self.until, now)
+
+    def is_on(self, now: float) -> bool:
+        """Whether the sink is to be offered nothing."""
+        return now < self.until
+
+
 class Health:
     """One sink's."""
 
-    __slots__ = ("busy_since", "failing_since", "failure", "fault", "letters", "up_since")
+    __slots__ = ("busy_since", "failing_since", "failure", "fault", "letters", "pause", "up_since")
 
-    def __init__(self, now: float) -> None:
-        """`now` and every other time in monotonic seconds."""
+    def __init__(self, now: float, pause: Pause | None = None) -> None:
+        """`now` and every other time in monotonic seconds. While the sink is paused it is down."""
+        self.pause = pause or Pause()
         self.failure: str | None = _NOT_OPENED
         """Why its last call failed; None where it did not. Written by the sink's thread."""
         self.failing_since = now
@@ -65,6 +94,8 @@ class Health:
         """Since when it is down; None while it is up."""
         since = [self.failing_since] if self.failure is not None or self.fault is not None else []
         letters, hangs_for = self.letters, self.hangs_for(now)
+        if self.pause.is_on(now):
+            since.append(self.pause.since)
         if letters is not None:
             since.append(letters[0])
         if hangs_for is not None:
@@ -88,7 +119,9 @@ class Health:
         if self.fault is not None:
             return self.fault
         hangs_for, failure, letters = self.hangs_for(now), self.failure, self.letters
-        reasons = [failure] if failure is not None else []
+        reasons = [self.pause.why] if self.pause.is_on(now) else []
+        if failure is not None:
+            reasons.append(failure)
         if letters is not None:
             reasons.append(letters[1]())
         if hangs_for is not None:

@@ -48,6 +48,12 @@ CASES = {
         {f'logfan_sink_records_total{{{SINK},outcome="dropped"}}': "0x15 30x60"}, "20m", "10m",
         "30", {"outcome": "dropped"},
     ),
+    "LogfanSinkPausedByHand": Fires(
+        {
+            f"logfan_sink_pause_seconds{{{SINK}}}": "0+60x30",
+            f"logfan_sink_down_seconds{{{SINK}}}": "0+60x30",
+        }, "21m", "20m", "21m 0s",
+    ),
     "LogfanDeadLetters": Fires(
         {f"logfan_dead_letters_waiting{{{OF}}}": "0 12x30"}, "20m", "10m", "12"
     ),
@@ -72,6 +78,7 @@ WELL = {
     f"logfan_consuming{{{OF}}}": "1x120",
     f"logfan_sink_down_seconds{{{SINK}}}": "0x120",
     f"logfan_sink_paused{{{SINK}}}": "0x120",
+    f"logfan_sink_pause_seconds{{{SINK}}}": "0x120",
     f"logfan_oldest_unacknowledged_seconds{{{OF}}}": "0.2x120",
     f"logfan_rebound_total{{{OF}}}": "1x120",
     f'logfan_sink_records_total{{{SINK},outcome="dropped"}}': "7x120",
@@ -149,6 +156,12 @@ def test_it_fires_in_its_case_and_not_before(alert: str, tmp_path: Path) -> None
 def test_none_fires_while_all_is_well(tmp_path: Path) -> None:
     looks = [quiet(alert, moment) for alert in CASES for moment in ("1m", "30m", "90m")]
     done = promtool(tmp_path, [case(WELL, *looks)])
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_sink_that_is_paused_by_hand_is_no_page(tmp_path: Path) -> None:
+    series = dict(CASES["LogfanSinkPausedByHand"].series)
+    done = promtool(tmp_path, [case(series, quiet("LogfanSinkDown", "10m"))])
     assert done.returncode == 0, done.stdout + done.stderr
 
 

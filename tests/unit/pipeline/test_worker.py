@@ -562,3 +562,84 @@ def test_a_body_that_cannot_be_decoded_goes_on_and_is_logged_once(
     lines = [one.getMessage() for one in caplog.records if "decoded" in one.getMessage()]
     assert len(lines) == 1
     assert "sink recorder: the body cannot be decoded: gzip: the stream is" in lines[0]
+
+
+def test_a_paused_sink_is_offered_nothing_and_nothing_counts_as_a_retry(make: Make) -> None:
+    bench = make()
+    bench.submit(b"before")
+    wait_until(lambda: bench.completed, "it is written")
+    bench.worker.pause(3600.0)
+    bench.submit(b"a")
+    bench.submit(b"b")
+    wait_until(lambda: not bench.worker.is_up, "it is paused")
+    bench.worker.retry_now()
+    bench.worker.pause(3600.0)
+    assert bench.worker.failure is not None
+    assert bench.worker.failure.startswith("paused by `logfan pause` until ")
+    assert bench.sink.taken == [b"before"]
+    bench.worker.resume()
+    wait_until(lambda: not bench.worker.held, "it goes on")
+    assert bench.worker.is_up
+    assert bench.sink.taken == [b"before", b"a", b"b"]
+    assert bench.sink.calls.count("open") == 2
+    assert (bench.stats.retries, bench.stats.written) == (0, 3)
+    bench.finish()
+
+
+def test_a_pause_that_comes_during_a_call_begins_with_its_end(make: Make) -> None:
+    bench = make()
+    bench.sink.gate.clear()
+    bench.submit(b"a")
+    wait_until(lambda: "write" in bench.sink.calls, "it writes")
+    bench.submit(b"b")
+    handed_back = bench.submit(b"c")
+    bench.worker.pause(3600.0)
+    bench.sink.gate.set()
+    wait_until(lambda: bench.worker.held == 2, "it has returned, and is settled")
+    for _ in range(3):
+        bench.worker.retry_now()
+        wait_until(lambda: not bench.worker._runner.wake.is_set(), "it looks again")
+    handed_back.abandoned = True
+    assert bench.sink.taken == [b"a"]
+    bench.worker.resume()
+    bench.finish()
+    assert bench.sink.taken == [b"a", b"b"]
+    assert bench.stats.retries == 0
+
+
+def test_a_pause_that_comes_while_a_sink_opens_begins_with_its_end(make: Make) -> None:
+    bench = make(start=False)
+
+    def pause(calls: list[str]) -> None:
+        bench.worker.pause(3600.0)
+        bench.sink.open = lambda: calls.append("open again")  # type: ignore[method-assign]
+
+    bench.sink.open = lambda: pause(bench.sink.calls)  # type: ignore[method-assign]
+    bench.submit(b"a")
+    bench.worker.start()
+    wait_until(lambda: bench.worker.has_opened, "it is open")
+    wait_until(lambda: not bench.worker.busy_seconds(), "it has returned")
+    assert bench.sink.taken == []
+    bench.worker.resume()
+    bench.finish()
+    assert bench.sink.taken == [b"a"]
+    assert bench.sink.calls[0] == "open again"
+
+
+def test_a_failing_sink_is_not_tried_while_it_is_paused_and_a_stop_need_not_wait(
+    make: Make,
+) -> None:
+    bench = make()
+    bench.sink.failures = [SinkUnavailable("away")] * 1000
+    bench.submit(b"a")
+    wait_until(lambda: bench.stats.retries > 1, "it is tried again and again")
+    bench.worker.pause(3600.0)
+    wait_until(lambda: not bench.worker.busy_seconds(), "it has returned")
+    calls = len(bench.sink.calls)
+    bench.worker.retry_now()
+    bench.worker.stop()
+    assert not bench.worker.join(0.2), "something is held"
+    assert len(bench.sink.calls) == calls
+    bench.worker.give_up()
+    assert bench.worker.join(60)
+    assert bench.sink.taken == []

@@ -32,6 +32,7 @@ CATALOGUE = {
     "logfan_sink_up": "gauge",
     "logfan_sink_down_seconds": "gauge",
     "logfan_sink_paused": "gauge",
+    "logfan_sink_pause_seconds": "gauge",
     "logfan_sink_write_seconds": "histogram",
     "logfan_delivery_seconds": "histogram",
 }

@@ -15,7 +15,7 @@ from logfan.record import Properties, Record
 from logfan.runtime.backoff import Backoff
 from logfan.sink import Sink, SinkConfig, SinkUnavailable
 from logfan.telemetry.metrics import LogfanCollector, Stats
-from logfan.telemetry.sink_health import HANGS_AFTER_SECONDS, Health, Reminders, duration
+from logfan.telemetry.sink_health import HANGS_AFTER_SECONDS, Health, Pause, Reminders, duration
 from support.waiting import wait_until
 
 
@@ -58,6 +58,25 @@ def test_a_fault_stays_whatever_the_sink_does() -> None:
     health.failing_since = 7.0
     health.fault = "thread archivist ended: SystemExit"
     assert (health.down_since(9.0), health.why(9.0)) == (7.0, "thread archivist ended: SystemExit")
+
+
+def test_a_paused_sink_is_down_until_the_limit_or_the_end_of_the_pause() -> None:
+    pause = Pause()
+    health = Health(0.0, pause)
+    health.recovered(1.0)
+    pause.begin(100.0, 60.0, "paused")
+    assert (health.down_since(99.0), health.why(159.9)) == (100.0, "paused")
+    health.failed("boom", 90.0, 95.0)
+    assert (health.down_since(120.0), health.why(120.0)) == (95.0, "paused; and boom")
+    health.recovered(121.0)
+    assert (health.down_since(160.0), health.why(160.0)) == (None, None)
+    pause.begin(200.0, 60.0, "paused")
+    pause.begin(230.0, 10.0, "paused for less")
+    assert (pause.since, pause.until, health.why(239.0)) == (200.0, 240.0, "paused for less")
+    pause.end(235.0)
+    assert health.down_since(235.0) is None
+    pause.end(236.0)
+    assert pause.until == 235.0
 
 
 def test_reminders_come_at_growing_intervals_and_begin_anew_with_an_outage() -> None:
