@@ -643,3 +643,4 @@ def test_a_failing_sink_is_not_tried_while_it_is_paused_and_a_stop_need_not_wait
     bench.worker.give_up()
     assert bench.worker.join(60)
     assert bench.sink.taken == []
+    assert bench.stats.retries == 1000 - len(bench.sink.failures), "a pause is no retry"
