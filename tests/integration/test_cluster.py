@@ -147,7 +147,7 @@ def test_a_queue_whose_node_is_down_is_waited_for(
         admin.exchange_declare(names.exchange, "fanout", durable=True)
         admin.queue_declare(names.queue, durable=True)
     there.stop()
-    daemon = DaemonProcess(tmp_path, here.url, names, RAW)
+    daemon = DaemonProcess(tmp_path, here.url, names, RAW, extra='reconnect = { max = "1s" }')
     daemon.start(ready=False)
     try:
         # RabbitMQ 4 answers only after some 73 s, that the operation on the queue failed.

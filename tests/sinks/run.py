@@ -1,12 +1,13 @@
 """`make sinks`: records from a real RabbitMQ through the real daemon into six kinds of sink at
 once. In turns each of their servers is crashed and started again, so is the daemon, and each sink
-gets a trouble of its own: a full disk, 429 with a pace, a server that hangs. One record in some
-hundred is refused by one of the servers. Then all is read back.
+gets a trouble of its own: a full disk, 429 with a pace, a server that hangs or is read-only. One
+record in some hundred is refused by one of the servers. Then all is read back.
 
 `python -m sinks.run [RECORDS=300000] [ROUNDS=2] [REPORT=sinks-report.md]`. Exits 1 where a record
 is lost, or came twice where its identity forbids that.
 """
 
+import resource
 import sqlite3
 import sys
 import tempfile
@@ -14,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,6 @@ import orjson
 import pika
 import psycopg
 
-from chaos.disk import DiskUnavailable, SmallDisk
 from chaos.run import options_of
 from logfan.testing.node import QueueCounts, RabbitNode, free_port
 from sinks.loki import Loki
@@ -41,7 +41,7 @@ _DONE_SECONDS = 1800.0
 _STALLED_SECONDS = 2.0
 _FIRST_SHARE = 0.02
 _PACE_SECONDS = 3
-_DISK = 256 << 20
+_FILE_BYTES = 64 << 10
 _REFUSED_EVERY = 499
 """One record in so many holds text where OpenSearch expects a number."""
 
@@ -159,9 +159,8 @@ def _s3(server: VersityGateway, folder: Path) -> Outlet:
     )  # fmt: skip
 
 
-def _sqlite(path: Path, disk: SmallDisk | None) -> Outlet:
-    """It has no server: another program locks the file, or fills the disk, which only root has."""
-    full = disk.full() if disk is not None else None
+def _sqlite(path: Path, limit_files: Callable[[int], None]) -> Outlet:
+    """It has no server: another program locks the file, or it may not grow."""
     locks: list[sqlite3.Connection] = []
 
     def lock() -> None:
@@ -174,9 +173,9 @@ def _sqlite(path: Path, disk: SmallDisk | None) -> Outlet:
             yield from (row[0] for row in database.execute("SELECT id FROM logs"))
 
     locked = Trouble("locked", lock, lambda: locks.pop().close())
-    other = locked
-    if full is not None:
-        other = Trouble("full disk", full.__enter__, lambda: full.__exit__(None, None, None))
+    other = Trouble(
+        "ulimit -f", lambda: limit_files(_FILE_BYTES), lambda: limit_files(resource.RLIM_INFINITY)
+    )
     config = f'kind = "sqlite"\npath = "{path}"'
     return Outlet("sqlite", "a file", config, locked, other, read_back)
 
@@ -330,14 +329,11 @@ def run(records: int, rounds: int) -> tuple[list[Result], str]:
         node = stack.enter_context(RabbitNode())
         kafka = stack.enter_context(Kafka())
         kafka.create("logs")
-        disk = None
-        with suppress(DiskUnavailable):
-            disk = stack.enter_context(SmallDisk(_DISK))
         outlets = [
             _opensearch(stack.enter_context(OpenSearch())), _loki(stack.enter_context(Loki())),
             _kafka(kafka), _postgres(stack.enter_context(Postgres(free_port()))),
             _s3(stack.enter_context(VersityGateway()), folder),
-            _sqlite((folder if disk is None else disk.path) / "logs.db", disk),
+            _sqlite(folder / "logs.db", lambda size: daemon.limit_files(size)),  # noqa: PLW0108 - made below
         ]  # fmt: skip
         sinks = "\n".join(f'[sinks.{one.name}]\n{one.config}\nretry.max = "1s"' for one in outlets)
         names = Names.unique("sinks")

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -119,6 +120,10 @@ class DaemonProcess:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+    def limit_files(self, size: int) -> None:
+        """`ulimit -f` of the running process: no file grows beyond `size` bytes."""
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
     def log(self) -> str:
         """What it wrote to standard output and standard error."""
