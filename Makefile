@@ -19,7 +19,7 @@ DEBIAN := daemon/logfan/testing/debian.py
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast test-long coverage bench bench-quick bench-scale brokers pythons chaos cluster soak sinks lint format publishers docs site dist clean lock
+.PHONY: help run test test-fast test-long coverage bench bench-quick bench-scale brokers pythons chaos cluster soak sinks lint format publishers docs screenshots site dist clean lock
 
 help: ## Show this list
 	@echo "logfan: every message of a RabbitMQ fanout exchange to every sink, acknowledged only then"
@@ -92,6 +92,9 @@ docs: $(STAMP) ## Write anew what pages have from the code: sinks, keys, command
 	@PYTHONPATH=tests $(BIN)/python -m support.doctor_page
 	@PYTHONPATH=tests:systemd $(BIN)/python -m support.reference_pages
 	@PYTHONPATH=tests $(BIN)/python -m support.dashboard
+
+screenshots: $(STAMP) ## Take the pictures of the status page anew, in systemd/
+	@PYTHONPATH=tests $(BIN)/python -m support.screenshots
 
 site: $(STAMP) ## Build the docs site into site/, from the pages where they are; a warning ends it
 	@$(BIN)/python -m sphinx -q -W --keep-going -c daemon/docs -d $(VENV)/doctrees . site
