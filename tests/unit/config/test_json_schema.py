@@ -16,7 +16,7 @@ from logfan.cli import main
 ROOT = Path(__file__).parents[3]
 PAGES = [
     path
-    for folder in (".", "daemon", "plugins", "plugins/docs", "systemd")
+    for folder in (".", "daemon", "daemon/docs", "plugins", "plugins/docs", "systemd")
     for path in sorted((ROOT / folder).glob("*.md"))
 ]
 SOUND = """
