@@ -69,7 +69,7 @@ def _commands() -> Iterator[str]:
 
 def _metrics() -> Iterator[str]:
     rows = [_metric(one) for one in sorted(_families(), key=lambda one: one.name)]
-    yield from _headed("metric | type | labels", rows)
+    yield from _headed("metric | type, labels", rows)
 
 
 def _families() -> list[Metric]:
@@ -92,8 +92,9 @@ def _metric(family: Metric) -> str:
     for sample in family.samples:
         for label, value in sample.labels.items():
             values.setdefault(label, {})[value] = None
-    labels = ", ".join(_label(*one) for one in values.items() if one[0] != "le")
-    return f"| `{name}` | {family.type} | {labels} | {_cell(family.documentation)} |"
+    labels = [_label(*one) for one in values.items() if one[0] != "le"]
+    kind = ", ".join([family.type, *labels])
+    return f"| `{name}` | {kind} | {_cell(family.documentation)} |"
 
 
 def _label(name: str, values: Mapping[str, None]) -> str:
