@@ -10,6 +10,7 @@ import sys
 import time
 from array import array
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from bench import entrants
@@ -26,26 +27,46 @@ _FLOW_RATE = 20_000
 _WAIT_SECONDS = 90.0
 
 
-def measure(stage: Stage, rate: float, seconds: float, label: str, prefetch: int = 4000) -> Latency:
+Beside = Callable[[Start], AbstractContextManager[object]]
+"""What runs beside the daemon that was started so."""
+
+
+def measure(
+    stage: Stage,
+    rate: float,
+    seconds: float,
+    label: str,
+    prefetch: int = 4000,
+    beside: Beside = nullcontext,
+    exchange: str = "",
+) -> Latency:
     """Publish `rate` messages a second for so long, and see when each is done."""
     count = max(1, int(rate * seconds))
     with own_folder(stage) as folder:
         try:
-            return _measure(stage, folder, rate, count, label, prefetch)
+            return _measure(stage, folder, rate, count, label, prefetch, beside, exchange)
         except TROUBLES as error:
             raise ContestFailed(f"latency at {label}: {error}") from None
 
 
 def _measure(
-    stage: Stage, folder: Path, rate: float, count: int, label: str, prefetch: int
+    stage: Stage,
+    folder: Path,
+    rate: float,
+    count: int,
+    label: str,
+    prefetch: int,
+    beside: Beside,
+    exchange: str,
 ) -> Latency:
     stage.declare("classic")
     start = _stamped(stage, folder, prefetch)
     with Process(start, folder) as process:
         _wait(process, lambda: _is_consumed(stage))
         stage.observer.forget()
-        sent, left = _publish(stage, process, count, rate)
-        _wait(process, lambda: _is_empty(stage))
+        with beside(start):
+            sent, left = _publish(stage, process, count, rate, exchange)
+            _wait(process, lambda: _is_empty(stage))
         code = process.stop()
         if code:
             raise RuntimeError(f"it ended with {code}: {process.log()}")
@@ -83,11 +104,13 @@ def _stamped(stage: Stage, folder: Path, prefetch: int) -> Start:
     return Start(command, {**start.environ, "PYTHONPATH": str(TESTS)}, start.files)
 
 
-def _publish(stage: Stage, process: Process, count: int, rate: float) -> tuple[float, int]:
+def _publish(
+    stage: Stage, process: Process, count: int, rate: float, exchange: str = ""
+) -> tuple[float, int]:
     """The seconds it took the publisher, and what was in the queue when it was done."""
     seconds = count / rate if rate else 0.0
     with subprocess.Popen(
-        stage.filler(count, _SIZE, rate), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stage.filler(count, _SIZE, rate, exchange), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL, cwd=TESTS, text=True,
     ) as publisher:  # fmt: skip
         try:
