@@ -71,7 +71,7 @@ chaos: $(STAMP) ## Faults under load, then the verdict: KILLS=200 SECONDS=1800 M
 soak: $(STAMP) ## A constant load, watched for growth: SECONDS=1800 RATE=1000
 	@PYTHONPATH=tests $(BIN)/python -m chaos.soak SECONDS=$(SECONDS) RATE=$(RATE) REPORT=$(REPORT)
 
-sinks: $(STAMP) ## Six sinks at once, each of their servers crashed in turns, then read back: RECORDS=300000 ROUNDS=2
+sinks: $(STAMP) ## Six sinks at once, servers and daemon crashed in turns, then read back: RECORDS=300000 ROUNDS=2
 	@PYTHONPATH=tests $(BIN)/python -m sinks.run RECORDS=$(RECORDS) ROUNDS=$(ROUNDS) REPORT=$(REPORT)
 
 lint: $(STAMP) ## ruff and mypy (strict) over everything
