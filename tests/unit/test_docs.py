@@ -28,6 +28,7 @@ PAGES = [
     "tests/guard/README.md", "tests/publishers/README.md", "plugins/docs/publishers.md",
     "systemd/doctor.md", "daemon/docs/README.md", "daemon/docs/config.md",
     "daemon/docs/commands.md", "daemon/docs/metrics.md", "daemon/docs/tutorial.md",
+    "daemon/docs/sink-down.md", "daemon/docs/status.md",
 ]  # fmt: skip
 TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
 
@@ -69,6 +70,12 @@ def test_the_readmes_config_has_no_fault(tmp_path: Path) -> None:
 def test_a_page_names_every_command(page: str) -> None:
     for command in main.list_commands(click.Context(main)):
         assert f"`logfan {command}" in TEXTS[page], command
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_that_a_page_has_the_reader_type_is_there(page: str) -> None:
+    typed = re.findall(r"^\$ (?:sudo )?logfan (\w+)", TEXTS[page], re.MULTILINE)
+    assert set(typed) <= set(main.list_commands(click.Context(main)))
 
 
 def test_the_shipped_config_shows_every_key() -> None:

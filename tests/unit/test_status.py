@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import threading
 import time
 import types
@@ -16,6 +17,7 @@ from logfan.config.loader import prepare
 from logfan.daemon import Daemon, _Signal
 from support.waiting import wait_until
 
+PAGE = (Path(__file__).parents[2] / "daemon/docs/status.md").read_text()
 TROUBLED = '''
 import threading, logfan
 
@@ -170,3 +172,21 @@ def test_troubles_are_kept_over_a_reload(running: Running) -> None:
         "what is logged after the reload is kept, too",
     )
     assert running.status()["config_keys"]["rabbitmq.prefetch"] == 78
+
+
+def test_the_page_has_each_key(running: Running) -> None:
+    wait_until(lambda: running.status()["troubles"], "the broker is away")
+    status = {**running.status(), "dead_letters": KEYS["dead_letters"]}
+    cells = [line.split("|")[1] for line in PAGE.splitlines() if line.startswith("| `")]
+    assert sorted(re.findall(r"`(.+?)`", " ".join(cells))) == sorted(leaves(status))
+
+
+def leaves(value: Any, place: str = "") -> Iterator[str]:
+    """The key of each value; what the config and the sinks name is one."""
+    if isinstance(value, dict) and place not in ("config_keys", "history.sinks"):
+        for key, inner in value.items():
+            yield from leaves(inner, f"{place}.{key}" if place else key)
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        yield from leaves(value[0], f"{place}[]")
+    else:
+        yield place
