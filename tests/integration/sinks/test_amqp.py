@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from logfan.testing.node import RabbitNode
 from logfan_sinks.amqp import AmqpSink
 from support.broker import Names, channel
 from support.letters import bodies
+from support.opener import opener
 
 Open = Callable[..., AmqpSink]
 
@@ -23,20 +24,12 @@ Open = Callable[..., AmqpSink]
 @pytest.fixture
 def opened(node: RabbitNode, names: Names) -> Iterator[Open]:
     """Opens a sink to the exchange of this test, which has a queue, and closes it at the end."""
-    with ExitStack() as stack:
-        with channel(node.url) as other:
-            other.exchange_declare(names.exchange, "direct", durable=True)
-            other.queue_declare(names.queue, durable=True)
-            other.queue_bind(names.queue, names.exchange, "shop")
-
-        def one(**options: Any) -> AmqpSink:
-            given = {"url": node.url, "exchange": names.exchange, **options}
-            sink = AmqpSink(AmqpSink.Config.model_validate(given), name="other")
-            stack.callback(sink.close)
-            sink.open()
-            return sink
-
-        yield one
+    with channel(node.url) as other:
+        other.exchange_declare(names.exchange, "direct", durable=True)
+        other.queue_declare(names.queue, durable=True)
+        other.queue_bind(names.queue, names.exchange, "shop")
+    with opener(AmqpSink, "other", url=node.url, exchange=names.exchange) as opened:
+        yield opened
 
 
 @pytest.fixture

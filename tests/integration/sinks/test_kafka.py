@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,8 +17,9 @@ from logfan.sink import RecordsRejected, Sink, SinkUnavailable
 from logfan.testing import record
 from logfan.testing.conformance import Break, How, SinkConformance
 from logfan_sinks.kafka import KafkaSink
-from support.java import JavaUnavailable
+from support.java import running
 from support.kafka import Kafka
+from support.opener import opener
 from support.waiting import wait_until
 
 Open = Callable[..., KafkaSink]
@@ -27,13 +28,7 @@ _numbers = count()
 
 @pytest.fixture(scope="module")
 def kafka() -> Iterator[Kafka]:
-    try:
-        server = Kafka()
-    except JavaUnavailable as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
-    with server:
+    with running(Kafka) as server:
         yield server
 
 
@@ -48,16 +43,9 @@ def topic(kafka: Kafka) -> str:
 @pytest.fixture
 def opened(kafka: Kafka, topic: str) -> Iterator[Open]:
     """Opens a sink to the topic, and closes it at the end."""
-    with ExitStack() as stack:
-
-        def one(**options: Any) -> KafkaSink:
-            given = {"brokers": [kafka.address], "topic": topic, **options}
-            sink = KafkaSink(KafkaSink.Config.model_validate(given), name="stream")
-            stack.callback(sink.close)
-            sink.open()
-            return sink
-
-        yield one
+    given = {"brokers": [kafka.address], "topic": topic}
+    with opener(KafkaSink, "stream", **given) as opened:
+        yield opened
 
 
 def put(sink: KafkaSink, *records: Record) -> None:

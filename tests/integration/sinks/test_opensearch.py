@@ -1,10 +1,8 @@
 """The sink `elasticsearch` against a real OpenSearch: each verdict of its table."""
 
-import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from itertools import count
-from typing import Any
 
 import pytest
 
@@ -12,7 +10,8 @@ from logfan.record import Record
 from logfan.sink import RecordsRejected, SinkUnavailable
 from logfan.testing import hostile_records, record
 from logfan_sinks.elasticsearch import ElasticsearchSink
-from support.java import JavaUnavailable
+from support.java import running
+from support.opener import opener
 from support.opensearch import OpenSearch
 from support.waiting import wait_until
 
@@ -22,13 +21,7 @@ _numbers = count()
 
 @pytest.fixture(scope="module")
 def opensearch() -> Iterator[OpenSearch]:
-    try:
-        server = OpenSearch()
-    except JavaUnavailable as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
-    with server:
+    with running(OpenSearch) as server:
         yield server
 
 
@@ -41,16 +34,8 @@ def index() -> str:
 @pytest.fixture
 def opened(opensearch: OpenSearch, index: str) -> Iterator[Open]:
     """Opens a sink to the index, and closes it at the end."""
-    with ExitStack() as stack:
-
-        def one(**options: Any) -> ElasticsearchSink:
-            given = {"url": opensearch.url, "index": index, **options}
-            sink = ElasticsearchSink(ElasticsearchSink.Config.model_validate(given), name="search")
-            stack.callback(sink.close)
-            sink.open()
-            return sink
-
-        yield one
+    with opener(ElasticsearchSink, "search", url=opensearch.url, index=index) as opened:
+        yield opened
 
 
 def numbered(count: int, first: int = 0) -> list[Record]:

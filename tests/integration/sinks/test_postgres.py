@@ -4,7 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from logfan.testing.node import free_port
 from logfan_sinks import postgres as postgres_sink
 from logfan_sinks.postgres import PostgresSink
 from support.gate import Gate
+from support.opener import opener
 from support.postgres import Postgres
 
 Open = Callable[..., PostgresSink]
@@ -46,16 +47,8 @@ def sql(postgres: Postgres, command: str) -> list[tuple[Any, ...]]:
 def opened(postgres: Postgres) -> Iterator[Open]:
     """Opens a sink to an empty database, and closes it at the end."""
     sql(postgres, "DROP TABLE IF EXISTS logs")
-    with ExitStack() as stack:
-
-        def one(**options: Any) -> PostgresSink:
-            given = {"dsn": postgres.dsn, "timeout": "5s", **options}
-            sink = PostgresSink(PostgresSink.Config.model_validate(given), name="db")
-            stack.callback(sink.close)
-            sink.open()
-            return sink
-
-        yield one
+    with opener(PostgresSink, "db", dsn=postgres.dsn, timeout="5s") as opened:
+        yield opened
 
 
 def put(sink: PostgresSink, *records: Record) -> None:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from logfan.testing import record
 from logfan.testing.debian import DebianUnavailable
 from logfan_sinks.syslog import SyslogSink
 from support.certificates import Authority
+from support.opener import opener
 from support.rsyslog import Rsyslog
 from support.waiting import wait_until
 
@@ -40,16 +40,8 @@ def rsyslog(tmp_path: Path, authority: Authority) -> Iterator[Rsyslog]:
 @pytest.fixture
 def opened(rsyslog: Rsyslog) -> Iterator[Open]:
     """Opens a sink, and closes it at the end."""
-    with ExitStack() as stack:
-
-        def one(**options: Any) -> SyslogSink:
-            config = SyslogSink.Config.model_validate({"address": rsyslog.tcp, **options})
-            sink = SyslogSink(config, name="old")
-            stack.callback(sink.close)
-            sink.open()
-            return sink
-
-        yield one
+    with opener(SyslogSink, "old", address=rsyslog.tcp) as opened:
+        yield opened
 
 
 def kept(rsyslog: Rsyslog, count: int) -> list[dict[str, Any]]:

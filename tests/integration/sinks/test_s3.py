@@ -5,7 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -23,6 +23,7 @@ from logfan.testing.conformance import Break, How, SinkConformance
 from logfan_sinks.s3 import S3Sink
 from support.gate import Gate
 from support.moto import Moto
+from support.opener import opener
 from support.scripted_http import Reply, Request, ScriptedServer
 
 Open = Callable[..., S3Sink]
@@ -49,19 +50,12 @@ def opened(s3: Moto, bucket: str, tmp_path: Path) -> Iterator[Open]:
     """Opens a sink to the bucket, and closes it at the end."""
     secret = tmp_path / "secret"
     secret.write_text("b\n")
-    with ExitStack() as stack:
-
-        def one(**options: Any) -> S3Sink:
-            given = {
-                "bucket": bucket, "endpoint": s3.endpoint, "region": "us-east-1",
-                "access_key_id": "a", "secret_access_key_file": secret, "timeout": "20s", **options,
-            }  # fmt: skip
-            sink = S3Sink(S3Sink.Config.model_validate(given), name="archive")
-            stack.callback(sink.close)
-            sink.open()
-            return sink
-
-        yield one
+    given = {
+        "bucket": bucket, "endpoint": s3.endpoint, "region": "us-east-1",
+        "access_key_id": "a", "secret_access_key_file": secret, "timeout": "20s",
+    }  # fmt: skip
+    with opener(S3Sink, "archive", **given) as opened:
+        yield opened
 
 
 class Bucket(ScriptedServer):
