@@ -11,6 +11,17 @@ from logfan.plugins.discovery import discover
 
 FOLDER = Path(__file__).parents[2] / "plugins/docs"
 _VERDICTS = ("Done:", "Not now:", "Refused:", "Repeats:")
+_WORDS = """## The verdicts
+
+Each page says what the sink makes of the answers of the other side:
+
+| word | means |
+| --- | --- |
+| Done | the records are where they belong, and count for the acknowledgement |
+| Not now | they are held and sent again, without end: the sink is down meanwhile |
+| Refused | for good: these records go to the dead-letter queue, all others on |
+| Repeats | what keeps a record that comes twice from being there twice |
+"""
 
 
 @cache
@@ -20,7 +31,7 @@ def pages() -> dict[str, str]:
     made = {f"{kind}.md": "\n".join(_page(kind)) for kind in kinds}
     summaries = (f"| [`{kind}`]({kind}.md) | {_lines(kind)[1].rstrip('.')} |" for kind in kinds)
     index = "\n".join(
-        ["# The built-in sinks", "", "| kind | does |", "| --- | --- |", *summaries, ""]
+        ["# The built-in sinks", "", "| kind | does |", "| --- | --- |", *summaries, "", _WORDS]
     )
     return {**made, "README.md": index}
 
