@@ -86,7 +86,7 @@ format: $(STAMP) ## Put the code into its form
 publishers: $(STAMP) ## Record anew what real libraries publish, in Python, Node, Go, Java, Rust: ONLY="node go"
 	@PYTHONPATH=tests $(BIN)/python -m publishers.run $(ONLY)
 
-docs: $(STAMP) ## Write anew what pages have from the code: sinks, keys, commands, metrics, checks, publishers
+docs: $(STAMP) ## Write anew what pages have from the code
 	@PYTHONPATH=tests $(BIN)/python -m support.sink_pages
 	@PYTHONPATH=tests $(BIN)/python -m publishers.page
 	@PYTHONPATH=tests $(BIN)/python -m support.doctor_page
@@ -96,7 +96,7 @@ docs: $(STAMP) ## Write anew what pages have from the code: sinks, keys, command
 screenshots: $(STAMP) ## Take the pictures of the status page anew, in systemd/
 	@PYTHONPATH=tests $(BIN)/python -m support.screenshots
 
-site: $(STAMP) ## Build the docs site into site/, from the pages where they are; a warning ends it
+site: $(STAMP) ## Build the docs site into site/; a warning ends it
 	@$(BIN)/python -m sphinx -q -W --keep-going -c daemon/docs -d $(VENV)/doctrees . site
 	@echo "site/index.html"
 
