@@ -22,9 +22,11 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help run test test-fast test-long coverage bench bench-quick bench-scale brokers pythons chaos cluster soak sinks lint format publishers docs screenshots site dist clean lock
 
 help: ## Show this list
-	@echo "logfan: every message of a RabbitMQ fanout exchange to every sink, acknowledged only then"
+	@echo "logfan: every message of an exchange to every sink, acknowledged only then"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s", $$1; at = 18; count = split($$2, words, " "); \
+		for (n = 1; n <= count; n++) { at += length(words[n]) + 1; \
+			if (at > 80) { printf "\n%18s", ""; at = 19 + length(words[n]) } printf " %s", words[n] } print "" }' Makefile
 
 run: $(STAMP) ## Show the main job at work, on a private RabbitMQ; Ctrl-C ends it
 	@$(BIN)/logfan demo
@@ -41,7 +43,7 @@ coverage: $(STAMP) $(OLDEST) ## Lines and branches that all tests run, daemons i
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report
 
-test-fast: $(STAMP) $(OLDEST) ## The tests that need no RabbitMQ,
+test-fast: $(STAMP) $(OLDEST) ## The tests that need no RabbitMQ
 	@$(BIN)/python -m pytest -q -n $(FAST_WORKERS) --dist worksteal $(FAST)
 
 bench: $(STAMP) $(CLIENTS) ## Every consumer in turns, medians, ratios, targets: REPORT= JSON= CHARTS= FROM=

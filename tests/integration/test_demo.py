@@ -192,3 +192,29 @@ def test_what_leads_to_the_configs_broker_is_not_needed_for_a_private_one(tmp_pa
         )  # fmt: skip
         demo.wait(r"\d\d:\d\d .*from-a-second-terminal")
         demo.stop()
+
+
+@pytest.mark.parametrize("samples", [0, 3])
+def test_it_ends_with_the_program_that_reads_its_output(samples: int, folder: Path) -> None:
+    """As `logfan demo | head`: while its broker starts, and while it shows samples."""
+    config = (folder / "config.toml").read_text()
+    (folder / "config.toml").write_text(config.replace(SINKS, SINKS.partition("[sinks.file]")[0]))
+    with subprocess.Popen(
+        [LOGFAN, "demo"], cwd=folder, env={**os.environ, "TMPDIR": str(folder)}, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            assert "starting a private RabbitMQ" in process.stderr.readline()
+            wait_until(lambda: [*folder.glob("logfan-rabbitmq-*/node.log")], "the node starts")
+            for _ in range(samples):
+                assert process.stdout.readline()
+            process.stdout.close()
+            shown = process.stderr.read()
+            assert process.wait(PATIENCE_SECONDS) == 0, shown
+        finally:
+            process.kill()
+    assert "the private RabbitMQ is removed" in shown
+    assert "Traceback" not in shown
+    assert [one.name for one in folder.iterdir()] == ["config.toml"]

@@ -1,6 +1,7 @@
 """The command `logfan`: each subcommand lives in a file of its own, loaded when it is called."""
 
 import os
+import shlex
 from importlib import import_module
 from keyword import iskeyword
 
@@ -42,6 +43,19 @@ class _LazyGroup(click.Group):
             own = f"{name}_" if iskeyword(str(name)) else str(name)
             command = getattr(import_module(f"logfan.cli.{own}"), own)
         return name, command, rest
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = [*args]
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            at = next((at for at, word in enumerate(given) if word in self.commands), None)
+            if at is None:
+                raise
+            words = shlex.join([ctx.info_name or "", given[at], *given[:at], *given[at + 1 :]])
+            raise click.UsageError(
+                f"{error.option_name} goes behind the command: {words}", ctx
+            ) from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)

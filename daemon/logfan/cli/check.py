@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from logfan.cli.common import config_option, instance_option, refuse, warn
+from logfan.cli.common import config_option, fitted, instance_option, refuse, warn
 from logfan.faults import Faults
 
 
@@ -31,7 +31,7 @@ def check(config: Path | None, instance: str | None, connect: bool) -> None:
     click.echo(f"{prepared.path}: {click.style('ok', fg='green')}")
     click.echo(f"  exchange {settings.exchange.name} → queue {settings.queue.name}, ", nl=False)
     click.echo(f"prefetch {settings.rabbitmq.prefetch}")
-    click.echo(f"  sinks: {sinks}")
+    click.echo(fitted(f"  sinks: {sinks}", indent=4))
     if connect:
         from logfan.cli.doctor import examine
         from logfan.doctor.checks import SHORT

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
@@ -17,6 +18,7 @@ from logfan.faults import Fault, Faults
 from logfan.runtime import signals
 from logfan.telemetry.log_output import one_line
 
+_LEAST_COLUMNS = 40
 EXIT_SIGNAL = 128
 """And the signal's number: 130 after Ctrl-C."""
 CONFIG_PLACES = (Path("config.toml"), Path("/etc/logfan/config.toml"))
@@ -85,11 +87,31 @@ def interrupts_to(interrupt: Callable[[int], None]) -> AbstractContextManager[No
     return signals.handling({signal.SIGINT: handler, signal.SIGTERM: handler})
 
 
+def fitted(text: str, *, first: int = 0, indent: int = 0, err: bool = False) -> str:
+    """For a terminal: in lines of its width, those after the first indented. `first`: so many cells
+    stand before the text. A pipe gets it on one line."""
+    if not (sys.stderr if err else sys.stdout).isatty():
+        return text
+    columns = max(_LEAST_COLUMNS, shutil.get_terminal_size().columns)
+    lines = textwrap.wrap(
+        text, columns, initial_indent=" " * first, subsequent_indent=" " * indent,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+    return "\n".join(lines)[first:]
+
+
+def _echo(word: str, colour: str, text: str) -> None:
+    """On standard error, behind a word in colour."""
+    start = len(word) + 2
+    text = fitted(text, first=start, indent=start, err=True)
+    click.echo(f"{click.style(word, fg=colour)}  {text}", err=True)
+
+
 def report(faults: Iterable[Fault], path: Path | None) -> None:
     """Every fault on a line of its own, on standard error."""
     faults = [*faults]
     for fault in faults:
-        click.echo(f"{click.style('fault', fg='red')}  {one_line(str(fault))}", err=True)
+        _echo("fault", "red", one_line(str(fault)))
     where = f" in {path}" if path is not None else ""
     click.echo(f"{len(faults)} fault{'s' if len(faults) != 1 else ''}{where}", err=True)
 
@@ -139,14 +161,14 @@ def ends(so_far: Callable[[], str] = lambda: "") -> Iterator[None]:
 
 def fail(message: str, code: int) -> NoReturn:
     """Print it to standard error and exit."""
-    click.echo(f"{click.style('error', fg='red')}  {one_line(message)}", err=True)
+    _echo("error", "red", one_line(message))
     raise SystemExit(code)
 
 
 def warn(messages: Iterable[str]) -> None:
     """Print them to standard error."""
     for message in messages:
-        click.echo(f"{click.style('warning', fg='yellow')}  {message}", err=True)
+        _echo("warning", "yellow", message)
 
 
 def report_blocked(why: str) -> None:

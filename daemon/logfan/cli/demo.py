@@ -1,6 +1,7 @@
 """`logfan demo`: the main job at work, on a RabbitMQ of its own, or under names of its own."""
 
 import os
+import signal
 import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ from logfan.cli.common import (
 )
 from logfan.cli.demo_broker import private_broker, say, visited_broker
 from logfan.cli.demo_samples import Samples
+from logfan.cli.reader import Reader
 from logfan.faults import Faults
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def demo(config: Path | None, instance: str | None, rate: float, broker: bool) -
 
     A private RabbitMQ node is started for it on loopback, in a temporary folder, and removed at
     the end: no other broker is touched. Its URL is printed, for a second terminal. Files that exist
-    are left alone. Ctrl-C ends it.
+    are left alone. Ctrl-C ends it, and so does the end of the program that reads its output.
     """
     from logfan.amqp.blocking import BrokerError
     from logfan.amqp.failures import Cause
@@ -52,6 +54,22 @@ def demo(config: Path | None, instance: str | None, rate: float, broker: bool) -
     from logfan.telemetry.http_server import ListenError
     from logfan.testing.node import NodeUnavailable
 
+    running: list[Daemon] = []
+
+    def end() -> None:
+        for daemon in running:
+            daemon.stop()
+        if not running:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def start(daemon: Daemon) -> None:
+        running.append(daemon)
+        if reader.is_gone:
+            daemon.stop()
+        samples.start(daemon)
+
+    reader = Reader()
+    reader.watch(end)
     read = partial(prepare, config, instance=instance, every_plugin=False)
     try:
         overrides = _overrides(config, broker=broker)
@@ -67,7 +85,7 @@ def demo(config: Path | None, instance: str | None, rate: float, broker: bool) -
             samples = stack.enter_context(Samples(prepared.settings, rate))
             code = Daemon(
                 prepared, partial(read, overrides=overrides),
-                on_started=samples.start, on_stopping=samples.stop,
+                on_started=start, on_stopping=samples.stop,
             ).run()  # fmt: skip
     except Faults as faults:
         refuse(faults, config)
@@ -79,6 +97,8 @@ def demo(config: Path | None, instance: str | None, rate: float, broker: bool) -
     except ListenError as error:
         fail(str(error), os.EX_CONFIG)
     except KeyboardInterrupt:
+        if reader.is_gone:
+            raise SystemExit(0) from None
         fail("interrupted", 130)
     say(f"to go on, call {command_line()}: `{command_line()} --help` lists what it does")
     raise SystemExit(code)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from logfan.cli.common import config_option, report
+from logfan.cli.common import config_option, fitted, report
 from logfan.config.units import format_duration, format_size
 
 
@@ -49,8 +49,9 @@ def sinks(config: Path | None, kind: str | None) -> None:
 def _list(kinds: Any) -> None:
     width = max((len(name) for name in kinds), default=0)
     for name, found in sorted(kinds.items()):
-        summary = (found.cls.__doc__ or "").strip().splitlines()
-        click.echo(f"{click.style(f'{name:<{width}}', bold=True)}  {summary[0] if summary else ''}")
+        summary = (found.cls.__doc__ or "").strip().partition("\n")[0]
+        summary = fitted(summary, first=width + 2, indent=width + 2)
+        click.echo(f"{click.style(f'{name:<{width}}', bold=True)}  {summary}")
         click.echo(f"{'':<{width}}  from {found.origin}")
 
 
@@ -82,16 +83,19 @@ def _describe_transform(found: Any) -> None:
 
 def _head(found: Any) -> None:
     click.echo(f"{click.style(found.kind, bold=True)}, from {found.origin}")
-    click.echo(f"{inspect.cleandoc(found.cls.__doc__ or '')}\n")
+    for paragraph in inspect.cleandoc(found.cls.__doc__ or "").split("\n\n"):
+        is_laid_out = "\n " in paragraph
+        click.echo((paragraph if is_laid_out else fitted(paragraph)) + "\n")
 
 
 def _show(options: Iterable[tuple[str, str, str, str]]) -> None:
     for key, kind, default, meaning in options:
         if key in ("kind", "transforms[].kind"):
             continue
-        click.echo(f"{click.style(key, bold=True)}  {kind}, {default}")
+        value = fitted(f"{kind}, {default}", first=len(key) + 2, indent=4)
+        click.echo(f"{click.style(key, bold=True)}  {value}")
         if meaning:
-            click.echo(f"    {' '.join(meaning.split())}")
+            click.echo("    " + fitted(" ".join(meaning.split()), first=4, indent=4))
 
 
 _Schema = Mapping[str, Any]

@@ -32,7 +32,11 @@ _COLUMNS: Sequence[tuple[str, int, Callable[[Sink], str]]] = (
     ("dropped", 7, lambda sink: count(sink.dropped)),
 )
 _STATE_CELLS = 19
+_OPTIONAL = " (optional)"
 _LEAST_NAME_CELLS = 12
+_GOOD_NAME_CELLS = 19
+_DROPPED_FIRST = "dropped", "batch", "rate/s", "held", "retries", "dead"
+"""Which columns a narrow terminal does without."""
 
 SORTS: dict[str, tuple[str, Callable[[Sink], object]]] = {
     "s": ("state", lambda sink: (sink.state == "up", not sink.required, sink.name)),
@@ -136,20 +140,20 @@ def sinks(
     rows: Sequence[Sink], now: float, *, columns: int, owners: Sequence[str] = ()
 ) -> Iterator[Text]:
     """A row for each sink, and below it why it is down. `owners`: the daemon of each row."""
-    least = {"dropped": 108, "retries": 100, "dead": 100} if owners else {"dropped": 88}
-    shown = [column for column in _COLUMNS if columns >= least.get(column[0], 0)]
-    taken = 1 + _STATE_CELLS + sum(cells + 1 for _, cells, _ in shown)
     own = max((cell_len(name) for name in owners), default=0)
-    own = min(own, 20) + 1 if own else 0
+    own = min(own, columns // 5 - 2) + 1 if own else 0
+    name_cells = _LEAST_NAME_CELLS if own else _GOOD_NAME_CELLS
+    shown = _columns(columns - own - name_cells - 1 - _STATE_CELLS)
+    taken = own + 1 + _STATE_CELLS + sum(cells + 1 for _, cells, _ in shown)
     longest = max((cell_len(safe(one.name)) for one in rows), default=0)
-    name_cells = max(_LEAST_NAME_CELLS - own, min(columns - taken - own, max(10, longest + 11)))
+    name_cells = max(_LEAST_NAME_CELLS, min(columns - taken, longest + len(_OPTIONAL)))
     titles = " ".join(f"{title:>{cells}}" for title, cells, _ in shown)
     first = set_cell_size("daemon", own) if own else ""
     yield Text(
         f"{first}{set_cell_size('sink', name_cells)} {'state':<{_STATE_CELLS}} {titles}", QUIET
     )
     for place, sink in enumerate(rows):
-        name = safe(sink.name) + ("" if sink.required else " (optional)")
+        name = safe(sink.name) + ("" if sink.required else _OPTIONAL)
         state = f"{safe(sink.state)} {lasting(sink.since, now)}"
         cells = " ".join(f"{text(sink):>{width}}" for _, width, text in shown)
         owner = set_cell_size(_cut(owners[place], own - 1), own) if own else ""
@@ -162,6 +166,15 @@ def sinks(
         )
         if sink.failure is not None:
             yield from wrapped(safe(sink.failure), columns, first=2, indent=2, style=style_of(sink))
+
+
+def _columns(room: int) -> Sequence[tuple[str, int, Callable[[Sink], str]]]:
+    """Those that fit into so many cells."""
+    shown = [*_COLUMNS]
+    for title in _DROPPED_FIRST:
+        if sum(cells + 1 for _, cells, _ in shown) > room:
+            shown = [column for column in shown if column[0] != title]
+    return shown
 
 
 def troubles(daemon: Daemon, *, columns: int, most: int) -> Iterator[Text]:

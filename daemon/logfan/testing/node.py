@@ -106,10 +106,14 @@ class RabbitNode:
         self.name = name_of(self.port)
         """What Erlang calls the node."""
         self._folder = Path(tempfile.mkdtemp(prefix="logfan-rabbitmq-"))
-        self._write_config(config, plugins, member.cookie if member else secrets.token_hex(16))
         self._logged = 0
-        epmd = "" if member else self._mapper()
-        self._guard = _start_guard(self._folder, self._environment(), epmd, self._server)
+        try:
+            self._write_config(config, plugins, member.cookie if member else secrets.token_hex(16))
+            epmd = "" if member else self._mapper()
+            self._guard = _start_guard(self._folder, self._environment(), epmd, self._server)
+        except BaseException:  # Ctrl-C, too
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
 
     @property
     def version(self) -> str:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from logfan.cli.status_client import Daemon
-from logfan.cli.status_view import count, one_line, per_second, seconds, spark, whole
+from logfan.cli.status_client import Daemon, Sink
+from logfan.cli.status_view import count, one_line, per_second, seconds, sinks, spark, whole
 from logfan.cli.top_view import Screen, Seen, screen
 from support.status import NOW, document, sink
 
@@ -154,6 +154,17 @@ def test_several_daemons_have_a_row_each_and_their_sinks_together() -> None:
     sinks = [line.split()[:3] for line in lines[lines.index("") + 2 :]]
     assert sinks[0] == ["red", "search", "down"]
     assert ["blue", "archive", "up"] in sinks
+
+
+def test_of_several_daemons_80_columns_have_what_is_stuck_and_what_was_refused() -> None:
+    owner = "10.20.30.40:9464"
+    row = sink("archive", held=999, retries=42, dead_lettered=7)
+    lines = on_screen(*[seen(instance=owner, sinks=[row])] * 2)
+    title = lines.index(line_of(lines, "daemon         sink"))
+    assert lines[title].split()[-4:] == ["rate/s", "held", "retries", "dead"]
+    assert lines[title + 1].split()[-4:] == ["1,203", "999", "42", "7"]
+    narrow = [line.plain for line in sinks([Sink(**row)], NOW, columns=60)]
+    assert narrow[0].split() == ["sink", "state", "retries", "dead"]
 
 
 def test_a_daemon_that_went_away_is_shown_with_what_was_last_seen() -> None:
