@@ -12,7 +12,9 @@ from logfan import __version__
 from packages.archives import gzipped, tar_of
 from packages.completions import completions
 from packages.constraints import constraints, of_wheel
+from packages.deb import build_deb
 from packages.man_pages import man_pages
+from packages.tree import write_tree
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,10 +32,13 @@ def main(folder: Path) -> None:
     )  # fmt: skip
     [wheel] = folder.glob("*.whl")
     (folder / "constraints.txt").write_text(of_wheel(wheel) + constraints())
-    with tempfile.TemporaryDirectory() as shared:
-        write_shared(Path(shared), epoch)
+    with tempfile.TemporaryDirectory() as parts:
+        shared, tree = Path(parts, "shared"), Path(parts, "tree")
+        write_shared(shared, epoch)
         archive = folder / f"logfan-{__version__}-share.tar.gz"
-        archive.write_bytes(gzipped(tar_of(Path(shared), epoch)))
+        archive.write_bytes(gzipped(tar_of(shared, epoch)))
+        write_tree(tree, folder)
+        build_deb(folder, tree, shared, epoch)
     write_sums(folder)
 
 

@@ -147,9 +147,15 @@ def _fetch(wanted: Wanted, into: Path) -> None:
     if not archives:
         own = _update_lists(into.parent, wanted.suite)
         archives = _download(wanted, into, own)
+    # By this a dpkg that runs in the folder, as in a chroot, knows what is there.
+    status = into / "var/lib/dpkg/status"
+    status.parent.mkdir(parents=True)
     for number, archive in enumerate(archives, 1):
         _say(f"unpacking {number} of {len(archives)}: {archive.name.partition('_')[0]}")
         _run(["dpkg", "-x", str(archive), str(into)])
+        with status.open("a") as file:
+            fields = _run(["dpkg", "--field", str(archive)])
+            file.write(f"{fields}Status: install ok installed\n\n")
         archive.unlink()
 
 
