@@ -159,8 +159,8 @@ def test_the_page_follows_a_daemon_through_its_life(
         down.unlink()
         assert daemon.wait() == 0
         wait_until(lambda: browser.title == "? no answer · logfan", "the page is stale")
-        assert "does not answer" in browser.text("#stale")
-        assert " old." in browser.text("#stale")
+        stale = browser.text("#stale")
+        assert stale.startswith("The daemon does not answer: no connection. What is below is ")
         assert all("net::ERR_" in one for one in browser.complaints())
 
         daemon.start()
@@ -170,14 +170,14 @@ def test_the_page_follows_a_daemon_through_its_life(
         own_node.kill()
         wait_until(lambda: browser.title == "✕ connecting · logfan", "the broker is away")
         assert browser.text("#reasons").startswith("not consuming: ")
-        assert "connect" in browser.text("#detail")
+        assert browser.text("#detail") == "", "it is the reason"
         check_looks(browser)
         assert browser.complaints() == []
 
 
 def test_what_others_wrote_is_text_and_no_part_of_the_page(browser: Browser) -> None:
     status = document(
-        instance=EVIL, version=EVIL, config=EVIL, detail=EVIL, queue=EVIL, ready=False,
+        instance=EVIL, version=EVIL, config=EVIL, detail=f"{EVIL} too", queue=EVIL, ready=False,
         reasons=[EVIL], sinks=[sink(EVIL, kind=EVIL, state="down", failure=EVIL)],
         troubles=[{"at": 0.0, "text": EVIL, "level": EVIL, "count": 2}],
         dead_letters=[{"sink": EVIL, "reason": EVIL, "count": 3}],

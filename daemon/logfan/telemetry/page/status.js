@@ -87,6 +87,7 @@ function showVerdict(status) {
     (status.config ? ` · ${status.config}` : ""));
   put($("ready"), `${verdict} for ${duration(status.now - since)}`);
   put($("detail"), status.detail + (since === status.since ? "" : `, for ${duration(status.now - status.since)}`));
+  $("detail").hidden = status.reasons.some(reason => reason.includes(status.detail));
   fill($("reasons"), "reason", status.reasons, text => ({ text }));
   // Read out where it changes, and only then.
   put($("announced"), verdict);
@@ -312,7 +313,8 @@ async function refresh() {
   try {
     status = await ask();
   } catch (error) {
-    showStale(error.name === "TimeoutError" ? `not within ${PATIENCE_SECONDS} s` : error.message);
+    const known = { TimeoutError: `not within ${PATIENCE_SECONDS} s`, TypeError: "no connection" };
+    showStale(known[error.name] ?? error.message);
   }
   timer = setTimeout(refresh, 1000 * (document.hidden ? HIDDEN_SECONDS : SECONDS));
   if (status) show(status);
