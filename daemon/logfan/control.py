@@ -12,13 +12,12 @@ import socket
 import socketserver
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from logfan.runtime.threads import OwnThread
+from logfan.runtime.threads import ServerThread
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +125,7 @@ class ControlServer:
         self._answer = answer
         self._on_fault = on_fault
         self._server: _Server | None = None
-        self._thread: OwnThread | None = None
+        self._thread: ServerThread | None = None
 
     def start(self) -> None:
         """Listen. Where that fails the daemon does its work all the same: a warning says so."""
@@ -145,9 +144,7 @@ class ControlServer:
                 self._path, (error.strerror or str(error)).lower(),
             )  # fmt: skip
             return
-        self._thread = OwnThread(
-            "control", partial(self._server.serve_forever, poll_interval=0.2), self._on_fault
-        )
+        self._thread = ServerThread("control", self._server, self._on_fault, poll_seconds=0.2)
         self._thread.start()
 
     @property
@@ -158,13 +155,9 @@ class ControlServer:
     def stop(self) -> None:
         """Close and remove the socket."""
         if self._server is not None and self._thread is not None:
-            self._thread.may_end()
-            if self._thread.is_alive:
-                self._server.shutdown()
-            self._server.server_close()
+            self._thread.stop()
             with contextlib.suppress(OSError):
                 self._server.path.unlink()
-            self._thread.join(2.0)
             self._server = self._thread = None
 
 

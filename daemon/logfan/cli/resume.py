@@ -18,7 +18,7 @@ def resume(sink: str, config: Path | None, instance: str | None) -> None:
     answer = daemon_of(config, instance)({"do": "resume", "sink": sink})
     if answer["was_paused"]:
         after = f"after a pause of {duration(answer['lasts_seconds'])}"
-        click.echo(f"sink {sink} goes on {after}; {answer['held']:,} messages were held")
+        click.echo(f"sink {sink} goes on {after}; held: {answer['held']:,}")
     else:
         why = f"; it is down: {answer['why']}" if answer["why"] else ""
         click.echo(f"sink {sink} was not paused{why}")

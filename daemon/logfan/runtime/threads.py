@@ -1,4 +1,5 @@
-"""A thread that the daemon cannot do without: where it ends before it may, that is a fault.
+"""A thread that the daemon cannot do without, and one that serves: where it ends before it may,
+that is a fault.
 
 No part may be dead while the rest looks alive. The thread itself reports how it ended, with its
 traceback in the log; `fault` looks besides whether it is still there.
@@ -7,10 +8,14 @@ traceback in the log; `fault` looks besides whether it is still there.
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
+from socketserver import BaseServer
 
 from logfan.runtime.foreign_text import describe, traceback_of
 
 log = logging.getLogger(__name__)
+
+_STOP_SECONDS = 2.0
 
 
 class OwnThread:
@@ -84,3 +89,32 @@ class OwnThread:
             )  # fmt: skip
         finally:
             self._on_fault()
+
+
+class ServerThread:
+    """A server that is bound, and serves from `start` to `stop` on a thread of its own."""
+
+    def __init__(
+        self, name: str, server: BaseServer, on_fault: Callable[[], None], *, poll_seconds: float
+    ) -> None:
+        """`on_fault` as `OwnThread` calls it. `poll_seconds`: see `BaseServer.serve_forever`."""
+        self._server = server
+        serve = partial(server.serve_forever, poll_interval=poll_seconds)
+        self._thread = OwnThread(name, serve, on_fault)
+
+    def start(self) -> None:
+        """See `OwnThread.start`."""
+        self._thread.start()
+
+    @property
+    def fault(self) -> str | None:
+        """See `OwnThread.fault`."""
+        return self._thread.fault
+
+    def stop(self) -> None:
+        """Close the listener; what is under way ends by itself."""
+        self._thread.may_end()
+        if self._thread.is_alive:
+            self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(_STOP_SECONDS)

@@ -16,7 +16,7 @@ import orjson
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from logfan.runtime.threads import OwnThread
+from logfan.runtime.threads import ServerThread
 from logfan.runtime.tls import TlsFileError, server_context
 from logfan.telemetry.http_connections import BoundedHandler, BoundedServer, Limits
 from logfan.telemetry.status_page import FILES, POLICY, page, shown
@@ -68,7 +68,7 @@ class HttpServer:
         self._rendering = threading.Lock()
         self._server: BoundedServer | None = None
         self._on_fault = on_fault
-        self._thread: OwnThread | None = None
+        self._thread: ServerThread | None = None
 
     @property
     def port(self) -> int:
@@ -93,9 +93,7 @@ class HttpServer:
             )  # fmt: skip
         except (OSError, OverflowError) as error:
             raise ListenError(self._why(error)) from None
-        self._thread = OwnThread(
-            "http", partial(self._server.serve_forever, poll_interval=0.1), self._on_fault
-        )
+        self._thread = ServerThread("http", self._server, self._on_fault, poll_seconds=0.1)
         self._thread.start()
 
     @property
@@ -105,12 +103,8 @@ class HttpServer:
 
     def stop(self) -> None:
         """Close the listener; connections under way end by themselves."""
-        if self._server is not None and self._thread is not None:
-            self._thread.may_end()
-            if self._thread.is_alive:
-                self._server.shutdown()
-            self._server.server_close()
-            self._thread.join(2.0)
+        if self._thread is not None:
+            self._thread.stop()
             self._server = self._thread = None
 
     def _why(self, error: Exception) -> str:

@@ -23,6 +23,7 @@ from logfan_sinks.file.directories import folder_of
 from logfan_sinks.file.rotation import rotated_files
 from support.disks import on_a_disk
 from support.files import deliver, held_open, made, numbered, opened, record
+from support.users import ordinary_user
 from support.waiting import wait_until
 
 PROGRAM = """
@@ -44,17 +45,6 @@ PROGRAM = """
 
     disk = sys.argv[1]
 """
-
-
-@contextmanager
-def ordinary_user() -> Iterator[None]:
-    """Modes do not bind root: as nobody, if this is root."""
-    user = os.geteuid()
-    os.seteuid(user or 65534)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from logfan_sinks.file import sink as file_sink
 from logfan_sinks.file.log_file import _behind
 from logfan_sinks.file.sink import _pieces
 from support.files import NOON, deliver, held_open, made, numbered, opened, record
+from support.users import ordinary_user
 from support.waiting import wait_until
 
 
@@ -438,17 +439,6 @@ def test_a_path_that_cannot_be_shows_at_open(tmp_path: Path, path: str, reported
     assert str(tmp_path) in str(caught.value)
     assert held_open(tmp_path) == []
     sink.close()
-
-
-@contextmanager
-def ordinary_user() -> Iterator[None]:
-    """Modes do not bind root: as nobody, if this is root."""
-    user = os.geteuid()
-    os.seteuid(user or 65534)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
 
 
 def test_a_folder_without_permission_is_named() -> None:
