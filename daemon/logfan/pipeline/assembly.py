@@ -136,19 +136,18 @@ class Pipeline:
         return self._of_sink(name, lambda _: None)
 
     def _of_sink(self, name: str, do: Callable[[SinkWorker], None]) -> dict[str, Any]:
-        """Whether it was paused before `do`, and how it is paused now."""
+        """Whether it was paused and what it held before `do`, and how it is paused now."""
         worker = next((one for one in self.workers if one.name == name), None)
         if worker is None:
             return {"unknown": [one.name for one in self.workers]}
         pause, before = worker.stats.pause, self._clock.monotonic()
-        was_paused = pause.is_on(before)
+        was_paused, held = pause.is_on(before), worker.held
         do(worker)
         now = self._clock.monotonic()
         return {
             "was_paused": was_paused, "why": worker.failure,
-            "left_seconds": pause.until - now if pause.is_on(now) else None,
             "lasts_seconds": now - pause.since if was_paused else 0.0,
-            "busy_seconds": worker.busy_seconds(), "held": worker.held,
+            "busy_seconds": worker.busy_seconds(), "held": held,
             "required": worker.required,
         }  # fmt: skip
 
