@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from logfan.doctor import machine
+from logfan.doctor import sinks as doctor_of_sinks
 from logfan.testing.node import RabbitNode, free_port
 from support.broker import Names
 from support.daemon import DaemonProcess
@@ -143,7 +144,31 @@ def test_a_broken_plugin_and_what_check_warns_of(names: Names, tmp_path: Path) -
     assert not [one for one in report.of("config") if "broken.py" in one.what]
 
 
-def test_other_sides(names: Names, tmp_path: Path) -> None:
+HANGING = """
+import threading
+
+import logfan
+
+
+class Hanging(logfan.Sink):
+    def open(self):
+        threading.Event().wait()
+
+    def write(self, records):
+        raise NotImplementedError
+
+
+@logfan.hookimpl
+def register_sinks(register):
+    register("hanging", Hanging)
+"""
+
+
+def test_other_sides(names: Names, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_of_sinks, "_SECONDS", 5.0)
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    (plugins / "hanging.py").write_text(HANGING)
     server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
     with server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -152,10 +177,15 @@ def test_other_sides(names: Names, tmp_path: Path) -> None:
             f'[sinks.down]\nkind = "syslog"\naddress = "tcp://127.0.0.1:{free_port()}"\n'
             '[sinks.optional]\nkind = "syslog"\nrequired = false\n'
             f'address = "tcp://127.0.0.1:{free_port()}"\n'
+            '[sinks.hangs]\nkind = "hanging"\n'
             f"{file_sink(tmp_path / 'a.log')}"
         )
-        report = examined(tmp_path, NOWHERE, names, sinks=sinks, checks=("sink",))
+        more = f'[plugins]\ndirectories = ["{plugins}"]\n'
+        report = examined(tmp_path, NOWHERE, names, more, sinks=sinks, checks=("sink",))
         server.shutdown()
     found = {one.what.split()[1]: one.severity for one in report.of("sink")}
-    assert found == {"up": OK, "down": DANGER, "optional": WARNING, "archive": SKIPPED}
+    assert found == {
+        "up": OK, "down": DANGER, "optional": WARNING, "hangs": DANGER, "archive": SKIPPED
+    }  # fmt: skip
+    assert any("did not open within 5 s" in one.what for one in report.of("sink"))
     assert not (tmp_path / "a.log").exists()
