@@ -53,12 +53,15 @@ def name_of_socket(config: Path | None, instance: str) -> str:
 
 
 def sockets(config: Path | None, instance: str | None, environ: Mapping[str, str]) -> list[Path]:
-    """Those of daemons of this config; of any instance where that is None. Raises NotPermitted
-    where there is none, but a folder that may not be looked into."""
+    """Those of daemons of this config; of any instance where that is None. $RUNTIME_DIRECTORY is the
+    one place where it is set. Raises NotPermitted where there is none, but a folder that may not be
+    looked into."""
     own, pattern = folder_of_daemon(environ), name_of_socket(config, "*")
     if instance is not None:
         pattern = name_of_socket(config, instance)
-    folders = {*([own] if own else ()), _SYSTEM / "logfan", *_SYSTEM.glob("logfan@*")}
+    folders = {own} if own else set()
+    if "RUNTIME_DIRECTORY" not in environ:
+        folders |= {_SYSTEM / "logfan", *_SYSTEM.glob("logfan@*")}
     found, denied = [], []
     for folder in sorted(folders):
         try:

@@ -111,6 +111,10 @@ def test_it_is_found_by_config_and_instance(folder: Path) -> None:
         return [instance_of(one) for one in sockets(config, instance, environ)]
 
     assert found(CONFIG) == ["a", "b"]
+    of_user = {"XDG_RUNTIME_DIR": str(folder.parent)}
+    folder.rename(folder.with_name("logfan"))
+    assert [instance_of(one) for one in sockets(CONFIG, "a", of_user)] == ["a"]
+    folder.with_name("logfan").rename(folder)
     assert found(CONFIG, "b") == ["b"]
     assert found(CONFIG, "c") == found(Path("/y.toml")) == []
     assert found(Path("/x.toml")) == found(None) == ["logfan"]

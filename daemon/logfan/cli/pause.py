@@ -1,6 +1,7 @@
 """`logfan pause`: a sink of the running daemon is left alone for a moment."""
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from logfan.cli.common import config_option, fail, instance_option
+from logfan.cli.common import command_line, config_option, fail, instance_option
 from logfan.config.units import format_duration, parse_duration
 
 _LOOK_SECONDS = 0.2
@@ -108,7 +109,8 @@ def daemon_of(
             fail(str(why), os.EX_UNAVAILABLE)
         except control.NotPermitted as place:
             fail(
-                f"{place}: only root and the daemon's own user may; try sudo {' '.join(sys.argv)}",
+                f"{place}: only root and the daemon's own user may; try sudo "
+                f"{command_line()} {shlex.join(sys.argv[1:])}",
                 os.EX_NOPERM,
             )
         if "unknown" in answer:

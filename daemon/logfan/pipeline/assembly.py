@@ -140,10 +140,9 @@ class Pipeline:
         worker = next((one for one in self.workers if one.name == name), None)
         if worker is None:
             return {"unknown": [one.name for one in self.workers]}
-        pause, before = worker.stats.pause, self._clock.monotonic()
-        was_paused, held = pause.is_on(before), worker.held
+        now, pause, held = self._clock.monotonic(), worker.stats.pause, worker.held
+        was_paused = pause.is_on(now)
         do(worker)
-        now = self._clock.monotonic()
         return {
             "was_paused": was_paused, "why": worker.failure,
             "lasts_seconds": now - pause.since if was_paused else 0.0,
