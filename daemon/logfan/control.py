@@ -53,9 +53,9 @@ def name_of_socket(config: Path | None, instance: str) -> str:
 
 
 def sockets(config: Path | None, instance: str | None, environ: Mapping[str, str]) -> list[Path]:
-    """Those of daemons of this config; of any instance where that is None. $RUNTIME_DIRECTORY is the
-    one place where it is set. Raises NotPermitted where there is none, but a folder that may not be
-    looked into."""
+    """Those of daemons of this config; of any instance where that is None. Where $RUNTIME_DIRECTORY
+    is set it is the one place. Raises NotPermitted where there is none, but a folder that may not
+    be looked into."""
     own, pattern = folder_of_daemon(environ), name_of_socket(config, "*")
     if instance is not None:
         pattern = name_of_socket(config, instance)
