@@ -81,10 +81,11 @@ class _Table:
 def _hold(
     matchers: Sequence[tuple[Field, Test]], records: Sequence[Record], trees: Sequence[Any]
 ) -> list[bool]:
-    held = [True] * len(records)
+    held: list[bool] = []
     for known, test in matchers:
-        held = [*map(and_, held, _tested(test, known.column(records, trees)))]
-    return held
+        tested = _tested(test, known.column(records, trees))
+        held = [*map(and_, held, tested)] if held else tested
+    return held or [True] * len(records)
 
 
 class Where:
@@ -230,6 +231,8 @@ def _tested(test: Test, values: Sequence[Any]) -> list[bool]:
     if len(kinds) > 1 or not kinds <= _PLAIN:  # 1 and true are equal, and not alike
         return [*map(test, values)]
     outcomes = {value: test(value) for value in {*values}}
+    if all(outcomes.values()):
+        return [True] * len(values)
     return [*map(outcomes.__getitem__, values)]
 
 
