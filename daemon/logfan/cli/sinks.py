@@ -52,7 +52,8 @@ def _list(kinds: Any) -> None:
         summary = (found.cls.__doc__ or "").strip().partition("\n")[0]
         summary = fitted(summary, first=width + 2, indent=width + 2)
         click.echo(f"{click.style(f'{name:<{width}}', bold=True)}  {summary}")
-        click.echo(f"{'':<{width}}  from {found.origin}")
+        origin = fitted(f"from {found.origin}", first=width + 2, indent=width + 2)
+        click.echo(f"{'':<{width}}  {origin}")
 
 
 def _describe(found: Any) -> None:

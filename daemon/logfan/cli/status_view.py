@@ -33,8 +33,8 @@ _COLUMNS: Sequence[tuple[str, int, Callable[[Sink], str]]] = (
 )
 _STATE_CELLS = 19
 _OPTIONAL = " (optional)"
-_LEAST_NAME_CELLS = 12
-_GOOD_NAME_CELLS = 19
+_LEAST_NAME_CELLS, _GOOD_NAME_CELLS = 12, 19
+_GOOD_COLUMNS = 80
 _DROPPED_FIRST = "dropped", "batch", "rate/s", "held", "retries", "dead"
 """Which columns a narrow terminal does without."""
 
@@ -142,7 +142,8 @@ def sinks(
     """A row for each sink, and below it why it is down. `owners`: the daemon of each row."""
     own = max((cell_len(name) for name in owners), default=0)
     own = min(own, columns // 5 - 2) + 1 if own else 0
-    name_cells = _LEAST_NAME_CELLS if own else _GOOD_NAME_CELLS
+    is_narrow = own > 0 or columns < _GOOD_COLUMNS
+    name_cells = _LEAST_NAME_CELLS if is_narrow else _GOOD_NAME_CELLS
     shown = _columns(columns - own - name_cells - 1 - _STATE_CELLS)
     taken = own + 1 + _STATE_CELLS + sum(cells + 1 for _, cells, _ in shown)
     longest = max((cell_len(safe(one.name)) for one in rows), default=0)

@@ -164,7 +164,7 @@ def test_of_several_daemons_80_columns_have_what_is_stuck_and_what_was_refused()
     assert lines[title].split()[-4:] == ["rate/s", "held", "retries", "dead"]
     assert lines[title + 1].split()[-4:] == ["1,203", "999", "42", "7"]
     narrow = [line.plain for line in sinks([Sink(**row)], NOW, columns=60)]
-    assert narrow[0].split() == ["sink", "state", "retries", "dead"]
+    assert narrow[0].split() == ["sink", "state", "held", "retries", "dead"]
 
 
 def test_a_daemon_that_went_away_is_shown_with_what_was_last_seen() -> None:
