@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from logfan.amqp.broker_features import keeps_transient_exchanges
 from logfan.cli import main
 from logfan.testing.node import RabbitNode
 from support.broker import Names, channel, publish
@@ -135,9 +136,12 @@ def test_which_alert_fires_when(own_node: RabbitNode, names: Names, tmp_path: Pa
         own_node.stop()
         watch.expect("the broker is away", "LogfanNotConsuming", "LogfanReconnects")
         own_node.start()
-        # The exchange is not durable: RabbitMQ 3.10 forgets it, and the binding with it.
+        if keeps_transient_exchanges(tuple(map(int, own_node.version.split(".")[:2]))):
+            with channel(own_node.url) as admin:
+                admin.exchange_delete(names.exchange)
+        # Others forget it by themselves, as it is not durable, and the binding with it.
         watch.expect(
-            "the broker is back", "LogfanBindingLost",
+            "the broker is back, without the exchange", "LogfanBindingLost",
             among=["LogfanNotConsuming", "LogfanReconnects"],
         )  # fmt: skip
         lasting = ["LogfanBindingLost", "LogfanReconnects"]  # of the last hour, and half of one
