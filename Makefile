@@ -102,7 +102,7 @@ site: $(STAMP) ## Build the docs site into site/; a warning ends it
 	@$(BIN)/python -m sphinx -q -W --keep-going -c daemon/docs -d $(VENV)/doctrees . site
 	@echo "site/index.html"
 
-dist: $(STAMP) ## Build a release into dist/: wheel, deb, checksums
+dist: $(STAMP) ## Build a release into dist/: wheel, deb, image
 	@PYTHONPATH=systemd $(BIN)/python -m packages.dist dist
 
 clean: ## Remove what make made in this folder (the cached RabbitMQ stays)

@@ -14,7 +14,7 @@ from pathlib import Path
 from logfan import __version__
 from packages.archives import gzipped
 from packages.completions import PLACES
-from packages.tree import LIBRARIES, ROOT, debian_python, put
+from packages.tree import LIBRARIES, ROOT, STEP_SECONDS, debian_python, put
 
 _FILES = Path(__file__).parent / "debian"
 _MAINTAINER = "The logfan developers <logfan@localhost>"
@@ -52,7 +52,7 @@ def build_deb(dist: Path, tree: Path, shared: Path, epoch: int) -> None:
             [Path(sys.executable).with_name("nfpm"), "package", "--packager=deb",
              f"--config={config}", f"--target={dist}"],
             env={**os.environ, "SOURCE_DATE_EPOCH": str(epoch)},
-            check=True, stdout=subprocess.DEVNULL,
+            check=True, stdout=subprocess.DEVNULL, timeout=STEP_SECONDS,
         )  # fmt: skip
 
 

@@ -9,12 +9,14 @@ from hashlib import sha256
 from pathlib import Path
 
 from logfan import __version__
+from logfan.testing.debian import DebianUnavailable
 from packages.archives import gzipped, tar_of
 from packages.completions import completions
 from packages.constraints import constraints, of_wheel
 from packages.deb import build_deb
+from packages.image import build_image
 from packages.man_pages import man_pages
-from packages.tree import write_tree
+from packages.tree import STEP_SECONDS, write_tree
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +30,7 @@ def main(folder: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-d", str(folder.absolute())],
         cwd=ROOT, env={**os.environ, "SOURCE_DATE_EPOCH": str(epoch)},
-        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        check=True, timeout=STEP_SECONDS, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     [wheel] = folder.glob("*.whl")
     (folder / "constraints.txt").write_text(of_wheel(wheel) + constraints())
@@ -39,6 +41,7 @@ def main(folder: Path) -> None:
         archive.write_bytes(gzipped(tar_of(shared, epoch)))
         write_tree(tree, folder)
         build_deb(folder, tree, shared, epoch)
+        build_image(folder, tree, epoch)
     write_sums(folder)
 
 
@@ -71,4 +74,7 @@ def write_sums(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    try:
+        main(Path(sys.argv[1]))
+    except DebianUnavailable as error:
+        sys.exit(f"package and image can only be built on a Debian: {error}")

@@ -13,6 +13,8 @@ from logfan.testing.debian import unpacked
 ROOT = Path(__file__).parents[2]
 LIBRARIES = "usr/lib/logfan"
 UNITS = "usr/lib/systemd/system"
+STEP_SECONDS = 600
+"""No step of a build takes longer, on a busy machine either."""
 _DEBIAN = Path(__file__).parent / "debian"
 _VENV, _COMMAND = "/opt/logfan/bin/logfan", "/usr/bin/logfan"
 _OLDEST_GLIBC = 17
@@ -62,7 +64,7 @@ def _install_locked(target: Path, constraints: Path) -> None:
          "--target", target, "--no-compile", "--no-deps", "--require-hashes",
          "--only-binary=:all:", "--implementation=cp", f"--python-version={debian_python()}",
          *wheels, "-r", locked],
-        check=True,
+        check=True, timeout=STEP_SECONDS,
     )  # fmt: skip
     locked.unlink()
     shutil.rmtree(target / "bin")

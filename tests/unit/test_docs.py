@@ -116,7 +116,7 @@ def test_the_list_of_all_pages_names_each() -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if re.match("daemon/[A-Z]|tests/", page)])
 def test_every_source_file_that_a_page_names_exists(page: str) -> None:
-    folders = ("daemon", "plugins", "tests")
+    folders = ("daemon", "plugins", "systemd", "tests")
     files = {f"/{path}" for folder in folders for path in (ROOT / folder).rglob("*.py")}
     for name in re.findall(r"`([\w./]+\.py)`", TEXTS[page]):
         assert any(file.endswith(f"/{name}") for file in files), f"{page} names {name}"

@@ -12,7 +12,7 @@ import pytest
 from logfan import __version__
 from support.chroot import Chroot
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]  # the first one builds the release
 
 WANTED = "etc/systemd/system/multi-user.target.wants/logfan.service"
 UNIT = "usr/lib/systemd/system/logfan.service"

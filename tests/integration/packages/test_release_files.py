@@ -9,7 +9,7 @@ import pytest
 from logfan import __version__
 from support.release import make_dist
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]  # the first one builds the release
 
 
 def _run(*command: object, folder: Path | None = None, code: int = 0) -> str:
