@@ -13,8 +13,7 @@ from logfan.faults import Faults
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from logfan.doctor.examination import Examination
-    from logfan.doctor.findings import Check
+    from logfan.doctor.examination import Check, Examination
 
 
 def _seconds(_context: click.Context, _option: click.Parameter, value: str) -> float:

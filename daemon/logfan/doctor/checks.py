@@ -10,7 +10,7 @@ from logfan.doctor import (
     sample,
     sinks,
 )
-from logfan.doctor.findings import Check
+from logfan.doctor.examination import Check
 
 CHECKS: tuple[Check, ...] = (
     *connection.CHECKS, *exchange.CHECKS, *queues.CHECKS, *permissions.CHECKS,

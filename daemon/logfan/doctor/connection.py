@@ -9,18 +9,8 @@ from logfan.amqp.blocking import BlockingConnection, BrokerError
 from logfan.amqp.broker_features import limits_returns
 from logfan.amqp.failures import Cause, ConnectionFailure
 from logfan.config.amqp_url import Address
-from logfan.doctor.examination import Broker, Examination
-from logfan.doctor.findings import (
-    Check,
-    Finding,
-    Severity,
-    Unknown,
-    advice,
-    danger,
-    ok,
-    skipped,
-    warning,
-)
+from logfan.doctor.examination import Broker, Check, Examination
+from logfan.doctor.findings import Finding, Severity, Unknown, advice, danger, ok, skipped, warning
 from logfan.runtime.foreign_text import line_of
 from logfan.runtime.tls import TlsFileError, client_context, handshake_problem, refusal
 

@@ -15,7 +15,7 @@ from logfan.amqp.topology import T as Result
 from logfan.config.amqp_url import Address, parse
 from logfan.config.loader import Prepared
 from logfan.config.settings import Settings
-from logfan.doctor.findings import Check, Finding, Severity, Unknown, skipped
+from logfan.doctor.findings import Finding, Severity, Unknown, skipped
 from logfan.runtime.foreign_text import describe
 
 _PATIENCE_SECONDS = 20.0
@@ -60,6 +60,22 @@ class Broker:
     """Why it takes no messages; empty while it does."""
     reported: bool = False
     """Whether a check has found why it cannot be reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One row of the table."""
+
+    name: str
+    asks: str
+    """What it looks at, for the docs."""
+    by: str
+    """`AMQP`, `management`, `machine` or `sinks`: where the answer comes from."""
+    worst: Severity
+    """The worst that it finds."""
+    run: Callable[["Examination"], Iterator[Finding]]
+    short: bool = False
+    """Whether `logfan check --connect` has it, too."""
 
 
 class Examination:

@@ -5,17 +5,8 @@ from collections.abc import Iterator
 from logfan.amqp.broker_features import keeps_transient_exchanges
 from logfan.amqp.topology import UNLIKE_ANY, DeclareExchange
 from logfan.doctor import looks
-from logfan.doctor.examination import Examination
-from logfan.doctor.findings import (
-    Check,
-    Finding,
-    Severity,
-    Unknown,
-    advice,
-    danger,
-    ok,
-    warning,
-)
+from logfan.doctor.examination import Check, Examination
+from logfan.doctor.findings import Finding, Severity, Unknown, advice, danger, ok, warning
 
 _BY_KEY = ("direct", "topic", "headers")
 

@@ -1,12 +1,7 @@
-"""What a check is, and what it finds. Sans-I/O."""
+"""What a check finds. Sans-I/O."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from logfan.doctor.examination import Examination
 
 
 class Severity(Enum):
@@ -81,22 +76,6 @@ def skipped(why: str) -> Finding:
 
 class Unknown(Exception):
     """The check cannot be answered; the text has the reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One row of the table."""
-
-    name: str
-    asks: str
-    """What it looks at, for the docs."""
-    by: str
-    """`AMQP`, `management`, `machine` or `sinks`: where the answer comes from."""
-    worst: Severity
-    """The worst that it finds."""
-    run: Callable[["Examination"], Iterator[Finding]]
-    short: bool = False
-    """Whether `logfan check --connect` has it, too."""
 
 
 def worst_first(findings: list[Finding]) -> list[Finding]:

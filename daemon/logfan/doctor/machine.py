@@ -15,17 +15,8 @@ from pathlib import Path
 from logfan.config.file_permissions import denied
 from logfan.config.loader import SinkSpec
 from logfan.config.units import format_size
-from logfan.doctor.examination import Examination
-from logfan.doctor.findings import (
-    Check,
-    Finding,
-    Severity,
-    Unknown,
-    advice,
-    danger,
-    ok,
-    warning,
-)
+from logfan.doctor.examination import Check, Examination
+from logfan.doctor.findings import Finding, Severity, Unknown, advice, danger, ok, warning
 from logfan.plugins.discovery import discover
 from logfan.runtime.foreign_text import line_of
 

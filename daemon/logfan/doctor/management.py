@@ -16,18 +16,8 @@ from logfan.amqp import queue_kinds
 from logfan.amqp.queue_kinds import DELIVERY_LIMIT, Shape
 from logfan.config.units import format_duration
 from logfan.doctor import looks
-from logfan.doctor.examination import Examination
-from logfan.doctor.findings import (
-    Check,
-    Finding,
-    Severity,
-    Unknown,
-    advice,
-    danger,
-    ok,
-    skipped,
-    warning,
-)
+from logfan.doctor.examination import Check, Examination
+from logfan.doctor.findings import Finding, Severity, Unknown, advice, danger, ok, skipped, warning
 from logfan.runtime.foreign_text import hide, line_of
 from logfan.runtime.tls import client_context
 

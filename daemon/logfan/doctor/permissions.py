@@ -7,8 +7,8 @@ from logfan.amqp.blocking import Refused
 from logfan.amqp.broker_features import ACCESS_REFUSED
 from logfan.amqp.topology import Answer, DeclareExchange
 from logfan.doctor import looks
-from logfan.doctor.examination import Examination
-from logfan.doctor.findings import Check, Finding, Severity, Unknown, advice, danger, ok
+from logfan.doctor.examination import Check, Examination
+from logfan.doctor.findings import Finding, Severity, Unknown, advice, danger, ok
 
 _NEVER = {"x-logfan-doctor": "no binding has this"}
 _SECONDS = 10.0

@@ -7,8 +7,8 @@ from logfan.amqp import queue_kinds
 from logfan.amqp.broker_features import LOCKED
 from logfan.amqp.queue_kinds import ANEW, CLASSIC, DELIVERY_LIMIT, QUORUM, STREAM, TYPE
 from logfan.doctor import looks
-from logfan.doctor.examination import Examination
-from logfan.doctor.findings import Check, Finding, Severity, advice, danger, ok, warning
+from logfan.doctor.examination import Check, Examination
+from logfan.doctor.findings import Finding, Severity, advice, danger, ok, warning
 from logfan.doctor.looks import QueueLook
 
 _DANGER, _WARNING, _ADVICE = Severity.DANGER, Severity.WARNING, Severity.ADVICE

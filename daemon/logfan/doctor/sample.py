@@ -11,8 +11,8 @@ from logfan.amqp.blocking import BlockingChannel, Refused
 from logfan.amqp.connection import to_properties
 from logfan.amqp.topology import UNLIKE_ANY
 from logfan.doctor import looks
-from logfan.doctor.examination import Examination
-from logfan.doctor.findings import Check, Finding, Severity, Unknown, advice, ok, warning
+from logfan.doctor.examination import Check, Examination
+from logfan.doctor.findings import Finding, Severity, Unknown, advice, ok, warning
 
 _MOST_MESSAGES, _MOST_BYTES, _PREFETCH = 1000, 8 << 20, 100
 _ENOUGH = 5000

@@ -4,17 +4,8 @@ import threading
 from collections.abc import Iterator
 
 from logfan.config.loader import SinkSpec
-from logfan.doctor.examination import Examination
-from logfan.doctor.findings import (
-    Check,
-    Finding,
-    Severity,
-    Unknown,
-    danger,
-    ok,
-    skipped,
-    warning,
-)
+from logfan.doctor.examination import Check, Examination
+from logfan.doctor.findings import Finding, Severity, Unknown, danger, ok, skipped, warning
 from logfan.runtime.foreign_text import describe, line_of
 from logfan.sink import SinkUnavailable
 
