@@ -16,7 +16,7 @@ from packages.deb import printed
 from packages.tree import LIBRARIES, ROOT, STEP_SECONDS, debian_python, put
 
 _USER = 65532
-_WRITABLE = ("var/lib/logfan", "var/log/logfan")
+_WRITABLE = ("run/logfan", "var/lib/logfan", "var/log/logfan")
 _NEEDLESS = ("usr/sbin", "usr/share/lintian", "usr/share/locale", "usr/share/man")
 _OCI = "application/vnd.oci.image"
 _PROBE = (
@@ -30,6 +30,7 @@ _CONFIG = {
         "PATH=/usr/bin", "LANG=C.UTF-8", "PYTHONFAULTHANDLER=1",
         # What reaches a container comes from outside of it.
         "LOGFAN_HTTP__LISTEN=0.0.0.0:9464",
+        "RUNTIME_DIRECTORY=/run/logfan",
     ],
     "Entrypoint": ["/usr/bin/logfan"],
     "Cmd": ["run"],
@@ -76,7 +77,7 @@ def _write_debian(root: Path) -> None:
     (root / "usr/lib/ssl").mkdir(exist_ok=True)
     (root / "usr/lib/ssl/cert.pem").symlink_to(f"/{bundle}")
     put(root / "etc/nsswitch.conf", "hosts: files dns\n")
-    put(root / "etc/passwd", f"root:x:0:0::/:\nlogfan:x:{_USER}:{_USER}::/{_WRITABLE[0]}:\n")
+    put(root / "etc/passwd", f"root:x:0:0::/:\nlogfan:x:{_USER}:{_USER}::/var/lib/logfan:\n")
     put(root / "etc/group", f"root:x:0:\nlogfan:x:{_USER}:\n")
 
 
@@ -86,6 +87,7 @@ def _write_ours(root: Path, tree: Path) -> None:
     put(root / "etc/logfan/config.toml", (ROOT / "config.toml").read_text("utf-8"))
     for folder in ("etc/logfan/plugins", *_WRITABLE):
         (root / folder).mkdir(parents=True)
+    (root / "run/logfan").chmod(0o700)
 
 
 def _compile(debian: Path, folder: Path) -> None:

@@ -59,7 +59,12 @@ class Container(DaemonProcess):
         self.image = image
         self.logs = folder / "logs"
         self.logs.mkdir()
-        self._binds = {self.logs: "/var/log/logfan", self.config: "/etc/logfan/config.toml"}
+        sockets = folder / "run"
+        sockets.mkdir(mode=0o700)
+        self._binds = {
+            self.logs: "/var/log/logfan", sockets: "/run/logfan",
+            self.config: "/etc/logfan/config.toml",
+        }  # fmt: skip
         self._inside = 0
 
     def start(self, *, ready: bool = True) -> None:

@@ -53,6 +53,14 @@ def test_the_health_check_follows_the_daemon(container: Container) -> None:
     assert container.run(*probe) == 1
 
 
+def test_a_sink_is_paused_from_within(container: Container) -> None:
+    assert container.run("/usr/bin/logfan", "pause", "archive") == 0, container.log()
+    paused = 'logfan_sink_pause_seconds{sink="archive"}'
+    wait_until(lambda: container.metric(paused) > 0, "the sink is paused")
+    assert container.run("/usr/bin/logfan", "resume", "archive") == 0
+    wait_until(lambda: container.metric(paused) == 0, "the sink goes on")
+
+
 def test_it_is_no_root_and_has_no_shell_and_no_package_manager(image: Image) -> None:
     assert image.process["user"] == {"uid": 65532, "gid": 65532}
     programs = set()
