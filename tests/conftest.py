@@ -25,7 +25,7 @@ settings.load_profile("busy")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TESTS = Path(__file__).parent
-WITH_BROKER = ("chaos", "integration", "sinks", "brokers", "bench")
+WITH_BROKER = ("chaos", "integration", "sinks", "brokers", "bench", "release")
 SYSTEM_PLUGINS = Path("/etc/logfan/plugins")
 TUNED_BY = ("LOGFAN_FUZZ_CASES", "LOGFAN_MACHINE_EXAMPLES", "LOGFAN_PASSWORDS")
 """Variables of the environment that make tests longer; all others of logfan's are for daemons."""
