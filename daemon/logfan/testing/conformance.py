@@ -258,14 +258,16 @@ class SinkConformance:
         self._expect(steps, tmp_path, (first, second))
 
     def test_closed_it_leaves_no_thread_and_no_file(self, tmp_path: Path) -> None:
-        sink, before = self._build(tmp_path), descriptors()
-        with SinkSteps(sink, self.seconds) as steps:
-            steps.must("open")
-            steps.take((record({"n": 1}),))
-            steps.must("close")
-            # What ends on another thread ends a moment later.
-            in_the_end(lambda: not steps.threads())
-            assert not steps.threads(), f"close must end the sink's threads: {steps.threads()}"
+        before: Mapping[int, str] = {}
+        for _ in range(2):  # what a library begins once in a process is no leak
+            sink, before = self._build(tmp_path), descriptors()
+            with SinkSteps(sink, self.seconds) as steps:
+                steps.must("open")
+                steps.take((record({"n": 1}),))
+                steps.must("close")
+                # What ends on another thread ends a moment later.
+                in_the_end(lambda: not steps.threads())
+                assert not steps.threads(), f"close must end the sink's threads: {steps.threads()}"
         in_the_end(lambda: not left_open(before))
         left = left_open(before)
         assert not left, f"close must close what the sink opened: {left[0]} is open"
@@ -326,8 +328,10 @@ class SinkConformance:
         broken = self._broken("away", tmp_path)
         sink = self._build(tmp_path)
         with broken():
-            before = descriptors()
             with SinkSteps(sink, self.seconds) as steps:
+                steps.attempt("open")
+                steps.attempt("close")
+                before = descriptors()  # what a library begins once in a process is no leak
                 for _ in range(_OPENS):
                     error = steps.attempt("open")
                     assert not isinstance(error, RecordsRejected), "open refused records"
