@@ -6,6 +6,7 @@ import socket
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pika
@@ -51,6 +52,11 @@ def listening_addresses(pids: set[int]) -> set[str]:
             if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
                 addresses.add(fields[1].rpartition(":")[0])
     return addresses
+
+
+def test_several_may_ask_a_node_at_once(node: RabbitNode) -> None:
+    with ThreadPoolExecutor(8) as askers:
+        assert {*askers.map(lambda _: node.eval("1 + 1."), range(40))} == {"2\n"}
 
 
 def test_it_counts_what_is_ready_unacked_and_consumed(node: RabbitNode) -> None:

@@ -195,8 +195,9 @@ class RabbitNode:
         program = shutil.which("erl_call", path=f"{self._root}/usr/lib/erlang/bin")
         if program is None:
             return self.ctl("eval", code)
+        # -R: under a name that the node gives. Without it all have one, and refuse each other.
         done = subprocess.run(
-            [program, "-address", f"127.0.0.1:{self._dist_port}", "-fetch_stdout", "-e"],
+            [program, "-R", "-address", f"127.0.0.1:{self._dist_port}", "-fetch_stdout", "-e"],
             env=self._environment(), check=True, timeout=_CTL_SECONDS,
             input=f'io:format("~p~n", [begin {code.strip().removesuffix(".")} end]).\n',
             capture_output=True, text=True,
