@@ -1,10 +1,12 @@
 """`logfan top`: a live view of running daemons; a line each interval where it is piped."""
 
+import queue
 import signal
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,23 +89,19 @@ class Watched:
             return self._seen.away(str(why), time.time())
 
 
-def _lines(daemons: Sequence[Watched], interval: float) -> int | None:
+def _lines(daemons: Sequence[Watched], interval: float) -> int:
     """A line for each daemon, each interval, until a signal or until nobody reads."""
     from logfan.runtime import signals
 
-    over: list[int] = []
-    ended = threading.Event()
-
-    def end(number: int, _frame: object) -> None:
-        over.append(number)
-        ended.set()
-
-    with signals.handling(dict.fromkeys(_ENDS, end)):
+    # Not an event: its `set`, called while the same thread is in its `wait`, waits for ever.
+    over: queue.SimpleQueue[int] = queue.SimpleQueue()
+    with signals.handling(dict.fromkeys(_ENDS, lambda number, _frame: over.put(number))):
         for one in daemons:
-            while not ended.is_set() and not one.asked.wait(0.1):
+            while over.empty() and not one.asked.wait(0.1):
                 pass
-        while not ended.is_set():
+        while over.empty():
             for one in daemons:
                 click.echo(one.seen().line)
-            ended.wait(interval)
-    return over[0] if over else None
+            with suppress(queue.Empty):
+                return over.get(timeout=interval)
+        return over.get()
