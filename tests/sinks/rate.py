@@ -126,9 +126,8 @@ class Cost:
     def row(self, name: str, aim: int) -> str:
         """Its line of the table."""
         rate = self.records / self.wall
-        share = f"{rate / aim:.2f} of {aim:,}/s"
-        if not aim:
-            share = f"{self.bare / self.wall:.2f} of bare posts"
+        of_bare = f"{self.bare / self.wall:.2f} of bare posts"
+        share = f"{rate / aim:.2f} of {aim:,}/s" if aim else of_bare
         microseconds = [each / self.records * 1e6 for each in (self.sink, self.server)]
         return (
             f"| `{name}` | {rate:,.0f} | {share} | {microseconds[0]:.1f} µs | "
