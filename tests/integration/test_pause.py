@@ -40,8 +40,8 @@ class Desk:
         text = self.daemon.config.read_text()
         self.daemon.config.write_text(SINKS + text)
 
-    def ask(self, *command: str) -> Result:
-        return CliRunner().invoke(main, [*command, "--config", str(self.daemon.config)])
+    def ask(self, *command: str, config: Path | None = None) -> Result:
+        return CliRunner().invoke(main, [*command, "--config", str(config or self.daemon.config)])
 
     def pause(self, *options: str) -> str:
         result = self.ask("pause", "archive", *options)
@@ -119,9 +119,13 @@ def test_a_pause_ends_by_itself_and_what_is_asked_wrongly_is_explained(desk: Des
     too_long = desk.ask("pause", "archive", "--for", "11m")
     assert (too_long.exit_code, "not more than 10m" in too_long.output) == (2, True)
     assert desk.ask("pause", "archive", "--for", "5").exit_code == 2
+    none = desk.ask("pause", "archive", "--for", "0s")
+    assert (none.exit_code, "no time at all" in none.output) == (2, True)
     assert desk.archive()["state"] == "up"
 
-    desk.pause("--for", "1s")
+    link = desk.daemon.folder / "link.toml"
+    link.symlink_to(desk.daemon.config)
+    assert desk.ask("pause", "archive", "--for", "1s", config=link).exit_code == 0
     desk.publish(MESSAGES)
     desk.wait_until_all_is_acknowledged()
     assert desk.lines("archive") == ONCE

@@ -27,9 +27,12 @@ class _Duration(click.ParamType[float]):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         try:
-            return parse_duration(value)
+            seconds = parse_duration(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+        if not seconds:
+            self.fail(f"{value} is no time at all; `logfan resume` ends a pause", param, ctx)
+        return seconds
 
 
 def sink_of_daemon(command: Command) -> Command:
@@ -86,9 +89,12 @@ def daemon_of(
     from logfan.config.file_permissions import absolute
 
     path = absolute(config) if config is not None else None
+    # The daemon may have been started with what a link leads to.
+    target = path.resolve() if path is not None else None
 
     def found() -> Path:
         paths = control.sockets(path, instance, os.environ)
+        paths = paths or control.sockets(target, instance, os.environ)
         if len(paths) > 1:
             paths = [one for one in paths if control.is_alive(one)]
         if not paths:
