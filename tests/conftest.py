@@ -4,7 +4,6 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,9 @@ from logfan import control
 from logfan.cli import common
 from logfan.plugins import discovery, drop_ins
 from logfan.testing.debian import cache_folder
-from logfan.testing.node import NodeUnavailable, RabbitNode
+from logfan.testing.node import RabbitNode
 from support.broker import Names
+from support.needed import needed
 
 # How long an example takes is a matter of the machine's load; pytest's timeout bounds the test.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -52,13 +52,7 @@ def names(request: pytest.FixtureRequest) -> Names:
 
 
 def _running(*plugins: str, config: Sequence[str] = ()) -> Iterator[RabbitNode]:
-    with ExitStack() as stack:
-        try:
-            node = stack.enter_context(RabbitNode(plugins=plugins, config=config))
-        except NodeUnavailable as error:
-            if os.environ.get("CI"):
-                raise
-            pytest.skip(str(error))
+    with needed(), RabbitNode(plugins=plugins, config=config) as node:
         yield node
 
 

@@ -121,7 +121,7 @@ def _write_layout(layout: Path, layers: Sequence[bytes], epoch: int) -> None:
     described = _blob(layout, f"{_OCI}.manifest.v1+json", _json(manifest))
     names = {
         "org.opencontainers.image.ref.name": __version__,
-        "io.containerd.image.name": f"docker.io/library/logfan:{__version__}",
+        "io.containerd.image.name": f"localhost/logfan:{__version__}",
     }
     index = {"schemaVersion": 2, "manifests": [{**described, "annotations": names}]}
     put(layout / "index.json", _json(index).decode())

@@ -11,9 +11,10 @@ import pika
 import pytest
 from pika.exceptions import AMQPError
 
-from logfan.testing.node import NodeUnavailable, RabbitNode
+from logfan.testing.node import RabbitNode
 from support.broker import Names
 from support.daemon import DaemonProcess
+from support.needed import needed
 from support.waiting import wait_until
 
 PAGE = Path(__file__).parents[2] / "plugins/docs/publishers.md"
@@ -25,13 +26,10 @@ LOG = re.findall(r"^```ini\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOT
 @pytest.fixture(scope="module")
 def telling_node() -> Iterator[RabbitNode]:
     """A broker that publishes its log and its events."""
-    try:
-        with RabbitNode(plugins=["rabbitmq_event_exchange"], config=LOG) as node:
-            # It makes the one of its log a moment after it listens.
-            wait_until(partial(has_exchanges, node), "the broker has its exchanges")
-            yield node
-    except NodeUnavailable as error:
-        pytest.skip(str(error))
+    with needed(), RabbitNode(plugins=["rabbitmq_event_exchange"], config=LOG) as node:
+        # It makes the one of its log a moment after it listens.
+        wait_until(partial(has_exchanges, node), "the broker has its exchanges")
+        yield node
 
 
 def has_exchanges(node: RabbitNode) -> bool:

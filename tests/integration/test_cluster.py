@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from logfan.testing.cluster import RabbitCluster
-from logfan.testing.node import NodeUnavailable, RabbitNode
+from logfan.testing.node import RabbitNode
 from support.broker import Names, channel
 from support.daemon import DaemonProcess
+from support.needed import needed
 from support.steady import SteadyPublisher
 from support.waiting import wait_until
 
@@ -31,13 +32,7 @@ LOST = 'logfan_connections_total{outcome="lost"}'
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RabbitCluster]:
-    try:
-        cluster = RabbitCluster()
-    except NodeUnavailable as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
-    with cluster:
+    with needed(), RabbitCluster() as cluster:
         yield cluster
 
 

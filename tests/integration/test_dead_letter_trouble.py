@@ -11,9 +11,10 @@ import pika
 import pytest
 
 from integration.test_dead_letters import daemon_at, letters_in, lines
-from logfan.testing.node import NodeUnavailable, RabbitNode
+from logfan.testing.node import RabbitNode
 from support.broker import Names, add_user, channel, delete_user, make_anew, publish, waiting
 from support.letters import wait_for_messages
+from support.needed import needed
 from support.waiting import PATIENCE_SECONDS, wait_until
 
 FRAME_MAX, MESSAGE_MAX = 8192, 100_000
@@ -23,11 +24,8 @@ FRAME_MAX, MESSAGE_MAX = 8192, 100_000
 def tight_node() -> Iterator[RabbitNode]:
     """A node with small frames, and a small bound on messages."""
     config = (f"frame_max = {FRAME_MAX}", f"max_message_size = {MESSAGE_MAX}")
-    try:
-        with RabbitNode(config=config) as node:
-            yield node
-    except NodeUnavailable as error:
-        pytest.skip(str(error))
+    with needed(), RabbitNode(config=config) as node:
+        yield node
 
 
 def make_full(node: RabbitNode, queue: str) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from logfan.testing.node import NodeUnavailable, RabbitNode
+from logfan.testing.node import RabbitNode
 from support.amqp10 import publish_undeliverable, take_one
 from support.broker import Names, channel, publish, waiting
 from support.daemon import DaemonProcess
+from support.needed import needed
 from support.waiting import wait_until
 
 RAW = '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
@@ -67,12 +68,8 @@ def test_a_consumer_timeout_that_is_shorter_is_learned_and_named(
 def version_with_amqp10() -> RabbitNode:
     """RabbitMQ 4 and later speak it without a plugin."""
     asked = os.environ.get("PRIVATE_RABBITMQ", "")
-    try:
+    with needed():
         return RabbitNode(version=asked if asked.startswith("4") else "4.0")
-    except NodeUnavailable as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
 
 
 @pytest.mark.parametrize("kind", ["classic", pytest.param("quorum", marks=pytest.mark.long)])

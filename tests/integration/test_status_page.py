@@ -1,6 +1,5 @@
 """The status page in a real browser: beside a real daemon, and with what a daemon may ever send."""
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +9,11 @@ from typing import Any
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from logfan.testing.debian import DebianUnavailable
 from logfan.testing.node import RabbitNode
 from support.broker import Names, publish
 from support.browser import Browser, browsing
 from support.daemon import DaemonProcess
+from support.needed import needed
 from support.screenshots import STATES
 from support.status import document, served, sink
 from support.waiting import PATIENCE_SECONDS, wait_until
@@ -74,13 +73,8 @@ EVIL = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    try:
-        with browsing() as one:
-            yield one
-    except DebianUnavailable as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
+    with needed(), browsing() as one:
+        yield one
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """TLS against a broker's real TLS listener: what is refused, in which words, and what works."""
 
-import os
 import socket
 from collections.abc import Iterator
 from functools import partial
@@ -8,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from logfan.testing.node import NodeUnavailable
 from support.broker import Names, channel, publish
 from support.certificates import Authority
 from support.daemon import DaemonProcess
+from support.needed import needed
 from support.tls_node import TlsNode
 from support.waiting import wait_until
 
@@ -22,13 +21,8 @@ FAIL = 'startup = "fail"\n'
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsNode]:
     """One node for the file. A test that changes its certificate changes it back."""
-    try:
-        with TlsNode(tmp_path_factory.mktemp("tls")) as running:
-            yield running
-    except NodeUnavailable as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
+    with needed(), TlsNode(tmp_path_factory.mktemp("tls")) as running:
+        yield running
 
 
 def table(*lines: str) -> str:

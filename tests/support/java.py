@@ -1,16 +1,11 @@
 """Servers that run on Java: their jars from Maven, kept in the cache, and how they are started."""
 
 import fcntl
-import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
-
-import pytest
 
 from logfan.testing.debian import cache_folder
 from support.server_process import ServerProcess
@@ -26,9 +21,6 @@ _POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
 _DEPENDENCY = (
     "<dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version></dependency>"
 )
-
-
-J = TypeVar("J", bound="JavaServer")
 
 
 class JavaUnavailable(Exception):
@@ -83,16 +75,3 @@ class JavaServer(ServerProcess):
             "-Xshare:auto", f"-Djava.io.tmpdir={self.folder}", "-cp", f"{self._jars}/*",
             *arguments,
         ]  # fmt: skip
-
-
-@contextmanager
-def running(kind: Callable[[], J]) -> Iterator[J]:
-    """One that runs until the end of the `with`. Skips the test where there is none, but in CI."""
-    try:
-        server = kind()
-    except JavaUnavailable as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
-    with server:
-        yield server

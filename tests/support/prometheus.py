@@ -11,11 +11,10 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from logfan.testing import debian
 from logfan.testing.node import free_port
 from support.daemon import die_with_parent
+from support.needed import needed
 
 
 class Prometheus:
@@ -24,10 +23,8 @@ class Prometheus:
     def __init__(self, folder: Path, target: int, rules: str = "") -> None:
         """`target`: the port of the daemon. `rules`: alert rules, as YAML. Skips the test where
         there is no Prometheus."""
-        try:
+        with needed():
             program = debian.tool("prometheus", "usr/bin/prometheus")
-        except debian.DebianUnavailable as error:
-            pytest.skip(str(error))
         self.port = free_port()
         self._folder = folder
         config = folder / "prometheus.yml"

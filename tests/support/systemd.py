@@ -8,9 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import pytest
-
-from logfan.testing.debian import DebianUnavailable, unpacked
+from logfan.testing.debian import unpacked
+from support.needed import needed
 
 ROOT = Path(__file__).parents[2]
 UNITS = ("logfan.service", "logfan@.service")
@@ -49,12 +48,8 @@ def _program() -> tuple[str, Mapping[str, str]]:
     installed = shutil.which("systemd-analyze")
     if installed is not None:
         return installed, os.environ
-    try:
+    with needed("systemd-analyze is needed: "):
         root = unpacked("systemd", "libsystemd-shared")
-    except DebianUnavailable as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"systemd-analyze is needed: {error}")
     libraries = ":".join({str(path.parent) for path in root.rglob("*.so*")})
     units = f"{root}/lib/systemd/system:"
     environ = {**os.environ, "LD_LIBRARY_PATH": libraries, "SYSTEMD_UNIT_PATH": units}

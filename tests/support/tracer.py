@@ -4,9 +4,8 @@ import os
 import shutil
 from collections.abc import Mapping
 
-import pytest
-
-from logfan.testing.debian import DebianUnavailable, unpacked
+from logfan.testing.debian import unpacked
+from support.needed import needed
 
 
 def tracer() -> tuple[str, Mapping[str, str]]:
@@ -14,11 +13,7 @@ def tracer() -> tuple[str, Mapping[str, str]]:
     installed = shutil.which("strace")
     if installed is not None:
         return installed, os.environ
-    try:
+    with needed("strace is needed: "):
         root = unpacked("strace")
-    except DebianUnavailable as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"strace is needed: {error}")
     libraries = ":".join({str(path.parent) for path in root.rglob("*.so*")})
     return str(root / "usr/bin/strace"), {**os.environ, "LD_LIBRARY_PATH": libraries}

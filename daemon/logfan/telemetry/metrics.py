@@ -205,7 +205,7 @@ _SINK: tuple[tuple[_Family, str, str, str], ...] = (
     (GaugeMetricFamily, "sink_paused",
      "1 while the sink refuses more than dead_letter.max_ratio allows", "paused"),
     (GaugeMetricFamily, "sink_pause_seconds",
-     "Since when the sink is paused by logfan pause; 0 while it is not", "pause_seconds"),
+     "How long the sink has been paused by logfan pause; 0 while it is not", "pause_seconds"),
 )  # fmt: skip
 
 

@@ -1,7 +1,6 @@
 """Each check of the connection is made to fail, on a real broker."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from logfan.testing.node import NodeUnavailable, RabbitNode, free_port
+from logfan.testing.node import RabbitNode, free_port
 from support.broker import Names, add_user, delete_user
 from support.doctor import ADVICE, DANGER, OK, SKIPPED, WARNING, examined
+from support.needed import needed
 from support.tls_node import TlsNode
 from support.waiting import PATIENCE_SECONDS
 
@@ -19,24 +19,14 @@ from support.waiting import PATIENCE_SECONDS
 @pytest.fixture(scope="module")
 def small() -> Iterator[RabbitNode]:
     """A node that grants little."""
-    try:
-        with RabbitNode(config=["channel_max = 1", "frame_max = 8192"]) as node:
-            yield node
-    except NodeUnavailable as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
+    with needed(), RabbitNode(config=["channel_max = 1", "frame_max = 8192"]) as node:
+        yield node
 
 
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsNode]:
-    try:
-        with TlsNode(tmp_path_factory.mktemp("tls")) as running:
-            yield running
-    except NodeUnavailable as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
+    with needed(), TlsNode(tmp_path_factory.mktemp("tls")) as running:
+        yield running
 
 
 def command(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":

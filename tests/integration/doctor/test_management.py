@@ -1,7 +1,6 @@
 """Each check over the management API is made to fail, on a real broker."""
 
 import json
-import os
 import threading
 from collections.abc import Iterator
 from email.utils import formatdate
@@ -12,9 +11,10 @@ from typing import Any
 import pytest
 
 from logfan.doctor import management
-from logfan.testing.node import NodeUnavailable, RabbitNode, free_port
+from logfan.testing.node import RabbitNode, free_port
 from support.broker import Names, channel, publish
 from support.doctor import ADVICE, DANGER, OK, SKIPPED, WARNING, Report, examined
+from support.needed import needed
 from support.waiting import wait_until
 
 CHECKS = tuple(one.name for one in management.CHECKS)
@@ -28,13 +28,8 @@ def managed() -> Iterator[RabbitNode]:
         f"management.tcp.port = {API_PORT}", "management.tcp.ip = 127.0.0.1",
         "collect_statistics_interval = 200",
     ]  # fmt: skip
-    try:
-        with RabbitNode(plugins=["rabbitmq_management"], config=config) as node:
-            yield node
-    except NodeUnavailable as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
+    with needed(), RabbitNode(plugins=["rabbitmq_management"], config=config) as node:
+        yield node
 
 
 def report_of(

@@ -17,8 +17,8 @@ from logfan.sink import RecordsRejected, Sink, SinkUnavailable
 from logfan.testing import record
 from logfan.testing.conformance import Break, How, SinkConformance
 from logfan_sinks.kafka import KafkaSink
-from support.java import running
 from support.kafka import Kafka
+from support.needed import needed
 from support.opener import opener
 from support.waiting import wait_until
 
@@ -28,7 +28,7 @@ _numbers = count()
 
 @pytest.fixture(scope="module")
 def kafka() -> Iterator[Kafka]:
-    with running(Kafka) as server:
+    with needed(), Kafka() as server:
         yield server
 
 

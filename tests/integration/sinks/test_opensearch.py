@@ -10,7 +10,7 @@ from logfan.record import Record
 from logfan.sink import RecordsRejected, SinkUnavailable
 from logfan.testing import hostile_records, record
 from logfan_sinks.elasticsearch import ElasticsearchSink
-from support.java import running
+from support.needed import needed
 from support.opener import opener
 from support.opensearch import OpenSearch
 from support.waiting import wait_until
@@ -21,7 +21,7 @@ _numbers = count()
 
 @pytest.fixture(scope="module")
 def opensearch() -> Iterator[OpenSearch]:
-    with running(OpenSearch) as server:
+    with needed(), OpenSearch() as server:
         yield server
 
 

@@ -16,11 +16,11 @@ from logfan.record import Record
 from logfan.sink import RecordsRejected, Sink, SinkUnavailable
 from logfan.testing import hostile_records, record
 from logfan.testing.conformance import Break, How, SinkConformance
-from logfan.testing.debian import DebianUnavailable
 from logfan.testing.node import free_port
 from logfan_sinks import postgres as postgres_sink
 from logfan_sinks.postgres import PostgresSink
 from support.gate import Gate
+from support.needed import needed
 from support.opener import opener
 from support.postgres import Postgres
 
@@ -29,11 +29,7 @@ Open = Callable[..., PostgresSink]
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
-    try:
-        server = Postgres(free_port())
-    except DebianUnavailable as error:
-        pytest.skip(str(error))
-    with server:
+    with needed(), Postgres(free_port()) as server:
         yield server
 
 

@@ -1,6 +1,5 @@
 """The sink `syslog` against a real rsyslog, which is read back."""
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,9 @@ import pytest
 
 from logfan.sink import SinkUnavailable
 from logfan.testing import record
-from logfan.testing.debian import DebianUnavailable
 from logfan_sinks.syslog import SyslogSink
 from support.certificates import Authority
+from support.needed import needed
 from support.opener import opener
 from support.rsyslog import Rsyslog
 from support.waiting import wait_until
@@ -27,13 +26,7 @@ def authority(tmp_path: Path) -> Authority:
 @pytest.fixture
 def rsyslog(tmp_path: Path, authority: Authority) -> Iterator[Rsyslog]:
     certificate = authority.issue("rsyslog", "127.0.0.1")
-    try:
-        server = Rsyslog(authority.file, certificate.cert, certificate.key)
-    except DebianUnavailable as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
-    with server:
+    with needed(), Rsyslog(authority.file, certificate.cert, certificate.key) as server:
         yield server
 
 
