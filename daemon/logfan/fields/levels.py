@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from logfan.dotted_path import walk_to
 from logfan.fields.otlp import otlp_record
@@ -79,38 +79,33 @@ def _by_logbook(number: float) -> str | None:
     return scale[int(number) - 9] if 9 <= number <= 15 else None
 
 
-class _Key(NamedTuple):
-    """A place where publishers put the level, and how they count where it is a number."""
-
-    path: str
-    by_number: Any = _by_number
-
-
-_KEYS = (
-    _Key("level"), _Key("severity"), _Key("lvl"), _Key("levelname"), _Key("log.level"),
-    _Key("severityText"), _Key("severity_text"), _Key("severityNumber", _by_otel),
-    _Key("severity_number", _by_otel), _Key("levelno", _by_python), _Key("@l"), _Key("Level"),
-    _Key("LogLevel"), _Key("LEVEL"), _Key("SEVERITY"), _Key("PRIORITY"), _Key("priority"),
-    _Key("loglevel"), _Key("logLevel"), _Key("level_name"), _Key("severityName"),
-    _Key("level.name"), _Key("record.level.name"), _Key("@fields.levelname"),
-    _Key("@fields.level"), _Key("fields.level"), _Key("levelName"), _Key("@level"),
-    _Key("_meta.logLevelName"),
+_PATHS = (
+    "level", "severity", "lvl", "levelname", "log.level", "severityText", "severity_text",
+    "severityNumber", "severity_number", "levelno", "@l", "Level", "LogLevel", "LEVEL", "SEVERITY",
+    "PRIORITY", "priority", "loglevel", "logLevel", "level_name", "severityName", "level.name",
+    "record.level.name", "@fields.levelname", "@fields.level", "fields.level", "levelName",
+    "@level", "_meta.logLevelName",
 )  # fmt: skip
+_SCALES = {"severityNumber": _by_otel, "severity_number": _by_otel, "levelno": _by_python}
+"""How a number counts there; elsewhere as `_by_number` has it."""
 _HEADERS = (
-    _Key("level"), _Key("severity"), _Key("levelname"), _Key("log.level"), _Key("loglevel"),
-    _Key("Level"), _Key("LogLevel"), _Key("PRIORITY"), _Key("severity_text"),
+    "level", "severity", "levelname", "log.level", "loglevel", "Level", "LogLevel", "PRIORITY",
+    "severity_text",
 )  # fmt: skip
-_ROOTS = frozenset(key.path.partition(".")[0] for key in _KEYS) | {key.path for key in _KEYS}
+_ROOTS = {path.partition(".")[0] for path in _PATHS} | {*_PATHS}
 _WALKS = (
     # Only logbook's records have this key; its numbers are among pino's.
     ("heavy_initialized", "heavy_initialized", walk_to("level"), _by_logbook),
-    *((key.path, key.path.partition(".")[0], walk_to(key.path), key.by_number) for key in _KEYS),
+    *(
+        (path, path.partition(".")[0], walk_to(path), _SCALES.get(path, _by_number))
+        for path in _PATHS
+    ),
 )
 _LOGBOOK = frozenset(range(9, 16))
-LEVEL_KEYS = frozenset(key.path for key in _KEYS)
+LEVEL_KEYS = frozenset(_PATHS)
 """Where in a JSON body the level may stand."""
 _KINDS = frozenset((str, int))
-_HEADER_WALKS = tuple((walk_to(key.path), key.by_number) for key in _HEADERS)
+_HEADER_WALKS = tuple(map(walk_to, _HEADERS))
 
 
 def level_of(record: Record) -> str | None:
@@ -129,14 +124,13 @@ def level_of(record: Record) -> str | None:
 
 def levels_of(records: Sequence[Record], trees: Sequence[Any]) -> list[str | None]:
     """The same for several records, whose parsed bodies these are."""
-    first = _KEYS[0]
     try:
-        values = [*map(itemgetter(first.path), trees)]
+        values = [*map(itemgetter(_PATHS[0]), trees)]
     except (KeyError, TypeError):
         values = []
     if values and _KINDS.issuperset(map(type, values)):
         # Most batches are alike: a few words, which are read once.
-        levels = {value: _read(value, first.by_number) for value in set(values)}
+        levels = {value: _read(value, _by_number) for value in set(values)}
         if None not in levels.values() and _LOGBOOK.isdisjoint(levels):
             return [*map(levels.__getitem__, values)]
     return [*map(level_of, records)]
@@ -161,7 +155,7 @@ def level_of_headers(headers: Mapping[str, Any]) -> str | None:
     """The level that a header names."""
     if not headers:
         return None
-    levels = (_read(walk(headers), by_number) for walk, by_number in _HEADER_WALKS)
+    levels = (_read(walk(headers), _by_number) for walk in _HEADER_WALKS)
     return next(filter(None, levels), None)
 
 

@@ -91,7 +91,7 @@ class OwnThread:
             self._on_fault()
 
 
-class ServerThread:
+class ServerThread(OwnThread):
     """A server that is bound, and serves from `start` to `stop` on a thread of its own."""
 
     def __init__(
@@ -99,22 +99,12 @@ class ServerThread:
     ) -> None:
         """`on_fault` as `OwnThread` calls it. `poll_seconds`: see `BaseServer.serve_forever`."""
         self._server = server
-        serve = partial(server.serve_forever, poll_interval=poll_seconds)
-        self._thread = OwnThread(name, serve, on_fault)
-
-    def start(self) -> None:
-        """See `OwnThread.start`."""
-        self._thread.start()
-
-    @property
-    def fault(self) -> str | None:
-        """See `OwnThread.fault`."""
-        return self._thread.fault
+        super().__init__(name, partial(server.serve_forever, poll_interval=poll_seconds), on_fault)
 
     def stop(self) -> None:
         """Close the listener; what is under way ends by itself."""
-        self._thread.may_end()
-        if self._thread.is_alive:
+        self.may_end()
+        if self.is_alive:
             self._server.shutdown()
         self._server.server_close()
-        self._thread.join(_STOP_SECONDS)
+        self.join(_STOP_SECONDS)

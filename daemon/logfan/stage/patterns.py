@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import re2  # type: ignore[import-untyped]
 
+_OPTIONS = re2.Options()
+_OPTIONS.log_errors = False
 Replace = Callable[[bytes], bytes]
 """Takes what was found, and gives what stands in its place."""
 
@@ -45,34 +47,40 @@ NAMED: Mapping[str, _Named] = {
 }
 
 
+def compiled(pattern: str, problem: str) -> Any:
+    """A regular expression of RE2. Raises ValueError: `problem`, then RE2's reason."""
+    if len(pattern.encode()) > _PATTERN_BYTES:
+        raise ValueError(f"a pattern of more than {_PATTERN_BYTES} bytes")
+    try:
+        return re2.compile(pattern, _OPTIONS)
+    except re2.error as error:
+        reason = error.args[0] if error.args else ""
+        text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
+        raise ValueError(f"{problem}: {text}") from None
+
+
 class Patterns:
     """Several patterns, searched in linear time."""
 
     def __init__(self, patterns: Sequence[str]) -> None:
         """Names of `NAMED`, or regular expressions of RE2. Raises ValueError, naming the one that
         is neither."""
-        options = re2.Options()
-        options.log_errors = False
         self._each: list[tuple[Any, Callable[[str], bool] | None]] = []
         parts: list[str] = []
         for text in patterns:
             named = NAMED.get(text, _Named(text))
-            if len(text.encode()) > _PATTERN_BYTES:
-                raise ValueError(f"a pattern of more than {_PATTERN_BYTES} bytes")
-            try:
-                pattern = re2.compile(named.pattern, options)
-            except re2.error as error:
-                raise ValueError(
-                    f"{text!r} is neither a named pattern ({', '.join(NAMED)}) nor a regular "
-                    f"expression of RE2: {reason_of(error)}"
-                ) from None
+            pattern = compiled(
+                named.pattern,
+                f"{text!r} is neither a named pattern ({', '.join(NAMED)}) nor a regular "
+                "expression of RE2",
+            )
             if pattern.search(b"") is not None:
                 raise ValueError(f"{text!r} matches nothing at all, and so everywhere")
             self._each.append((pattern, named.check))
             parts.append(f"(?:{named.pattern})")
         # One search for all of them, which is not to be had where two name a group alike.
         try:
-            searches = [re2.compile("|".join(parts), options).search]
+            searches = [re2.compile("|".join(parts), _OPTIONS).search]
         except re2.error:
             searches = [pattern.search for pattern, _ in self._each]
         self._searches = searches if parts else []
@@ -93,12 +101,6 @@ class Patterns:
         for pattern, check in self._each:
             text = pattern.sub(_replacing(check, replace), text)
         return text
-
-
-def reason_of(error: Exception) -> str:
-    """RE2's reason, as text."""
-    text = error.args[0] if error.args else ""
-    return text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
 
 
 def _replacing(check: Callable[[str], bool] | None, replace: Replace) -> Callable[[Any], bytes]:

@@ -21,6 +21,7 @@ from logfan.charsets import is_utf8
 from logfan.fields import LEVELS, Field, field, level_named
 from logfan.json_trees import SMALL_BYTES
 from logfan.record import Record, readable
+from logfan.stage.patterns import compiled
 
 Test = Callable[[Any], bool]
 """Takes a field's value, None where there is none."""
@@ -30,7 +31,6 @@ ALWAYS = "always"
 _CONDITIONS = ("not", "exists", "prefix", "suffix", "matches", "above", "below", "between")
 _ROOTS = ("headers", "properties", "json")
 _MAX_TABLES = 100
-_PATTERN_BYTES = 1000
 _SCALARS = (str, int, float, bool)
 _PLAIN = frozenset(_SCALARS)
 _MANY = 8
@@ -93,7 +93,8 @@ class Where:
 
     def __init__(self, tables: Sequence[_Table], data: Any) -> None:
         self._tables = tables
-        self._data = data
+        self.data = data
+        """The table, or the list of tables, as it was written."""
         self._needs_body = any(table.needs_body for table in tables)
 
     @classmethod
@@ -117,11 +118,6 @@ class Where:
             except ValueError as error:
                 raise ValueError(f"{f'[{number}].' * (len(tables) > 1)}{error}") from None
         return cls(compiled, data)
-
-    @property
-    def data(self) -> Any:
-        """The table, or the list of tables, as it was written."""
-        return self._data
 
     def decide(self, record: Record) -> bool | None:
         """Whether the sink gets the record. None where its body would decide and is no JSON."""
@@ -195,13 +191,13 @@ class Where:
         return readable(record) or record
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Where) and self._data == other._data
+        return isinstance(other, Where) and self.data == other.data
 
     def __hash__(self) -> int:
-        return hash(repr(self._data))
+        return hash(repr(self.data))
 
     def __repr__(self) -> str:
-        return f"Where({self._data!r})"
+        return f"Where({self.data!r})"
 
     @classmethod
     def __get_pydantic_json_schema__(cls, _: Any, __: Any) -> dict[str, Any]:
@@ -211,7 +207,7 @@ class Where:
     @classmethod
     def __get_pydantic_core_schema__(cls, _: Any, __: GetCoreSchemaHandler) -> core.CoreSchema:
         return core.no_info_plain_validator_function(
-            cls.of, serialization=core.plain_serializer_function_ser_schema(lambda one: one._data)
+            cls.of, serialization=core.plain_serializer_function_ser_schema(lambda one: one.data)
         )
 
 
@@ -322,34 +318,22 @@ def _at_an_end(path: str, key: str, operand: Any) -> Test:
 
 def _matches(path: str, operand: Any) -> Test:
     """Found anywhere in the text, in linear time: RE2 knows no way back."""
-    import re2  # type: ignore[import-untyped]
-
     patterns = operand if isinstance(operand, list) else [operand]
     if not patterns or not all(isinstance(one, str) for one in patterns):
         raise ValueError(
             f"{path} is {_shown(operand)}; it is a regular expression, or a list of them"
         )
-    options = re2.Options()
-    options.log_errors = False
-    compiled = []
-    for pattern in patterns:
-        if len(pattern.encode()) > _PATTERN_BYTES:
-            raise ValueError(f"{path}: a pattern of more than {_PATTERN_BYTES} bytes")
-        try:
-            compiled.append(re2.compile(pattern, options).search)
-        except re2.error as error:
-            raise ValueError(
-                f"{path}: {_shown(pattern)} is no regular expression of RE2: {_reason(error)}"
-            ) from None
-    search = compiled[0]
-    if len(compiled) == 1:
+    try:
+        searches = [
+            compiled(pattern, f"{_shown(pattern)} is no regular expression of RE2").search
+            for pattern in patterns
+        ]
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    search = searches[0]
+    if len(searches) == 1:
         return lambda value: isinstance(value, str) and search(value) is not None
-    return lambda value: isinstance(value, str) and any(one(value) is not None for one in compiled)
-
-
-def _reason(error: Exception) -> str:
-    text = error.args[0] if error.args else ""
-    return text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
+    return lambda value: isinstance(value, str) and any(one(value) is not None for one in searches)
 
 
 def _in_range(path: str, key: str, operand: Any) -> Test:
