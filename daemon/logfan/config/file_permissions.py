@@ -49,6 +49,13 @@ def remedy(path: Path) -> str:
     return f"chgrp {reader.group} {file} && chmod 640 {file}"
 
 
+def why_unreadable(path: Path, error: OSError) -> str:
+    """Why it cannot be read, and the way out where that is a permission."""
+    if isinstance(error, PermissionError):
+        return denied(path)
+    return (error.strerror or str(error)).lower()
+
+
 def denied(path: Path) -> str:
     """Why we may not read it, and the way out."""
     reader = _reader()

@@ -46,8 +46,9 @@ def _by_kind(
     common = tables[host]["properties"]
     for kind, config in kinds.items():
         name = f"{what} {kind}"
-        own = _renamed(schema_of(config), name)
-        tables.update(own.pop("$defs", {}))
+        # Its tables get names that those of no other kind have.
+        own = schema_of(config, f"{_REFERENCE}{name} {{model}}")
+        tables |= {f"{name} {inner}": table for inner, table in own.pop("$defs", {}).items()}
         tables[name] = {
             "type": "object",
             "description": own.get("description", ""),
@@ -71,20 +72,6 @@ def _by_kind(
         }
 
 
-def _renamed(node: Any, prefix: str) -> Any:
-    """The schema with its tables under names that no other schema has."""
-    if isinstance(node, list):
-        return [_renamed(one, prefix) for one in node]
-    if not isinstance(node, dict):
-        return node
-    renamed = {key: _renamed(value, prefix) for key, value in node.items()}
-    if isinstance(reference := node.get("$ref"), str):
-        renamed["$ref"] = f"{_REFERENCE}{prefix} {reference.removeprefix(_REFERENCE)}"
-    if isinstance(tables := renamed.get("$defs"), dict):
-        renamed["$defs"] = {f"{prefix} {name}": table for name, table in tables.items()}
-    return renamed
-
-
 def _plain(node: Any) -> Any:
     """Without what TOML has not (null), and without titles, which repeat the keys."""
     if isinstance(node, list):
@@ -99,11 +86,9 @@ def _plain(node: Any) -> Any:
         if not (key == "title" and isinstance(value, str))
         and not (key == "default" and value is None)
     }
-    if "anyOf" in found:
-        choices = [one for one in found["anyOf"] if one != {"type": "null"}]
+    if choices := found.pop("anyOf", None):
+        choices = [one for one in choices if one != {"type": "null"}]
         found = {**found, "anyOf": choices} if len(choices) > 1 else {**choices[0], **found}
-        if len(choices) == 1:
-            del found["anyOf"]
     if (pattern := _QUANTITIES.get(str(found.get("format")))) is not None:
         del found["format"]
         found["pattern"] = pattern

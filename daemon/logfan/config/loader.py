@@ -20,7 +20,7 @@ from logfan.config.environment import (
     with_variables,
 )
 from logfan.config.exposed_secrets import exposed, secrets_in
-from logfan.config.file_permissions import absolute, denied
+from logfan.config.file_permissions import absolute, why_unreadable
 from logfan.config.file_watch import State, states_of
 from logfan.config.settings import (
     HOMES,
@@ -33,10 +33,11 @@ from logfan.config.settings import (
 from logfan.config.validation_errors import faults_of, shown
 from logfan.faults import Fault, Faults, did_you_mean
 from logfan.plugins.discovery import Discovered, discover
-from logfan.plugins.validation import SinkKind, TransformKind
+from logfan.plugins.validation import Kind
 from logfan.runtime.foreign_text import hide, line_of, text_of
-from logfan.sink import SinkConfig
+from logfan.sink import Sink, SinkConfig
 from logfan.stage.stage import Stage
+from logfan.transform import Transform
 
 WITHOUT_BROKER: Mapping[str, Any] = {
     "rabbitmq": {
@@ -53,7 +54,7 @@ config names for them are neither needed nor read."""
 class TransformSpec:
     """One transform of a sink, ready to be built."""
 
-    kind: TransformKind
+    kind: Kind[Transform]
     config: SinkConfig = field(repr=False)
 
 
@@ -62,7 +63,7 @@ class SinkSpec:
     """One configured sink, ready to be built."""
 
     name: str
-    kind: SinkKind
+    kind: Kind[Sink]
     settings: SinkSettings
     config: SinkConfig = field(repr=False)
     transforms: Sequence[TransformSpec] = ()
@@ -197,22 +198,29 @@ def read_plugin_settings(
 ) -> tuple[PluginSettings, Sequence[Fault]]:
     """Where plugins are, whatever else in the config is wrong; the defaults where that is."""
     try:
-        source = _read(path, None, environ, {})
+        settings, faults = _one_table(path, environ, "plugins")
     except Faults as error:
         return PluginSettings(), error.faults
-    settings, faults = _settings({"plugins": source.table.get("plugins", {})}, serves=False)
-    return settings.plugins, [source.named(fault) for fault in faults]
+    return settings.plugins, faults
 
 
 def read_http_settings(
     path: Path | None, *, environ: Mapping[str, str] = os.environ
 ) -> HttpSettings:
     """Where the daemon of this config serves HTTP, whatever else in it is wrong. Raises Faults."""
-    source = _read(path, None, environ, {})
-    settings, faults = _settings({"http": source.table.get("http", {})}, serves=False)
+    settings, faults = _one_table(path, environ, "http")
     if faults:
-        raise Faults([source.named(fault) for fault in faults])
+        raise Faults(faults)
     return settings.http
+
+
+def _one_table(
+    path: Path | None, environ: Mapping[str, str], name: str
+) -> tuple[Settings, Sequence[Fault]]:
+    """The settings of this table alone, and its faults. Raises Faults where nothing can be read."""
+    source = _read(path, None, environ, {})
+    settings, faults = _settings({name: source.table.get(name, {})}, serves=False)
+    return settings, [source.named(fault) for fault in faults]
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,16 +352,13 @@ def _sinks(
         own = {key: value for key, value in options.items() if key not in SinkSettings.model_fields}
         if "decode" in options.keys() & kind.cls.Config.model_fields:
             own["decode"] = options["decode"]  # of a sink that had it before all sinks did
-        try:
-            config = kind.cls.Config.model_validate(own)
-        except ValidationError as error:
-            homes = {key: f"{place}.{home}" for key, home in _SINK_HOMES.items()}
-            faults += faults_of(error, kind.cls.Config, place, homes, own)
-        except Exception as error:  # noqa: BLE001 - a plugin's validator may raise anything
-            faults.append(_not_judged(place, kind.origin, error))
-        else:
+        homes = {key: f"{place}.{home}" for key, home in _SINK_HOMES.items()}
+        config = _own_config(kind, own, place, homes)
+        if isinstance(config, SinkConfig):
             specs.append(SinkSpec(name, kind, settings.sinks[name], config, transforms))
             faults += _stage_faults(settings.sinks[name], place)
+        else:
+            faults += config
         faults += faults_of_transforms
     conflicts = _between_sinks(specs, "conflicts")
     return tuple(specs), [*faults, *(Fault(place, why) for place, why in conflicts)]
@@ -377,19 +382,28 @@ def _transforms(
         if kind is None:
             faults.append(_no_such_kind(here, "transform", table.kind, plugins.transforms))
             continue
-        own = dict(table.options)
-        try:
-            specs.append(TransformSpec(kind, kind.cls.Config.model_validate(own)))
-        except ValidationError as error:
-            faults += faults_of(error, kind.cls.Config, here, given=own)
-        except Exception as error:  # noqa: BLE001 - a plugin's validator may raise anything
-            faults.append(_not_judged(here, kind.origin, error))
+        config = _own_config(kind, table.options, here)
+        if isinstance(config, SinkConfig):
+            specs.append(TransformSpec(kind, config))
+        else:
+            faults += config
     return specs, faults
 
 
-def _not_judged(place: str, origin: str, error: Exception) -> Fault:
-    problem = f"the Config of {origin} failed to judge it: {text_of(error, how=repr)}"
-    return Fault(place, problem)
+def _own_config(
+    kind: Kind[Sink] | Kind[Transform],
+    own: Mapping[str, Any],
+    place: str,
+    homes: Mapping[str, str] | None = None,
+) -> SinkConfig | list[Fault]:
+    """The keys of a sink or a transform, validated, or their faults. `homes`: see `faults_of`."""
+    try:
+        return kind.cls.Config.model_validate(own)
+    except ValidationError as error:
+        return faults_of(error, kind.cls.Config, place, homes, own)
+    except Exception as error:  # noqa: BLE001 - a plugin's validator may raise anything
+        why = text_of(error, how=repr)
+        return [Fault(place, f"the Config of {kind.origin} failed to judge it: {why}")]
 
 
 def _stage_faults(settings: SinkSettings, place: str) -> Iterator[Fault]:
@@ -403,9 +417,7 @@ def _stage_faults(settings: SinkSettings, place: str) -> Iterator[Fault]:
     except (OSError, ValueError) as error:
         why = str(error)
         if isinstance(error, OSError):
-            is_denied = isinstance(error, PermissionError)
-            reason = denied(file) if is_denied else (error.strerror or why).lower()
-            why = f"cannot be read: {reason}"
+            why = f"cannot be read: {why_unreadable(file, error)}"
         key = f"{place}.redact.key_file"
         way_out = "it names the file that holds the hashes' key: any text that others cannot guess"
         yield Fault(key, f"{why}; {way_out}", shown(key, str(file)))

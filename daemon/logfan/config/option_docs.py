@@ -14,9 +14,10 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 
-def schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """Its JSON schema, with what each option means as `description`."""
-    return model.model_json_schema(schema_generator=_WithMeanings)
+def schema_of(model: type[BaseModel], references: str = "#/$defs/{model}") -> dict[str, Any]:
+    """Its JSON schema, with what each option means as `description`. `references` is the form of
+    each `$ref`."""
+    return model.model_json_schema(ref_template=references, schema_generator=_WithMeanings)
 
 
 class _WithMeanings(GenerateJsonSchema):

@@ -27,7 +27,7 @@ from pydantic import (
 
 from logfan.config import amqp_url
 from logfan.config.amqp_limits import short_string
-from logfan.config.file_permissions import denied
+from logfan.config.file_permissions import denied, why_unreadable
 from logfan.config.units import Duration, Size
 from logfan.config.validation_errors import shown
 from logfan.faults import Fault, Faults
@@ -406,28 +406,30 @@ class RedactSettings(Table):
         return Redactor(self.paths, self.patterns, mask=self.mask, key=key if self.hash else None)
 
 
-class TransformSettings(Table):
-    """A table of `sinks.<name>.transforms`: all keys but `kind` are the transform's own."""
+class _PluginTable(Table):
+    """A table with keys of a sink or a transform beside the host's."""
 
     model_config = ConfigDict(extra="allow")
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        # Without the plugin's own keys, of which one may be a password.
+        return [(name, getattr(self, name)) for name in type(self).model_fields]
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The plugin's own keys, not validated here."""
+        return self.model_extra or {}
+
+
+class TransformSettings(_PluginTable):
+    """A table of `sinks.<name>.transforms`: all keys but `kind` are the transform's own."""
 
     kind: Name
     """Which transform."""
 
-    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        # Without the transform's own keys, of which one may be a password.
-        return [("kind", self.kind)]
 
-    @property
-    def options(self) -> Mapping[str, Any]:
-        """The transform's own keys, not validated here."""
-        return self.model_extra or {}
-
-
-class SinkSettings(Table):
+class SinkSettings(_PluginTable):
     """`sinks.<name>`: the host's keys; all others are the sink's own."""
-
-    model_config = ConfigDict(extra="allow")
 
     kind: Name
     """Which sink."""
@@ -472,15 +474,6 @@ class SinkSettings(Table):
             transforms=Transforms(transforms) if transforms else None,
             redactor=None if self.redact is None else self.redact.redactor(key),
         )  # fmt: skip
-
-    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        # Without the sink's own keys, of which one may be a password.
-        return [(name, getattr(self, name)) for name in SinkSettings.model_fields]
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        """The sink's own keys, not validated here."""
-        return self.model_extra or {}
 
 
 class Settings(Table):
@@ -544,8 +537,7 @@ def read_table(path: Path) -> dict[str, Any]:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        denied_to_us = isinstance(error, PermissionError)
-        why = denied(path) if denied_to_us else (error.strerror or str(error)).lower()
+        why = why_unreadable(path, error)
         raise Faults([Fault(str(path), f"cannot be read: {why}")]) from None
     try:
         return tomllib.loads(raw.decode("utf-8-sig"))

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from importlib.metadata import Distribution, EntryPoint, entry_points
@@ -22,13 +22,7 @@ import pluggy
 from logfan import hookspecs
 from logfan.faults import Fault, did_you_mean
 from logfan.plugins.drop_ins import cannot, listed, load, who_writes
-from logfan.plugins.validation import (
-    PluginError,
-    SinkKind,
-    TransformKind,
-    check,
-    check_transform,
-)
+from logfan.plugins.validation import Base, Kind, PluginError, check, check_transform
 from logfan.runtime.foreign_text import line_of, type_name
 from logfan.sink import Sink
 from logfan.transform import Transform
@@ -45,16 +39,16 @@ _SKELETON = (
 class Discovered:
     """What was found: usable kinds, and the faults of what is not usable."""
 
-    kinds: Mapping[str, SinkKind]
-    transforms: Mapping[str, TransformKind]
+    kinds: Mapping[str, Kind[Sink]]
+    transforms: Mapping[str, Kind[Transform]]
     faults: tuple[Fault, ...]
 
 
 @dataclass(slots=True)
 class _Search:
     disabled: frozenset[str]
-    kinds: dict[str, SinkKind] = field(default_factory=dict)
-    transforms: dict[str, TransformKind] = field(default_factory=dict)
+    kinds: dict[str, Kind[Sink]] = field(default_factory=dict)
+    transforms: dict[str, Kind[Transform]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
     """Every name that `plugins.disabled` could have meant."""
@@ -103,53 +97,47 @@ def _examine(search: _Search, origin: str, load: Callable[[], object]) -> None:
     try:
         # What a plugin prints while it is loaded must not mix with what a command prints.
         with redirect_stdout(sys.stderr):
-            registered = _registered(origin, load)
+            sinks, transforms = _registered(origin, load)
     except PluginError as broken:
         search.faults.append(Fault(origin, str(broken)))
         return
-    for kind, cls in registered.sinks.items():
-        if not _is_taken(search, origin, f'the kind "{kind}"', search.kinds.get(kind)):
-            search.kinds[kind] = SinkKind(kind, cls, origin)
-    for kind, transform in registered.transforms.items():
-        if not _is_taken(search, origin, f'the transform "{kind}"', search.transforms.get(kind)):
-            search.transforms[kind] = TransformKind(kind, transform, origin)
+    search.faults += _take(search.kinds, sinks, "kind", origin)
+    search.faults += _take(search.transforms, transforms, "transform", origin)
 
 
-def _is_taken(
-    search: _Search, origin: str, name: str, taken: SinkKind | TransformKind | None
-) -> bool:
-    if taken is None:
-        return False
-    problem = (
-        f"claims {name}, which {taken.origin} has already; rename one, or "
-        "name one of the two in plugins.disabled"
-    )
-    search.faults.append(Fault(origin, problem))
-    return True
+def _take(
+    known: dict[str, Kind[Base]], registered: Mapping[str, type[Base]], what: str, origin: str
+) -> Iterator[Fault]:
+    """Add the kinds that no plugin before has."""
+    for kind, cls in registered.items():
+        if kind in known:
+            problem = (
+                f'claims the {what} "{kind}", which {known[kind].origin} has already; rename one, '
+                "or name one of the two in plugins.disabled"
+            )
+            yield Fault(origin, problem)
+        else:
+            known[kind] = Kind(kind, cls, origin)
 
 
-@dataclass(frozen=True, slots=True)
-class _Registered:
-    """What one plugin brings."""
+def _registration(
+    found: dict[str, type[Base]], check: Callable[[object, object], type[Base]], what: str
+) -> Callable[[str, object], None]:
+    """What a hook gets as `register`: it adds to `found`, and raises PluginError."""
 
-    sinks: dict[str, type[Sink]] = field(default_factory=dict)
-    transforms: dict[str, type[Transform]] = field(default_factory=dict)
+    def register(kind: str, cls: object) -> None:
+        checked = check(kind, cls)
+        if kind in found:
+            raise PluginError(f'registers the {what} "{kind}" twice')
+        found[kind] = checked
 
-    def add_sink(self, kind: str, cls: type[Sink]) -> None:
-        check(kind, cls)
-        if kind in self.sinks:
-            raise PluginError(f'registers the kind "{kind}" twice')
-        self.sinks[kind] = cls
-
-    def add_transform(self, kind: str, cls: type[Transform]) -> None:
-        check_transform(kind, cls)
-        if kind in self.transforms:
-            raise PluginError(f'registers the transform "{kind}" twice')
-        self.transforms[kind] = cls
+    return register
 
 
-def _registered(origin: str, load: Callable[[], object]) -> _Registered:
-    """Import, ask the hooks, and check each class. Raises PluginError."""
+def _registered(
+    origin: str, load: Callable[[], object]
+) -> tuple[Mapping[str, type[Sink]], Mapping[str, type[Transform]]]:
+    """Import, ask the hooks, and check each class: what one plugin brings. Raises PluginError."""
     try:
         module = load()
     except BaseException as error:  # noqa: BLE001 - an import may raise anything, SystemExit too
@@ -161,11 +149,14 @@ def _registered(origin: str, load: Callable[[], object]) -> _Registered:
         manager.check_pending()
     except (pluggy.PluginValidationError, TypeError) as error:
         raise PluginError(_hook_problem(error)) from None
-    registered = _Registered()
-    hooks = {
-        "register_sinks": (registered.add_sink, registered.sinks, "SinkClass"),
-        "register_transforms": (registered.add_transform, registered.transforms, "TransformClass"),
-    }
+    sinks: dict[str, type[Sink]] = {}
+    transforms: dict[str, type[Transform]] = {}
+    hooks: dict[str, tuple[Callable[[str, object], None], Mapping[str, type], str]] = {
+        "register_sinks": (_registration(sinks, check, "kind"), sinks, "SinkClass"),
+        "register_transforms": (
+            _registration(transforms, check_transform, "transform"), transforms, "TransformClass",
+        ),
+    }  # fmt: skip
     used = {name: hook for name in hooks if (hook := getattr(manager.hook, name)).get_hookimpls()}
     if not used:
         raise PluginError(f"registers no sink; {_SKELETON}")
@@ -179,7 +170,7 @@ def _registered(origin: str, load: Callable[[], object]) -> _Registered:
             raise PluginError(f"{name} failed: {_problem(error, origin)}") from None
         if not found:
             raise PluginError(f'its {name} registers nothing; call register("kind", {cls})')
-    return registered
+    return sinks, transforms
 
 
 def _hook_problem(error: BaseException) -> str:

@@ -5,7 +5,7 @@ import re
 import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 from weakref import WeakSet
 
 from logfan.faults import did_you_mean
@@ -15,25 +15,16 @@ from logfan.transform import Transform, TransformConfig
 
 HOST_KEYS = ("kind", "required", "batch", "retry")
 _TRANSFORM_KEYS = ("kind",)
-_Base = TypeVar("_Base", bound=Sink | Transform)
+Base = TypeVar("Base", bound=Sink | Transform)
 _KIND = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
 @dataclass(frozen=True, slots=True)
-class SinkKind:
-    """A kind of sink, its class, and the file or distribution that brings it."""
+class Kind(Generic[Base]):
+    """A kind of sink or transform, its class, and the file or distribution that brings it."""
 
     kind: str
-    cls: type[Sink]
-    origin: str
-
-
-@dataclass(frozen=True, slots=True)
-class TransformKind:
-    """A kind of transform, its class, and the file or distribution that brings it."""
-
-    kind: str
-    cls: type[Transform]
+    cls: type[Base]
     origin: str
 
 
@@ -41,18 +32,20 @@ class PluginError(Exception):
     """A plugin's fault, as a message for its author."""
 
 
-def check(kind: object, cls: object) -> None:
-    """Raise PluginError where this cannot be a sink."""
+def check(kind: object, cls: object) -> type[Sink]:
+    """The class. Raises PluginError where it cannot be a sink."""
     sink = _class_below(Sink, kind, cls)
     _check_sink(sink)
     _check_config(sink, SinkConfig, HOST_KEYS)
+    return sink
 
 
-def check_transform(kind: object, cls: object) -> None:
-    """Raise PluginError where this cannot be a transform."""
+def check_transform(kind: object, cls: object) -> type[Transform]:
+    """The class. Raises PluginError where it cannot be a transform."""
     transform = _class_below(Transform, kind, cls)
     _check_transform(transform)
     _check_config(transform, TransformConfig, _TRANSFORM_KEYS)
+    return transform
 
 
 _WITH_SCHEMA = WeakSet[type[SinkConfig]]()
@@ -68,7 +61,7 @@ def why_unusable(cls: type[Sink]) -> str | None:
     return None
 
 
-def _class_below(base: type[_Base], kind: object, cls: object) -> type[_Base]:
+def _class_below(base: type[Base], kind: object, cls: object) -> type[Base]:
     if not isinstance(kind, str) or not _KIND.fullmatch(kind):
         raise PluginError(
             f"registers the kind {kind!r}; a kind is made of lower-case letters, digits, - and _"
