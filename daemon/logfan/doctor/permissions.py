@@ -76,14 +76,28 @@ def _nothing(*_: object) -> None:
     pass
 
 
-def _unbind(exam: Examination) -> Answer:
+def _keys(exam: Examination) -> tuple[str, ...]:
+    """What `run` binds the queue with."""
+    topic = exam.settings.exchange.type == "topic"
+    return exam.settings.queue.routing_keys or (("#",) if topic else ("",))
+
+
+def _unbind_with(exam: Examination, key: str) -> Answer:
     # To remove a binding that is not there needs the permissions of binding, and does nothing.
-    queue, exchange = exam.settings.queue, exam.settings.exchange
-    keys = queue.routing_keys or (("#",) if exchange.type == "topic" else ("",))
+    queue, exchange = exam.settings.queue.name, exam.settings.exchange.name
     return exam.ask(
-        "queue_unbind", queue=queue.name, exchange=exchange.name, routing_key=keys[0],
-        arguments=_NEVER,
-    )  # fmt: skip
+        "queue_unbind", queue=queue, exchange=exchange, routing_key=key, arguments=_NEVER
+    )
+
+
+def _unbind(exam: Examination) -> Answer:
+    answer = _unbind_with(exam, _keys(exam)[0])
+    # The broker judges the key last.
+    return Answer() if _is_of_topic(answer) else answer
+
+
+def _is_of_topic(answer: Answer) -> bool:
+    return answer.code == ACCESS_REFUSED and "access to topic" in answer.text
 
 
 def write_queue(exam: Examination) -> Iterator[Finding]:
@@ -110,6 +124,29 @@ def read_exchange(exam: Examination) -> Iterator[Finding]:
         needed=exam.settings.queue.declare == "auto",
         means="`run` may not bind the queue to it: it ends with 77",
         otherwise="logfan relies on a binding that is there, and does not make it again",
+    )  # fmt: skip
+
+
+def read_topics(exam: Examination) -> Iterator[Finding]:
+    """Bind the queue with each key: RabbitMQ has permissions for keys on topic exchanges alone."""
+    settings = exam.settings
+    if not exam.get(looks.exchange).exists and settings.exchange.type == "topic":
+        raise Unknown("the exchange does not exist yet, so the broker judges no routing key")
+    if exam.get(_unbind).code == ACCESS_REFUSED:
+        raise Unknown("the broker asks for permissions on queue and exchange first, see above")
+    refused = [key for key in _keys(exam) if _is_of_topic(_unbind_with(exam, key))]
+    if not refused:
+        yield ok("no topic permission is in the way of the binding")
+        return
+    is_danger = settings.queue.declare == "auto"
+    keys = ", ".join(map(repr, refused))
+    yield (danger if is_danger else advice)(
+        f"the user may not bind with {keys} on exchange {settings.exchange.name!r}: its topic "
+        "permissions there forbid it",
+        "`run` may not bind the queue: it ends with 77" if is_danger else
+        "logfan relies on a binding that is there, and does not make it again",
+        "give read on these keys with rabbitmqctl set_topic_permissions, or correct "
+        "queue.routing_keys",
     )  # fmt: skip
 
 
@@ -183,6 +220,8 @@ CHECKS = (
     Check("may-write-queue", "bind the queue (write on it)", "AMQP", _DANGER, write_queue),
     Check("may-read-exchange", "bind the queue (read on the exchange)", "AMQP", _DANGER,
         read_exchange),
+    Check("may-read-topics", "bind the queue with each key (topic permissions)", "AMQP", _DANGER,
+        read_topics),
     Check("may-write-exchange", "keep the mark that shows a lost binding", "AMQP", _ADVICE,
         write_exchange),
     Check("may-write-default", "send dead letters (write on `amq.default`)", "AMQP", _DANGER,

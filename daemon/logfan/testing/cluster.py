@@ -21,8 +21,16 @@ class RabbitCluster:
     Each of `nodes` is a RabbitNode: `stop`, `kill` and `start` it; its data stays meanwhile.
     """
 
-    def __init__(self, size: int = 3, *, config: Sequence[str] = (), version: str = "") -> None:
-        """Prepare the nodes; nothing runs yet. `config` and `version` as for a RabbitNode."""
+    def __init__(
+        self,
+        size: int = 3,
+        *,
+        config: Sequence[str] = (),
+        version: str = "",
+        management_port: int = 0,
+    ) -> None:
+        """Prepare the nodes; nothing runs yet. `config` and `version` as for a RabbitNode.
+        `management_port`: where the first node has the management API; 0 for none."""
         ports = [free_port() for _ in range(size)]
         formed = ["cluster_formation.peer_discovery_backend = classic_config"]
         formed += [
@@ -30,8 +38,20 @@ class RabbitCluster:
             for number, port in enumerate(ports, 1)
         ]
         member = Membership(secrets.token_hex(16), free_port())
+        first: dict[int, tuple[str, ...]] = {}
+        if management_port:
+            first[ports[0]] = (
+                "management.tcp.ip = 127.0.0.1", f"management.tcp.port = {management_port}",
+                "collect_statistics_interval = 200",
+            )  # fmt: skip
         self.nodes = tuple(
-            RabbitNode(port=port, config=[*formed, *config], version=version, member=member)
+            RabbitNode(
+                port=port,
+                version=version,
+                member=member,
+                config=[*formed, *config, *first.get(port, ())],
+                plugins=["rabbitmq_management"] if port in first else (),
+            )
             for port in ports
         )
         self._end_mapper: Callable[[], object] = lambda: None

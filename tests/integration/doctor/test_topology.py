@@ -1,5 +1,6 @@
 """Each check of exchange, queues and permissions is made to fail, on a real broker."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ import pika
 import pytest
 
 from logfan.doctor import exchange, permissions, queues
-from logfan.testing.node import RabbitNode
+from logfan.testing.node import RabbitNode, erlang_binary
 from support.broker import Names, add_user, channel, delete_user, publish, waiting
 from support.daemon import DaemonProcess
 from support.doctor import ADVICE, DANGER, OK, SKIPPED, WARNING, Report, examined
@@ -251,7 +252,7 @@ def test_a_user_who_may_do_nothing(node: RabbitNode, names: Names, tmp_path: Pat
     assert severities(report) == {
         "may-configure-exchange": "danger", "may-configure-queue": "danger",
         "may-read-queue": "danger", "may-write-queue": "danger", "may-read-exchange": "skipped",
-        "may-write-exchange": "advice", "may-write-default": "danger",
+        "may-read-topics": "skipped", "may-write-exchange": "advice", "may-write-default": "danger",
         "may-configure-dead-letters": "danger", "may-read-dead-letters": "advice",
     }  # fmt: skip
     if tuple(map(int, node.version.split(".")[:2])) >= (4, 3):  # there it may not even ask
@@ -268,6 +269,40 @@ def test_a_user_who_may_not_read_the_exchange(
         report = examined(tmp_path, url, names, checks=MAY)
     assert report.one("may-read-exchange").severity is DANGER
     assert report.one("may-write-queue").severity is OK
+
+
+def test_topic_permissions(node: RabbitNode, names: Names, tmp_path: Path) -> None:
+    """Two of three keys may not be bound with: doctor names them, and `run` ends with 77."""
+    config = '[exchange]\ntype = "topic"\n[queue]\nrouting_keys = ["shop.#", "bank.#", "#"]\n'
+    with user(node, names, ".*", ".*", ".*") as url:
+        name, host, of, *patterns = map(
+            erlang_binary, (re.findall(r"//(\w+)", url)[0], "/", names.exchange, ".*", "^shop")
+        )
+        node.eval(
+            "ok = rabbit_auth_backend_internal:set_topic_permissions("
+            f'{name}, {host}, {of}, {", ".join(patterns)}, <<"test">>).'
+        )
+        before = examined(tmp_path, url, names, config, checks=MAY)
+        with channel(node.url) as admin:
+            admin.exchange_declare(names.exchange, "topic")
+            report = examined(tmp_path, url, names, config, checks=MAY)
+            found = report.one("may-read-topics")
+            passive = config.replace("routing_keys", 'declare = "passive"\nrouting_keys')
+            relies = examined(tmp_path, url, names, passive, checks=MAY)
+            environ = {
+                "LOGFAN_EXCHANGE__TYPE": "topic",
+                "LOGFAN_QUEUE__ROUTING_KEYS": '["shop.#", "bank.#", "#"]',
+            }
+            daemon = DaemonProcess(tmp_path, url, names, RAW, environ=environ)
+            daemon.start(ready=False)
+            assert daemon.wait() == 77, daemon.log()
+            admin.queue_delete(names.queue)
+    assert before.one("may-read-topics").severity is SKIPPED
+    assert found.severity is DANGER
+    assert "'bank.#', '#'" in found.what
+    assert "shop" not in found.what
+    assert relies.one("may-read-topics").severity is ADVICE
+    assert {report.one(check).severity for check in MAY if check != "may-read-topics"} == {OK}
 
 
 def test_a_user_who_only_consumes(node: RabbitNode, names: Names, tmp_path: Path) -> None:
