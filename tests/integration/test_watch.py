@@ -1,10 +1,12 @@
 """`watch = true`: a reload follows a change of the file, with the safety of any reload."""
 
+import json
 from pathlib import Path
 
 from logfan.testing.node import RabbitNode
 from support.broker import Names, publish, waiting
 from support.daemon import DaemonProcess
+from support.scripted_http import ScriptedServer
 from support.waiting import wait_until
 
 KEPT = "going on with the old one"
@@ -100,6 +102,45 @@ def test_a_new_url_in_its_file_is_a_change(node: RabbitNode, names: Names, tmp_p
         assert "rabbitmq.url_file (the file's content)" in daemon.log()
         arrives(daemon, node.url, b"two", "1.log")
         assert daemon.stop() == 0
+
+
+def test_secrets_of_sinks_and_the_key_of_hashes_are_watched(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    server = ScriptedServer()
+    token, key = tmp_path / "token", tmp_path / "key"
+    token.write_text("first-token")
+    key.write_text("first-key-of-hashes")
+    with server.running():
+        web = (
+            f'[sinks.web]\nkind = "http"\nurl = "{server.url}"\ntoken_file = "{token}"\n'
+            f'redact = {{ paths = ["user"], hash = true, key_file = "{key}" }}\n'
+        )
+        environ = {"LOGFAN_WATCH": "true"}
+        with DaemonProcess(tmp_path, node.url, names, web, environ=environ) as daemon:
+
+            def sent() -> tuple[str, object]:
+                """The token and the hash that come with a record."""
+                server.requests.clear()
+                publish(node.url, names.exchange, [b'{"user": "ann"}'])
+                wait_until(lambda: len(server.requests) == 1, f"it is sent:\n{daemon.log()}")
+                request = server.requests[0]
+                return request.headers["authorization"], json.loads(request.body)["body"]["user"]
+
+            before = sent()
+            replace(token, "second-token")
+            wait_for(daemon, TAKEN)
+            assert sent() == ("Bearer second-token", before[1])
+            replace(key, "second-key-of-hashes")
+            wait_for(daemon, TAKEN, 2)
+            token_sent, hashed = sent()
+            assert daemon.stop() == 0
+            log = daemon.log()
+    assert before[0] == "Bearer first-token"
+    assert token_sent == "Bearer second-token"
+    assert hashed not in ("ann", before[1])
+    for name in ("token_file", "redact.key_file"):
+        assert f"sinks.web.{name} (the file's content)" in log
 
 
 def test_without_it_a_change_waits_for_a_reload(

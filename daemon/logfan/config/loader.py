@@ -22,6 +22,7 @@ from logfan.config.environment import (
 from logfan.config.exposed_secrets import exposed, secrets_in
 from logfan.config.file_permissions import absolute, why_unreadable
 from logfan.config.file_watch import State, states_of
+from logfan.config.named_files import files_of
 from logfan.config.settings import (
     HOMES,
     HttpSettings,
@@ -139,9 +140,9 @@ def prepare(
         *(str(fault) for fault in plugins.faults),
     ]  # fmt: skip
     urls = tuple(settings.rabbitmq.read_urls())
-    return Prepared(
-        settings, sinks, source.path, tuple(warnings), urls, _contents(settings), states
-    )
+    files = settings.files() | _files_of_sinks(sinks)
+    states = states_of(files.values()) | states
+    return Prepared(settings, sinks, source.path, tuple(warnings), urls, _contents(files), states)
 
 
 def read_settings(
@@ -276,10 +277,21 @@ def _no_sinks(source: _Source) -> list[Fault]:
     return [Fault("sinks", problem)]
 
 
-def _contents(settings: Settings) -> dict[str, str]:
-    """A digest of each file that the config names beside sinks and plugins."""
+def _files_of_sinks(sinks: Iterable[SinkSpec]) -> dict[str, Path]:
+    """The files that the sinks' own keys and those of their transforms name, by key."""
+    files: dict[str, Path] = {}
+    for spec in sinks:
+        place = f"sinks.{spec.name}"
+        transforms = [one.config for one in spec.transforms]
+        files |= files_of(spec.config, place)
+        files |= files_of(transforms, f"{place}.transforms")
+    return files
+
+
+def _contents(files: Mapping[str, Path]) -> dict[str, str]:
+    """A digest of each file, by the key that names it."""
     digests = {}
-    for key, file in settings.files().items():
+    for key, file in files.items():
         try:
             digests[key] = hashlib.sha256(file.read_bytes()).hexdigest()
         except OSError:

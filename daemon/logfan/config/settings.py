@@ -28,6 +28,7 @@ from pydantic import (
 from logfan.config import amqp_url
 from logfan.config.amqp_limits import short_string
 from logfan.config.file_permissions import denied, why_unreadable
+from logfan.config.named_files import files_of
 from logfan.config.units import Duration, Size
 from logfan.config.validation_errors import shown
 from logfan.faults import Fault, Faults
@@ -484,7 +485,7 @@ class Settings(Table):
     shutdown_timeout: Duration = _written("30s")
     """How long a stop may drain; then what is left goes back to the broker."""
     watch: bool = False
-    """Reload when the file changes, or one that a key of `rabbitmq` or `http` names."""
+    """Reload when the file changes, or one that a key ending in `_file` names, a sink's too."""
     rabbitmq: RabbitmqSettings = _table()
     """The broker, and how much is held of what it delivers."""
     exchange: ExchangeSettings = _table()
@@ -504,14 +505,7 @@ class Settings(Table):
 
     def files(self) -> dict[str, Path]:
         """The files that the host's own keys name, by key."""
-        tls, http = self.rabbitmq.tls, self.http.tls
-        files = {
-            "rabbitmq.url_file": self.rabbitmq.url_file,
-            "rabbitmq.tls.ca_file": tls.ca_file,
-            "rabbitmq.tls.cert_file": tls.cert_file, "rabbitmq.tls.key_file": tls.key_file,
-            "http.tls.cert_file": http.cert_file, "http.tls.key_file": http.key_file,
-        }  # fmt: skip
-        return {key: file for key, file in files.items() if file is not None}
+        return dict(files_of(self, ""))
 
     @property
     def dead_letter_queue(self) -> str:
