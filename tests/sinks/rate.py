@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import urllib3
+from pika import BasicProperties
 
 from chaos.run import options_of
-from logfan.record import Record
+from logfan.amqp_properties import decode_properties
+from logfan.record import Origin, Record
 from logfan.sink import Sink
 from logfan.testing import record
 from logfan.testing.node import free_port
@@ -31,6 +33,8 @@ from sinks.loki import Loki
 from support.kafka import Kafka
 from support.opensearch import OpenSearch
 from support.postgres import Postgres
+
+_RECORDS_A_READ = 400
 
 Posts = Callable[[Sequence[Record]], list[bytes]]
 
@@ -102,11 +106,17 @@ _SIDES: dict[str, Callable[[], AbstractContextManager[Side]]] = {
 
 
 def _records(first: int, count: int) -> list[Record]:
+    """As the consumer makes them: one origin a read, properties that are still bytes."""
     body = {"level": "info", "service": "checkout", "message": "an order was paid", "ms": 12}
-    return [
-        record({**body, "n": n}, routing_key="shop", message_id=f"m-{n}", headers={"host": "web-1"})
-        for n in range(first, first + count)
-    ]
+    made: list[Record] = []
+    for n in range(first, first + count):
+        if not made or n % _RECORDS_A_READ == 0:
+            origin = Origin("logs", "shop", False, time.time(), decode_properties)
+        properties = BasicProperties(message_id=f"m-{n}", headers={"host": "web-1"})
+        one = record({**body, "n": n})
+        one.origin, one._properties = origin, b"".join(properties.encode())
+        made.append(one)
+    return made
 
 
 @dataclass(slots=True)
