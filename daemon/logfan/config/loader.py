@@ -353,8 +353,8 @@ def _sinks(
         place = f"sinks.{name}"
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", str(name)):
             faults.append(Fault(place, "the name may hold letters, digits, - and _, 64 at most"))
-        if not isinstance(options, Mapping) or not isinstance(options.get("kind"), str):
-            continue  # reported with the settings
+        if name not in settings.sinks:
+            continue  # it has no valid kind, which is reported with the settings
         transforms, faults_of_transforms = _transforms(settings.sinks[name], place, plugins)
         kind = plugins.kinds.get(options["kind"])
         if kind is None:

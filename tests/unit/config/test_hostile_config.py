@@ -30,6 +30,7 @@ HOSTILE: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "double table": (f"{SINK}{SINK}", ("not valid TOML", "twice")),
     "double key": ('[log]\nlevel = "info"\nlevel = "debug"\n' + SINK, ("not valid TOML", "line 3")),
     "not utf-8": (b'[log]\nlevel = "\xff"\n', ("not UTF-8", "line 2")),
+    "kind of sink too long": (f'[sinks.a]\nkind = "{"x" * 70_000}"\n', ("sinks.a.kind", "at most")),
     "misspelt table": (f"[rabitmq]\nprefetch = 1\n{SINK}", ("rabitmq", 'did you mean "rabbitmq"')),
     "misspelt key": (f"[rabbitmq]\nprefech = 1\n{SINK}", ("rabbitmq.prefech", '"prefetch"')),
     "key at the top": (f"prefetch = 1\n{SINK}", ("prefetch", "rabbitmq.prefetch")),
