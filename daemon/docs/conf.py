@@ -12,7 +12,7 @@ from logfan import __version__ as release
 ROOT = Path(__file__).parents[2]
 MAP = "daemon/docs/README"
 """Lists all pages: its headings and links are the navigation of the site."""
-LISTS = ("plugins/docs/README", "tests/README")
+LISTS = ("systemd/README", "plugins/docs/README", "tests/README")
 """Pages that have others below them."""
 
 __all__ = ["release", "setup"]

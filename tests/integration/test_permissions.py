@@ -1,4 +1,4 @@
-"""How many connections and channels an instance needs, and which permissions. `systemd/README.md`
+"""How many connections and channels an instance needs, and which permissions. `systemd/broker.md`
 has them to paste, and this test runs what it finds there."""
 
 import re
@@ -27,7 +27,7 @@ class Picky(logfan.Sink):
 def register_sinks(register):
     register("picky", Picky)
 """
-PAGE = Path(__file__).parents[2] / "systemd/README.md"
+PAGE = Path(__file__).parents[2] / "systemd/broker.md"
 COMMAND = re.compile(r"^\$ rabbitmqctl set_permissions logfan '(.*)' '(.*)' '(.*)'$", re.MULTILINE)
 
 

@@ -1,4 +1,4 @@
-"""Several queues behind a consistent-hash exchange, set up as systemd/README.md shows."""
+"""Several queues behind a consistent-hash exchange, set up as systemd/scale.md shows."""
 
 import json
 import re
@@ -16,13 +16,13 @@ from support.daemon import DaemonProcess
 from support.systemd import ROOT
 from support.waiting import wait_until
 
-README = (ROOT / "systemd" / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "systemd" / "scale.md").read_text(encoding="utf-8")
 COUNT = 200
 
 
 def block(language: str) -> str:
     """The page's block in that language which speaks of the exchange."""
-    blocks = re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     [found] = [text for text in blocks if "logs.hash" in text]
     return str(found)
 
@@ -55,7 +55,7 @@ def test_the_page_shows_how_to_see_that_the_exchange_is_fed(
     pair: list[DaemonProcess], node: RabbitNode, names: Names
 ) -> None:
     found = re.search(r"rabbitmqctl (list_bindings [a-z_ ]+) \| grep -w logs\.hash\n(.*?)^```$",
-                      README, re.MULTILINE | re.DOTALL)  # fmt: skip
+                      PAGE, re.MULTILINE | re.DOTALL)  # fmt: skip
     assert found is not None
     listed = node.ctl(*found[1].split()).splitlines()
     for line in found[2].replace("logs", names.exchange).splitlines():

@@ -276,7 +276,7 @@ def test_a_deleted_queue_ends_it_with_69(node: RabbitNode, names: Names, folder:
         assert "its queue was deleted" in tap.err()
 
 
-PAGE = Path(__file__).parents[2] / "systemd/README.md"
+PAGE = Path(__file__).parents[2] / "systemd/broker.md"
 COMMAND = re.compile(r"^\$ rabbitmqctl set_permissions tap '(.*)' '(.*)' '(.*)'$", re.MULTILINE)
 
 

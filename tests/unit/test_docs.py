@@ -26,7 +26,8 @@ PAGES = [
     "daemon/PERFORMANCE.md", "plugins/README.md", "systemd/README.md", "tests/README.md",
     "tests/bench/README.md", "tests/brokers/README.md", "tests/chaos/README.md",
     "tests/guard/README.md", "tests/publishers/README.md", "plugins/docs/publishers.md",
-    "systemd/doctor.md", "daemon/docs/README.md", "daemon/docs/config.md",
+    *sorted(f"systemd/{page.name}" for page in (ROOT / "systemd").glob("[a-z]*.md")),
+    "daemon/docs/README.md", "daemon/docs/config.md",
     "daemon/docs/commands.md", "daemon/docs/metrics.md", "daemon/docs/tutorial.md",
     "daemon/docs/sink-down.md", "daemon/docs/status.md",
 ]  # fmt: skip
@@ -101,7 +102,8 @@ def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
 
 def test_the_list_of_all_pages_names_each() -> None:
     listed = {"README.md", "daemon/docs/README.md"}
-    for page in ("daemon/docs/README.md", "plugins/docs/README.md", "tests/README.md"):
+    lists = ("daemon/docs", "systemd", "plugins/docs", "tests")
+    for page in (f"{folder}/README.md" for folder in lists):
         folder = (ROOT / page).parent
         for link in re.findall(r"\]\(([^)#:]+\.md)\)", (ROOT / page).read_text("utf-8")):
             listed.add(str((folder / link).resolve().relative_to(ROOT)))

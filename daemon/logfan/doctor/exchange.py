@@ -21,7 +21,7 @@ def exists(exam: Examination) -> Iterator[Finding]:
     if look.is_refused:
         yield danger(
             f"the user may not ask for {name}", "`run` ends with 77: it has no permission on it",
-            "give it with rabbitmqctl set_permissions (systemd/README.md, Permissions)",
+            "give it with rabbitmqctl set_permissions (systemd/broker.md, Permissions)",
         )  # fmt: skip
     elif look.exists:
         yield ok(f"{name} exists")

@@ -12,7 +12,7 @@ from logfan.doctor.findings import Finding, Severity, Unknown, advice, danger, o
 
 _NEVER = {"x-logfan-doctor": "no binding has this"}
 _SECONDS = 10.0
-_GRANT = "give it with rabbitmqctl set_permissions (systemd/README.md, Permissions)"
+_GRANT = "give it with rabbitmqctl set_permissions (systemd/broker.md, Permissions)"
 
 
 def _judged(

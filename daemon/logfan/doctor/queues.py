@@ -43,7 +43,7 @@ def _unreached(look: QueueLook, declare: str, key: str, name_key: str) -> Iterat
     elif look.is_refused:
         yield danger(
             f"the user may not ask for {name}", "logfan cannot use it: it has no permission on it",
-            "give it with rabbitmqctl set_permissions (systemd/README.md, Permissions)",
+            "give it with rabbitmqctl set_permissions (systemd/broker.md, Permissions)",
         )  # fmt: skip
     elif look.exists:
         yield danger(

@@ -223,8 +223,8 @@ def test_without_a_sink_it_is_78(tmp_path: Path) -> None:
 
 
 def test_the_operators_page_shows_cases_that_pass(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[3] / "systemd/README.md").read_text(encoding="utf-8")
-    part = page.partition("\n### Choose what a sink gets\n")[2].partition("\n### ")[0]
+    page = (Path(__file__).parents[3] / "systemd/choose.md").read_text(encoding="utf-8")
+    part = page.partition("\n## Try it\n")[0]
     config, cases = re.findall(r"^```toml\n(.*?)^```$", part, re.MULTILINE | re.DOTALL)
     (tmp_path / "config.toml").write_text(config)
     done = judged(cases)

@@ -1,4 +1,4 @@
-"""The shipped units, judged by systemd itself, and what systemd/README.md says about them."""
+"""The shipped units, judged by systemd itself, and what the pages beside them say."""
 
 import os
 import re
@@ -19,11 +19,11 @@ INSTALLED = "/opt/logfan/bin/logfan"
 CONFIG = "/etc/logfan/config.toml"
 EXPOSURE_TENTHS = "15"
 EXIT_USAGE = 2
-README = (ROOT / "systemd" / "README.md").read_text(encoding="utf-8")
+PAGES = "".join(one.read_text(encoding="utf-8") for one in sorted((ROOT / "systemd").glob("*.md")))
 
 
 def _blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGES, re.MULTILINE | re.DOTALL)
 
 
 def _write(folder: Path, name: str, text: str, drop_in: str = "") -> Path:
@@ -141,11 +141,11 @@ def test_a_missing_url_file_becomes_a_fault_in_words(tmp_path: Path) -> None:
         RabbitmqSettings(url_file=tmp_path / name).read_urls()
 
 
-# What the README says
+# What the pages say
 
 
-def test_every_directive_that_the_readme_quotes_exists() -> None:
-    prose = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
+def test_every_directive_that_the_pages_quote_exists() -> None:
+    prose = re.sub(r"^```.*?^```$", "", PAGES, flags=re.MULTILINE | re.DOTALL)
     quoted = set(re.findall(r"`([A-Z][A-Za-z]+)=", prose))
     # The last column of the hardening table, and what we say we do not use, are not in the unit.
     rows = [line for line in prose.splitlines() if line.startswith("| `") and line.count("|") == 5]
@@ -155,9 +155,9 @@ def test_every_directive_that_the_readme_quotes_exists() -> None:
     assert quoted - known <= offered | {"DynamicUser"}
 
 
-def test_the_readmes_hardening_table_quotes_the_units_values() -> None:
+def test_the_pages_hardening_table_quotes_the_units_values() -> None:
     unit = directives(unit_text("logfan.service"))
-    rows = [line for line in README.splitlines() if line.startswith("| `") and line.count("|") == 5]
+    rows = [line for line in PAGES.splitlines() if line.startswith("| `") and line.count("|") == 5]
     quoted = [pair for row in rows for pair in re.findall(r"`(\w+)=([^`]+)`", row.split("|")[1])]
     assert len(quoted) >= 10
     for key, value in quoted:
@@ -166,7 +166,7 @@ def test_the_readmes_hardening_table_quotes_the_units_values() -> None:
 
 @pytest.mark.parametrize("drop_in", _blocks("ini"))
 @pytest.mark.parametrize("name", UNITS)
-def test_the_readmes_drop_ins_fit_the_units(tmp_path: Path, name: str, drop_in: str) -> None:
+def test_the_pages_drop_ins_fit_the_units(tmp_path: Path, name: str, drop_in: str) -> None:
     assert _complaints(_write(tmp_path, name, unit_text(name), drop_in)) == []
 
 
@@ -178,14 +178,14 @@ def test_a_misspelt_drop_in_would_be_found(tmp_path: Path) -> None:
 
 # A file of cases for `logfan test` is no config; test_test.py runs it.
 @pytest.mark.parametrize("config", [one for one in _blocks("toml") if "[[cases]]" not in one])
-def test_the_readmes_config_has_no_fault(tmp_path: Path, config: str) -> None:
+def test_the_pages_config_has_no_fault(tmp_path: Path, config: str) -> None:
     path = tmp_path / "config.toml"
     path.write_text(config)
     assert prepare(path, environ={}).sinks
 
 
-def test_the_readme_explains_every_exit_code_and_what_systemd_does() -> None:
-    rows = re.findall(r"^\| (\d+) \| .* \| (.+) \|$", README, re.MULTILINE)
+def test_the_pages_explain_every_exit_code_and_what_systemd_does() -> None:
+    rows = re.findall(r"^\| (\d+) \| .* \| (.+) \|$", PAGES, re.MULTILINE)
     assert {int(code) for code, _ in rows} == {
         os.EX_OK, EXIT_USAGE, os.EX_UNAVAILABLE, os.EX_SOFTWARE, os.EX_TEMPFAIL, os.EX_NOPERM,
         os.EX_CONFIG,
