@@ -278,13 +278,13 @@ def test_topic_permissions(node: RabbitNode, names: Names, tmp_path: Path) -> No
         name, host, of, *patterns = map(
             erlang_binary, (re.findall(r"//(\w+)", url)[0], "/", names.exchange, ".*", "^shop")
         )
-        node.eval(
-            "ok = rabbit_auth_backend_internal:set_topic_permissions("
-            f'{name}, {host}, {of}, {", ".join(patterns)}, <<"test">>).'
-        )
         before = examined(tmp_path, url, names, config, checks=MAY)
         with channel(node.url) as admin:
             admin.exchange_declare(names.exchange, "topic")
+            node.eval(
+                "ok = rabbit_auth_backend_internal:set_topic_permissions("
+                f'{name}, {host}, {of}, {", ".join(patterns)}, <<"test">>).'
+            )
             report = examined(tmp_path, url, names, config, checks=MAY)
             found = report.one("may-read-topics")
             passive = config.replace("routing_keys", 'declare = "passive"\nrouting_keys')
