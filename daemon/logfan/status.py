@@ -7,6 +7,7 @@ promise to the status page, `logfan status`, `logfan top` and scripts: none is r
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from logfan import __version__
@@ -66,10 +67,7 @@ class Status:
             "queue": prepared.settings.queue.name, **self._rates(now),
             "sinks": [self._sink(one, kind, now) for one, kind in _kinds(prepared, pipeline)],
             "history": self._chart(pipeline, now.at),
-            "troubles": [
-                {"at": one.at, "text": one.text, "level": one.level, "count": one.count}
-                for one in self._troubles.last
-            ],
+            "troubles": [*map(asdict, self._troubles.last)],
             "dead_letters": self._dead_letters(pipeline), "plugins": _plugins(prepared),
             "config_keys": self._config_of(prepared),
         }  # fmt: skip
@@ -88,12 +86,9 @@ class Status:
         }  # fmt: skip
 
     def _rates(self, now: Sample) -> dict[str, Any]:
-        rates = self._history.rates(now)
-        rate = {
-            "received": rates.received, "acknowledged": rates.acknowledged,
-            "published": rates.published,
-        }  # fmt: skip
-        return {"rate": rate, "time_to_drain_seconds": rates.time_to_drain}
+        rate = asdict(self._history.rates(now))
+        drain = rate.pop("time_to_drain")
+        return {"rate": rate, "time_to_drain_seconds": drain}
 
     def _sink(self, worker: SinkWorker, kind: str, now: Sample) -> dict[str, Any]:
         stats, health = worker.stats, worker.health

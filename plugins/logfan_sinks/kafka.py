@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 import logfan
-from logfan_sinks.extras import needs
+from logfan_sinks.extras import ExtraConfig
 from logfan_sinks.formats import Format, encoder
 from logfan_sinks.outcome import Outcome
 from logfan_sinks.row import FieldName
-from logfan_sinks.template import Template
+from logfan_sinks.secret_file import secret_in
+from logfan_sinks.template import Template, checked
 from logfan_sinks.tls_options import TlsOptions
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Producer
 
-_SECRET_BYTES = 64 << 10
 _TOPIC_CHARS = 249
 _NO_TOPIC_CHAR = re.compile(r"[^a-zA-Z0-9._-]")
 _QUEUE_KILOBYTES = 64 << 10
@@ -29,12 +29,7 @@ _LOOK_SECONDS = 0.5
 _ID = "id"
 
 
-def _checked(text: str) -> str:
-    Template(text)
-    return text
-
-
-Text = Annotated[str, AfterValidator(_checked)]
+Text = Annotated[str, AfterValidator(checked)]
 
 
 class KafkaSink(logfan.Sink):
@@ -50,7 +45,9 @@ class KafkaSink(logfan.Sink):
     header `id`.
     """
 
-    class Config(logfan.SinkConfig):
+    class Config(ExtraConfig):
+        library, extra = "confluent_kafka", "kafka"
+
         brokers: tuple[str, ...] = Field(min_length=1)
         """Where to learn of the cluster: ["kafka-1.example.org:9092"]."""
         topic: Text = Field(min_length=1)
@@ -79,12 +76,6 @@ class KafkaSink(logfan.Sink):
         """Most bytes of one message, as the brokers' message.max.bytes allows."""
         timeout: logfan.Duration = Field(default="30s", validate_default=True)
         """How long the brokers may be silent."""
-
-        @model_validator(mode="before")
-        @classmethod
-        def _has_library(cls, data: Any) -> Any:
-            needs("confluent_kafka", extra="kafka")
-            return data
 
         @model_validator(mode="after")
         def _is_whole(self) -> "KafkaSink.Config":
@@ -158,11 +149,9 @@ class KafkaSink(logfan.Sink):
             given["enable.ssl.certificate.verification"] = tls.verify
             given["ssl.endpoint.identification.algorithm"] = "https" if tls.verify else "none"
         if config.username is not None:
-            with config.password_file.open() as file:
-                password = file.read(_SECRET_BYTES).strip()
             given |= {
                 "sasl.mechanism": config.sasl, "sasl.username": config.username,
-                "sasl.password": password,
+                "sasl.password": secret_in(config.password_file),
             }  # fmt: skip
         return given
 

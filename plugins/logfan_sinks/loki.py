@@ -8,10 +8,9 @@ from pydantic import AfterValidator, Field
 
 import logfan
 from logfan_sinks.formats import Format, encoder
-from logfan_sinks.http.client import HttpClient, HttpOptions
-from logfan_sinks.http.delivery import deliver
+from logfan_sinks.http.client import HttpClient, HttpClientSink, HttpOptions, with_path
 from logfan_sinks.http.verdicts import Answer, Table
-from logfan_sinks.template import Template
+from logfan_sinks.template import Template, checked
 
 # With 400 Loki has stored what is valid all the same.
 TABLE = Table(refused=frozenset((400, 413)))
@@ -21,15 +20,10 @@ _VALUE_CHARS = 200
 _PATH = "/loki/api/v1/push"
 
 
-def _checked(templates: dict[str, str]) -> dict[str, str]:
-    Template(templates)
-    return templates
+_Templates = Annotated[dict[Annotated[str, Field(pattern=_NAME)], str], AfterValidator(checked)]
 
 
-_Templates = Annotated[dict[Annotated[str, Field(pattern=_NAME)], str], AfterValidator(_checked)]
-
-
-class LokiSink(logfan.Sink):
+class LokiSink(HttpClientSink):
     """Push lines to Grafana Loki, with labels from an allow-list.
 
     Done: 2xx.
@@ -61,7 +55,6 @@ class LokiSink(logfan.Sink):
         max_records: int = Field(default=5000, ge=1, le=100_000)
         """Most lines in one request."""
 
-    _client: HttpClient
     _streams: set[tuple[str, ...]]
 
     def open(self) -> None:
@@ -75,20 +68,14 @@ class LokiSink(logfan.Sink):
         self._other = tuple(OTHER if "{" in text else text for text in config.labels.values())
         if not hasattr(self, "_streams"):
             self._streams = set()
-        url = config.url.rstrip("/")
-        self._url = url if url.count("/") > 2 else f"{url}{_PATH}"
+        self._url = with_path(config.url, _PATH)
         self._client = HttpClient(config, media_type="application/json")
         self._tenant = {"X-Scope-OrgID": config.tenant} if config.tenant else {}
         self._client.connect()
 
     def write(self, records: Sequence[logfan.Record]) -> None:
         """Push all of it."""
-        config = self.config
-        outcome = deliver(
-            records, self._encode(records), self._send, TABLE,
-            most_records=config.max_records, most_bytes=config.max_request_bytes,
-        )  # fmt: skip
-        outcome.settle(len(records))
+        self._deliver(records, self._encode(records), TABLE)
 
     def _send(self, lines: Sequence[bytes], records: Sequence[logfan.Record]) -> Answer:
         streams: dict[tuple[str, ...], list[Any]] = {}
@@ -120,11 +107,6 @@ class LokiSink(logfan.Sink):
             if given := {name: text[:_VALUE_CHARS] for name, text in found.items() if text}:
                 entry.append(given)
         return entry
-
-    def close(self) -> None:
-        """Close the connections."""
-        if hasattr(self, "_client"):
-            self._client.close()
 
 
 @logfan.hookimpl

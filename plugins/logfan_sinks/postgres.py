@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, SecretStr, model_validator
 
 import logfan
-from logfan_sinks.extras import needs
+from logfan_sinks.extras import ExtraConfig
 from logfan_sinks.row import FieldName, Row, row_of
+from logfan_sinks.secret_file import secret_in
 
 if TYPE_CHECKING:
     import psycopg
 
-_DSN_BYTES = 4096
 _COLUMNS = (*Row._fields, "body_bytes")
 _CREATE = """
 CREATE TABLE IF NOT EXISTS {} (
@@ -63,7 +63,9 @@ class PostgresSink(logfan.Sink):
     answer was lost is written again.
     """
 
-    class Config(logfan.SinkConfig):
+    class Config(ExtraConfig):
+        library, extra = "psycopg", "postgres"
+
         dsn: SecretStr | None = None
         """The database, as postgresql://logfan@db.example.org/logs; a password belongs into
         dsn_file."""
@@ -76,12 +78,6 @@ class PostgresSink(logfan.Sink):
         ["headers.id", "order.id"]. A record without one may come twice after a crash."""
         timeout: logfan.Duration = 30.0
         """How long a statement, or a connection, may take."""
-
-        @model_validator(mode="before")
-        @classmethod
-        def _has_library(cls, data: Any) -> Any:
-            needs("psycopg", extra="postgres")
-            return data
 
         @model_validator(mode="after")
         def _has_a_dsn(self) -> "PostgresSink.Config":
@@ -119,8 +115,7 @@ class PostgresSink(logfan.Sink):
             dsn: str = self.config.dsn.get_secret_value()
             return dsn
         try:
-            with self.config.dsn_file.open() as file:
-                return str(file.read(_DSN_BYTES)).strip()
+            return secret_in(self.config.dsn_file)
         except OSError as error:
             raise logfan.SinkUnavailable(f"{error.filename}: {error.strerror}") from None
 

@@ -12,14 +12,14 @@ import zstandard
 from pydantic import AfterValidator, Field, model_validator
 
 import logfan
-from logfan_sinks.extras import needs
+from logfan_sinks.extras import ExtraConfig
 from logfan_sinks.formats import Format, encoder
 from logfan_sinks.row import FieldName, time_of
+from logfan_sinks.secret_file import secret_in
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
-_SECRET_BYTES = 64 << 10
 _WHY_CHARS = 300
 _ZSTD_LEVEL, _GZIP_LEVEL = 3, 6
 _SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}
@@ -51,7 +51,9 @@ class S3Sink(logfan.Sink):
     which a record has no id has a key of its own, by which its retries are found all the same.
     """
 
-    class Config(logfan.SinkConfig):
+    class Config(ExtraConfig):
+        library, extra = "obstore", "s3"
+
         bucket: str = Field(min_length=3, max_length=63)
         """The bucket, which must exist."""
         endpoint: Annotated[str, Field(pattern=r"^https?://[^/?#@]+/?$")] | None = None
@@ -78,12 +80,6 @@ class S3Sink(logfan.Sink):
         ["headers.id", "order.id"]."""
         timeout: logfan.Duration = Field(default="30s", validate_default=True)
         """How long a request may take."""
-
-        @model_validator(mode="before")
-        @classmethod
-        def _has_library(cls, data: Any) -> Any:
-            needs("obstore", extra="s3")
-            return data
 
         @model_validator(mode="after")
         def _is_whole(self) -> "S3Sink.Config":
@@ -125,13 +121,16 @@ class S3Sink(logfan.Sink):
         }  # fmt: skip
         if config.ca_file is not None:
             client["root_certificate"] = config.ca_file.read_bytes()
-        secrets = {
-            "access_key_id": config.access_key_id,
-            "secret_access_key": _secret(config.secret_access_key_file),
-            "session_token": _secret(config.session_token_file),
-            "endpoint": config.endpoint, "region": config.region,
+        files = {
+            "secret_access_key": config.secret_access_key_file,
+            "session_token": config.session_token_file,
+        }
+        keys = {
+            "access_key_id": config.access_key_id, "endpoint": config.endpoint,
+            "region": config.region,
         }  # fmt: skip
-        given: Any = {name: value for name, value in secrets.items() if value is not None}
+        given: Any = {name: value for name, value in keys.items() if value is not None}
+        given |= {name: secret_in(path) for name, path in files.items() if path is not None}
         # Failures are retried by the daemon, which logs them.
         return S3Store(
             config.bucket, config=given, client_options=client,  # type: ignore[arg-type]
@@ -187,13 +186,6 @@ class S3Sink(logfan.Sink):
     def close(self) -> None:
         """Let go of the connections."""
         self._store = None
-
-
-def _secret(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    with path.open() as file:
-        return file.read(_SECRET_BYTES).strip()
 
 
 def _unavailable(error: Exception) -> logfan.SinkUnavailable:

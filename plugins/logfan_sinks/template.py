@@ -3,7 +3,7 @@ Sans-I/O."""
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -13,6 +13,7 @@ _LEAST, _MOST = -(1 << 63), (1 << 64) - 1
 _PLACE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 
 Fill = Callable[[logfan.Record], Any]
+Value = TypeVar("Value")
 
 
 class Template:
@@ -27,6 +28,12 @@ class Template:
     def line(self, record: logfan.Record) -> bytes:
         """The JSON of one record."""
         return orjson.dumps(self.fill(record))
+
+
+def checked(value: Value) -> Value:
+    """The value of a config's key. Raises ValueError where it is no template."""
+    Template(value)
+    return value
 
 
 def _compiled(value: Any) -> Fill:

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import click
 
-from logfan.cli.common import config_option, fitted, instance_option, refuse, warn
-from logfan.faults import Faults
+from logfan.cli.common import config_option, fitted, instance_option, sound, warn
 
 
 @click.command()
@@ -21,10 +20,8 @@ def check(config: Path | None, instance: str | None, connect: bool) -> None:
     """
     from logfan.config.loader import prepare
 
-    try:
+    with sound(config):
         prepared = prepare(config, instance=instance)
-    except Faults as faults:
-        refuse(faults, config)
     warn(prepared.warnings)
     settings = prepared.settings
     sinks = ", ".join(f"{spec.name} ({spec.kind.kind})" for spec in prepared.sinks)

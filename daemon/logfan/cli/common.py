@@ -122,6 +122,15 @@ def refuse(faults: Faults, path: Path | None) -> NoReturn:
     raise SystemExit(os.EX_CONFIG)
 
 
+@contextmanager
+def sound(path: Path | None) -> Iterator[None]:
+    """Within, the config is read: its faults are reported, and end the command with 78."""
+    try:
+        yield
+    except Faults as faults:
+        refuse(faults, path)
+
+
 def takes_settings(command: Command) -> Command:
     """`--config` and `--instance`, for a command that runs no sink: it gets the settings. Exits 78
     where the config has faults."""
@@ -130,10 +139,8 @@ def takes_settings(command: Command) -> Command:
     def called(config: Path | None, instance: str | None, **options: Any) -> None:
         from logfan.config.loader import read_settings
 
-        try:
+        with sound(config):
             settings = read_settings(config, instance=instance)
-        except Faults as faults:
-            refuse(faults, config)
         command(settings, **options)
 
     return cast("Command", config_option(instance_option(called)))

@@ -20,7 +20,7 @@ from logfan.cli.common import (
 )
 from logfan.cli.demo_broker import private_broker, say, visited_broker
 from logfan.cli.demo_samples import Samples
-from logfan.cli.reader import Reader
+from logfan.cli.reader import reader_gone
 from logfan.faults import Faults
 
 if TYPE_CHECKING:
@@ -64,12 +64,11 @@ def demo(config: Path | None, instance: str | None, rate: float, broker: bool) -
 
     def start(daemon: Daemon) -> None:
         running.append(daemon)
-        if reader.is_gone:
+        if gone.is_set():
             daemon.stop()
         samples.start(daemon)
 
-    reader = Reader()
-    reader.watch(end)
+    gone = reader_gone(end)
     read = partial(prepare, config, instance=instance, every_plugin=False)
     try:
         overrides = _overrides(config, broker=broker)
@@ -97,7 +96,7 @@ def demo(config: Path | None, instance: str | None, rate: float, broker: bool) -
     except ListenError as error:
         fail(str(error), os.EX_CONFIG)
     except KeyboardInterrupt:
-        if reader.is_gone:
+        if gone.is_set():
             raise SystemExit(0) from None
         fail("interrupted", 130)
     say(f"to go on, call {command_line()}: `{command_line()} --help` lists what it does")

@@ -6,9 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from logfan.cli.common import EXIT_SIGNAL, config_option, fail, instance_option, refuse
+from logfan.cli.common import (
+    EXIT_SIGNAL,
+    config_option,
+    fail,
+    instance_option,
+    interrupts_to,
+    sound,
+)
 from logfan.config.units import parse_duration
-from logfan.faults import Faults
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,18 +45,12 @@ def doctor(config: Path | None, instance: str | None, as_json: bool, sample: flo
     1 on a danger, 69 where no broker can be reached, 78 on a fault of the config.
     """
     from logfan.config.loader import prepare
-
-    try:
-        prepared = prepare(config, instance=instance, every_plugin=False)
-    except Faults as faults:
-        refuse(faults, config)
     from logfan.doctor.checks import CHECKS
     from logfan.doctor.examination import Examination
 
-    try:
+    with sound(config):
+        prepared = prepare(config, instance=instance, every_plugin=False)
         exam = Examination(prepared.settings, prepared, sample_seconds=sample)
-    except Faults as faults:
-        refuse(faults, config)
     with exam:
         examine(exam, CHECKS, as_json=as_json)
 
@@ -58,7 +58,6 @@ def doctor(config: Path | None, instance: str | None, as_json: bool, sample: flo
 def examine(exam: "Examination", checks: "Sequence[Check]", *, as_json: bool) -> None:
     """Run the checks, print what they find, and exit where that is no success."""
     from logfan.amqp.blocking import Interrupted
-    from logfan.cli.common import interrupts_to
     from logfan.cli.doctor_view import as_text, json_list
     from logfan.doctor.examination import exit_code
 

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import click
 
-from logfan.cli.common import config_option, fail, instance_option, refuse
-from logfan.faults import Faults
+from logfan.cli.common import config_option, fail, instance_option, sound
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +40,8 @@ def run(config: Path | None, instance: str | None) -> None:
         # Fixed here, so that a reload reads the same file, whatever appears elsewhere meanwhile.
         path = absolute(config) if config is not None else None
         again = partial(prepare, path, instance=instance)
-        try:
+        with sound(config):
             prepared = again()
-        except Faults as faults:
-            refuse(faults, config)
     log_output.configure(prepared.settings.log.level, prepared.settings.log.format)
     daemon = Daemon(prepared, again, environ=os.environ)
     try:

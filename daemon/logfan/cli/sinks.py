@@ -2,15 +2,19 @@
 
 import inspect
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from logfan.cli.common import config_option, fitted, report
+from logfan.cli.common import config_option, fitted, refuse
 from logfan.config.units import format_duration, format_size
+from logfan.faults import Faults, did_you_mean
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 
 @click.command()
@@ -20,7 +24,7 @@ def sinks(config: Path | None, kind: str | None) -> None:
     """List the kinds of sink, and transforms, with where each comes from; for one KIND, its
     options."""
     from logfan.config.loader import read_plugin_settings
-    from logfan.faults import did_you_mean
+    from logfan.config.settings import SinkSettings
     from logfan.plugins.discovery import discover
 
     plugins, faults = read_plugin_settings(config)
@@ -34,16 +38,15 @@ def sinks(config: Path | None, kind: str | None) -> None:
             _list(discovered.transforms)
     elif kind in every:
         if kind in discovered.kinds:
-            _describe(discovered.kinds[kind])
+            _describe(discovered.kinds[kind], SinkSettings)
         if kind in discovered.transforms:
-            _describe_transform(discovered.transforms[kind])
+            _describe(discovered.transforms[kind], None)
     else:
         near = did_you_mean(kind, every)
         known = f"; kinds: {', '.join(sorted(every))}"
         raise click.BadParameter(f"no kind {kind!r}{near or known}", param_hint="KIND")
     if faults:
-        report(faults, None)
-        raise SystemExit(os.EX_CONFIG)
+        refuse(Faults(faults), None)
 
 
 def _list(kinds: Any) -> None:
@@ -56,41 +59,26 @@ def _list(kinds: Any) -> None:
         click.echo(f"{'':<{width}}  {origin}")
 
 
-def _describe(found: Any) -> None:
-    from logfan.config.option_docs import schema_of
-    from logfan.config.settings import SinkSettings
-
-    own, host = schema_of(found.cls.Config), schema_of(SinkSettings)
-    _head(found)
-    click.echo(f'[sinks.NAME]\nkind = "{found.kind}"')
-    table = _resolved(own, own)
-    for name in table.get("required", ()):
-        click.echo(f"{name} = {_sample(table['properties'][name], own)}")
-    click.echo()
-    _show([*options(own, own), *options(host, host)])
-
-
-def _describe_transform(found: Any) -> None:
+def _describe(found: Any, host: "type[BaseModel] | None") -> None:
+    """`host` has the keys that the host gives a sink; a transform has none."""
     from logfan.config.option_docs import schema_of
 
-    own = schema_of(found.cls.Config)
-    _head(found)
-    table = _resolved(own, own)
-    keys = {name: _sample(table["properties"][name], own) for name in table.get("required", ())}
-    sample = "".join(f", {name} = {value}" for name, value in keys.items())
-    click.echo(f'[sinks.NAME]\ntransforms = [{{ kind = "{found.kind}"{sample} }}]\n')
-    _show(options(own, own))
-
-
-def _head(found: Any) -> None:
     click.echo(f"{click.style(found.kind, bold=True)}, from {found.origin}")
     for paragraph in inspect.cleandoc(found.cls.__doc__ or "").split("\n\n"):
         is_laid_out = "\n " in paragraph
         click.echo((paragraph if is_laid_out else fitted(paragraph)) + "\n")
-
-
-def _show(options: Iterable[tuple[str, str, str, str]]) -> None:
-    for key, kind, default, meaning in options:
+    schemas = [schema_of(model) for model in (found.cls.Config, host) if model is not None]
+    own = schemas[0]
+    table = _resolved(own, own)
+    samples = [
+        f"{name} = {_sample(table['properties'][name], own)}" for name in table.get("required", ())
+    ]
+    keys = [f'kind = "{found.kind}"', *samples]
+    if host is not None:
+        click.echo("\n".join(["[sinks.NAME]", *keys, ""]))
+    else:
+        click.echo(f"[sinks.NAME]\ntransforms = [{{ {', '.join(keys)} }}]\n")
+    for key, kind, default, meaning in chain.from_iterable(options(one, one) for one in schemas):
         if key in ("kind", "transforms[].kind"):
             continue
         value = fitted(f"{kind}, {default}", first=len(key) + 2, indent=4)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from logfan.cli.common import config_option, ends, fail, instance_option, interrupts_to, refuse
-from logfan.faults import Faults, did_you_mean
+from logfan.cli.common import config_option, ends, fail, instance_option, interrupts_to, sound
+from logfan.faults import did_you_mean
 from logfan.telemetry.log_output import one_line
 
 if TYPE_CHECKING:
@@ -90,11 +90,9 @@ def tap(
     from logfan.cli.tap_view import TapView
     from logfan.config.loader import read_settings
 
-    try:
+    with sound(config):
         settings = read_settings(config, instance=instance)
         stage = None if sink is None else _stage_of(sink, settings, config, instance)
-    except Faults as faults:
-        refuse(faults, config)
     view = TapView(_output(form), where=where, stage=stage, limit=limit, rate=rate)
     with ends(lambda: f"; tap does not connect again; {view.summary()}" if view.received else ""):
         _tap(settings, view)

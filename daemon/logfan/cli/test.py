@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from logfan.cli.common import config_option, refuse, report
+from logfan.cli.common import config_option, report, sound
 from logfan.faults import Fault, Faults
 from logfan.telemetry.log_output import one_line
 
@@ -46,10 +46,8 @@ def test(config: Path | None, files: tuple[Path, ...]) -> None:
     from logfan.cli.cases import read_cases
     from logfan.config.loader import read_stages
 
-    try:
+    with sound(config):
         settings, stages = read_stages(config, key=_HASH_KEY)
-    except Faults as faults:
-        refuse(faults, config)
     cases: list[Case] = []
     faults_of_files: list[Fault] = []
     for file in files:

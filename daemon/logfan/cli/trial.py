@@ -2,33 +2,24 @@
 
 import queue
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Self
 
 from logfan.config.loader import SinkSpec
-from logfan.dead_letters.letter import Refusal, Unsent
+from logfan.dead_letters.letter import Refusal
 from logfan.pipeline.completions import Completions
 from logfan.pipeline.worker import Limits, SinkWorker
 from logfan.record import Record
 from logfan.runtime.backoff import Backoff
 from logfan.telemetry.metrics import SinkStats
+from logfan.testing.pipeline import Kept
 
 _LONGEST_DELAY_SECONDS = 1.0
 _LEFT_SECONDS = 1.0
 """So long the thread of a sink that was given up may take to end."""
 
 _Calls = queue.SimpleQueue[Callable[[], None]]
-
-
-class _Kept:
-    """Refusals that are kept here, in the place of a dead-letter queue."""
-
-    failures: Mapping[int, Unsent] = {}
-
-    def wait(self, seconds: float) -> bool:
-        del seconds
-        return True
 
 
 class SinkTrial:
@@ -60,9 +51,9 @@ class SinkTrial:
             send=self._send,
         )  # fmt: skip
 
-    def _send(self, refusals: Sequence[Refusal]) -> _Kept:
+    def _send(self, refusals: Sequence[Refusal]) -> Kept:
         self.refused += refusals
-        return _Kept()
+        return Kept()
 
     def offer(self, records: Sequence[Record]) -> None:
         """Hand it these, unless it was given up."""

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from logfan.cli.common import config_option, fail, instance_option, refuse, warn
+from logfan.cli.common import config_option, fail, instance_option, sound, warn
 from logfan.cli.messages import (
     batches_of_lines,
     message_options,
     properties_of,
     standard_input,
 )
-from logfan.faults import Faults
 from logfan.telemetry.log_output import one_line
 
 if TYPE_CHECKING:
@@ -61,10 +60,8 @@ def try_(
     from logfan.config.loader import WITHOUT_BROKER, prepare
     from logfan.runtime.foreign_text import describe
 
-    try:
+    with sound(config):
         prepared = prepare(config, instance=instance, overrides=WITHOUT_BROKER, every_plugin=False)
-    except Faults as faults:
-        refuse(faults, config)
     specs = _chosen(prepared.sinks, names)
     warn(prepared.warnings)
     _log(prepared)

@@ -113,13 +113,13 @@ class Pipeline:
     def on_sink_opened(self) -> None:
         pass
 
-    def _dead_letter(self, refusals: Sequence[Refusal]) -> "_Sent":
+    def _dead_letter(self, refusals: Sequence[Refusal]) -> "Kept":
         for refusal in refusals:
             self.refused[refusal.sink].append(Refused(refusal.record, refusal.reason))
-        return _Sent()
+        return Kept()
 
 
-class _Sent:
+class Kept:
     """Refusals that are kept: there is no dead-letter queue to wait for."""
 
     failures: Mapping[int, Unsent] = {}

@@ -9,10 +9,10 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 import logfan
 from logfan_sinks.amqp.publisher import Message, Publisher
+from logfan_sinks.secret_file import secret_in
 from logfan_sinks.tls_options import TlsOptions
 
 _UNDER_WAY_BYTES = 8 << 20
-_URL_BYTES = 4096
 
 
 def _parameters(url: str) -> pika.URLParameters:
@@ -85,8 +85,7 @@ class AmqpSink(logfan.Sink):
         if self.config.url is not None:
             url: str = self.config.url.get_secret_value()
             return url
-        with self.config.url_file.open() as file:
-            return str(file.read(_URL_BYTES)).strip()
+        return secret_in(self.config.url_file)
 
     def write(self, records: Sequence[logfan.Record]) -> None:
         """Publish all of it, and wait for the confirms."""

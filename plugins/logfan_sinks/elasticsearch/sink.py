@@ -16,8 +16,7 @@ from logfan_sinks.elasticsearch.bulk import (
     index_of,
     outcome_of,
 )
-from logfan_sinks.http.client import HttpClient, HttpOptions
-from logfan_sinks.http.delivery import deliver
+from logfan_sinks.http.client import HttpClient, HttpClientSink, HttpOptions
 from logfan_sinks.http.verdicts import Answer, Table
 from logfan_sinks.row import FieldName
 
@@ -27,7 +26,7 @@ TABLE = Table(refused=frozenset((400, 413)))
 _ANSWER_BYTES = 64 << 20
 
 
-class ElasticsearchSink(logfan.Sink):
+class ElasticsearchSink(HttpClientSink):
     """Index a document for each record in Elasticsearch or OpenSearch; what has an id, once.
 
     Done: an item with 2xx, or with 409, as the document is there already.
@@ -49,8 +48,6 @@ class ElasticsearchSink(logfan.Sink):
         """The ingest pipeline."""
         max_records: int = Field(default=2000, ge=1, le=100_000)
         """Most documents in one request."""
-
-    _client: HttpClient
 
     def open(self) -> None:
         """Read the secrets, and ask the server who it is."""
@@ -76,19 +73,10 @@ class ElasticsearchSink(logfan.Sink):
             + document(record)
             for record in records
         ]
-        outcome = deliver(
-            records, lines, self._send, TABLE,
-            most_records=config.max_records, most_bytes=config.max_request_bytes, items=outcome_of,
-        )  # fmt: skip
-        outcome.settle(len(records))
+        self._deliver(records, lines, TABLE, outcome_of)
 
     def _send(self, lines: Sequence[bytes], _: Sequence[logfan.Record]) -> Answer:
         return self._client.request(b"\n".join((*lines, b"")), url=self._url)
-
-    def close(self) -> None:
-        """Close the connections."""
-        if hasattr(self, "_client"):
-            self._client.close()
 
 
 @logfan.hookimpl

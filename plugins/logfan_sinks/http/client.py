@@ -3,7 +3,7 @@
 import gzip
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -11,17 +11,21 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 import logfan
-from logfan_sinks.extras import needs
-from logfan_sinks.http.verdicts import Answer
+from logfan_sinks.extras import ExtraConfig
+from logfan_sinks.http.delivery import Items, deliver
+from logfan_sinks.http.verdicts import Answer, Table
+from logfan_sinks.secret_file import secret_in
 from logfan_sinks.tls_options import TlsOptions
 
 _ANSWER_BYTES = 64 << 10
-_SECRET_BYTES = 64 << 10
 _PORTS = {"http": 80, "https": 443}
 
 
-class HttpOptions(logfan.SinkConfig):
-    """The keys of every sink that speaks HTTP."""
+class HttpOptions(ExtraConfig):
+    """The keys of every sink that speaks HTTP. Each has `max_records`, with a default of its own,
+    too."""
+
+    library, extra = "urllib3", "http"
 
     url: str
     """Where to send, as https://logs.example.org/path."""
@@ -41,12 +45,6 @@ class HttpOptions(logfan.SinkConfig):
     """gzip: send compressed requests."""
     max_request_bytes: logfan.Size = 5 << 20
     """Most bytes in one request, before compression; a larger record goes alone."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _has_library(cls, data: Any) -> Any:
-        needs("urllib3", extra="http")
-        return data
 
     @field_validator("url")
     @classmethod
@@ -102,9 +100,10 @@ class HttpClient:
 
         options = self._options
         if options.token_file is not None:
-            return {"Authorization": f"Bearer {_secret(options.token_file)}"}
+            return {"Authorization": f"Bearer {secret_in(options.token_file)}"}
         if options.password_file is not None:
-            return make_headers(basic_auth=f"{options.username}:{_secret(options.password_file)}")
+            password = secret_in(options.password_file)
+            return make_headers(basic_auth=f"{options.username}:{password}")
         return {}
 
     def connect(self) -> None:
@@ -170,6 +169,40 @@ class HttpClient:
         self._pool.clear()
 
 
-def _secret(path: Path) -> str:
-    with path.open() as file:
-        return file.read(_SECRET_BYTES).strip()
+class HttpClientSink(logfan.Sink):
+    """What the sinks over HTTP have in common: `open` makes `_client`, and `_send` sends one
+    request by it."""
+
+    _client: HttpClient
+
+    def _send(self, lines: Sequence[bytes], records: Sequence[logfan.Record]) -> Answer:
+        """See `delivery.Send`."""
+        raise NotImplementedError
+
+    def _deliver(
+        self,
+        records: Sequence[logfan.Record],
+        lines: Sequence[bytes],
+        table: Table,
+        items: Items | None = None,
+        most_records: int | None = None,
+    ) -> None:
+        """Send the line of each record. `most_records` in one request are `max_records`, unless
+        given."""
+        outcome = deliver(
+            records, lines, self._send, table, items=items,
+            most_records=most_records or self.config.max_records,
+            most_bytes=self.config.max_request_bytes,
+        )  # fmt: skip
+        outcome.settle(len(records))
+
+    def close(self) -> None:
+        """Close the connections."""
+        if hasattr(self, "_client"):
+            self._client.close()
+
+
+def with_path(url: str, path: str) -> str:
+    """The URL; with this path where it has none."""
+    url = url.rstrip("/")
+    return url if url.count("/") > 2 else f"{url}{path}"

@@ -8,8 +8,7 @@ from pydantic import Field, model_validator
 
 import logfan
 from logfan_sinks.formats import Format, encoder
-from logfan_sinks.http.client import HttpClient, HttpOptions
-from logfan_sinks.http.delivery import deliver
+from logfan_sinks.http.client import HttpClient, HttpClientSink, HttpOptions
 from logfan_sinks.http.verdicts import Answer, Table
 from logfan_sinks.template import Template
 
@@ -18,7 +17,7 @@ _MEDIA_TYPES = {"ndjson": "application/x-ndjson", "array": "application/json"}
 _KEY = "Idempotency-Key"
 
 
-class HttpSink(logfan.Sink):
+class HttpSink(HttpClientSink):
     """Send records to an HTTP server; a 2xx is the acknowledgement.
 
     Done: 2xx.
@@ -53,8 +52,6 @@ class HttpSink(logfan.Sink):
                 Template(self.template)
             return self
 
-    _client: HttpClient
-
     def open(self) -> None:
         """Read the secrets, and see that the server can be reached."""
         self.close()
@@ -73,13 +70,8 @@ class HttpSink(logfan.Sink):
 
     def write(self, records: Sequence[logfan.Record]) -> None:
         """Send all of it; what the server took is done."""
-        config = self.config
-        outcome = deliver(
-            records, self._encode(records), self._send, TABLE,
-            most_records=1 if config.encoding == "single" else config.max_records,
-            most_bytes=config.max_request_bytes,
-        )  # fmt: skip
-        outcome.settle(len(records))
+        most = 1 if self.config.encoding == "single" else None
+        self._deliver(records, self._encode(records), TABLE, most_records=most)
 
     def _send(self, lines: Sequence[bytes], records: Sequence[logfan.Record]) -> Answer:
         if self.config.encoding == "array":
@@ -89,11 +81,6 @@ class HttpSink(logfan.Sink):
         else:
             body = b"\n".join((*lines, b""))
         return self._client.request(body, _idempotency(records), method=self.config.method)
-
-    def close(self) -> None:
-        """Close the connections."""
-        if hasattr(self, "_client"):
-            self._client.close()
 
 
 def _idempotency(records: Sequence[logfan.Record]) -> dict[str, str]:

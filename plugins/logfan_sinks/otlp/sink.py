@@ -8,8 +8,7 @@ from prometheus_client import Counter
 from pydantic import Field
 
 import logfan
-from logfan_sinks.http.client import HttpClient, HttpOptions
-from logfan_sinks.http.delivery import deliver
+from logfan_sinks.http.client import HttpClient, HttpClientSink, HttpOptions, with_path
 from logfan_sinks.http.verdicts import Answer, Table
 from logfan_sinks.otlp import protobuf
 from logfan_sinks.outcome import Outcome
@@ -26,7 +25,7 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2
 _TRACE_FIELDS = (("trace_id", "span_id"), ("traceId", "spanId"), ("trace.id", "span.id"))
 
 
-class OtlpSink(logfan.Sink):
+class OtlpSink(HttpClientSink):
     """Send records to an OpenTelemetry collector (OTLP over HTTP, protobuf).
 
     Done: 2xx. Where partial_success rejects some, the protocol names none of them and forbids to
@@ -46,25 +45,16 @@ class OtlpSink(logfan.Sink):
         max_records: int = Field(default=2000, ge=1, le=100_000)
         """Most records in one request."""
 
-    _client: HttpClient
-
     def open(self) -> None:
         """Read the secrets, and see that the server can be reached."""
         self.close()
-        url = self.config.url.rstrip("/")
-        self._url = url if url.count("/") > 2 else f"{url}{_PATH}"
+        self._url = with_path(self.config.url, _PATH)
         self._client = HttpClient(self.config, media_type="application/x-protobuf")
         self._client.connect()
 
     def write(self, records: Sequence[logfan.Record]) -> None:
         """Send all of it."""
-        config = self.config
-        outcome = deliver(
-            records, [*map(encoded, records)], self._send, TABLE,
-            most_records=config.max_records, most_bytes=config.max_request_bytes,
-            items=self._note_rejected,
-        )  # fmt: skip
-        outcome.settle(len(records))
+        self._deliver(records, [*map(encoded, records)], TABLE, self._note_rejected)
 
     def _send(self, lines: Sequence[bytes], _: Sequence[logfan.Record]) -> Answer:
         return self._client.request(protobuf.request(self.config.resource, lines), url=self._url)
@@ -83,11 +73,6 @@ class OtlpSink(logfan.Sink):
                 self.name, rejected, count, why or "without a reason",
             )  # fmt: skip
         return Outcome()
-
-    def close(self) -> None:
-        """Close the connections."""
-        if hasattr(self, "_client"):
-            self._client.close()
 
 
 def encoded(record: logfan.Record) -> bytes:

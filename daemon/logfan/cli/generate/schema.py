@@ -1,12 +1,12 @@
 """`logfan generate schema`: a JSON schema of config.toml, with all sinks of the installation."""
 
 import json
-import os
 from pathlib import Path
 
 import click
 
-from logfan.cli.common import config_option, report
+from logfan.cli.common import config_option, refuse
+from logfan.faults import Faults
 
 
 @click.command(short_help="Print a JSON schema of config.toml, for editors.")
@@ -32,5 +32,4 @@ def schema(config: Path | None) -> None:
     )
     click.echo(json.dumps(made, indent=2, ensure_ascii=False))
     if faults := [*faults, *found.faults]:
-        report(faults, None)
-        raise SystemExit(os.EX_CONFIG)
+        refuse(Faults(faults), None)
