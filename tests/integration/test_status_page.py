@@ -10,6 +10,7 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from logfan.testing.node import RabbitNode
+from support.axe import script
 from support.broker import Names, publish
 from support.browser import Browser, browsing
 from support.daemon import DaemonProcess
@@ -68,6 +69,12 @@ return found;
 """
 """The contrast of each visible text with what is behind it."""
 AA = 4.5
+AXE = """
+return axe.run().then(found => [
+  found.violations.map(one => [one.id, one.help, one.nodes.map(node => node.html)]),
+  found.passes.length,
+]);
+"""
 EVIL = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>&amp;"
 
 
@@ -245,6 +252,27 @@ def test_without_a_script_the_page_has_the_main_facts(browser: Browser) -> None:
             assert fits(browser)
     finally:
         browser.command("Emulation.setScriptExecutionDisabled", value=False)
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    with needed():
+        return script()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("state", STATES)
+def test_nothing_of_a_state_keeps_anyone_from_using_it(
+    browser: Browser, axe: str, state: str
+) -> None:
+    with shown(browser, STATES[state]()):
+        open_details(browser)
+        browser.run(axe)
+        for dark in (True, False):
+            browser.prefer(dark=dark)
+            violations, passes = browser.run(AXE)
+            assert violations == []
+            assert passes > 20
 
 
 @pytest.mark.parametrize("state", STATES)

@@ -8,10 +8,13 @@ import pytest
 
 from logfan.testing.debian import DebianUnavailable
 from logfan.testing.node import NodeUnavailable
+from support.axe import AxeUnavailable
 from support.java import JavaUnavailable
 from support.versitygw import GoUnavailable
 
-_UNAVAILABLE = (DebianUnavailable, GoUnavailable, JavaUnavailable, NodeUnavailable)
+_UNAVAILABLE = (
+    AxeUnavailable, DebianUnavailable, GoUnavailable, JavaUnavailable, NodeUnavailable,
+)  # fmt: skip
 
 
 @contextmanager
