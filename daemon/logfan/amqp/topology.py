@@ -449,10 +449,7 @@ def _bind(
 ) -> "Steps[tuple[Bind, ...]]":
     """Returns the bindings that stand; none where those that are there must do."""
     bindings: list[Bind] = []
-    keys = queue.routing_keys
-    if keys is None:
-        keys = ("#",) if exchange.type == "topic" else ("",)
-    for key in keys:
+    for key in queue.keys(exchange.type):
         binding = Bind(name, exchange.name, key)
         answer = yield binding
         if answer.code == 0:

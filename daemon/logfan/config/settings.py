@@ -269,6 +269,12 @@ class QueueSettings(Table):
         own = "quorum" if self.type == "quorum" else "classic"
         return str(self.arguments.get("x-queue-type", own))
 
+    def keys(self, exchange_type: str) -> tuple[str, ...]:
+        """What it is bound with, to an exchange of this type."""
+        if self.routing_keys is not None:
+            return self.routing_keys
+        return ("#",) if exchange_type == "topic" else ("",)
+
 
 class DeadLetterSettings(Table):
     """`dead_letter`"""

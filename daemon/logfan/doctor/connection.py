@@ -9,6 +9,7 @@ from logfan.amqp.blocking import BlockingConnection, BrokerError
 from logfan.amqp.broker_features import limits_returns
 from logfan.amqp.failures import Cause, ConnectionFailure
 from logfan.config.amqp_url import Address
+from logfan.doctor import looks
 from logfan.doctor.examination import Broker, Check, Examination
 from logfan.doctor.findings import Finding, Severity, Unknown, advice, danger, ok, skipped, warning
 from logfan.runtime.foreign_text import line_of
@@ -283,29 +284,17 @@ def version(exam: Examination) -> Iterator[Finding]:
 def alarms(exam: Examination) -> Iterator[Finding]:
     """The broker takes messages, as it does not while memory or disk is short. Publishes one empty
     message that no queue gets."""
-    number = exam.number
-    broker = exam.brokers[number]
-    with exam.connect(number) as connection:
-        broker.blocked = ""
-        channel = connection.channel()
-        confirmed: list[object] = []
-        channel.ask(channel.pika.confirm_delivery, confirmed.append)
-        channel.pika.basic_publish(
-            "", f"{exam.settings.dead_letter_queue}.doctor", b"", None, mandatory=False
-        )
-        late = connection.time_limit(_SECONDS)
-        try:
-            channel.until(lambda: confirmed or broker.blocked or late())
-        except BrokerError as error:
-            raise Unknown(f"publishing was refused: {error}") from None
-    if broker.blocked:
+    found = exam.get(looks.published)
+    if found.blocked:
         yield danger(
-            f"the broker blocks all publishers: {broker.blocked}",
+            f"the broker blocks all publishers: {found.blocked}",
             "programs that publish stop or lose messages, and logfan cannot send dead letters",
             "free memory or disk space on the broker (`rabbitmq-diagnostics alarms`)",
         )
-    elif not confirmed:
-        raise Unknown(f"a message was not confirmed within {_SECONDS:.0f} s")
+    elif found.refusal.code:
+        raise Unknown(f"publishing was refused: {found.refusal.text}")
+    elif not found.is_confirmed:
+        raise Unknown(f"a message was not confirmed within {looks.PUBLISH_SECONDS:.0f} s")
     else:
         yield ok("the broker takes messages")
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import SecretStr
 
@@ -23,30 +23,6 @@ _PATIENCE_SECONDS = 20.0
 _FEW_CHANNELS = 8
 NO_BROKER = "no broker could be asked"
 T = TypeVar("T")
-
-
-class Once(Generic[T]):
-    """An answer that several checks need: asked for at the first use, a refusal kept too."""
-
-    def __init__(self, ask: Callable[[], T]) -> None:
-        self._ask = ask
-        self._answers: list[T] = []
-        self._unknown: Unknown | None = None
-
-    def __call__(self) -> T:
-        """Raises Unknown, each time anew."""
-        if self._unknown is not None:
-            raise self._unknown
-        if not self._answers:
-            try:
-                self._answers.append(self._ask())
-            except Unknown as unknown:
-                self._unknown = unknown
-                raise
-            except BrokerError as error:
-                self._unknown = Unknown(f"not answered: {error}")
-                raise self._unknown from None
-        return self._answers[0]
 
 
 @dataclass(slots=True)
@@ -73,9 +49,12 @@ class Check:
     """`AMQP`, `management`, `machine` or `sinks`: where the answer comes from."""
     worst: Severity
     """The worst that it finds."""
-    run: Callable[["Examination"], Iterator[Finding]]
+    run: "Run"
     short: bool = False
     """Whether `logfan check --connect` has it, too."""
+
+
+Run = Callable[["Examination"], Iterator[Finding]]
 
 
 class Examination:
@@ -92,7 +71,8 @@ class Examination:
         self.urls = settings.rabbitmq.read_urls()
         self.brokers = [Broker(parse(url)) for url in self.urls]
         self._signal = 0
-        self._looks: dict[Any, Once[Any]] = {}
+        self._looks: dict[Any, Any] = {}
+        """What each look showed, or Unknown."""
 
     def __enter__(self) -> Self:
         return self
@@ -176,8 +156,17 @@ class Examination:
 
     def get(self, look: Callable[["Examination"], T]) -> T:
         """What this look at the broker shows; done once. Raises Unknown."""
-        once: Once[T] = self._looks.setdefault(look, Once(lambda: look(self)))
-        return once()
+        if look not in self._looks:
+            try:
+                self._looks[look] = look(self)
+            except Unknown as unknown:
+                self._looks[look] = unknown
+            except BrokerError as error:
+                self._looks[look] = Unknown(f"not answered: {error}")
+        shown: T = self._looks[look]
+        if isinstance(shown, Unknown):
+            raise shown
+        return shown
 
     def ask(self, method: str, **arguments: Any) -> Answer:
         """The broker's answer to one method, on a channel of its own: a refusal closes that."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from logfan.amqp import queue_kinds, topology
-from logfan.amqp.blocking import BrokerError
+from logfan.amqp.blocking import BrokerError, Refused
 from logfan.amqp.broker_features import ACCESS_REFUSED, LOCKED, NOT_FOUND
 from logfan.amqp.queue_kinds import DELIVERY_LIMIT, Shape
 from logfan.amqp.topology import (
@@ -20,6 +20,7 @@ from logfan.amqp.topology import (
 from logfan.doctor.examination import Examination
 from logfan.doctor.findings import Unknown
 
+PUBLISH_SECONDS = 10.0
 _MOST_DIFFERENCES = 8
 _NO_CONFIGURE = "may not be asked for: the user has no configure permission on it"
 
@@ -79,6 +80,37 @@ class QueueLook:
         if self.shape is None:
             raise Unknown(self.why_unknown or f"queue {self.name!r} does not exist yet")
         return self.shape
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What became of an empty message that no queue gets."""
+
+    refusal: Answer
+    """Without a code where it was not refused."""
+    is_confirmed: bool
+    blocked: str
+    """Why the broker takes no messages; empty where it does."""
+
+
+def published(exam: Examination) -> Published:
+    """Publish one to the default exchange. Raises Unknown."""
+    number = exam.number
+    broker = exam.brokers[number]
+    with exam.connect(number) as connection:
+        broker.blocked = ""
+        channel = connection.channel()
+        confirmed: list[object] = []
+        channel.ask(channel.pika.confirm_delivery, confirmed.append)
+        key = f"{exam.settings.dead_letter_queue}.doctor"
+        channel.pika.basic_publish("", key, b"", None, mandatory=False)
+        late = connection.time_limit(PUBLISH_SECONDS)
+        refusal = Answer()
+        try:
+            channel.until(lambda: confirmed or broker.blocked or late())
+        except Refused as refused:
+            refusal = Answer(refused.code, refused.reply)
+    return Published(refusal, bool(confirmed), broker.blocked)
 
 
 def ask(exam: Examination, step: Step) -> Answer:

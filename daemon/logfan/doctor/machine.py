@@ -7,7 +7,7 @@ import socket
 import stat
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 from logfan.config.file_permissions import denied
 from logfan.config.loader import SinkSpec
 from logfan.config.units import format_size
-from logfan.doctor.examination import Check, Examination
+from logfan.doctor.examination import Check, Examination, Run
 from logfan.doctor.findings import Finding, Severity, Unknown, advice, danger, ok, warning
 from logfan.plugins.discovery import discover
 from logfan.runtime.foreign_text import line_of
@@ -73,128 +73,116 @@ def _places(exam: Examination) -> list[Place]:
     return found
 
 
-def _each_place(exam: Examination) -> list[Place]:
-    return exam.get(_places)
+def _of_each_place(look: Callable[[Examination, Place], Finding]) -> Run:
+    """A check that looks at each place."""
+
+    def run(exam: Examination) -> Iterator[Finding]:
+        places = exam.get(_places)
+        yield from (look(exam, place) for place in places)
+        if not places:
+            yield ok("no sink writes files")
+
+    return run
 
 
-def disk_path(exam: Examination) -> Iterator[Finding]:
+@_of_each_place
+def disk_path(_exam: Examination, place: Place) -> Finding:
     """The folder is there, or can be made; the file is one, and may be written to."""
-    for place in _each_place(exam):
-        try:
-            nearest = place.nearest
-            mode = nearest.stat().st_mode
-        except OSError as error:
-            yield place.bad(f"{place.path} {line_of(error.strerror)}", "correct the path")
-            continue
-        if nearest == place.path and place.is_whole:
-            if stat.S_ISDIR(mode):
-                yield place.bad(f"{place.path} is a folder", "name a file in path")
-            elif not os.access(nearest, os.W_OK):
-                yield place.bad(f"{nearest} may not be written to: {denied(nearest)}",
-                    "run it as its owner, or give the service the file")  # fmt: skip
-            else:
-                yield ok(f"{nearest} may be written to")
-        elif not stat.S_ISDIR(mode):
-            yield place.bad(f"{nearest}, a part of {place.path}, is no folder", "correct the path")
-        elif not os.access(nearest, os.W_OK | os.X_OK):
-            yield place.bad(f"nothing may be made in {nearest}: {denied(nearest)}",
-                "give the service the folder, or run it as its owner")  # fmt: skip
-        else:
-            yield ok(f"{nearest} may be written to")
-    if not _each_place(exam):
-        yield ok("no sink writes files")
+    try:
+        nearest = place.nearest
+        mode = nearest.stat().st_mode
+    except OSError as error:
+        return place.bad(f"{place.path} {line_of(error.strerror)}", "correct the path")
+    if nearest == place.path and place.is_whole:
+        if stat.S_ISDIR(mode):
+            return place.bad(f"{place.path} is a folder", "name a file in path")
+        if not os.access(nearest, os.W_OK):
+            return place.bad(f"{nearest} may not be written to: {denied(nearest)}",
+                "run it as its owner, or give the service the file")  # fmt: skip
+    elif not stat.S_ISDIR(mode):
+        return place.bad(f"{nearest}, a part of {place.path}, is no folder", "correct the path")
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        return place.bad(f"nothing may be made in {nearest}: {denied(nearest)}",
+            "give the service the folder, or run it as its owner")  # fmt: skip
+    return ok(f"{nearest} may be written to")
 
 
-def disk_space(exam: Examination) -> Iterator[Finding]:
+@_of_each_place
+def disk_space(_exam: Examination, place: Place) -> Finding:
     """There is room on the disk."""
-    for place in _each_place(exam):
-        disk = os.statvfs(place.nearest)
-        free, share = disk.f_bavail * disk.f_frsize, disk.f_bavail / max(1, disk.f_blocks)
-        do = "remove old files (rotate.keep), or take a larger disk"
-        if free < _FULL_BYTES:
-            yield place.bad(f"the disk of {place.nearest} has {_size(free)} left", do)
-        elif free < _LOW_BYTES and share < _LOW_SHARE:
-            yield warning(
-                f"sink {place.sink.name}: the disk of {place.nearest} has {_size(free)} left",
-                "when it is full the sink waits, and the queue on the broker grows", do,
-            )  # fmt: skip
-        else:
-            yield ok(f"the disk of {place.nearest} has {_size(free)} left")
-    if not _each_place(exam):
-        yield ok("no sink writes files")
+    disk = os.statvfs(place.nearest)
+    free, share = disk.f_bavail * disk.f_frsize, disk.f_bavail / max(1, disk.f_blocks)
+    left = f"the disk of {place.nearest} has {_size(free)} left"
+    do = "remove old files (rotate.keep), or take a larger disk"
+    if free < _FULL_BYTES:
+        return place.bad(left, do)
+    if free < _LOW_BYTES and share < _LOW_SHARE:
+        means = "when it is full the sink waits, and the queue on the broker grows"
+        return warning(f"sink {place.sink.name}: {left}", means, do)
+    return ok(left)
 
 
 def _size(count: int) -> str:
     return format_size(count >> 20 << 20) if count >> 20 else format_size(count)
 
 
-def disk_inodes(exam: Examination) -> Iterator[Finding]:
+@_of_each_place
+def disk_inodes(_exam: Examination, place: Place) -> Finding:
     """New files can be made on the disk."""
-    for place in _each_place(exam):
-        disk = os.statvfs(place.nearest)
-        what = f"the disk of {place.nearest} has {disk.f_favail:,} of {disk.f_files:,} inodes left"
-        do = "remove files, or have messages bring about fewer (max_files)"
-        if disk.f_files and disk.f_favail < 1:
-            yield place.bad(what, do)
-        elif disk.f_files and disk.f_favail / disk.f_files < _LOW_SHARE:
-            yield warning(
-                f"sink {place.sink.name}: {what}",
-                "without one no new file can be made, though there is room for bytes", do,
-            )  # fmt: skip
-        else:
-            yield ok(what)
-    if not _each_place(exam):
-        yield ok("no sink writes files")
+    disk = os.statvfs(place.nearest)
+    what = f"the disk of {place.nearest} has {disk.f_favail:,} of {disk.f_files:,} inodes left"
+    do = "remove files, or have messages bring about fewer (max_files)"
+    if disk.f_files and disk.f_favail < 1:
+        return place.bad(what, do)
+    if disk.f_files and disk.f_favail / disk.f_files < _LOW_SHARE:
+        means = "without one no new file can be made, though there is room for bytes"
+        return warning(f"sink {place.sink.name}: {what}", means, do)
+    return ok(what)
 
 
-def disk_lock(exam: Examination) -> Iterator[Finding]:
-    """Nothing else holds the lock on the file. The kernel's list is read; nothing is locked."""
+def _lock_holders(_exam: Examination) -> dict[str, str]:
+    """The process that holds each lock, by the file's inode: the kernel's list."""
     try:
         locks = Path("/proc/locks").read_text().splitlines()
     except OSError as error:
         raise Unknown(f"/proc/locks cannot be read: {line_of(error)}") from None
-    holders = {}
-    for fields in map(str.split, locks):
-        if len(fields) > 5 and fields[1] == "FLOCK":
-            holders[fields[5].rpartition(":")[2]] = fields[4]
-    for place in _each_place(exam):
-        if not place.is_whole or not place.path.exists():
-            yield ok("there is no file yet that could be locked")
-            continue
-        pid = holders.get(str(place.path.stat().st_ino))
-        if pid is None:
-            yield ok(f"{place.path} is not locked")
-        elif exam.get(_who_listens) == _OURS:
-            yield ok(f"{place.path} is locked by process {pid}, while a logfan runs here")
-        else:
-            yield place.bad(
-                f"{place.path} is locked by process {pid}",
-                "give each instance and each sink a path of its own, or end that process",
-            )
-    if not _each_place(exam):
-        yield ok("no sink writes files")
+    listed = [fields for fields in map(str.split, locks) if len(fields) > 5]
+    return {one[5].rpartition(":")[2]: one[4] for one in listed if one[1] == "FLOCK"}
 
 
-def disk_owner(exam: Examination) -> Iterator[Finding]:
+@_of_each_place
+def disk_lock(exam: Examination, place: Place) -> Finding:
+    """Nothing else holds the lock on the file. Nothing is locked."""
+    holders = exam.get(_lock_holders)
+    if not place.is_whole or not place.path.exists():
+        return ok("there is no file yet that could be locked")
+    pid = holders.get(str(place.path.stat().st_ino))
+    if pid is None:
+        return ok(f"{place.path} is not locked")
+    if exam.get(_who_listens) == _OURS:
+        return ok(f"{place.path} is locked by process {pid}, while a logfan runs here")
+    return place.bad(
+        f"{place.path} is locked by process {pid}",
+        "give each instance and each sink a path of its own, or end that process",
+    )
+
+
+@_of_each_place
+def disk_owner(_exam: Examination, place: Place) -> Finding:
     """The doctor runs as who owns the files: else it judges for another user."""
-    for place in _each_place(exam):
-        owner, ours = place.nearest.stat().st_uid, os.geteuid()
-        if ours == 0 and owner != 0:
-            yield advice(
-                f"sink {place.sink.name}: {place.nearest} belongs to user {owner}, and you are "
-                "root", "root may write everywhere: whether the service may is not shown",
-                "run it as the user of the service (sudo -u logfan logfan doctor)",
-            )  # fmt: skip
-        elif owner not in (ours, 0):
-            yield advice(
-                f"sink {place.sink.name}: {place.nearest} belongs to user {owner}, and you are "
-                f"user {ours}", "what you may do is not what the service may do",
-                "run it as the user of the service",
-            )  # fmt: skip
-        else:
-            yield ok(f"{place.nearest} belongs to user {owner}")
-    if not _each_place(exam):
-        yield ok("no sink writes files")
+    owner, ours = place.nearest.stat().st_uid, os.geteuid()
+    what = f"sink {place.sink.name}: {place.nearest} belongs to user {owner}, and you are"
+    if ours == 0 and owner != 0:
+        return advice(
+            f"{what} root", "root may write everywhere: whether the service may is not shown",
+            "run it as the user of the service (sudo -u logfan logfan doctor)",
+        )  # fmt: skip
+    if owner not in (ours, 0):
+        return advice(
+            f"{what} user {ours}", "what you may do is not what the service may do",
+            "run it as the user of the service",
+        )  # fmt: skip
+    return ok(f"{place.nearest} belongs to user {owner}")
 
 
 _FREE, _OURS = "", "logfan"

@@ -3,7 +3,6 @@ or that does nothing; the broker judges the permission first."""
 
 from collections.abc import Iterator
 
-from logfan.amqp.blocking import Refused
 from logfan.amqp.broker_features import ACCESS_REFUSED
 from logfan.amqp.topology import Answer, DeclareExchange
 from logfan.doctor import looks
@@ -11,7 +10,6 @@ from logfan.doctor.examination import Check, Examination
 from logfan.doctor.findings import Finding, Severity, Unknown, advice, danger, ok
 
 _NEVER = {"x-logfan-doctor": "no binding has this"}
-_SECONDS = 10.0
 _GRANT = "give it with rabbitmqctl set_permissions (systemd/broker.md, Permissions)"
 
 
@@ -61,25 +59,22 @@ def configure_queue(exam: Examination) -> Iterator[Finding]:
 def read_queue(exam: Examination) -> Iterator[Finding]:
     """Consume the queue."""
     name = exam.get(looks.main_queue).name
-    # A priority that is no number is refused before anything is delivered.
-    answer = exam.ask(
-        "basic_consume", queue=name, on_message_callback=_nothing,
-        arguments={"x-priority": "no number"},
-    )  # fmt: skip
     yield from _judged(
-        answer, f"read on queue {name!r}", needed=True,
+        _consume(exam, name), f"read on queue {name!r}", needed=True,
         means="`run` may not consume it: it ends with 77", otherwise="",
     )  # fmt: skip
 
 
-def _nothing(*_: object) -> None:
-    pass
+def _consume(exam: Examination, queue: str) -> Answer:
+    # A priority that is no number is refused before anything is delivered.
+    return exam.ask(
+        "basic_consume", queue=queue, on_message_callback=lambda *_: None,
+        arguments={"x-priority": "no number"},
+    )  # fmt: skip
 
 
 def _keys(exam: Examination) -> tuple[str, ...]:
-    """What `run` binds the queue with."""
-    topic = exam.settings.exchange.type == "topic"
-    return exam.settings.queue.routing_keys or (("#",) if topic else ("",))
+    return exam.settings.queue.keys(exam.settings.exchange.type) or ("",)
 
 
 def _unbind_with(exam: Examination, key: str) -> Answer:
@@ -168,22 +163,11 @@ def write_default(exam: Examination) -> Iterator[Finding]:
     if not exam.settings.dead_letter.enabled:
         yield ok("dead_letter.enabled is false: none are sent")
         return
-    with exam.connect(exam.number) as connection:
-        channel = connection.channel()
-        confirmed: list[object] = []
-        channel.ask(channel.pika.confirm_delivery, confirmed.append)
-        key = f"{exam.settings.dead_letter_queue}.doctor"
-        channel.pika.basic_publish("", key, b"", None, mandatory=False)
-        late = connection.time_limit(_SECONDS)
-        answer = Answer()
-        try:
-            channel.until(lambda: confirmed or late())
-        except Refused as refused:
-            answer = Answer(refused.code, refused.reply)
-    if not answer.code and not confirmed:
+    found = exam.get(looks.published)
+    if not found.refusal.code and not found.is_confirmed:
         raise Unknown("the broker takes no messages now (alarms)")
     yield from _judged(
-        answer, "write on the default exchange (amq.default)", needed=True,
+        found.refusal, "write on the default exchange (amq.default)", needed=True,
         means="dead letters cannot be sent: what a sink refuses stays unacknowledged", otherwise="",
     )  # fmt: skip
 
@@ -202,12 +186,8 @@ def configure_dead_letters(exam: Examination) -> Iterator[Finding]:
 def read_dead_letters(exam: Examination) -> Iterator[Finding]:
     """Look at dead letters."""
     name = exam.get(looks.dead_letter_queue).name
-    answer = exam.ask(
-        "basic_consume", queue=name, on_message_callback=_nothing,
-        arguments={"x-priority": "no number"},
-    )  # fmt: skip
     yield from _judged(
-        answer, f"read on queue {name!r}", needed=False, means="",
+        _consume(exam, name), f"read on queue {name!r}", needed=False, means="",
         otherwise="the daemon needs none; `logfan dlq` cannot show or replay letters",
     )  # fmt: skip
 

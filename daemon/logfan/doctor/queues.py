@@ -1,19 +1,18 @@
 """Checks of the queue and of the dead-letter queue: what of their properties costs messages."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from logfan.amqp import queue_kinds
 from logfan.amqp.broker_features import LOCKED
 from logfan.amqp.queue_kinds import ANEW, CLASSIC, DELIVERY_LIMIT, QUORUM, STREAM, TYPE
 from logfan.doctor import looks
-from logfan.doctor.examination import Check, Examination
+from logfan.doctor.examination import Check, Examination, Run
 from logfan.doctor.findings import Finding, Severity, advice, danger, ok, warning
 from logfan.doctor.looks import QueueLook
 
 _DANGER, _WARNING, _ADVICE = Severity.DANGER, Severity.WARNING, Severity.ADVICE
 _ANOTHER = "delete it once it is empty and logfan makes it anew, or use another queue.name"
-Run = Callable[[Examination], Iterator[Finding]]
 
 
 def exists(exam: Examination) -> Iterator[Finding]:
