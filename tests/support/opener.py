@@ -1,12 +1,19 @@
 """Opens sinks for a test, and closes them at its end."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 from logfan.sink import Sink
 
 S = TypeVar("S", bound=Sink[Any])
+
+
+def open_one(kind: type[S], name: str, options: Mapping[str, Any]) -> S:
+    """Opens one that need not be closed."""
+    sink = kind(kind.Config.model_validate(options), name=name)
+    sink.open()
+    return sink
 
 
 @contextmanager

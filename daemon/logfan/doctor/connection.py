@@ -32,7 +32,7 @@ def _severe(exam: Examination, what: str, means: str, do: str) -> Finding:
 
 
 def names(exam: Examination) -> Iterator[Finding]:
-    """Each host has an address."""
+    """Each host of `rabbitmq.urls` has an address."""
     for broker in exam.brokers:
         host = broker.address.host
         try:
@@ -72,7 +72,7 @@ def _tcp(address: Address) -> socket.socket:
 
 
 def tls(exam: Examination) -> Iterator[Finding]:
-    """The chain of the broker's certificate, its name and our own files."""
+    """The certificate's chain and host name hold, and our own files are sound."""
     for broker in _secure(exam):
         try:
             _certificate(exam, broker)
@@ -100,7 +100,7 @@ def _secure(exam: Examination) -> list[Broker]:
 
 
 def plain_text(exam: Examination) -> Iterator[Finding]:
-    """A password does not cross a network as plain text."""
+    """No password crosses a network without verified TLS."""
     for broker in exam.brokers:
         far = not _is_near(broker.address.host)
         if far and not broker.address.tls and broker.address.user is not None:
@@ -124,7 +124,7 @@ def _is_near(host: str) -> bool:
 
 
 def certificate_expiry(exam: Examination) -> Iterator[Finding]:
-    """How long the broker's certificate holds."""
+    """The broker's certificate holds for weeks to come."""
     for broker in _secure(exam):
         try:
             ends = _certificate(exam, broker)
@@ -190,7 +190,7 @@ def _no_login(exam: Examination, failure: ConnectionFailure) -> str:
 
 
 def channels(exam: Examination) -> Iterator[Finding]:
-    """There is room for the channels that the daemon opens."""
+    """`channel_max` leaves room for three channels."""
     most = exam.connection.channel_max
     if most and most < 2:
         yield warning(
@@ -210,7 +210,7 @@ def channels(exam: Examination) -> Iterator[Finding]:
 
 
 def connections(exam: Examination) -> Iterator[Finding]:
-    """There is room for the two connections that the daemon opens."""
+    """Limits leave room for a second connection."""
     opened: list[BlockingConnection] = []
     try:
         opened.append(exam.connect(exam.number))
@@ -282,8 +282,8 @@ def version(exam: Examination) -> Iterator[Finding]:
 
 
 def alarms(exam: Examination) -> Iterator[Finding]:
-    """The broker takes messages, as it does not while memory or disk is short. Publishes one empty
-    message that no queue gets."""
+    """The broker takes messages: no alarm of memory or disk. Publishes one empty message that no
+    queue gets."""
     found = exam.get(looks.published)
     if found.blocked:
         yield danger(
@@ -301,21 +301,16 @@ def alarms(exam: Examination) -> Iterator[Finding]:
 
 _DANGER, _WARNING, _ADVICE = Severity.DANGER, Severity.WARNING, Severity.ADVICE
 CHECKS = (
-    Check("name", "each host of `rabbitmq.urls` has an address", "AMQP", _DANGER, names, True),
-    Check("port", "something takes connections there", "AMQP", _DANGER, ports, True),
-    Check("tls", "certificate chain, host name, our own files", "AMQP", _DANGER, tls, True),
-    Check("tls-expiry", "days that the broker's certificate still holds", "AMQP", _WARNING,
-        certificate_expiry, True),
-    Check("plain-text", "no password crosses a network without verified TLS", "AMQP", _WARNING,
-        plain_text),
-    Check("login", "user, password and virtual host", "AMQP", _DANGER, login, True),
-    Check("version", "the broker's version and what is special about it", "AMQP", _WARNING,
-        version),
-    Check("channels", "`channel_max` leaves room for three", "AMQP", _WARNING, channels),
-    Check("connections", "limits leave room for a second connection", "AMQP", _DANGER,
-        connections),
-    Check("frame-max", "size of frames", "AMQP", _WARNING, frame_max),
-    Check("heartbeat", "the heartbeat that was agreed on", "AMQP", _WARNING, heartbeat),
-    Check("alarms", "memory and disk alarms: does the broker take messages", "AMQP", _DANGER,
-        alarms),
-)  # fmt: skip
+    Check("name", "AMQP", _DANGER, names, True),
+    Check("port", "AMQP", _DANGER, ports, True),
+    Check("tls", "AMQP", _DANGER, tls, True),
+    Check("tls-expiry", "AMQP", _WARNING, certificate_expiry, True),
+    Check("plain-text", "AMQP", _WARNING, plain_text),
+    Check("login", "AMQP", _DANGER, login, True),
+    Check("version", "AMQP", _WARNING, version),
+    Check("channels", "AMQP", _WARNING, channels),
+    Check("connections", "AMQP", _DANGER, connections),
+    Check("frame-max", "AMQP", _WARNING, frame_max),
+    Check("heartbeat", "AMQP", _WARNING, heartbeat),
+    Check("alarms", "AMQP", _DANGER, alarms),
+)

@@ -1,5 +1,6 @@
 """What the checks share: the settings, a connection to each broker, and answers asked for once."""
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -43,8 +44,6 @@ class Check:
     """One row of the table."""
 
     name: str
-    asks: str
-    """What it looks at, for the docs."""
     by: str
     """`AMQP`, `management`, `machine` or `sinks`: where the answer comes from."""
     worst: Severity
@@ -52,6 +51,11 @@ class Check:
     run: "Run"
     short: bool = False
     """Whether `logfan check --connect` has it, too."""
+
+    @property
+    def asks(self) -> str:
+        """What it looks at, for the docs: the first sentence of its docstring."""
+        return re.split(r"\.(?:\s|$)", self.run.__doc__ or "", maxsplit=1)[0]
 
 
 Run = Callable[["Examination"], Iterator[Finding]]

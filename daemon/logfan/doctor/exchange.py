@@ -16,7 +16,7 @@ def _name(exam: Examination) -> str:
 
 
 def exists(exam: Examination) -> Iterator[Finding]:
-    """It is there, or `run` makes it."""
+    """The exchange exists, or may be made."""
     look, name = exam.get(looks.exchange), _name(exam)
     if look.is_refused:
         yield danger(
@@ -38,7 +38,7 @@ def exists(exam: Examination) -> Iterator[Finding]:
 
 
 def kind(exam: Examination) -> Iterator[Finding]:
-    """Its type is the configured one."""
+    """Its type is `exchange.type`."""
     ours = exam.settings.exchange.type
     if not exam.get(looks.exchange).exists:
         yield ok("it will be made as configured")
@@ -55,7 +55,7 @@ def kind(exam: Examination) -> Iterator[Finding]:
 
 
 def durable(exam: Examination) -> Iterator[Finding]:
-    """It outlives a restart of the broker."""
+    """A restart of the broker keeps it."""
     look, version = exam.get(looks.exchange), exam.connection.version
     is_durable = look.known("durable") if look.exists else exam.settings.exchange.durable
     if is_durable or keeps_transient_exchanges(version):
@@ -96,7 +96,7 @@ def internal(exam: Examination) -> Iterator[Finding]:
 
 
 def alternate(exam: Examination) -> Iterator[Finding]:
-    """What no binding matches goes somewhere."""
+    """What matches no binding goes somewhere."""
     look = exam.get(looks.exchange)
     if not look.exists or exam.settings.exchange.type not in _BY_KEY:
         yield ok("every message reaches the bound queues")
@@ -134,13 +134,11 @@ def binding(exam: Examination) -> Iterator[Finding]:
 
 _DANGER, _WARNING, _ADVICE = Severity.DANGER, Severity.WARNING, Severity.ADVICE
 CHECKS = (
-    Check("exchange", "the exchange exists, or may be made", "AMQP", _DANGER, exists, True),
-    Check("exchange-type", "its type against `exchange.type`", "AMQP", _DANGER, kind, True),
-    Check("exchange-durable", "a restart of the broker keeps it", "AMQP", _WARNING, durable, True),
-    Check("exchange-auto-delete", "it does not go with its last queue", "AMQP", _WARNING,
-        auto_delete, True),
-    Check("exchange-internal", "programs can publish to it", "AMQP", _ADVICE, internal, True),
-    Check("alternate-exchange", "what matches no binding goes somewhere", "AMQP", _ADVICE,
-        alternate, True),
-    Check("binding", "the queue is bound to the exchange", "AMQP", _ADVICE, binding, True),
-)  # fmt: skip
+    Check("exchange", "AMQP", _DANGER, exists, True),
+    Check("exchange-type", "AMQP", _DANGER, kind, True),
+    Check("exchange-durable", "AMQP", _WARNING, durable, True),
+    Check("exchange-auto-delete", "AMQP", _WARNING, auto_delete, True),
+    Check("exchange-internal", "AMQP", _ADVICE, internal, True),
+    Check("alternate-exchange", "AMQP", _ADVICE, alternate, True),
+    Check("binding", "AMQP", _ADVICE, binding, True),
+)

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 
 from logfan.config.file_permissions import denied
@@ -76,6 +77,7 @@ def _places(exam: Examination) -> list[Place]:
 def _of_each_place(look: Callable[[Examination, Place], Finding]) -> Run:
     """A check that looks at each place."""
 
+    @wraps(look)
     def run(exam: Examination) -> Iterator[Finding]:
         places = exam.get(_places)
         yield from (look(exam, place) for place in places)
@@ -87,7 +89,7 @@ def _of_each_place(look: Callable[[Examination, Place], Finding]) -> Run:
 
 @_of_each_place
 def disk_path(_exam: Examination, place: Place) -> Finding:
-    """The folder is there, or can be made; the file is one, and may be written to."""
+    """The files of sinks may be written, or made."""
     try:
         nearest = place.nearest
         mode = nearest.stat().st_mode
@@ -109,7 +111,7 @@ def disk_path(_exam: Examination, place: Place) -> Finding:
 
 @_of_each_place
 def disk_space(_exam: Examination, place: Place) -> Finding:
-    """There is room on the disk."""
+    """There is room on their disk."""
     disk = os.statvfs(place.nearest)
     free, share = disk.f_bavail * disk.f_frsize, disk.f_bavail / max(1, disk.f_blocks)
     left = f"the disk of {place.nearest} has {_size(free)} left"
@@ -128,7 +130,7 @@ def _size(count: int) -> str:
 
 @_of_each_place
 def disk_inodes(_exam: Examination, place: Place) -> Finding:
-    """New files can be made on the disk."""
+    """There are inodes left on their disk."""
     disk = os.statvfs(place.nearest)
     what = f"the disk of {place.nearest} has {disk.f_favail:,} of {disk.f_files:,} inodes left"
     do = "remove files, or have messages bring about fewer (max_files)"
@@ -152,7 +154,7 @@ def _lock_holders(_exam: Examination) -> dict[str, str]:
 
 @_of_each_place
 def disk_lock(exam: Examination, place: Place) -> Finding:
-    """Nothing else holds the lock on the file. Nothing is locked."""
+    """No other process holds their lock. Nothing is locked."""
     holders = exam.get(_lock_holders)
     if not place.is_whole or not place.path.exists():
         return ok("there is no file yet that could be locked")
@@ -169,7 +171,7 @@ def disk_lock(exam: Examination, place: Place) -> Finding:
 
 @_of_each_place
 def disk_owner(_exam: Examination, place: Place) -> Finding:
-    """The doctor runs as who owns the files: else it judges for another user."""
+    """The doctor runs as who owns them: else it judges for another user."""
     owner, ours = place.nearest.stat().st_uid, os.geteuid()
     what = f"sink {place.sink.name}: {place.nearest} belongs to user {owner}, and you are"
     if ours == 0 and owner != 0:
@@ -238,7 +240,7 @@ def http_port(exam: Examination) -> Iterator[Finding]:
 
 
 def plugins(exam: Examination) -> Iterator[Finding]:
-    """Each plugin can be loaded."""
+    """Each plugin of `plugins.directories` and each package loads."""
     found = discover(exam.settings.plugins.directories, exam.settings.plugins.disabled)
     for fault in found.faults:
         yield danger(
@@ -268,13 +270,12 @@ def config(exam: Examination) -> Iterator[Finding]:
 
 _DANGER, _WARNING, _ADVICE = Severity.DANGER, Severity.WARNING, Severity.ADVICE
 CHECKS = (
-    Check("config", "what `logfan check` warns of", "machine", _WARNING, config),
-    Check("plugins", "each plugin of `plugins.directories` and each package loads", "machine",
-        _DANGER, plugins),
-    Check("http-port", "`http.listen` is free, or a logfan has it", "machine", _DANGER, http_port),
-    Check("disk-path", "files of sinks: path and mode", "machine", _DANGER, disk_path),
-    Check("disk-owner", "the doctor runs as who owns the files", "machine", _ADVICE, disk_owner),
-    Check("disk-space", "room on their disk", "machine", _DANGER, disk_space),
-    Check("disk-inodes", "inodes on their disk", "machine", _DANGER, disk_inodes),
-    Check("disk-lock", "no other process holds their lock", "machine", _DANGER, disk_lock),
-)  # fmt: skip
+    Check("config", "machine", _WARNING, config),
+    Check("plugins", "machine", _DANGER, plugins),
+    Check("http-port", "machine", _DANGER, http_port),
+    Check("disk-path", "machine", _DANGER, disk_path),
+    Check("disk-owner", "machine", _ADVICE, disk_owner),
+    Check("disk-space", "machine", _DANGER, disk_space),
+    Check("disk-inodes", "machine", _DANGER, disk_inodes),
+    Check("disk-lock", "machine", _DANGER, disk_lock),
+)

@@ -111,7 +111,7 @@ def _main(exam: Examination) -> Mapping[str, Any]:
 
 
 def reached(exam: Examination) -> Iterator[Finding]:
-    """It answers, and lets us in."""
+    """`rabbitmq.management_url` answers."""
     if exam.settings.rabbitmq.management_url is None:
         yield skipped(_NOT_GIVEN)
         return
@@ -158,7 +158,7 @@ def node_alarms(exam: Examination) -> Iterator[Finding]:
 
 
 def node_limits(exam: Examination) -> Iterator[Finding]:
-    """No node is near one of its limits."""
+    """No node is near a limit: descriptors, sockets, processes, disk."""
     for node in exam.get(Api).get("nodes"):
         near = [
             f"{node[used]:,} of {node[total]:,} {what}"
@@ -211,7 +211,7 @@ def bound(exam: Examination) -> Iterator[Finding]:
 
 
 def foreign_bindings(exam: Examination) -> Iterator[Finding]:
-    """It is bound to nothing else."""
+    """The queue is bound to nothing else."""
     settings = exam.settings
     keys = settings.queue.keys(settings.exchange.type)
     others = [
@@ -248,7 +248,7 @@ def publishers(exam: Examination) -> Iterator[Finding]:
 
 
 def policies(exam: Examination) -> Iterator[Finding]:
-    """No policy costs messages, in the queue or in the dead-letter queue."""
+    """No policy costs messages."""
     exam.get(Api)
     yield from _policy(exam, exam.get(looks.main_queue), letters=False)
     if exam.settings.dead_letter.enabled:
@@ -285,7 +285,7 @@ def _policy(exam: Examination, look: looks.QueueLook, *, letters: bool) -> Itera
 
 
 def consumer_timeout(exam: Examination) -> Iterator[Finding]:
-    """The broker waits as long for an acknowledgement as is configured."""
+    """`consumer_timeout` of queue and policy is what is configured."""
     ours = exam.settings.rabbitmq.acknowledgement_timeout
     found = exam.get(_main)
     policy = found.get("effective_policy_definition") or {}
@@ -312,7 +312,7 @@ def consumer_timeout(exam: Examination) -> Iterator[Finding]:
 
 
 def programs(exam: Examination) -> Iterator[Finding]:
-    """All consumers of the queue are logfan."""
+    """No other program consumes the queue."""
     api, others = exam.get(Api), set()
     for one in exam.get(_main).get("consumer_details") or ():
         details = one.get("channel_details") or {}
@@ -353,7 +353,7 @@ def queue_state(exam: Examination) -> Iterator[Finding]:
 
 
 def clock(exam: Examination) -> Iterator[Finding]:
-    """The broker's clock is ours. AMQP has none; that of the API's answers is compared."""
+    """The broker's clock agrees with ours. AMQP has none; that of the API's answers is compared."""
     api = exam.get(Api)
     api.get("overview")
     try:
@@ -373,17 +373,15 @@ def clock(exam: Examination) -> Iterator[Finding]:
 _DANGER, _WARNING, _ADVICE = Severity.DANGER, Severity.WARNING, Severity.ADVICE
 _BY = "management"
 CHECKS = (
-    Check("management", "`rabbitmq.management_url` answers", _BY, _WARNING, reached),
-    Check("node-alarms", "alarms, nodes that are down, partitions", _BY, _DANGER, node_alarms),
-    Check("node-limits", "descriptors, sockets, processes, disk", _BY, _WARNING, node_limits),
-    Check("bindings", "the queue is bound, with each key", _BY, _DANGER, bound),
-    Check("foreign-bindings", "the queue is bound to nothing else", _BY, _ADVICE,
-        foreign_bindings),
-    Check("publishers", "somebody publishes to the exchange", _BY, _ADVICE, publishers),
-    Check("policies", "no policy costs messages", _BY, _DANGER, policies),
-    Check("consumer-timeout", "`consumer_timeout` of queue and policy", _BY, _WARNING,
-        consumer_timeout),
-    Check("programs", "no other program consumes the queue", _BY, _WARNING, programs),
-    Check("queue-state", "the queue runs, with all its copies", _BY, _DANGER, queue_state),
-    Check("clock", "the broker's clock agrees with ours", _BY, _WARNING, clock),
-)  # fmt: skip
+    Check("management", _BY, _WARNING, reached),
+    Check("node-alarms", _BY, _DANGER, node_alarms),
+    Check("node-limits", _BY, _WARNING, node_limits),
+    Check("bindings", _BY, _DANGER, bound),
+    Check("foreign-bindings", _BY, _ADVICE, foreign_bindings),
+    Check("publishers", _BY, _ADVICE, publishers),
+    Check("policies", _BY, _DANGER, policies),
+    Check("consumer-timeout", _BY, _WARNING, consumer_timeout),
+    Check("programs", _BY, _WARNING, programs),
+    Check("queue-state", _BY, _DANGER, queue_state),
+    Check("clock", _BY, _WARNING, clock),
+)

@@ -25,7 +25,7 @@ def _judged(
 
 
 def configure_exchange(exam: Examination) -> Iterator[Finding]:
-    """Declare the exchange."""
+    """The user may declare the exchange."""
     settings = exam.settings.exchange
     step = DeclareExchange(settings.name, settings.type, settings.durable)
     look = exam.get(looks.exchange)
@@ -44,7 +44,7 @@ def _configure(exam: Examination, queue: str) -> Answer:
 
 
 def configure_queue(exam: Examination) -> Iterator[Finding]:
-    """Declare the queue."""
+    """The user may declare the queue."""
     settings = exam.settings.queue
     look = exam.get(looks.main_queue)
     yield from _judged(
@@ -57,7 +57,7 @@ def configure_queue(exam: Examination) -> Iterator[Finding]:
 
 
 def read_queue(exam: Examination) -> Iterator[Finding]:
-    """Consume the queue."""
+    """The user may consume the queue."""
     name = exam.get(looks.main_queue).name
     yield from _judged(
         _consume(exam, name), f"read on queue {name!r}", needed=True,
@@ -96,7 +96,7 @@ def _is_of_topic(answer: Answer) -> bool:
 
 
 def write_queue(exam: Examination) -> Iterator[Finding]:
-    """Bind the queue: write on it."""
+    """The user may bind the queue (write on it)."""
     settings = exam.settings.queue
     name = exam.get(looks.main_queue).name
     answer = exam.get(_unbind)
@@ -109,7 +109,7 @@ def write_queue(exam: Examination) -> Iterator[Finding]:
 
 
 def read_exchange(exam: Examination) -> Iterator[Finding]:
-    """Bind the queue: read on the exchange."""
+    """The user may bind the queue (read on the exchange)."""
     exchange = exam.settings.exchange.name
     answer = exam.get(_unbind)
     if answer.code == ACCESS_REFUSED and "access to queue" in answer.text:
@@ -123,7 +123,7 @@ def read_exchange(exam: Examination) -> Iterator[Finding]:
 
 
 def read_topics(exam: Examination) -> Iterator[Finding]:
-    """Bind the queue with each key: RabbitMQ has permissions for keys on topic exchanges alone."""
+    """The user may bind the queue with each key (topic permissions)."""
     settings = exam.settings
     if not exam.get(looks.exchange).exists and settings.exchange.type == "topic":
         raise Unknown("the exchange does not exist yet, so the broker judges no routing key")
@@ -146,7 +146,7 @@ def read_topics(exam: Examination) -> Iterator[Finding]:
 
 
 def write_exchange(exam: Examination) -> Iterator[Finding]:
-    """Keep the mark of the binding: write on the exchange."""
+    """The user may keep the mark that shows a lost binding."""
     exchange, queue = exam.settings.exchange.name, exam.get(looks.main_queue).name
     answer = exam.ask(
         "exchange_unbind", destination=exchange, source=f"{queue}.binding", arguments=_NEVER
@@ -158,8 +158,8 @@ def write_exchange(exam: Examination) -> Iterator[Finding]:
 
 
 def write_default(exam: Examination) -> Iterator[Finding]:
-    """Send dead letters: write on the default exchange. Publishes one empty message that no queue
-    gets."""
+    """The user may send dead letters (write on `amq.default`). Publishes one empty message that no
+    queue gets."""
     if not exam.settings.dead_letter.enabled:
         yield ok("dead_letter.enabled is false: none are sent")
         return
@@ -173,7 +173,7 @@ def write_default(exam: Examination) -> Iterator[Finding]:
 
 
 def configure_dead_letters(exam: Examination) -> Iterator[Finding]:
-    """Declare the dead-letter queue."""
+    """The user may declare the dead-letter queue."""
     look = exam.get(looks.dead_letter_queue)
     yield from _judged(
         _configure(exam, look.name), f"configure on queue {look.name!r}",
@@ -184,7 +184,7 @@ def configure_dead_letters(exam: Examination) -> Iterator[Finding]:
 
 
 def read_dead_letters(exam: Examination) -> Iterator[Finding]:
-    """Look at dead letters."""
+    """The user may look at dead letters."""
     name = exam.get(looks.dead_letter_queue).name
     yield from _judged(
         _consume(exam, name), f"read on queue {name!r}", needed=False, means="",
@@ -194,19 +194,14 @@ def read_dead_letters(exam: Examination) -> Iterator[Finding]:
 
 _DANGER, _ADVICE = Severity.DANGER, Severity.ADVICE
 CHECKS = (
-    Check("may-configure-exchange", "declare the exchange", "AMQP", _DANGER, configure_exchange),
-    Check("may-configure-queue", "declare the queue", "AMQP", _DANGER, configure_queue),
-    Check("may-read-queue", "consume the queue", "AMQP", _DANGER, read_queue),
-    Check("may-write-queue", "bind the queue (write on it)", "AMQP", _DANGER, write_queue),
-    Check("may-read-exchange", "bind the queue (read on the exchange)", "AMQP", _DANGER,
-        read_exchange),
-    Check("may-read-topics", "bind the queue with each key (topic permissions)", "AMQP", _DANGER,
-        read_topics),
-    Check("may-write-exchange", "keep the mark that shows a lost binding", "AMQP", _ADVICE,
-        write_exchange),
-    Check("may-write-default", "send dead letters (write on `amq.default`)", "AMQP", _DANGER,
-        write_default),
-    Check("may-configure-dead-letters", "declare the dead-letter queue", "AMQP", _DANGER,
-        configure_dead_letters),
-    Check("may-read-dead-letters", "look at dead letters", "AMQP", _ADVICE, read_dead_letters),
-)  # fmt: skip
+    Check("may-configure-exchange", "AMQP", _DANGER, configure_exchange),
+    Check("may-configure-queue", "AMQP", _DANGER, configure_queue),
+    Check("may-read-queue", "AMQP", _DANGER, read_queue),
+    Check("may-write-queue", "AMQP", _DANGER, write_queue),
+    Check("may-read-exchange", "AMQP", _DANGER, read_exchange),
+    Check("may-read-topics", "AMQP", _DANGER, read_topics),
+    Check("may-write-exchange", "AMQP", _ADVICE, write_exchange),
+    Check("may-write-default", "AMQP", _DANGER, write_default),
+    Check("may-configure-dead-letters", "AMQP", _DANGER, configure_dead_letters),
+    Check("may-read-dead-letters", "AMQP", _ADVICE, read_dead_letters),
+)

@@ -7,7 +7,7 @@ from logfan.amqp import queue_kinds
 from logfan.amqp.broker_features import LOCKED
 from logfan.amqp.queue_kinds import ANEW, CLASSIC, DELIVERY_LIMIT, QUORUM, STREAM, TYPE
 from logfan.doctor import looks
-from logfan.doctor.examination import Check, Examination, Run
+from logfan.doctor.examination import Check, Examination
 from logfan.doctor.findings import Finding, Severity, advice, danger, ok, warning
 from logfan.doctor.looks import QueueLook
 
@@ -16,7 +16,7 @@ _ANOTHER = "delete it once it is empty and logfan makes it anew, or use another 
 
 
 def exists(exam: Examination) -> Iterator[Finding]:
-    """It is there and can be reached, or `run` makes it."""
+    """The queue exists and can be reached, or may be made."""
     settings = exam.settings.queue
     if settings.type == "exclusive":
         yield advice(
@@ -63,7 +63,7 @@ def _unreached(look: QueueLook, declare: str, key: str, name_key: str) -> Iterat
 
 
 def kind(exam: Examination) -> Iterator[Finding]:
-    """No stream; and as safe as is configured."""
+    """It is no stream, and of the type `queue.type`."""
     look, wanted = exam.get(looks.main_queue), exam.settings.queue.kind
     found = looks.value_of(look, TYPE) if look.exists else wanted
     if found == STREAM:
@@ -100,7 +100,7 @@ def arguments(exam: Examination) -> Iterator[Finding]:
 
 
 def consumers(exam: Examination) -> Iterator[Finding]:
-    """Who else consumes it."""
+    """Who else consumes the queue."""
     look = exam.get(looks.main_queue)
     count = look.counted.consumers
     if count > 1:
@@ -129,7 +129,7 @@ def backlog(exam: Examination) -> Iterator[Finding]:
 
 
 def dead_letters_exist(exam: Examination) -> Iterator[Finding]:
-    """It is there, or is made; and how many letters wait in it."""
+    """The dead-letter queue can be reached, and is empty."""
     if not exam.settings.dead_letter.enabled:
         yield warning(
             "dead_letter.enabled is false",
@@ -163,22 +163,28 @@ def dead_letter_type(exam: Examination) -> Iterator[Finding]:
         yield ok("letters can be kept there")
 
 
-def _property(argument: str, severity: Severity, also: str = "") -> tuple[Run, Run]:
-    """The checks of one property: in the queue, and in the dead-letter queue."""
+def _property(
+    name: str, argument: str, worst: Severity, asks: str, also: str = ""
+) -> tuple[Check, Check]:
+    """The checks of one property: of the queue, and of the dead-letter queue."""
     names = [argument, *([also] if also else [])]
 
     def of_queue(exam: Examination) -> Iterator[Finding]:
         look = exam.get(looks.main_queue)
         wished = exam.settings.queue.arguments
-        found = list(_harms(look, names, severity, wished, letters=False))
+        found = list(_harms(look, names, worst, wished, letters=False))
         yield from found or [ok(f"{argument} costs no message")]
 
     def of_letters(exam: Examination) -> Iterator[Finding]:
         look = exam.get(looks.dead_letter_queue)
-        found = list(_harms(look, names, severity, {}, letters=True))
+        found = list(_harms(look, names, worst, {}, letters=True))
         yield from found or [ok(f"{argument} costs no letter")]
 
-    return of_queue, of_letters
+    of_queue.__doc__ = of_letters.__doc__ = asks
+    return (
+        Check(f"queue-{name}", "AMQP", worst, of_queue, True),
+        Check(f"dead-letters-{name}", "AMQP", worst, of_letters, True),
+    )
 
 
 def _harms(
@@ -203,37 +209,31 @@ def _harms(
         yield Finding(how, what, means, way_out)
 
 
-_DURABLE = _property("durable", _DANGER)
-_AUTO_DELETE = _property("auto_delete", _DANGER)
-_EXPIRES = _property("x-expires", _DANGER)
-_TTL = _property("x-message-ttl", _DANGER)
-_LENGTH = _property("x-max-length", _DANGER, "x-max-length-bytes")
-_LIMIT = _property(DELIVERY_LIMIT, _WARNING)
-_SINGLE = _property("x-single-active-consumer", _ADVICE)
-_ROWS = (
-    ("durable", "a restart of the broker keeps it and its messages", _DANGER, _DURABLE),
-    ("auto-delete", "it does not go with its last consumer", _DANGER, _AUTO_DELETE),
-    ("expires", "it does not go for not being used (`x-expires`)", _DANGER, _EXPIRES),
-    ("ttl", "nothing is dropped for waiting long (`x-message-ttl`)", _DANGER, _TTL),
-    ("length", "nothing is dropped for its length (`x-max-length`, `x-overflow`)", _DANGER,
-        _LENGTH),
-    ("delivery-limit", "nothing is dropped for being returned", _WARNING, _LIMIT),
+_PROPERTIES = (
+    _property("durable", "durable", _DANGER, "A restart of the broker keeps it and its messages."),
+    _property("auto-delete", "auto_delete", _DANGER, "It does not go with its last consumer."),
+    _property("expires", "x-expires", _DANGER, "It does not go for not being used (`x-expires`)."),
+    _property("ttl", "x-message-ttl", _DANGER,
+        "Nothing is dropped for waiting long (`x-message-ttl`)."),
+    _property("length", "x-max-length", _DANGER,
+        "Nothing is dropped for its length (`x-max-length`, `x-overflow`).", "x-max-length-bytes"),
+    _property("delivery-limit", DELIVERY_LIMIT, _WARNING, "Nothing is dropped for being returned."),
 )  # fmt: skip
+_SINGLE_ACTIVE, _ = _property(
+    "single-active",
+    "x-single-active-consumer",
+    _ADVICE,
+    "Whether one consumer alone gets messages.",
+)
 CHECKS = (
-    Check("queue", "the queue exists and can be reached, or may be made", "AMQP", _DANGER, exists,
-        True),
-    Check("queue-type", "no stream, and the type of `queue.type`", "AMQP", _DANGER, kind, True),
-    *(Check(f"queue-{name}", asks, "AMQP", worst, runs[0], True)
-      for name, asks, worst, runs in _ROWS),
-    Check("queue-single-active", "whether one consumer alone gets messages", "AMQP", _ADVICE,
-        _SINGLE[0], True),
-    Check("queue-arguments", "`queue.arguments` is in force", "AMQP", _WARNING, arguments, True),
-    Check("consumers", "who else consumes the queue", "AMQP", _ADVICE, consumers, True),
-    Check("backlog", "nothing waits without a consumer", "AMQP", _ADVICE, backlog, True),
-    Check("dead-letters", "the dead-letter queue can be reached, and is empty", "AMQP", _DANGER,
-        dead_letters_exist, True),
-    Check("dead-letters-type", "letters can be kept there and taken out again", "AMQP", _DANGER,
-        dead_letter_type, True),
-    *(Check(f"dead-letters-{name}", asks, "AMQP", worst, runs[1], True)
-      for name, asks, worst, runs in _ROWS),
-)  # fmt: skip
+    Check("queue", "AMQP", _DANGER, exists, True),
+    Check("queue-type", "AMQP", _DANGER, kind, True),
+    *(of_queue for of_queue, _ in _PROPERTIES),
+    _SINGLE_ACTIVE,
+    Check("queue-arguments", "AMQP", _WARNING, arguments, True),
+    Check("consumers", "AMQP", _ADVICE, consumers, True),
+    Check("backlog", "AMQP", _ADVICE, backlog, True),
+    Check("dead-letters", "AMQP", _DANGER, dead_letters_exist, True),
+    Check("dead-letters-type", "AMQP", _DANGER, dead_letter_type, True),
+    *(of_letters for _, of_letters in _PROPERTIES),
+)

@@ -94,7 +94,7 @@ def _begin(
 
 
 def published(exam: Examination) -> Iterator[Finding]:
-    """Something is published meanwhile."""
+    """Something is published to the exchange."""
     seen = exam.get(_sample)
     if seen.count:
         yield ok(f"{seen.count:,} messages came in the sample")
@@ -115,7 +115,7 @@ def _some(exam: Examination) -> Sample:
 
 
 def message_ids(exam: Examination) -> Iterator[Finding]:
-    """Messages have a message_id."""
+    """Messages have a `message_id`."""
     seen = _some(exam)
     if seen.without_id:
         yield advice(
@@ -129,7 +129,7 @@ def message_ids(exam: Examination) -> Iterator[Finding]:
 
 
 def persistence(exam: Examination) -> Iterator[Finding]:
-    """Messages survive a restart of the broker."""
+    """Messages are persistent."""
     seen = _some(exam)
     if seen.transient:
         yield warning(
@@ -142,7 +142,7 @@ def persistence(exam: Examination) -> Iterator[Finding]:
 
 
 def timestamps(exam: Examination) -> Iterator[Finding]:
-    """The publishers' clocks are ours, as far as their messages show a time."""
+    """The publishers' clocks agree with ours."""
     seen = _some(exam)
     if not seen.dated:
         raise Unknown("no message has a timestamp, and AMQP has no other clock")
@@ -160,9 +160,8 @@ def timestamps(exam: Examination) -> Iterator[Finding]:
 
 _ADVICE, _WARNING = Severity.ADVICE, Severity.WARNING
 CHECKS = (
-    Check("sample", "something is published to the exchange", "`--sample`", _ADVICE, published),
-    Check("message-ids", "messages have a `message_id`", "`--sample`", _ADVICE, message_ids),
-    Check("persistence", "messages are persistent", "`--sample`", _WARNING, persistence),
-    Check("timestamps", "the publishers' clocks agree with ours", "`--sample`", _ADVICE,
-        timestamps),
-)  # fmt: skip
+    Check("sample", "`--sample`", _ADVICE, published),
+    Check("message-ids", "`--sample`", _ADVICE, message_ids),
+    Check("persistence", "`--sample`", _WARNING, persistence),
+    Check("timestamps", "`--sample`", _ADVICE, timestamps),
+)

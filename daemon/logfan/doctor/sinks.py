@@ -20,7 +20,7 @@ _NOT_OPENED = {
 
 
 def other_sides(exam: Examination) -> Iterator[Finding]:
-    """Each sink opens."""
+    """Each sink's other side takes us: `open`, then `close`."""
     if exam.prepared is None:
         raise Unknown("the sinks were not read")
     for spec in exam.prepared.sinks:
@@ -68,7 +68,4 @@ def _opened(spec: SinkSpec, instance: str) -> Finding:
     return warning(what, "what it misses is lost to it, and counted", do)
 
 
-CHECKS = (
-    Check("sink", "each sink's other side takes us: `open`, then `close`", "sinks",
-        Severity.DANGER, other_sides),
-)  # fmt: skip
+CHECKS = (Check("sink", "sinks", Severity.DANGER, other_sides),)

@@ -72,30 +72,25 @@ def url(password: str, *, encoded: bool, scheme: str = "amqp", rest: str = "host
     return f"{scheme}://{USER}:{quote(password, safe='') if encoded else password}@{rest}"
 
 
+def listed(text: str) -> str:
+    """A config whose only URL this is."""
+    return f"[rabbitmq]\nurls = [{toml(text)}]"
+
+
 FAULTS: dict[str, Callable[[str], str]] = {
-    "right": lambda p: f"[rabbitmq]\nurls = [{toml(url(p, encoded=True))}]",
-    "as it is": lambda p: f"[rabbitmq]\nurls = [{toml(url(p, encoded=False))}]",
-    "wrong scheme": lambda p: f"[rabbitmq]\nurls = [{toml(url(p, encoded=True, scheme='http'))}]",
-    "a typo in the scheme": lambda p: (
-        f"[rabbitmq]\nurls = [{toml(url(p, encoded=False, scheme='ampq'))}]"
-    ),
-    "no scheme": lambda p: f"[rabbitmq]\nurls = [{toml(f'{USER}:{p}@host')}]",
-    "a slash short": lambda p: f"[rabbitmq]\nurls = [{toml(f'amqp:/{USER}:{p}@host')}]",
-    "a wild port": lambda p: (
-        f"[rabbitmq]\nurls = [{toml(url(p, encoded=True, rest='host:99999'))}]"
-    ),
-    "a port of letters": lambda p: (
-        f"[rabbitmq]\nurls = [{toml(url(p, encoded=False, rest='host:amqp'))}]"
-    ),
-    "no host": lambda p: f"[rabbitmq]\nurls = [{toml(url(p, encoded=False, rest=''))}]",
-    "neither @ nor host": lambda p: f"[rabbitmq]\nurls = [{toml(f'amqp://{USER}:x{p}')}]",
-    "the login encoded": lambda p: (
-        f"[rabbitmq]\nurls = [{toml('amqp://' + quote(f'{USER}:{p}@host', safe=''))}]"
-    ),
-    "a query": lambda p: (
-        f"[rabbitmq]\nurls = [{toml(url(p, encoded=True, rest='host/?heartbeat=often'))}]"
-    ),
-    "two vhosts": lambda p: f"[rabbitmq]\nurls = [{toml(url(p, encoded=True, rest='h/a/b'))}]",
+    "right": lambda p: listed(url(p, encoded=True)),
+    "as it is": lambda p: listed(url(p, encoded=False)),
+    "wrong scheme": lambda p: listed(url(p, encoded=True, scheme="http")),
+    "a typo in the scheme": lambda p: listed(url(p, encoded=False, scheme="ampq")),
+    "no scheme": lambda p: listed(f"{USER}:{p}@host"),
+    "a slash short": lambda p: listed(f"amqp:/{USER}:{p}@host"),
+    "a wild port": lambda p: listed(url(p, encoded=True, rest="host:99999")),
+    "a port of letters": lambda p: listed(url(p, encoded=False, rest="host:amqp")),
+    "no host": lambda p: listed(url(p, encoded=False, rest="")),
+    "neither @ nor host": lambda p: listed(f"amqp://{USER}:x{p}"),
+    "the login encoded": lambda p: listed("amqp://" + quote(f"{USER}:{p}@host", safe="")),
+    "a query": lambda p: listed(url(p, encoded=True, rest="host/?heartbeat=often")),
+    "two vhosts": lambda p: listed(url(p, encoded=True, rest="h/a/b")),
     "no list": lambda p: f"[rabbitmq]\nurls = {toml(url(p, encoded=False))}",
     "no quotes": lambda p: f"[rabbitmq]\nurls = [{url(p, encoded=False)}]",
     "a wrong key": lambda p: f"[rabbitmq]\nurl = {toml(url(p, encoded=False))}",
@@ -213,7 +208,7 @@ def test_the_log_shows_no_password(folder: Path, form: str) -> None:
     plugin = logging.getLogger("a_plugin")
     for password in passwords(COUNT, seed=11):
         whole = url(password, encoded=True)
-        told(folder, f"[rabbitmq]\nurls = [{toml(whole)}]", {})
+        told(folder, listed(whole), {})
         with logged(form) as output:
             plugin.error("cannot log in as %s with %r at %s", USER, password, whole)
             plugin.error("%d", whole)

@@ -11,6 +11,7 @@ from logfan.record import Record
 from logfan.sink import RecordsRejected, SinkUnavailable
 from logfan.testing import hostile_records, record
 from logfan_sinks.elasticsearch import ElasticsearchSink
+from support.opener import open_one
 from support.scripted_http import Reply, Request, ScriptedServer
 
 RECEIVED_AT = 1_795_651_200.0
@@ -54,12 +55,8 @@ def server() -> Iterator[Bulk]:
 
 
 def opened(server: Bulk, **options: Any) -> ElasticsearchSink:
-    config = ElasticsearchSink.Config.model_validate(
-        {"url": server.url, "index": "logs-{date}", **options}
-    )
-    sink = ElasticsearchSink(config, name="es")
-    sink.open()
-    return sink
+    given = {"url": server.url, "index": "logs-{date}"}
+    return open_one(ElasticsearchSink, "es", {**given, **options})
 
 
 def numbered(count: int) -> list[Record]:

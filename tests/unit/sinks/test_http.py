@@ -23,6 +23,7 @@ from logfan_sinks.http import HttpSink
 from logfan_sinks.http.delivery import chunks
 from logfan_sinks.http.verdicts import Answer
 from logfan_sinks.template import Template
+from support.opener import open_one
 from support.scripted_http import Reply, Request, ScriptedServer
 
 
@@ -33,10 +34,7 @@ def server() -> Iterator[ScriptedServer]:
 
 
 def opened(server: ScriptedServer, **options: Any) -> HttpSink:
-    config = HttpSink.Config.model_validate({"url": f"{server.url}/logs", **options})
-    sink = HttpSink(config, name="web")
-    sink.open()
-    return sink
+    return open_one(HttpSink, "web", {"url": f"{server.url}/logs", **options})
 
 
 def numbered(count: int) -> list[Record]:

@@ -11,6 +11,7 @@ from logfan.record import Record
 from logfan.sink import RecordsRejected, SinkUnavailable
 from logfan.testing import hostile_records, record
 from logfan_sinks.loki import LokiSink
+from support.opener import open_one
 from support.scripted_http import Reply, Request, ScriptedServer
 
 
@@ -21,9 +22,7 @@ def server() -> Iterator[ScriptedServer]:
 
 
 def opened(server: ScriptedServer, **options: Any) -> LokiSink:
-    sink = LokiSink(LokiSink.Config.model_validate({"url": server.url, **options}), name="loki")
-    sink.open()
-    return sink
+    return open_one(LokiSink, "loki", {"url": server.url, **options})
 
 
 def pushed(server: ScriptedServer) -> list[Any]:

@@ -15,23 +15,15 @@ from logfan.testing import record
 from logfan_sinks.metrics import MetricsSink
 from logfan_sinks.metrics.definitions import Counter, Gauge, Histogram
 from logfan_sinks.metrics.series import Series
+from support.opener import opener
 
 Open = Callable[..., MetricsSink]
 
 
 @pytest.fixture
 def opened() -> Iterator[Open]:
-    sinks: list[MetricsSink] = []
-
-    def build(**options: Any) -> MetricsSink:
-        sink = MetricsSink(MetricsSink.Config.model_validate(options), name="m")
-        sink.open()
-        sinks.append(sink)
-        return sink
-
-    yield build
-    for sink in sinks:
-        sink.close()
+    with opener(MetricsSink, "m") as opened:
+        yield opened
 
 
 def value(name: str, **labels: str) -> float | None:

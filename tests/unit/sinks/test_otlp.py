@@ -16,6 +16,7 @@ from logfan.testing import hostile_records, record
 from logfan_sinks.otlp import OtlpSink
 from logfan_sinks.otlp.protobuf import partial_success
 from logfan_sinks.otlp.sink import REJECTED
+from support.opener import open_one
 from support.scripted_http import Reply, Request, ScriptedServer
 
 
@@ -26,9 +27,7 @@ def server() -> Iterator[ScriptedServer]:
 
 
 def opened(server: ScriptedServer, **options: Any) -> OtlpSink:
-    sink = OtlpSink(OtlpSink.Config.model_validate({"url": server.url, **options}), name="otel")
-    sink.open()
-    return sink
+    return open_one(OtlpSink, "otel", {"url": server.url, **options})
 
 
 def read(body: bytes) -> Any:
