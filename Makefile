@@ -44,7 +44,7 @@ coverage: $(STAMP) $(OLDEST) ## Lines and branches that all tests run, daemons i
 	@$(BIN)/coverage report
 
 test-fast: $(STAMP) $(OLDEST) ## The tests that need no RabbitMQ
-	@$(BIN)/python -m pytest -q -n $(FAST_WORKERS) --dist worksteal $(FAST)
+	@$(BIN)/python -m pytest -q -n $(FAST_WORKERS) --dist worksteal -m "not long" $(FAST)
 
 bench: $(STAMP) $(CLIENTS) ## Every consumer in turns, medians, ratios, targets: REPORT= JSON= CHARTS= FROM=
 	@PYTHONPATH=tests $(BIN)/python -m bench.run PLAN=whole $(BENCH)

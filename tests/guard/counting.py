@@ -33,7 +33,9 @@ class Counts:
 class Counter:
     """Counts within `here` and `new_threads`. One thread at a time: there is no lock."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, idle: bool = False) -> None:
+        """`idle`: counts nothing, in a run that only loads what the next one counts."""
+        self._idle = idle
         self._instructions = self._calls = self._c_calls = 0
 
     @property
@@ -44,6 +46,9 @@ class Counter:
     @contextmanager
     def here(self) -> Iterator[None]:
         """Count on this thread: what is called inside of the `with`."""
+        if self._idle:
+            yield
+            return
         before = sys.gettrace(), sys.getprofile()
         with _no_collection():
             sys.setprofile(self._on_call)
@@ -57,6 +62,9 @@ class Counter:
     @contextmanager
     def new_threads(self) -> Iterator[None]:
         """Count on the threads that are started inside of the `with`."""
+        if self._idle:
+            yield
+            return
         before = threading.gettrace(), threading.getprofile()
         with _no_collection():
             threading.setprofile(self._on_call)

@@ -52,11 +52,11 @@ class Stretch:
         """The work for one message or batch; the second time, when all is loaded and known."""
         for known in (amqp_properties._templates, json_format._templates):
             known.forget()  # what the tests before this one left there
-        for turn in ("first", "second"):
-            place = folder / turn
+        for place in (first := folder / "first", second := folder / "second"):
             place.mkdir(parents=True)
-            counter = Counter()
-            number = self.run(counter, place)
+        self.run(Counter(idle=True), first)
+        counter = Counter()
+        number = self.run(counter, second)
         return counter.counts.each(number)
 
 

@@ -18,11 +18,10 @@ class FreshVenv:
         self.bin = folder / "venv/bin"
         python = self.bin / "python"
         self._run("-m", "venv", "--without-pip", str(folder / "venv"))
-        pip = ("-m", "pip", "--disable-pip-version-check", "-q")
-        wheel = ("wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(ROOT))
-        self._run(*pip, *wheel)
+        self._run("-m", "hatchling", "build", "-t", "wheel", "-d", str(folder))
         (built,) = folder.glob("*.whl")
-        self._run(*pip, "--python", str(python), "install", "--no-deps", "--no-index", str(built))
+        pip = ("-m", "pip", "--disable-pip-version-check", "-q", "--python", str(python))
+        self._run(*pip, "install", "--no-deps", "--no-index", str(built))
         # What is installed here, behind what is installed there.
         (site,) = (folder / "venv").glob("lib/python*/site-packages")
         ours = sysconfig.get_path("purelib")
@@ -41,7 +40,7 @@ class FreshVenv:
     @staticmethod
     def _run(*arguments: str) -> None:
         done = subprocess.run(
-            [sys.executable, *arguments], capture_output=True, text=True, check=False
+            [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
 

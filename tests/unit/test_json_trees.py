@@ -20,7 +20,7 @@ from logfan import record as api
 from logfan.json_trees import LONG, MAX_BYTES, SMALL_BYTES, Odd, tree_bytes, with_odd_numbers
 from logfan.testing import record
 
-N = 20_000
+N = 5_000
 SHAPES = {
     "empty lists": b"[" + b",".join([b"[]"] * N) + b"]",
     "empty objects": b"[" + b",".join([b"{}"] * N) + b"]",

@@ -7,6 +7,7 @@ part of the daemon's start.
 import ast
 import inspect
 import textwrap
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -45,6 +46,7 @@ def meanings_of(model: type[BaseModel]) -> dict[str, str]:
     return {name: meaning for name, meaning in found.items() if name in model.model_fields}
 
 
+@cache
 def _docstrings(cls: type) -> dict[str, str]:
     try:
         source = textwrap.dedent(inspect.getsource(cls))

@@ -6,12 +6,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from logfan.cli import main
-from support.fresh_venv import ROOT, FreshVenv
-
-
-@pytest.fixture(scope="module")
-def venv(tmp_path_factory: pytest.TempPathFactory) -> FreshVenv:
-    return FreshVenv(tmp_path_factory.mktemp("fresh"))
+from support.fresh_venv import FreshVenv
 
 
 def generate(*arguments: str) -> Result:
@@ -23,7 +18,10 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_a_plugin_works_as_it_is_written(venv: FreshVenv, tmp_path: Path) -> None:
+@pytest.mark.long
+def test_a_plugin_works_as_it_is_written(tmp_path: Path) -> None:
+    """As one with another name does in the guide's ten minutes."""
+    venv = FreshVenv(tmp_path)
     written = venv.shell("logfan generate plugin mail-out", tmp_path)
     for line in [line.strip() for line in written.partition("next:\n")[2].splitlines()]:
         shown = venv.shell(line, tmp_path)
@@ -39,16 +37,6 @@ def test_a_plugin_works_as_it_is_written(venv: FreshVenv, tmp_path: Path) -> Non
     venv.shell("logfan check", tmp_path)
     venv.shell("echo hello | logfan try --sink example", tmp_path)
     assert '"body":"hello"' in (tmp_path / "records.jsonl").read_text()
-
-
-def test_an_installation_prints_what_is_shipped(venv: FreshVenv, tmp_path: Path) -> None:
-    for arguments, path in {
-        "config": "config.toml", "unit": "systemd/logfan.service",
-        "unit --instances": "systemd/logfan@.service",
-    }.items():  # fmt: skip
-        shown = venv.shell(f"logfan generate {arguments}", tmp_path)
-        assert shown == (ROOT / path).read_text()
-        assert generate(*arguments.split()).output == shown
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from logfan.cli import main
 
 ROOT = Path(__file__).parents[3]
 
@@ -42,6 +45,14 @@ def test_the_wheel_works_where_it_is_installed(dist: Path, tmp_path: Path) -> No
     assert logfan("--version") == f"logfan, version {version}\n"
     assert wheel.name.startswith(f"logfan-{version}-")
     assert any(name.endswith("systemd/system/logfan.service") for name in names)
+    for arguments, path in {
+        "config": "config.toml", "unit": "systemd/logfan.service",
+        "unit --instances": "systemd/logfan@.service",
+    }.items():  # fmt: skip
+        shipped = (ROOT / path).read_text()
+        assert logfan("generate", *arguments.split()) == shipped
+        here = CliRunner().invoke(main, ["generate", *arguments.split()])
+        assert here.output == shipped
 
 
 def test_the_source_release_holds_what_its_own_commands_need(dist: Path) -> None:

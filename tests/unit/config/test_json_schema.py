@@ -88,30 +88,25 @@ def test_every_config_of_the_pages_is_taken(schema: Path, tmp_path: Path) -> Non
         files.append(tmp_path / name)
         files[-1].write_text(text)
     assert len(files) > 20
+    files.append(tmp_path / "sound.toml")
+    files[-1].write_text(SOUND)
     checked = check(schema, *files)
     assert checked.returncode == 0, checked.stdout
     linted = taplo("lint", "--schema", schema.as_uri(), *map(str, files))
     assert linted.returncode == 0, linted.stderr
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_a_mistake_is_pointed_at(schema: Path, tmp_path: Path, case: str) -> None:
-    before, after, named = WRONG[case]
-    file = tmp_path / "config.toml"
-    file.write_text(SOUND.replace(before, after, 1))
-    for found in (
-        check(schema, file),
-        taplo("lint", "--schema", schema.as_uri(), str(file)),
-    ):
-        assert found.returncode == 1
-        assert named in found.stdout + found.stderr
-
-
-def test_what_is_sound_is_taken(schema: Path, tmp_path: Path) -> None:
-    file = tmp_path / "config.toml"
-    file.write_text(SOUND)
-    assert check(schema, file).returncode == 0
-    assert check(schema.parent / "none.json", file).returncode != 0
+def test_each_mistake_is_pointed_at(schema: Path, tmp_path: Path) -> None:
+    files = {tmp_path / f"{case}.toml": named for case, (_, _, named) in WRONG.items()}
+    for file, (before, after, _) in zip(files, WRONG.values(), strict=True):
+        file.write_text(SOUND.replace(before, after, 1))
+    checked = check(schema, *files)
+    assert checked.returncode == 1
+    for file, named in files.items():
+        assert re.search(rf"{re.escape(str(file))}::.*{named}", checked.stdout), file
+        linted = taplo("lint", "--schema", schema.as_uri(), str(file))
+        assert linted.returncode == 1, file
+        assert named in linted.stderr, file
 
 
 def test_it_is_a_schema_with_a_meaning_for_each_key_of_a_sink(schema: Path) -> None:
@@ -140,6 +135,9 @@ def test_a_drop_in_is_in_it(tmp_path: Path) -> None:
     made = CliRunner().invoke(main, ["generate", "schema", "--config", str(config)])
     schema = tmp_path / "schema.json"
     schema.write_text(made.stdout)
-    assert check(schema, config).returncode == 0
-    config.write_text(config.read_text().replace("with_what", "with_that"))
-    assert "with_that" in check(schema, config).stdout
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text(config.read_text().replace("with_what", "with_that"))
+    checked = check(schema, config, wrong)
+    assert f"{wrong}::" in checked.stdout
+    assert "with_that" in checked.stdout
+    assert f"{config}::" not in checked.stdout

@@ -1,13 +1,16 @@
 """Every code block of the guide for authors, run."""
 
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from logfan.cli import main
 from support.fresh_venv import FreshVenv
 
 GUIDE = (Path(__file__).parents[3] / "plugins/README.md").read_text()
@@ -24,10 +27,11 @@ ALONE = [text for text in blocks("python") if text not in WALK]
 
 
 @pytest.mark.parametrize("text", ALONE, ids=range(len(ALONE)))
-def test_a_block_of_python_runs(text: str, tmp_path: Path) -> None:
+def test_a_block_of_python_runs(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     file = tmp_path / "test_block.py"
     file.write_text(text)
-    subprocess.run([sys.executable, str(file)], check=True, cwd=tmp_path)
+    runpy.run_path(str(file))
     if "def test_" in text:
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(file)]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -44,9 +48,8 @@ def test_the_whole_sink_passes_check_with_its_config(tmp_path: Path) -> None:
     folder = f'[plugins]\ndirectories = ["{tmp_path}/plugins"]\n'
     config.write_text(folder + blocks("toml")[0])
     for arguments in (["check"], ["sinks", "shout"]):
-        command = [sys.executable, "-m", "logfan", *arguments, "--config", str(config)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        done = CliRunner().invoke(main, [*arguments, "--config", str(config)])
+        assert done.exit_code == 0, done.output
     assert 'suffix  string, default "!"' in done.stdout
     assert "What is put behind each line." in done.stdout
 
@@ -76,33 +79,35 @@ def test_the_ten_minutes_lead_where_they_say(tmp_path: Path) -> None:
     assert "40 passed in" in tested[-1]
 
 
-@pytest.mark.parametrize(
-    ("right", "wrong", "test", "message"),
-    [
-        (
-            'raise logfan.SinkUnavailable(f"the server is gone: {error}") from error', "return 200",
-            "is_reported", "write and flush returned while the other side was away",
-        ),
-        (
-            'raise logfan.SinkUnavailable(f"the server is gone: {error}") from error', "return 422",
-            "is_reported", "they would go to the dead letters",
-        ),
-        (", timeout=config.timeout", "", "for_ever", "write has not returned for 1 s"),
-    ],
-)  # fmt: skip
-def test_the_mistakes_of_the_ten_minutes_are_seen(
-    right: str, wrong: str, test: str, message: str, tmp_path: Path
-) -> None:
+AWAY = 'raise logfan.SinkUnavailable(f"the server is gone: {error}") from error'
+MISTAKES = {
+    # a line of the sink: what stands there by mistake, the test that sees it, and what it prints
+    "written": (
+        AWAY, "return 200", "is_reported",
+        "write and flush returned while the other side was away",
+    ),
+    "refused": (AWAY, "return 422", "is_reported", "they would go to the dead letters"),
+    "endless": (", timeout=config.timeout", "", "for_ever", "write has not returned for 1 s"),
+}  # fmt: skip
+
+
+def test_the_mistakes_of_the_ten_minutes_are_seen(tmp_path: Path) -> None:
     sink, suite = [text for text in blocks("python") if text in WALK]
-    assert right in sink
-    (tmp_path / "logfan_courier.py").write_text(sink.replace(right, wrong))
     short = suite.replace("sink_class = CourierSink", "sink_class = CourierSink\n    seconds = 1.0")
-    (tmp_path / "test_courier.py").write_text(short)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", test, "."]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stdout
-    assert message in done.stdout
-    assert message.replace("1 s", "30 s") in GUIDE
+    for name, (right, wrong, _, message) in MISTAKES.items():
+        assert right in sink
+        assert message.replace("1 s", "30 s") in GUIDE
+        (tmp_path / f"{name}.py").write_text(sink.replace(right, wrong))
+        (tmp_path / f"test_{name}.py").write_text(short.replace("logfan_courier", name))
+    chosen = " or ".join(f"(test_{name} and {test})" for name, (_, _, test, _) in MISTAKES.items())
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, "."]
+    shown = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False
+    ).stdout
+    assert " passed" not in shown
+    for name, (_, _, _, message) in MISTAKES.items():
+        assert re.search(rf"^(E|FAILED|ERROR) .*{message}", shown, re.MULTILINE), (name, shown)
+    assert f"{len(MISTAKES)} failed" in shown
 
 
 def test_every_block_of_toml_is_toml() -> None:
@@ -117,12 +122,3 @@ def test_every_public_name_is_in_the_guide() -> None:
         if name not in ("Properties", "Record"):
             assert f"logfan.{name}" in GUIDE, name
     assert "`logfan.testing`" in GUIDE
-
-
-def test_every_command_of_the_guide_is_there() -> None:
-    lines = [line for text in blocks("console") for line in text.splitlines()]
-    commands = [line.split()[2] for line in lines if line.startswith("$ logfan ")]
-    assert commands
-    for command in commands:
-        run = [sys.executable, "-m", "logfan", command, "--help"]
-        subprocess.run(run, check=True, capture_output=True)
