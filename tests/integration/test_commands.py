@@ -6,8 +6,6 @@ import resource
 import signal
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,22 +15,10 @@ import pytest
 from logfan.testing import record
 from logfan.testing.node import RabbitNode, free_port
 from support.broker import Names, channel, publish
+from support.command import LOGFAN, logfan
+from support.http_get import get
 from support.letters import bodies, bury
 from support.waiting import PATIENCE_SECONDS, wait_until
-
-LOGFAN = [sys.executable, "-m", "logfan"]
-
-
-def logfan(
-    *arguments: str, folder: Path, stdin: bytes = b"", **environ: str
-) -> "subprocess.CompletedProcess[str]":
-    done = subprocess.run(
-        [*LOGFAN, *arguments], cwd=folder, input=stdin, capture_output=True, check=False,
-        env={**os.environ, **environ}, timeout=PATIENCE_SECONDS,
-    )  # fmt: skip
-    return subprocess.CompletedProcess(
-        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
-    )
 
 
 @pytest.fixture
@@ -167,17 +153,7 @@ def test_closed_standard_descriptors_become_nobodys_socket(
 
 
 def page(port: int, path: str) -> str:
-    """The body, whatever the status; empty where nothing listens."""
-    try:
-        with urllib.request.urlopen(
-            f"http://127.0.0.1:{port}{path}", timeout=PATIENCE_SECONDS
-        ) as got:
-            return str(got.read().decode())
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.read().decode()
-    except OSError:
-        return ""
+    return get(f"http://127.0.0.1:{port}{path}")[1]
 
 
 @pytest.mark.parametrize("closed", CLOSED.values())

@@ -1,7 +1,5 @@
 """A failing dead-letter queue, and a failing letter, hold nothing back and lose nothing."""
 
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,9 +11,10 @@ import pytest
 from integration.test_dead_letters import daemon_at, letters_in, lines
 from logfan.testing.node import RabbitNode
 from support.broker import Names, add_user, channel, delete_user, make_anew, publish, waiting
+from support.command import logfan
 from support.letters import wait_for_messages
 from support.needed import needed
-from support.waiting import PATIENCE_SECONDS, wait_until
+from support.waiting import wait_until
 
 FRAME_MAX, MESSAGE_MAX = 8192, 100_000
 
@@ -97,10 +96,7 @@ def test_a_letter_fits_into_the_frames_of_a_broker_with_small_ones(
         wait_until(lambda: daemon.acked() == 4, "all is acknowledged")
         (tmp_path / "mood").write_text("mended")
         assert waiting(tight_node.url, f"{names.queue}.dead") == 2
-        done = subprocess.run(
-            [sys.executable, "-m", "logfan", "dlq", "replay", "--config", str(daemon.config)],
-            cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
-        )  # fmt: skip
+        done = logfan("dlq", "replay", "--config", str(daemon.config), folder=tmp_path)
         assert done.stdout.startswith("2 replayed: picky 2"), done.stderr
         wait_until(lambda: lines(tmp_path / "picky.log").count(b"refuse") == 2, "both are there")
         assert lines(tmp_path / "raw.log").count(b"refuse") == 2

@@ -1,8 +1,6 @@
 """Refused records are dead-lettered, each alone, confirmed before it counts; poison on evidence."""
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,9 @@ from logfan.amqp import connection
 from logfan.dead_letters.letter import Letter
 from logfan.testing.node import RabbitNode
 from support.broker import Names, channel, make_anew, publish, waiting
+from support.command import logfan
 from support.daemon import DaemonProcess
-from support.waiting import PATIENCE_SECONDS, wait_until
+from support.waiting import wait_until
 
 SINKS = (
     '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
@@ -253,10 +252,7 @@ def test_once_the_sink_is_mended_replay_brings_it_its_records_and_nobody_else(
         wait_until(lambda: daemon.acked() == 300, "all is acknowledged")
         assert waiting(node.url, f"{names.queue}.dead") == 300
         (tmp_path / "mood").write_text("mended")
-        done = subprocess.run(
-            [sys.executable, "-m", "logfan", "dlq", "replay", "--config", str(daemon.config)],
-            cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
-        )  # fmt: skip
+        done = logfan("dlq", "replay", "--config", str(daemon.config), folder=tmp_path)
         assert done.stdout.startswith("300 replayed: picky 300"), done.stderr
         assert done.returncode == 0
         wait_until(lambda: daemon.acked() == 600, "the replayed ones are acknowledged")

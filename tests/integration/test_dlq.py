@@ -6,7 +6,6 @@ import pty
 import re
 import signal
 import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,10 @@ from logfan.dead_letters.letter import Letter, replayed
 from logfan.testing import hostile_records, record
 from logfan.testing.node import RabbitNode
 from support.broker import Names, channel, waiting
+from support.command import LOGFAN
 from support.letters import bodies, bury
 from support.relay import Relay
 from support.waiting import PATIENCE_SECONDS, wait_until
-
-LOGFAN = [sys.executable, "-m", "logfan"]
 
 
 def count(opened: Any, queue: str) -> int:

@@ -6,8 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,8 +16,10 @@ import pytest
 from logfan.config.loader import prepare
 from logfan.faults import Faults
 from logfan.testing.node import RabbitNode, free_port
+from support import command
 from support.broker import Names, add_user, delete_user
 from support.daemon import DaemonProcess
+from support.http_get import get
 from support.waiting import PATIENCE_SECONDS, wait_until
 
 # Each piece is looked for alone: a fault may quote what stands between two special characters.
@@ -43,11 +43,7 @@ def logfan(
 ) -> subprocess.CompletedProcess[str]:
     (folder / "config.toml").write_text(SINK + config)
     (folder / "config.toml").chmod(0o600)
-    return subprocess.run(
-        [sys.executable, "-m", "logfan", *arguments], cwd=folder, env={**os.environ, **environ},
-        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
-        timeout=PATIENCE_SECONDS,
-    )  # fmt: skip
+    return command.logfan(*arguments, folder=folder, **environ)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +74,7 @@ def everything_a_daemon_shows(
                 f"it logs {until}",
             )  # fmt: skip
             pages = "".join(
-                page(port, path)
+                get(f"http://127.0.0.1:{port}{path}")[1]
                 for path in ("/", "/metrics", "/readyz", "/healthz", "/status.json")
             )
             proc = Path(f"/proc/{process.pid}")
@@ -113,17 +109,6 @@ def received(listener: socket.socket) -> str:
         while True:
             states.append(listener.recv(65536).decode())
     return "\n".join(states)
-
-
-def page(port: int, path: str) -> str:
-    try:
-        with urllib.request.urlopen(
-            f"http://127.0.0.1:{port}{path}", timeout=PATIENCE_SECONDS
-        ) as answer:
-            return str(answer.read().decode())
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.read().decode()
 
 
 def test_a_daemon_that_is_refused_keeps_the_password_to_itself(

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +13,10 @@ import pytest
 
 from logfan.testing.node import RabbitNode
 from support.broker import Names, publish, waiting
+from support.command import LOGFAN, logfan
 from support.daemon import DaemonProcess
 from support.steady import SteadyPublisher
-from support.waiting import PATIENCE_SECONDS, wait_until
+from support.waiting import wait_until
 
 STEADY = """
 import logfan, pathlib, time
@@ -76,10 +76,7 @@ class Desk:
         return found
 
     def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "logfan", *arguments, f"127.0.0.1:{self.daemon.port}"],
-            capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
-        )  # fmt: skip
+        return logfan(*arguments, f"127.0.0.1:{self.daemon.port}")
 
 
 @pytest.fixture
@@ -145,7 +142,7 @@ def lasting(desk: Desk) -> float:
 
 def first_line_of_top(desk: Desk) -> str:
     process = subprocess.Popen(
-        [sys.executable, "-m", "logfan", "top", f"127.0.0.1:{desk.daemon.port}"],
+        [*LOGFAN, "top", f"127.0.0.1:{desk.daemon.port}"],
         stdout=subprocess.PIPE, text=True, env=dict(os.environ),
     )  # fmt: skip
     assert process.stdout is not None

@@ -16,11 +16,11 @@ import pytest
 
 from logfan.testing.node import RabbitNode
 from support.broker import Names, add_user, channel, delete_user, publish, waiting
+from support.command import LOGFAN, logfan
 from support.daemon import DaemonProcess
 from support.gate import Gate
 from support.waiting import PATIENCE_SECONDS, wait_until
 
-LOGFAN = [sys.executable, "-m", "logfan"]
 BEGUN = "Ctrl-C ends"
 SINKS = (
     '[sinks.alerts]\nkind = "file"\npath = "alerts.log"\nformat = "raw"\n'
@@ -82,10 +82,7 @@ class Tap:
 
 
 def run(folder: Path, *arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [*LOGFAN, "tap", *arguments], cwd=folder, capture_output=True, text=True, check=False,
-        env={**os.environ, **environ}, timeout=PATIENCE_SECONDS,
-    )  # fmt: skip
+    return logfan("tap", *arguments, folder=folder, **environ)
 
 
 @pytest.fixture

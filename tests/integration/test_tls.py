@@ -9,6 +9,7 @@ import pytest
 
 from support.broker import Names, channel, publish
 from support.certificates import Authority
+from support.command import logfan
 from support.daemon import DaemonProcess
 from support.needed import needed
 from support.tls_node import TlsNode
@@ -151,8 +152,6 @@ def test_it_comes_by_itself_once_the_brokers_certificate_is_right(
 
 
 def test_emit_speaks_tls_as_the_daemon_does(tls: TlsNode, names: Names, tmp_path: Path) -> None:
-    from integration.test_commands import logfan
-
     with channel(tls.node.url) as admin:
         admin.exchange_declare(names.exchange, "fanout")
         admin.queue_declare(names.queue)
@@ -204,8 +203,6 @@ def test_an_intermediate_certificate_that_is_not_sent_is_named(
 def test_a_server_that_takes_the_connection_and_says_nothing_is_named(
     tmp_path: Path, scheme: str, words: str
 ) -> None:
-    from integration.test_commands import logfan
-
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

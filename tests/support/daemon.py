@@ -6,15 +6,14 @@ import re
 import resource
 import signal
 import subprocess
-import sys
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 from logfan.testing.node import free_port
 from support.broker import Names
+from support.command import LOGFAN
+from support.http_get import get
 from support.waiting import PATIENCE_SECONDS, wait_until
 
 _PR_SET_PDEATHSIG = 1
@@ -78,7 +77,7 @@ class DaemonProcess:
         """Start it, and wait until it is ready."""
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "logfan", *self._command],
+                [*LOGFAN, *self._command],
                 cwd=self.folder, env=self._environ, stdout=log, stderr=log,
                 preexec_fn=die_with_parent,  # noqa: PLW1509 - no thread of ours holds a lock there
             )  # fmt: skip
@@ -131,16 +130,7 @@ class DaemonProcess:
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of a GET; status 0 where nothing listens."""
-        try:
-            with urllib.request.urlopen(
-                f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE_SECONDS
-            ) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-        except OSError:
-            return 0, ""
+        return get(f"http://127.0.0.1:{self.port}{path}")
 
     def metric(self, name: str) -> float:
         """The value of one series, such as `logfan_acked_messages_total`; 0 where there is none."""

@@ -1,8 +1,6 @@
 """Each check of the connection is made to fail, on a real broker."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +8,10 @@ import pytest
 
 from logfan.testing.node import RabbitNode, free_port
 from support.broker import Names, add_user, delete_user
+from support.command import logfan
 from support.doctor import ADVICE, DANGER, OK, SKIPPED, WARNING, examined
 from support.needed import needed
 from support.tls_node import TlsNode
-from support.waiting import PATIENCE_SECONDS
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +27,6 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsNode]:
         yield running
 
 
-def command(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "logfan", *arguments], cwd=folder, capture_output=True, text=True,
-        check=False, timeout=PATIENCE_SECONDS, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-
-
 def test_a_sound_broker_has_no_danger(node: RabbitNode, names: Names, tmp_path: Path) -> None:
     checks = ("name", "port", "login", "channels", "connections", "frame-max", "heartbeat",
               "alarms", "version", "plain-text")  # fmt: skip
@@ -47,7 +38,7 @@ def test_a_name_that_does_not_exist(names: Names, tmp_path: Path) -> None:
     report = examined(tmp_path, "amqp://a:b@no-such-host.invalid", names)
     assert report.one("name").severity is DANGER
     assert report.one("heartbeat").severity is SKIPPED
-    done = command(tmp_path, "doctor")
+    done = logfan("doctor", folder=tmp_path)
     assert done.returncode == 69
     assert "no-such-host.invalid was not found" in done.stdout
 
@@ -60,13 +51,13 @@ def test_a_port_where_nothing_listens_among_others(
     assert report.one("port").severity is WARNING
     alone = examined(tmp_path, nowhere, names, checks=("port",))
     assert alone.one("port").severity is DANGER
-    assert command(tmp_path, "check", "--connect").returncode == 69
+    assert logfan("check", "--connect", folder=tmp_path).returncode == 69
 
 
 def test_a_wrong_password_and_another_url(node: RabbitNode, names: Names, tmp_path: Path) -> None:
     wrong = node.url.replace("guest:guest", "guest:Not-The-One")
     assert examined(tmp_path, wrong, names, checks=()).one("login").severity is DANGER
-    done = command(tmp_path, "doctor", "--json")
+    done = logfan("doctor", "--json", folder=tmp_path)
     assert done.returncode == 1
     assert "Not-The-One" not in done.stdout + done.stderr
     listed = json.loads(done.stdout)
@@ -78,7 +69,7 @@ def test_a_wrong_password_and_another_url(node: RabbitNode, names: Names, tmp_pa
 
 def test_a_config_with_a_fault(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("[rabbitmq]\nprefetch = 0\n")
-    assert command(tmp_path, "doctor").returncode == 78
+    assert logfan("doctor", folder=tmp_path).returncode == 78
 
 
 def test_what_a_connection_may_do(small: RabbitNode, names: Names, tmp_path: Path) -> None:

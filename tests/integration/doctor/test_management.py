@@ -1,10 +1,7 @@
 """Each check over the management API is made to fail, on a real broker."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -17,9 +14,10 @@ from logfan.doctor import management
 from logfan.testing import debian
 from logfan.testing.node import RabbitNode, free_port
 from support.broker import Names, channel, publish
+from support.command import logfan
 from support.doctor import ADVICE, DANGER, OK, SCREEN, SKIPPED, WARNING, Report, examined
 from support.needed import needed
-from support.waiting import PATIENCE_SECONDS, wait_until
+from support.waiting import wait_until
 
 CHECKS = tuple(one.name for one in management.CHECKS)
 API_PORT = free_port()
@@ -161,13 +159,9 @@ def test_clocks_that_disagree(
     (tmp_path / "config.toml").write_text(
         f'[rabbitmq]\nurls = ["{managed.url}"]\n{KEY}\n[queue]\nname = "{names.queue}"\n{SCREEN}'
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "logfan", "doctor", "--json", "--config", "config.toml"],
-        cwd=tmp_path, check=False, capture_output=True, timeout=PATIENCE_SECONDS,
-        env={
-            **os.environ, "FAKETIME": ours, "DONT_FAKE_MONOTONIC": "1",
-            "LD_PRELOAD": str(next(libfaketime.rglob("libfaketimeMT.so.1"))),
-        },
+    done = logfan(
+        "doctor", "--json", "--config", "config.toml", folder=tmp_path, FAKETIME=ours,
+        DONT_FAKE_MONOTONIC="1", LD_PRELOAD=str(next(libfaketime.rglob("libfaketimeMT.so.1"))),
     )  # fmt: skip
     assert done.stdout, done.stderr
     (found,) = [one for one in json.loads(done.stdout) if one["check"] == "clock"]

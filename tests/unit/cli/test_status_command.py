@@ -10,7 +10,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import termios
 import threading
 from collections.abc import Iterator, Sequence
@@ -23,10 +22,9 @@ from click.testing import CliRunner, Result
 
 from logfan.cli import main
 from support.certificates import Authority
+from support.command import LOGFAN
 from support.status import document, served, sink
 from support.waiting import PATIENCE_SECONDS, wait_until
-
-LOGFAN = [sys.executable, "-m", "logfan"]
 
 
 def status_of(*arguments: str, **environ: str) -> Result:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from support.command import LOGFAN
 from support.waiting import wait_until
 
 PLUGIN = """
@@ -166,7 +167,7 @@ def test_a_sink_that_cannot_be_made_is_reported(folder: Path) -> None:
 def test_an_interrupt_ends_it_with_the_report(folder: Path) -> None:
     (folder / "config.toml").write_text(HEAD + FILE)
     process = subprocess.Popen(
-        [sys.executable, "-m", "logfan", "try"], cwd=folder, stdin=subprocess.PIPE,
+        [*LOGFAN, "try"], cwd=folder, stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:

@@ -1,7 +1,5 @@
 """`transforms` in the config: each fault by its key, and what commands make of them."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ from click.testing import CliRunner, Result
 from logfan.cli import main
 from logfan.config.changes import changed_keys
 from logfan.config.loader import prepare
+from support.command import logfan
 
 PLUGIN = """
 import logfan
@@ -85,10 +84,7 @@ def asked(command: str, *arguments: str, lines: str = "") -> Result:
 def tried(lines: str, given: str) -> tuple[int, str]:
     """`logfan try` with these lines on standard input: its exit code and its report."""
     Path("config.toml").write_text(HEAD + SINK + lines)
-    done = subprocess.run(
-        [sys.executable, "-m", "logfan", "try"], input=given, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    done = logfan("try", stdin=given)
     return done.returncode, done.stderr
 
 

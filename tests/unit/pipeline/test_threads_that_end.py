@@ -5,8 +5,6 @@ import json
 import logging
 import os
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import pytest
 from logfan.config.loader import prepare
 from logfan.daemon import Daemon
 from logfan.runtime.threads import OwnThread
+from support.http_get import get
 from support.waiting import wait_until
 
 # A consumer that dies leaves pika's socket to the process's end.
@@ -80,15 +79,7 @@ class Scene:
         return self.code
 
     def get(self, path: str) -> tuple[int, str]:
-        url = f"http://127.0.0.1:{self.daemon.metrics_port}{path}"
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-        except OSError:
-            return 0, ""
+        return get(f"http://127.0.0.1:{self.daemon.metrics_port}{path}")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import os
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from logfan.config.loader import prepare
 from logfan.config.settings import RabbitmqSettings, Settings
 from logfan.faults import Faults
+from support.command import logfan
 from support.systemd import ROOT, UNITS, analyze, directives, seconds, unit_text
 
 INSTALLED = "/opt/logfan/bin/logfan"
@@ -101,11 +101,7 @@ def test_the_unit_calls_commands_that_there_are(name: str, directive: str) -> No
     assert program == INSTALLED
     # --help is answered only where all other arguments are right.
     helped = arguments if directive == "ExecStartPre" else [*arguments, "--help"]
-    run = subprocess.run(
-        [sys.executable, "-m", "logfan", *helped],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
-        env={**os.environ, "LOGFAN_PLUGINS__DIRECTORIES": "[]"},
-    )  # fmt: skip
+    run = logfan(*helped, folder=ROOT, LOGFAN_PLUGINS__DIRECTORIES="[]")
     assert run.returncode == 0, run.stderr
 
 
