@@ -449,7 +449,7 @@ def _bind(
 ) -> "Steps[tuple[Bind, ...]]":
     """Returns the bindings that stand; none where those that are there must do."""
     bindings: list[Bind] = []
-    for key in queue.keys(exchange.type):
+    for key in queue.binding_keys(exchange.type):
         binding = Bind(name, exchange.name, key)
         answer = yield binding
         if answer.code == 0:

@@ -269,7 +269,7 @@ class QueueSettings(Table):
         own = "quorum" if self.type == "quorum" else "classic"
         return str(self.arguments.get("x-queue-type", own))
 
-    def keys(self, exchange_type: str) -> tuple[str, ...]:
+    def binding_keys(self, exchange_type: str) -> tuple[str, ...]:
         """What it is bound with, to an exchange of this type."""
         if self.routing_keys is not None:
             return self.routing_keys

@@ -213,7 +213,7 @@ def bound(exam: Examination) -> Iterator[Finding]:
 def foreign_bindings(exam: Examination) -> Iterator[Finding]:
     """The queue is bound to nothing else."""
     settings = exam.settings
-    keys = settings.queue.keys(settings.exchange.type)
+    keys = settings.queue.binding_keys(settings.exchange.type)
     others = [
         f"{line_of(one['source'], 100)!r} with {line_of(one.get('routing_key'), 100)!r}"
         for one in exam.get(_bindings)

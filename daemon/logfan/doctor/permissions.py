@@ -74,7 +74,7 @@ def _consume(exam: Examination, queue: str) -> Answer:
 
 
 def _keys(exam: Examination) -> tuple[str, ...]:
-    return exam.settings.queue.keys(exam.settings.exchange.type) or ("",)
+    return exam.settings.queue.binding_keys(exam.settings.exchange.type) or ("",)
 
 
 def _unbind_with(exam: Examination, key: str) -> Answer:

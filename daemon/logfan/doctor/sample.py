@@ -58,7 +58,7 @@ def _sample(exam: Examination) -> Sample:
             "messages from others")  # fmt: skip
     if look.known(UNLIKE_ANY):
         raise Unknown("what is not routed goes to an alternate exchange: a sample could take it")
-    keys = settings.queue.keys(look.known("type"))
+    keys = settings.queue.binding_keys(look.known("type"))
     seen = Sample()
     with exam.connect(exam.number) as connection:
         connection.give_up_at = None
