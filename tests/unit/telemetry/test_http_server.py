@@ -4,7 +4,9 @@ import gzip
 import json
 import socket
 import subprocess
+import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -13,6 +15,8 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from logfan.telemetry.http_server import HttpServer, ListenError
 from logfan.telemetry.metrics import LogfanCollector, Stats
@@ -38,12 +42,12 @@ class Served:
     def __init__(self, host: str = "127.0.0.1") -> None:
         self.unhealthy: list[str] = []
         self.unready: list[str] = []
-        registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
         stats = Stats()
         stats.configure(["a"])
-        registry.register(LogfanCollector(stats, "9.9"))
+        self.registry.register(LogfanCollector(stats, "9.9"))
         self.server = HttpServer(
-            host=host, port=0, registry=registry, unhealthy=lambda: self.unhealthy,
+            host=host, port=0, registry=self.registry, unhealthy=lambda: self.unhealthy,
             unready=lambda: self.unready, status=lambda: STATUS,
         )  # fmt: skip
         self.server.start()
@@ -164,6 +168,41 @@ def test_idle_connections_do_not_hold_up_a_scrape(served: Served) -> None:
     finally:
         for connection in idle:
             connection.close()
+
+
+def test_a_scrape_leaves_the_interpreter_to_other_threads(served: Served) -> None:
+    turns, over = 0, threading.Event()
+
+    def other() -> None:
+        nonlocal turns
+        while not over.wait(1e-4):
+            turns += 1
+
+    class Busy(Collector):
+        """Families that take a millisecond each, until the other thread has run meanwhile."""
+
+        def collect(self) -> Iterator[Metric]:
+            before, left = turns, 3_000
+            while turns == before and left:
+                left -= 1
+                until = time.perf_counter() + 1e-3
+                while time.perf_counter() < until:
+                    pass
+                yield GaugeMetricFamily("left", "How many more there would be.", value=left)
+
+    served.registry.register(Busy())
+    thread = threading.Thread(target=other)
+    interval = sys.getswitchinterval()
+    thread.start()
+    try:
+        sys.setswitchinterval(60.0)  # Python itself takes it from no thread
+        _, _, body = served.get("/metrics")
+    finally:
+        sys.setswitchinterval(interval)
+        over.set()
+        thread.join()
+    assert b"\nleft " in body
+    assert b"\nleft 0.0" not in body
 
 
 def test_a_port_in_use_is_told_in_words(served: Served) -> None:
