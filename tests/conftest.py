@@ -1,5 +1,6 @@
 """The shared RabbitMQ node, and what every test may ask for."""
 
+import gc
 import os
 import signal
 import tempfile
@@ -92,6 +93,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _turn(item: pytest.Item) -> int:
     folder = item.path.relative_to(TESTS).parts[0]
     return 1 + WITH_BROKER.index(folder) if folder in WITH_BROKER else 0
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """What is there now stays to the end: no collection of garbage needs to look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

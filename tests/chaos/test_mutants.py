@@ -20,7 +20,7 @@ from chaos.mutated import DEFECTS
 from chaos.proxy import Proxy
 from chaos.scene import EXIT_INTERNAL, dead_letters, emptied_and_deleted
 from logfan.testing.node import RabbitNode
-from support.broker import Names, channel, waiting
+from support.broker import QUEUES, Names, channel, listed, waiting
 from support.waiting import PATIENCE_SECONDS, wait_until
 
 RECEIVED = "logfan_received_messages_total"
@@ -182,7 +182,7 @@ def killed_while_a_letter_waits(stage: Stage) -> None:
 
 def late_confirm_of_the_connection_before(stage: Stage) -> None:
     dead, proxy = f"{stage.daemon.names.queue}.dead", stage.proxy
-    wait_until(lambda: dead in stage.node.ctl("list_queues", "name"), "its queue is declared")
+    wait_until(lambda: dead in "".join(listed(stage.node, QUEUES)), "its queue is declared")
     with channel(stage.node.url) as admin:
         admin.queue_delete(dead)
     proxy.withhold_confirms()

@@ -152,7 +152,7 @@ def test_memory_is_bounded_whatever_waits(
     node: RabbitNode, names: Names, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With LARGE_MESSAGES=1000 in the environment: 4 GiB wait, and the peak is printed."""
-    count, size = int(os.environ.get("LARGE_MESSAGES", "60")), 4 << 20
+    count, size = int(os.environ.get("LARGE_MESSAGES", "40")), 4 << 20
     with moody_daemon(tmp_path, node, names) as daemon:
         base = daemon.memory_kib() >> 10
     publish(node.url, names.exchange, (b"%07d" % n + b"x" * (size - 7) for n in range(count)))
@@ -181,13 +181,13 @@ def test_what_a_busy_sink_has_no_room_for_waits_in_the_broker_and_is_not_sent_tw
     daemon = DaemonProcess(tmp_path, node.url, names, RAW, extra=extra)
     with daemon:
         pass
-    publish(node.url, names.exchange, (b"%07d" % n + bytes(1 << 20) for n in range(200)))
+    publish(node.url, names.exchange, (b"%07d" % n + bytes(1 << 20) for n in range(100)))
     with daemon:
-        wait_until(lambda: daemon.acked() == 200, "all is acknowledged")
+        wait_until(lambda: daemon.acked() == 100, "all is acknowledged")
         assert daemon.metric("logfan_requeued_messages_total") == 0
         assert adds_up(daemon)
     with (tmp_path / "raw.log").open("rb") as lines:
-        assert [int(line[:7]) for line in lines] == list(range(200))
+        assert [int(line[:7]) for line in lines] == list(range(100))
 
 
 def test_one_body_larger_than_the_budget_still_passes(

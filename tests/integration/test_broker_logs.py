@@ -12,7 +12,8 @@ import pytest
 from pika.exceptions import AMQPError
 
 from logfan.testing.node import RabbitNode
-from support.broker import Names
+from support import broker
+from support.broker import Names, listed
 from support.daemon import DaemonProcess
 from support.needed import needed
 from support.waiting import wait_until
@@ -33,8 +34,8 @@ def telling_node() -> Iterator[RabbitNode]:
 
 
 def has_exchanges(node: RabbitNode) -> bool:
-    listed = node.ctl("list_exchanges", "name")
-    return all(exchange in listed.split() for exchange in EXCHANGES)
+    lines = "".join(listed(node, broker.EXCHANGES))
+    return all(f'"{exchange}"' in lines for exchange in EXCHANGES)
 
 
 def daemon_of(exchange: str, node: RabbitNode, folder: Path) -> DaemonProcess:
@@ -67,7 +68,7 @@ def test_the_log_is_collected_and_logfan_is_no_trouble_in_it(
         wait_until(
             lambda: (
                 "no queue 'logfan-broker-log.dead'" in broker_log(telling_node)
-                and "logfan-broker-log.dead" in telling_node.queues()
+                and "logfan-broker-log.dead" in "".join(listed(telling_node, broker.QUEUES))
             ),
             "both queues are there",
         )

@@ -25,6 +25,8 @@ PREFETCH = 200
 RAW = '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
 # What a user of a cluster sets: all that must outlive a node is durable, and waits are short.
 CLUSTERED = {"LOGFAN_EXCHANGE__DURABLE": "true", "LOGFAN_QUEUE__TYPE": "quorum"}
+AT_HOME = [Names(f"logs-at-{number}", f"queue-at-{number}") for number in range(3)]
+"""A classic queue on each node."""
 LATE_SECONDS = 180.0
 """RabbitMQ 4.3 gives out what a lost node had delivered only a minute later."""
 LOST = 'logfan_connections_total{outcome="lost"}'
@@ -33,6 +35,10 @@ LOST = 'logfan_connections_total{outcome="lost"}'
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RabbitCluster]:
     with needed(), RabbitCluster() as cluster:
+        for node, names in zip(cluster.nodes, AT_HOME, strict=True):
+            with channel(node.url) as admin:
+                admin.exchange_declare(names.exchange, "fanout", durable=True)
+                admin.queue_declare(names.queue, durable=True)
         yield cluster
 
 
@@ -132,17 +138,16 @@ def test_the_leader_and_the_connected_node_are_killed_and_nothing_confirmed_is_l
     assert doubled <= PREFETCH * losses
 
 
-def test_a_queue_whose_node_is_down_is_waited_for(
-    cluster: RabbitCluster, names: Names, tmp_path: Path
-) -> None:
+def test_a_queue_whose_node_is_down_is_waited_for(cluster: RabbitCluster, tmp_path: Path) -> None:
     """A classic queue lives on one node: 404, and no reason to end."""
-    cluster.bring_back()
-    here, there = cluster.nodes[0], cluster.nodes[1]
-    with channel(there.url) as admin:
-        admin.exchange_declare(names.exchange, "fanout", durable=True)
-        admin.queue_declare(names.queue, durable=True)
-    there.stop()
-    daemon = DaemonProcess(tmp_path, here.url, names, RAW, extra='reconnect = { max = "1s" }')
+    # The test before leaves a node dead; alone, this one kills one.
+    number = next((n for n, node in enumerate(cluster.nodes) if node.pid is None), 1)
+    there, here = cluster.nodes[number], cluster.nodes[number - 1]
+    there.kill()
+    daemon = DaemonProcess(
+        tmp_path, here.url, AT_HOME[number], RAW,
+        extra='reconnect = { max = "1s" }', environ={"LOGFAN_EXCHANGE__DURABLE": "true"},
+    )  # fmt: skip
     daemon.start(ready=False)
     try:
         # RabbitMQ 4 answers only after some 73 s, that the operation on the queue failed.

@@ -10,20 +10,28 @@ import pytest
 
 from integration.test_dead_letters import daemon_at, letters_in, lines
 from logfan.testing.node import RabbitNode
-from support.broker import Names, add_user, channel, delete_user, make_anew, publish, waiting
+from support.broker import (
+    Names,
+    add_user,
+    channel,
+    delete_user,
+    granting,
+    limit_user,
+    make_anew,
+    publish,
+    waiting,
+)
 from support.command import logfan
 from support.letters import wait_for_messages
-from support.needed import needed
 from support.waiting import wait_until
 
 FRAME_MAX, MESSAGE_MAX = 8192, 100_000
 
 
-@pytest.fixture(scope="module")
-def tight_node() -> Iterator[RabbitNode]:
+@pytest.fixture
+def tight_node(node: RabbitNode) -> Iterator[RabbitNode]:
     """A node with small frames, and a small bound on messages."""
-    config = (f"frame_max = {FRAME_MAX}", f"max_message_size = {MESSAGE_MAX}")
-    with needed(), RabbitNode(config=config) as node:
+    with granting(node, frame_max=FRAME_MAX, max_message_size=MESSAGE_MAX):
         yield node
 
 
@@ -136,7 +144,7 @@ def test_the_consumer_comes_first_where_a_user_may_have_one_connection(
 ) -> None:
     user = names.queue
     add_user(node, user)
-    node.ctl("set_user_limits", user, '{"max-connections": 1}')
+    limit_user(node, user, "max-connections", 1)
     with daemon_at(tmp_path, node, names) as unstarted:
         unstarted.kill()
         url = node.url.replace("guest:guest", f"{user}:secret")
@@ -148,7 +156,7 @@ def test_the_consumer_comes_first_where_a_user_may_have_one_connection(
             wait_until(lambda: "limit" in daemon.get("/readyz")[1], "the limit is named")
             node.close_all_connections()
             wait_until(lambda: daemon.metric("logfan_connected") == 1, "it comes back")
-            node.ctl("clear_user_limits", user, "all")
+            limit_user(node, user, "max-connections", 100)
             wait_until(lambda: daemon.acked() >= 3, "the letter was sent")
             # Confirmed while the consumer's connection was lost, it is delivered and sent again.
             assert {one.body for one in letters_in(node, f"{names.queue}.dead")} == {b"refuse"}

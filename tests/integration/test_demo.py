@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from logfan.testing.node import RabbitNode
-from support.broker import Names
+from support.broker import EXCHANGES, QUEUES, Names, listed
 from support.waiting import PATIENCE_SECONDS, wait_until
 
 SINKS = (
@@ -90,9 +90,9 @@ def folder(tmp_path: Path, node: RabbitNode, names: Names) -> Path:
 
 
 def declared(node: RabbitNode) -> list[str]:
-    """Every exchange, queue, binding and connection of the broker."""
-    listed = [node.ctl("list_exchanges", "name"), node.ctl("list_queues", "name")]
-    return sorted("".join(listed).splitlines())
+    """The name of every exchange and queue of the broker."""
+    lines = listed(node, EXCHANGES, QUEUES)
+    return [re.findall(r'<<(?:"([^"]*)")?>>', line)[1] for line in lines]
 
 
 def test_the_demo_shows_the_main_job_on_a_node_of_its_own_and_leaves_nothing(
@@ -119,22 +119,6 @@ def test_the_demo_shows_the_main_job_on_a_node_of_its_own_and_leaves_nothing(
         assert received == acknowledged == published + 1, "each sample, and what was emitted"
     assert "from-a-second-terminal" in (folder / "out.jsonl").read_text()
     assert sorted(path.name for path in folder.iterdir()) == ["config.toml", "out.jsonl"]
-
-
-def test_files_that_are_there_and_a_port_in_use_are_left_alone(folder: Path) -> None:
-    (folder / "out.jsonl").write_text("somebody's\n")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with running(folder, LOGFAN_HTTP__LISTEN=f"0.0.0.0:{port}") as demo:
-            demo.wait("what out.jsonl names is left alone")
-            demo.wait(rf"port {port} of 127\.0\.0\.1: Address already in use; taking a free one")
-            demo.wait("sink file writes logfan-demo/out.jsonl")
-            demo.wait(r"service=\w+ duration_ms=")
-            demo.stop()
-    assert (folder / "out.jsonl").read_text() == "somebody's\n"
-    assert (folder / "logfan-demo/out.jsonl").stat().st_size > 0
 
 
 def test_on_a_broker_of_somebody_the_names_are_the_demos_and_go_with_it(
@@ -172,29 +156,40 @@ def test_a_broker_that_is_away_or_refuses_is_reported_with_the_way_out(
         assert "wr0ngPassw" not in done.stderr
 
 
-def test_what_leads_to_the_configs_broker_is_not_needed_for_a_private_one(tmp_path: Path) -> None:
-    """Neither a credential of the service's, nor sound drop-ins; and `emit` finds the way."""
+def test_what_belongs_to_others_is_left_alone_and_what_leads_to_their_broker_is_not_needed(
+    tmp_path: Path,
+) -> None:
+    """Files that are there and a port in use are left alone; neither a credential of the service's
+    nor sound drop-ins are needed; and `emit` finds the way."""
     plugins = tmp_path / "plugins"
     plugins.mkdir(mode=0o755)
     (plugins / "broken.py").write_text("def broken(:\n")
+    (tmp_path / "out.jsonl").write_text("somebody's\n")
     (tmp_path / "own.toml").write_text(
         f'[rabbitmq]\nurl_file = "nowhere"\n[plugins]\ndirectories = ["{plugins}"]\n{SINKS}'
-        '[http]\nlisten = "127.0.0.1:0"\n[exchange]\nname = "other"\ndeclare = "passive"\n'
-        '[queue]\ndeclare = "never"\n'
+        '[exchange]\nname = "other"\ndeclare = "passive"\n[queue]\ndeclare = "never"\n'
     )
-    with running(tmp_path, "--config", "own.toml") as demo:
-        demo.wait("warning.*broken.py: cannot be imported")
-        emit = demo.wait(r"from a second terminal: (.*) hello")[1]
-        demo.wait(r"service=\w+ duration_ms=")
-        subprocess.run(
-            f"{emit} from-a-second-terminal", shell=True, cwd=tmp_path, check=True,
-            timeout=PATIENCE_SECONDS, capture_output=True,
-        )  # fmt: skip
-        demo.wait(r"\d\d:\d\d .*from-a-second-terminal")
-        demo.stop()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        listen = f"0.0.0.0:{port}"
+        with running(tmp_path, "--config", "own.toml", LOGFAN_HTTP__LISTEN=listen) as demo:
+            demo.wait("warning.*broken.py: cannot be imported")
+            demo.wait("what out.jsonl names is left alone")
+            demo.wait(rf"port {port} of 127\.0\.0\.1: Address already in use; taking a free one")
+            demo.wait("sink file writes logfan-demo/out.jsonl")
+            emit = demo.wait(r"from a second terminal: (.*) hello")[1]
+            demo.wait(r"service=\w+ duration_ms=")
+            subprocess.run(
+                f"{emit} from-a-second-terminal", shell=True, cwd=tmp_path, check=True,
+                timeout=PATIENCE_SECONDS, capture_output=True,
+            )  # fmt: skip
+            demo.wait(r"\d\d:\d\d .*from-a-second-terminal")
+            demo.stop()
+    assert (tmp_path / "out.jsonl").read_text() == "somebody's\n"
+    assert (tmp_path / "logfan-demo/out.jsonl").stat().st_size > 0
 
 
-@pytest.mark.parametrize("samples", [0, 3])
+@pytest.mark.parametrize("samples", [pytest.param(0, marks=pytest.mark.long), 3])
 def test_it_ends_with_the_program_that_reads_its_output(samples: int, folder: Path) -> None:
     """As `logfan demo | head`: while its broker starts, and while it shows samples."""
     config = (folder / "config.toml").read_text()

@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from logfan.testing.node import RabbitNode
-from support.broker import Names, add_user, channel, delete_user, publish, waiting
+from support.broker import (
+    Names,
+    add_user,
+    channel,
+    delete_user,
+    granting,
+    limit_user,
+    publish,
+    waiting,
+)
 from support.daemon import DaemonProcess
 from support.waiting import wait_until
 
@@ -105,7 +114,7 @@ def test_without_a_second_channel_it_goes_without_its_looks(
         with channel(node.url) as admin:
             admin.exchange_declare(names.exchange, "fanout", durable=True)
             admin.queue_declare(names.queue, durable=True)
-        node.ctl("set_user_limits", user, '{"max-channels": 1}')
+        limit_user(node, user, "max-channels", 1)
         extra = "[dead_letter]\nenabled = false"
         # As it is on the broker: a difference costs a channel, which may count on for a moment.
         environ = {"LOGFAN_EXCHANGE__DURABLE": "true"}
@@ -123,19 +132,11 @@ def test_without_a_second_channel_it_goes_without_its_looks(
             assert daemon.stop() == 0
 
 
-@contextmanager
-def channel_max(node: RabbitNode, most: int) -> Iterator[None]:
-    """What the node offers to whoever connects meanwhile."""
-    before = node.eval("{ok, Most} = application:get_env(rabbit, channel_max), Most.")
-    node.eval(f"application:set_env(rabbit, channel_max, {most}).")
-    try:
-        yield
-    finally:
-        node.eval(f"application:set_env(rabbit, channel_max, {before}).")
-
-
 def test_a_channel_max_of_one_is_enough(node: RabbitNode, names: Names, tmp_path: Path) -> None:
-    with channel_max(node, 1), DaemonProcess(tmp_path, node.url, names, RAW) as daemon:
+    with (
+        granting(node, channel_max=1),
+        DaemonProcess(tmp_path, node.url, names, RAW) as daemon,
+    ):
         publish(node.url, names.exchange, [b"one"])
         wait_until(lambda: daemon.acked() == 1, "all is acknowledged")
         assert daemon.log().count("no second channel") == 1

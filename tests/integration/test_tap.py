@@ -15,7 +15,16 @@ import pika
 import pytest
 
 from logfan.testing.node import RabbitNode
-from support.broker import Names, add_user, channel, delete_user, publish, waiting
+from support.broker import (
+    Names,
+    add_user,
+    add_vhost,
+    channel,
+    delete_user,
+    delete_vhost,
+    publish,
+    waiting,
+)
 from support.command import LOGFAN, logfan
 from support.daemon import DaemonProcess
 from support.gate import Gate
@@ -282,12 +291,11 @@ def test_the_least_permissions_in_a_virtual_host_of_its_own(
     lacking: int | None, node: RabbitNode, names: Names, folder: Path
 ) -> None:
     user = vhost = f"v{names.queue[-6:]}"
-    node.ctl("add_vhost", vhost)
+    add_vhost(node, vhost)
     (on_page,) = COMMAND.findall(PAGE.read_text())
     patterns = [one.replace("logs", names.exchange) for one in on_page]
     if lacking is not None:
         patterns[lacking] = "^$"
-    node.ctl("set_permissions", "-p", vhost, "guest", ".*", ".*", ".*")
     add_user(node, user, patterns, vhost=vhost)
     url = node.url.replace("guest:guest", f"{user}:secret").replace("%2F", vhost)
     own = node.url.replace("%2F", vhost)
@@ -308,7 +316,7 @@ def test_the_least_permissions_in_a_virtual_host_of_its_own(
             assert tap.lines() == [b"one"]
     finally:
         delete_user(node, user)
-        node.ctl("delete_vhost", vhost)
+        delete_vhost(node, vhost)
 
 
 def test_it_makes_no_exchange(node: RabbitNode, names: Names, tmp_path: Path) -> None:

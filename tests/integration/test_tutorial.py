@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from logfan.testing.node import RabbitNode, free_port
+from support.broker import add_vhost, delete_vhost
 from support.daemon import die_with_parent
 from support.waiting import PATIENCE_SECONDS, wait_until
 
@@ -100,12 +101,11 @@ class Reader:
 
 @pytest.fixture
 def reader(node: RabbitNode, tmp_path: Path) -> Iterator[Reader]:
-    node.ctl("add_vhost", "tutorial")
-    node.ctl("set_permissions", "-p", "tutorial", "guest", ".*", ".*", ".*")
+    add_vhost(node, "tutorial")
     one = Reader(tmp_path, node.url_of("tutorial"))
     yield one
     one.kill()
-    node.ctl("delete_vhost", "tutorial")
+    delete_vhost(node, "tutorial")
 
 
 def test_the_tutorial_leads_where_it_says(reader: Reader) -> None:

@@ -10,7 +10,7 @@ import pika
 import pytest
 
 from logfan.testing.node import RabbitNode, answers
-from support.broker import Names, add_user, channel, publish, waiting
+from support.broker import Names, add_user, add_vhost, channel, limit_user, publish, waiting
 from support.daemon import DaemonProcess
 from support.waiting import wait_until
 
@@ -236,18 +236,24 @@ def test_a_limit_is_reported_as_what_it_is_and_waited_for(
     node: RabbitNode, names: Names, tmp_path: Path, of: str
 ) -> None:
     user, vhost = f"u{names.queue[-6:]}", f"v{names.queue[-6:]}"
-    node.ctl("add_vhost", vhost)
+    add_vhost(node, vhost)
     add_user(node, user, vhost=vhost)
     key = "max-channels" if of == "channels" else "max-connections"
-    limits = ("set_vhost_limits", "-p", vhost) if of == "vhost" else ("set_user_limits", user)
-    node.ctl(*limits, f'{{"{key}": 0}}')
+
+    def limit(most: int) -> None:
+        if of == "vhost":
+            node.ctl("set_vhost_limits", "-p", vhost, f'{{"{key}": {most}}}')
+        else:
+            limit_user(node, user, key, most)
+
+    limit(0)
     url = node.url_of(vhost).replace("guest:guest", f"{user}:secret")
     daemon = DaemonProcess(tmp_path, url, names, RAW)
     daemon.start(ready=False)
     try:
         wait_until(lambda: "allows no more: NOT_ALLOWED" in daemon.log(), "it is logged")
         assert "refused the virtual host" not in daemon.log()
-        node.ctl(*limits, f'{{"{key}": 10}}')
+        limit(10)
         daemon.wait_ready()
     finally:
         daemon.kill()
@@ -258,7 +264,7 @@ def test_a_limit_of_connections_is_no_refusal_for_a_start_that_may_fail(
 ) -> None:
     user = f"u{names.queue[-6:]}"
     add_user(node, user)
-    node.ctl("set_user_limits", user, '{"max-connections": 0}')
+    limit_user(node, user, "max-connections", 0)
     url = node.url.replace("guest:guest", f"{user}:secret")
     daemon = DaemonProcess(tmp_path, url, names, RAW, extra='startup = "fail"')
     daemon.start(ready=False)

@@ -10,6 +10,7 @@ from typing import Any, Self
 import pika
 
 from logfan.testing.node import RabbitNode, erlang_binary
+from support.waiting import wait_until
 
 _TRIES = 10
 
@@ -109,3 +110,70 @@ def delete_user(node: RabbitNode, name: str) -> None:
     """The user, and what he may do."""
     user = erlang_binary(name)
     node.eval(f'ok = rabbit_auth_backend_internal:delete_user({user}, <<"test">>).')
+
+
+def limit_user(node: RabbitNode, name: str, limit: str, most: int) -> None:
+    """Such as `max-connections`."""
+    user, table = erlang_binary(name), erlang_binary(f'{{"{limit}": {most}}}')
+    node.eval(f'ok = rabbit_auth_backend_internal:set_user_limits({user}, {table}, <<"test">>).')
+
+
+def add_vhost(node: RabbitNode, name: str) -> None:
+    """A virtual host that guest may use."""
+    node.eval(
+        f'ok = rabbit_vhost:add({erlang_binary(name)}, <<"test">>),'
+        "ok = rabbit_auth_backend_internal:set_permissions("
+        f'<<"guest">>, {erlang_binary(name)}, <<".*">>, <<".*">>, <<".*">>, <<"test">>).'
+    )
+
+
+def delete_vhost(node: RabbitNode, name: str) -> None:
+    """The virtual host, and what is in it."""
+    node.eval(f'rabbit_vhost:delete({erlang_binary(name)}, <<"test">>).')
+
+
+QUEUES = 'rabbit_amqqueue:info_all(<<"/">>, [name, messages, arguments, consumers])'
+EXCHANGES = 'rabbit_exchange:info_all(<<"/">>, [name, arguments])'
+QUEUE_NAMES = 'rabbit_amqqueue:list_names(<<"/">>)'
+BINDINGS = 'rabbit_binding:info_all(<<"/">>)'
+
+
+def listed(node: RabbitNode, *lists: str) -> list[str]:
+    """Each item of these Erlang lists, such as `QUEUES`, as a line; sorted."""
+    printed = node.eval(f'[io:format("~0tp~n", [One]) || One <- {" ++ ".join(lists)}], ok.')
+    return sorted(printed.splitlines()[:-1])
+
+
+@contextmanager
+def memory_alarm(node: RabbitNode) -> Iterator[None]:
+    """The broker has less memory than it wants, and blocks who publishes."""
+    node.eval("vm_memory_monitor:set_vm_memory_high_watermark({absolute, 1}).")
+    try:
+        wait_until(lambda: "memory" in node.eval("rabbit_alarm:get_alarms()."), "an alarm")
+        yield
+    finally:
+        node.eval("vm_memory_monitor:set_vm_memory_high_watermark(0.9).")
+        wait_until(lambda: "memory" not in node.eval("rabbit_alarm:get_alarms()."), "no alarm")
+
+
+@contextmanager
+def granting(node: RabbitNode, **limits: int) -> Iterator[None]:
+    """What the node grants whoever connects meanwhile: `channel_max`, `frame_max`,
+    `max_message_size`."""
+    before = {name: _granted(node, name) for name in limits}
+    for name, most in limits.items():
+        _grant(node, name, str(most))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            _grant(node, name, value)
+
+
+def _granted(node: RabbitNode, name: str) -> str:
+    return node.eval(f"{{ok, Most}} = application:get_env(rabbit, {name}), Most.").strip()
+
+
+def _grant(node: RabbitNode, name: str, most: str) -> None:
+    # RabbitMQ 4 reads the size of a message from where it keeps what does not change.
+    node.eval(f"application:set_env(rabbit, {name}, {most}), persistent_term:put({name}, {most}).")

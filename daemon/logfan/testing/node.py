@@ -45,6 +45,11 @@ case rabbit_amqqueue:lookup(rabbit_misc:r(%s, queue, %s)) of
     {error, not_found} -> none
 end.
 """
+_CLOSE_ALL = """
+[catch rabbit_networking:close_connection(Pid, <<"closed by an operator">>)
+ || [{pid, Pid}, {vhost, Vhost}] <- rabbit_networking:connection_info_all([pid, vhost]),
+    Vhost =:= %s].
+"""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _TIME_AND_PROCESS = re.compile(r"^\d{4}-\S+ \S+ (\[\w+\]) <[\d.]+>")
 # Erlang's own traffic stays on loopback, too; and idle schedulers do not spin, as the node shares
@@ -229,7 +234,7 @@ class RabbitNode:
 
     def close_all_connections(self, *, vhost: str = "/") -> None:
         """Close every client's connection to the virtual host, as an operator would."""
-        self.ctl("close_all_connections", "-p", vhost, "closed by an operator")
+        self.eval(_CLOSE_ALL % erlang_binary(vhost))
 
     def start_mapper(self) -> Callable[[], object]:
         """Start a port mapper alone, for the nodes of a cluster; returns what ends it."""

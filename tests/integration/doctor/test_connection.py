@@ -7,18 +7,11 @@ from pathlib import Path
 import pytest
 
 from logfan.testing.node import RabbitNode, free_port
-from support.broker import Names, add_user, delete_user
+from support.broker import Names, add_user, delete_user, granting, limit_user
 from support.command import logfan
 from support.doctor import ADVICE, DANGER, OK, SKIPPED, WARNING, examined
 from support.needed import needed
 from support.tls_node import TlsNode
-
-
-@pytest.fixture(scope="module")
-def small() -> Iterator[RabbitNode]:
-    """A node that grants little."""
-    with needed(), RabbitNode(config=["channel_max = 1", "frame_max = 8192"]) as node:
-        yield node
 
 
 @pytest.fixture(scope="module")
@@ -72,30 +65,31 @@ def test_a_config_with_a_fault(tmp_path: Path) -> None:
     assert logfan("doctor", folder=tmp_path).returncode == 78
 
 
-def test_what_a_connection_may_do(small: RabbitNode, names: Names, tmp_path: Path) -> None:
+def test_what_a_connection_may_do(node: RabbitNode, names: Names, tmp_path: Path) -> None:
     checks = ("channels", "frame-max", "heartbeat")
-    report = examined(tmp_path, small.url, names, rabbitmq='heartbeat = "2s"', checks=checks)
+    with granting(node, channel_max=1, frame_max=8192):
+        report = examined(tmp_path, node.url, names, rabbitmq='heartbeat = "2s"', checks=checks)
+        long = examined(tmp_path, node.url, names, rabbitmq='heartbeat = "10m"', checks=checks)
     assert [report.one(check).severity for check in checks] == [WARNING, WARNING, WARNING]
-    long = examined(tmp_path, small.url, names, rabbitmq='heartbeat = "10m"', checks=checks)
     assert long.one("heartbeat").severity is ADVICE
 
 
 def test_a_limit_of_connections(node: RabbitNode, names: Names, tmp_path: Path) -> None:
     user = f"u{names.queue[-6:]}"
     add_user(node, user)
-    node.ctl("set_user_limits", user, '{"max-connections": 1}')
+    limit_user(node, user, "max-connections", 1)
     url = node.url.replace("guest:guest", f"{user}:secret")
     report = examined(tmp_path, url, names, checks=("connections",))
     delete_user(node, user)
     assert report.one("connections").severity is DANGER
 
 
-def test_an_alarm(small: RabbitNode, names: Names, tmp_path: Path) -> None:
-    small.eval("rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []}).")
+def test_an_alarm(node: RabbitNode, names: Names, tmp_path: Path) -> None:
+    node.eval("rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []}).")
     try:
-        report = examined(tmp_path, small.url, names, checks=("alarms",))
+        report = examined(tmp_path, node.url, names, checks=("alarms",))
     finally:
-        small.eval("rabbit_alarm:clear_alarm({resource_limit, memory, node()}).")
+        node.eval("rabbit_alarm:clear_alarm({resource_limit, memory, node()}).")
     assert report.one("alarms").severity is DANGER
     assert "memory" in report.one("alarms").what
 

@@ -11,7 +11,7 @@ import pika
 
 from logfan.doctor import sample
 from logfan.testing.node import RabbitNode
-from support.broker import Names, channel
+from support.broker import QUEUE_NAMES, Names, channel, listed
 from support.doctor import ADVICE, OK, SKIPPED, WARNING, examined
 
 CHECKS = tuple(one.name for one in sample.CHECKS)
@@ -44,10 +44,10 @@ def test_messages_without_id_persistence_and_right_time(
         admin.exchange_declare(names.exchange, "fanout")
         admin.queue_declare(names.queue, durable=True)
         admin.queue_bind(names.queue, names.exchange)
-        before = node.queues().keys()
+        before = listed(node, QUEUE_NAMES)
         with publisher(node, names, timestamp=int(time.time()) - 3600) as count:
             report = examined(tmp_path, node.url, names, checks=CHECKS, sample_seconds=0.5)
-        assert node.queues().keys() == before
+        assert listed(node, QUEUE_NAMES) == before
         # Not one was taken from the queue.
         assert node.ready(names.queue) == count[0]
     found = {check: report.one(check).severity for check in CHECKS}

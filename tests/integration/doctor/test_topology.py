@@ -11,7 +11,18 @@ import pytest
 
 from logfan.doctor import exchange, permissions, queues
 from logfan.testing.node import RabbitNode, erlang_binary
-from support.broker import Names, add_user, channel, delete_user, publish, waiting
+from support.broker import (
+    BINDINGS,
+    EXCHANGES,
+    QUEUES,
+    Names,
+    add_user,
+    channel,
+    delete_user,
+    listed,
+    publish,
+    waiting,
+)
 from support.daemon import DaemonProcess
 from support.doctor import ADVICE, DANGER, OK, SKIPPED, WARNING, Report, examined
 from support.waiting import wait_until
@@ -24,15 +35,8 @@ RAW = '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
 
 def topology(node: RabbitNode, names: Names) -> str:
     """All that this test's names have on the broker: queues, exchanges, bindings, messages."""
-    kinds = (
-        ("list_queues", "name", "messages", "arguments", "consumers"),
-        ("list_exchanges", "name", "arguments"),
-        ("list_bindings", "source_name", "destination_name", "arguments"),
-    )
-    lines = [line for kind in kinds for line in node.ctl(*kind).splitlines()]
-    return "\n".join(
-        sorted(line for line in lines if names.queue in line or names.exchange in line)
-    )
+    lines = listed(node, QUEUES, EXCHANGES, BINDINGS)
+    return "\n".join(line for line in lines if names.queue in line or names.exchange in line)
 
 
 def test_nothing_is_there_yet_and_nothing_is_made(

@@ -14,7 +14,7 @@ from logfan.sink import RecordsRejected, SinkUnavailable
 from logfan.testing import record
 from logfan.testing.node import RabbitNode
 from logfan_sinks.amqp import AmqpSink
-from support.broker import Names, channel
+from support.broker import Names, channel, granting, memory_alarm
 from support.letters import bodies
 from support.opener import opener
 
@@ -30,13 +30,6 @@ def opened(node: RabbitNode, names: Names) -> Iterator[Open]:
         other.queue_bind(names.queue, names.exchange, "shop")
     with opener(AmqpSink, "other", url=node.url, exchange=names.exchange) as opened:
         yield opened
-
-
-@pytest.fixture
-def small_node() -> Iterator[RabbitNode]:
-    """One that takes small messages alone."""
-    with RabbitNode(config=("max_message_size = 1000",)) as node:
-        yield node
 
 
 def numbered(count: int, key: str = "shop") -> list[Record]:
@@ -121,24 +114,20 @@ def test_a_broker_that_goes_away_is_not_now(own_node: RabbitNode) -> None:
 
 
 def test_a_message_beyond_the_brokers_limit_is_refused_once_that_is_known(
-    small_node: RabbitNode,
+    opened: Open, node: RabbitNode, names: Names
 ) -> None:
-    with channel(small_node.url) as other:
-        other.queue_declare("q", durable=True)
-    config = {"url": small_node.url, "exchange": "", "routing_key": "q"}
-    sink = AmqpSink(AmqpSink.Config.model_validate(config), name="other")
-    sink.open()
-    records = [record(b"a"), record(b"x" * 2000), record(b"b")]
-    with pytest.raises(SinkUnavailable, match="larger than"):
-        sink.write(records)
-    sink.open()
-    with pytest.raises(RecordsRejected) as caught:
-        sink.write(records)
-    sink.close()
+    records = [record(body, routing_key="shop") for body in (b"a", b"x" * 2000, b"b")]
+    with granting(node, max_message_size=1000):
+        sink = opened()
+        with pytest.raises(SinkUnavailable, match="larger than"):
+            sink.write(records)
+        sink.open()
+        with pytest.raises(RecordsRejected) as caught:
+            sink.write(records)
     assert dict(caught.value.reasons) == {
         1: "2,000 bytes are more than the broker's max_message_size"
     }
-    assert {b"a", b"b"} <= {*bodies(small_node.url, "q")}
+    assert {b"a", b"b"} <= {*bodies(node.url, names.queue)}
 
 
 def test_headers_that_fit_no_frame_or_no_type_are_refused_alone(
@@ -156,19 +145,15 @@ def test_headers_that_fit_no_frame_or_no_type_are_refused_alone(
     assert bodies(node.url, names.queue) == [b"0", b"b", b"1"]
 
 
-def test_an_alarm_is_waited_for_and_named(own_node: RabbitNode) -> None:
-    with channel(own_node.url) as other:
-        other.queue_declare("q", durable=True)
-    config = {"url": own_node.url, "exchange": "", "routing_key": "q", "timeout": "1s"}
-    sink = AmqpSink(AmqpSink.Config.model_validate(config), name="other")
-    sink.open()
-    own_node.ctl("set_vm_memory_high_watermark", "0.000001")
-    with pytest.raises(SinkUnavailable, match="no confirm for 1 s; it blocks publishers"):
+def test_an_alarm_is_waited_for_and_named(opened: Open, node: RabbitNode) -> None:
+    sink = opened(timeout="1s")
+    with (
+        memory_alarm(node),
+        pytest.raises(SinkUnavailable, match="no confirm for 1 s; it blocks publishers"),
+    ):
         sink.write(numbered(2))
-    own_node.ctl("set_vm_memory_high_watermark", "0.6")
     sink.open()
     sink.write(numbered(2))
-    sink.close()
 
 
 def test_no_thread_and_no_password_is_left_behind(opened: Open, tmp_path: Path) -> None:
