@@ -175,15 +175,6 @@ def _inflate(body: memoryview, at: int, output: _Output, wbits: int) -> int:
     return at - len(member.unused_data)
 
 
-def _bunzip2(body: memoryview, output: _Output) -> None:
-    _decompress(body, output, bz2.BZ2Decompressor, _BZ2_MAGIC)
-
-
-def _unxz(body: memoryview, output: _Output) -> None:
-    """Both of lzma's containers: xz, and the one before it."""
-    _decompress(body, output, partial(lzma.LZMADecompressor, memlimit=_LZMA_BYTES), _XZ_MAGIC)
-
-
 def _decompress(
     body: memoryview,
     output: _Output,
@@ -263,5 +254,10 @@ def _zstd_problem(text: str, at: int) -> str:
 
 _DECODERS: dict[str, Callable[[memoryview, _Output], None]] = {
     "gzip": _gunzip, "x-gzip": _gunzip_or_unzlib, "zlib": _unzlib, "deflate": _undeflate,
-    "bz2": _bunzip2, "xz": _unxz, "zstd": _unzstd,
+    "bz2": partial(_decompress, new=bz2.BZ2Decompressor, magic=_BZ2_MAGIC),
+    # Both of lzma's containers: xz, and the one before it.
+    "xz": partial(
+        _decompress, new=partial(lzma.LZMADecompressor, memlimit=_LZMA_BYTES), magic=_XZ_MAGIC
+    ),
+    "zstd": _unzstd,
 }  # fmt: skip

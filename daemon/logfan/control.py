@@ -30,7 +30,7 @@ Answer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 class NoDaemon(Exception):
-    """None answers; the text says why."""
+    """None answers; the text gives the reason."""
 
 
 class NotPermitted(Exception):
@@ -131,7 +131,7 @@ class ControlServer:
         self._thread: ServerThread | None = None
 
     def start(self) -> None:
-        """Listen. Where that fails the daemon does its work all the same: a warning says so."""
+        """Listen. Where that fails, a warning is logged, and the daemon works without."""
         if self._path is None:
             log.info(
                 "no control socket: neither $RUNTIME_DIRECTORY nor $XDG_RUNTIME_DIR is set, so "

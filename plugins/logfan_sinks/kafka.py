@@ -110,7 +110,7 @@ class KafkaSink(logfan.Sink):
             raise logfan.SinkUnavailable(f"the topic {fixed}: {_text(missing)}")
 
     def _known(self, producer: "Producer", topic: str | None) -> Any:
-        """What the cluster tells of a topic, or of all. Raises as soon as no broker can be had."""
+        """The cluster's metadata of a topic, or of all. Raises once no broker is available."""
         from confluent_kafka import KafkaException
 
         silence = _Silence(self.config.timeout)

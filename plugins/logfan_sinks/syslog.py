@@ -1,7 +1,7 @@
 """The sink `syslog`: RFC 5424 to a server, by TCP, TLS or UDP.
 
 Syslog has no acknowledgements: what the system took is lost where the server ends before it reads.
-So this sink promises at most once, and says so.
+So this sink promises at most once, and warns of it.
 """
 
 import re

@@ -60,6 +60,37 @@ def test_a_library_that_is_missing_is_named_with_its_extra(
         KINDS[kind].Config.model_validate(options)
 
 
+CANNOT_BE: dict[str, list[dict[str, Any]]] = {
+    "elasticsearch": [{"index": index} for index in ("Logs", "a/b", "", "a b", "*")],
+    "kafka": [
+        {"topic": ""}, {"topic": "{}"}, {"key": "{}"}, {"brokers": []}, {"username": "ann"},
+        {"compress": "bz2"},
+    ],
+    "loki": [{"labels": {}}, {"labels": {"a-b": "x"}}, {"labels": {"a": "{x..y}"}}],
+    "postgres": [{"dsn": None}, {"dsn_file": "b"}, {"table": "x; DROP"}],
+    "s3": [
+        {"bucket": ""}, {"endpoint": "s3.example.org"}, {"endpoint": "https://u:p@h"},
+        {"prefix": "a/../b"}, {"prefix": "a b"}, {"access_key_id": "a"}, {"compress": "bz2"},
+        {"session_token_file": "t"},
+    ],
+    "syslog": [
+        {"address": "http://a"}, {"address": ""}, {"address": "tcp://a:99999"},
+        {"address": "tcp://a:x"}, {"facility": "mine"}, {"framing": "newline", "format": "raw"},
+        {"hostname": "."},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [(kind, one) for kind, every in CANNOT_BE.items() for one in every]
+)
+def test_a_config_that_cannot_be(kind: str, options: dict[str, Any]) -> None:
+    sound: Any = {"address": "a"} if kind == "syslog" else EXTRAS[kind][1]
+    KINDS[kind].Config.model_validate(sound)
+    with pytest.raises(ValidationError):
+        KINDS[kind].Config.model_validate({**sound, **options})
+
+
 NO_OTHER_SIDE = dict.fromkeys(("away", "slow", "refuses"), "it writes to this machine")
 
 

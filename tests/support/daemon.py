@@ -8,9 +8,9 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
 
 from logfan.testing.node import free_port
+from logfan.testing.started import Started
 from support.broker import Names
 from support.command import LOGFAN
 from support.http_get import get
@@ -25,7 +25,7 @@ def die_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-class DaemonProcess:
+class DaemonProcess(Started):
     """One daemon in a folder of its own. As a context manager it is killed at the end."""
 
     def __init__(
@@ -61,17 +61,6 @@ class DaemonProcess:
             f"{sinks}\n"
             f'[rabbitmq]\nurls = ["{url}"]\n{extra}\n'
         )
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.kill()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
 
     def start(self, *, ready: bool = True) -> None:
         """Start it, and wait until it is ready."""
@@ -113,6 +102,9 @@ class DaemonProcess:
         """SIGTERM; its exit code."""
         self.signal(signal.SIGTERM)
         return self.wait()
+
+    def close(self) -> None:
+        self.kill()
 
     def kill(self) -> None:
         """kill -9."""

@@ -7,15 +7,15 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
+from logfan.testing.started import Started
 from support.daemon import die_with_parent
 from support.waiting import wait_until
 
 _STOP_SECONDS = 30
 
 
-class ServerProcess:
+class ServerProcess(Started):
     """Subclass it with `start` and `is_ready`. As a context manager it runs until the end of the
     `with`, and its folder is removed."""
 
@@ -24,10 +24,6 @@ class ServerProcess:
         self.folder = Path(tempfile.mkdtemp(prefix=f"logfan-{name}-"))
         self.log = self.folder / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
-        raise NotImplementedError
 
     def is_ready(self) -> bool:
         """Whether it answers."""
@@ -82,18 +78,7 @@ class ServerProcess:
         """It goes on."""
         os.kill(self.pid, signal.SIGCONT)
 
-    def remove(self) -> None:
+    def close(self) -> None:
         """Crash it, and remove its folder."""
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.remove()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.remove()

@@ -3,7 +3,7 @@
 import http.client
 import re
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from logfan.config.settings import HttpSettings
 from logfan.runtime.foreign_text import line_of
+from logfan.runtime.http_get import http_get
 from logfan.runtime.tls import TlsFileError, client_context
 from logfan.telemetry.log_output import one_line
 
@@ -23,7 +24,7 @@ _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a client
 
 
 class Unreachable(Exception):
-    """No status is to be had; the text says why."""
+    """No status is available; the text gives the reason."""
 
 
 class _View(BaseModel):
@@ -126,16 +127,16 @@ class Endpoint:
 
     url: str
     """Without a path of ours at its end."""
-    host: str
-    port: int
-    path: str
     context: ssl.SSLContext | None
     """None without TLS."""
 
     def fetch(self) -> Answer:
         """Ask it now. Raises Unreachable."""
         try:
-            status, body = self._get()
+            status, body, _ = http_get(
+                f"{self.url}{_PATH}", seconds=_SECONDS, most_bytes=_MOST_BYTES,
+                context=self.context,
+            )  # fmt: skip
         except ssl.SSLError as error:
             raise Unreachable(_tls_problem(error)) from None
         except TimeoutError:
@@ -149,46 +150,27 @@ class Endpoint:
             raise Unreachable(f"{_PATH} is answered with {status}; is that a logfan of this age?")
         return _parsed(body)
 
-    def _get(self) -> tuple[int, bytes]:
-        connection: http.client.HTTPConnection
-        if self.context is None:
-            connection = http.client.HTTPConnection(self.host, self.port, timeout=_SECONDS)
-        else:
-            connection = http.client.HTTPSConnection(
-                self.host, self.port, timeout=_SECONDS, context=self.context
-            )
-        try:
-            connection.request("GET", self.path)
-            answer = connection.getresponse()
-            return answer.status, answer.read(_MOST_BYTES)
-        finally:
-            connection.close()
-
 
 def endpoint_of(url: str, ca_file: Path | None = None) -> Endpoint:
     """`https://host:9464`, or `host:9464`. Raises ValueError, TlsFileError."""
-    given = url if "://" in url else f"http://{url}"
-    parts = urlsplit(given)
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    if not usable or "@" in parts.netloc:
         raise ValueError("write http://HOST:PORT or https://HOST:PORT")
     path = parts.path.rstrip("/").removesuffix(_PATH)
-    context = None
-    if parts.scheme == "https":
-        context = client_context(ca_file, None, None, verify=True)
-    port = parts.port or (443 if context else 80)
-    return Endpoint(
-        f"{parts.scheme}://{parts.netloc}{path}", parts.hostname, port, path + _PATH, context
-    )
+    secure = parts.scheme == "https"
+    context = client_context(ca_file, None, None, verify=True) if secure else None
+    return Endpoint(f"{parts.scheme}://{parts.netloc}{path}", context)
 
 
 def endpoint_of_config(http: HttpSettings) -> Endpoint:
     """Where the daemon of this config answers. Raises ValueError, TlsFileError."""
-    host, port = _ANYWHERE.get(http.listen.host, http.listen.host), http.listen.port
-    if port == 0:
+    listen = http.listen
+    if listen.port == 0:
         raise ValueError("http.listen takes any free port; name the URL that the log of run has")
     context = None if http.tls.cert_file is None else _pinned(http.tls.cert_file)
-    scheme, shown = "https" if context else "http", f"[{host}]" if ":" in host else host
-    return Endpoint(f"{scheme}://{shown}:{port}", host, port, _PATH, context)
+    at = replace(listen, host=_ANYWHERE.get(listen.host, listen.host))
+    return Endpoint(f"{'https' if context else 'http'}://{at}", context)
 
 
 def _pinned(cert_file: Path) -> ssl.SSLContext:

@@ -38,7 +38,7 @@ class TapView:
         self.queue_was_full = False
         """Whether the broker's queue was seen full, or nearly so: it may have dropped some."""
         self.failure: str | None = None
-        """Why nothing more can be written; None also where just nobody reads any more."""
+        """Why nothing more can be written; None also where no program reads the output any more."""
         self._output = output
         self._where, self._stage = where, stage
         self._limit, self._rate = limit, rate

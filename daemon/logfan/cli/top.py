@@ -90,7 +90,7 @@ class Watched:
 
 
 def _lines(daemons: Sequence[Watched], interval: float) -> int:
-    """A line for each daemon, each interval, until a signal or until nobody reads."""
+    """A line for each daemon, each interval, until a signal or the end of who reads."""
     from logfan.runtime import signals
 
     # Not an event: its `set`, called while the same thread is in its `wait`, waits for ever.

@@ -96,21 +96,16 @@ def is_the_daemons(gid: int) -> bool:
 
 def _reader() -> _Reader:
     """The service's user where there is one and root asks; else who asks."""
-    user = _user()
-    if user is not None:
-        groups = frozenset(os.getgrouplist(user.pw_name, user.pw_gid))
-        return _Reader(user.pw_name, user.pw_uid, group_name(user.pw_gid), groups)
-    uid, gid = os.geteuid(), os.getegid()  # a container's user, which no file names
-    return _Reader(f"user {uid}", uid, group_name(gid), frozenset((gid, *os.getgroups())))
-
-
-def _user() -> pwd.struct_passwd | None:
-    if os.geteuid() == 0:
-        with suppress(KeyError):
-            return pwd.getpwnam(SERVICE)
+    uid, gid = os.geteuid(), os.getegid()
+    user = None
+    with suppress(KeyError):  # a container's user, which no file names
+        user = pwd.getpwuid(uid)
     with suppress(KeyError):
-        return pwd.getpwuid(os.geteuid())
-    return None
+        user = pwd.getpwnam(SERVICE) if uid == 0 else user
+    if user is None:
+        return _Reader(f"user {uid}", uid, group_name(gid), frozenset((gid, *os.getgroups())))
+    groups = frozenset(os.getgrouplist(user.pw_name, user.pw_gid))
+    return _Reader(user.pw_name, user.pw_uid, group_name(user.pw_gid), groups)
 
 
 def group_name(gid: int) -> str:

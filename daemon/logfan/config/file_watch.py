@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 State = tuple[int, ...] | None
-"""What tells one version of a file from another; None where there is no file."""
+"""What distinguishes one version of a file from another; None where there is no file."""
 
 
 def states_of(paths: Iterable[Path]) -> dict[Path, State]:

@@ -294,6 +294,9 @@ class Listen:
     host: str
     port: int
 
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 def parse_listen(value: object) -> object:
     """`"127.0.0.1:9464"` or `"[::1]:9464"` into a Listen. Raises ValueError."""

@@ -18,7 +18,7 @@ _BEYOND_JSON = 1 << 63
 """Whole numbers from here on are shown as text: orjson writes none of more than 64 bits."""
 _VALUE_CHARACTERS = 200
 _LISTED = 20
-# A table of headers holds tokens under any name; of the others the name says it.
+# A table of headers holds tokens under any name; of the others by their names.
 _TABLE_OF_SECRETS = "headers"
 _SECRET_NAME = re.compile(
     r"auth|cookie|signature|conninfo|private|(?:^|access|account|shared|signing|master)_?(?:key|pw)$",
@@ -85,7 +85,7 @@ def _scalar(value: Any, place: str, unit: str | None) -> str | int | float | boo
     if isinstance(value, int | float) and unit is not None:
         return format_duration(value) if unit == "duration" else format_size(int(value))
     if isinstance(value, Listen):
-        return f"[{value.host}]:{value.port}" if ":" in value.host else f"{value.host}:{value.port}"
+        return str(value)
     is_a_file = name.endswith(("_file", "_path"))
     if not is_a_file and (is_secret_name(name) or _SECRET_NAME.search(name)):
         return HIDDEN

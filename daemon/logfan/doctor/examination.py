@@ -11,8 +11,7 @@ from pydantic import SecretStr
 
 from logfan.amqp.blocking import BlockingConnection, BrokerError, Interrupted, Refused
 from logfan.amqp.failures import Cause, ConnectionFailure
-from logfan.amqp.topology import Answer, Steps
-from logfan.amqp.topology import T as Result
+from logfan.amqp.topology import Answer
 from logfan.config.amqp_url import Address, parse
 from logfan.config.loader import Prepared
 from logfan.config.settings import Settings
@@ -188,10 +187,6 @@ class Examination:
             messages=_number(frame, "message"),
             consumers=_number(frame, "consumer"),
         )
-
-    def declare(self, steps: Steps[Result]) -> Result:
-        """Carry the steps out. Raises BrokerError."""
-        return self.connection.declare(steps)
 
 
 def _number(frame: Any, what: str) -> int:

@@ -27,7 +27,7 @@ def exists(exam: Examination) -> Iterator[Finding]:
         yield ok(f"{name} exists")
     elif exam.settings.exchange.declare == "auto":
         yield advice(
-            f"{name} does not exist yet", "`run` makes it; until then nobody can publish to it",
+            f"{name} does not exist yet", "`run` makes it; until then no program can publish to it",
             "start logfan before the programs that publish, or check exchange.name",
         )  # fmt: skip
     else:

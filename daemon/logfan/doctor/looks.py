@@ -134,7 +134,7 @@ def exchange(exam: Examination) -> ExchangeLook:
         properties = {"type": "topic" if kind == "rabbitmq" else kind, "durable": True,
                       "auto_delete": False, UNLIKE_ANY: ""}  # fmt: skip
         return ExchangeLook(True, answer, properties, f"{wanted} is the broker's own")
-    return ExchangeLook(True, answer, *exam.declare(_properties(wanted)))
+    return ExchangeLook(True, answer, *exam.connection.declare(_properties(wanted)))
 
 
 def _properties(step: DeclareExchange) -> Steps[tuple[dict[str, Any], str]]:
@@ -187,7 +187,7 @@ def _queue(exam: Examination, name: str, kind: str) -> QueueLook:
         why = f"{passive} cannot be asked: {answer.text}" if there else ""
         return QueueLook(name, there, answer, why_unknown=why)
     try:
-        shape = exam.declare(topology.look_at(name, kind))
+        shape = exam.connection.declare(topology.look_at(name, kind))
     except (BrokerError, topology.TopologyMismatch) as error:
         return QueueLook(name, True, answer, why_unknown=f"{passive} cannot be asked for: {error}")
     limit = queue_kinds.limit_of(shape, exam.connection.version) if shape is not None else None

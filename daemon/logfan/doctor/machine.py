@@ -5,12 +5,11 @@ import os
 import re
 import socket
 import stat
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
+from http.client import HTTPException
 from pathlib import Path
 
 from logfan.config.file_permissions import denied
@@ -20,6 +19,7 @@ from logfan.doctor.examination import Check, Examination, Run
 from logfan.doctor.findings import Finding, Severity, Unknown, advice, danger, ok, warning
 from logfan.plugins.discovery import discover
 from logfan.runtime.foreign_text import line_of
+from logfan.runtime.http_get import http_get
 
 _FILE_KINDS = ("file", "sqlite")
 _FULL_BYTES, _LOW_BYTES, _LOW_SHARE = 64 << 20, 1 << 30, 0.05
@@ -205,24 +205,19 @@ def _who_listens(exam: Examination) -> str:
             why = line_of(error.strerror or error)
         else:
             return _FREE
-    host = f"[{listen.host}]" if ":" in listen.host else listen.host
-    scheme = "https" if exam.settings.http.tls.cert_file is not None else "http"
-    if scheme == "https":
+    if exam.settings.http.tls.cert_file is not None:
         return f"not available ({why}); over TLS it is not asked what listens there"
     try:
-        with urllib.request.urlopen(  # noqa: S310 - the config's own address
-            f"{scheme}://{host}:{listen.port}/metrics", timeout=_HTTP_SECONDS
-        ) as answer:
-            text = answer.read(_MOST_BYTES)
-    except (OSError, ValueError):
+        url = f"http://{listen}/metrics"
+        found = http_get(url, seconds=_HTTP_SECONDS, most_bytes=_MOST_BYTES)
+    except (OSError, ValueError, HTTPException):
         return f"not available ({why})"
-    return _OURS if b"logfan_build_info" in text else f"not available ({why})"
+    return _OURS if b"logfan_build_info" in found.body else f"not available ({why})"
 
 
 def http_port(exam: Examination) -> Iterator[Finding]:
     """The port of `http.listen` is free, or a logfan has it."""
-    listen = exam.settings.http.listen
-    address = f"http.listen {listen.host}:{listen.port}"
+    address = f"http.listen {exam.settings.http.listen}"
     found = exam.get(_who_listens)
     if found == _FREE:
         yield ok(f"{address} is free")

@@ -1,14 +1,12 @@
 """Checks over RabbitMQ's management API, where `rabbitmq.management_url` is given. Only GETs."""
 
 import base64
-import http.client
 import json
-import ssl
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
@@ -19,6 +17,7 @@ from logfan.doctor import looks
 from logfan.doctor.examination import Check, Examination
 from logfan.doctor.findings import Finding, Severity, Unknown, advice, danger, ok, skipped, warning
 from logfan.runtime.foreign_text import hide, line_of
+from logfan.runtime.http_get import http_get
 from logfan.runtime.tls import client_context
 
 _SECONDS = 10.0
@@ -33,13 +32,6 @@ _ALARMS = {
 _USED = (("fd_used", "fd_total", "file descriptors"), ("sockets_used", "sockets_total", "sockets"),
          ("proc_used", "proc_total", "Erlang processes"))  # fmt: skip
 _POLICIES = ("message-ttl", "max-length", "max-length-bytes", "expires", "delivery-limit")
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """The login goes to no other place."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
 
 
 class Api:
@@ -59,41 +51,37 @@ class Api:
         host = parts.netloc.rpartition("@")[2]
         self.base = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
         """Without user and password."""
-        self.vhost = quote(address.vhost, safe="")
+        self.vhost = address.vhost
         login = base64.b64encode(f"{user}:{password}".encode()).decode()
         self._headers = {"Authorization": f"Basic {login}"}
-        handlers: list[Any] = [_NoRedirects(), urllib.request.ProxyHandler({})]
-        if parts.scheme == "https":
-            files = exam.settings.rabbitmq.tls
-            context = client_context(
-                files.ca_file, files.cert_file, files.key_file, verify=files.verify
-            )
-            handlers.append(urllib.request.HTTPSHandler(context=context))
-        self._opener = urllib.request.build_opener(*handlers)
+        tls = exam.settings.rabbitmq.tls
+        self._context = (
+            client_context(tls.ca_file, tls.cert_file, tls.key_file, verify=tls.verify)
+            if parts.scheme == "https"
+            else None
+        )
         self.date = ""
         """The last answer's header of that name."""
 
     def get(self, *path: str) -> Any:
         """The JSON at this path; each part is a name. Raises Unknown."""
-        place = "/".join(quote(part, safe="%") for part in path)
-        request = urllib.request.Request(  # noqa: S310 - the config takes http and https alone
-            f"{self.base}/api/{place}", headers=self._headers
-        )
+        place = "/".join(quote(part, safe="") for part in path)
         try:
-            with self._opener.open(request, timeout=_SECONDS) as answer:
-                self.date = answer.headers.get("Date", "")
-                return json.loads(answer.read(_MOST_BYTES))
-        except urllib.error.HTTPError as error:
-            with error:
-                raise Unknown(f"the management API answers {error.code}{_WHY.get(error.code, '')}"
-                    ) from None  # fmt: skip
-        except (OSError, ValueError, ssl.SSLError, http.client.HTTPException) as error:
-            why = line_of(getattr(error, "reason", error))
-            raise Unknown(f"the management API does not answer: {why}") from None
+            found = http_get(
+                f"{self.base}/api/{place}", seconds=_SECONDS, most_bytes=_MOST_BYTES,
+                context=self._context, headers=self._headers,
+            )  # fmt: skip
+            if found.status == HTTPStatus.OK:
+                self.date = found.headers.get("Date", "")
+                return json.loads(found.body)
+        except (OSError, ValueError, HTTPException) as error:
+            raise Unknown(f"the management API does not answer: {line_of(error)}") from None
+        why = _WHY.get(found.status, "")
+        raise Unknown(f"the management API answers {found.status}{why}")
 
     def queue(self, name: str) -> Mapping[str, Any]:
         """What it has of a queue. Raises Unknown."""
-        found = self.get("queues", self.vhost, quote(name, safe=""))
+        found = self.get("queues", self.vhost, name)
         return found if isinstance(found, Mapping) else {}
 
 
@@ -184,8 +172,8 @@ def _bindings(exam: Examination) -> list[Mapping[str, Any]]:
     if not exam.get(looks.main_queue).exists:
         raise Unknown("the queue does not exist yet")
     api = exam.get(Api)
-    name = quote(exam.settings.queue.name, safe="")
-    return [one for one in api.get("queues", api.vhost, name, "bindings") if one.get("source")]
+    found = api.get("queues", api.vhost, exam.settings.queue.name, "bindings")
+    return [one for one in found if one.get("source")]
 
 
 def bound(exam: Examination) -> Iterator[Finding]:
@@ -234,7 +222,7 @@ def publishers(exam: Examination) -> Iterator[Finding]:
     if not exam.get(looks.exchange).exists:
         raise Unknown("the exchange does not exist yet")
     api, name = exam.get(Api), exam.settings.exchange.name
-    stats = api.get("exchanges", api.vhost, quote(name, safe="")).get("message_stats") or {}
+    stats = api.get("exchanges", api.vhost, name).get("message_stats") or {}
     count = stats.get("publish_in", 0)
     if count:
         rate = (stats.get("publish_in_details") or {}).get("rate", 0.0)
@@ -317,7 +305,7 @@ def programs(exam: Examination) -> Iterator[Finding]:
     for one in exam.get(_main).get("consumer_details") or ():
         details = one.get("channel_details") or {}
         connection = str(details.get("connection_name", ""))
-        shown = api.get("connections", quote(connection, safe="")) if connection else {}
+        shown = api.get("connections", connection) if connection else {}
         properties = shown.get("client_properties") or {}
         if properties.get("product") != "logfan":
             name = properties.get("connection_name") or properties.get("product") or connection

@@ -120,7 +120,7 @@ def message_ids(exam: Examination) -> Iterator[Finding]:
     if seen.without_id:
         yield advice(
             f"{seen.without_id:,} of {seen.count:,} messages have no message_id",
-            "what is written twice after a crash can be told apart by its content alone, where two "
+            "what is written twice after a crash is recognised by its content alone, where two "
             "equal lines look like one",
             "have the publishers set message_id to something unique",
         )

@@ -1,4 +1,4 @@
-"""What a record says to people: its message, and the fields beside it. Sans-I/O."""
+"""What people read of a record: its message, and the fields beside it. Sans-I/O."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress

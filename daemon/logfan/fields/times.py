@@ -1,4 +1,4 @@
-"""When a record was written, as its publisher says. Sans-I/O."""
+"""When a record was written, by its publisher's clock. Sans-I/O."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime

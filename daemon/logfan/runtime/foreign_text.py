@@ -110,7 +110,7 @@ _SLOTS = vars(BaseException)
 
 
 def cut(text: str, most: int) -> str:
-    """At most `most` characters; `…` as the last one says that there was more."""
+    """At most `most` characters; `…` as the last one marks that there was more."""
     return text if len(text) <= most else text[: max(0, most - 1)] + "…"
 
 

@@ -7,15 +7,15 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Self
 
 from logfan.testing.node import Membership, RabbitNode, free_port, name_of
+from logfan.testing.started import Started
 
 _JOIN_SECONDS = 60
 _ELECTION_SECONDS = 20.0
 
 
-class RabbitCluster:
+class RabbitCluster(Started):
     """Some nodes, three by default. Use it as a context manager.
 
     Each of `nodes` is a RabbitNode: `stop`, `kill` and `start` it; its data stays meanwhile.
@@ -60,17 +60,6 @@ class RabbitCluster:
     def urls(self) -> list[str]:
         """Where to connect, a URL a node."""
         return [node.url for node in self.nodes]
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def start(self) -> None:
         """Start all nodes and wait until they are one cluster. Raises NodeUnavailable."""

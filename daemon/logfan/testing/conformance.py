@@ -16,7 +16,6 @@ from pydantic import ValidationError
 from logfan.config.option_docs import meanings_of
 from logfan.plugins.validation import why_unusable
 from logfan.record import Record
-from logfan.runtime.foreign_text import describe
 from logfan.sink import RecordsRejected, Sink
 from logfan.testing.pipeline import Pipeline
 from logfan.testing.records import hostile_records, record
@@ -55,7 +54,7 @@ class SinkConformance:
 
     Override `options` for a sink that needs some, `read_back` so that the suite sees lost, doubled
     and disordered records, and `break_it` so that it sees what the sink makes of errors. What you
-    leave out is a warning and a skipped test, unless `cannot` says why.
+    leave out is a warning and a skipped test, unless `cannot` has a reason.
     """
 
     sink_class: ClassVar[type[Sink[Any]]]
@@ -207,7 +206,7 @@ class SinkConformance:
         records = (neighbours[0], hostile_records()[kind], neighbours[1])
         outcome = steps.offer(records)
         way_out = "refuse it alone: RecordsRejected({index: why})"
-        _check_raised(outcome, f"over a record such as publishers send ({kind}); {way_out}")
+        outcome.must_not_raise(f"over a record such as publishers send ({kind}); {way_out}")
         assert not outcome.refused.keys() - {1}, (
             f"refused also the neighbours of the one hostile record (index 1 of 3, {kind}): "
             f"{outcome.refused}"
@@ -280,12 +279,10 @@ class SinkConformance:
 
     def test_close_does_no_harm_twice(self, steps: SinkSteps) -> None:
         steps.must("close")
-        error = steps.attempt("close")
-        if error is not None:
-            raise AssertionError(
-                f"close raised {describe(error)} where it was called a second time; it must be "
-                "harmless, as it also follows an open that failed"
-            ) from error
+        steps.must(
+            "close", when="where it was called a second time; it must be harmless, as it also "
+            "follows an open that failed",
+        )  # fmt: skip
 
     # The other side breaks
 
@@ -335,11 +332,7 @@ class SinkConformance:
                 for _ in range(_OPENS):
                     error = steps.attempt("open")
                     assert not isinstance(error, RecordsRejected), "open refused records"
-                error = steps.attempt("close")
-                if error is not None:
-                    raise AssertionError(
-                        f"close raised {describe(error)} after an open that failed"
-                    ) from error
+                steps.must("close", when="after an open that failed")
                 in_the_end(lambda: not steps.threads())
                 assert not steps.threads(), "a failed open left a thread, which close does not end"
             in_the_end(lambda: not left_open(before))
@@ -389,7 +382,7 @@ class SinkConformance:
         with broken():
             outcome = steps.offer(records)
             at = f"where the other side refused of {count} records those at {[*places]}"
-            _check_raised(outcome, f"{at}; refuse these alone: RecordsRejected({{index: why}})")
+            outcome.must_not_raise(f"{at}; refuse these alone: RecordsRejected({{index: why}})")
             assert outcome.refused, (
                 f"took everything {at}: logfan acknowledges these messages, and they are lost; "
                 "raise RecordsRejected({index: why})"
@@ -519,13 +512,6 @@ def same_json(held: bytes | str, expected: bytes | str) -> bool:
         return bool(orjson.loads(held) == orjson.loads(expected))
     except ValueError:
         return False
-
-
-def _check_raised(outcome: Outcome, when: str) -> None:
-    if outcome.error is not None:
-        raise AssertionError(
-            f"{outcome.step} raised {describe(outcome.error)} {when}"
-        ) from outcome.error
 
 
 def _check_not_refused(outcome: Outcome, when: str) -> None:

@@ -21,10 +21,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
 
 from logfan.testing import debian, guard, versions
+from logfan.testing.started import Started
 
 _CHOICE = "PRIVATE_RABBITMQ"
 _SERVER = "usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server"
@@ -80,7 +81,7 @@ class Membership:
     epmd_port: int
 
 
-class RabbitNode:
+class RabbitNode(Started):
     """One node. Use it as a context manager, or call `start` and, at last, `close`."""
 
     def __init__(
@@ -134,17 +135,6 @@ class RabbitNode:
     def url_of(self, vhost: str) -> str:
         """Where to connect, as guest, to this virtual host."""
         return f"amqp://guest:guest@127.0.0.1:{self.port}/{quote(vhost, safe='')}"
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def start(self) -> None:
         """Start the node and wait until it speaks AMQP. Raises NodeUnavailable with its log."""

@@ -1,5 +1,5 @@
 """A sink on a thread of its own, called step by step as the host does it, with a time limit; and
-what it holds: threads and descriptors, told from those of a server in the test itself."""
+what it holds: threads and descriptors, without those of a server in the test itself."""
 
 import errno
 import linecache
@@ -37,6 +37,12 @@ class Outcome:
         """Whether the host would acknowledge all of it."""
         return self.error is None and not self.refused and not self.later
 
+    def must_not_raise(self, when: str = "") -> None:
+        """Raises AssertionError, with its text and `when`."""
+        if self.error is not None:
+            text = f"{self.step} raised {describe(self.error)}"
+            raise AssertionError(f"{text} {when}".rstrip()) from self.error
+
 
 class SinkSteps:
     """The four methods of one sink, each called on the sink's thread. A context manager, which at
@@ -69,9 +75,10 @@ class SinkSteps:
     def __exit__(self, kind: object, *_: object) -> None:
         try:
             if self._is_open and not self._hangs:
-                error = self.attempt("close")
-                if error is not None and kind is None:
-                    raise AssertionError(f"close raised {describe(error)}") from error
+                if kind is None:
+                    self.must("close")
+                else:
+                    self.attempt("close")
         finally:
             self._orders.put(None)
             threading.Thread.start = self._start  # type: ignore[method-assign]
@@ -101,11 +108,9 @@ class SinkSteps:
             ) from error
         return error
 
-    def must(self, step: str, *arguments: object) -> None:
-        """Call one method, which must not raise."""
-        error = self.attempt(step, *arguments)
-        if error is not None:
-            raise AssertionError(f"{step} raised {describe(error)}") from error
+    def must(self, step: str, *arguments: object, when: str = "") -> None:
+        """Call one method, which must not raise. `when` goes into the failure."""
+        Outcome(self.attempt(step, *arguments), step).must_not_raise(when)
 
     def offer(self, records: Sequence[Record], *, anew: bool = False) -> Outcome:
         """Write and flush, as the host does; `anew`: open first, as after a failure."""
@@ -126,10 +131,7 @@ class SinkSteps:
     def take(self, records: Sequence[Record]) -> None:
         """Write and flush what the sink has no reason to refuse."""
         outcome = self.offer(records)
-        if outcome.error is not None:
-            raise AssertionError(
-                f"{outcome.step} raised {describe(outcome.error)}"
-            ) from outcome.error
+        outcome.must_not_raise()
         refused = {**outcome.refused, **outcome.later}
         assert not refused, f"refused records that nothing is wrong with: {refused}"
 
@@ -203,7 +205,7 @@ def _socket(number: int) -> tuple[object, bool, str]:
     """Its own address, whether it listens, and who is at the other end."""
     with socket.socket(fileno=os.dup(number)) as one:
         address = one.getsockname()
-        # A server may listen at all addresses: the port tells which it is.
+        # A server may listen at all addresses: the port identifies it.
         own = address[1] if isinstance(address, tuple) and len(address) > 1 else address
         listens = False
         if one.family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):

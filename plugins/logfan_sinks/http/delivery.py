@@ -1,6 +1,6 @@
 """Many records by few requests, and what becomes of each. Sans-I/O.
 
-A request that is refused says nothing about which record is at fault. So its records are sent again
+A refused request does not name the record at fault. So its records are sent again
 in halves, and what is refused alone is refused for good. What was taken is never sent again.
 """
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from pydantic import ValidationError
 
 from logfan.record import Record
 from logfan.sink import RecordsRejected, Sink, SinkUnavailable
@@ -257,18 +256,6 @@ def test_memory_stays_bounded_while_the_brokers_hang(
 def test_files_for_tls_are_looked_for_when_it_opens(opened: Open, tmp_path: Path) -> None:
     with pytest.raises(SinkUnavailable, match=r"ssl\.ca\.location"):
         opened(tls={"ca_file": str(tmp_path / "none")})
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"topic": ""}, {"topic": "{}"}, {"key": "{}"}, {"brokers": []},
-        {"username": "ann"}, {"compress": "bz2"},
-    ],
-)  # fmt: skip
-def test_a_config_that_cannot_be(options: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
-        KafkaSink.Config.model_validate({"brokers": ["a:9092"], "topic": "logs", **options})
 
 
 class TestConformance(SinkConformance):

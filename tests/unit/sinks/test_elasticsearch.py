@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from logfan.record import Record
 from logfan.sink import RecordsRejected, SinkUnavailable
@@ -183,9 +182,3 @@ def test_a_server_that_is_not_ready_is_seen_when_it_opens(server: Bulk) -> None:
     server.answer = lambda _: Reply(503, b"starting")
     with pytest.raises(SinkUnavailable, match="GET / answers 503 starting"):
         opened(server)
-
-
-@pytest.mark.parametrize("index", ["Logs", "a/b", "", "a b", "*"])
-def test_what_can_be_no_index(index: str) -> None:
-    with pytest.raises(ValidationError):
-        ElasticsearchSink.Config.model_validate({"url": "http://a", "index": index})

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import trustme
-from pydantic import ValidationError
 
 from logfan.sink import RecordsRejected, SinkUnavailable
 from logfan.testing import record
@@ -159,19 +158,6 @@ def test_a_server_that_went_away_is_noticed_before_something_is_lost(opened: Ope
             wait_until(lambda: sink.write([record(b"b")]), "its end is noticed")
     with pytest.raises(SinkUnavailable, match="refused"):
         sink.open()
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"address": "http://a"}, {"address": ""}, {"address": "tcp://a:99999"},
-        {"address": "tcp://a:x"}, {"address": "a", "facility": "mine"},
-        {"address": "a", "framing": "newline", "format": "raw"}, {"address": "a", "hostname": "."},
-    ],
-)  # fmt: skip
-def test_a_config_that_cannot_be(options: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
-        SyslogSink.Config.model_validate(options)
 
 
 def test_the_operator_is_warned_of_what_syslog_cannot_promise() -> None:
