@@ -370,6 +370,64 @@ class TakesWhatIsRefused(Careful):
             self.log.warning("some were refused")
 
 
+class SkipsTheEmpty(Lines):
+    """Holds a record without a body for none."""
+
+    def write(self, records: Sequence[logfan.Record]) -> None:
+        super().write([one for one in records if one.body])
+
+
+class Decodes(Lines):
+    """Takes each body for UTF-8."""
+
+    def write(self, records: Sequence[logfan.Record]) -> None:
+        [one.body.decode() for one in records]
+        super().write(records)
+
+
+class Parses(Lines):
+    """Takes each body for JSON."""
+
+    def write(self, records: Sequence[logfan.Record]) -> None:
+        [one.json() for one in records]
+        super().write(records)
+
+
+class RefusesTheFirst(Lines):
+    """Whatever it is."""
+
+    def write(self, records: Sequence[logfan.Record]) -> None:
+        super().write(records[1:])
+        raise logfan.RecordsRejected({0: "no"})
+
+
+class SilentOptions(Options):
+    size: int = 1
+
+
+class Undocumented(Careful, logfan.Sink[SilentOptions]):
+    """An option of it has no meaning."""
+
+    Config = SilentOptions
+
+
+class LenientOptions(Options, extra="ignore"):
+    pass
+
+
+class Lenient(Careful, logfan.Sink[LenientOptions]):
+    """Takes any key."""
+
+    Config = LenientOptions
+
+
+class Hasty(Careful):
+    """Takes what it needs too early."""
+
+    def __init__(self, config: Any, *, name: str = "x", instance: str = "") -> None:
+        super().__init__(config, name=name, instance=instance)
+
+
 class Suite(SinkConformance):
     """With everything that the suite can prove."""
 
@@ -507,6 +565,34 @@ DEFECTS = {
     "takes what is refused": Defect(
         TakesWhatIsRefused, "just_the_refused",
         "took everything .* they are lost",
+    ),
+    "skips the empty": Defect(
+        SkipsTheEmpty, "hostile_record",
+        "lost: of 3 records .* does not hold number 1",
+    ),
+    "takes bytes for text": Defect(
+        Decodes, "hostile_record",
+        "write raised UnicodeDecodeError.* over a record such as publishers send",
+    ),
+    "takes text for JSON": Defect(
+        Parses, "hostile_record",
+        "write raised .* over a record such as publishers send",
+    ),
+    "refuses a neighbour": Defect(
+        RefusesTheFirst, "hostile_record",
+        "refused also the neighbours of the one hostile record",
+    ),
+    "an option without a meaning": Defect(
+        Undocumented, "each_option",
+        "the option size needs a docstring",
+    ),
+    "takes any key": Defect(
+        Lenient, "unknown_key",
+        "DID NOT RAISE",
+    ),
+    "overrides __init__": Defect(
+        Hasty, "the_host_takes",
+        "Hasty overrides __init__; acquire what it needs in open",
     ),
 }  # fmt: skip
 

@@ -37,7 +37,7 @@ def report() -> str:
 def test_the_suite_sees_it_and_says_what_it_is(report: str, name: str) -> None:
     defect = DEFECTS[name]
     cls, test = re.escape(f"::Test{defect.cls.__name__}::"), re.escape(defect.test)
-    failed = re.findall(rf"^FAILED \S+{cls}\w*{test}\S* - (.*)$", report, re.MULTILINE)
+    failed = re.findall(rf"^FAILED \S+{cls}\w*{test}.*? - (.*)$", report, re.MULTILINE)
     print(f"| {name} | {defect.test} | {failed[0] if failed else 'not seen'} |")
     assert failed, report
     assert re.search(defect.message, failed[0]), failed[0]
