@@ -233,6 +233,9 @@ class ModelSubscription:
         assert self.channel.held, "not held"
         self.channel.held = False
 
+    def send_at_once(self) -> None:
+        """Nothing of the model waits to be sent."""
+
     def consume(self, prefetch: int) -> None:
         if self.channel.is_open:
             self.channel.consume(prefetch, lambda: self._on_consuming(self, Declared("model")))

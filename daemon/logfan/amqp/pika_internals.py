@@ -161,9 +161,17 @@ class PikaConnection(pika.SelectConnection):  # type: ignore[misc]
         """Read nothing until `resume_reading`: the broker waits. False where that cannot be."""
         return self.pause.begin(self._transport)
 
-    def resume_reading(self) -> None:
-        """Read again, where the connection is open and nothing else pauses it."""
-        self.pause.end(self._transport)
+    def resume_reading(self, *, at_once: bool = False) -> None:
+        """Read again, where the connection is open and nothing else pauses it. `at_once`: within
+        this call, and not in the next turn of the loop."""
+        self.pause.end(self._transport, at_once=at_once)
+
+    def send_at_once(self) -> None:
+        """Send what was written within this turn of the loop now, and not in the next one."""
+        transport = self._transport
+        send = getattr(transport, "_on_socket_writable", None)
+        if send is not None and transport._tx_buffers and not _is_tls(transport):
+            send()
 
     # What pika calls
 
@@ -283,13 +291,15 @@ class ReadPause:
         self.holders += 1
         return True
 
-    def end(self, transport: Any) -> None:
+    def end(self, transport: Any, *, at_once: bool = False) -> None:
         """Let go of it. One that is ending, or has ended, is not read any more."""
         self.holders -= 1
         if self.holders or transport is None or transport._state != transport._STATE_ACTIVE:
             return
         transport._nbio.set_reader(transport._sock.fileno(), transport._on_socket_readable)
-        if _is_tls(transport):
+        if at_once:
+            transport._on_socket_readable()
+        elif _is_tls(transport):
             # What TLS has taken from the socket already makes that no more readable.
             transport._nbio.add_callback_threadsafe(transport._on_socket_readable)
 

@@ -93,7 +93,7 @@ class Subscription:
     def pause_reading_for(self, seconds: float) -> None:
         """Read nothing for so long, where that can be; all else goes on meanwhile."""
         if self.connection.pause_reading():
-            self._ioloop.call_later(seconds, self.connection.resume_reading)
+            self._ioloop.call_later(seconds, partial(self.connection.resume_reading, at_once=True))
 
     def begin(self) -> None:
         """Subscribe for the first time, after `on_declared`. `on_subscribed` follows."""

@@ -308,11 +308,12 @@ class Dispatcher:
     def on_completed(self) -> None:
         """See `completions.Events`. Acknowledge what all required sinks have completed."""
         ack = self._tracker.advance()
-        if ack is not None and self._channel is not None:
+        if ack is not None and self._channel is not None and self._subscription is not None:
             if ack.tag:
                 self._channel.basic_ack(ack.tag, multiple=True)
             for tag in ack.singles:
                 self._channel.basic_ack(tag)
+            self._subscription.connection.send_at_once()
             now, stats = self._clock.monotonic(), self._stats
             for batch in ack.batches:
                 stats.acked += len(batch.records)

@@ -145,6 +145,15 @@ def test_what_is_not_read_waits_and_comes_once_the_last_has_let_go(line: Line) -
     line.turn(until=lambda: line.came == 2 * len(BLOCK))
 
 
+def test_it_reads_at_once_where_it_is_asked_to(line: Line) -> None:
+    line.answer()
+    line.begin()
+    line.far.sendall(BLOCK)
+    line.hold.end(line.transport, at_once=True)
+    assert line.came
+    line.turn(until=lambda: line.came == len(BLOCK))
+
+
 def test_held_in_the_middle_of_a_turn_it_reads_no_more_in_it(line: Line) -> None:
     """pika reads several times in a turn; TLS also what it has taken from the socket before."""
     line.on_data = line.begin
@@ -179,6 +188,38 @@ def test_a_consumer_reads_nothing_while_its_connection_is_held(line: Line) -> No
     connection.resume_reading()
     wait_until(lambda: select.select([near], [], [], 0)[0], "there is something to read")
     assert connection._receive(near, READ_BYTES)
+
+
+def test_what_is_written_is_sent_at_once_where_that_can_be(line: Line) -> None:
+    reader = Reader(wire.Connection, Scene(1, "tag", "plain", company=False))
+    connection, reader.connection._transport = reader.connection, line.transport
+    is_tls = isinstance(line.transport, transports._AsyncSSLTransport)
+    connection.send_at_once()  # nothing is to be sent
+    line.transport.write(b"an acknowledgement")
+    connection.send_at_once()
+    assert bool(line.transport._tx_buffers) == is_tls, "TLS leaves it to the loop"
+    line.turn(until=lambda: not line.transport._tx_buffers)
+    assert line.far.recv(100) == b"an acknowledgement"
+
+
+def test_what_the_socket_does_not_take_at_once_follows(line: Line) -> None:
+    reader = Reader(wire.Connection, Scene(1, "tag", "plain", company=False))
+    connection, reader.connection._transport = reader.connection, line.transport
+    much = bytes(8 << 20)
+    line.transport.write(much)
+    connection.send_at_once()
+    assert line.transport._tx_buffers
+    line.far.setblocking(False)
+    came = 0
+
+    def take() -> bool:
+        nonlocal came
+        with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError):
+            while data := line.far.recv(1 << 20):
+                came += len(data)
+        return came == len(much)
+
+    line.turn(until=take)
 
 
 def test_another_inside_of_pika_cannot_be_held() -> None:
