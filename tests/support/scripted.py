@@ -36,6 +36,9 @@ class Peer:
         self._socket = accepted
         self._frame_max = frame_max
         self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Shake hands, and take what comes."""
         self._thread.start()
 
     def say(self, method: Any, channel: int = 1) -> None:
@@ -134,3 +137,4 @@ class ScriptedBroker:
             while True:
                 accepted, _ = self._listener.accept()
                 self.peers.append(Peer(accepted, self._frame_max))
+                self.peers[-1].start()
