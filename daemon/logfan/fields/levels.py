@@ -193,10 +193,9 @@ _PLAIN = {
     "crit", "fatal", "alert", "emerg", "emergency", "panic", "severe",
 }  # fmt: skip
 _LEADING = re.compile(rf"\W{{0,3}}{_WORD}\b")
-# `level=error`, and `<level>ERROR</level>` in XML.
-_PAIR = re.compile(
-    rf"(?:^|[\s{{,<])(?:level|lvl|severity|loglevel)[=>][\"']?{_WORD}", re.IGNORECASE
-)
+# `level=error`, and `<level>ERROR</level>` in XML; of text without capitals, in which the search
+# leaps from one first letter to the next.
+_PAIR = re.compile(r"(?:level|lvl|severity|loglevel)[=>][\"']?([a-z]{3,13})")
 _SYSLOG_PRIORITY = re.compile(r"<(\d{1,3})>")
 _SYSLOG_PRIORITY_MAX = 191
 _KLOG = re.compile(r"([IWEF])\d{4} \d\d:\d\d:\d\d")
@@ -218,7 +217,9 @@ _LOUD = re.compile(r"(?<![A-Za-z])([A-Z]{3,13})(?:[+-]\d{1,3})?(?![A-Za-z])")
 
 def level_of_text(text: str) -> str | None:
     """The level that the beginning of a line of text names."""
-    head = ANSI.sub("", text[:_HEAD_CHARS])
+    head = text[:_HEAD_CHARS]
+    if "\x1b" in head:
+        head = ANSI.sub("", head)
     priority = _SYSLOG_PRIORITY.match(head)
     if priority and int(priority[1]) <= _SYSLOG_PRIORITY_MAX:
         return _SYSLOG[int(priority[1]) % 8]
@@ -226,7 +227,7 @@ def level_of_text(text: str) -> str | None:
         return _KLOG_LEVELS[klog[1]]
     if (leading := _LEADING.match(head)) and (word := leading[1].lower()) in _PLAIN:
         return _LEVEL_OF[word]
-    if (pair := _PAIR.search(head)) and (level := _LEVEL_OF.get(pair[1].lower())):
+    if level := _level_of_pair(head.lower()):
         return level
     time = _TIME.match(head)
     words = _FIRST_WORDS.match(head, time.end() if time else 0)
@@ -236,4 +237,13 @@ def level_of_text(text: str) -> str | None:
             word = next(filter(None, found.groups()))
             if level := _LEVEL_OF.get(word.lower()):
                 return level
+    return None
+
+
+def _level_of_pair(text: str) -> str | None:
+    """What the first key of these names, where no word runs into it."""
+    for pair in _PAIR.finditer(text):
+        before = text[pair.start() - 1 : pair.start()]
+        if not before or before.isspace() or before in "{,<":
+            return _LEVEL_OF.get(pair[1])
     return None
