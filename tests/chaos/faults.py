@@ -311,7 +311,8 @@ def _set_timeout(scene: Scene, *, timeout_ms: int, look_ms: int) -> None:
     settings = {"consumer_timeout": timeout_ms, "channel_tick_interval": look_ms}
     calls = [f"application:set_env(rabbit, {name}, {value})" for name, value in settings.items()]
     scene.node.eval(f"{', '.join(calls)}.")
-    # A channel takes it up when it opens.
+    # A channel takes it up when it opens. Of a connection that is lost already there is no loss.
+    wait_until(scene.daemon.consuming, "it has a channel")
     with _loss(scene):
         scene.node.close_all_connections()
     wait_until(scene.daemon.consuming, "it has another channel")
