@@ -144,14 +144,16 @@ class Scene:
     def drain(self) -> None:
         """Pause the load and wait until every message is acknowledged."""
         self.pause()
-        wait_until(
-            lambda: (
-                waiting(self.node.url, self.names.queue) == 0
-                and self.daemon.metric("logfan_in_flight_messages") == 0
-            ),
-            f"all is acknowledged; the daemon's log ends:\n{self.daemon.log()[-3000:]}",
-            _DRAIN_SECONDS,
-        )
+
+        def is_done() -> bool:
+            is_empty = waiting(self.node.url, self.names.queue) == 0
+            return is_empty and self.daemon.metric("logfan_in_flight_messages") == 0
+
+        try:
+            wait_until(is_done, "all is acknowledged", _DRAIN_SECONDS)
+        except AssertionError as late:
+            status, end = self.daemon.get("/status.json")[1], self.daemon.log()[-3000:]
+            raise AssertionError(f"{late}; {status}; the daemon's log ends:\n{end}") from None
 
     def finish(self) -> "Verdict":
         """Drain, stop everything in order, and judge what was kept."""
