@@ -36,6 +36,7 @@ from logfan.faults import Fault, Faults, did_you_mean
 from logfan.plugins.discovery import Discovered, discover
 from logfan.plugins.validation import Kind
 from logfan.runtime.foreign_text import hide, line_of, text_of
+from logfan.runtime.small_file import read_small
 from logfan.sink import Sink, SinkConfig
 from logfan.stage.stage import Stage
 from logfan.transform import Transform
@@ -293,9 +294,9 @@ def _contents(files: Mapping[str, Path]) -> dict[str, str]:
     digests = {}
     for key, file in files.items():
         try:
-            digests[key] = hashlib.sha256(file.read_bytes()).hexdigest()
+            digests[key] = hashlib.sha256(read_small(file)).hexdigest()
         except OSError:
-            digests[key] = ""  # reported where the file is needed
+            digests[key] = str(states_of([file])[file])  # reported where the file is needed
     return digests
 
 

@@ -33,6 +33,7 @@ from logfan.config.units import Duration, Size
 from logfan.config.validation_errors import shown
 from logfan.faults import Fault, Faults
 from logfan.runtime.foreign_text import hide, line_of
+from logfan.runtime.small_file import read_small
 from logfan.stage.redact import MASK, Redactor
 from logfan.stage.stage import Stage
 from logfan.stage.transforms import Transforms
@@ -174,7 +175,7 @@ class RabbitmqSettings(Table):
             return [url.get_secret_value() for url in self.urls]
         value = shown("rabbitmq.url_file", str(self.url_file))
         try:
-            text = self.url_file.read_text(encoding="utf-8")
+            text = read_small(self.url_file).decode()
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else "not UTF-8"
             if isinstance(error, PermissionError):
@@ -410,7 +411,7 @@ class RedactSettings(Table):
         """Reads the key anew, unless another is given. Raises OSError where it cannot be read,
         ValueError where it is empty."""
         if self.hash and key is None:
-            key = _KEY if self.key_file is None else self.key_file.read_bytes().strip()
+            key = _KEY if self.key_file is None else read_small(self.key_file).strip()
             if not key:
                 raise ValueError("the file is empty")
         return Redactor(self.paths, self.patterns, mask=self.mask, key=key if self.hash else None)

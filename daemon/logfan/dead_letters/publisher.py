@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 _RECONNECT_MAX_SECONDS = 5.0
 _BLOCKED_SECONDS = 300.0
 """So long the broker may block who publishes before the attempt counts as failed."""
+_SILENT_TICKS = 300
+"""After so many in which letters waited and none was confirmed, the attempt counts as failed."""
 _IN_FLIGHT_BYTES = 16 << 20
 """So much may await its confirm before more is published; a single letter always may."""
 _TICK_SECONDS = 1.0
@@ -127,7 +129,7 @@ class DeadLetters:
         self._confirms: Confirms[_Parcel] | None = None
         """Of the live channel; None while there is none."""
         self._alone = False
-        self._unneeded_ticks = 0
+        self._unneeded_ticks = self._silent_ticks = 0
         self._barred = ""
         """Why the queue is no place for letters; empty where it is one."""
         self._closing = False
@@ -189,9 +191,14 @@ class DeadLetters:
 
     def _tick(self) -> None:
         """Once a second: a connection that the consumer may be waiting for, as a user's are
-        counted, is given up. Without a consumer nothing is refused."""
+        counted, is given up. Without a consumer nothing is refused. So is one on which the broker
+        leaves letters without an answer."""
         self._ioloop.call_later(_TICK_SECONDS, self._tick)
         self._ticks += 1
+        waits = self._client is not None and bool(self._waiting or self._confirms)
+        self._silent_ticks = self._silent_ticks + 1 if waits else 0
+        if self._silent_ticks >= _SILENT_TICKS:
+            self._lose(f"the broker has confirmed none for {_SILENT_TICKS} s")
         if self._ticks % _COUNT_TICKS == 0:
             self._count()
         if self._is_connected() or self._client is None:
@@ -260,6 +267,7 @@ class DeadLetters:
     # What became of it
 
     def _on_confirm(self, parcel: _Parcel, taken: bool) -> None:
+        self._silent_ticks = 0
         if taken:
             parcel.end()
         else:

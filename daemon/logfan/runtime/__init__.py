@@ -1,1 +1,1 @@
-"""Clock, back-off, TLS, a GET, systemd, allocator, foreign text. Imports nothing else of logfan."""
+"""Clock, back-off, TLS, a GET, files, systemd, allocator, foreign text. Imports nothing of logfan."""

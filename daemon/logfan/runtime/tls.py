@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from logfan.runtime.foreign_text import line_of
+from logfan.runtime.small_file import must_be_regular
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -168,6 +169,7 @@ def handshake_problem(error: ssl.SSLError) -> str:
 
 def _load_certificates(context: ssl.SSLContext, key: str, file: Path) -> None:
     try:
+        must_be_regular(file)
         context.load_verify_locations(file)
     except ssl.SSLError as error:
         problem = _TOO_WEAK.get(error.reason or "", "holds no certificate in PEM form")
@@ -189,6 +191,7 @@ def _load_pair(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) 
 
     key, file = ("cert_file", cert_file) if key_file is None else ("key_file", key_file)
     try:
+        must_be_regular(file)
         context.load_cert_chain(cert_file, key_file, no_passphrase)
     except ssl.SSLError as error:
         raise TlsFileError(key, file, _why_no_pair(error, key_file, asked=asked)) from None

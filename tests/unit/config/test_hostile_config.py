@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from logfan.cli import main
+from logfan_sinks.secret_file import secret_in
 
 SINK = '[sinks.a]\nkind = "stdout"\n'
 FILE = '[sinks.a]\nkind = "file"\npath = "a.log"\n'
@@ -522,3 +523,29 @@ def test_a_path_with_a_null_character_is_a_fault(tmp_path: Path, key: str) -> No
     result = check(tmp_path, f'{sink}[{table}]\n{kind}{name} = "a\\u0000"\n')
     assert result.exit_code == 78, result.output
     assert f"fault  {key}" in result.output
+
+
+@pytest.mark.parametrize("what", ["pipe", "device", "folder", "large"])
+def test_a_file_of_secrets_that_never_ends_is_named(tmp_path: Path, what: str) -> None:
+    """To read a pipe waits for its writer, and a device or a large file fills the memory."""
+    file = Path("/dev/zero") if what == "device" else tmp_path / what
+    if what == "pipe":
+        os.mkfifo(file)
+    elif what == "folder":
+        file.mkdir()
+    elif what == "large":
+        file.touch()
+        os.truncate(file, 1 << 40)
+    redact = f'redact = {{ paths = ["a"], hash = true, key_file = "{file}" }}\n'
+    result = check(tmp_path, f'[rabbitmq]\nurl_file = "{file}"\n{SINK}{redact}')
+    assert result.exit_code == 78
+    assert result.output.count("cannot be read") == 2, result.output
+    if what != "large":  # OpenSSL reads a part of it
+        tls = f'[rabbitmq]\nurls = ["amqps://host/"]\ntls = {{ ca_file = "{file}" }}\n'
+        assert "rabbitmq.tls.ca_file" in check(tmp_path, f"{tls}{SINK}").output
+    # What a sink's key names is looked at for changes; the sink itself reports what is wrong.
+    http = f'[sinks.a]\nkind = "http"\nurl = "http://localhost:1"\ntoken_file = "{file}"\n'
+    assert check(tmp_path, http).exit_code == 0
+    if what != "large":
+        with pytest.raises(OSError, match="no regular file"):
+            secret_in(file)

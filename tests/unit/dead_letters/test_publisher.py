@@ -10,6 +10,7 @@ from pika import spec
 from logfan.amqp.blocking import BlockingConnection
 from logfan.amqp.publisher import Window
 from logfan.config.settings import RabbitmqSettings, Settings, SinkSettings
+from logfan.dead_letters import publisher
 from logfan.dead_letters.letter import Refusal
 from logfan.dead_letters.publisher import DeadLetters, Sending
 from logfan.testing import record
@@ -123,6 +124,19 @@ def test_a_letter_fits_into_the_frame_that_was_agreed_upon(frame_max: int) -> No
         assert broker.peers[0].published[0].endswith(b"s" * 1000)
         broker.peers[0].say(spec.Basic.Ack(1))
         assert failures(sending) == {}
+
+
+def test_a_letter_that_the_broker_never_confirms_is_sent_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(publisher, "_SILENT_TICKS", 2)
+    with ScriptedBroker() as broker, dead_letters(broker) as letters:
+        sending = letters.send([refusal(b"one"), refusal(b"two")])
+        assert "has confirmed none" in failures(sending)[1][0]
+        monkeypatch.undo()
+        again = letters.send([refusal(b"two")])
+        published(broker, 1, b"two").say(spec.Basic.Ack(1))
+        assert failures(again) == {}
 
 
 def test_what_waits_in_the_queue_is_counted_while_it_is_known() -> None:
