@@ -1,1 +1,1 @@
-"""Clock, back-off, TLS, a GET, files, systemd, allocator, foreign text. Imports nothing of logfan."""
+"""Clock, back-off, TLS, a GET, files, systemd, allocator, foreign text. Imports none of ours."""
