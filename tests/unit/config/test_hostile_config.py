@@ -553,5 +553,5 @@ def test_a_file_of_secrets_that_never_ends_is_named(tmp_path: Path, what: str) -
 
 def test_a_secret_that_is_not_utf_8_is_named_by_its_file(tmp_path: Path) -> None:
     (tmp_path / "token").write_bytes(b"caf\xe9")
-    with pytest.raises(OSError, match="not UTF-8.*token"):
+    with pytest.raises(OSError, match=r"not UTF-8.*token"):
         secret_in(tmp_path / "token")
