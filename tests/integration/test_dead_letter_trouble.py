@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pika
@@ -22,6 +23,7 @@ from support.broker import (
     waiting,
 )
 from support.command import logfan
+from support.daemon import DaemonProcess
 from support.letters import wait_for_messages
 from support.waiting import wait_until
 
@@ -179,3 +181,42 @@ def test_what_is_refused_while_letters_cannot_be_sent_comes_again_alone_after_a_
         wait_until(lambda: daemon.acked() == 1, "only the refused one came again")
         assert lines(tmp_path / "picky.log") == [b"one", b"two"]
         assert [one.body for one in letters_in(node, f"{names.queue}.dead")] == [b"refuse"]
+
+
+def redelivered(daemon: DaemonProcess, count: int) -> bool:
+    return daemon.metric("logfan_redelivered_messages_total") == count
+
+
+def test_what_comes_again_while_letters_cannot_be_sent_counts_once_against_max_ratio(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    environ = {"LOGFAN_DEAD_LETTER__MAX_RATIO": "0.05"}
+    make_full(node, f"{names.queue}.dead")
+    with daemon_at(tmp_path, node, names, environ=environ) as daemon:
+        publish(node.url, names.exchange, [b"refuse %d" % n for n in range(30)])
+        for count in (30, 60, 90):
+            wait_until(
+                lambda: "30 refused records cannot" in daemon.get("/readyz")[1], "all are held"
+            )
+            node.close_all_connections()
+            wait_until(partial(redelivered, daemon, count), "they come again")
+        with channel(node.url) as admin:
+            admin.queue_delete(f"{names.queue}.dead")
+        wait_until(lambda: node.unacked(names.queue) == 0, "all are acknowledged")
+        assert len({one.body for one in letters_in(node, f"{names.queue}.dead")}) == 30
+        wait_until(daemon.is_ready, "it is ready again")
+
+
+def test_a_sink_that_refuses_many_in_a_row_goes_on_once_it_takes_others(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """As after a start where many refused records were held: they come first, one after another."""
+    bad = [b"refuse %d" % n for n in range(600)]
+    good = [b"%d" % n for n in range(1000)]
+    environ = {"LOGFAN_RABBITMQ__PREFETCH": "700"}
+    with daemon_at(tmp_path, node, names, environ=environ) as daemon:
+        publish(node.url, names.exchange, bad + good)
+        wait_until(lambda: daemon.acked() == 1600, "all is acknowledged")
+        assert daemon.metric('logfan_sink_paused{sink="picky"}') == 0
+        assert lines(tmp_path / "picky.log") == good
+        assert {one.body for one in letters_in(node, f"{names.queue}.dead")} == {*bad}

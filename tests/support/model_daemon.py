@@ -47,6 +47,10 @@ def settings_of(prefetch: int, budget: int) -> Settings:
 
 
 SETTINGS = settings_of(PREFETCH, BUDGET)
+PAUSING = SETTINGS.model_copy(
+    update={"dead_letter": SETTINGS.dead_letter.model_copy(update={"max_ratio": 0.002})}
+)
+"""A sink may refuse two of its last 1,000 records."""
 
 
 class Watched:

@@ -211,8 +211,10 @@ class FlowControl:
         """The subscription is about to end for this cause. Returns how often that was so with
         nothing acknowledged in between. What stands before the cause is written again each time: so
         after `ENDS` the next one gets one message at a time. An end counts where messages are held,
-        and where the cause is a message that the broker cannot deliver."""
-        if self._count_end(cause, counts=undeliverable or self._in_flight.messages > 0) >= ENDS:
+        but for those that wait for their dead letters, and where the cause is a message that the
+        broker cannot deliver."""
+        held = self._in_flight.messages > self._in_flight.aside_messages
+        if self._count_end(cause, counts=undeliverable or held) >= ENDS:
             self.window.limit(1)
         return self._ends
 

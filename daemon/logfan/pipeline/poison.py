@@ -43,6 +43,8 @@ class Entry:
     """How many offers had been taken when it first failed so."""
     undecided: bool = False
     """Whether it is counted as undecided."""
+    counted: bool = False
+    """Whether it is counted among what the sink refused."""
     failed_in_stage: int = 0
     """How often a transform failed over it alone, since it did so while another passed."""
 
@@ -66,6 +68,8 @@ class RetryQueue:
         self._others: list[Entry] = []
         self._suspects: list[list[Entry]] = []
         """Of those that failed together: what is offered at once, in order."""
+        self._held: list[Entry] = []
+        """Refused, and neither taken nor dead-lettered: offered again in the next round."""
         self._next = 0
         """Which of the suspects is offered next."""
         self._failed_together = 0
@@ -88,12 +92,17 @@ class RetryQueue:
         return self.isolating and self._taken > 0
 
     @property
+    def holding(self) -> bool:
+        """Whether some that are refused wait for the next round."""
+        return bool(self._held)
+
+    @property
     def needs_others(self) -> bool:
         """Whether other records would help to tell a bad record from a bad sink."""
-        return not self._others and self._all_failed_alone()
+        return not self._others and (self.holding or self._all_failed_alone())
 
     def offer(self) -> Sequence[Entry]:
-        """What to write next; empty where nothing is left."""
+        """What to write next; empty where nothing is left of this round."""
         if not self._suspects:
             return self._others[: self._fitting()]
         if self._next >= len(self._suspects):
@@ -110,9 +119,22 @@ class RetryQueue:
             group = self._suspects[self._next]
             self._suspects[self._next : self._next + 1] = [group[:count], group[count:]]
 
+    def hold(self, refused: Sequence[Entry]) -> None:
+        """These are refused and must stay: whatever else there is comes before them."""
+        if self.isolating:
+            self._next += 1
+        else:
+            self.remove(refused)
+            self._held += refused
+
+    def next_round(self) -> None:
+        """Offer what is held again, before all else."""
+        self._others = [*self._held, *self._others]
+        self._held = []
+
     def remove_abandoned(self) -> Sequence[Entry]:
         """Take out what the broker delivers again. Returns it."""
-        pending = chain(self._others, *self._suspects)
+        pending = chain(self._held, self._others, *self._suspects)
         abandoned = [entry for entry in pending if entry.batch.abandoned]
         if abandoned:
             self._next = 0
@@ -161,6 +183,7 @@ class RetryQueue:
         gone = set(entries)
         if not gone:
             return
+        self._held = [entry for entry in self._held if entry not in gone]
         self._others = [entry for entry in self._others if entry not in gone]
         rests = [[one for one in suspects if one not in gone] for suspects in self._suspects]
         self._suspects = [rest for rest in rests if rest]
@@ -232,7 +255,7 @@ def _halves(offered: Sequence[Entry]) -> list[list[Entry]]:
 
 
 class Refusals:
-    """How many of the last 1,000 records a sink refused, and whether that is too many."""
+    """How many of the last 1,000 records a sink refused, and how many more it may."""
 
     def __init__(self, max_ratio: float) -> None:
         """`max_ratio`: of the last 1,000, even where there were fewer; 1.0 is never too many."""
@@ -244,14 +267,20 @@ class Refusals:
         """So many were taken."""
         self._seen += count
 
-    def refused(self, count: int) -> bool:
-        """Count so many as refused. False, and not counted, where that is too many."""
-        oldest = self._seen + count - _WINDOW
-        while self._refused and self._refused[0] <= oldest:
-            self._refused.popleft()
-        if min(len(self._refused) + count, _WINDOW) > self._allowed:
-            return False
-        for _ in range(count):
+    def refused(self, count: int) -> int:
+        """Of so many that are refused, how many may be; these are counted."""
+        if self._allowed >= _WINDOW:
+            return count
+        for done in range(count):
+            while self._refused and self._refused[0] <= self._seen + 1 - _WINDOW:
+                self._refused.popleft()
+            if len(self._refused) >= self._allowed:
+                return done
             self._seen += 1
             self._refused.append(self._seen)
-        return True
+        return count
+
+    def returned(self, count: int) -> None:
+        """So many that were counted lately are not dead-lettered: they are delivered again."""
+        for _ in range(min(count, len(self._refused))):
+            self._refused.pop()

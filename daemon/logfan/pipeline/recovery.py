@@ -55,6 +55,10 @@ class SinkRecovery:
         """What waits for the dead-letter queue."""
         self._failing: list[tuple[Entry, Failed]] = []
         """Over which a transform failed, and how."""
+        self._held_why = ""
+        """Why what is held may not be dead-lettered."""
+        self._took_lately = False
+        """Whether the sink took something since it was last waited for."""
         self._left: Counter[Batch] = Counter()
         """How many records of each batch are neither taken nor dead-lettered."""
         self.aside = RefusedRecords(
@@ -81,6 +85,16 @@ class SinkRecovery:
             self._runner.back_off(
                 failure.why, traceback=failure.traceback, at_least=failure.retry_after
             )
+
+    def look(self, *, stopping: bool, offering: bool = True) -> None:
+        """Send what stands aside and is due, or, where the sink may be called now (`offering`),
+        offer it again."""
+        self._forget_abandoned()
+        self.aside.look(stopping=stopping, offering=offering)
+
+    def _forget_abandoned(self) -> None:
+        """What the broker delivers again is refused, and counted, anew."""
+        self._refusals.returned(sum(entry.counted for entry in self.aside.forget_abandoned()))
 
     def run(
         self,
@@ -113,8 +127,12 @@ class SinkRecovery:
                 self._attempt(offered)
             elif self._failing:
                 self._look_at_failing()
+            elif self._queue.holding:
+                self._back_off(self._held_why, quick=self._took_lately)
+                self._queue.next_round()
             else:
                 break
+        self._runner.holding = False
         if self._runner.health.failure is not None:
             # What it was about was handed back meanwhile. Nothing comes for a sink that is down,
             # so nothing but `open` can find that it is up.
@@ -165,10 +183,12 @@ class SinkRecovery:
 
     def _offer(self, entries: Sequence[Entry], records: Sequence[Record]) -> None:
         """Offer these records, one for each entry."""
+        self._runner.holding = self._queue.holding or bool(self._failing)
         outcome = self._runner.offer(records)
         if outcome is None:
             self._queue.taken(entries)
             self.took(len(entries))
+            self._took_lately = True
             self._finish(entries)
         else:
             self._learn(entries, outcome)
@@ -207,19 +227,17 @@ class SinkRecovery:
         self._failing = []
         is_alive = any(entry.failed_in_stage for entry in failing)
         proven = [entry for entry in failing if entry.failed_in_stage >= ATTEMPTS_ALONE]
-        why: str | None = failed.why
-        if proven:
-            why = self._refuse_proven(proven, failed.why)
-            if why is None:
-                failing = [entry for entry in failing if entry not in proven]
-        self._queue.extend(failing)
-        if why is None:
+        held = self._refuse_proven(proven, failed.why)
+        gone = {*proven} - {*held}
+        self._queue.extend([entry for entry in failing if entry not in gone])
+        if proven and not held:
             self._runner.succeeded()
             return
         self._add(self._arrived())
-        self._runner.back_off(
-            why, traceback=failed.traceback, at_least=pace_of(failed), quick=is_alive and not proven
-        )
+        self._back_off(
+            self._held_why if held else failed.why, traceback=failed.traceback,
+            at_least=pace_of(failed), quick=self._took_lately if held else is_alive,
+        )  # fmt: skip
 
     def _refuse(self, entry: Entry, why: str) -> None:
         entry.reason, entry.first_failed_at = why, self._clock.time()
@@ -241,6 +259,7 @@ class SinkRecovery:
                 if at not in failure.reasons and at not in later
             ]
             self.took(len(taken))
+            self._took_lately = self._took_lately or bool(taken)
             self._finish(taken)
             if refused:
                 why = f"refused {counted(len(refused), 'record')} (the first: {refused[0].reason})"
@@ -250,38 +269,59 @@ class SinkRecovery:
             refused = self._queue.failed(offered, why, now)
         if refused:
             held = self._refuse_proven(refused, why)
-            if held is None:
-                refused = ()
-                if not later:
-                    self._runner.succeeded()
-                    return
-            else:
-                why = held
+            if held:
+                self._queue.hold(held)
+                why = self._held_why
+                if not (later or self._queue.isolating):
+                    return  # first come the others
+            elif not later:
+                self._succeeded()
+                return
+            refused = held
         if later and not refused:
             why = f"takes {counted(len(later), 'record')} later: {next(iter(later.values()))}"
-        self._runner.back_off(
-            why, traceback=failure.traceback, at_least=failure.retry_after,
-            quick=self._queue.is_alive and not refused,
-        )  # fmt: skip
+        quick = self._queue.is_alive and (not refused or self._took_lately)
+        self._back_off(why, traceback=failure.traceback, at_least=failure.retry_after, quick=quick)
 
-    def _refuse_proven(self, refused: Sequence[Entry], why: str) -> str | None:
-        """Have these dead-lettered. Where that may not be they are offered again, and what it
-        returns is logged instead of `why`."""
+    def _succeeded(self) -> None:
+        """The sink is up, unless something is held."""
+        if not self._queue.holding:
+            self._runner.succeeded()
+
+    def _back_off(
+        self, why: str, *, quick: bool, traceback: str = "", at_least: float = 0.0
+    ) -> None:
+        self._runner.back_off(why, traceback=traceback, quick=quick, at_least=at_least)
+        self._took_lately = False
+
+    def _refuse_proven(self, refused: Sequence[Entry], why: str) -> Sequence[Entry]:
+        """Have these dead-lettered, as many as may be. Returns those that are offered again;
+        `_held_why` then has the reason."""
+        allowed = 0
+        if self._refusing:
+            self._forget_abandoned()
+            allowed = self._refusals.refused(len(refused))
+        gone, held = refused[:allowed], refused[allowed:]
+        for entry in gone:
+            entry.counted = True
+        self._queue.remove(gone)
+        self._refused += gone
+        if not held:
+            return held
         if not self._refusing:
-            return f"{why}; dead_letter.enabled is false, so they are offered again"
-        if self._refusals.refused(len(refused)):
-            self._queue.remove(refused)
-            self._refused += refused
-            return None
+            self._held_why = f"{why}; dead_letter.enabled is false, so they are offered again"
+            return held
         self._stats.paused = True
-        return (
+        self._held_why = (
             f"paused, as it refuses more than dead_letter.max_ratio ({self._max_ratio:g}) of "
-            f"the last 1,000 records; the first of {len(refused)}: {refused[0].reason}"
+            f"the last 1,000 records; the first of {len(held)}: {held[0].reason}"
         )
+        return held
 
     def _dead_letter(self) -> None:
         abandoned = [entry for entry in self._refused if entry.batch.abandoned]
         refused = [entry for entry in self._refused if entry not in abandoned]
+        self._refusals.returned(sum(entry.counted for entry in abandoned))
         if not refused or self.aside.dead_letter(refused):
             self._finish(self._refused)
             self._refused = []

@@ -130,6 +130,11 @@ class RefusedRecords:
         """Why no dead letters can be sent; None while they can."""
         return None if self._runner.health.letters is None else self._failure_text()
 
+    @property
+    def holds_any(self) -> bool:
+        """Whether anything stands aside."""
+        return bool(self._aside)
+
     def _failure_text(self) -> str:
         # Any thread asks through the sink's health.
         count = sum(one.offers is None for one in self._aside)
@@ -144,14 +149,18 @@ class RefusedRecords:
         dues = [self._due if one.offers is None else one.due for one in self._aside]
         return min(_LATE_SECONDS, max(_POLL_SECONDS, min(dues) - self._clock.monotonic()))
 
-    def look(self, *, stopping: bool) -> None:
-        """Send or offer again what is due; where the process is `stopping`, within a second."""
-        if not self._aside:
-            return
+    def forget_abandoned(self) -> Sequence[Entry]:
+        """Let go of what the broker delivers again. Returns it."""
+        abandoned = [one for one in self._aside if one.entry.batch.abandoned]
+        self._done(abandoned)
+        return [one.entry for one in abandoned]
+
+    def look(self, *, stopping: bool, offering: bool = True) -> None:
+        """Send what is due, or offer it again where `offering`; where the process is `stopping`,
+        within a second."""
         now = self._clock.monotonic()
         if stopping:
             self._due = min(self._due, now + _AT_STOP_SECONDS)
-        self._done([one for one in self._aside if one.entry.batch.abandoned])
         if self._under_way is not None:
             self._look_at(*self._under_way)
         if self._under_way is not None:
@@ -160,7 +169,7 @@ class RefusedRecords:
         if waiting and (now >= self._due or any(one.is_newly_late for one in waiting)):
             self._publish_again(waiting)
             return
-        for one in self._aside:
+        for one in self._aside if offering else ():
             if one.offers is not None and now >= one.due:
                 self._offer(one, one.offers)
                 return

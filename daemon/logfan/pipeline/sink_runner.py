@@ -59,9 +59,11 @@ class SinkRunner:
         held: Callable[[], int],
         clock: Clock,
         on_opened: Callable[[], None] = lambda: None,
+        meanwhile: Callable[[], float | None] = lambda: None,
     ) -> None:
         """`held` gives how many messages wait for the sink, for the log; `on_opened` is called
-        once, when `has_opened` is set."""
+        once, when `has_opened` is set. `meanwhile` is called while the sink is waited for, and
+        returns after how many seconds again; None: it need not be."""
         self.name = sink.name
         self.health = stats.health = Health(clock.monotonic(), stats.pause)
         self.opened = False
@@ -70,6 +72,8 @@ class SinkRunner:
         """Whether it ever opened."""
         self.quitting = False
         """Set where the process must end, whatever is left."""
+        self.holding = False
+        """Whether something that it refused is held: then it is not up, whatever else it takes."""
         self.wake = threading.Event()
         """Set to cut the present back-off short."""
         self._sink = sink
@@ -79,6 +83,7 @@ class SinkRunner:
         self._clock = clock
         self._open_called = False
         self._on_opened = on_opened
+        self._meanwhile = meanwhile
         self._called_at = 0.0
         self._logged: set[str] = set()
         self._traced: set[str] = set()
@@ -111,7 +116,8 @@ class SinkRunner:
             self._stats.write_seconds.observe(now - started)
         if rejected is not None:
             return rejected
-        self.succeeded()
+        if not self.holding:
+            self.succeeded()
         return None
 
     def _open(self) -> bool:
@@ -216,9 +222,12 @@ class SinkRunner:
         self._wait(self._stats.pause.until - self._clock.monotonic())
 
     def _wait(self, seconds: float) -> None:
-        if not self.quitting:
-            self._clock.wait(self.wake, max(0.0, seconds))
-            self.wake.clear()
+        until = self._clock.monotonic() + seconds
+        while not self.quitting and (left := until - self._clock.monotonic()) > 0:
+            again = self._meanwhile()
+            if self._clock.wait(self.wake, left if again is None else min(left, again)):
+                break
+        self.wake.clear()
 
     def close(self) -> None:
         """Let the sink go. Nothing is called after that."""

@@ -88,6 +88,7 @@ class SinkWorker:
             stats=stats,
             held=lambda: self.held,
             clock=clock,
+            meanwhile=self._look_meanwhile,
             on_opened=completions.opened,
         )
         self._recovery = SinkRecovery(
@@ -269,8 +270,14 @@ class SinkWorker:
             batches = self._collect()
             if batches:
                 self._deliver(batches)
-            self._recovery.aside.look(stopping=self._stopping)
+            if self._recovery.aside.holds_any:
+                self._recovery.look(stopping=self._stopping)
         self._close()
+
+    def _look_meanwhile(self) -> float | None:
+        """While the sink is waited for: letters do not wait for it."""
+        self._recovery.look(stopping=self._stopping, offering=False)
+        return self._recovery.aside.wait_seconds()
 
     def _collect(self) -> list[Batch]:
         """Wait for a batch and take what else has arrived; empty where an order came first."""

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 )
 
 from support.model import BUDGET, REQUIRED, SINKS, Message, Truth, body_of
-from support.model_daemon import PREFETCH, SETTINGS, THIRD, Daemon
+from support.model_daemon import PAUSING, PREFETCH, SETTINGS, THIRD, Daemon
 
 LIGHT, HEAVY = (12, 12, 12, 40, 100), (12, 12, 12, 40, 150, 390, 900)
 TROUBLES = [f"{kind}-{sink}" for kind in ("poison", "refuse", "late") for sink in SINKS]
@@ -43,12 +43,16 @@ class DispatcherMachine(RuleBasedStateMachine):
         self.poison = dict.fromkeys(SINKS, 0)
         self.daemon = Daemon(self.truth, self.queue)
         self.heavy = False
+        self.settings = SETTINGS
 
-    @initialize(heavy=st.booleans(), can_be_held=st.booleans())
-    def begin(self, heavy: bool, can_be_held: bool) -> None:
+    @initialize(heavy=st.booleans(), can_be_held=st.booleans(), pausing=st.booleans())
+    def begin(self, heavy: bool, can_be_held: bool, pausing: bool) -> None:
         """Heavy messages and poison not in one example: where no other record fits into the
         window beside the poison, nothing proves it, and it stands for ever."""
         self.heavy = heavy
+        if pausing:
+            self.settings = PAUSING
+            self.daemon = Daemon(self.truth, self.queue, PAUSING)
         self.daemon.can_be_held = can_be_held
         self.daemon.connect()
         self.daemon.read(1)
@@ -162,7 +166,7 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     def _start_again(self) -> None:
         can_be_held = self.daemon.can_be_held
-        self.daemon = Daemon(self.truth, self.queue)
+        self.daemon = Daemon(self.truth, self.queue, self.settings)
         self.daemon.can_be_held = can_be_held
         self.daemon.connect()
 
@@ -209,6 +213,10 @@ class DispatcherMachine(RuleBasedStateMachine):
     def _mend(self) -> None:
         for store in self.daemon.stores:
             store.state, store.slow = "up", False
+        if self.settings is PAUSING:  # the operator allows more
+            self.settings = SETTINGS
+            self.daemon.kill()
+            self._start_again()
         if self.daemon.stopping:
             self._drain()
             self.daemon.finish()

@@ -190,7 +190,7 @@ def test_the_last_thousand_decide_whether_it_is_too_much(
         if what == "taken":
             refusals.taken(count)
         else:
-            result = refusals.refused(count)
+            result = refusals.refused(count) == count
     assert result == allowed
 
 

@@ -47,6 +47,13 @@ def test_a_connection_that_is_lost_at_rest_shows_nothing() -> None:
     assert flow.note_end("541", undeliverable=True) == 1
 
 
+def test_what_waits_for_its_dead_letter_is_no_reason_for_an_end() -> None:
+    """It is not written again: only its letter is sent."""
+    flow = flow_of(1)
+    flow._in_flight.aside_messages = 1
+    assert [flow.note_end("lost") for _ in range(9)] == [0] * 9
+
+
 def test_windows_that_are_handed_back_three_times_come_in_tens() -> None:
     flow = flow_of(20)
     for number in range(ENDS):

@@ -378,6 +378,35 @@ class Sent:
         return True
 
 
+class Returned(Sent):
+    """Dead letters that the broker does not take, until it does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.works = False
+
+    def __call__(self, refusals: Sequence[Refusal]) -> "Sent":
+        self.refusals += refusals
+        self.failures = {} if self.works else dict.fromkeys(range(len(refusals)), Unsent("full"))
+        return self
+
+
+def test_a_dead_letter_does_not_wait_for_a_sink_that_is_down(make: Make) -> None:
+    sent = Returned()
+    bench = make(start=False, send=sent)
+    bench.sink.failures = [RecordsRejected({0: "bad"})]
+    bench.submit(b"bad", b"good")
+    bench.worker.start()
+    wait_until(lambda: "cannot be dead-lettered" in (bench.worker.failure or ""), "it waits")
+    bench.sink.failures = [SinkUnavailable("away", retry_after=3600.0)]
+    bench.submit(b"more")
+    wait_until(lambda: "away" in (bench.worker.failure or ""), "the sink is down")
+    sent.works = True
+    wait_until(lambda: bench.stats.rejected == 1, "the letter is sent")
+    assert bench.worker.failure == "away"
+    assert bench.worker.held == 1
+
+
 ODD = Stage(where=Where.of({"n": [1, 3, 5, 7]}), redactor=Redactor(["n"]))
 
 
