@@ -231,7 +231,7 @@ class SinkRecovery:
         gone = {*proven} - {*held}
         self._queue.extend([entry for entry in failing if entry not in gone])
         if proven and not held:
-            self._runner.succeeded()
+            self._succeeded()
             return
         self._add(self._arrived())
         self._back_off(
