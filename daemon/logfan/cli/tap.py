@@ -119,7 +119,7 @@ def _output(form: str) -> Any:
     from logfan.plugins.discovery import discover
     from logfan.sink import SinkUnavailable
 
-    cls = discover((), ()).kinds["stdout"].cls
+    cls = discover((), (), ("stdout",)).kinds["stdout"].cls
     output = cls(cls.Config.model_validate({"format": form}), name="tap", instance="")
     try:
         output.open()

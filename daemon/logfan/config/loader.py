@@ -126,7 +126,8 @@ def prepare(
     faults = [*source.faults, *_no_sinks(source)]
     settings, settings_faults = _settings(table)
     states |= states_of(settings.files().values())
-    plugins = discover(settings.plugins.directories, settings.plugins.disabled)
+    kinds = frozenset(sink.kind for sink in settings.sinks.values())
+    plugins = discover(settings.plugins.directories, settings.plugins.disabled, kinds)
     sinks, sink_faults = _sinks(table, settings, plugins)
     lacking = any(fault.place.endswith(".kind") for fault in sink_faults)
     of_plugins = plugins.faults if every_plugin or lacking else ()
@@ -178,7 +179,7 @@ def read_stages(
     settings, settings_faults = _settings(source.table, serves=False)
     plugins = Discovered({}, {}, ())
     if any(sink.transforms for sink in settings.sinks.values()):
-        plugins = discover(settings.plugins.directories, settings.plugins.disabled)
+        plugins = discover(settings.plugins.directories, settings.plugins.disabled, frozenset())
     transforms = {}
     for name, sink in settings.sinks.items():
         transforms[name], faults = _transforms(sink, f"sinks.{name}", plugins)
@@ -359,7 +360,7 @@ def _sinks(
         transforms, faults_of_transforms = _transforms(settings.sinks[name], place, plugins)
         kind = plugins.kinds.get(options["kind"])
         if kind is None:
-            faults.append(_no_such_kind(place, "kind of sink", options["kind"], plugins.kinds))
+            faults.append(_no_such_kind(place, "kind of sink", options["kind"], plugins.known))
             faults += faults_of_transforms
             continue
         own = {key: value for key, value in options.items() if key not in SinkSettings.model_fields}

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from importlib.metadata import Distribution, EntryPoint, entry_points
@@ -28,6 +28,8 @@ from logfan.sink import Sink
 from logfan.transform import Transform
 
 GROUP = "logfan"
+_OWN = "logfan"
+"""Our distribution: each of its entry points is named after the one kind that it brings."""
 _HOOKS = ("register_sinks", "register_transforms")
 _SKELETON = (
     "write @logfan.hookimpl above def register_sinks(register), or, for a transform, above def "
@@ -42,6 +44,8 @@ class Discovered:
     kinds: Mapping[str, Kind[Sink]]
     transforms: Mapping[str, Kind[Transform]]
     faults: tuple[Fault, ...]
+    known: Collection[str] = ()
+    """All kinds of sink, those that were not loaded too."""
 
 
 @dataclass(slots=True)
@@ -49,6 +53,8 @@ class _Search:
     disabled: frozenset[str]
     kinds: dict[str, Kind[Sink]] = field(default_factory=dict)
     transforms: dict[str, Kind[Transform]] = field(default_factory=dict)
+    claimed: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Where each comes from, by "kind" or "transform" and its name."""
     faults: list[Fault] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
     """Every name that `plugins.disabled` could have meant."""
@@ -57,13 +63,32 @@ class _Search:
         self.seen.update(names)
         return not self.disabled.isdisjoint(names)
 
+    def claim(self, what: str, name: str, origin: str) -> bool:
+        """Whether no plugin before has this kind or transform; else that is a fault."""
+        if (what, name) not in self.claimed:
+            self.claimed[what, name] = origin
+            return True
+        problem = (
+            f'claims the {what} "{name}", which {self.claimed[what, name]} has already; rename '
+            "one, or name one of the two in plugins.disabled"
+        )
+        self.faults.append(Fault(origin, problem))
+        return False
 
-def discover(directories: Sequence[Path], disabled: Sequence[str]) -> Discovered:
+
+def discover(
+    directories: Sequence[Path], disabled: Sequence[str], used: Collection[str] | None = None
+) -> Discovered:
     """All kinds of sink and of transform. `disabled` names drop-in files (without .py), entry
-    points or distributions. Never raises for a plugin's fault."""
+    points or distributions. Of logfan's own sinks only the kinds in `used` are loaded; None means
+    all. Never raises for a plugin's fault."""
     search = _Search(frozenset(disabled))
     for origin, name, distribution, point in _installed():
-        if not search.off(name, distribution):
+        if search.off(name, distribution):
+            continue
+        if used is not None and distribution == _OWN and name not in used:
+            search.claim("kind", name, origin)
+        else:
             _examine(search, origin, lambda point=point: point.load())  # type: ignore[misc]
     for directory in dict.fromkeys(directories):
         for file in _drop_ins(search, directory):
@@ -74,7 +99,8 @@ def discover(directories: Sequence[Path], disabled: Sequence[str]) -> Discovered
         search.faults.append(
             Fault("plugins.disabled", f"no plugin has this name{near}", f'"{name}"')
         )
-    return Discovered(search.kinds, search.transforms, tuple(search.faults))
+    known = [name for what, name in search.claimed if what == "kind"]
+    return Discovered(search.kinds, search.transforms, tuple(search.faults), known)
 
 
 def _installed() -> list[tuple[str, str, str, EntryPoint]]:
@@ -101,23 +127,12 @@ def _examine(search: _Search, origin: str, load: Callable[[], object]) -> None:
     except PluginError as broken:
         search.faults.append(Fault(origin, str(broken)))
         return
-    search.faults += _take(search.kinds, sinks, "kind", origin)
-    search.faults += _take(search.transforms, transforms, "transform", origin)
-
-
-def _take(
-    known: dict[str, Kind[Base]], registered: Mapping[str, type[Base]], what: str, origin: str
-) -> Iterator[Fault]:
-    """Add the kinds that no plugin before has."""
-    for kind, cls in registered.items():
-        if kind in known:
-            problem = (
-                f'claims the {what} "{kind}", which {known[kind].origin} has already; rename one, '
-                "or name one of the two in plugins.disabled"
-            )
-            yield Fault(origin, problem)
-        else:
-            known[kind] = Kind(kind, cls, origin)
+    for kind, sink in sinks.items():
+        if search.claim("kind", kind, origin):
+            search.kinds[kind] = Kind(kind, sink, origin)
+    for kind, transform in transforms.items():
+        if search.claim("transform", kind, origin):
+            search.transforms[kind] = Kind(kind, transform, origin)
 
 
 def _registration(

@@ -3,10 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import re2  # type: ignore[import-untyped]
-
-_OPTIONS = re2.Options()
-_OPTIONS.log_errors = False
 Replace = Callable[[bytes], bytes]
 """Takes what was found, and gives what stands in its place."""
 
@@ -52,11 +48,23 @@ def compiled(pattern: str, problem: str) -> Any:
     if len(pattern.encode()) > _PATTERN_BYTES:
         raise ValueError(f"a pattern of more than {_PATTERN_BYTES} bytes")
     try:
-        return re2.compile(pattern, _OPTIONS)
+        return _compiled(pattern)
+    except ValueError as error:
+        raise ValueError(f"{problem}: {error}") from None
+
+
+def _compiled(pattern: str) -> Any:
+    """Raises ValueError with RE2's reason."""
+    import re2  # type: ignore[import-untyped] # 2.4 MiB that only patterns need
+
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(pattern, options)
     except re2.error as error:
         reason = error.args[0] if error.args else ""
         text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
-        raise ValueError(f"{problem}: {text}") from None
+        raise ValueError(text) from None
 
 
 class Patterns:
@@ -80,10 +88,9 @@ class Patterns:
             parts.append(f"(?:{named.pattern})")
         # One search for all of them, which is not to be had where two name a group alike.
         try:
-            searches = [re2.compile("|".join(parts), _OPTIONS).search]
-        except re2.error:
-            searches = [pattern.search for pattern, _ in self._each]
-        self._searches = searches if parts else []
+            self._searches = [_compiled("|".join(parts)).search] if parts else []
+        except ValueError:
+            self._searches = [pattern.search for pattern, _ in self._each]
 
     @property
     def are_any(self) -> bool:

@@ -3,6 +3,7 @@
 import ssl
 import subprocess
 import sys
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -10,22 +11,37 @@ import pytest
 from logfan.config.loader import prepare
 
 HELP = "import logfan.cli"
-RUN = (
-    "import logfan.cli.run, logfan.telemetry.log_output, logfan.daemon\n"
-    "import logfan.telemetry.http_server, logfan.config.loader\n"
-    "import logfan_sinks.file, logfan_sinks.stdout, logfan_sinks.metrics"
-)
+SINKS = ("file", "metrics", "stdout")
+RUN = f"""
+import logfan.cli.run, logfan.telemetry.log_output, logfan.daemon
+import logfan.telemetry.http_server
+from logfan.config.loader import prepare
+sinks = {{kind: {{"kind": kind}} for kind in {SINKS}}}
+sinks["file"]["path"] = "a.log"
+sinks["metrics"]["counters"] = [{{"name": "seen"}}]
+prepare(None, environ={{}}, overrides={{"plugins": {{"directories": []}}, "sinks": sinks}})
+"""
+OTHER_SINKS = {
+    point.module
+    for point in distribution("logfan").entry_points
+    if point.group == "logfan" and point.name not in SINKS
+}
 NEEDLESS = {
     # `--help` shows what stands in the code.
     HELP: {"email", "importlib.metadata", "logging", "orjson", "pika", "pydantic"},
-    # For people at a terminal, for tests, and for more ways to write an environment than ours.
+    # For people at a terminal, for tests, for more ways to write an environment than ours, for
+    # patterns of a stage, and for sinks that the config does not name.
     RUN: {
         "dotenv",
         "logfan.config.option_docs",
+        "logfan.doctor",
         "logfan.testing",
         "pydantic_settings",
         "pytest",
+        "re2",
         "rich",
+        "sqlite3",
+        *OTHER_SINKS,
     },
 }
 

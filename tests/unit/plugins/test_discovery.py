@@ -1,6 +1,7 @@
 """Plugins found and told apart: installed ones, drop-ins, disabled ones, and how they are shown."""
 
 from collections.abc import Callable
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,39 @@ def test_the_built_ins_are_found_like_anyones() -> None:
     assert {"file", "stdout", "metrics"} <= discovered.kinds.keys()
     assert discovered.kinds["file"].origin.startswith("logfan ")
     assert discovered.kinds["file"].origin.endswith("(logfan_sinks.file)")
+
+
+def test_each_entry_point_of_ours_brings_the_one_kind_of_its_name() -> None:
+    points = [point for point in distribution("logfan").entry_points if point.group == "logfan"]
+    brought: dict[str, list[str]] = {point.name: [] for point in points}
+    for point in points:
+        module = point.load()
+        assert not hasattr(module, "register_transforms")
+        module.register_sinks(lambda kind, _, kinds=brought[point.name]: kinds.append(kind))
+    assert brought == {name: [name] for name in brought}
+
+
+def test_of_our_sinks_those_that_are_not_used_are_known_by_name(folder: Path) -> None:
+    (folder / "mail.py").write_text(SINK)
+    discovered = discover([folder], ["syslog"], {"file", "syslog"})
+    assert discovered.faults == ()
+    assert discovered.kinds.keys() == {"file", "mail"}
+    assert {"file", "kafka", "mail"} <= set(discovered.known)
+    assert "syslog" not in discovered.known
+
+
+def test_of_two_with_one_kind_both_are_named_where_ours_is_not_used(
+    install: Install, folder: Path
+) -> None:
+    install("a-mail", "mail", "early_mail", SINK.replace('"mail"', '"kafka"'))
+    (folder / "mine.py").write_text(SINK.replace('"mail"', '"sqlite"'))
+    discovered = discover([folder], [], {"file"})
+    assert discovered.kinds["kafka"].origin == "a-mail 1.2 (early_mail)"
+    ours, mine = discovered.faults
+    assert ours.place.endswith("(logfan_sinks.kafka)")
+    assert 'claims the kind "kafka", which a-mail 1.2 (early_mail) has already' in ours.problem
+    assert mine.place == str(folder / "mine.py")
+    assert "(logfan_sinks.sqlite) has already" in mine.problem
 
 
 def test_an_installed_plugin_is_found_with_its_distribution(install: Install) -> None:
