@@ -28,20 +28,21 @@ def sinks(config: Path | None, kind: str | None) -> None:
     from logfan.plugins.discovery import discover
 
     plugins, faults = read_plugin_settings(config)
-    discovered = discover(plugins.directories, plugins.disabled)
+    used = None if kind is None else (kind,)
+    discovered = discover(plugins.directories, plugins.disabled, used)
     faults = [*faults, *discovered.faults]
-    every = {**discovered.transforms, **discovered.kinds}
     if kind is None:
         _list(discovered.kinds)
         if discovered.transforms:
             click.echo("\ntransforms")
             _list(discovered.transforms)
-    elif kind in every:
+    elif kind in discovered.kinds or kind in discovered.transforms:
         if kind in discovered.kinds:
             _describe(discovered.kinds[kind], SinkSettings)
         if kind in discovered.transforms:
             _describe(discovered.transforms[kind], None)
     else:
+        every = {*discovered.known, *discovered.transforms}
         near = did_you_mean(kind, every)
         known = f"; kinds: {', '.join(sorted(every))}"
         raise click.BadParameter(f"no kind {kind!r}{near or known}", param_hint="KIND")
