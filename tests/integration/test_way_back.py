@@ -86,6 +86,28 @@ def test_closed_connections_and_deleted_queues_are_no_end(
         assert "was queue" in daemon.log()
 
 
+@pytest.mark.long
+def test_a_queue_that_hangs_in_the_broker_is_reported_and_it_comes_back(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """The broker's heartbeats go on, and no answer comes."""
+
+    def queue(do: str) -> None:
+        name = f'rabbit_misc:r(<<"/">>, queue, <<"{names.queue}">>)'
+        node.eval(f"{{ok, Q}} = rabbit_amqqueue:lookup({name}), sys:{do}(amqqueue:get_pid(Q))")
+
+    with DaemonProcess(tmp_path, node.url, names, RAW) as daemon:
+        publish(node.url, names.exchange, [b"one"])
+        wait_until(lambda: daemon.acked() == 1, "it is acknowledged")
+        queue("suspend")
+        wait_until(lambda: not daemon.is_ready(), "it is not ready", 200)
+        assert "has not answered queue.declare" in daemon.log()
+        queue("resume")
+        publish(node.url, names.exchange, [b"two"])
+        wait_until(lambda: daemon.acked() == 2, "it is back", 200)
+        assert daemon.stop() == 0
+
+
 def test_received_is_acked_and_requeued_and_abandoned_and_in_flight(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:

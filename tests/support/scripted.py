@@ -33,6 +33,8 @@ class Peer:
         """Set once the client asked to close its channel, which comes first."""
         self.keeps = False
         """Whether that is left unanswered, until `let_go`."""
+        self.ignores: tuple[type, ...] = ()
+        """Methods that are not answered."""
         self._socket = accepted
         self._frame_max = frame_max
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -44,6 +46,11 @@ class Peer:
     def say(self, method: Any, channel: int = 1) -> None:
         """Send one method."""
         self._socket.sendall(frame.Method(channel, method).marshal())
+
+    def beat(self) -> None:
+        """Send a heartbeat."""
+        with suppress(OSError):  # the client has left
+            self._socket.sendall(frame.Heartbeat().marshal())
 
     def give_back(self, channel: int = 1) -> None:
         """Send a `basic.return` of an empty message."""
@@ -86,6 +93,8 @@ class Peer:
             self._answer(channel, taken.method)
 
     def _answer(self, channel: int, method: Any) -> None:
+        if isinstance(method, self.ignores):
+            return
         if isinstance(method, spec.Connection.StartOk):
             self.say(spec.Connection.Tune(10, self._frame_max, 0), 0)
         elif isinstance(method, spec.Connection.Open):

@@ -5,6 +5,7 @@ steps of `topology` out, on a new channel after each refusal.
 
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Generic
 
 import pika
@@ -32,6 +33,10 @@ from logfan.runtime.tls import client_context
 
 _CONNECT_SECONDS = 10.0
 _CLOSE_SECONDS = 3.0
+_ANSWER_SECONDS = 90.0
+"""So long nothing but heartbeats may come while a request waits. Longer than the nodes of a cluster
+take to find that one of them is gone (net_ticktime)."""
+_HEARTBEAT_BYTES = 8
 _FREE_SECONDS = 0.05
 
 
@@ -79,15 +84,47 @@ class Client:
         the connection ended `then` is not called."""
 
         def opened(channel: Channel) -> None:
+            answered()
             if not self._is_over:
                 then(channel)
 
         if not self.is_open:
             return
+        answered = self.expect("channel.open")
         try:
             self.connection.channel(on_open_callback=opened)
         except exceptions.NoFreeChannels:
+            answered()
             then(None)
+
+    def expect(self, what: str) -> Callable[[], None]:
+        """The broker is to answer this request: where nothing but heartbeats comes for 90 s, the
+        connection counts as lost. Call what is returned once the answer is there."""
+        timer: Any = None
+
+        def wait() -> Any:
+            return self._ioloop.call_later(_ANSWER_SECONDS, partial(look, self._came()))
+
+        def look(before: int) -> None:
+            nonlocal timer
+            if self._is_over:
+                return
+            if self._came() != before:
+                timer = wait()
+                return
+            why = f"{self.address} has not answered {what} for {_ANSWER_SECONDS:.0f} s"
+            self._is_over = True
+            self._on_end(self, ConnectionFailure(Cause.LOST, why))
+            self.connection.abort()
+
+        timer = wait()
+        return lambda: self._ioloop.remove_timeout(timer)
+
+    def _came(self) -> int:
+        """Bytes that the broker sent, but for its heartbeats and as much of each other frame."""
+        connection = self.connection
+        came: int = connection.bytes_received - _HEARTBEAT_BYTES * connection.frames_received
+        return came
 
     def declare(
         self,
@@ -117,7 +154,7 @@ class Client:
             return
         if then is not None:
             self._on_closed = then
-        self._ioloop.call_later(_CLOSE_SECONDS, self._closed)
+        self._ioloop.call_later(_CLOSE_SECONDS, self._give_up)
         if not self.connection.is_closing:
             self.connection.close()
 
@@ -132,6 +169,12 @@ class Client:
             return
         self._is_over = True
         self._on_end(self, failure_of(error, self.address, was_open=self._was_open))
+
+    def _give_up(self) -> None:
+        """The broker need not agree."""
+        if not self.connection.is_closed:
+            self.connection.abort()
+        self._closed()
 
     def _closed(self) -> None:
         on_closed, self._on_closed = self._on_closed, None
@@ -157,6 +200,7 @@ class Declaring(Generic[T]):
         self._on_done = on_done
         self._on_mismatch = on_mismatch
         self._channel: Channel | None = None
+        self._answered: Callable[[], None] = lambda: None
         if channel is not None:
             self._use(channel)
 
@@ -206,14 +250,17 @@ class Declaring(Generic[T]):
 
     def _do(self, channel: Channel, step: topology.Step) -> None:
         method, arguments = topology.request(step)
+        self._answered = self._client.expect(f"{method.replace('_', '.')} of {step}")
         getattr(channel, method)(**arguments, callback=self._on_yes)
 
     def _on_yes(self, frame: Any) -> None:
+        self._answered()
         method = frame.method
         queue, messages = getattr(method, "queue", None), getattr(method, "message_count", 0)
         self._step(topology.Answer(queue=queue or "", messages=messages or 0))
 
     def _on_channel_end(self, channel: Channel, error: BaseException) -> None:
+        self._answered()
         # One that is closed by us, or with its connection, is no answer.
         if channel is self._channel and isinstance(error, exceptions.ChannelClosedByBroker):
             self._channel = None

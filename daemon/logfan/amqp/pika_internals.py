@@ -178,6 +178,8 @@ class PikaConnection(pika.SelectConnection):  # type: ignore[misc]
     def abort(self) -> None:
         """Let the socket go in the next turns of the loop, where the broker answers no more."""
         if self._transport is not None:
+            if getattr(self, "_error", None) is None:  # else pika fails on it
+                self._error = exceptions.StreamLostError("given up")
             self._transport.abort()
 
     def _proto_connection_made(self, transport: Any) -> None:

@@ -26,8 +26,6 @@ from logfan.runtime.foreign_text import line_of
 
 log = logging.getLogger(__name__)
 
-_CLOSE_SECONDS = 3.0
-
 
 class Events(MonitorEvents, Protocol):
     """What a subscription reports to its consumer, on the I/O thread."""
@@ -104,8 +102,10 @@ class Subscription:
         receiver = self._receiver
         if not self._declared.kind:
             receiver = _StreamWatch(receiver, self._on_stream)
+        queue = self._declared.queue
+        answered = self._client.expect(f"basic.consume of queue {queue!r}")
         self._consumer_tag = self.connection.consume(
-            self.channel, self._declared.queue, receiver, self._on_consuming
+            self.channel, queue, receiver, partial(self._on_consuming, answered)
         )
 
     def consume(self, prefetch: int) -> None:
@@ -195,7 +195,8 @@ class Subscription:
         why = stream_mismatch(self._declared.queue)
         self._end(ConnectionFailure(Cause.REFUSED, why, at_declaration=True, is_final=True))
 
-    def _on_consuming(self, _frame: Any) -> None:
+    def _on_consuming(self, answered: Callable[[], None], _frame: Any) -> None:
+        answered()
         if self._over:
             return
         self.is_subscribed = True

@@ -59,6 +59,9 @@ class DeleteExchange:
     exchange: str
     if_unused: bool = True
 
+    def __str__(self) -> str:
+        return f"exchange {self.exchange!r}"
+
 
 @dataclass(frozen=True, slots=True)
 class DeclareQueue:
@@ -85,6 +88,9 @@ class Bind:
     exchange: str
     routing_key: str
 
+    def __str__(self) -> str:
+        return f"queue {self.queue!r} to exchange {self.exchange!r}"
+
 
 @dataclass(frozen=True, slots=True)
 class BindExchange:
@@ -93,6 +99,9 @@ class BindExchange:
     method: ClassVar = "exchange_bind"
     destination: str
     source: str
+
+    def __str__(self) -> str:
+        return f"exchange {self.destination!r} to exchange {self.source!r}"
 
 
 Step = DeclareExchange | DeleteExchange | DeclareQueue | Bind | BindExchange

@@ -1,5 +1,6 @@
 """One way to connect: the brokers in turn, and an end that is reported once."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,55 @@ def test_a_connection_that_is_lost_is_reported_once(loop: IOLoop) -> None:
         client.close(lambda: closed.append(True))
     assert closed
     assert [end.cause for end in seen.ends] == [Cause.LOST]
+
+
+def test_a_request_without_an_answer_ends_the_connection(
+    loop: IOLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a queue's process hangs in the broker, whose heartbeats go on."""
+    monkeypatch.setattr("logfan.amqp.client._ANSWER_SECONDS", 0.5)
+    with ScriptedBroker() as broker:
+        seen = Seen()
+        client = seen.connect(Brokers(settings_of(urls=[broker.url]), loop))
+        turned(loop, lambda: seen.opened, "it is open")
+        (peer,) = broker.peers
+        peer.ignores, done = (spec.Exchange.Declare,), list[Any]()
+        client.declare(
+            publish_to(ExchangeSettings()),
+            on_done=lambda *result: done.append(result),
+            on_mismatch=done.append,
+        )
+        until = time.monotonic() + 1.5
+
+        def came() -> bool:
+            peer.say(spec.Connection.Unblocked(), 0)
+            return time.monotonic() > until
+
+        turned(loop, came, "while something comes, it is waited for")
+        assert not seen.ends
+
+        def lost() -> bool:
+            peer.beat()
+            return bool(seen.ends)
+
+        turned(loop, lost, "with nothing but heartbeats it is lost")
+        turned(loop, lambda: client.connection.is_closed, "nothing is left open")
+        assert ([end.cause for end in seen.ends], done) == ([Cause.LOST], [])
+        assert "has not answered exchange.declare of exchange 'logs'" in seen.ends[0].why
+
+
+def test_a_broker_that_does_not_agree_to_the_end_is_left(
+    loop: IOLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logfan.amqp.client._CLOSE_SECONDS", 0.2)
+    with ScriptedBroker() as broker:
+        seen, closed = Seen(), list[bool]()
+        client = seen.connect(Brokers(settings_of(urls=[broker.url]), loop))
+        turned(loop, lambda: seen.opened, "it is open")
+        broker.peers[0].ignores = (spec.Connection.Close,)
+        client.close(lambda: closed.append(True))
+        turned(loop, lambda: closed, "who closes it goes on")
+        turned(loop, lambda: client.connection.is_closed, "no connection is left behind")
 
 
 def test_nothing_is_asked_on_a_channel_that_is_being_closed(loop: IOLoop) -> None:
