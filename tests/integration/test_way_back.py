@@ -10,7 +10,17 @@ import pika
 import pytest
 
 from logfan.testing.node import RabbitNode, answers
-from support.broker import Names, add_user, add_vhost, channel, limit_user, publish, waiting
+from support.broker import (
+    Names,
+    add_user,
+    add_vhost,
+    channel,
+    limit_user,
+    publish,
+    resume,
+    suspend,
+    waiting,
+)
 from support.daemon import DaemonProcess
 from support.waiting import wait_until
 
@@ -91,18 +101,13 @@ def test_a_queue_that_hangs_in_the_broker_is_reported_and_it_comes_back(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
     """The broker's heartbeats go on, and no answer comes."""
-
-    def queue(do: str) -> None:
-        name = f'rabbit_misc:r(<<"/">>, queue, <<"{names.queue}">>)'
-        node.eval(f"{{ok, Q}} = rabbit_amqqueue:lookup({name}), sys:{do}(amqqueue:get_pid(Q))")
-
     with DaemonProcess(tmp_path, node.url, names, RAW) as daemon:
         publish(node.url, names.exchange, [b"one"])
         wait_until(lambda: daemon.acked() == 1, "it is acknowledged")
-        queue("suspend")
+        suspend(node, names.queue)
         wait_until(lambda: not daemon.is_ready(), "it is not ready", 200)
         assert "has not answered queue.declare" in daemon.log()
-        queue("resume")
+        resume(node, names.queue)
         publish(node.url, names.exchange, [b"two"])
         wait_until(lambda: daemon.acked() == 2, "it is back", 200)
         assert daemon.stop() == 0

@@ -43,6 +43,21 @@ def channel(url: str, *, confirms: bool = False) -> Iterator[Any]:
             connection.close()
 
 
+def suspend(node: RabbitNode, queue: str) -> None:
+    """Have a classic queue answer nothing, until `resume`: the broker itself goes on."""
+    _to_process(node, queue, "suspend")
+
+
+def resume(node: RabbitNode, queue: str) -> None:
+    """End `suspend`."""
+    _to_process(node, queue, "resume")
+
+
+def _to_process(node: RabbitNode, queue: str, do: str) -> None:
+    name = f'rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)'
+    node.eval(f"{{ok, Q}} = rabbit_amqqueue:lookup({name}), sys:{do}(amqqueue:get_pid(Q))")
+
+
 def publish(url: str, exchange: str, bodies: Iterable[bytes], **properties: Any) -> int:
     """Publish without waiting for each confirm, and return once the broker has answered for all: a
     quorum queue may lose what is on its way to it when the channel closes."""

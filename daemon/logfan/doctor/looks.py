@@ -6,7 +6,7 @@ from typing import Any
 
 from logfan.amqp import queue_kinds, topology
 from logfan.amqp.blocking import BrokerError, Refused
-from logfan.amqp.broker_features import ACCESS_REFUSED, LOCKED, NOT_FOUND
+from logfan.amqp.broker_features import ACCESS_REFUSED, INTERNAL_ERROR, LOCKED, NOT_FOUND
 from logfan.amqp.queue_kinds import DELIVERY_LIMIT, Shape
 from logfan.amqp.topology import (
     UNLIKE_ANY,
@@ -179,7 +179,12 @@ def dead_letter_queue(exam: Examination) -> QueueLook:
 
 def _queue(exam: Examination, name: str, kind: str) -> QueueLook:
     passive = DeclareQueue(name, passive=True)
-    answer = ask(exam, passive)
+    try:
+        answer = ask(exam, passive)
+    except BrokerError as error:
+        exam.connection.check()
+        # The broker answers, and the queue's process does not.
+        return QueueLook(name, True, Answer(INTERNAL_ERROR, str(error)), why_unknown=str(error))
     if answer.code:
         there = answer.code in (LOCKED, ACCESS_REFUSED) or (
             answer.code == NOT_FOUND and answer.passes

@@ -46,8 +46,9 @@ def _unreached(look: QueueLook, declare: str, key: str, name_key: str) -> Iterat
         )  # fmt: skip
     elif look.exists:
         yield danger(
-            f"{name} cannot be reached: {look.answer.text}",
-            "logfan waits until its node is back", "start the node of the broker that has it",
+            f"{name} cannot be reached: {look.answer.text}", "logfan waits until it answers",
+            "start the node of the broker that has it; where that runs, look at its log and at "
+            "`rabbitmqctl list_queues name state pid`",
         )  # fmt: skip
     elif declare == "auto":
         yield advice(

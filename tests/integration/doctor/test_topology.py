@@ -21,6 +21,8 @@ from support.broker import (
     delete_user,
     listed,
     publish,
+    resume,
+    suspend,
     waiting,
 )
 from support.daemon import DaemonProcess
@@ -47,6 +49,20 @@ def test_nothing_is_there_yet_and_nothing_is_made(
     assert report.one("queue").severity is ADVICE
     assert not [one for one in report.findings if one.severity in (DANGER, SKIPPED)]
     assert topology(node, names) == ""
+
+
+def test_a_queue_that_does_not_answer(
+    node: RabbitNode, names: Names, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logfan.doctor.examination._PATIENCE_SECONDS", 2.0)
+    with channel(node.url) as admin:
+        admin.queue_declare(names.queue, durable=True)
+    suspend(node, names.queue)
+    report = examined(tmp_path, node.url, names, checks=("queue", "exchange", "queue-state"))
+    resume(node, names.queue)
+    assert report.one("queue").severity is DANGER
+    assert "did not answer in time" in report.one("queue").what
+    assert report.one("exchange").severity is ADVICE
 
 
 def test_it_must_be_there_and_is_not(node: RabbitNode, names: Names, tmp_path: Path) -> None:
