@@ -144,6 +144,10 @@ class BlockingConnection:
         """A new channel. `what` names it where the broker closes it."""
         return BlockingChannel(self, self._client.connection.channel, what)
 
+    def expect(self, what: str) -> Callable[[], None]:
+        """See `Client.expect`."""
+        return self._client.expect(what)
+
     def declare(self, steps: Steps[T]) -> T:
         """Carry these steps out. Raises BrokerError where what exists does not fit."""
         results: list[T] = []
@@ -186,10 +190,7 @@ class BlockingConnection:
         closed: list[bool] = []
         self._client.close(lambda: closed.append(True))
         self._turn_until(lambda: bool(closed))
-        connection = self._client.connection
-        if not connection.is_closed:
-            connection.abort()
-            self._turn_until(lambda: bool(connection.is_closed))
+        self._turn_until(lambda: bool(self._client.connection.is_closed))
         self._loop.close()
 
     def _turn_until(self, done: Callable[[], bool]) -> None:
@@ -239,8 +240,12 @@ class BlockingChannel:
         """Call a method of the channel, and wait for the broker's answer: its method frame."""
         answers: list[Any] = []
         self.check()
-        method(*arguments, **keywords, callback=answers.append)
-        self.until(lambda: answers)
+        answered = self.connection.expect(method.__name__.replace("_", "."))
+        try:
+            method(*arguments, **keywords, callback=answers.append)
+            self.until(lambda: answers)
+        finally:
+            answered()
         return answers[0].method
 
     def until(self, done: Callable[[], object]) -> None:

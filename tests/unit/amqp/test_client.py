@@ -140,6 +140,18 @@ def test_a_request_without_an_answer_ends_the_connection(
         assert "has not answered exchange.declare of exchange 'logs'" in seen.ends[0].why
 
 
+def test_a_command_waits_no_longer_for_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("logfan.amqp.client._ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr("logfan.amqp.client._CLOSE_SECONDS", 0.2)
+    with ScriptedBroker() as broker:
+        connection = BlockingConnection(settings_of(urls=[broker.url]))
+        broker.peers[0].ignores = (spec.Queue.Declare, spec.Channel.Close, spec.Connection.Close)
+        channel = connection.channel()
+        with pytest.raises(BrokerError, match=r"has not answered queue\.declare for 0 s"):
+            channel.ask(channel.pika.queue_declare, "logfan.dead", passive=True)
+        connection.close()
+
+
 def test_a_broker_that_does_not_agree_to_the_end_is_left(
     loop: IOLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
