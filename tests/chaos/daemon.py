@@ -13,7 +13,8 @@ from pathlib import Path
 from chaos.checker import Kind, Source
 from chaos.load import TESTS
 from support.broker import Names
-from support.daemon import DaemonProcess, die_with_parent
+from support.daemon import DaemonProcess
+from support.forked import die_with_parent
 from support.waiting import PATIENCE_SECONDS, wait_until
 
 _SINKS = Path(__file__).parent / "sinks"

@@ -15,6 +15,9 @@ from support.broker import Names, channel, publish, waiting
 from support.daemon import DaemonProcess
 from support.waiting import wait_until
 
+from_python_on = partial(DaemonProcess, forked=False)
+"""As a service starts it; most other tests take a fork (`support.forked`)."""
+
 THREE_SINKS = """
 [sinks.raw]
 kind = "file"
@@ -60,7 +63,7 @@ def test_every_message_is_in_every_sink_exactly_once(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
     count = 50_000
-    with DaemonProcess(tmp_path, node.url, names, THREE_SINKS) as daemon:
+    with from_python_on(tmp_path, node.url, names, THREE_SINKS) as daemon:
         bodies = (json.dumps({"n": n, "level": "info"}).encode() for n in range(count))
         publish(node.url, names.exchange, (next(bodies) for _ in range(count // 10)))
         wait_until(lambda: daemon.acked() == count // 10, "the first tenth is acknowledged")
@@ -103,7 +106,7 @@ def test_the_tutorials_programs_run_unchanged_beside_it(
 ) -> None:
     with (
         channel(node.url) as before,
-        DaemonProcess(tmp_path, node.url, default_names, THREE_SINKS) as daemon,
+        from_python_on(tmp_path, node.url, default_names, THREE_SINKS) as daemon,
     ):
         # Once the daemon has made the exchange, and once more after it: either order works.
         for consumer in ("after", "again"):
@@ -125,7 +128,7 @@ def test_the_tutorials_programs_may_be_first(
 ) -> None:
     with channel(node.url) as first:
         first.exchange_declare(exchange="logs", exchange_type="fanout")
-        with DaemonProcess(tmp_path, node.url, default_names, THREE_SINKS) as daemon:
+        with from_python_on(tmp_path, node.url, default_names, THREE_SINKS) as daemon:
             first.basic_publish(exchange="logs", routing_key="", body="warning: hello")
             wait_until(lambda: daemon.acked() == 1, "the message is acknowledged")
             assert lines(tmp_path / "raw.log") == [b"warning: hello"]
@@ -141,7 +144,7 @@ def test_a_blocked_sink_holds_its_window_and_nothing_else(
     gate = '[sinks.gate]\nkind = "gate"\nretry = { initial = "20ms", max = "50ms" }\n'
     shut = tmp_path / "shut"
     shut.touch()
-    with DaemonProcess(
+    with from_python_on(
         tmp_path, node.url, names, THREE_SINKS + gate, extra=f"prefetch = {prefetch}"
     ) as daemon:
         publish(node.url, names.exchange, (b"%d" % n for n in range(count)))
@@ -172,7 +175,7 @@ def test_an_optional_sink_holds_nothing_back(
     (tmp_path / "shut").touch()
     gate = '[sinks.gate]\nkind = "gate"\nrequired = false\nbatch = { max_records = 10 }\n'
     extra = "prefetch = 100"
-    with DaemonProcess(tmp_path, node.url, names, THREE_SINKS + gate, extra=extra) as daemon:
+    with from_python_on(tmp_path, node.url, names, THREE_SINKS + gate, extra=extra) as daemon:
         publish(node.url, names.exchange, (b"%d" % n for n in range(1_000)))
         wait_until(lambda: daemon.acked() == 1_000, "all is acknowledged")
         assert daemon.get("/readyz")[0] == 200
@@ -188,7 +191,7 @@ def test_term_under_load_loses_and_doubles_nothing(
     count = 12_000
     # A small window makes the drain slow enough to be interrupted.
     extra = "prefetch = 10"
-    with DaemonProcess(tmp_path, node.url, names, THREE_SINKS, extra=extra) as daemon:
+    with from_python_on(tmp_path, node.url, names, THREE_SINKS, extra=extra) as daemon:
         daemon.stop()  # the queue is there now, and fills while no consumer drains it
         publish(node.url, names.exchange, (b"%d" % n for n in range(count)))
         daemon.start()
@@ -212,7 +215,7 @@ def test_kill_under_load_loses_nothing_and_doubles_at_most_the_prefetch(
 ) -> None:
     count, prefetch = 20_000, 100
     extra = f"prefetch = {prefetch}"
-    with DaemonProcess(tmp_path, node.url, names, THREE_SINKS, extra=extra) as daemon:
+    with from_python_on(tmp_path, node.url, names, THREE_SINKS, extra=extra) as daemon:
         publish(node.url, names.exchange, (b"%d" % n for n in range(count)))
         wait_until(lambda: daemon.acked() > 1_000, "it is in the middle of it")
         daemon.kill()
@@ -229,7 +232,7 @@ def test_kill_under_load_loses_nothing_and_doubles_at_most_the_prefetch(
 def test_each_type_of_queue_works(
     node: RabbitNode, names: Names, tmp_path: Path, kind: str
 ) -> None:
-    with DaemonProcess(
+    with from_python_on(
         tmp_path, node.url, names, THREE_SINKS, environ={"LOGFAN_QUEUE__TYPE": kind}
     ) as daemon:
         publish(node.url, names.exchange, (b"%d" % n for n in range(100)))
@@ -246,7 +249,7 @@ def test_a_drop_in_of_the_guide_works_at_the_next_start(
         for block in guide.read_text().split("```python\n")[1:]
         if "register_sinks" in block.partition("```")[0]
     )
-    with DaemonProcess(tmp_path, node.url, names, THREE_SINKS) as daemon:
+    with from_python_on(tmp_path, node.url, names, THREE_SINKS) as daemon:
         assert daemon.stop() == 0
         (tmp_path / "plugins").mkdir()
         (tmp_path / "plugins/shout.py").write_text(plugin)
@@ -274,7 +277,7 @@ def test_hostile_bodies_pass_every_sink_without_harm(
 ) -> None:
     sinks = THREE_SINKS + '[sinks.screen]\nkind = "stdout"\n'
     headers = {"\x1b[2J": "\x1b]0;x\x07", "bytes": b"\xff", "deep": {"a": [1, {"b": None}]}}
-    with DaemonProcess(tmp_path, node.url, names, sinks) as daemon:
+    with from_python_on(tmp_path, node.url, names, sinks) as daemon:
         for body in HOSTILE_BODIES:
             publish(node.url, names.exchange, [body, b"neighbour"], headers=headers)
         wait_until(lambda: daemon.acked() == 2 * len(HOSTILE_BODIES), "all is acknowledged")

@@ -13,7 +13,7 @@ import pytest
 
 from logfan.testing.node import RabbitNode, free_port
 from support.broker import add_vhost, delete_vhost
-from support.daemon import die_with_parent
+from support.forked import die_with_parent
 from support.waiting import PATIENCE_SECONDS, wait_until
 
 PAGE = (Path(__file__).parents[2] / "daemon/docs/tutorial.md").read_text()

@@ -9,7 +9,8 @@ from signal import Signals
 
 from logfan.testing.debian import unpacked
 from support.broker import Names
-from support.daemon import DaemonProcess, die_with_parent
+from support.daemon import DaemonProcess
+from support.forked import die_with_parent
 from support.waiting import PATIENCE_SECONDS
 
 

@@ -1,6 +1,5 @@
 """A real `logfan run` as a process: configured, started, watched over HTTP, signalled, killed."""
 
-import ctypes
 import os
 import re
 import resource
@@ -12,17 +11,10 @@ from pathlib import Path
 from logfan.testing.node import free_port
 from logfan.testing.started import Started
 from support.broker import Names
-from support.command import LOGFAN
+from support.command import start
+from support.forked import Forked
 from support.http_get import get
 from support.waiting import PATIENCE_SECONDS, wait_until
-
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None)
-
-
-def die_with_parent() -> None:
-    """Have this process killed when its parent ends: however a suite ends, it leaves no daemon."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 class DaemonProcess(Started):
@@ -38,9 +30,10 @@ class DaemonProcess(Started):
         extra: str = "",
         environ: Mapping[str, str] | None = None,
         command: Sequence[str] | None = None,
+        forked: bool = True,
     ) -> None:
         """`sinks` and `extra` are TOML; `extra` may begin with keys of `[rabbitmq]`. `command`:
-        other arguments than `run --config FILE`."""
+        other arguments than `run --config FILE`. `forked`: see `support.forked`."""
         self.folder = folder
         self.port = free_port()
         self.names = names
@@ -48,7 +41,8 @@ class DaemonProcess(Started):
         self._command = command or ["run", "--config", str(self.config)]
         self._environ = {**os.environ, "LOGFAN_HTTP__LISTEN": f"127.0.0.1:{self.port}"}
         self._environ.update(environ or {})
-        self._process: subprocess.Popen[bytes] | None = None
+        self._forked = forked
+        self._process: subprocess.Popen[bytes] | Forked | None = None
         self.log_path = folder / "daemon.log"
         self.configure(url, sinks, extra)
 
@@ -65,10 +59,9 @@ class DaemonProcess(Started):
     def start(self, *, ready: bool = True) -> None:
         """Start it, and wait until it is ready."""
         with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*LOGFAN, *self._command],
-                cwd=self.folder, env=self._environ, stdout=log, stderr=log,
-                preexec_fn=die_with_parent,  # noqa: PLW1509 - no thread of ours holds a lock there
+            self._process = start(
+                self._command, folder=self.folder, environ=self._environ,
+                stdout=log.fileno(), stderr=log.fileno(), forked=self._forked,
             )  # fmt: skip
         if ready:
             self.wait_ready()

@@ -8,7 +8,7 @@ import json
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
@@ -16,8 +16,9 @@ import pytest
 from pydantic import Field, model_validator
 
 import logfan
-from logfan.testing import SinkConformance
+from logfan.testing import SinkConformance, conformance
 from logfan.testing.conformance import Break, How
+from logfan.testing.sink_steps import in_the_end
 from support.line_server import LineServer
 
 
@@ -429,7 +430,9 @@ class Hasty(Careful):
 
 
 class Suite(SinkConformance):
-    """With everything that the suite can prove."""
+    """With everything that the suite can prove. What a defect never lets go is not waited for."""
+
+    lets_go_seconds: ClassVar[float] = 0.5
 
     def options(self, folder: Path) -> dict[str, Any]:
         return {"port": self.server.port, "timeout": "300ms", "folder": str(folder)}
@@ -445,6 +448,13 @@ class Suite(SinkConformance):
         return server.slow() if how == "slow" else server.refusing(b"refuse")
 
     @pytest.fixture(autouse=True)
+    def _short(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def shorter(holds: Callable[[], bool], seconds: float = self.lets_go_seconds) -> bool:
+            return in_the_end(holds, seconds)
+
+        monkeypatch.setattr(conformance, "in_the_end", shorter)
+
+    @pytest.fixture(autouse=True)
     def _serve(self) -> Iterator[None]:
         self.server = LineServer()
         self.server.start()
@@ -454,6 +464,7 @@ class Suite(SinkConformance):
 
 class TestCareful(Suite):
     sink_class: ClassVar[type[logfan.Sink]] = Careful
+    lets_go_seconds = 5.0
 
     def options(self, folder: Path) -> dict[str, Any]:
         return {**super().options(folder), "timeout": "2s"}

@@ -13,7 +13,7 @@ from typing import Any
 
 from logfan.testing import debian
 from logfan.testing.node import free_port
-from support.daemon import die_with_parent
+from support.forked import die_with_parent
 from support.needed import needed
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from logfan.testing.started import Started
-from support.daemon import die_with_parent
+from support.forked import die_with_parent
 from support.waiting import wait_until
 
 _STOP_SECONDS = 30

@@ -6,7 +6,6 @@ import pty
 import re
 import struct
 import subprocess
-import sys
 import termios
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from logfan.cli import main
+from support.command import start
 from support.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[3]
@@ -51,10 +51,9 @@ def on_terminal(folder: Path, *words: str) -> tuple[int, list[str]]:
     fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
     environ = {**os.environ, "TERM": "xterm"}
     environ.pop("COLUMNS", None)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "logfan", *words], cwd=folder, env=environ,
-        stdin=inside, stdout=inside, stderr=inside,
-    )  # fmt: skip
+    process = start(
+        words, folder=folder, environ=environ, stdin=inside, stdout=inside, stderr=inside
+    )
     os.close(inside)
     seen = b""
     with suppress(OSError):

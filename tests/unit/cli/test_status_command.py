@@ -22,7 +22,8 @@ from click.testing import CliRunner, Result
 
 from logfan.cli import main
 from support.certificates import Authority
-from support.command import LOGFAN
+from support.command import LOGFAN, start
+from support.forked import own_session
 from support.status import document, served, sink
 from support.waiting import PATIENCE_SECONDS, wait_until
 
@@ -160,17 +161,21 @@ class Top:
         self._terminal, self._inside = pty.openpty()
         fcntl.ioctl(self._inside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.before = termios.tcgetattr(self._inside)
-        self.process = subprocess.Popen(
-            command or [*LOGFAN, "top", "--interval", "0.2", *arguments],
-            stdin=self._inside, stdout=self._inside, stderr=self._inside,
-            env={**os.environ, "TERM": "xterm-256color"}, preexec_fn=self._own_session,  # noqa: PLW1509
+        environ = {**os.environ, "TERM": "xterm-256color"}
+        inside = self._inside
+        self.process = (
+            subprocess.Popen(
+                command, stdin=inside, stdout=inside, stderr=inside, env=environ,
+                preexec_fn=own_session,  # noqa: PLW1509 - no thread of ours holds a lock there
+            )
+            if command
+            else start(
+                ["top", "--interval", "0.2", *arguments], folder=None, environ=environ,
+                stdin=inside, stdout=inside, stderr=inside, session=True,
+            )
         )  # fmt: skip
         os.set_blocking(self._terminal, False)
         self.seen = ""
-
-    def _own_session(self) -> None:
-        os.setsid()
-        fcntl.ioctl(self._inside, termios.TIOCSCTTY, 0)
 
     def read(self) -> str:
         """What came since the last call, without colours and moves of the cursor."""

@@ -2,8 +2,6 @@
 
 import os
 import pty
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ import pytest
 
 from logfan.runtime import tls
 from support.certificates import Authority, Pair, encrypted
+from support.command import start
 
 SINK = '[plugins]\ndirectories = []\n[sinks.a]\nkind = "stdout"\n'
 
@@ -110,15 +109,21 @@ def test_an_encrypted_key_is_a_fault_and_asks_nobody(
         f'{SINK}[{table}]\ncert_file = "{files.pair.cert}"\nkey_file = "{key}"\n'
     )
     terminal, inside = pty.openpty()
+    log = files.folder / "log"
     try:
         # In a session of its own whose terminal answers nothing: a prompt would wait for ever.
-        done = subprocess.run(
-            [sys.executable, "-m", "logfan", command], cwd=files.folder, timeout=30, check=False,
-            stdin=inside, capture_output=True, text=True, start_new_session=True,
-        )  # fmt: skip
+        with log.open("wb") as out:
+            process = start(
+                [command], folder=files.folder, environ=os.environ, session=True,
+                stdin=inside, stdout=out.fileno(), stderr=out.fileno(),
+            )  # fmt: skip
+        try:
+            assert process.wait(30) == 78
+        finally:
+            process.kill()
     finally:
         os.close(terminal)
         os.close(inside)
-    assert done.returncode == 78
-    assert f'{table}.key_file = "{key}": is encrypted' in done.stderr
-    assert "Traceback" not in done.stderr
+    shown = log.read_text()
+    assert f'{table}.key_file = "{key}": is encrypted' in shown
+    assert "Traceback" not in shown
