@@ -19,7 +19,12 @@ from support.broker import Names
 from support.needed import needed
 
 # How long an example takes is a matter of the machine's load; pytest's timeout bounds the test.
-settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "busy",
+    max_examples=int(os.environ.get("LOGFAN_EXAMPLES", "50")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("busy")
 
 # A run in the background of a shell ignores SIGINT, and so would the commands that tests start.
@@ -28,7 +33,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 TESTS = Path(__file__).parent
 WITH_BROKER = ("chaos", "integration", "sinks", "brokers", "bench", "release")
 SYSTEM_PLUGINS = Path("/etc/logfan/plugins")
-TUNED_BY = ("LOGFAN_FUZZ_CASES", "LOGFAN_MACHINE_EXAMPLES", "LOGFAN_PASSWORDS")
+TUNED_BY = ("LOGFAN_EXAMPLES", "LOGFAN_FUZZ_CASES", "LOGFAN_MACHINE_EXAMPLES", "LOGFAN_PASSWORDS")
 """Variables of the environment that make tests longer; all others of logfan's are for daemons."""
 
 

@@ -76,10 +76,16 @@ def place(path: Path) -> str:
     return path.relative_to(HOST).parts[0].removesuffix(".py")
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
 def imported(path: Path) -> set[str]:
     """The modules that a file imports, by their full names."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -142,7 +148,7 @@ def private_names_of_pika() -> set[str]:
 def private_names_used(path: Path) -> set[str]:
     """Private names that a file reaches for in objects of others, or in a connection of pika that
     is its own class."""
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     is_pikas = any(
         isinstance(base, ast.Name | ast.Attribute) and ast.unparse(base).endswith("Connection")
         for node in ast.walk(tree)
@@ -174,7 +180,7 @@ def test_a_built_in_sink_imports_only_public_names() -> None:
 
 def test_every_module_says_its_job_and_functions_stay_short() -> None:
     for path in (*MODULES, *SINKS.rglob("*.py")):
-        tree = ast.parse(path.read_text())
+        tree = tree_of(path)
         assert ast.get_docstring(tree) or not tree.body, path
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

@@ -20,6 +20,7 @@ from logfan.record import Record
 from logfan.sink import Sink
 from logfan.testing import same_json
 from logfan.testing.conformance import Break, How, SinkConformance
+from logfan.testing.sink_steps import SinkSteps
 from logfan_sinks.elasticsearch.bulk import document
 from support.gate import Gate
 from support.scripted_http import Reply, Request, ScriptedServer
@@ -232,6 +233,10 @@ class OverHttp(SinkConformance):
         if how == "away":
             return self.gate.shut, self.gate.open
         return self.server.silent() if how == "slow" else self.server.refusing(b"refuse")
+
+    @pytest.mark.slow
+    def test_it_does_not_wait_for_ever(self, steps: SinkSteps, tmp_path: Path) -> None:
+        super().test_it_does_not_wait_for_ever(steps, tmp_path)
 
 
 class TestHttp(OverHttp):

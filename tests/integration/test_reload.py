@@ -301,8 +301,8 @@ def test_it_says_which_keys_changed_and_what_stays_behind(
             assert key in changed
         assert "guest:guest" not in daemon.log()
         url_file.write_text(f"# the same\n{node.url}\n")
-        hangup(daemon, "rabbitmq.url_file (the file's content)")
-        daemon.wait_ready()
+        hangup(daemon, TAKEN)
+        assert "rabbitmq.url_file (the file's content)" in daemon.log()
         new = f"{names.queue}-new"
         daemon.config.write_text(daemon.config.read_text().replace(names.queue, new))
         hangup(daemon, TAKEN)

@@ -260,6 +260,7 @@ def test_the_size_has_a_cap_whatever_the_ratio(name: str) -> None:
         decode(BACK[name](bytes(MAX_BYTES + 1)) + padding, (name,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gzip", "zstd", "bz2", "xz", "zlib"])
 def test_a_bomb_never_holds_more_than_the_cap(name: str) -> None:
     """A stream of zeros, and 400 kB more so that only the cap on the size can stop it."""

@@ -98,6 +98,7 @@ class Running:
         return self.code
 
 
+@pytest.mark.slow
 def test_a_hanging_sink_feeds_no_watchdog_and_a_working_one_does(
     tmp_path: Path, systemd: Systemd, monkeypatch: pytest.MonkeyPatch
 ) -> None:

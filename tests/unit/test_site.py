@@ -7,6 +7,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -36,6 +38,7 @@ def _loaded_by_style(text: str) -> list[str]:
     return re.findall(r"""(?:url\(|@import)\s*["']?((?:https?:)?//[^)"'\s]+)""", text)
 
 
+@pytest.mark.slow
 def test_every_link_leads_somewhere_and_no_page_needs_another_host(tmp_path: Path) -> None:
     site = tmp_path / "site"
     build = ["-q", "-W", "--keep-going", "-c", "daemon/docs", "-d", str(tmp_path / "trees")]

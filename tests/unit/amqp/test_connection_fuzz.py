@@ -24,7 +24,7 @@ from support.readers import Pair, listening
 from support.wire_bytes import Case, Scene, body, deliver, header
 from support.wire_chance import draw, draw_scene
 
-_USUAL = 5_000
+_USUAL = 2_500
 CASES = int(os.environ.get("LOGFAN_FUZZ_CASES", _USUAL))
 _AT_ONCE = 20
 _PARTS = 2 if CASES >= _USUAL else 1

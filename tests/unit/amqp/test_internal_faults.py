@@ -40,6 +40,7 @@ PARTS = {
 """What fails, and whether deliveries take the fast path."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
 def test_it_ends_the_daemon_with_70(part: str, tmp_path: Path) -> None:
     code, log = run(*PARTS[part], "fail", tmp_path)

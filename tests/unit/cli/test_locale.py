@@ -29,6 +29,7 @@ def python(
     return done
 
 
+@pytest.mark.slow
 def test_a_path_that_the_locale_cannot_write_is_a_fault_of_its_key(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(
         '[rabbitmq]\nurl_file = "ü"\ntls = { ca_file = "ü" }\n[http]\ntls = { cert_file = "ü" }\n'
@@ -44,6 +45,7 @@ def test_a_path_that_the_locale_cannot_write_is_a_fault_of_its_key(tmp_path: Pat
     assert python(tmp_path, "-m", "logfan", "run", code=78).stderr.decode() == checked
 
 
+@pytest.mark.slow
 def test_a_variable_is_read_as_utf8_in_any_locale(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(f'{NO_PLUGINS}[sinks.a]\nkind = "stdout"\n')
     variables = {"LOGFAN_EXCHANGE__NAME": "lögs", "LOGFAN_RABBITMQ__URLS": '["amqp://ü:ü@h"]'}
@@ -51,6 +53,7 @@ def test_a_variable_is_read_as_utf8_in_any_locale(tmp_path: Path) -> None:
     assert "exchange lögs" in done.stdout.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_printing_never_fails_for_a_character(tmp_path: Path, encoding: str) -> None:
     config = f'{NO_PLUGINS}[exchange]\nname = "☃"\n[sinks.a]\nkind = "stdout"\n'
@@ -72,6 +75,7 @@ def test_a_message_cannot_name_a_file_that_the_locale_cannot_write(tmp_path: Pat
     assert names.startswith("['gr_n', 'a_b', '____")
 
 
+@pytest.mark.slow
 def test_the_log_as_json_is_utf8_in_any_locale(tmp_path: Path) -> None:
     code = (
         "import logging; from logfan.telemetry import log_output\n"

@@ -24,6 +24,7 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_wheel_works_where_it_is_installed(dist: Path, tmp_path: Path) -> None:
     [wheel] = dist.glob("logfan-*.whl")
     target = tmp_path / "site"
@@ -55,6 +56,7 @@ def test_the_wheel_works_where_it_is_installed(dist: Path, tmp_path: Path) -> No
         assert here.output == shipped
 
 
+@pytest.mark.slow
 def test_the_source_release_holds_what_its_own_commands_need(dist: Path) -> None:
     [source] = dist.glob("logfan-*.tar.gz")
     with tarfile.open(source) as archive:

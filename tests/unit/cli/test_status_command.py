@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from logfan.cli import main
+from logfan.cli import main, status_client
 from support.certificates import Authority
 from support.command import LOGFAN, start
 from support.forked import own_session
@@ -126,7 +126,9 @@ def test_over_https_the_configs_certificate_is_trusted_and_no_other(tmp_path: Pa
         assert "its certificate does not hold" in refused.stderr
 
 
-def test_over_https_a_url_needs_the_ca_and_the_name(tmp_path: Path) -> None:
+def test_over_https_a_url_needs_the_ca_and_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     authority = Authority(tmp_path)
     with served(document(), pair=authority.issue("server", "127.0.0.1")) as server:
         url = f"https://127.0.0.1:{server.port}"
@@ -134,7 +136,9 @@ def test_over_https_a_url_needs_the_ca_and_the_name(tmp_path: Path) -> None:
         without = status_of(url)
         assert without.exit_code == 69
         assert "--ca-file names the CA to trust" in without.stderr
+        monkeypatch.setattr(status_client, "_SECONDS", 0.5)  # such a server says nothing
         plain = status_of(f"http://127.0.0.1:{server.port}")
+        monkeypatch.undo()
         assert plain.exit_code == 69
     with served(document()) as server:
         assert "does that port speak HTTPS?" in status_of(f"https://127.0.0.1:{server.port}").stderr

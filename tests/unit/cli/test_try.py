@@ -140,6 +140,7 @@ GIVEN_UP = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_sink_that_takes_nothing_is_given_up_after_its_time(tmp_path: Path) -> None:
     def tried_out(name: str) -> "CompletedProcess[str]":
         kind, stdin, *_ = GIVEN_UP[name]

@@ -130,6 +130,7 @@ def test_a_letter_that_the_broker_never_confirms_is_sent_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(publisher, "_SILENT_TICKS", 2)
+    monkeypatch.setattr(publisher, "_TICK_SECONDS", 0.1)
     with ScriptedBroker() as broker, dead_letters(broker) as letters:
         sending = letters.send([refusal(b"one"), refusal(b"two")])
         assert "has confirmed none" in failures(sending)[1][0]
@@ -151,14 +152,18 @@ def test_what_waits_in_the_queue_is_counted_while_it_is_known() -> None:
         letters.finish(5.0)
 
 
-def test_nothing_connects_before_the_consumer_or_a_letter_wants_it() -> None:
+def test_nothing_connects_before_the_consumer_or_a_letter_wants_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(publisher, "_TICK_SECONDS", 0.1)
+    monkeypatch.setattr(publisher, "_RECONNECT_MAX_SECONDS", 0.5)
     with ScriptedBroker() as broker:
         connected = False
         letters = DeadLetters(settings_at(broker), lambda: None, lambda: connected)
         letters.start()
         letters.begin()
         sending = letters.send([refusal(b"one")])
-        assert not sending.wait(1.5)
+        assert not sending.wait(0.5)
         assert not broker.peers, "it went before the consumer"
         connected = True
         published(broker, 0, b"one").say(spec.Basic.Ack(1))

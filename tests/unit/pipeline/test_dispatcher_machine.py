@@ -285,7 +285,7 @@ def test_nothing_is_lost_whatever_happens_in_whatever_order() -> None:
     run_state_machine_as_test(
         DispatcherMachine,
         settings=settings(
-            max_examples=int(drawn_anew or 200),
+            max_examples=int(drawn_anew or 120),
             derandomize=drawn_anew is None,
             stateful_step_count=40,
             deadline=None,

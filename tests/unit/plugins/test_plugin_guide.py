@@ -54,6 +54,7 @@ def test_the_whole_sink_passes_check_with_its_config(tmp_path: Path) -> None:
     assert "What is put behind each line." in done.stdout
 
 
+@pytest.mark.slow
 def test_the_ten_minutes_lead_where_they_say(tmp_path: Path) -> None:
     venv = FreshVenv(tmp_path)
     plugin = tmp_path / "logfan-courier"
@@ -91,6 +92,7 @@ MISTAKES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_mistakes_of_the_ten_minutes_are_seen(tmp_path: Path) -> None:
     sink, suite = [text for text in blocks("python") if text in WALK]
     short = suite.replace("sink_class = CourierSink", "sink_class = CourierSink\n    seconds = 1.0")

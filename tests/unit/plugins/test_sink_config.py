@@ -123,6 +123,7 @@ ByBrackets(ByClass.Config())
 """
 
 
+@pytest.mark.slow
 def test_mypy_knows_the_config_of_the_brackets_and_takes_the_class_inside(tmp_path: Path) -> None:
     (tmp_path / "plugin.py").write_text(PLUGIN)
     command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "plugin.py"]

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from support import stopping
 from support.files import deliver, made, numbered
 from support.waiting import wait_until
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_of_writing_rotating_and_compressing(tmp_path: Path) -> None:
     # The archivist's calls fall between the sink's in any order, so one pass may by chance stop
     # before no call of some kind: then there is another.

@@ -182,9 +182,7 @@ WILD = st.text(max_size=300) | st.binary(max_size=300) | st.none() | st.integers
 DOTS = st.text(alphabet="./\\ \0\n~é\u0301\u202e" + string.ascii_letters, max_size=30)
 
 
-@settings(
-    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(key=DOTS, x=WILD | DOTS, y=WILD | DOTS)
 def test_whatever_the_fields_the_file_lies_below_the_fixed_part(
     tmp_path: Path, key: str, x: Any, y: Any

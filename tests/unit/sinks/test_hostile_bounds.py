@@ -20,6 +20,7 @@ from logfan_sinks.stdout import escape_json
 LONG = 70_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "deed", "times"),
     [

@@ -232,6 +232,7 @@ def test_a_secret_that_cannot_be_read_names_its_file(server: ScriptedServer) -> 
         opened(server, token_file="/no/such/file")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "pace"), [(1 << 20, 0.0), (20, 0.1)])
 def test_an_answer_without_an_end_is_not_read_without_end(size: int, pace: float) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -26,8 +26,8 @@ class Output:
 
     def text(self) -> str:
         os.set_blocking(self.read_end, False)
-        got = b""
-        while not got or select.select([self.read_end], [], [], 0.05)[0]:
+        got, seconds = b"", 0.05 if os.isatty(self.read_end) else 0  # a terminal takes a moment
+        while not got or select.select([self.read_end], [], [], seconds)[0]:
             select.select([self.read_end], [], [], 10)
             got += os.read(self.read_end, 1 << 20)
         return got.decode()

@@ -106,6 +106,7 @@ def trickle(client: socket.socket, data: bytes) -> float:
     return time.monotonic() - started
 
 
+@pytest.mark.slow
 def test_a_request_that_trickles_is_cut_off_by_the_clock_not_by_its_pauses(served: Served) -> None:
     with served.connect() as client:
         seconds = trickle(client, b"GET /healthz HTTP/1.1\r\nX: " + b"x" * 10_000)
@@ -113,6 +114,7 @@ def test_a_request_that_trickles_is_cut_off_by_the_clock_not_by_its_pauses(serve
     wait_until(lambda: served.threads() == 0, "its thread is gone")
 
 
+@pytest.mark.slow
 def test_a_handshake_that_never_ends_is_cut_off(pair: Pair) -> None:
     one = Served(pair)
     try:
@@ -125,6 +127,7 @@ def test_a_handshake_that_never_ends_is_cut_off(pair: Pair) -> None:
         one.server.stop()
 
 
+@pytest.mark.slow
 def test_an_answer_that_nobody_reads_is_given_up() -> None:
     one = Served()
     try:
@@ -173,6 +176,7 @@ def scrape(one: Served, pair: Pair) -> bytes:
         return everything(client)
 
 
+@pytest.mark.slow
 def test_hundreds_of_connections_leave_nothing_behind(served: Served) -> None:
     for _ in range(5):
         with ExitStack() as stack:
@@ -235,6 +239,7 @@ def test_huge_requests_take_no_memory(served: Served) -> None:
     assert own < 10_000_000, own
 
 
+@pytest.mark.slow
 def test_a_collector_that_hangs_holds_up_scrapes_alone(served: Served) -> None:
     served.collector.hang.clear()
     with ExitStack() as stack:

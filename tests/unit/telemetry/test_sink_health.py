@@ -218,6 +218,7 @@ def test_an_outage_is_told_again_with_what_it_holds_and_its_end_with_how_long_it
     one.finish()
 
 
+@pytest.mark.slow
 def test_a_failure_whose_text_changes_each_time_does_not_fill_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

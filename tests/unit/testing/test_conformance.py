@@ -53,6 +53,7 @@ def run(folder: Path, name: str, *options: str) -> str:
     ).stdout
 
 
+@pytest.mark.slow
 def test_what_the_suite_cannot_prove_is_a_skip_and_a_warning_with_the_way_out(
     tmp_path: Path,
 ) -> None:
@@ -70,6 +71,7 @@ def test_what_the_suite_cannot_prove_is_a_skip_and_a_warning_with_the_way_out(
     assert re.search(r"^\d+ passed, 3\d skipped, 3\d warnings", shown, re.MULTILINE), shown
 
 
+@pytest.mark.slow
 def test_what_cannot_be_proven_for_a_reason_is_not_shown_as_passed(tmp_path: Path) -> None:
     shown = run(tmp_path, "TestReasoned", "-v")
     assert "skipped" not in shown

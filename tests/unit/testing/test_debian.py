@@ -206,6 +206,7 @@ def test_the_script_prints_the_folder_and_ends_without_a_traceback_on_a_fault(
     )
 
 
+@pytest.mark.slow
 def test_a_real_package_comes_from_the_real_debian(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 from support import planted_defects
 from support.planted_defects import DEFECTS
 
+pytestmark = pytest.mark.slow
 FILE = Path(planted_defects.__file__)
 
 
