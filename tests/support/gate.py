@@ -1,12 +1,15 @@
-"""A TCP gate in front of a server: open, shut, silent, or stalled within the handshake."""
+"""A TCP gate in front of a server: open, shut, silent, slow, or stalled within the handshake."""
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Self
 
 from logfan.testing.node import free_port
+
+_SLOW_BYTES, _SLOW_PAUSE_SECONDS = 4096, 0.02
 
 
 class Gate:
@@ -15,6 +18,8 @@ class Gate:
     def __init__(self, target: int) -> None:
         self._target = target
         self.port = free_port()
+        self.slow_seconds = 0.0
+        """Set before `open`: for so long each new connection takes little at a time, steadily."""
         self.connections = 0
         """How many came."""
         self.stall_after: int | None = None
@@ -35,6 +40,8 @@ class Gate:
     def open(self) -> None:
         """Take connections."""
         self._listener = socket.create_server(("127.0.0.1", self.port))
+        if self.slow_seconds:
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SLOW_BYTES)
         self._run(self._serve, self._listener)
 
     def freeze(self) -> None:
@@ -83,8 +90,18 @@ class Gate:
         with client, broker:
             back = threading.Thread(target=self._pump, args=(broker, client, most), daemon=True)
             back.start()
+            self._trickle(client, broker)
             self._pump(client, broker, None)
             back.join()
+
+    def _trickle(self, client: socket.socket, broker: socket.socket) -> None:
+        end = time.monotonic() + self.slow_seconds
+        with suppress(OSError):
+            while time.monotonic() < end and (data := client.recv(_SLOW_BYTES)):
+                broker.sendall(data)
+                time.sleep(_SLOW_PAUSE_SECONDS)
+            if self.slow_seconds:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
 
     def _pump(self, source: socket.socket, target: socket.socket, most: int | None) -> None:
         with suppress(OSError):

@@ -3,7 +3,7 @@
 import gzip
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -18,6 +18,9 @@ from logfan_sinks.secret_file import secret_in
 from logfan_sinks.tls_options import TlsOptions
 
 _ANSWER_BYTES = 64 << 10
+_PIECE_BYTES = 64 << 10
+_NO_BACKLOG = (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _PIECE_BYTES)
+"""Little of a request waits in the kernel: the answer is waited for from when it is sent."""
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -92,8 +95,9 @@ class HttpClient:
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         timeout = urllib3.Timeout(total=None, connect=options.timeout, read=options.timeout)
         self._pool = urllib3.PoolManager(
-            maxsize=1, retries=False, timeout=timeout, ssl_context=self._tls
-        )
+            maxsize=1, retries=False, timeout=timeout, ssl_context=self._tls,
+            socket_options=[*urllib3.connection.HTTPConnection.default_socket_options, _NO_BACKLOG],
+        )  # fmt: skip
 
     def _authorization(self) -> Mapping[str, str]:
         from urllib3 import make_headers
@@ -130,10 +134,12 @@ class HttpClient:
 
         if self._options.compress == "gzip" and body:
             body = gzip.compress(body, 1)
+        length = {"Content-Length": str(len(body))} if body else {}
         try:
             response = self._pool.request(
-                method, url or self._options.url, body=body or None, redirect=False,
-                headers={**self._headers, **(headers or {})}, preload_content=False,
+                method, url or self._options.url, body=_pieces(body) if body else None,
+                headers={**self._headers, **(headers or {}), **length}, redirect=False,
+                preload_content=False,
             )  # fmt: skip
             content = self._content(response)
         except urllib3.exceptions.HTTPError as error:
@@ -167,6 +173,12 @@ class HttpClient:
     def close(self) -> None:
         """Close all connections."""
         self._pool.clear()
+
+
+def _pieces(body: bytes) -> Iterator[bytes]:
+    """A send has one timeout for all that it sends: a slow link would never be done with a large
+    request."""
+    return (body[at : at + _PIECE_BYTES] for at in range(0, len(body), _PIECE_BYTES))
 
 
 class HttpClientSink(logfan.Sink):

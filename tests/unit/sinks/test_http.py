@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import trustme
@@ -23,6 +24,7 @@ from logfan_sinks.http import HttpSink
 from logfan_sinks.http.delivery import chunks
 from logfan_sinks.http.verdicts import Answer
 from logfan_sinks.template import Template
+from support.gate import Gate
 from support.opener import open_one
 from support.scripted_http import Reply, Request, ScriptedServer
 
@@ -177,6 +179,16 @@ def test_a_silent_server_is_not_waited_for_without_end(server: ScriptedServer) -
     with pytest.raises(SinkUnavailable, match="timed out"):
         sink.write(numbered(1))
     end.set()
+
+
+def test_a_server_that_takes_little_at_a_time_is_not_silent(server: ScriptedServer) -> None:
+    gate = Gate(urlsplit(server.url).port or 0)
+    gate.slow_seconds = 3.5
+    with gate:
+        config = {"url": f"http://127.0.0.1:{gate.port}", "timeout": "3s", "format": "raw"}
+        sink = open_one(HttpSink, "web", config)
+        sink.write([record(b"x" * 8_000_000)])
+    assert [len(request.body) for request in server.requests] == [8_000_001]
 
 
 def test_requests_are_bounded_by_bytes_and_by_count(server: ScriptedServer) -> None:

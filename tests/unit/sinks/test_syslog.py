@@ -15,6 +15,7 @@ import trustme
 from logfan.sink import RecordsRejected, SinkUnavailable
 from logfan.testing import record
 from logfan_sinks.syslog import SyslogSink
+from support.gate import Gate
 from support.servers import serving
 from support.waiting import wait_until
 
@@ -113,6 +114,16 @@ def test_any_body_comes_whole(server: Server, opened: Open, form: str) -> None:
     wait_until(lambda: len(messages(server.got)) == 4, "all of it")
     if form == "raw":
         assert [one.split(b" - - - - ")[1] for one in messages(server.got)] == bodies
+
+
+def test_a_server_that_takes_little_at_a_time_is_waited_for(server: Server, opened: Open) -> None:
+    gate = Gate(server.port)
+    gate.slow_seconds = 3.5
+    with gate:
+        sink = opened(f"tcp://127.0.0.1:{gate.port}", format="raw", timeout="3s")
+        sink.write([record(b"x" * 4_000_000)] * 2)
+        wait_until(lambda: len(server.got) > 8_000_000, "all of it arrives")
+    assert gate.connections == 1
 
 
 def test_newlines_part_where_the_server_knows_no_other(server: Server, opened: Open) -> None:
