@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from support.waiting import wait_until
 
 RAW = '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
 REBOUND = "logfan_rebound_total"
+Daemon = partial(DaemonProcess, constants={"logfan.amqp.queue_monitor.LOOK_SECONDS": 0.5})
+"""It looks at its queue ten times as often as it does."""
 
 
 def delete_exchange(url: str, names: Names) -> None:
@@ -48,7 +51,7 @@ def arrives(daemon: DaemonProcess, url: str, names: Names, body: bytes, key: str
 def test_an_exchange_made_anew_is_bound_again_within_a_look(
     node: RabbitNode, names: Names, tmp_path: Path, durable: bool
 ) -> None:
-    with DaemonProcess(tmp_path, node.url, names, RAW) as daemon:
+    with Daemon(tmp_path, node.url, names, RAW) as daemon:
         wait_until(lambda: has_looked(daemon), "it has looked")
         wait_until(lambda: arrives(daemon, node.url, names, b"before"), "it is bound")
         for number in (1, 2):
@@ -68,7 +71,7 @@ def test_an_exchange_made_anew_is_bound_again_within_a_look(
 def test_an_exchange_that_is_gone_is_declared_again(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
-    with DaemonProcess(tmp_path, node.url, names, RAW) as daemon:
+    with Daemon(tmp_path, node.url, names, RAW) as daemon:
         wait_until(lambda: has_looked(daemon), "it has looked")
         delete_exchange(node.url, names)
         wait_until(lambda: daemon.metric(REBOUND) == 1, "it is made and bound")
@@ -85,7 +88,7 @@ def test_where_it_may_not_be_declared_it_is_not_ready_until_others_have(
     with channel(node.url) as other:
         other.exchange_declare(names.exchange, "fanout")
     environ = {"LOGFAN_EXCHANGE__DECLARE": declare}
-    with DaemonProcess(tmp_path, node.url, names, RAW, environ=environ) as daemon:
+    with Daemon(tmp_path, node.url, names, RAW, environ=environ) as daemon:
         wait_until(lambda: has_looked(daemon), "it has looked")
         delete_exchange(node.url, names)
         wait_until(lambda: daemon.get("/readyz")[0] == 503, "it is not ready")
@@ -103,7 +106,7 @@ def test_every_routing_key_is_bound_again(node: RabbitNode, names: Names, tmp_pa
     environ = {
         "LOGFAN_EXCHANGE__TYPE": "direct", "LOGFAN_QUEUE__ROUTING_KEYS": '["info", "error"]',
     }  # fmt: skip
-    with DaemonProcess(tmp_path, node.url, names, RAW, environ=environ) as daemon:
+    with Daemon(tmp_path, node.url, names, RAW, environ=environ) as daemon:
         wait_until(lambda: has_looked(daemon), "it has looked")
         make_anew(daemon, node.url, kind="direct")
         for key in ("info", "error"):
@@ -125,7 +128,7 @@ def test_one_who_may_make_no_mark_is_bound_again_all_the_same(
     queues = f"^{names.queue}(\\.dead)?$"
     add_user(node, user, (queues, queues, f"^({names.exchange}|{names.queue}.*)$"))
     url = node.url.replace("guest:guest", f"{user}:secret")
-    with DaemonProcess(tmp_path, url, names, RAW) as daemon:
+    with Daemon(tmp_path, url, names, RAW) as daemon:
         wait_until(lambda: has_looked(daemon), "it has looked")
         make_anew(daemon, node.url)
         wait_until(lambda: arrives(daemon, node.url, names, b"after"), "bound")
@@ -157,7 +160,7 @@ def test_a_restart_of_the_broker_with_a_publisher_that_is_back_first(
     own_node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
     """What it publishes before is lost; that is logged at each start, and when it happened."""
-    with DaemonProcess(tmp_path, own_node.url, names, RAW) as daemon:
+    with Daemon(tmp_path, own_node.url, names, RAW) as daemon:
         # RabbitMQ 4.3 keeps exchange and binding over a restart, durable or not.
         keeps = own_node.version.startswith("4.3.")
         assert (f"exchange '{names.exchange}' is not durable" in daemon.log()) is not keeps
@@ -196,7 +199,7 @@ def test_a_durable_exchange_is_no_warning_and_outlives_a_restart_of_the_broker(
         other.queue_declare(names.queue, durable=True)
         other.queue_bind(names.queue, names.exchange)
     looked: Callable[[], bool]
-    with DaemonProcess(tmp_path, own_node.url, names, RAW) as daemon:
+    with Daemon(tmp_path, own_node.url, names, RAW) as daemon:
         looked = lambda: daemon.metric("logfan_queue_ready_messages") == 0  # noqa: E731
         wait_until(looked, "it has looked")
         assert " warning " not in daemon.log()

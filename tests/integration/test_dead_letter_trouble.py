@@ -50,7 +50,7 @@ def test_a_full_dead_letter_queue_hands_no_window_back_and_costs_no_life(
     kind: str, node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
     environ = {
-        "LOGFAN_RABBITMQ__ACKNOWLEDGEMENT_TIMEOUT": "20s",  # a third of it is when they come round
+        "LOGFAN_RABBITMQ__ACKNOWLEDGEMENT_TIMEOUT": "9s",  # a third of it is when they come round
         "LOGFAN_QUEUE__TYPE": kind, "LOGFAN_RABBITMQ__PREFETCH": "50",
     }  # fmt: skip
     dead = f"{names.queue}.dead"

@@ -78,7 +78,8 @@ def test_letters_that_wait_are_counted_also_those_of_others_and_none_where_it_is
     def counted(daemon: DaemonProcess) -> float:
         return daemon.metric("logfan_dead_letters_waiting")
 
-    with daemon_at(tmp_path, node, names) as daemon:
+    often = {"logfan.dead_letters.publisher._TICK_SECONDS": 0.1}
+    with daemon_at(tmp_path, node, names, constants=often) as daemon:
         wait_until(lambda: counted(daemon) == 0, "the queue is there and empty")
         publish(node.url, names.exchange, [b"refuse %d" % n for n in range(7)])
         wait_until(lambda: counted(daemon) == 7, "they are counted")

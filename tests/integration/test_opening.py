@@ -31,11 +31,13 @@ def register_sinks(register):
 
 
 def daemon_of(
-    folder: Path, node: RabbitNode, names: Names, sinks: str = RAW + LATE
+    folder: Path, node: RabbitNode, names: Names, sinks: str = RAW + LATE, drains: str = "30s"
 ) -> DaemonProcess:
     (folder / "plugins").mkdir()
     (folder / "plugins/late.py").write_text(PLUGIN)
-    return DaemonProcess(folder, node.url, names, sinks)
+    return DaemonProcess(
+        folder, node.url, names, sinks, environ={"LOGFAN_SHUTDOWN_TIMEOUT": drains}
+    )
 
 
 def wait_for_words(daemon: DaemonProcess) -> list[str]:
@@ -112,7 +114,7 @@ def test_it_stops_cleanly_while_it_waits_and_finds_a_queue_that_was_deleted(
 def test_a_sink_that_is_not_required_is_not_waited_for(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
-    with daemon_of(tmp_path, node, names, f"{RAW}{LATE}required = false\n") as daemon:
+    with daemon_of(tmp_path, node, names, f"{RAW}{LATE}required = false\n", "5s") as daemon:
         publish(node.url, names.exchange, [b"one"])
         wait_until(lambda: daemon.acked() == 1, "it is consumed")
         assert daemon.stop() == 0

@@ -16,13 +16,22 @@ LOGFAN = [sys.executable, "-m", "logfan"]
 def start(
     arguments: Sequence[str], *, folder: Path | None, environ: Mapping[str, str], stdout: int,
     stderr: int, stdin: int | None = None, forked: bool = True, session: bool = False,
+    constants: Mapping[str, float] | None = None,
 ) -> "subprocess.Popen[bytes] | Forked":  # fmt: skip
     """A call of it, which ends with this process. `forked`: as `support.forked` says, but where
     the environment forbids it."""
     with Path(os.devnull).open("rb") as nothing:
         given = nothing.fileno() if stdin is None else stdin
         if forked and not read_at_start(environ):
-            return Forked(arguments, folder, environ, (given, stdout, stderr), session=session)
+            return Forked(
+                arguments,
+                folder,
+                environ,
+                (given, stdout, stderr),
+                session=session,
+                constants=constants or {},
+            )
+        assert not constants
         return subprocess.Popen(
             [*LOGFAN, *arguments], cwd=folder, env=environ,
             stdin=given, stdout=stdout, stderr=stderr,

@@ -31,9 +31,10 @@ class DaemonProcess(Started):
         environ: Mapping[str, str] | None = None,
         command: Sequence[str] | None = None,
         forked: bool = True,
+        constants: Mapping[str, float] | None = None,
     ) -> None:
         """`sinks` and `extra` are TOML; `extra` may begin with keys of `[rabbitmq]`. `command`:
-        other arguments than `run --config FILE`. `forked`: see `support.forked`."""
+        other arguments than `run --config FILE`. `forked`, `constants`: see `support.forked`."""
         self.folder = folder
         self.port = free_port()
         self.names = names
@@ -41,7 +42,7 @@ class DaemonProcess(Started):
         self._command = command or ["run", "--config", str(self.config)]
         self._environ = {**os.environ, "LOGFAN_HTTP__LISTEN": f"127.0.0.1:{self.port}"}
         self._environ.update(environ or {})
-        self._forked = forked
+        self._forked, self._constants = forked, constants
         self._process: subprocess.Popen[bytes] | Forked | None = None
         self.log_path = folder / "daemon.log"
         self.configure(url, sinks, extra)
@@ -62,6 +63,7 @@ class DaemonProcess(Started):
             self._process = start(
                 self._command, folder=self.folder, environ=self._environ,
                 stdout=log.fileno(), stderr=log.fileno(), forked=self._forked,
+                constants=self._constants,
             )  # fmt: skip
         if ready:
             self.wait_ready()

@@ -75,13 +75,17 @@ class Forked:
         streams: Sequence[int],
         *,
         session: bool,
+        constants: Mapping[str, float],
     ) -> None:
         """`streams`: the descriptors that are to be its standard ones. `session`: of its own, with
-        the terminal that standard input is."""
+        the terminal that standard input is. `constants`: what has another value in it, by its full
+        name: a time that it waits for."""
         self.args = ["logfan", *arguments]
         self.returncode: int | None = None
         self._ended, tell = os.pipe()
-        call = json.dumps([[*arguments], str(folder or Path.cwd()), {**environ}, session]).encode()
+        call = json.dumps(
+            [[*arguments], str(folder or Path.cwd()), {**environ}, session, {**constants}]
+        ).encode()
         _template().send(call, [*streams, tell])
         os.close(tell)
         self.pid = int(self._told() or 0)
@@ -177,7 +181,7 @@ def _watch(pid: int, tell: int) -> NoReturn:
 
 def _become(call: bytes, streams: Sequence[int]) -> None:
     """What a start of Python would do."""
-    arguments, folder, environ, session = json.loads(call)
+    arguments, folder, environ, session, constants = json.loads(call)
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
         os.close(descriptor)
@@ -186,6 +190,10 @@ def _become(call: bytes, streams: Sequence[int]) -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environ)
+    for name, value in constants.items():
+        module, _, constant = name.rpartition(".")
+        assert hasattr(sys.modules[module], constant), name
+        setattr(sys.modules[module], constant, value)
     sys.path.insert(0, folder)
     sys.argv = ["logfan", *arguments]
     encoding = sys.stdout.encoding
