@@ -1,5 +1,6 @@
 """The sink `amqp` against a real RabbitMQ: each verdict."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -92,6 +93,14 @@ def test_a_full_queue_holds_what_it_does_not_take(
 def test_an_exchange_that_is_missing_is_not_now(opened: Open) -> None:
     with pytest.raises(SinkUnavailable, match=r"NOT_FOUND.*\(404\)"):
         opened(exchange="no-such-exchange").write(numbered(1))
+
+
+def test_a_broker_that_does_not_shake_hands_is_not_now() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"amqp://127.0.0.1:{mute.getsockname()[1]}"
+        config = AmqpSink.Config.model_validate({"url": url, "exchange": "x", "timeout": "1s"})
+        with pytest.raises(SinkUnavailable, match="no answer to the handshake for 1 s"):
+            AmqpSink(config, name="other").open()
 
 
 def test_a_broker_that_goes_away_is_not_now(own_node: RabbitNode) -> None:
