@@ -225,7 +225,10 @@ class SinkRunner:
         until = self._clock.monotonic() + seconds
         while not self.quitting and (left := until - self._clock.monotonic()) > 0:
             again = self._meanwhile()
-            if self._clock.wait(self.wake, left if again is None else min(left, again)):
+            if again is None or again >= left:
+                self._clock.wait(self.wake, left)
+                break
+            if self._clock.wait(self.wake, again):
                 break
         self.wake.clear()
 
