@@ -165,13 +165,18 @@ class SinkRecovery:
 
     def _sort_out(self, entries: Sequence[Entry], staged: Staged) -> Sequence[Entry]:
         """Those that the sink is offered. What is filtered is done, what a step failed over is
-        refused, and what a transform failed over waits. What is left comes next."""
+        refused (held, without a dead-letter queue), and what a transform failed over waits. What is
+        left comes next."""
         entries = entries[: len(entries) - staged.left]
         unsure = [entry for place in staged.unsure if not (entry := entries[place]).undecided]
         for entry in unsure:
             entry.undecided = True
         for place, why in staged.refused.items():
-            self._refuse(entries[place], why)
+            if self._refusing:
+                self._refuse(entries[place], why)
+            else:
+                entries[place].failed_in_stage = ATTEMPTS_ALONE
+                self._failing.append((entries[place], Failed(why)))
         self._failed([(entries[place], failed) for place, failed in staged.failed.items()], staged)
         places = range(len(entries)) if staged.places is None else staged.places
         others = {*range(len(entries))} - {*places}

@@ -78,7 +78,9 @@ class Bench:
         self.worker = SinkWorker(
             sink=self.sink, limits=Limits(100, 1 << 20), backoff=Backoff(0.001, 0.01),
             stats=self.stats, completions=completions, number=0,
-            stage=Stage(transforms=Transforms([("t", transform)]), redactor=Redactor(["secret"])),
+            stage=Stage(
+                transforms=Transforms([("t", transform)]), redactor=Redactor(["headers.secret"])
+            ),
             send=self.letters if letters else None, max_ratio=max_ratio,
         )  # fmt: skip
         self.given = self.acked = 0
@@ -337,3 +339,29 @@ def test_one_that_hangs_counts_as_a_sink_that_hangs(bench: Make) -> None:
     go_on.set()
     one.finish()
     assert one.worker.health.busy_since is None
+
+
+def test_what_a_step_of_the_host_fails_over_is_held_without_a_dead_letter_queue(
+    bench: Make,
+) -> None:
+    is_wrong = threading.Event()
+    is_wrong.set()
+
+    def apply(records: Sequence[Record]) -> list[Record]:
+        wrong: Any = {1: "a name of a header that `redact` fails over"}
+        return [
+            one.replace(headers=wrong) if one.body == b"1" and is_wrong.is_set() else one
+            for one in records
+        ]
+
+    one = bench(apply, letters=False)
+    one.submit(*numbers(0, 3))
+    one.worker.start()
+    wait_until(lambda: "enabled is false" in (one.worker.failure or ""), "it is held and named")
+    one.submit(*numbers(3, 6))
+    wait_until(lambda: one.sink.taken == [b"0", *numbers(2, 6)], "all others are taken")
+    assert one.worker.fault is None
+    is_wrong.clear()
+    wait_until(lambda: one.acked == 6, "it is taken once the step does not fail")
+    assert one.worker.is_up
+    one.finish()
