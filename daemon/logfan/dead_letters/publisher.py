@@ -192,11 +192,11 @@ class DeadLetters:
     def _tick(self) -> None:
         """Once a second: a connection that the consumer may be waiting for, as a user's are
         counted, is given up. Without a consumer nothing is refused. So is one on which the broker
-        leaves letters without an answer."""
+        leaves letters, or the question of how many there are, without an answer."""
         self._ioloop.call_later(_TICK_SECONDS, self._tick)
         self._ticks += 1
-        waits = self._client is not None and bool(self._waiting or self._confirms)
-        self._silent_ticks = self._silent_ticks + 1 if waits else 0
+        waits = self._waiting or self._confirms or self._counting
+        self._silent_ticks = self._silent_ticks + 1 if waits and self._client is not None else 0
         if self._silent_ticks >= _SILENT_TICKS:
             self._lose(f"the broker has confirmed none for {_SILENT_TICKS} s")
         if self._ticks % _COUNT_TICKS == 0:

@@ -152,6 +152,25 @@ def test_what_waits_in_the_queue_is_counted_while_it_is_known() -> None:
         letters.finish(5.0)
 
 
+def test_a_queue_that_does_not_answer_is_not_known_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {"_SILENT_TICKS": 2, "_TICK_SECONDS": 0.1, "_COUNT_TICKS": 1}.items():
+        monkeypatch.setattr(publisher, name, value)
+    monkeypatch.setattr("logfan.amqp.client._CLOSE_SECONDS", 0.2)
+    counts: list[int | None] = []
+    with ScriptedBroker() as broker:
+        letters = DeadLetters(settings_at(broker), lambda: None, on_count=counts.append)
+        letters.start()
+        letters.begin()
+        wait_until(lambda: counts, "they are counted")
+        broker.peers[0].ignores = (spec.Queue.Declare,)
+        wait_until(lambda: None in counts, "the connection is given up")
+        monkeypatch.undo()
+        wait_until(lambda: counts[-1] == 0 and not letters._leaving, "counted by the next one")
+        letters.finish(5.0)
+
+
 def test_nothing_connects_before_the_consumer_or_a_letter_wants_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
