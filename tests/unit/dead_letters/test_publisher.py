@@ -23,10 +23,11 @@ def refusal(body: bytes, *, alone: bool = False, **properties: Any) -> Refusal:
 
 
 def settings_at(broker: ScriptedBroker) -> Settings:
-    urls = {"urls": [broker.url], "reconnect": {"initial": "10ms", "max": "10ms"}}
+    # Heartbeats, which this broker does not send, end no connection while a test waits.
+    rabbitmq = {"urls": [broker.url], "reconnect": {"initial": "10ms", "max": "10ms"}}
     return Settings(
         sinks={"archive": SinkSettings(kind="stdout")},
-        rabbitmq=RabbitmqSettings.model_validate(urls),
+        rabbitmq=RabbitmqSettings.model_validate({**rabbitmq, "heartbeat": "10m"}),
     )
 
 
