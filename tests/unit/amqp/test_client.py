@@ -105,6 +105,7 @@ def test_a_connection_that_is_lost_is_reported_once(loop: IOLoop) -> None:
     assert [end.cause for end in seen.ends] == [Cause.LOST]
 
 
+@pytest.mark.slow
 def test_a_request_without_an_answer_ends_the_connection(
     loop: IOLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -136,10 +136,8 @@ def test_over_https_a_url_needs_the_ca_and_the_name(
         without = status_of(url)
         assert without.exit_code == 69
         assert "--ca-file names the CA to trust" in without.stderr
-        monkeypatch.setattr(status_client, "_SECONDS", 0.5)  # such a server says nothing
-        plain = status_of(f"http://127.0.0.1:{server.port}")
-        monkeypatch.undo()
-        assert plain.exit_code == 69
+        monkeypatch.setattr(status_client, "_SECONDS", 0.5)  # from here on each waits for the other
+        assert status_of(f"http://127.0.0.1:{server.port}").exit_code == 69
     with served(document()) as server:
         assert "does that port speak HTTPS?" in status_of(f"https://127.0.0.1:{server.port}").stderr
 

@@ -479,6 +479,7 @@ def test_a_file_moved_aside_before_it_could_be_locked_is_not_written(
     assert lines(path) == ["0000"]
 
 
+@pytest.mark.slow
 def test_a_lock_on_the_folder_that_somebody_keeps_holds_nobody_for_long(tmp_path: Path) -> None:
     with folder_of(str(tmp_path / "a.log"), 0) as folder:
         fcntl.flock(folder, fcntl.LOCK_EX)

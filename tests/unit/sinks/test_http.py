@@ -181,6 +181,7 @@ def test_a_silent_server_is_not_waited_for_without_end(server: ScriptedServer) -
     end.set()
 
 
+@pytest.mark.slow
 def test_a_server_that_takes_little_at_a_time_is_not_silent(server: ScriptedServer) -> None:
     gate = Gate(urlsplit(server.url).port or 0)
     gate.slow_seconds = 3.5

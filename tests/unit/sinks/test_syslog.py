@@ -116,6 +116,7 @@ def test_any_body_comes_whole(server: Server, opened: Open, form: str) -> None:
         assert [one.split(b" - - - - ")[1] for one in messages(server.got)] == bodies
 
 
+@pytest.mark.slow
 def test_a_server_that_takes_little_at_a_time_is_waited_for(server: Server, opened: Open) -> None:
     gate = Gate(server.port)
     gate.slow_seconds = 3.5
