@@ -112,7 +112,7 @@ def late_confirm_counted() -> None:
 
         return noted
 
-    _patch("logfan.amqp.confirms", "Confirms.begin", make_begin)
+    _patch("logfan.amqp.confirms", "Confirms.confirm_select", make_begin)
     _patch(
         "logfan.amqp.confirms", "Confirms._confirmed",
         lambda confirmed: lambda _, frame: confirmed(newest[0], frame),

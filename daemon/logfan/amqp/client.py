@@ -68,6 +68,9 @@ class Client:
             custom_ioloop=ioloop,
             fast=fast,
         )
+        self._is_blocked = False
+        self.connection.add_on_connection_blocked_callback(lambda *_: self._block(True))
+        self.connection.add_on_connection_unblocked_callback(lambda *_: self._block(False))
 
     @property
     def is_open(self) -> bool:
@@ -99,7 +102,8 @@ class Client:
 
     def expect(self, what: str) -> Callable[[], None]:
         """The broker is to answer this request: where nothing but heartbeats comes for 90 s, the
-        connection counts as lost. Call what is returned once the answer is there."""
+        connection counts as lost, unless the broker has said that it takes nothing for now. Call
+        what is returned once the answer is there."""
         timer: Any = None
 
         def wait() -> Any:
@@ -109,7 +113,7 @@ class Client:
             nonlocal timer
             if self._is_over:
                 return
-            if self._came() != before:
+            if self._is_blocked or self._came() != before:
                 timer = wait()
                 return
             why = f"{self.address} has not answered {what} for {_ANSWER_SECONDS:.0f} s"
@@ -119,6 +123,9 @@ class Client:
 
         timer = wait()
         return lambda: self._ioloop.remove_timeout(timer)
+
+    def _block(self, is_blocked: bool) -> None:
+        self._is_blocked = is_blocked
 
     def _came(self) -> int:
         """Bytes that the broker sent, but for its heartbeats and as much of each other frame."""

@@ -41,7 +41,7 @@ class Confirms(Generic[T]):
         """How many messages may have arrived or not."""
         return len(self._waiting)
 
-    def begin(self, *, callback: Callable[[Any], None]) -> None:
+    def confirm_select(self, *, callback: Callable[[Any], None]) -> None:
         """Ask for confirms; `callback` gets the broker's yes. Call it once, before `publish`."""
         self.channel.add_on_return_callback(self._returned)
         self.channel.confirm_delivery(self._confirmed, callback=callback)

@@ -30,7 +30,7 @@ class Window:
         self._confirms: Confirms[Any] = Confirms(
             channel.pika, on_confirm=self._on_confirm, on_return=self._on_return
         )
-        channel.ask(self._confirms.begin)
+        channel.ask(self._confirms.confirm_select)
 
     def __len__(self) -> int:
         """How many messages may have arrived or not."""
@@ -42,7 +42,7 @@ class Window:
         """Publish; where the window is full, wait until half of it is confirmed."""
         confirms = self._confirms
         if len(confirms) >= _WINDOW_MESSAGES or confirms.size >= _WINDOW_BYTES:
-            self._channel.until(
+            self._wait(
                 lambda: (
                     len(confirms) <= _WINDOW_MESSAGES // 2 and confirms.size <= _WINDOW_BYTES // 2
                 )
@@ -52,7 +52,14 @@ class Window:
 
     def drain(self, too_late: Callable[[], bool] = lambda: False) -> None:
         """Wait until nothing awaits its confirm, or it is too late for that."""
-        self._channel.until(lambda: not self._confirms or too_late())
+        self._wait(lambda: not self._confirms or too_late())
+
+    def _wait(self, done: Callable[[], bool]) -> None:
+        answered = self._channel.connection.expect("basic.publish")
+        try:
+            self._channel.until(done)
+        finally:
+            answered()
 
     def taken(self) -> list[Any]:
         """The tokens of the messages that the broker took and routed, since the last call. A return

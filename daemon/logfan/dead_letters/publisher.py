@@ -337,7 +337,7 @@ class DeadLetters:
         confirms: Confirms[_Parcel] = Confirms(
             channel, on_confirm=self._on_confirm, on_return=self._on_return
         )
-        confirms.begin(callback=lambda _: self._on_ready(confirms))
+        confirms.confirm_select(callback=lambda _: self._on_ready(confirms))
 
     def _is_live(self, channel: Any) -> bool:
         """Whether this is a channel of the connection that is used, and not of one being closed."""

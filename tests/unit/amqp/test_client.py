@@ -12,6 +12,7 @@ from pika.adapters.select_connection import IOLoop
 from logfan.amqp.blocking import BlockingConnection, Refused
 from logfan.amqp.client import Brokers, Client
 from logfan.amqp.failures import BrokerError, Cause, ConnectionFailure
+from logfan.amqp.publisher import Publisher
 from logfan.amqp.topology import publish_to
 from logfan.config.settings import ExchangeSettings, RabbitmqSettings, Settings, SinkSettings
 from support.scripted import ScriptedBroker
@@ -151,6 +152,21 @@ def test_a_command_waits_no_longer_for_an_answer(monkeypatch: pytest.MonkeyPatch
         with pytest.raises(BrokerError, match=r"has not answered queue\.declare for 0 s"):
             channel.ask(channel.pika.queue_declare, "logfan.dead", passive=True)
         connection.close()
+
+
+def test_a_command_waits_for_a_broker_that_takes_nothing_for_now_and_not_for_a_silent_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("logfan.amqp.client._ANSWER_SECONDS", 0.3)
+    with ScriptedBroker() as broker, Publisher(settings_of(urls=[broker.url])) as publisher:
+        (peer,) = broker.peers
+        peer.say(spec.Connection.Blocked("memory"), 0)
+        publisher.send(b"one")
+        publisher.drain(1.0)
+        assert publisher.unconfirmed == 1
+        peer.say(spec.Connection.Unblocked(), 0)
+        with pytest.raises(BrokerError, match=r"has not answered basic\.publish"):
+            publisher.drain()
 
 
 def test_a_broker_that_does_not_agree_to_the_end_is_left(
