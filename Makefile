@@ -43,7 +43,7 @@ coverage: $(STAMP) $(OLDEST) ## Lines and branches that all tests run, daemons i
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report
 
-test-fast: $(STAMP) ## The tests that need no RabbitMQ, in less than a minute
+test-fast: $(STAMP) ## The tests that need no RabbitMQ, but the slow ones
 	@$(BIN)/python -m pytest -q -n $(FAST_WORKERS) --dist worksteal -m "not long and not slow" $(FAST)
 
 bench: $(STAMP) $(CLIENTS) ## Every consumer in turns, medians, ratios, targets: REPORT= JSON= CHARTS= FROM=

@@ -250,6 +250,7 @@ def test_beyond_that_the_ratio_counts_and_a_chain_is_counted_whole() -> None:
         decode(zstd(once), ("zstd", "zstd"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gzip", "zstd"])
 def test_the_size_has_a_cap_whatever_the_ratio(name: str) -> None:
     filler = SKIPPABLE[:4] + (400_000).to_bytes(4, "little") + bytes(400_000)

@@ -58,6 +58,7 @@ def taken_by(body: bytes) -> int:
     return taken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_no_shape_takes_more_than_is_thought(shape: str) -> None:
     assert taken_by(SHAPES[shape]) <= tree_bytes(SHAPES[shape])
@@ -100,6 +101,7 @@ def test_a_long_text_full_of_marks_is_parsed_all_the_same() -> None:
     assert record(body).json()["log"].startswith("[{:,")
 
 
+@pytest.mark.slow
 def test_what_would_take_too_much_is_no_json_and_says_why() -> None:
     body = b"[" + b",".join([b"[]"] * 2_000_000) + b"]"
     assert tree_bytes(body) > MAX_BYTES
@@ -107,6 +109,7 @@ def test_what_would_take_too_much_is_no_json_and_says_why() -> None:
         record(body).json()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [b"[],", b'"', b"\\", b'"\\', b"x", b"\xff", b" ", b"[", b'{"a":'])
 def test_the_look_takes_linear_time(unit: bytes) -> None:
     def seconds(size: int) -> float:
@@ -170,6 +173,7 @@ def test_what_python_writes_is_json(value: Any, long: bool) -> None:
     assert record(text).json() == plain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [65530, 65535, 65536, 65537, 131072])
 def test_odd_numbers_are_found_over_the_ends_of_pieces(length: int) -> None:
     for text in ("\\" * length, '"' * length, "NaN" * length, '\\"NaN' * (length // 5)):
@@ -179,6 +183,7 @@ def test_odd_numbers_are_found_over_the_ends_of_pieces(length: int) -> None:
         assert json_lines([one])[0].endswith(b',"body_replaced":["NaN"]}')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unit", [b"NaN,", b'"NaN', b'"NaN",', b"\\", b'\\"NaN', b"Infinity", b"Na", b"-", b"[NaN,"]
 )
@@ -192,6 +197,7 @@ def test_odd_numbers_take_linear_time(unit: bytes) -> None:
     assert seconds(1 << 18) < 8 * max(seconds(1 << 17), 0.01)
 
 
+@pytest.mark.slow
 def test_a_body_full_of_them_is_bounded_as_any_other() -> None:
     many = b"[" + b"NaN," * 1_500_000 + b"NaN]"
     with pytest.raises(ValueError, match=r"values might take more than 128 MiB of memory"):

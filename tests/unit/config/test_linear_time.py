@@ -26,6 +26,7 @@ from logfan.testing import record
 from logfan_sinks.file.paths import PathTemplate
 from logfan_sinks.formats import encode_text
 
+pytestmark = pytest.mark.slow
 SIZE = 64 << 10
 SECONDS = 1.0
 """Of processor time, on a machine that is slow and busy."""

@@ -29,6 +29,7 @@ from logfan.runtime import foreign_text
 from logfan.telemetry import log_output
 from support.passwords import leaked, passwords
 
+pytestmark = pytest.mark.slow
 COUNT = int(os.environ.get("LOGFAN_PASSWORDS", "25"))
 USER = "bob"
 SINK = '[sinks.raw]\nkind = "file"\npath = "raw.log"\n'

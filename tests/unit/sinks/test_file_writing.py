@@ -573,6 +573,7 @@ def test_a_batch_over_midnight_goes_into_both_days_and_the_old_file_is_closed(
     assert bodies(tmp_path / "2026-11-25.log") == ["0", "1", "2", "later"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["json", "text", "raw"])
 def test_a_body_of_4_mib_and_hostile_neighbours_are_a_line_each(tmp_path: Path, form: str) -> None:
     batch = [

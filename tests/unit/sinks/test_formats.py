@@ -286,6 +286,7 @@ def test_the_bytes_can_be_had_back_from_what_is_shown(raw: bytes) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("charset", [None, "iso-8859-1", "utf-16"])
 def test_a_long_body_is_the_same_text_in_pieces(charset: str | None) -> None:
     for unit in ("größe é\n", "\0\x1b", "x\r\n"):

@@ -59,6 +59,7 @@ def test_a_hostile_body_costs_a_small_multiple_of_its_size(
     assert float(done.stdout) < times
 
 
+@pytest.mark.slow
 @given(st.text(), st.sampled_from(["a", "é", "\n", "\u202e", "\U000e0001", "\x7f", "\ud800"]))
 def test_long_texts_are_escaped_as_short_ones_are(text: str, filler: str) -> None:
     for escaped in (escape, escape_json):
@@ -74,6 +75,7 @@ def test_the_table_of_escapes_stays_small() -> None:
     assert len(table) <= 4096
 
 
+@pytest.mark.slow
 @given(st.recursive(st.none() | st.booleans() | st.text() | st.integers() | st.floats(), st.lists))
 def test_a_label_value_is_short_whatever_it_is_made_of(value: Any) -> None:
     shown = _label_value(value)
@@ -81,6 +83,7 @@ def test_a_label_value_is_short_whatever_it_is_made_of(value: Any) -> None:
     shown.encode()
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_label_values_make_no_more_series_than_allowed() -> None:
     config = MetricsSink.Config.model_validate(
         {
