@@ -11,8 +11,6 @@ BENCH = SECONDS=$(SECONDS) REPORT=$(REPORT) JSON=$(JSON) CHARTS=$(CHARTS) FROM=$
 FAST := tests/test_architecture.py tests/test_locks.py tests/unit tests/contract tests/guard
 # Tests wait more than they compute: two a core, on a machine with two.
 WORKERS ?= 4
-# The fast ones compute: one a core.
-FAST_WORKERS ?= 2
 DEBIAN := daemon/logfan/testing/debian.py
 
 # Tests and daemons are compiled once, not by each of the processes that a suite starts.
@@ -44,7 +42,7 @@ coverage: $(STAMP) $(OLDEST) ## Lines and branches that all tests run, daemons i
 	@$(BIN)/coverage report
 
 test-fast: $(STAMP) ## The tests that need no RabbitMQ, but the slow ones
-	@$(BIN)/python -m pytest -q -n $(FAST_WORKERS) --dist worksteal -m "not long and not slow" $(FAST)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m "not long and not slow" $(FAST)
 
 bench: $(STAMP) $(CLIENTS) ## Every consumer in turns, medians, ratios, targets: REPORT= JSON= CHARTS= FROM=
 	@PYTHONPATH=tests $(BIN)/python -m bench.run PLAN=whole $(BENCH)
