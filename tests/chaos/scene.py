@@ -153,7 +153,11 @@ class Scene:
             wait_until(is_done, "all is acknowledged", _DRAIN_SECONDS)
         except AssertionError as late:
             status, end = self.daemon.get("/status.json")[1], self.daemon.log()[-3000:]
-            raise AssertionError(f"{late}; {status}; the daemon's log ends:\n{end}") from None
+            of_a_queue = ("name", "pid", "messages", "policy", "effective_policy_definition")
+            broker = self.node.ctl("list_policies") + self.node.ctl("list_queues", *of_a_queue)
+            raise AssertionError(
+                f"{late}; {status}; the broker: {broker}; the daemon's log ends:\n{end}"
+            ) from None
 
     def finish(self) -> "Verdict":
         """Drain, stop everything in order, and judge what was kept."""
