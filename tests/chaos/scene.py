@@ -153,8 +153,8 @@ class Scene:
             wait_until(is_done, "all is acknowledged", _DRAIN_SECONDS)
         except AssertionError as late:
             status, end = self.daemon.get("/status.json")[1], self.daemon.log()[-3000:]
-            of_a_queue = ("name", "pid", "messages", "policy", "effective_policy_definition")
-            broker = self.node.ctl("list_policies") + self.node.ctl("list_queues", *of_a_queue)
+            queues = self.node.ctl("list_queues", "name", "messages", "policy")
+            broker = self.node.ctl("list_policies") + queues
             raise AssertionError(
                 f"{late}; {status}; the broker: {broker}; the daemon's log ends:\n{end}"
             ) from None
