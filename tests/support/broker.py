@@ -147,6 +147,12 @@ def delete_vhost(node: RabbitNode, name: str) -> None:
     node.eval(f'rabbit_vhost:delete({erlang_binary(name)}, <<"test">>).')
 
 
+def metadata_to_disk(node: RabbitNode) -> None:
+    """Queues, bindings and policies as they are now outlive a SIGKILL. RabbitMQ 4.2 and newer keep
+    them in Khepri, which writes at once."""
+    node.eval("catch mnesia:sync_log().")
+
+
 QUEUES = 'rabbit_amqqueue:info_all(<<"/">>, [name, messages, arguments, consumers])'
 EXCHANGES = 'rabbit_exchange:info_all(<<"/">>, [name, arguments])'
 QUEUE_NAMES = 'rabbit_amqqueue:list_names(<<"/">>)'
