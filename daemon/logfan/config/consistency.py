@@ -160,7 +160,14 @@ def doubts(settings: Settings) -> Iterator[str]:
         yield "rabbitmq.tls is set, but a URL begins with amqp://: that way has no TLS"
     if not any(sink.required for sink in settings.sinks.values()):
         yield "no sink is required: messages are acknowledged as soon as they arrive"
+    timeout = settings.rabbitmq.acknowledgement_timeout
     for name, sink in settings.sinks.items():
+        if sink.required and sink.batch.linger > timeout / 3:
+            yield (
+                f"sinks.{name}.batch.linger is longer than a third of "
+                "rabbitmq.acknowledgement_timeout: by then what waits goes back to the broker; "
+                "let it linger for less"
+            )
         if sink.redact is not None and sink.redact.hash and sink.redact.key_file is None:
             yield (
                 f"sinks.{name}.redact.hash without key_file: each start makes a new key, so the "

@@ -291,7 +291,11 @@ class RefusedRecords:
         now = self._clock.monotonic()
         after = duration(now - health.letters[0])
         health.letters_go(now)
-        log.info("sink %s: dead letters can be sent again, after %s", self._runner.name, after)
+        # Sent, or given back to the broker, which may deliver them again.
+        log.info(
+            "sink %s: no refused record waits for the dead-letter queue any more, after %s",
+            self._runner.name, after,
+        )  # fmt: skip
         self._again.reset()
         self._logged_failures = RecentLines()
 

@@ -555,3 +555,15 @@ def test_a_secret_that_is_not_utf_8_is_named_by_its_file(tmp_path: Path) -> None
     (tmp_path / "token").write_bytes(b"caf\xe9")
     with pytest.raises(OSError, match=r"not UTF-8.*token"):
         secret_in(tmp_path / "token")
+
+
+@pytest.mark.parametrize(
+    ("linger", "timeout", "is_named"), [("11s", "30s", True), ("9s", "30s", False)]
+)
+def test_a_linger_that_hands_the_window_back_is_named(
+    tmp_path: Path, linger: str, timeout: str, is_named: bool
+) -> None:
+    rabbitmq = f'[rabbitmq]\nacknowledgement_timeout = "{timeout}"\n'
+    result = check(tmp_path, f'{rabbitmq}{SINK}batch = {{ linger = "{linger}" }}\n')
+    assert result.exit_code == 0
+    assert ("sinks.a.batch.linger" in result.output) is is_named, result.output
