@@ -101,8 +101,6 @@ class KafkaSink(logfan.Sink):
             producer = Producer({**self._settings(), "error_cb": self._on_error})
         except KafkaException as error:
             raise logfan.SinkUnavailable(_text(error.args[0])) from None
-        except OSError as error:
-            raise logfan.SinkUnavailable(f"{error.filename}: {error.strerror}") from None
         self._producer = producer
         fixed = None if "{" in config.topic else self._topic_of(None)
         found = self._known(producer, fixed)
@@ -124,7 +122,7 @@ class KafkaSink(logfan.Sink):
                     raise logfan.SinkUnavailable(why) from None
 
     def _settings(self) -> dict[str, Any]:
-        """librdkafka's. Raises OSError where a file cannot be read."""
+        """librdkafka's."""
         config = self.config
         tls: TlsOptions | None = config.tls
         given: dict[str, Any] = {
@@ -164,6 +162,8 @@ class KafkaSink(logfan.Sink):
 
     def write(self, records: Sequence[logfan.Record]) -> None:
         """Produce all of it, and wait for the acknowledgements."""
+        from confluent_kafka import KafkaError
+
         producer = self._producer
         if producer is None:
             raise logfan.SinkUnavailable("not connected")
@@ -176,14 +176,13 @@ class KafkaSink(logfan.Sink):
             failed = self._produce(producer, records, lines, places)
             too_large = []
             for place, error in failed.items():
-                if _is_too_large(error):
-                    too_large.append(place)
-                else:
+                if error.code() != KafkaError.MSG_SIZE_TOO_LARGE:
                     outcome.later[place] = f"not taken by Kafka: {_text(error)}"
-            if len(places) == 1 and too_large:
-                why = f"refused by Kafka: {_text(failed[too_large[0]])}"
-                outcome.refused[too_large[0]] = why
-            elif too_large:
+                elif len(places) == 1:
+                    outcome.refused[place] = f"refused by Kafka: {_text(error)}"
+                else:
+                    too_large.append(place)
+            if too_large:
                 # The brokers refuse what was sent together, not the message that is at fault.
                 middle = (len(too_large) + 1) // 2
                 waiting += filter(None, (too_large[middle:], too_large[:middle]))
@@ -208,14 +207,14 @@ class KafkaSink(logfan.Sink):
             if error is not None:
                 failed[place] = error
 
-        topic_of, key_of, fields = self._topic_of, self._key_of, self.config.id
-        produce = producer.produce
+        key_of = self._key_of
 
         def send(place: int) -> None:
             record = records[place]
-            identity = record.id(*fields)
-            produce(
-                topic_of(record), lines[place], None if key_of is None else key_of(record).encode(),
+            identity = record.id(*self.config.id)
+            producer.produce(
+                self._topic_of(record), lines[place],
+                None if key_of is None else key_of(record).encode(),
                 on_delivery=partial(on_delivery, place), timestamp=int(record.received_at * 1000),
                 headers=None if identity is None else [(_ID, identity.encode("utf-8", "replace"))],
             )  # fmt: skip
@@ -270,12 +269,6 @@ def _topic_of(text: str) -> Callable[[Any], str]:
     if "{" not in text:
         return lambda _: text
     return lambda record: _NO_TOPIC_CHAR.sub("_", fill(record))[:_TOPIC_CHARS] or "_"
-
-
-def _is_too_large(error: "KafkaError") -> bool:
-    from confluent_kafka import KafkaError
-
-    return error.code() == KafkaError.MSG_SIZE_TOO_LARGE
 
 
 def _text(error: "KafkaError") -> str:

@@ -13,7 +13,7 @@ from pydantic import Field, SecretStr, model_validator
 import logfan
 from logfan_sinks.extras import ExtraConfig
 from logfan_sinks.row import FieldName, Row, row_of
-from logfan_sinks.secret_file import secret_in
+from logfan_sinks.secret_file import secret_of
 
 if TYPE_CHECKING:
     import psycopg
@@ -97,7 +97,8 @@ class PostgresSink(logfan.Sink):
         table = self.config.table
         try:
             self._connection = connection = psycopg.connect(
-                self._dsn(), connect_timeout=seconds, options=options, application_name="logfan",
+                secret_of(self.config.dsn, self.config.dsn_file), connect_timeout=seconds,
+                options=options, application_name="logfan",
                 keepalives_idle=60, keepalives_interval=10, keepalives_count=4,
             )  # fmt: skip
             with self._bounded(connection):
@@ -109,15 +110,6 @@ class PostgresSink(logfan.Sink):
         except psycopg.Error as error:
             raise _unavailable(error) from None
         self._move = _MOVE.format(table).encode()
-
-    def _dsn(self) -> str:
-        if self.config.dsn is not None:
-            dsn: str = self.config.dsn.get_secret_value()
-            return dsn
-        try:
-            return secret_in(self.config.dsn_file)
-        except OSError as error:
-            raise logfan.SinkUnavailable(f"{error.filename}: {error.strerror}") from None
 
     def write(self, records: Sequence[logfan.Record]) -> None:
         """Insert all of it, in a transaction that `flush` commits."""

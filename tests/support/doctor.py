@@ -5,7 +5,7 @@ from pathlib import Path
 from logfan.config.loader import prepare
 from logfan.doctor.checks import CHECKS
 from logfan.doctor.examination import Examination
-from logfan.doctor.findings import Finding, Severity
+from logfan.doctor.findings import Finding, Severity, worst_first
 from support.broker import Names
 
 DANGER, WARNING, ADVICE = Severity.DANGER, Severity.WARNING, Severity.ADVICE
@@ -27,7 +27,7 @@ class Report:
 
     def one(self, check: str) -> Finding:
         """Its worst finding."""
-        return min(self.of(check), key=lambda one: one.severity.rank)
+        return worst_first(self.of(check))[0]
 
 
 def examined(

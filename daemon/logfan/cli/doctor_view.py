@@ -19,7 +19,7 @@ def as_text(findings: Sequence[Finding]) -> str:
     """Worst first, each with what it means and what to do; then the counts of what is fine and of
     what could not be known. A word stands for each colour."""
     lines: list[str] = []
-    for finding in worst_first([*findings]):
+    for finding in worst_first(findings):
         if finding.severity in _COLOURS:
             lines += [*_paragraph(finding), ""]
     unknown = [one for one in findings if one.severity is Severity.SKIPPED]
@@ -39,7 +39,7 @@ def as_text(findings: Sequence[Finding]) -> str:
 
 def json_list(findings: Iterable[Finding]) -> str:
     """All of them, worst first."""
-    listed = [one.as_json() for one in worst_first([*findings])]
+    listed = [one.as_json() for one in worst_first(findings)]
     return orjson.dumps(listed, option=orjson.OPT_INDENT_2).decode()
 
 

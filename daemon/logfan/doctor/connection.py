@@ -5,7 +5,7 @@ import ssl
 import time
 from collections.abc import Iterator
 
-from logfan.amqp.blocking import BlockingConnection, BrokerError
+from logfan.amqp.blocking import BrokerError
 from logfan.amqp.broker_features import limits_returns
 from logfan.amqp.failures import Cause, ConnectionFailure
 from logfan.config.amqp_url import Address
@@ -189,114 +189,105 @@ def _no_login(exam: Examination, failure: ConnectionFailure) -> str:
     return "`run` waits for it, and consumes nothing until then"
 
 
-def channels(exam: Examination) -> Iterator[Finding]:
+def channels(exam: Examination) -> Finding:
     """`channel_max` leaves room for three channels."""
     most = exam.connection.channel_max
     if most and most < 2:
-        yield warning(
+        return warning(
             f"the broker's channel_max is {most}",
             "the queue cannot be watched: a lost binding is made again only with the next "
             "connection, and logfan_queue_ready_messages is NaN",
             f"set channel_max = {_CHANNELS} or more in rabbitmq.conf",
         )
-    elif most and most < _CHANNELS:
-        yield advice(
+    if most and most < _CHANNELS:
+        return advice(
             f"the broker's channel_max is {most}",
             "an auto-delete queue cannot be kept while consuming pauses",
             f"set channel_max = {_CHANNELS} or more in rabbitmq.conf",
         )
-    else:
-        yield ok(f"channel_max is {most or 'without a limit'}")
+    return ok(f"channel_max is {most or 'without a limit'}")
 
 
-def connections(exam: Examination) -> Iterator[Finding]:
+def connections(exam: Examination) -> Finding:
     """Limits leave room for a second connection."""
-    opened: list[BlockingConnection] = []
     try:
-        opened.append(exam.connect(exam.number))
+        connection = exam.connect(exam.number)
     except BrokerError as error:
-        yield danger(
+        return danger(
             f"there is no second connection: {error}",
             "the daemon needs two at a time: one consumes, one sends dead letters",
             "raise the limit of connections of the user, the virtual host or the node",
         )
-    else:
-        yield ok("a second connection opens")
-    finally:
-        for connection in opened:
-            connection.close()
+    connection.close()
+    return ok("a second connection opens")
 
 
-def frame_max(exam: Examination) -> Iterator[Finding]:
+def frame_max(exam: Examination) -> Finding:
     """Frames are large enough for properties and bodies."""
     size = exam.connection.frame_max
     if size and size < _SMALL_FRAME:
-        yield warning(
+        return warning(
             f"frame_max is {size} bytes",
             "dead letters whose headers do not fit into one frame lose some of them, and bodies "
             "come in many pieces",
             "set frame_max = 131072, the default, in rabbitmq.conf",
         )
-    else:
-        yield ok(f"frame_max is {size or 'without a limit'}")
+    return ok(f"frame_max is {size or 'without a limit'}")
 
 
-def heartbeat(exam: Examination) -> Iterator[Finding]:
+def heartbeat(exam: Examination) -> Finding:
     """The heartbeat that was agreed on finds a dead connection, and no living one."""
     seconds, ours = exam.connection.heartbeat, round(exam.settings.rabbitmq.heartbeat)
     if seconds < _SHORT_HEARTBEAT:
-        yield warning(
+        return warning(
             f"the heartbeat is {seconds} s (rabbitmq.heartbeat is {ours} s)",
             "a busy moment of the machine or the network ends the connection",
             "raise rabbitmq.heartbeat, and heartbeat in rabbitmq.conf, to 30 seconds",
         )
-    elif seconds > _LONG_HEARTBEAT:
-        yield advice(
+    if seconds > _LONG_HEARTBEAT:
+        return advice(
             f"the heartbeat is {seconds} s (rabbitmq.heartbeat is {ours} s)",
             "a connection that died without a word is noticed only after twice as long",
             "lower rabbitmq.heartbeat to 30 seconds",
         )
-    else:
-        yield ok(f"the heartbeat is {seconds} s")
+    return ok(f"the heartbeat is {seconds} s")
 
 
-def version(exam: Examination) -> Iterator[Finding]:
+def version(exam: Examination) -> Finding:
     """The broker's version, and what is special about it."""
     found = exam.connection.version
     if not found:
         raise Unknown("the broker does not report its version")
     text = ".".join(map(str, found))
     if found < _OLDEST:
-        yield warning(
+        return warning(
             f"RabbitMQ {text} is older than any that logfan is tested with",
             "what it does differently is not known", "upgrade it to 3.10 or newer",
         )  # fmt: skip
-    elif exam.settings.queue.type == "quorum" and not limits_returns(found):
-        yield advice(
+    if exam.settings.queue.type == "quorum" and not limits_returns(found):
+        return advice(
             f"RabbitMQ {text} sets no limit of returns on quorum queues; from 4.0 on it does (20)",
             "a queue of others that has no limit of its own gets one with that upgrade",
             "before the upgrade give such a queue x-delivery-limit, or a policy",
         )
-    else:
-        yield ok(f"RabbitMQ {text}")
+    return ok(f"RabbitMQ {text}")
 
 
-def alarms(exam: Examination) -> Iterator[Finding]:
+def alarms(exam: Examination) -> Finding:
     """The broker takes messages: no alarm of memory or disk. Publishes one empty message that no
     queue gets."""
     found = exam.get(looks.published)
     if found.blocked:
-        yield danger(
+        return danger(
             f"the broker blocks all publishers: {found.blocked}",
             "programs that publish stop or lose messages, and logfan cannot send dead letters",
             "free memory or disk space on the broker (`rabbitmq-diagnostics alarms`)",
         )
-    elif found.refusal.code:
+    if found.refusal.code:
         raise Unknown(f"publishing was refused: {found.refusal.text}")
-    elif not found.is_confirmed:
+    if not found.is_confirmed:
         raise Unknown(f"a message was not confirmed within {looks.PUBLISH_SECONDS:.0f} s")
-    else:
-        yield ok("the broker takes messages")
+    return ok("the broker takes messages")
 
 
 _DANGER, _WARNING, _ADVICE = Severity.DANGER, Severity.WARNING, Severity.ADVICE

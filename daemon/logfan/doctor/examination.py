@@ -57,7 +57,7 @@ class Check:
         return re.split(r"\.(?:\s|$)", self.run.__doc__ or "", maxsplit=1)[0]
 
 
-Run = Callable[["Examination"], Iterator[Finding]]
+Run = Callable[["Examination"], Finding | Iterator[Finding]]
 
 
 class Examination:
@@ -102,7 +102,8 @@ class Examination:
                 if broker.connection is not None:
                     broker.connection.give_up_at = time.monotonic() + _PATIENCE_SECONDS
             try:
-                for finding in check.run(self):
+                found = check.run(self)
+                for finding in (found,) if isinstance(found, Finding) else found:
                     yield finding.named(check.name)
             except Unknown as unknown:
                 yield skipped(str(unknown)).named(check.name)

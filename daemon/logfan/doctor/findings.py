@@ -1,5 +1,6 @@
 """What a check finds. Sans-I/O."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -16,11 +17,6 @@ class Severity(Enum):
     OK = "ok"
     SKIPPED = "skipped"
     """Not known; never counted as fine."""
-
-    @property
-    def rank(self) -> int:
-        """0 is the worst."""
-        return list(Severity).index(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +73,7 @@ class Unknown(Exception):
     """The check cannot be answered; the text has the reason."""
 
 
-def worst_first(findings: list[Finding]) -> list[Finding]:
+def worst_first(findings: Iterable[Finding]) -> list[Finding]:
     """In the order of their severity; within one, as they were found."""
-    return sorted(findings, key=lambda one: one.severity.rank)
+    order = list(Severity)
+    return sorted(findings, key=lambda one: order.index(one.severity))

@@ -215,23 +215,22 @@ def _who_listens(exam: Examination) -> str:
     return _OURS if b"logfan_build_info" in found.body else f"not available ({why})"
 
 
-def http_port(exam: Examination) -> Iterator[Finding]:
+def http_port(exam: Examination) -> Finding:
     """The port of `http.listen` is free, or a logfan has it."""
     address = f"http.listen {exam.settings.http.listen}"
     found = exam.get(_who_listens)
     if found == _FREE:
-        yield ok(f"{address} is free")
-    elif found == _OURS:
-        yield advice(
+        return ok(f"{address} is free")
+    if found == _OURS:
+        return advice(
             f"a logfan listens at {address} already",
             "it runs, and another one with this config would not start",
             "give each instance a port of its own",
         )  # fmt: skip
-    else:
-        yield danger(
-            f"{address} is {found}", "`run` ends at its start",
-            "end the program that has it, or choose another address",
-        )  # fmt: skip
+    return danger(
+        f"{address} is {found}", "`run` ends at its start",
+        "end the program that has it, or choose another address",
+    )  # fmt: skip
 
 
 def plugins(exam: Examination) -> Iterator[Finding]:

@@ -98,11 +98,10 @@ def _main(exam: Examination) -> Mapping[str, Any]:
     return exam.get(Api).queue(exam.settings.queue.name)
 
 
-def reached(exam: Examination) -> Iterator[Finding]:
+def reached(exam: Examination) -> Finding:
     """`rabbitmq.management_url` answers."""
     if exam.settings.rabbitmq.management_url is None:
-        yield skipped(_NOT_GIVEN)
-        return
+        return skipped(_NOT_GIVEN)
     api = exam.get(Api)
     try:
         found = api.get("overview")
@@ -111,12 +110,11 @@ def reached(exam: Examination) -> Iterator[Finding]:
     except Unknown as unknown:
         why = str(unknown)
     if why:
-        yield warning(
+        return warning(
             why, "what only the management API knows is not looked at",
             "correct rabbitmq.management_url, such as http://HOST:15672",
         )  # fmt: skip
-    else:
-        yield ok(f"the management API at {api.base} answers")
+    return ok(f"the management API at {api.base} answers")
 
 
 def node_alarms(exam: Examination) -> Iterator[Finding]:
@@ -176,29 +174,28 @@ def _bindings(exam: Examination) -> list[Mapping[str, Any]]:
     return [one for one in found if one.get("source")]
 
 
-def bound(exam: Examination) -> Iterator[Finding]:
+def bound(exam: Examination) -> Finding:
     """The queue is bound to the exchange, with each configured key."""
     name, queue = exam.settings.exchange.name, exam.settings.queue
     here = [str(one.get("routing_key")) for one in exam.get(_bindings) if one["source"] == name]
     missing = [key for key in queue.routing_keys or () if key not in here]
     if not here and queue.declare == "never":
-        yield danger(
+        return danger(
             f"queue {queue.name!r} is not bound to exchange {name!r}",
             'nothing arrives, and queue.declare = "never" keeps `run` from binding it',
             "bind it, or correct exchange.name and queue.name",
         )
-    elif not here or missing:
+    if not here or missing:
         keys = f" with {', '.join(map(repr, missing))}" if missing else ""
-        yield warning(
+        return warning(
             f"queue {queue.name!r} is not bound to exchange {name!r}{keys}",
             "what is published now does not reach it; `run` binds it at its start",
             "start logfan, or bind the queue now",
         )
-    else:
-        yield ok(f"queue {queue.name!r} is bound to exchange {name!r}")
+    return ok(f"queue {queue.name!r} is bound to exchange {name!r}")
 
 
-def foreign_bindings(exam: Examination) -> Iterator[Finding]:
+def foreign_bindings(exam: Examination) -> Finding:
     """The queue is bound to nothing else."""
     settings = exam.settings
     keys = settings.queue.binding_keys(settings.exchange.type)
@@ -209,15 +206,14 @@ def foreign_bindings(exam: Examination) -> Iterator[Finding]:
         or (settings.exchange.type != "fanout" and one.get("routing_key") not in keys)
     ]
     if others:
-        yield advice(
+        return advice(
             f"queue {settings.queue.name!r} is also bound to {', '.join(others[:5])}",
             "the sinks get those messages, too", "unbind it where that is not meant",
         )  # fmt: skip
-    else:
-        yield ok("no other binding")
+    return ok("no other binding")
 
 
-def publishers(exam: Examination) -> Iterator[Finding]:
+def publishers(exam: Examination) -> Finding:
     """Somebody publishes to the exchange."""
     if not exam.get(looks.exchange).exists:
         raise Unknown("the exchange does not exist yet")
@@ -226,13 +222,12 @@ def publishers(exam: Examination) -> Iterator[Finding]:
     count = stats.get("publish_in", 0)
     if count:
         rate = (stats.get("publish_in_details") or {}).get("rate", 0.0)
-        yield ok(f"{count:,} messages were published to it, {rate:,.0f} a second now")
-    else:
-        yield advice(
-            f"nothing was published to exchange {name!r} since the broker began to count",
-            "there may be no publisher, or it uses another exchange or virtual host",
-            "check exchange.name and the publishers",
-        )
+        return ok(f"{count:,} messages were published to it, {rate:,.0f} a second now")
+    return advice(
+        f"nothing was published to exchange {name!r} since the broker began to count",
+        "there may be no publisher, or it uses another exchange or virtual host",
+        "check exchange.name and the publishers",
+    )
 
 
 def policies(exam: Examination) -> Iterator[Finding]:
@@ -272,7 +267,7 @@ def _policy(exam: Examination, look: looks.QueueLook, *, letters: bool) -> Itera
         yield ok(f"no policy costs messages in queue {look.name!r}")
 
 
-def consumer_timeout(exam: Examination) -> Iterator[Finding]:
+def consumer_timeout(exam: Examination) -> Finding:
     """`consumer_timeout` of queue and policy is what is configured."""
     ours = exam.settings.rabbitmq.acknowledgement_timeout
     found = exam.get(_main)
@@ -288,18 +283,17 @@ def consumer_timeout(exam: Examination) -> Iterator[Finding]:
             "to clients: `rabbitmqctl environment | grep consumer_timeout`"
         )
     if min(theirs) < ours:
-        yield warning(
+        return warning(
             f"the broker waits {format_duration(min(theirs))} for an acknowledgement, and "
             f"rabbitmq.acknowledgement_timeout is {format_duration(ours)}",
             "a sink that is down for longer makes the broker end the subscription, and what was "
             "held is delivered again",
             f'set rabbitmq.acknowledgement_timeout = "{format_duration(min(theirs))}"',
         )
-    else:
-        yield ok(f"it waits {format_duration(min(theirs))}")
+    return ok(f"it waits {format_duration(min(theirs))}")
 
 
-def programs(exam: Examination) -> Iterator[Finding]:
+def programs(exam: Examination) -> Finding:
     """No other program consumes the queue."""
     api, others = exam.get(Api), set()
     for one in exam.get(_main).get("consumer_details") or ():
@@ -311,36 +305,34 @@ def programs(exam: Examination) -> Iterator[Finding]:
             name = properties.get("connection_name") or properties.get("product") or connection
             others.add(line_of(name, 100))
     if others:
-        yield warning(
+        return warning(
             f"queue {exam.settings.queue.name!r} is consumed by {', '.join(sorted(others))}, too",
             "each message goes to one consumer: what others take never reaches the sinks",
             "give that program a queue of its own, bound to the exchange",
         )
-    else:
-        yield ok("no other program consumes the queue")
+    return ok("no other program consumes the queue")
 
 
-def queue_state(exam: Examination) -> Iterator[Finding]:
+def queue_state(exam: Examination) -> Finding:
     """The queue runs, with all its copies."""
     found = exam.get(_main)
     members, online = found.get("members") or (), found.get("online") or ()
     state = found.get("state", "running")
     if state not in ("running", "idle", "flow", "live"):
-        yield danger(
+        return danger(
             f"queue {exam.settings.queue.name!r} is {line_of(state, 50)}",
             "it cannot be consumed", "see to the node that has it",
         )  # fmt: skip
-    elif len(online) < len(members):
-        yield warning(
+    if len(online) < len(members):
+        return warning(
             f"{len(online)} of {len(members)} copies of queue {exam.settings.queue.name!r} are "
             "there", "when more than half of them are gone, the queue stands still",
             "start the nodes that are down",
         )  # fmt: skip
-    else:
-        yield ok(f"the queue is {line_of(state, 50)}")
+    return ok(f"the queue is {line_of(state, 50)}")
 
 
-def clock(exam: Examination) -> Iterator[Finding]:
+def clock(exam: Examination) -> Finding:
     """The broker's clock agrees with ours. AMQP has none; that of the API's answers is compared."""
     api = exam.get(Api)
     api.get("overview")
@@ -349,13 +341,12 @@ def clock(exam: Examination) -> Iterator[Finding]:
     except ValueError:
         raise Unknown("AMQP has no clock, and the management API's answer has no date") from None
     if abs(skew) > _SKEW_SECONDS:
-        yield warning(
+        return warning(
             f"the broker's clock is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}",
             "times that it sets and times of receipt disagree; certificates may seem not yet "
             "valid", "run a time service on both machines",
         )  # fmt: skip
-    else:
-        yield ok("the broker's clock agrees with ours")
+    return ok("the broker's clock agrees with ours")
 
 
 _DANGER, _WARNING, _ADVICE = Severity.DANGER, Severity.WARNING, Severity.ADVICE

@@ -1,8 +1,6 @@
 """Checks of what the user may do. Each asks for something that is refused whatever the permission,
 or that does nothing; the broker judges the permission first."""
 
-from collections.abc import Iterator
-
 from logfan.amqp.broker_features import ACCESS_REFUSED
 from logfan.amqp.topology import Answer, DeclareExchange
 from logfan.doctor import looks
@@ -13,24 +11,21 @@ _NEVER = {"x-logfan-doctor": "no binding has this"}
 _GRANT = "give it with rabbitmqctl set_permissions (systemd/broker.md, Permissions)"
 
 
-def _judged(
-    answer: Answer, what: str, *, needed: bool, means: str, otherwise: str
-) -> Iterator[Finding]:
+def _judged(answer: Answer, what: str, *, needed: bool, means: str, otherwise: str) -> Finding:
     if answer.code != ACCESS_REFUSED:
-        yield ok(f"{what} is permitted")
-    elif needed:
-        yield danger(f"the user has no {what} permission", means, _GRANT)
-    else:
-        yield advice(f"the user has no {what} permission", otherwise, _GRANT)
+        return ok(f"{what} is permitted")
+    if needed:
+        return danger(f"the user has no {what} permission", means, _GRANT)
+    return advice(f"the user has no {what} permission", otherwise, _GRANT)
 
 
-def configure_exchange(exam: Examination) -> Iterator[Finding]:
+def configure_exchange(exam: Examination) -> Finding:
     """The user may declare the exchange."""
     settings = exam.settings.exchange
     step = DeclareExchange(settings.name, settings.type, settings.durable)
     look = exam.get(looks.exchange)
     needed = settings.declare == "auto" and (not look.exists or look.is_refused)
-    yield from _judged(
+    return _judged(
         looks.ask(exam, step.compared()), f"configure on {step}", needed=needed,
         means="the exchange may have to be made, and `run` may not make it: it ends with 77",
         otherwise="it is used as it stands; what is wrong with it cannot be learned, and it is not "
@@ -43,11 +38,11 @@ def _configure(exam: Examination, queue: str) -> Answer:
     return exam.ask("queue_declare", queue=queue, durable=True, arguments={"x-message-ttl": -1})
 
 
-def configure_queue(exam: Examination) -> Iterator[Finding]:
+def configure_queue(exam: Examination) -> Finding:
     """The user may declare the queue."""
     settings = exam.settings.queue
     look = exam.get(looks.main_queue)
-    yield from _judged(
+    return _judged(
         _configure(exam, settings.name), f"configure on queue {settings.name!r}",
         needed=settings.declare == "auto" and (not look.exists or look.is_refused),
         means="the queue may have to be made, and `run` may not make it: it ends with 77",
@@ -56,10 +51,10 @@ def configure_queue(exam: Examination) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def read_queue(exam: Examination) -> Iterator[Finding]:
+def read_queue(exam: Examination) -> Finding:
     """The user may consume the queue."""
     name = exam.get(looks.main_queue).name
-    yield from _judged(
+    return _judged(
         _consume(exam, name), f"read on queue {name!r}", needed=True,
         means="`run` may not consume it: it ends with 77", otherwise="",
     )  # fmt: skip
@@ -95,26 +90,26 @@ def _is_of_topic(answer: Answer) -> bool:
     return answer.code == ACCESS_REFUSED and "access to topic" in answer.text
 
 
-def write_queue(exam: Examination) -> Iterator[Finding]:
+def write_queue(exam: Examination) -> Finding:
     """The user may bind the queue (write on it)."""
     settings = exam.settings.queue
     name = exam.get(looks.main_queue).name
     answer = exam.get(_unbind)
     refused = answer.code == ACCESS_REFUSED and "access to queue" in answer.text
-    yield from _judged(
+    return _judged(
         answer if refused else Answer(), f"write on queue {name!r}",
         needed=settings.declare == "auto", means="`run` may not bind it: it ends with 77",
         otherwise="logfan relies on a binding that is there, and does not make it again",
     )  # fmt: skip
 
 
-def read_exchange(exam: Examination) -> Iterator[Finding]:
+def read_exchange(exam: Examination) -> Finding:
     """The user may bind the queue (read on the exchange)."""
     exchange = exam.settings.exchange.name
     answer = exam.get(_unbind)
     if answer.code == ACCESS_REFUSED and "access to queue" in answer.text:
         raise Unknown("the broker asks for write on the queue first, which is refused")
-    yield from _judged(
+    return _judged(
         answer, f"read on exchange {exchange!r}",
         needed=exam.settings.queue.declare == "auto",
         means="`run` may not bind the queue to it: it ends with 77",
@@ -122,7 +117,7 @@ def read_exchange(exam: Examination) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def read_topics(exam: Examination) -> Iterator[Finding]:
+def read_topics(exam: Examination) -> Finding:
     """The user may bind the queue with each key (topic permissions)."""
     settings = exam.settings
     if not exam.get(looks.exchange).exists and settings.exchange.type == "topic":
@@ -131,11 +126,10 @@ def read_topics(exam: Examination) -> Iterator[Finding]:
         raise Unknown("the broker asks for permissions on queue and exchange first, see above")
     refused = [key for key in _keys(exam) if _is_of_topic(_unbind_with(exam, key))]
     if not refused:
-        yield ok("no topic permission is in the way of the binding")
-        return
+        return ok("no topic permission is in the way of the binding")
     is_danger = settings.queue.declare == "auto"
     keys = ", ".join(map(repr, refused))
-    yield (danger if is_danger else advice)(
+    return (danger if is_danger else advice)(
         f"the user may not bind with {keys} on exchange {settings.exchange.name!r}: its topic "
         "permissions there forbid it",
         "`run` may not bind the queue: it ends with 77" if is_danger else
@@ -145,37 +139,36 @@ def read_topics(exam: Examination) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def write_exchange(exam: Examination) -> Iterator[Finding]:
+def write_exchange(exam: Examination) -> Finding:
     """The user may keep the mark that shows a lost binding."""
     exchange, queue = exam.settings.exchange.name, exam.get(looks.main_queue).name
     answer = exam.ask(
         "exchange_unbind", destination=exchange, source=f"{queue}.binding", arguments=_NEVER
     )
-    yield from _judged(
+    return _judged(
         answer, f"write on exchange {exchange!r}, or read on its mark,", needed=False, means="",
         otherwise="a binding that was lost is made again, and not counted in logfan_rebound_total",
     )  # fmt: skip
 
 
-def write_default(exam: Examination) -> Iterator[Finding]:
+def write_default(exam: Examination) -> Finding:
     """The user may send dead letters (write on `amq.default`). Publishes one empty message that no
     queue gets."""
     if not exam.settings.dead_letter.enabled:
-        yield ok("dead_letter.enabled is false: none are sent")
-        return
+        return ok("dead_letter.enabled is false: none are sent")
     found = exam.get(looks.published)
     if not found.refusal.code and not found.is_confirmed:
         raise Unknown("the broker takes no messages now (alarms)")
-    yield from _judged(
+    return _judged(
         found.refusal, "write on the default exchange (amq.default)", needed=True,
         means="dead letters cannot be sent: what a sink refuses stays unacknowledged", otherwise="",
     )  # fmt: skip
 
 
-def configure_dead_letters(exam: Examination) -> Iterator[Finding]:
+def configure_dead_letters(exam: Examination) -> Finding:
     """The user may declare the dead-letter queue."""
     look = exam.get(looks.dead_letter_queue)
-    yield from _judged(
+    return _judged(
         _configure(exam, look.name), f"configure on queue {look.name!r}",
         needed=not look.exists or look.is_refused,
         means="it does not exist and may not be made: what a sink refuses stays unacknowledged",
@@ -183,10 +176,10 @@ def configure_dead_letters(exam: Examination) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def read_dead_letters(exam: Examination) -> Iterator[Finding]:
+def read_dead_letters(exam: Examination) -> Finding:
     """The user may look at dead letters."""
     name = exam.get(looks.dead_letter_queue).name
-    yield from _judged(
+    return _judged(
         _consume(exam, name), f"read on queue {name!r}", needed=False, means="",
         otherwise="the daemon needs none; `logfan dlq` cannot show or replay letters",
     )  # fmt: skip

@@ -15,74 +15,70 @@ _DANGER, _WARNING, _ADVICE = Severity.DANGER, Severity.WARNING, Severity.ADVICE
 _ANOTHER = "delete it once it is empty and logfan makes it anew, or use another queue.name"
 
 
-def exists(exam: Examination) -> Iterator[Finding]:
+def exists(exam: Examination) -> Finding:
     """The queue exists and can be reached, or may be made."""
     settings = exam.settings.queue
     if settings.type == "exclusive":
-        yield advice(
+        return advice(
             'queue.type is "exclusive"',
             "what is published while logfan is stopped or reconnects is lost",
             'set queue.type to "classic" or "quorum" where that matters',
         )
-        return
     look = exam.get(looks.main_queue)
     if look.answer.code:
-        yield from _unreached(look, settings.declare, "queue.declare", "queue.name")
-    else:
-        yield ok(f"queue {look.name!r} exists")
+        return _unreached(look, settings.declare, "queue.declare", "queue.name")
+    return ok(f"queue {look.name!r} exists")
 
 
-def _unreached(look: QueueLook, declare: str, key: str, name_key: str) -> Iterator[Finding]:
+def _unreached(look: QueueLook, declare: str, key: str, name_key: str) -> Finding:
     name = f"queue {look.name!r}"
     if look.answer.code == LOCKED:
-        yield danger(
+        return danger(
             f"{name} is exclusive to another connection", "logfan waits until that one ends",
             f"end that program, or use another {name_key}",
         )  # fmt: skip
-    elif look.is_refused:
-        yield danger(
+    if look.is_refused:
+        return danger(
             f"the user may not ask for {name}", "logfan cannot use it: it has no permission on it",
             "give it with rabbitmqctl set_permissions (systemd/broker.md, Permissions)",
         )  # fmt: skip
-    elif look.exists:
-        yield danger(
+    if look.exists:
+        return danger(
             f"{name} cannot be reached: {look.answer.text}", "logfan waits until it answers",
             "start the node of the broker that has it; where that runs, look at its log and at "
             "`rabbitmqctl list_queues name state pid`",
         )  # fmt: skip
-    elif declare == "auto":
-        yield advice(
+    if declare == "auto":
+        return advice(
             f"{name} does not exist yet",
             "`run` makes it; what was published before does not arrive",
             f"start logfan before the programs that publish, or check {name_key}",
         )
-    else:
-        yield danger(
-            f"{name} does not exist", "there is nothing to consume",
-            f'create it, check {name_key}, or set {key} = "auto"',
-        )  # fmt: skip
+    return danger(
+        f"{name} does not exist", "there is nothing to consume",
+        f'create it, check {name_key}, or set {key} = "auto"',
+    )  # fmt: skip
 
 
-def kind(exam: Examination) -> Iterator[Finding]:
+def kind(exam: Examination) -> Finding:
     """It is no stream, and of the type `queue.type`."""
     look, wanted = exam.get(looks.main_queue), exam.settings.queue.kind
     found = looks.value_of(look, TYPE) if look.exists else wanted
     if found == STREAM:
-        yield danger(
+        return danger(
             f"queue {look.name!r} is a stream", queue_kinds.stream_mismatch(look.name),
             "bind a classic or a quorum queue to the exchange and name it in queue.name",
         )  # fmt: skip
-    elif found == CLASSIC and wanted == QUORUM:
-        yield warning(
+    if found == CLASSIC and wanted == QUORUM:
+        return warning(
             f"queue {look.name!r} is a classic queue, and queue.type is 'quorum'",
             "it has no copies on other nodes: its messages wait for its node, or go with it",
             _ANOTHER,
         )
-    else:
-        yield ok(f"it is a {found} queue")
+    return ok(f"it is a {found} queue")
 
 
-def arguments(exam: Examination) -> Iterator[Finding]:
+def arguments(exam: Examination) -> Finding:
     """What `queue.arguments` asks for is in force."""
     look, wanted = exam.get(looks.main_queue), exam.settings.queue.arguments
     missing = [
@@ -91,77 +87,71 @@ def arguments(exam: Examination) -> Iterator[Finding]:
         if look.exists and looks.value_of(look, name) != value
     ]
     if missing:
-        yield warning(
+        return warning(
             f"queue {look.name!r}: {'; '.join(missing)}",
             "what queue.arguments asks for is not in force: a queue keeps what it was made with",
             f"set it by a policy, or {_ANOTHER}",
         )
-    else:
-        yield ok("queue.arguments holds" if wanted else "queue.arguments asks for nothing")
+    return ok("queue.arguments holds" if wanted else "queue.arguments asks for nothing")
 
 
-def consumers(exam: Examination) -> Iterator[Finding]:
+def consumers(exam: Examination) -> Finding:
     """Who else consumes the queue."""
     look = exam.get(looks.main_queue)
     count = look.counted.consumers
     if count > 1:
-        yield advice(
+        return advice(
             f"queue {look.name!r} has {count} consumers",
             "each message goes to one of them; what another program takes never reaches the sinks",
             "that is as it should be where all of them are logfan; else give each program a queue "
             "of its own, bound to the exchange",
         )
-    elif count:
-        yield ok("it has one consumer: the daemon, or else another program")
-    else:
-        yield ok("it has no consumer")
+    if count:
+        return ok("it has one consumer: the daemon, or else another program")
+    return ok("it has no consumer")
 
 
-def backlog(exam: Examination) -> Iterator[Finding]:
+def backlog(exam: Examination) -> Finding:
     """Nothing waits without a consumer."""
     look = exam.get(looks.main_queue)
     if look.counted.messages and not look.counted.consumers:
-        yield advice(
+        return advice(
             f"{look.answer.messages:,} messages wait in queue {look.name!r}, and nothing "
             "consumes it", "they wait until a daemon runs", "start logfan",
         )  # fmt: skip
-    else:
-        yield ok(f"{look.answer.messages:,} messages wait")
+    return ok(f"{look.answer.messages:,} messages wait")
 
 
-def dead_letters_exist(exam: Examination) -> Iterator[Finding]:
+def dead_letters_exist(exam: Examination) -> Finding:
     """The dead-letter queue can be reached, and is empty."""
     if not exam.settings.dead_letter.enabled:
-        yield warning(
+        return warning(
             "dead_letter.enabled is false",
             "a record that a sink refuses is offered again without end, and holds its place",
             "set dead_letter.enabled = true",
         )
-        return
     look = exam.get(looks.dead_letter_queue)
     if look.answer.code and look.exists:
-        yield from _unreached(look, "auto", "", "dead_letter.queue")
-    elif look.answer.messages:
-        yield advice(
+        return _unreached(look, "auto", "", "dead_letter.queue")
+    if look.answer.messages:
+        return advice(
             f"{look.answer.messages:,} messages wait in queue {look.name!r}",
             "sinks refused them; they are kept there until somebody looks",
             "`logfan dlq list` shows why, `logfan dlq replay` sends them again",
         )
-    else:
-        yield ok(f"queue {look.name!r} is empty" if look.exists else "it will be made")
+    return ok(f"queue {look.name!r} is empty" if look.exists else "it will be made")
 
 
-def dead_letter_type(exam: Examination) -> Iterator[Finding]:
+def dead_letter_type(exam: Examination) -> Finding:
     """Letters can be kept there and taken out again."""
     look = exam.get(looks.dead_letter_queue)
     mismatch = queue_kinds.dead_letter_mismatch(look.name, look.known) if look.exists else ""
     if mismatch:
-        yield danger(
+        return danger(
             mismatch.removesuffix(ANEW), "the sink that refuses a record waits, not ready",
             ANEW.removeprefix("; "),
         )  # fmt: skip
-    else:
-        yield ok("letters can be kept there")
+    return ok("letters can be kept there")
 
 
 def _property(

@@ -3,7 +3,6 @@ drops its oldest messages. Every other queue gets what it gets anyway."""
 
 import secrets
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,18 +92,17 @@ def _begin(
     channel.ask(channel.pika.basic_consume, queue, on_message)
 
 
-def published(exam: Examination) -> Iterator[Finding]:
+def published(exam: Examination) -> Finding:
     """Something is published to the exchange."""
     seen = exam.get(_sample)
     if seen.count:
-        yield ok(f"{seen.count:,} messages came in the sample")
-    else:
-        yield advice(
-            f"nothing was published to exchange {exam.settings.exchange.name!r} within "
-            f"{exam.sample_seconds:g} s",
-            "there may be no publisher, or it uses another exchange or virtual host",
-            "check exchange.name and the publishers, or take a longer --sample",
-        )
+        return ok(f"{seen.count:,} messages came in the sample")
+    return advice(
+        f"nothing was published to exchange {exam.settings.exchange.name!r} within "
+        f"{exam.sample_seconds:g} s",
+        "there may be no publisher, or it uses another exchange or virtual host",
+        "check exchange.name and the publishers, or take a longer --sample",
+    )
 
 
 def _some(exam: Examination) -> Sample:
@@ -114,48 +112,45 @@ def _some(exam: Examination) -> Sample:
     return seen
 
 
-def message_ids(exam: Examination) -> Iterator[Finding]:
+def message_ids(exam: Examination) -> Finding:
     """Messages have a `message_id`."""
     seen = _some(exam)
     if seen.without_id:
-        yield advice(
+        return advice(
             f"{seen.without_id:,} of {seen.count:,} messages have no message_id",
             "what is written twice after a crash is recognised by its content alone, where two "
             "equal lines look like one",
             "have the publishers set message_id to something unique",
         )
-    else:
-        yield ok("every message has a message_id")
+    return ok("every message has a message_id")
 
 
-def persistence(exam: Examination) -> Iterator[Finding]:
+def persistence(exam: Examination) -> Finding:
     """Messages are persistent."""
     seen = _some(exam)
     if seen.transient:
-        yield warning(
+        return warning(
             f"{seen.transient:,} of {seen.count:,} messages are not persistent",
             "a restart of the broker loses those that wait, also in a durable classic queue",
             "have the publishers set delivery_mode = 2, or use a quorum queue",
         )
-    else:
-        yield ok("every message is persistent")
+    return ok("every message is persistent")
 
 
-def timestamps(exam: Examination) -> Iterator[Finding]:
+def timestamps(exam: Examination) -> Finding:
     """The publishers' clocks agree with ours."""
     seen = _some(exam)
     if not seen.dated:
         raise Unknown("no message has a timestamp, and AMQP has no other clock")
     if abs(seen.furthest) > _SKEW_SECONDS:
-        yield advice(
+        return advice(
             f"a message's timestamp is {abs(seen.furthest):,.0f} s "
             f"{'ahead of' if seen.furthest > 0 else 'behind'} this machine's clock",
             "times of records and of their receipt disagree; or the message waited so long "
             "before it was published",
             "run a time service on all machines",
         )
-    else:
-        yield ok(f"the timestamps of {seen.dated:,} messages agree with our clock")
+    return ok(f"the timestamps of {seen.dated:,} messages agree with our clock")
 
 
 _ADVICE, _WARNING = Severity.ADVICE, Severity.WARNING

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 import logfan
 from logfan_sinks.amqp.publisher import Message, Publisher
-from logfan_sinks.secret_file import secret_in
+from logfan_sinks.secret_file import secret_of
 from logfan_sinks.tls_options import TlsOptions
 
 _UNDER_WAY_BYTES = 8 << 20
@@ -71,21 +71,15 @@ class AmqpSink(logfan.Sink):
         self.close()
         config = self.config
         try:
-            parameters = _parameters(self._url())
+            parameters = _parameters(secret_of(config.url, config.url_file))
             if parameters.ssl_options is not None:
                 context = config.tls.context()
                 parameters.ssl_options = pika.SSLOptions(context, parameters.host)
-        except (OSError, ValueError) as error:
-            name = getattr(error, "filename", None)
-            why = f"{name}: {error.strerror}" if isinstance(error, OSError) else str(error)
-            raise logfan.SinkUnavailable(why) from None
+        except OSError as error:
+            raise logfan.SinkUnavailable(f"tls: {error.strerror}") from None
+        except ValueError as error:
+            raise logfan.SinkUnavailable(str(error)) from None
         self._publisher = Publisher(parameters, config.exchange, config.timeout)
-
-    def _url(self) -> str:
-        if self.config.url is not None:
-            url: str = self.config.url.get_secret_value()
-            return url
-        return secret_in(self.config.url_file)
 
     def write(self, records: Sequence[logfan.Record]) -> None:
         """Publish all of it, and wait for the confirms."""

@@ -86,11 +86,15 @@ class HttpClient:
         }  # fmt: skip
         if options.compress == "gzip":
             self._headers["Content-Encoding"] = "gzip"
+        if options.token_file is not None:
+            self._headers["Authorization"] = f"Bearer {secret_in(options.token_file)}"
+        elif options.password_file is not None:
+            login = f"{options.username}:{secret_in(options.password_file)}"
+            self._headers |= urllib3.make_headers(basic_auth=login)
         try:
-            self._headers |= self._authorization()
             self._tls = options.tls.context() if options.url.startswith("https:") else None
         except OSError as error:
-            raise logfan.SinkUnavailable(f"{error.filename or 'tls'}: {error.strerror}") from None
+            raise logfan.SinkUnavailable(f"tls: {error.strerror}") from None
         if not options.tls.verify:  # the operator's own choice, which need not be logged each time
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         timeout = urllib3.Timeout(total=None, connect=options.timeout, read=options.timeout)
@@ -98,17 +102,6 @@ class HttpClient:
             maxsize=1, retries=False, timeout=timeout, ssl_context=self._tls,
             socket_options=[*urllib3.connection.HTTPConnection.default_socket_options, _NO_BACKLOG],
         )  # fmt: skip
-
-    def _authorization(self) -> Mapping[str, str]:
-        from urllib3 import make_headers
-
-        options = self._options
-        if options.token_file is not None:
-            return {"Authorization": f"Bearer {secret_in(options.token_file)}"}
-        if options.password_file is not None:
-            password = secret_in(options.password_file)
-            return make_headers(basic_auth=f"{options.username}:{password}")
-        return {}
 
     def connect(self) -> None:
         """See that the other side can be reached. Raises `logfan.SinkUnavailable`."""

@@ -49,42 +49,42 @@ def deliver(
         try:
             answer = send(lines[begin:end], records[begin:end])
         except logfan.SinkUnavailable as error:
-            _put_off(outcome, begin, end, waiting, str(error), error.retry_after)
+            found = _of_all(end - begin, str(error), error.retry_after)
+        else:
+            verdict = table.of(answer)
+            if verdict is Verdict.REFUSED and end - begin > 1:
+                middle = (begin + end) // 2
+                waiting += [(middle, end), (begin, middle)]
+                continue
+            found = _judged(answer, verdict, end - begin, items)
+        outcome.refused |= {begin + place: why for place, why in found.refused.items()}
+        if found.later:
+            outcome.retry_after = found.retry_after
+            outcome.later |= {begin + place: why for place, why in found.later.items()}
+            why = next(iter(found.later.values()))
+            for first, last in reversed(waiting):
+                outcome.later |= dict.fromkeys(range(first, last), why)
             break
-        verdict = table.of(answer)
-        if verdict is Verdict.REFUSED and end - begin > 1:
-            middle = (begin + end) // 2
-            waiting += [(middle, end), (begin, middle)]
-        elif verdict in (Verdict.REFUSED, Verdict.ALL_REFUSED):
-            why = "; ".join(filter(None, [f"refused with {answer}", advice(answer)]))
-            outcome.refused |= dict.fromkeys(range(begin, end), why)
-        elif verdict is Verdict.NOT_NOW:
-            why = "; ".join(filter(None, [f"answers {answer}", advice(answer)]))
-            _put_off(outcome, begin, end, waiting, why, answer.retry_after())
-            break
-        elif items is not None:
-            try:
-                found = items(answer, end - begin)
-            except ValueError as error:
-                _put_off(outcome, begin, end, waiting, str(error), None)
-                break
-            outcome.refused |= {begin + place: why for place, why in found.refused.items()}
-            if found.later:
-                outcome.later |= {begin + place: why for place, why in found.later.items()}
-                why = next(iter(found.later.values()))
-                _put_off(outcome, end, end, waiting, why, answer.retry_after())
-                break
     return outcome
 
 
-def _put_off(
-    outcome: Outcome,
-    begin: int,
-    end: int,
-    waiting: Sequence[tuple[int, int]],
-    why: str,
-    retry_after: float | None,
-) -> None:
-    outcome.retry_after = retry_after
-    for first, last in ((begin, end), *reversed(waiting)):
-        outcome.later.update(dict.fromkeys(range(first, last), why))
+def _judged(answer: Answer, verdict: Verdict, count: int, items: Items | None) -> Outcome:
+    """What an answer means for each record of its request."""
+    pace = answer.retry_after()
+    if verdict is Verdict.DONE:
+        try:
+            found = Outcome() if items is None else items(answer, count)
+        except ValueError as error:
+            return _of_all(count, str(error))
+        found.retry_after = pace
+        return found
+    did = "answers" if verdict is Verdict.NOT_NOW else "refused with"
+    why = "; ".join(filter(None, [f"{did} {answer}", advice(answer)]))
+    if verdict is Verdict.NOT_NOW:
+        return _of_all(count, why, pace)
+    return Outcome(refused=dict.fromkeys(range(count), why))
+
+
+def _of_all(count: int, why: str, retry_after: float | None = None) -> Outcome:
+    """None of them is taken now."""
+    return Outcome(later=dict.fromkeys(range(count), why), retry_after=retry_after)

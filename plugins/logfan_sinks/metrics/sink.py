@@ -142,6 +142,14 @@ def _samples(metric: Series, value: Any) -> tuple[Any, ...]:
     return [*zip(names, accumulate(counts), strict=True)], total
 
 
+_OWN_FAMILIES = (
+    ("skipped", "Records without a usable number for a metric", ("sink", "metric")),
+    ("overflowed", "Records counted under the label value `other`, beyond max_series",
+     ("sink", "metric")),
+    ("not_json", "Records whose body is not JSON", ("sink",)),
+)  # fmt: skip
+
+
 class _OwnCounts(Collector):
     """What all sinks of this kind count beside: one family each, with the sink's name as a label,
     as no family may be shown twice."""
@@ -157,20 +165,9 @@ class _OwnCounts(Collector):
         sinks = self.sinks[:]
         if not sinks:
             return
-        skipped = CounterMetricFamily(
-            "logfan_metrics_sink_skipped_records",
-            "Records without a usable number for a metric",
-            labels=["sink", "metric"],
-        )
-        overflowed = CounterMetricFamily(
-            "logfan_metrics_sink_overflowed_records",
-            "Records counted under the label value `other`, beyond max_series",
-            labels=["sink", "metric"],
-        )
-        not_json = CounterMetricFamily(
-            "logfan_metrics_sink_not_json_records",
-            "Records whose body is not JSON",
-            labels=["sink"],
+        skipped, overflowed, not_json = (
+            CounterMetricFamily(f"logfan_metrics_sink_{what}_records", meaning, labels=labels)
+            for what, meaning, labels in _OWN_FAMILIES
         )
         for sink in sinks:
             for metric in sink.metrics:
