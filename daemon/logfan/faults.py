@@ -30,7 +30,10 @@ class Faults(Exception):
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
 
-def did_you_mean(wrong: str, right: Iterable[str]) -> str:
-    """` Did you mean …?` for a near miss, else an empty string."""
-    near = get_close_matches(wrong[:_NAME_LENGTH], list(right), 1, 0.6)
-    return f'; did you mean "{near[0]}"?' if near else ""
+def did_you_mean(wrong: str, right: Iterable[str], what: str = "") -> str:
+    """`; did you mean …?` for a near miss, else all that would be right, after what they are; an
+    empty string where that is not given."""
+    known = list(right)
+    if near := get_close_matches(wrong[:_NAME_LENGTH], known, 1, 0.6):
+        return f'; did you mean "{near[0]}"?'
+    return f"; {what}: {', '.join(known)}" if what else ""

@@ -272,11 +272,9 @@ def _topic_of(text: str) -> Callable[[Any], str]:
 
 
 def _text(error: "KafkaError") -> str:
-    """The cause, with its name."""
     return f"{error.str().strip().rstrip('.')} ({error.name()})"
 
 
 @logfan.hookimpl
 def register_sinks(register: Any) -> None:
-    """The kind `kafka`."""
     register("kafka", KafkaSink)

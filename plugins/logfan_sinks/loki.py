@@ -74,7 +74,6 @@ class LokiSink(HttpClientSink):
         self._client.connect()
 
     def write(self, records: Sequence[logfan.Record]) -> None:
-        """Push all of it."""
         self._deliver(records, self._encode(records), TABLE)
 
     def _send(self, lines: Sequence[bytes], records: Sequence[logfan.Record]) -> Answer:
@@ -111,5 +110,4 @@ class LokiSink(HttpClientSink):
 
 @logfan.hookimpl
 def register_sinks(register: Any) -> None:
-    """The kind `loki`."""
     register("loki", LokiSink)

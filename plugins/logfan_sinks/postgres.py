@@ -167,7 +167,6 @@ class PostgresSink(logfan.Sink):
             self._insert(connection, rows[middle:], first + middle, refused)
 
     def flush(self) -> None:
-        """Commit."""
         import psycopg
 
         try:
@@ -245,5 +244,4 @@ def _unavailable(error: Exception) -> logfan.SinkUnavailable:
 
 @logfan.hookimpl
 def register_sinks(register: Any) -> None:
-    """The kind `postgres`."""
     register("postgres", PostgresSink)

@@ -184,7 +184,6 @@ class S3Sink(logfan.Sink):
             raise _unavailable(error) from None
 
     def close(self) -> None:
-        """Let go of the connections."""
         self._store = None
 
 
@@ -201,5 +200,4 @@ def _unavailable(error: Exception) -> logfan.SinkUnavailable:
 
 @logfan.hookimpl
 def register_sinks(register: Any) -> None:
-    """The kind `s3`."""
     register("s3", S3Sink)

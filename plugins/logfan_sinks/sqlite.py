@@ -141,5 +141,4 @@ def _is_about_a_row(error: Exception) -> bool:
 
 @logfan.hookimpl
 def register_sinks(register: Any) -> None:
-    """The kind `sqlite`."""
     register("sqlite", SqliteSink)

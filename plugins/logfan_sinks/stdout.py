@@ -203,5 +203,4 @@ def _compact(value: object) -> str:
 
 @logfan.hookimpl
 def register_sinks(register: Any) -> None:
-    """The kind `stdout`."""
     register("stdout", StdoutSink)

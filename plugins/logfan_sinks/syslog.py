@@ -102,7 +102,6 @@ class SyslogSink(logfan.Sink):
         return dict.fromkeys(configs, why)
 
     def open(self) -> None:
-        """Connect."""
         self.close()
         config = self.config
         try:
@@ -188,7 +187,6 @@ class SyslogSink(logfan.Sink):
         return logfan.SinkUnavailable(f"{self.config.address}: {error.strerror or error}")
 
     def close(self) -> None:
-        """Disconnect."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -221,5 +219,4 @@ def _iso(seconds: float) -> str:
 
 @logfan.hookimpl
 def register_sinks(register: Any) -> None:
-    """The kind `syslog`."""
     register("syslog", SyslogSink)

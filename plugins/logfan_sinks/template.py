@@ -26,7 +26,6 @@ class Template:
         """Takes a record, and gives the value with its fields filled in."""
 
     def line(self, record: logfan.Record) -> bytes:
-        """The JSON of one record."""
         return orjson.dumps(self.fill(record))
 
 

@@ -82,7 +82,6 @@ class _Published(_Message):
         return self
 
     def record(self, exchange: str) -> Record:
-        """As the daemon would receive it."""
         body = self.raw
         if body is None:
             body = orjson.dumps(self.tree) if self.text is None else self.text.encode()
@@ -151,7 +150,10 @@ def read_cases(path: Path, settings: Settings) -> list[Case]:
             Fault(f"{path}: {one.place}", one.problem, one.value) for one in faults
         ) from None
     faults = [
-        Fault(f"{path}: cases.{number}.sinks.{name}", _unknown(name, settings.sinks))
+        Fault(
+            f"{path}: cases.{number}.sinks.{name}",
+            f"the config has no such sink{did_you_mean(name, settings.sinks, 'sinks')}",
+        )
         for number, case in enumerate(cases)
         for name in case.sinks
         if name not in settings.sinks
@@ -160,11 +162,6 @@ def read_cases(path: Path, settings: Settings) -> list[Case]:
         raise Faults(faults)
     exchange = settings.exchange.name
     return [Case(path, one.name, one.record.record(exchange), one.sinks) for one in cases]
-
-
-def _unknown(name: str, sinks: Mapping[str, Any]) -> str:
-    near = did_you_mean(name, sinks) or f"; sinks: {', '.join(sinks)}"
-    return f"the config has no such sink{near}"
 
 
 def _as_delivered(value: Any) -> Any:

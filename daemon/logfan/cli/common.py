@@ -51,15 +51,22 @@ def _find_config() -> Path | None:
 def _is_there(path: Path) -> bool:
     try:
         path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True
+    except OSError as error:
+        return not isinstance(error, FileNotFoundError | NotADirectoryError)
     return True
 
 
+def duration(_context: click.Context, _option: click.Parameter, value: str | None) -> float | None:
+    """The callback of an option such as `90s`: in seconds."""
+    from logfan.config.units import parse_duration
+
+    try:
+        return None if value is None else parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 def instance_option(command: Command) -> Command:
-    """`--instance NAME`"""
     return click.option(
         "--instance", metavar="NAME", help="Which of several daemons this is; for file names."
     )(command)
@@ -117,7 +124,6 @@ def report(faults: Iterable[Fault], path: Path | None) -> None:
 
 
 def refuse(faults: Faults, path: Path | None) -> NoReturn:
-    """Report the faults and exit 78."""
     report(faults.faults, path)
     raise SystemExit(os.EX_CONFIG)
 
@@ -167,13 +173,11 @@ def ends(so_far: Callable[[], str] = lambda: "") -> Iterator[None]:
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """Print it to standard error and exit."""
     _echo("error", "red", one_line(message))
     raise SystemExit(code)
 
 
 def warn(messages: Iterable[str]) -> None:
-    """Print them to standard error."""
     for message in messages:
         _echo("warning", "yellow", message)
 

@@ -7,11 +7,11 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from logfan.cli.common import ends, interrupts_to, report_blocked, takes_settings, warn
+from logfan.cli.common import Command, ends, interrupts_to, report_blocked, takes_settings, warn
 from logfan.cli.dlq_view import (
     delivery_warning,
     letter_json,
@@ -36,8 +36,6 @@ _LIMIT = 100_000
 _LONG_LETTERS = 500
 _SPOOLED_BYTES = 8 << 20
 _COPY_BYTES = 64 << 10
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 @click.group(no_args_is_help=True)
@@ -224,7 +222,7 @@ def _check_replay(settings: "Settings", sink: str | None) -> None:
             'so letters cannot be sent to it; use "classic" or "quorum"'
         )
     if sink is not None and sink not in settings.sinks:
-        near = did_you_mean(sink, settings.sinks) or f"; sinks: {', '.join(settings.sinks)}"
+        near = did_you_mean(sink, settings.sinks, "sinks")
         raise click.BadParameter(f"no sink {sink!r} in the config{near}", param_hint="--sink")
 
 

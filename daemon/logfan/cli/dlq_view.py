@@ -141,7 +141,6 @@ def letter_text(number: int, found: Found) -> Iterator[str]:
     for name, value in properties.headers.items():
         text = value if isinstance(value, str) else _json(value)
         yield _line("header", f"{name} = {_short(text, _VALUE_CHARACTERS)}")
-    yield _line("body", _size_and_kind(letter.body))
     yield from _body_lines(letter.body)
     yield ""
 
@@ -154,12 +153,10 @@ def _line(name: str, value: str) -> str:
     return f"   {_short(name, 16):<16}  {one_line(value)}"
 
 
-def _size_and_kind(body: bytes) -> str:
-    return f"{len(body):,} bytes" + ("" if _text(body) is not None else ", not text: as base64")
-
-
 def _body_lines(body: bytes) -> Iterator[str]:
     text = _text(body)
+    kind = "" if text is not None else ", not text: as base64"
+    yield _line("body", f"{len(body):,} bytes{kind}")
     if text is None:
         text = base64.b64encode(body[:_BODY_CHARACTERS]).decode()
         left = len(body) - _BODY_CHARACTERS

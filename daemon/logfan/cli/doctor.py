@@ -9,12 +9,12 @@ import click
 from logfan.cli.common import (
     EXIT_SIGNAL,
     config_option,
+    duration,
     fail,
     instance_option,
     interrupts_to,
     sound,
 )
-from logfan.config.units import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,19 +22,12 @@ if TYPE_CHECKING:
     from logfan.doctor.examination import Check, Examination
 
 
-def _seconds(_context: click.Context, _option: click.Parameter, value: str) -> float:
-    try:
-        return float(parse_duration(value))
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 @click.command()
 @config_option
 @instance_option
 @click.option("--json", "as_json", is_flag=True, help="A list of objects, for machines.")
 @click.option(
-    "--sample", default="0s", metavar="DURATION", callback=_seconds,
+    "--sample", default="0s", metavar="DURATION", callback=duration,
     help="Also look at what is published for so long, such as 3s.",
 )  # fmt: skip
 def doctor(config: Path | None, instance: str | None, as_json: bool, sample: float) -> None:

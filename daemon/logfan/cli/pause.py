@@ -6,33 +6,23 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from logfan.cli.common import command_line, config_option, fail, instance_option
-from logfan.config.units import format_duration, parse_duration
+from logfan.cli.common import Command, command_line, config_option, duration, fail, instance_option
+from logfan.config.units import format_duration
 
 _LOOK_SECONDS = 0.2
 _QUIET_SECONDS = 10.0
 """So long it is waited for the end of the call that is under way."""
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 
-
-class _Duration(click.ParamType[float]):
-    name = "duration"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        try:
-            seconds = parse_duration(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        if not seconds:
-            self.fail(f"{value} is no time at all; `logfan resume` ends a pause", param, ctx)
-        return seconds
+def _limit(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    seconds = duration(context, option, value)
+    if seconds == 0:
+        raise click.BadParameter(f"{value} is no time at all; `logfan resume` ends a pause")
+    return seconds
 
 
 def sink_of_daemon(command: Command) -> Command:
@@ -43,7 +33,7 @@ def sink_of_daemon(command: Command) -> Command:
 @click.command()
 @sink_of_daemon
 @click.option(
-    "--for", "seconds", type=_Duration(), metavar="DURATION",
+    "--for", "seconds", callback=_limit, metavar="DURATION",
     help='How long at most, such as "90s"; 10m by default. A second pause sets a new limit.',
 )  # fmt: skip
 def pause(sink: str, config: Path | None, instance: str | None, seconds: float | None) -> None:

@@ -42,10 +42,8 @@ def sinks(config: Path | None, kind: str | None) -> None:
         if kind in discovered.transforms:
             _describe(discovered.transforms[kind], None)
     else:
-        every = {*discovered.known, *discovered.transforms}
-        near = did_you_mean(kind, every)
-        known = f"; kinds: {', '.join(sorted(every))}"
-        raise click.BadParameter(f"no kind {kind!r}{near or known}", param_hint="KIND")
+        near = did_you_mean(kind, sorted({*discovered.known, *discovered.transforms}), "kinds")
+        raise click.BadParameter(f"no kind {kind!r}{near}", param_hint="KIND")
     if faults:
         refuse(Faults(faults), None)
 

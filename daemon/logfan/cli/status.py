@@ -2,14 +2,14 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from logfan.cli.common import config_option, fail, refuse
+from logfan.cli.common import Command, config_option, fail, refuse
 
 if TYPE_CHECKING:
     from logfan.cli.status_client import Answer, Endpoint
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 EXIT_UNREADY = 1
 _PIPE_COLUMNS = 100
 _ASKED_AT_ONCE = 16
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def daemons_arguments(command: Command) -> Command:

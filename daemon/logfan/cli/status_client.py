@@ -27,11 +27,10 @@ class Unreachable(Exception):
     """No status is available; the text gives the reason."""
 
 
-class _View(BaseModel):
-    """A part of the answer, as far as it is shown here."""
+# The answer, as far as it is shown here.
 
 
-class Rate(_View):
+class Rate(BaseModel):
     """Messages a second."""
 
     received: float
@@ -39,7 +38,7 @@ class Rate(_View):
     published: float | None
 
 
-class Sink(_View):
+class Sink(BaseModel):
     """One sink."""
 
     name: str
@@ -57,7 +56,7 @@ class Sink(_View):
     batch_seconds: float
 
 
-class Chart(_View):
+class Chart(BaseModel):
     """The last 10 minutes."""
 
     received: list[float]
@@ -65,7 +64,7 @@ class Chart(_View):
     queue_ready: list[int | None]
 
 
-class Trouble(_View):
+class Trouble(BaseModel):
     """A line of the daemon's log."""
 
     at: float
@@ -73,7 +72,7 @@ class Trouble(_View):
     count: int = 1
 
 
-class DeadLetters(_View):
+class DeadLetters(BaseModel):
     """What one sink refused for one reason."""
 
     sink: str
@@ -81,7 +80,7 @@ class DeadLetters(_View):
     count: int
 
 
-class Daemon(_View):
+class Daemon(BaseModel):
     """What a daemon answers."""
 
     version: str

@@ -4,7 +4,8 @@ Everything is plain text in a style, never markup: names and reasons are those o
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
@@ -38,7 +39,7 @@ _GOOD_COLUMNS = 80
 _DROPPED_FIRST = "dropped", "batch", "rate/s", "held", "retries", "dead"
 """Which columns a narrow terminal does without."""
 
-SORTS: dict[str, tuple[str, Callable[[Sink], object]]] = {
+SORTS: dict[str, tuple[str, Callable[[Sink], Any]]] = {
     "s": ("state", lambda sink: (sink.state == "up", not sink.required, sink.name)),
     "n": ("name", lambda sink: sink.name),
     "r": ("rate", lambda sink: (-sink.rate, sink.name)),
@@ -131,7 +132,6 @@ def in_flight(daemon: Daemon) -> str:
 
 
 def waiting_letters(daemon: Daemon) -> str:
-    """How many dead letters wait."""
     waiting = daemon.dead_letters_waiting
     return "unknown" if waiting is None else count(waiting)
 
@@ -200,7 +200,6 @@ def style_of(sink: Sink) -> str:
 def wrapped(
     text: str, columns: int, *, first: int = 0, indent: int = 0, style: str = ""
 ) -> Iterator[Text]:
-    """In lines of the terminal's width."""
     start = first
     while text:
         room = max(20, columns - start)
@@ -249,7 +248,6 @@ def clock(at: float) -> str:
 
 
 def lasting(since: float, now: float) -> str:
-    """For how long."""
     return duration(max(0.0, now - since))
 
 
@@ -285,8 +283,3 @@ def size(number: int) -> str:
 
 def _cut(text: str, cells: int) -> str:
     return text if cell_len(text) <= cells else set_cell_size(text, cells - 1) + "~"
-
-
-def sorted_by(key: str, rows: Iterable[Sink]) -> list[Sink]:
-    """As the key of `SORTS` asks for."""
-    return sorted(rows, key=SORTS[key][1])  # type: ignore[arg-type]

@@ -108,7 +108,7 @@ def _stage_of(
     from logfan.config.loader import read_stages
 
     if name not in settings.sinks:
-        near = did_you_mean(name, settings.sinks) or f"; sinks: {', '.join(settings.sinks)}"
+        near = did_you_mean(name, settings.sinks, "sinks")
         raise click.BadParameter(f"no sink {name!r} in the config{near}", param_hint="--sink")
     _, stages = read_stages(config, key=None, instance=instance)
     return stages[name]
@@ -201,17 +201,20 @@ class _Watch:
         from logfan.amqp.failures import BrokerError, Cause, ConnectionFailure
 
         is_read = _reader_of(sys.__stdout__)
-        looks = _every(_LOOK_SECONDS)
-        reports = _every(_REPORT_SECONDS)
+        look_at = time.monotonic() + _LOOK_SECONDS
+        report_at = time.monotonic() + _REPORT_SECONDS
         while not self._view.is_over and is_read():
             self._channel.check()
             self._connection.turn()
             if self._is_cancelled:
                 why = "the broker cancelled tap's consumer: its queue was deleted, or lost its node"
                 raise BrokerError(ConnectionFailure(Cause.LOST, why))
-            if looks() and not self._is_asking:
+            now = time.monotonic()
+            if now >= look_at and not self._is_asking:
+                look_at = now + _LOOK_SECONDS
                 self._look()
-            if reports():
+            if now >= report_at:
+                report_at = now + _REPORT_SECONDS
                 self._report()
 
     def _look(self) -> None:
@@ -235,21 +238,6 @@ class _Watch:
         if skipped > self._reported:
             _note(f"… {skipped - self._reported:,} skipped")
             self._reported = skipped
-
-
-def _every(seconds: float) -> Callable[[], bool]:
-    """A function that returns whether so much time has passed since it last returned True."""
-    last = time.monotonic()
-
-    def is_time() -> bool:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < seconds:
-            return False
-        last = now
-        return True
-
-    return is_time
 
 
 def _reader_of(stream: Any) -> Callable[[], bool]:

@@ -54,12 +54,10 @@ class TapView:
         self._thread = threading.Thread(target=self._run, name="tap", daemon=True)
 
     def start(self) -> None:
-        """Begin to show."""
         self._thread.start()
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will be shown."""
         return self._is_over
 
     @property

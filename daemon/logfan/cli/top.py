@@ -63,11 +63,10 @@ class Watched:
         self._seen: Seen = Seen(endpoint.url)
         self.asked = threading.Event()
         """Set once it was asked."""
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
         """Ask from now on, until the process ends."""
-        self._thread.start()
+        threading.Thread(target=self._run, daemon=True).start()
 
     def seen(self) -> "Seen":
         """What is known of it now."""
@@ -82,9 +81,10 @@ class Watched:
 
     def _look(self) -> "Seen":
         from logfan.cli.status_client import Unreachable
+        from logfan.cli.top_view import Seen
 
         try:
-            return self._seen.answered(self._endpoint.fetch().view)
+            return Seen(self._endpoint.url, self._endpoint.fetch().view)
         except Unreachable as why:
             return self._seen.away(str(why), time.time())
 

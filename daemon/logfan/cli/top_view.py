@@ -26,12 +26,7 @@ class Seen:
     """In seconds since 1970, as `now` below."""
     now: float = 0.0
 
-    def answered(self, daemon: Daemon) -> "Seen":
-        """It answers."""
-        return Seen(self.url, daemon)
-
     def away(self, why: str, now: float) -> "Seen":
-        """It does not."""
         since = now if self.why_away is None else self.away_since
         return replace(self, why_away=why, away_since=since, now=now)
 
@@ -87,7 +82,8 @@ def _one(seen: Seen, on: Screen) -> Iterator[Text]:
     lines.append(Text())
     lines += view.numbers(daemon, columns=on.columns, ascii_only=on.ascii_only)
     lines.append(Text())
-    lines += view.sinks(view.sorted_by(on.sort, daemon.sinks), daemon.now, columns=on.columns)
+    sinks = sorted(daemon.sinks, key=view.SORTS[on.sort][1])
+    lines += view.sinks(sinks, daemon.now, columns=on.columns)
     yield from lines
     left = on.rows - 1 - len(lines) - 2
     if left >= _LEAST_TROUBLES:
@@ -149,7 +145,7 @@ def _several(daemons: Sequence[Seen], on: Screen) -> Iterator[Text]:
         if one.daemon is not None and one.why_away is None
         for sink in one.daemon.sinks
     ]
-    rows.sort(key=lambda row: view.SORTS[on.sort][1](row[0]))  # type: ignore[arg-type,return-value]
+    rows.sort(key=lambda row: view.SORTS[on.sort][1](row[0]))
     if rows:
         owners = [owner for _, owner, _ in rows]
         yield from view.sinks(

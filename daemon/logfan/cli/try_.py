@@ -89,7 +89,7 @@ def _chosen(specs: Sequence["SinkSpec"], names: Sequence[str]) -> Sequence["Sink
     known = [spec.name for spec in specs]
     for name in names:
         if name not in known:
-            near = did_you_mean(name, known) or f"; sinks: {', '.join(known)}"
+            near = did_you_mean(name, known, "sinks")
             raise click.BadParameter(f"the config has no sink {name!r}{near}", param_hint="--sink")
     return [spec for spec in specs if not names or spec.name in names]
 

@@ -33,7 +33,6 @@ class Sample:
     """Seconds that a timestamp is away from our clock, with its sign: above 0 is ahead."""
 
     def add(self, properties: Any) -> None:
-        """Count one message."""
         self.count += 1
         self.without_id += not properties.message_id
         self.transient += properties.delivery_mode != _PERSISTENT

@@ -94,7 +94,6 @@ class Patterns:
 
     @property
     def are_any(self) -> bool:
-        """Whether there is one."""
         return bool(self._each)
 
     def occur(self, text: bytes) -> bool:
@@ -102,7 +101,6 @@ class Patterns:
         return any(search(text) is not None for search in self._searches)
 
     def replaced(self, text: bytes, replace: Replace) -> bytes:
-        """The text with all that is found replaced."""
         if not self.occur(text):
             return text
         for pattern, check in self._each:

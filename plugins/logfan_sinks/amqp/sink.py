@@ -135,7 +135,6 @@ class AmqpSink(logfan.Sink):
         return Message(place, key, record.body, pika.BasicProperties(headers=headers, **given))
 
     def close(self) -> None:
-        """Disconnect."""
         if self._publisher is not None:
             self._publisher.close()
             self._publisher = None
@@ -150,5 +149,4 @@ def _plain(value: Any) -> Any:
 
 @logfan.hookimpl
 def register_sinks(register: Any) -> None:
-    """The kind `amqp`."""
     register("amqp", AmqpSink)

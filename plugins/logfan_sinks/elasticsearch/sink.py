@@ -81,5 +81,4 @@ class ElasticsearchSink(HttpClientSink):
 
 @logfan.hookimpl
 def register_sinks(register: Any) -> None:
-    """The kind `elasticsearch`; OpenSearch has the same API."""
     register("elasticsearch", ElasticsearchSink)

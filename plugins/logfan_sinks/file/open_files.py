@@ -94,7 +94,6 @@ class OpenFiles:
                     self._release(file)
 
     def close(self) -> None:
-        """Close all."""
         for file in self.paths.values():
             file.close()
         self.paths.clear()

@@ -355,5 +355,4 @@ def _long(pieces: Iterable[bytes]) -> Iterator[list[bytes]]:
 
 @logfan.hookimpl
 def register_sinks(register: Any) -> None:
-    """The kind `file`."""
     register("file", FileSink)

@@ -164,7 +164,6 @@ class HttpClient:
         return f"{urlsplit(self._options.url).netloc}: {text or type(error).__name__}"
 
     def close(self) -> None:
-        """Close all connections."""
         self._pool.clear()
 
 
@@ -181,7 +180,6 @@ class HttpClientSink(logfan.Sink):
     _client: HttpClient
 
     def _send(self, lines: Sequence[bytes], records: Sequence[logfan.Record]) -> Answer:
-        """See `delivery.Send`."""
         raise NotImplementedError
 
     def _deliver(
@@ -202,7 +200,6 @@ class HttpClientSink(logfan.Sink):
         outcome.settle(len(records))
 
     def close(self) -> None:
-        """Close the connections."""
         if hasattr(self, "_client"):
             self._client.close()
 

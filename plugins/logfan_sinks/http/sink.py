@@ -96,5 +96,4 @@ def _idempotency(records: Sequence[logfan.Record]) -> dict[str, str]:
 
 @logfan.hookimpl
 def register_sinks(register: Any) -> None:
-    """The kind `http`."""
     register("http", HttpSink)

@@ -85,7 +85,6 @@ class Series:
                 self._put(series, rest)
 
     def _take(self, labels: Sequence[Any], value: Any) -> None:
-        """Count one record."""
         number = _number(value)
         if number is None or (number < 0 and isinstance(self.definition, Counter)):
             self.skipped += 1

@@ -48,7 +48,6 @@ class MetricsSink(logfan.Sink):
             return self
 
         def definitions(self) -> tuple[Definition, ...]:
-            """All metrics."""
             return (*self.counters, *self.gauges, *self.histograms)
 
     def open(self) -> None:
@@ -184,5 +183,4 @@ REGISTRY.register(_OWN_COUNTS)
 
 @logfan.hookimpl
 def register_sinks(register: Any) -> None:
-    """The kind `metrics`."""
     register("metrics", MetricsSink)

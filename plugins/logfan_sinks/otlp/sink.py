@@ -53,7 +53,6 @@ class OtlpSink(HttpClientSink):
         self._client.connect()
 
     def write(self, records: Sequence[logfan.Record]) -> None:
-        """Send all of it."""
         self._deliver(records, [*map(encoded, records)], TABLE, self._note_rejected)
 
     def _send(self, lines: Sequence[bytes], _: Sequence[logfan.Record]) -> Answer:
@@ -119,5 +118,4 @@ def _trace(record: logfan.Record) -> tuple[bytes, bytes] | None:
 
 @logfan.hookimpl
 def register_sinks(register: Any) -> None:
-    """The kind `otlp`."""
     register("otlp", OtlpSink)
