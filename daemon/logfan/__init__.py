@@ -40,20 +40,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Duration": "logfan.config.units",
-    "Field": "logfan.fields",
-    "Message": "logfan.fields",
-    "Properties": "logfan.record",
-    "Record": "logfan.record",
-    "Size": "logfan.config.units",
-    "Transform": "logfan.transform",
-    "TransformConfig": "logfan.transform",
-    "field": "logfan.fields",
-    "hookimpl": "logfan.hookspecs",
-    "json_lines": "logfan.json_format",
-    "json_pieces": "logfan.json_format",
-    "shown": "logfan.fields",
-    "time_of": "logfan.fields",
+    "logfan.config.units": ("Duration", "Size"),
+    "logfan.fields": ("Field", "Message", "field", "shown", "time_of"),
+    "logfan.hookspecs": ("hookimpl",),
+    "logfan.json_format": ("json_lines", "json_pieces"),
+    "logfan.record": ("Properties", "Record"),
+    "logfan.sink": ("RecordsRejected", "Sink", "SinkConfig", "SinkUnavailable"),
+    "logfan.transform": ("Transform", "TransformConfig"),
 }
 
 
@@ -62,13 +55,14 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version
 
         return version("logfan")
-    if name not in __all__:
-        raise AttributeError(f"module 'logfan' has no public name {name!r}")
-    from importlib import import_module
+    for home, names in _HOMES.items():
+        if name in names:
+            from importlib import import_module
 
-    found = getattr(import_module(_HOMES.get(name, "logfan.sink")), name)
-    globals()[name] = found  # from now on it is found without this function
-    return found
+            found = getattr(import_module(home), name)
+            globals()[name] = found  # from now on it is found without this function
+            return found
+    raise AttributeError(f"module 'logfan' has no public name {name!r}")
 
 
 def __dir__() -> list[str]:

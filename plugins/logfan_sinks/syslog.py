@@ -176,7 +176,9 @@ class SyslogSink(logfan.Sink):
     def _head(self, record: logfan.Record) -> bytes:
         """`<11>1 2026-11-26T00:13:53.181000Z web-1 shop - - - `"""
         severity = _SEVERITIES.get(logfan.field("level")(record), _INFO)
-        when = logfan.field("time")(record) or _iso(record.received_at)
+        when = logfan.field("time")(record) or datetime.fromtimestamp(
+            record.received_at, UTC
+        ).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         host = _name(self._hostname(record), 255)
         return (
             f"<{self._facility * 8 + severity}>1 {when} {self._our_name if host == _NIL else host} "
@@ -211,10 +213,6 @@ def _send_all(stream: socket.socket, data: bytes) -> None:
 def _name(value: Any, most: int) -> str:
     """As RFC 5424 wants names: printable ASCII without blanks, within a length."""
     return _NOT_IN_NAMES.sub("_", str(value))[:most] if value not in (None, "") else _NIL
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 @logfan.hookimpl

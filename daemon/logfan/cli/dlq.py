@@ -4,7 +4,6 @@ import shutil
 import sys
 import tempfile
 from array import array
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
@@ -55,8 +54,9 @@ def _limit_option(default: int, meaning: str) -> Callable[[Command], Command]:
     )  # fmt: skip
 
 
-def _sink_option(meaning: str) -> Callable[[Command], Command]:
-    return click.option("--sink", "-s", metavar="NAME", help=meaning)
+_sink_option = click.option(
+    "--sink", "-s", metavar="NAME", help="Only what this sink refused."
+)  # fmt: skip
 
 
 @dlq.command("list")
@@ -87,7 +87,7 @@ def list_(settings: "Settings", limit: int, as_json: bool) -> None:
 
 @dlq.command()
 @takes_settings
-@_sink_option("Only what this sink refused.")
+@_sink_option
 @_limit_option(10, "Show this many.")
 @click.option("--json", "as_json", is_flag=True, help="An object a line, bodies whole.")
 def show(settings: "Settings", sink: str | None, limit: int, as_json: bool) -> None:
@@ -119,7 +119,7 @@ def show(settings: "Settings", sink: str | None, limit: int, as_json: bool) -> N
 
 @dlq.command()
 @takes_settings
-@_sink_option("Only what this sink refused.")
+@_sink_option
 @_limit_option(0, "Replay this many, the oldest first.")
 @click.option(
     "--any-queue", is_flag=True,
@@ -158,14 +158,16 @@ def replay(settings: "Settings", sink: str | None, limit: int, any_queue: bool) 
         return
     click.echo(_replayed(run))
     if left := dead.count - run.replayed.total():
-        click.echo(f"{left:,} left in queue {dead.name}{_why_left(run.left)}")
+        reasons = [f"{count:,} {one_line(why)}" for why, count in run.left.most_common(5)]
+        passed_over = f"; passed over: {', '.join(reasons)}" if reasons else ""
+        click.echo(f"{left:,} left in queue {dead.name}{passed_over}")
     if run.replayed and not run.consumers:
         warn([f"nothing consumes queue {settings.queue.name} now: they wait there for a daemon"])
 
 
 @dlq.command()
 @takes_settings
-@_sink_option("Only what this sink refused.")
+@_sink_option
 @_limit_option(_LIMIT, "Remove this many at the most, the oldest first.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 def purge(settings: "Settings", sink: str | None, limit: int, yes: bool) -> None:
@@ -233,11 +235,6 @@ def _replayed(run: "Replay") -> str:
     if run.in_doubt:
         text += f"; {run.in_doubt:,} more may have been replayed and are still here"
     return text
-
-
-def _why_left(left: Counter[str]) -> str:
-    reasons = [f"{count:,} {one_line(why)}" for why, count in left.most_common(5)]
-    return f"; passed over: {', '.join(reasons)}" if reasons else ""
 
 
 def _survey(dead: "DeadQueue", limit: int) -> Survey:

@@ -20,8 +20,10 @@ def as_text(findings: Sequence[Finding]) -> str:
     what could not be known. A word stands for each colour."""
     lines: list[str] = []
     for finding in worst_first(findings):
-        if finding.severity in _COLOURS:
-            lines += [*_paragraph(finding), ""]
+        if colour := _COLOURS.get(finding.severity):
+            what = f"{finding.what} [{finding.check}]"
+            lines += _wrapped(finding.severity.value, what, colour)
+            lines += [*_wrapped("", finding.means), *_wrapped("do", finding.do), ""]
     unknown = [one for one in findings if one.severity is Severity.SKIPPED]
     reasons = {
         one.what: [other.check for other in unknown if other.what == one.what] for one in unknown
@@ -41,12 +43,6 @@ def json_list(findings: Iterable[Finding]) -> str:
     """All of them, worst first."""
     listed = [one.as_json() for one in worst_first(findings)]
     return orjson.dumps(listed, option=orjson.OPT_INDENT_2).decode()
-
-
-def _paragraph(finding: Finding) -> list[str]:
-    word = finding.severity.value
-    what = _wrapped(word, f"{finding.what} [{finding.check}]", _COLOURS[finding.severity])
-    return [*what, *_wrapped("", finding.means), *_wrapped("do", finding.do)]
 
 
 def _wrapped(word: str, text: str, colour: str | None = None) -> list[str]:

@@ -1,6 +1,6 @@
 """What people read of a record: its message, and the fields beside it. Sans-I/O."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -62,7 +62,8 @@ def shown(record: Record) -> Message:
     if not isinstance(tree, Mapping) or (found := _found(tree)) is None:
         return Message(message_of(record), {})
     text, *places = found
-    return Message(text, dict(_beside(tree, {*places})))
+    left_out = {*places} | LEVEL_KEYS | TIME_KEYS
+    return Message(text, {name: value for name, value in tree.items() if name not in left_out})
 
 
 def _of_headers(headers: Mapping[str, Any]) -> str:
@@ -70,8 +71,3 @@ def _of_headers(headers: Mapping[str, Any]) -> str:
         if isinstance(text := headers.get(name), str):
             return text
     return " ".join(f"{name}={value}" for name, value in headers.items())
-
-
-def _beside(tree: Mapping[str, Any], shown: set[str]) -> Iterator[tuple[str, Any]]:
-    left_out = shown | LEVEL_KEYS | TIME_KEYS
-    return ((name, value) for name, value in tree.items() if name not in left_out)

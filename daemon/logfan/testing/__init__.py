@@ -24,24 +24,21 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ConformanceWarning": "conformance",
-    "FakeClock": "clock",
-    "NodeUnavailable": "node",
-    "Pipeline": "pipeline",
-    "RabbitNode": "node",
-    "SinkConformance": "conformance",
-    "hostile_records": "records",
-    "record": "records",
-    "same_json": "conformance",
+    "clock": ("FakeClock",),
+    "conformance": ("ConformanceWarning", "SinkConformance", "same_json"),
+    "node": ("NodeUnavailable", "RabbitNode"),
+    "pipeline": ("Pipeline",),
+    "records": ("hostile_records", "record"),
 }
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'logfan.testing' has no public name {name!r}")
-    from importlib import import_module
+    for home, names in _HOMES.items():
+        if name in names:
+            from importlib import import_module
 
-    return getattr(import_module(f"logfan.testing.{_HOMES[name]}"), name)
+            return getattr(import_module(f"logfan.testing.{home}"), name)
+    raise AttributeError(f"module 'logfan.testing' has no public name {name!r}")
 
 
 def __dir__() -> list[str]:

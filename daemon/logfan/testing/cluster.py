@@ -5,33 +5,27 @@ Like a single node: on loopback, in temporary folders, without root, and gone wh
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 from logfan.testing.node import Membership, RabbitNode, free_port, name_of
 from logfan.testing.started import Started
 
+_NODES = 3
 _JOIN_SECONDS = 60
 _ELECTION_SECONDS = 20.0
 
 
 class RabbitCluster(Started):
-    """Some nodes, three by default. Use it as a context manager.
+    """Three nodes. Use it as a context manager.
 
     Each of `nodes` is a RabbitNode: `stop`, `kill` and `start` it; its data stays meanwhile.
     """
 
-    def __init__(
-        self,
-        size: int = 3,
-        *,
-        config: Sequence[str] = (),
-        version: str = "",
-        management_port: int = 0,
-    ) -> None:
-        """Prepare the nodes; nothing runs yet. `config` and `version` as for a RabbitNode.
-        `management_port`: where the first node has the management API; 0 for none."""
-        ports = [free_port() for _ in range(size)]
+    def __init__(self, *, management_port: int = 0) -> None:
+        """Prepare the nodes; nothing runs yet. `management_port`: where the first node has the
+        management API; 0 for none."""
+        ports = [free_port() for _ in range(_NODES)]
         formed = ["cluster_formation.peer_discovery_backend = classic_config"]
         formed += [
             f"cluster_formation.classic_config.nodes.{number} = {name_of(port)}"
@@ -47,14 +41,13 @@ class RabbitCluster(Started):
         self.nodes = tuple(
             RabbitNode(
                 port=port,
-                version=version,
                 member=member,
-                config=[*formed, *config, *first.get(port, ())],
+                config=[*formed, *first.get(port, ())],
                 plugins=["rabbitmq_management"] if port in first else (),
             )
             for port in ports
         )
-        self._end_mapper: Callable[[], object] = lambda: None
+        self._mapper = ExitStack()
 
     @property
     def urls(self) -> list[str]:
@@ -63,7 +56,7 @@ class RabbitCluster(Started):
 
     def start(self) -> None:
         """Start all nodes and wait until they are one cluster. Raises NodeUnavailable."""
-        self._end_mapper = self.nodes[0].start_mapper()
+        self._mapper.callback(self.nodes[0].start_mapper())
         with ThreadPoolExecutor(len(self.nodes)) as pool:
             list(pool.map(RabbitNode.start, self.nodes))
         self.wait_whole()
@@ -72,7 +65,7 @@ class RabbitCluster(Started):
         """Kill all nodes and remove their folders; nothing of them remains when this returns."""
         for node in self.nodes:
             node.close()
-        self._end_mapper()
+        self._mapper.close()
 
     def wait_whole(self) -> None:
         """Wait until all nodes are in the cluster and run. Raises CalledProcessError."""

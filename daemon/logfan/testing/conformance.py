@@ -303,7 +303,7 @@ class SinkConformance:
                 )
         self._take_in_the_end(steps, meanwhile)
         steps.take(after)
-        self._expect_all(steps, tmp_path, (*before, *meanwhile, *after))
+        self._expect(steps, tmp_path, (*before, *meanwhile, *after), after_outage=True)
 
     def test_an_outage_between_write_and_flush_loses_nothing(
         self, steps: SinkSteps, tmp_path: Path
@@ -319,7 +319,7 @@ class SinkConformance:
                 outcome = Outcome(refused=dict(error.reasons), later=dict(error.later))
             _check_not_refused(outcome, "while the other side was away")
         self._take_in_the_end(steps, after if outcome.is_taken else (*meanwhile, *after))
-        self._expect_all(steps, tmp_path, (*before, *meanwhile, *after))
+        self._expect(steps, tmp_path, (*before, *meanwhile, *after), after_outage=True)
 
     def test_opened_in_vain_it_lets_go(self, tmp_path: Path) -> None:
         broken = self._broken("away", tmp_path)
@@ -369,7 +369,7 @@ class SinkConformance:
             outcome = steps.offer(meanwhile)
             _check_not_refused(outcome, "while the other side answered nothing")
         self._take_in_the_end(steps, after if outcome.is_taken else (*meanwhile, *after))
-        self._expect_all(steps, tmp_path, (*before, *meanwhile, *after))
+        self._expect(steps, tmp_path, (*before, *meanwhile, *after), after_outage=True)
 
     @pytest.mark.parametrize(("count", "places"), [(5, (1, 3)), (1, (0,)), (3, (2,))])
     def test_just_the_refused_records_are_refused(
@@ -394,7 +394,7 @@ class SinkConformance:
         good = [one for place, one in enumerate(records) if place not in places]
         after = _numbered(range(100, 103))
         self._take_in_the_end(steps, after)
-        self._expect_all(steps, tmp_path, (*good, *after))
+        self._expect(steps, tmp_path, (*good, *after), after_outage=True)
 
     # How it is judged
 
@@ -440,16 +440,21 @@ class SinkConformance:
                 ) from outcome.error
             threading.Event().wait(_RETRY_SECONDS)
 
-    def _expect(self, steps: SinkSteps, folder: Path, records: Sequence[Record]) -> None:
-        self._expect_held(self.read_back(steps.sink, folder), records)
-
-    def _expect_all(self, steps: SinkSteps, folder: Path, records: Sequence[Record]) -> None:
-        """After an outage some may be there twice."""
-        self._expect_held(self.read_back(steps.sink, folder), records, after_outage=True)
+    def _expect(
+        self,
+        steps: SinkSteps,
+        folder: Path,
+        records: Sequence[Record],
+        *,
+        after_outage: bool = False,
+    ) -> None:
+        held = self.read_back(steps.sink, folder)
+        self._expect_held(held, records, after_outage=after_outage)
 
     def _expect_held(
         self, held: Sequence[Any] | None, records: Sequence[Record], *, after_outage: bool = False
     ) -> None:
+        """After an outage some may be there twice."""
         if held is None:
             if "read_back" in self.cannot:
                 return

@@ -76,13 +76,13 @@ class FileSink(logfan.Sink):
         "_other" in place of the message's fields: nothing is lost, and it is logged and counted."""
 
     _archivist: Archivist | None = None
-    _files: OpenFiles | None = None
+    _files: OpenFiles
     _limit: FileLimit
     _logged_taken_at: float | None = None
 
     def open(self) -> None:
         """Let go of all files, and open what can be known before the first message."""
-        if self._files is None:
+        if not hasattr(self, "_files"):
             self._files = self._set_up()
         else:
             self._take_back()
@@ -146,7 +146,7 @@ class FileSink(logfan.Sink):
             for path, share in self._shares(records, indexes):
                 self._append_share(path, share, refused)
             if self._template.from_time:
-                self._open_files.close_past(int(records[-1].received_at // 3600))
+                self._files.close_past(int(records[-1].received_at // 3600))
         except BaseException:
             self._take_back()
             raise
@@ -169,12 +169,12 @@ class FileSink(logfan.Sink):
         """The file for it; where the path is taken, the one for all others; None where that is
         taken, too."""
         try:
-            return self._open_files.get(path, size)
+            return self._files.get(path, size)
         except Taken as taken:
             other = self._template.other(share.received_at)
             self._log_taken(taken, other)
         try:
-            return self._open_files.get(other, size)
+            return self._files.get(other, size)
         except Taken as also:
             if not also.lasting:
                 raise
@@ -207,7 +207,7 @@ class FileSink(logfan.Sink):
     def flush(self) -> None:
         """One fdatasync for each file written since the last; what was not durable is undone."""
         try:
-            self._open_files.settle()
+            self._files.settle()
         except BaseException:
             self._take_back()
             raise
@@ -218,7 +218,7 @@ class FileSink(logfan.Sink):
 
     def close(self) -> None:
         """Close all files; compressing ends soon and is done by the next run."""
-        if self._files is not None:
+        if hasattr(self, "_files"):
             self._files.close()
             self._files.forget()
         if self._archivist is not None:
@@ -271,14 +271,8 @@ class FileSink(logfan.Sink):
         """The time that rotation goes by, in seconds since 1970."""
         return time.time()
 
-    @property
-    def _open_files(self) -> OpenFiles:
-        if self._files is None:
-            raise RuntimeError("is not open")
-        return self._files
-
     def _take_back(self) -> None:
-        self._open_files.take_back()
+        self._files.take_back()
         self._limit.overflowed = self._counted
 
     def _shares(

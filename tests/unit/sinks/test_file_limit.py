@@ -190,7 +190,7 @@ def test_whatever_the_fields_the_file_lies_below_the_fixed_part(
     fixed = tmp_path / "fixed"
     with opened(fixed / "{routing_key}/{headers.x}{headers.y}/{headers.y}.log") as sink:
         deliver(sink, [record("x", routing_key=key, headers={"x": x, "y": y})])
-        (open_file,) = sink._open_files.paths
+        (open_file,) = sink._files.paths
     assert os.listdir(tmp_path) in ([], ["fixed"])  # noqa: PTH208
     file = Path(open_file)
     assert file.is_file()

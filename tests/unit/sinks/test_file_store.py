@@ -282,7 +282,7 @@ def test_no_message_decides_on_the_path_of_another_sink(
     with opened(tmp_path / path) as fixed:
         deliver(fixed, [record("fixed 0")])
         if not opened_first:
-            fixed._open_files.close()
+            fixed._files.close()
         with opened(tmp_path / "{routing_key}") as sink:
             deliver(sink, [record("other", routing_key=day), record("x", routing_key="x")])
             deliver(fixed, [record("fixed 1")])
