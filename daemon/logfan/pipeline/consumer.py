@@ -276,6 +276,7 @@ class Consumer:
         """See `subscription.Events`."""
         self._stats.queue_seen_at = self._clock.monotonic()
         self._stats.queue_ready = look.messages
+        self._dispatcher.flow.note_waiting(look.messages)
         if self._emptying:
             self._look_whether_empty(look)
         if look.messages is None and not self.consuming and self._subscription is not None:

@@ -19,11 +19,13 @@ _SPARE = 4
 """So many times the present prefetch must fit before it grows: sizes vary."""
 HOLD_SECONDS = 2.0
 """Backpressure pauses reading for so long at most: heartbeats and cancels wait there, too."""
-MOST_SECONDS = 0.010
 GOOD_READ = 400
 """A read of so many messages is large enough,"""
 GOOD_BYTES = 64 * 1024
 """or one of so many bytes of bodies: much more than that the socket would not hold meanwhile."""
+MOST_SECONDS, MOST_SECONDS_BEHIND = 0.0015, 0.010
+"""So long deliveries gather at most: where they come as they are published, and where so many wait
+in the queue that milliseconds are no matter."""
 _FAST = 5_000
 """Messages a second from which on it is worth to wait."""
 LEAST_ROOM = 100
@@ -206,6 +208,11 @@ class FlowControl:
             return False
         self.hold_seconds, self.ack_timeout = hold, hold / _HOLD_SHARE
         return True
+
+    def note_waiting(self, messages: int | None) -> None:
+        """So many wait in the queue, when last seen; None where that is not known."""
+        is_behind = messages is not None and messages >= GOOD_READ
+        self._coalescing.most = MOST_SECONDS_BEHIND if is_behind else MOST_SECONDS
 
     def note_end(self, cause: object, *, undeliverable: bool = False) -> int:
         """The subscription is about to end for this cause. Returns how often that was so with
@@ -472,6 +479,8 @@ class ReadCoalescing:
 
     def __init__(self, now: float) -> None:
         """`now` is monotonic, in seconds, here and below."""
+        self.most = MOST_SECONDS
+        """So many seconds to wait at most."""
         self._since = now
         self._count = 0
         self._rate = 0.0
@@ -488,4 +497,4 @@ class ReadCoalescing:
         wanted = min(GOOD_READ - messages, fitting, room)
         if self._rate < _FAST or wanted <= 0 or room < LEAST_ROOM:
             return 0.0
-        return min(MOST_SECONDS, wanted / self._rate)
+        return min(self.most, wanted / self._rate)

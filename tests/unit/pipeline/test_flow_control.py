@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from logfan.pipeline.flow_control import (
+    GOOD_READ,
     HOLD_SECONDS,
+    MOST_SECONDS,
+    MOST_SECONDS_BEHIND,
     Actions,
     Coalesce,
     Consume,
@@ -329,3 +332,18 @@ TestFlowMachine.settings = settings(
     max_examples=150, stateful_step_count=40, deadline=None, derandomize=True, database=None,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
+
+
+def test_deliveries_gather_for_longer_where_messages_wait_in_the_queue() -> None:
+    """Then a millisecond more is no matter, and fewer reads cost less."""
+
+    def gathers(waiting: int | None) -> float:
+        flow = flow_of(Held(), prefetch=10_000)
+        flow.note_waiting(waiting)
+        flow.step(ReadEnd(1.0, 10_000, 1))
+        (action,) = flow.step(ReadEnd(1.001, 1, 1))
+        assert isinstance(action, Coalesce)
+        return action.seconds
+
+    assert gathers(None) == gathers(0) == gathers(GOOD_READ - 1) == MOST_SECONDS
+    assert gathers(GOOD_READ) == MOST_SECONDS_BEHIND

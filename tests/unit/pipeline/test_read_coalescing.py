@@ -1,14 +1,24 @@
 """How long deliveries gather before the next read."""
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 
+from logfan.amqp.binding import QueueStatus
+from logfan.amqp.connection import new_loop
+from logfan.pipeline.completions import Completions
+from logfan.pipeline.consumer import Consumer
 from logfan.pipeline.flow_control import (
     GOOD_BYTES,
     GOOD_READ,
     LEAST_ROOM,
     MOST_SECONDS,
+    MOST_SECONDS_BEHIND,
     ReadCoalescing,
 )
+from logfan.telemetry.metrics import ConsumerStats
+from support.model_daemon import SETTINGS
 
 ROOM = 1_000_000
 
@@ -24,9 +34,16 @@ def read(
     return waits
 
 
-def rushed(rate: float) -> ReadCoalescing:
-    """One that has seen so many messages a second, until 101.0."""
+def behind() -> ReadCoalescing:
+    """One that knows of a backlog."""
     pace = ReadCoalescing(100.0)
+    pace.most = MOST_SECONDS_BEHIND
+    return pace
+
+
+def rushed(rate: float) -> ReadCoalescing:
+    """The same, that has seen so many messages a second, until 101.0."""
+    pace = behind()
     pace.wait(101.0, int(rate), 0, room=ROOM)
     return pace
 
@@ -43,10 +60,7 @@ def test_a_burst_of_a_few_messages_does_not_wait() -> None:
 
 
 def test_many_small_reads_wait_once_it_is_known_that_much_comes() -> None:
-    assert (
-        read(ReadCoalescing(100.0), rate=40_000, seconds=1)
-        > 0.9 * 4_000 * (GOOD_READ - 10) / 40_000
-    )
+    assert read(behind(), rate=40_000, seconds=1) > 0.9 * 4_000 * (GOOD_READ - 10) / 40_000
     assert read(ReadCoalescing(100.0), rate=40_000, seconds=0.01) == 0
 
 
@@ -56,7 +70,10 @@ def test_it_waits_for_a_good_read_at_the_present_rate() -> None:
 
 
 def test_it_never_waits_longer_than_the_most() -> None:
-    assert rushed(6_000).wait(101.0, 1, 100, room=ROOM) == MOST_SECONDS
+    pace = rushed(6_000)
+    assert pace.wait(101.0, 1, 100, room=ROOM) == MOST_SECONDS_BEHIND
+    pace.most = MOST_SECONDS
+    assert pace.wait(101.0, 1, 100, room=ROOM) == MOST_SECONDS
 
 
 def test_a_large_read_goes_on_at_once() -> None:
@@ -84,3 +101,15 @@ def test_it_ends_with_the_rush() -> None:
     pace = ReadCoalescing(100.0)
     read(pace, rate=40_000, seconds=1)
     assert pace.wait(105.0, 1, 100, room=ROOM) == 0
+
+
+def test_each_look_at_the_queue_decides_for_how_long() -> None:
+    loop, events = new_loop(), cast(Any, SimpleNamespace(on_fault=None))
+    consumer = Consumer(
+        settings=SETTINGS, stats=ConsumerStats(), ioloop=loop, workers=[],
+        completions=Completions(0, lambda call: call()), events=events,
+    )  # fmt: skip
+    for waiting, most in ((GOOD_READ, MOST_SECONDS_BEHIND), (3, MOST_SECONDS)):
+        consumer.on_queue_status(QueueStatus(messages=waiting))
+        assert consumer._dispatcher.flow._coalescing.most == most
+    loop.close()
