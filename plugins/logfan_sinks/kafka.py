@@ -15,7 +15,7 @@ from logfan_sinks.formats import Format, encoder
 from logfan_sinks.outcome import Outcome
 from logfan_sinks.row import FieldName
 from logfan_sinks.secret_file import secret_in
-from logfan_sinks.template import Template, checked
+from logfan_sinks.template import checked, compiled
 from logfan_sinks.tls_options import TlsOptions
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class KafkaSink(logfan.Sink):
         config = self.config
         self._encode = encoder(config.format)
         self._topic_of = _topic_of(config.topic)
-        self._key_of = None if config.key is None else Template(config.key).fill
+        self._key_of = None if config.key is None else compiled(config.key)
         self._last_error, self._are_all_down = "", False
         try:
             producer = Producer({**self._settings(), "error_cb": self._on_error})
@@ -265,7 +265,7 @@ class _Silence:
 
 def _topic_of(text: str) -> Callable[[Any], str]:
     """The topic of a record; one text for all where it holds no field."""
-    fill = Template(text).fill
+    fill = compiled(text)
     if "{" not in text:
         return lambda _: text
     return lambda record: _NO_TOPIC_CHAR.sub("_", fill(record))[:_TOPIC_CHARS] or "_"

@@ -10,7 +10,7 @@ import logfan
 from logfan_sinks.formats import Format, encoder
 from logfan_sinks.http.client import HttpClient, HttpClientSink, HttpOptions, with_path
 from logfan_sinks.http.verdicts import Answer, Table
-from logfan_sinks.template import Template, checked
+from logfan_sinks.template import checked, compiled
 
 # With 400 Loki has stored what is valid all the same.
 TABLE = Table(refused=frozenset((400, 413)))
@@ -63,8 +63,8 @@ class LokiSink(HttpClientSink):
         config = self.config
         self._encode = encoder(config.format)
         self._names = tuple(config.labels)
-        self._labels = Template([*config.labels.values()])
-        self._metadata = Template(dict(config.metadata)) if config.metadata else None
+        self._labels = compiled([*config.labels.values()])
+        self._metadata = compiled(dict(config.metadata)) if config.metadata else None
         self._other = tuple(OTHER if "{" in text else text for text in config.labels.values())
         if not hasattr(self, "_streams"):
             self._streams = set()
@@ -87,7 +87,7 @@ class LokiSink(HttpClientSink):
         return self._client.request(orjson.dumps({"streams": body}), self._tenant, url=self._url)
 
     def _stream(self, record: logfan.Record) -> tuple[str, ...]:
-        labels = tuple([text[:_VALUE_CHARS] or "none" for text in self._labels.fill(record)])
+        labels = tuple([text[:_VALUE_CHARS] or "none" for text in self._labels(record)])
         if labels not in self._streams:
             if len(self._streams) >= self.config.max_streams:
                 return self._other
@@ -102,7 +102,7 @@ class LokiSink(HttpClientSink):
             line.decode("utf-8", "backslashreplace"),
         ]
         if self._metadata is not None:
-            found: Mapping[str, str] = self._metadata.fill(record)
+            found: Mapping[str, str] = self._metadata(record)
             if given := {name: text[:_VALUE_CHARS] for name, text in found.items() if text}:
                 entry.append(given)
         return entry

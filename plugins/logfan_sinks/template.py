@@ -16,33 +16,23 @@ Fill = Callable[[logfan.Record], Any]
 Value = TypeVar("Value")
 
 
-class Template:
-    """Compiled once; filled in for each record."""
-
-    def __init__(self, value: Any) -> None:
-        """Strings may hold `{level}`, `{message}`, `{headers.NAME}` and every other field; `{{` and
-        `}}` are braces. Raises ValueError for what is no field."""
-        self.fill = _compiled(value)
-        """Takes a record, and gives the value with its fields filled in."""
-
-    def line(self, record: logfan.Record) -> bytes:
-        return orjson.dumps(self.fill(record))
-
-
 def checked(value: Value) -> Value:
     """The value of a config's key. Raises ValueError where it is no template."""
-    Template(value)
+    compiled(value)
     return value
 
 
-def _compiled(value: Any) -> Fill:
+def compiled(value: Any) -> Fill:
+    """Gives the value with its fields filled in, of each record. Strings may hold `{level}`,
+    `{message}`, `{headers.NAME}` and every other field; `{{` and `}}` are braces. Raises ValueError
+    for what is no field."""
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, list):
-        items = [_compiled(one) for one in value]
+        items = [compiled(one) for one in value]
         return lambda record: [item(record) for item in items]
     if isinstance(value, dict):
-        members = {key: _compiled(one) for key, one in value.items()}
+        members = {key: compiled(one) for key, one in value.items()}
         return lambda record: {key: member(record) for key, member in members.items()}
     if isinstance(value, int) and not _LEAST <= value <= _MOST:
         raise ValueError(f"{str(value)[:20]}… has more than 64 bits; write it as a string")

@@ -36,7 +36,6 @@ from logfan.runtime.foreign_text import hide, line_of
 from logfan.runtime.small_file import read_small
 from logfan.stage.redact import MASK, Redactor
 from logfan.stage.stage import Stage
-from logfan.stage.transforms import Transforms
 from logfan.stage.where import Where
 from logfan.transform import Transform
 
@@ -482,7 +481,7 @@ class SinkSettings(_PluginTable):
         return Stage(
             decode_bytes=self.batch.max_bytes if self.decode else None,
             where=self.where, keeps_undecided=self.on_error == "keep", sample=self.sample,
-            transforms=Transforms(transforms) if transforms else None,
+            transforms=transforms,
             redactor=None if self.redact is None else self.redact.redactor(key),
         )  # fmt: skip
 

@@ -12,8 +12,9 @@ from logfan.record import Record, readable
 from logfan.runtime.foreign_text import describe, line_of
 from logfan.stage.redact import Redactor
 from logfan.stage.sample import is_sampled
-from logfan.stage.transforms import Failed, TransformFailed, Transforms
+from logfan.stage.transforms import Failed, TransformFailed, transformed
 from logfan.stage.where import Where
+from logfan.transform import Transform
 
 
 class Staged(NamedTuple):
@@ -55,11 +56,12 @@ class Stage:
         where: Where | None = None,
         keeps_undecided: bool = True,
         sample: float = 1.0,
-        transforms: Transforms | None = None,
+        transforms: Sequence[tuple[str, Transform]] = (),
         redactor: Redactor | None = None,
     ) -> None:
         """`decode_bytes`: bodies are decompressed first, and no more are held at once than become
-        so many bytes, or one that becomes more by itself. None: they stay as they came."""
+        so many bytes, or one that becomes more by itself. None: they stay as they came.
+        `transforms`: each behind its kind."""
         self._decode_bytes = decode_bytes
         self._where = where
         self._keeps_undecided = keeps_undecided
@@ -149,9 +151,9 @@ class Stage:
             chosen = [place for place in chosen if self._is_sampled(records[place])]
         kept = records if len(chosen) == len(records) else [records[place] for place in chosen]
         passed = 0
-        if self._transforms is not None and kept:
+        if self._transforms and kept:
             passed = len(kept)
-            outcomes = [*zip(chosen, self._transforms.apply(kept), strict=True)]
+            outcomes = [*zip(chosen, transformed(self._transforms, kept), strict=True)]
             chosen = [place for place, record in outcomes if record is not None]
             kept = [record for _, record in outcomes if record is not None]
         if self._redactor is not None:

@@ -32,25 +32,20 @@ class TransformFailed(Exception):
         super().__init__(failed.why)
 
 
-class Transforms:
-    """What is done to records one transform after the other."""
-
-    def __init__(self, transforms: Sequence[tuple[str, Transform]]) -> None:
-        """Each behind its kind."""
-        self._transforms = transforms
-
-    def apply(self, records: Sequence[Record]) -> list[Record | None]:
-        """For each record what becomes of it; None where it is filtered. Raises
-        TransformFailed."""
-        outcomes: list[Record | None] = [*records]
-        for kind, transform in self._transforms:
-            left = [place for place, record in enumerate(outcomes) if record is not None]
-            if not left:
-                break
-            came = [record for record in outcomes if record is not None]
-            for place, record in zip(left, _applied(kind, transform, came), strict=True):
-                outcomes[place] = record
-        return outcomes
+def transformed(
+    transforms: Sequence[tuple[str, Transform]], records: Sequence[Record]
+) -> list[Record | None]:
+    """For each record what becomes of it by one transform after the other, each behind its kind;
+    None where it is filtered. Raises TransformFailed."""
+    outcomes: list[Record | None] = [*records]
+    for kind, transform in transforms:
+        left = [place for place, record in enumerate(outcomes) if record is not None]
+        if not left:
+            break
+        came = [record for record in outcomes if record is not None]
+        for place, record in zip(left, _applied(kind, transform, came), strict=True):
+            outcomes[place] = record
+    return outcomes
 
 
 def _given(transform: Transform, records: Sequence[Record]) -> list[Record | None]:

@@ -4,13 +4,14 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import orjson
 from pydantic import Field, model_validator
 
 import logfan
 from logfan_sinks.formats import Format, encoder
 from logfan_sinks.http.client import HttpClient, HttpClientSink, HttpOptions
 from logfan_sinks.http.verdicts import Answer, Table
-from logfan_sinks.template import Template
+from logfan_sinks.template import compiled
 
 TABLE = Table(refused=frozenset((400, 413, 422)))
 _MEDIA_TYPES = {"ndjson": "application/x-ndjson", "array": "application/json"}
@@ -49,20 +50,20 @@ class HttpSink(HttpClientSink):
             if self.encoding == "array" and self.format != "json" and self.template is None:
                 raise ValueError(f'an array holds JSON; format is "{self.format}"')
             if self.template is not None:
-                Template(self.template)
+                compiled(self.template)
             return self
 
     def open(self) -> None:
         """Read the secrets, and see that the server can be reached."""
         self.close()
         config = self.config
-        template = None if config.template is None else Template(config.template)
-        self._encode = (
-            encoder(config.format)
-            if template is None
-            else lambda records: [*map(template.line, records)]
-        )
-        one = "application/json" if config.format == "json" or template else "text/plain"
+        if config.template is None:
+            self._encode = encoder(config.format)
+        else:
+            fill = compiled(config.template)
+            self._encode = lambda records: [orjson.dumps(fill(record)) for record in records]
+        is_json = config.format == "json" or config.template is not None
+        one = "application/json" if is_json else "text/plain"
         self._client = HttpClient(
             config, media_type=config.media_type or _MEDIA_TYPES.get(config.encoding, one)
         )

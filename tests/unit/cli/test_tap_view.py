@@ -9,7 +9,6 @@ import logfan
 from logfan.cli import tap_view
 from logfan.cli.tap_view import TapView
 from logfan.stage.stage import Stage
-from logfan.stage.transforms import Transforms
 from logfan.stage.where import Where
 from logfan.testing import record
 from support.waiting import wait_until
@@ -100,7 +99,7 @@ def test_what_waits_is_bounded_and_the_rest_is_counted(
 
 
 def test_a_record_that_fails_before_the_sink_is_counted_with_the_reason() -> None:
-    transforms = Transforms([("picky", Picky(Picky.Config(), name="x", instance=""))])
+    transforms = [("picky", Picky(Picky.Config(), name="x", instance=""))]
     out = output()
     view = TapView(out, stage=Stage(transforms=transforms))
     shown_all(view, [record(b"one"), record(b"odd"), record(b"two")])

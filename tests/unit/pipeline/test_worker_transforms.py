@@ -15,7 +15,6 @@ from logfan.record import Record
 from logfan.runtime.backoff import Backoff
 from logfan.stage.redact import Redactor
 from logfan.stage.stage import Stage
-from logfan.stage.transforms import Transforms
 from logfan.telemetry.metrics import SinkStats
 from logfan.testing import record
 from support.waiting import wait_until
@@ -79,7 +78,7 @@ class Bench:
             sink=self.sink, limits=Limits(100, 1 << 20), backoff=Backoff(0.001, 0.01),
             stats=self.stats, completions=completions, number=0,
             stage=Stage(
-                transforms=Transforms([("t", transform)]), redactor=Redactor(["headers.secret"])
+                transforms=[("t", transform)], redactor=Redactor(["headers.secret"])
             ),
             send=self.letters if letters else None, max_ratio=max_ratio,
         )  # fmt: skip

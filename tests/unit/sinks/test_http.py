@@ -23,7 +23,7 @@ from logfan.testing import record
 from logfan_sinks.http import HttpSink
 from logfan_sinks.http.delivery import chunks
 from logfan_sinks.http.verdicts import Answer
-from logfan_sinks.template import Template
+from logfan_sinks.template import compiled
 from support.gate import Gate
 from support.opener import open_one
 from support.scripted_http import Reply, Request, ScriptedServer
@@ -67,7 +67,7 @@ def test_an_array_and_single_requests(server: ScriptedServer) -> None:
 
 def test_a_template_with_a_number_that_json_cannot_carry_is_a_fault() -> None:
     with pytest.raises(ValueError, match="more than 64 bits; write it as a string"):
-        Template({"text": "{message}", "n": [1, 10**23]})
+        compiled({"text": "{message}", "n": [1, 10**23]})
 
 
 def test_a_template_for_webhooks(server: ScriptedServer) -> None:

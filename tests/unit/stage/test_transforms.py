@@ -11,7 +11,7 @@ from logfan.plugins.validation import check_transform
 from logfan.record import Record
 from logfan.stage.redact import Redactor
 from logfan.stage.stage import Stage
-from logfan.stage.transforms import TransformFailed, Transforms
+from logfan.stage.transforms import TransformFailed, transformed
 from logfan.stage.where import Where
 from logfan.testing import record
 
@@ -28,13 +28,13 @@ class Calls(logfan.Transform):
         return outcome
 
 
-def transforms(*functions: Apply) -> Transforms:
-    made = []
+def transforms(*functions: Apply) -> list[tuple[str, Any]]:
+    made: list[tuple[str, Any]] = []
     for number, function in enumerate(functions):
         one = Calls(Calls.Config())
         one.function = function
         made.append((f"t{number}", one))
-    return Transforms(made)
+    return made
 
 
 def each(function: Callable[[Record], Record | None]) -> Apply:
@@ -97,7 +97,7 @@ def test_it_may_be_a_generator_and_is_not_asked_for_more_than_there_are() -> Non
     staged = Stage(transforms=transforms(lazy)).apply(numbered(2))
     assert bodies(staged.records) == [b"0!", b"1!"]
     with pytest.raises(TransformFailed, match="t0 gives more than 2 for 2; it must give one for"):
-        transforms(endless).apply(numbered(2))
+        transformed(transforms(endless), numbered(2))
 
 
 def test_where_and_sample_come_before_and_see_what_was_published() -> None:
@@ -197,7 +197,7 @@ def test_what_it_gets_wrong_is_named(name: str) -> None:
     apply, problem = WRONG[name]
     records = numbered(2)
     with pytest.raises(TransformFailed) as caught:
-        transforms(apply).apply(records)
+        transformed(transforms(apply), records)
     assert "transform t0" in str(caught.value)
     assert problem in str(caught.value)
     assert bodies(records) == [b"0", b"1"]
@@ -205,7 +205,7 @@ def test_what_it_gets_wrong_is_named(name: str) -> None:
 
 def test_a_failure_keeps_nothing_of_what_was_raised() -> None:
     with pytest.raises(TransformFailed) as caught:
-        transforms(over(b"0", ValueError("x"))).apply(numbered(1))
+        transformed(transforms(over(b"0", ValueError("x"))), numbered(1))
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
 
@@ -223,9 +223,7 @@ def test_its_options_may_stand_in_brackets_as_those_of_a_sink() -> None:
     assert Named.Config is Options
     named = Named(Options(suffix="?"), name="archive", instance="a")
     assert (named.name, named.instance, named.log.name) == ("archive", "a", "logfan.sink.archive")
-    assert bodies(Stage(transforms=Transforms([("named", named)])).apply(numbered(1)).records) == [
-        b"0?"
-    ]
+    assert bodies(Stage(transforms=[("named", named)]).apply(numbered(1)).records) == [b"0?"]
     check_transform("named", Named)
     with pytest.raises(TypeError, match=r"in Transform\[\]; put a subclass of logfan.Transform"):
 
