@@ -157,9 +157,9 @@ def _certificate(exam: Examination, broker: Broker) -> float | None:
 
 def login(exam: Examination) -> Iterator[Finding]:
     """User, password and virtual host are accepted. Keeps the connections for other checks."""
-    for number, broker in enumerate(exam.brokers):
+    for broker in exam.brokers:
         try:
-            broker.connection = exam.connect(number)
+            broker.connection = exam.connect(broker)
         except BrokerError as error:
             broker.failure = error.failure
     for broker in exam.brokers:
@@ -211,7 +211,7 @@ def channels(exam: Examination) -> Finding:
 def connections(exam: Examination) -> Finding:
     """Limits leave room for a second connection."""
     try:
-        connection = exam.connect(exam.number)
+        connection = exam.connect(exam.reached()[0])
     except BrokerError as error:
         return danger(
             f"there is no second connection: {error}",

@@ -4,7 +4,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
 from pydantic import SecretStr
@@ -21,7 +21,6 @@ from logfan.runtime.foreign_text import describe
 _PATIENCE_SECONDS = 20.0
 """So long one check may wait for the broker."""
 _FEW_CHANNELS = 8
-NO_BROKER = "no broker could be asked"
 T = TypeVar("T")
 
 
@@ -29,6 +28,7 @@ T = TypeVar("T")
 class Broker:
     """One of the configured URLs, and how far one gets with it."""
 
+    url: SecretStr
     address: Address
     connection: BlockingConnection | None = None
     failure: ConnectionFailure | None = None
@@ -71,8 +71,8 @@ class Examination:
         self.settings = settings
         self.prepared = prepared
         self.sample_seconds = sample_seconds
-        self.urls = settings.rabbitmq.read_urls()
-        self.brokers = [Broker(parse(url)) for url in self.urls]
+        urls = settings.rabbitmq.read_urls()
+        self.brokers = [Broker(SecretStr(url), parse(url)) for url in urls]
         self._signal = 0
         self._looks: dict[Any, Any] = {}
         """What each look showed, or Unknown."""
@@ -101,49 +101,46 @@ class Examination:
             for broker in self.brokers:
                 if broker.connection is not None:
                     broker.connection.give_up_at = time.monotonic() + _PATIENCE_SECONDS
-            try:
-                found = check.run(self)
-                for finding in (found,) if isinstance(found, Finding) else found:
-                    yield finding.named(check.name)
-            except Unknown as unknown:
-                yield skipped(str(unknown)).named(check.name)
-            except BrokerError as error:
-                yield skipped(f"not answered: {error}").named(check.name)
-            except Interrupted:
-                raise
-            except Exception as error:  # noqa: BLE001 - one check that fails hides no other
-                why = f"the check itself failed: {describe(error)}"
-                yield skipped(why).named(check.name)
+            for finding in self._found(check):
+                yield replace(finding, check=check.name)
 
-    def connect(self, number: int) -> BlockingConnection:
-        """A new connection with the URL of this number. Raises BrokerError."""
-        broker = self.brokers[number]
+    def _found(self, check: Check) -> Iterator[Finding]:
+        try:
+            found = check.run(self)
+            yield from (found,) if isinstance(found, Finding) else found
+        except Unknown as unknown:
+            yield skipped(str(unknown))
+        except BrokerError as error:
+            yield skipped(f"not answered: {error}")
+        except Interrupted:
+            raise
+        except Exception as error:  # noqa: BLE001 - one check that fails hides no other
+            yield skipped(f"the check itself failed: {describe(error)}")
+
+    def connect(self, broker: Broker) -> BlockingConnection:
+        """A new connection to this one. Raises BrokerError."""
 
         def on_blocked(why: str) -> None:
             broker.blocked = why
 
-        one = {"urls": (SecretStr(self.urls[number]),), "url_file": None}
+        one = {"urls": (broker.url,), "url_file": None}
         rabbitmq = self.settings.rabbitmq.model_copy(update=one)
         settings = self.settings.model_copy(update={"rabbitmq": rabbitmq})
         connection = BlockingConnection(settings, on_blocked=on_blocked)
         connection.give_up_at = time.monotonic() + _PATIENCE_SECONDS
         return connection
 
-    @property
-    def number(self) -> int:
-        """The number of the URL that `run` would use. Raises Unknown."""
-        for number, broker in enumerate(self.brokers):
+    def reached(self) -> tuple[Broker, BlockingConnection]:
+        """The first broker that answered, which `run` would use. Raises Unknown."""
+        for broker in self.brokers:
             if broker.connection is not None:
-                return number
-        raise Unknown(NO_BROKER)
+                return broker, broker.connection
+        raise Unknown("no broker could be asked")
 
     @property
     def connection(self) -> BlockingConnection:
-        """To the first broker that answered. Raises Unknown."""
-        connection = self.brokers[self.number].connection
-        if connection is None:
-            raise Unknown(NO_BROKER)
-        return connection
+        """To that one. Raises Unknown."""
+        return self.reached()[1]
 
     @property
     def is_reached(self) -> bool:
@@ -183,14 +180,10 @@ class Examination:
         channel.pika.close()
         self.connection.until(lambda: channel.pika.is_closed)
         return Answer(
-            queue=getattr(frame, "queue", "") or "",
-            messages=_number(frame, "message"),
-            consumers=_number(frame, "consumer"),
+            queue=getattr(frame, "queue", ""),
+            messages=getattr(frame, "message_count", 0),
+            consumers=getattr(frame, "consumer_count", 0),
         )
-
-
-def _number(frame: Any, what: str) -> int:
-    return int(getattr(frame, f"{what}_count", 0) or 0)
 
 
 def exit_code(findings: Iterable[Finding]) -> int:

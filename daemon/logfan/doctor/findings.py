@@ -1,7 +1,7 @@
 """What a check finds. Sans-I/O."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 
@@ -31,10 +31,6 @@ class Finding:
     """The way out."""
     check: str = ""
     """The check's name, which the runner fills in."""
-
-    def named(self, check: str) -> "Finding":
-        """The same, as a finding of this check."""
-        return replace(self, check=check)
 
     def as_json(self) -> dict[str, str]:
         """With the keys that `--json` promises."""

@@ -95,9 +95,8 @@ class Published:
 
 def published(exam: Examination) -> Published:
     """Publish one to the default exchange. Raises Unknown."""
-    number = exam.number
-    broker = exam.brokers[number]
-    with exam.connect(number) as connection:
+    broker, _ = exam.reached()
+    with exam.connect(broker) as connection:
         broker.blocked = ""
         channel = connection.channel()
         confirmed: list[object] = []

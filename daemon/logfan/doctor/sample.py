@@ -58,7 +58,7 @@ def _sample(exam: Examination) -> Sample:
         raise Unknown("what is not routed goes to an alternate exchange: a sample could take it")
     keys = settings.queue.binding_keys(look.known("type"))
     seen = Sample()
-    with exam.connect(exam.number) as connection:
+    with exam.connect(exam.reached()[0]) as connection:
         connection.give_up_at = None
         channel = connection.channel("the sample")
         queue = f"{settings.queue.name}.doctor.{secrets.token_hex(4)}"
