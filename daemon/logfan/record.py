@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -61,25 +62,16 @@ class Properties(NamedTuple):
     cluster_id: str | None = None
 
 
+@dataclass(slots=True, eq=False)
 class Origin:
     """What records of one read have in common: where they were published, and when they came."""
 
-    __slots__ = ("decode", "exchange", "received_at", "redelivered", "routing_key")
-
-    def __init__(
-        self,
-        exchange: str,
-        routing_key: str,
-        redelivered: bool,
-        received_at: float,
-        decode: Callable[[Any], Properties],
-    ) -> None:
-        """`decode` makes properties of what a record holds in their place."""
-        self.exchange = exchange
-        self.routing_key = routing_key
-        self.redelivered = redelivered
-        self.received_at = received_at
-        self.decode = decode
+    exchange: str
+    routing_key: str
+    redelivered: bool
+    received_at: float
+    decode: Callable[[Any], Properties]
+    """Makes properties of what a record holds in their place."""
 
 
 def _read_only(slot: str, doc: str) -> Any:

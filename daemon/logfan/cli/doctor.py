@@ -52,7 +52,7 @@ def examine(exam: "Examination", checks: "Sequence[Check]", *, as_json: bool) ->
     """Run the checks, print what they find, and exit where that is no success."""
     from logfan.amqp.blocking import Interrupted
     from logfan.cli.doctor_view import as_text, json_list
-    from logfan.doctor.examination import exit_code
+    from logfan.doctor.findings import Severity
 
     try:
         with interrupts_to(exam.interrupt):
@@ -60,6 +60,7 @@ def examine(exam: "Examination", checks: "Sequence[Check]", *, as_json: bool) ->
     except Interrupted as interrupted:
         fail("interrupted", EXIT_SIGNAL + interrupted.number)
     click.echo(json_list(findings) if as_json else as_text(findings))
-    code = os.EX_UNAVAILABLE if exam.is_unavailable else exit_code(findings)
-    if code:
-        raise SystemExit(code)
+    if exam.is_unavailable:
+        raise SystemExit(os.EX_UNAVAILABLE)
+    if any(one.severity is Severity.DANGER for one in findings):
+        raise SystemExit(1)

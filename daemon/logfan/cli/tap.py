@@ -6,6 +6,7 @@ import time
 import tomllib
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,23 +179,20 @@ class _Receiver:
         """Each run is handed over as it comes."""
 
 
+@dataclass
 class _Watch:
     """Turns the loop, and looks from time to time at what cannot be seen in the messages."""
 
-    def __init__(
-        self,
-        connection: "BlockingConnection",
-        channel: "BlockingChannel",
-        queue: str,
-        view: "TapView",
-    ) -> None:
-        self._connection = connection
-        self._channel = channel
-        self._queue = queue
-        self._view = view
-        self._is_cancelled = self._is_asking = False
-        self._reported = 0
-        channel.pika.add_on_cancel_callback(self._on_cancelled)
+    connection: "BlockingConnection"
+    channel: "BlockingChannel"
+    queue: str
+    view: "TapView"
+    is_cancelled: bool = False
+    is_asking: bool = False
+    reported: int = 0
+
+    def __post_init__(self) -> None:
+        self.channel.pika.add_on_cancel_callback(self._on_cancelled)
 
     def until_the_end(self) -> None:
         """Raises BrokerError and Interrupted."""
@@ -203,14 +201,14 @@ class _Watch:
         is_read = _reader_of(sys.__stdout__)
         look_at = time.monotonic() + _LOOK_SECONDS
         report_at = time.monotonic() + _REPORT_SECONDS
-        while not self._view.is_over and is_read():
-            self._channel.check()
-            self._connection.turn()
-            if self._is_cancelled:
+        while not self.view.is_over and is_read():
+            self.channel.check()
+            self.connection.turn()
+            if self.is_cancelled:
                 why = "the broker cancelled tap's consumer: its queue was deleted, or lost its node"
                 raise BrokerError(ConnectionFailure(Cause.LOST, why))
             now = time.monotonic()
-            if now >= look_at and not self._is_asking:
+            if now >= look_at and not self.is_asking:
                 look_at = now + _LOOK_SECONDS
                 self._look()
             if now >= report_at:
@@ -219,25 +217,25 @@ class _Watch:
 
     def _look(self) -> None:
         """A full queue drops its oldest messages: the broker does not report how many."""
-        self._is_asking = True
-        self._channel.pika.queue_declare(self._queue, passive=True, callback=self._on_length)
+        self.is_asking = True
+        self.channel.pika.queue_declare(self.queue, passive=True, callback=self._on_length)
 
     def _on_length(self, frame: Any) -> None:
-        self._is_asking = False
-        view = self._view
+        self.is_asking = False
+        view = self.view
         waiting = frame.method.message_count
         mean = view.received_bytes / max(1, view.received)
         if max(waiting / _QUEUE_MESSAGES, waiting * mean / _QUEUE_BYTES) >= _NEARLY_FULL:
             view.queue_was_full = True
 
     def _on_cancelled(self, _frame: Any) -> None:
-        self._is_cancelled = True
+        self.is_cancelled = True
 
     def _report(self) -> None:
-        skipped = self._view.skipped
-        if skipped > self._reported:
-            _note(f"… {skipped - self._reported:,} skipped")
-            self._reported = skipped
+        skipped = self.view.skipped
+        if skipped > self.reported:
+            _note(f"… {skipped - self.reported:,} skipped")
+            self.reported = skipped
 
 
 def _reader_of(stream: Any) -> Callable[[], bool]:

@@ -91,20 +91,15 @@ class TapView:
 
     def summary(self) -> str:
         """What became of all that came, in one line."""
-        parts = [f"{self.shown:,} shown"]
-        if self._not_chosen:
-            parts.append(f"{self._not_chosen:,} not chosen")
-        if self._undecided:
-            parts.append(f"{self._undecided:,} undecided, as their body is no JSON")
-        if self._failed:
-            parts.append(f"{self._failed:,} failed before the sink ({self._why_failed})")
-        if self._over_rate:
-            parts.append(f"{self._over_rate:,} skipped for --rate")
-        if self._too_slow:
-            parts.append(f"{self._too_slow:,} skipped, as they came faster than they were shown")
-        counted = self.shown + self._not_chosen + self._undecided + self._failed + self.skipped
-        if rest := self.received - counted:
-            parts.append(f"{rest:,} not looked at any more")
+        counts = {
+            "shown": self.shown, "not chosen": self._not_chosen,
+            "undecided, as their body is no JSON": self._undecided,
+            f"failed before the sink ({self._why_failed})": self._failed,
+            "skipped for --rate": self._over_rate,
+            "skipped, as they came faster than they were shown": self._too_slow,
+        }  # fmt: skip
+        counts["not looked at any more"] = self.received - sum(counts.values())
+        parts = [f"{count:,} {what}" for what, count in counts.items() if count or what == "shown"]
         text = f"{self.received:,} received: {', '.join(parts)}"
         if self.queue_was_full:
             text += (

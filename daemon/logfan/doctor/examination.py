@@ -184,8 +184,3 @@ class Examination:
             messages=getattr(frame, "message_count", 0),
             consumers=getattr(frame, "consumer_count", 0),
         )
-
-
-def exit_code(findings: Iterable[Finding]) -> int:
-    """1 where there is a danger."""
-    return int(any(one.severity is Severity.DANGER for one in findings))

@@ -128,10 +128,9 @@ def exchange(exam: Examination) -> ExchangeLook:
     if answer.code:
         return ExchangeLook(exists=False, answer=answer)
     if settings.name.startswith("amq."):
-        kind = {"amq.rabbitmq": "topic", "amq.match": "headers"}.get(settings.name)
-        kind = kind or settings.name.split(".")[1]
-        properties = {"type": "topic" if kind == "rabbitmq" else kind, "durable": True,
-                      "auto_delete": False, UNLIKE_ANY: ""}  # fmt: skip
+        kind = settings.name.split(".")[1]
+        kind = {"rabbitmq": "topic", "match": "headers"}.get(kind, kind)
+        properties = {"type": kind, "durable": True, "auto_delete": False, UNLIKE_ANY: ""}
         return ExchangeLook(True, answer, properties, f"{wanted} is the broker's own")
     return ExchangeLook(True, answer, *exam.connection.declare(_properties(wanted)))
 

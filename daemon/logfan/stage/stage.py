@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import compress
 from operator import not_
 from types import MappingProxyType
@@ -43,37 +44,28 @@ class Staged(NamedTuple):
         return len(self.unsure)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Stage:
     """Decompresses, chooses, samples, transforms and redacts, in this order.
 
     But for transforms of somebody's own, the same records give the same outcome.
     """
 
-    def __init__(
-        self,
-        *,
-        decode_bytes: int | None = None,
-        where: Where | None = None,
-        keeps_undecided: bool = True,
-        sample: float = 1.0,
-        transforms: Sequence[tuple[str, Transform]] = (),
-        redactor: Redactor | None = None,
-    ) -> None:
-        """`decode_bytes`: bodies are decompressed first, and no more are held at once than become
-        so many bytes, or one that becomes more by itself. None: they stay as they came.
-        `transforms`: each behind its kind."""
-        self._decode_bytes = decode_bytes
-        self._where = where
-        self._keeps_undecided = keeps_undecided
-        self._sample = sample
-        self._transforms = transforms
-        self._redactor = redactor
+    decode_bytes: int | None = None
+    """Bodies are decompressed first, and no more are held at once than become so many bytes, or one
+    that becomes more by itself. None: they stay as they came."""
+    where: Where | None = None
+    keeps_undecided: bool = True
+    sample: float = 1.0
+    transforms: Sequence[tuple[str, Transform]] = ()
+    """Each behind its kind."""
+    redactor: Redactor | None = None
 
     def apply(self, records: Sequence[Record]) -> Staged:
         """Never raises: a record over which a step fails is refused, or failed."""
-        if self._decode_bytes is None:
+        if self.decode_bytes is None:
             return self._apply_to_readable(records)
-        plain, undecoded = self._decoded(records, self._decode_bytes)
+        plain, undecoded = self._decoded(records, self.decode_bytes)
         staged = self._apply_to_readable(plain)
         return staged._replace(
             unsure=staged.unsure | undecoded.keys(), undecoded=undecoded,
@@ -140,33 +132,33 @@ class Stage:
     def _apply(self, records: Sequence[Record]) -> Staged:
         unsure: set[int] = set()
         chosen: Sequence[int] = range(len(records))
-        if self._where is not None:
-            decisions = self._where.decisions(records)
+        if self.where is not None:
+            decisions = self.where.decisions(records)
             if None in decisions:
                 unsure.update(place for place in chosen if decisions[place] is None)
             if decisions.count(True) < len(records):
-                wanted = (True, None) if self._keeps_undecided else (True,)
+                wanted = (True, None) if self.keeps_undecided else (True,)
                 chosen = [place for place, decision in enumerate(decisions) if decision in wanted]
-        if self._sample < 1.0:
+        if self.sample < 1.0:
             chosen = [place for place in chosen if self._is_sampled(records[place])]
         kept = records if len(chosen) == len(records) else [records[place] for place in chosen]
         passed = 0
-        if self._transforms and kept:
+        if self.transforms and kept:
             passed = len(kept)
-            outcomes = [*zip(chosen, transformed(self._transforms, kept), strict=True)]
+            outcomes = [*zip(chosen, transformed(self.transforms, kept), strict=True)]
             chosen = [place for place, record in outcomes if record is not None]
             kept = [record for _, record in outcomes if record is not None]
-        if self._redactor is not None:
+        if self.redactor is not None:
             sealed = [readable(record) is None for record in kept]
             unsure.update(compress(chosen, sealed))
-            if not self._keeps_undecided:
+            if not self.keeps_undecided:
                 unsealed = [*map(not_, sealed)]
                 chosen, kept = [*compress(chosen, unsealed)], [*compress(kept, unsealed)]
-            kept = [*map(self._redactor.apply, kept)]
+            kept = [*map(self.redactor.apply, kept)]
         places = None if len(chosen) == len(records) else chosen
         return Staged(kept, places, unsure, passed=passed)
 
     def _is_sampled(self, record: Record) -> bool:
-        if self._where is not None and self._where.is_always(record):
+        if self.where is not None and self.where.is_always(record):
             return True
-        return is_sampled(record, self._sample)
+        return is_sampled(record, self.sample)

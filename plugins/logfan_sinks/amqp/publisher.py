@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import pika
@@ -148,29 +149,23 @@ class Publisher:
 
     def _on_confirm(self, frame: Any) -> None:
         method = frame.method
-        tag = method.delivery_tag
-        count = tag - self._first_tag + 1 if method.multiple else 1
-        taken = method.NAME == "Basic.Ack"
-        if not method.multiple and tag != self._first_tag:
-            # Its place stays until those before it are confirmed.
-            self._settle_one(self._under_way[tag - self._first_tag], taken=taken)
-            return
-        for _ in range(count):
-            self._settle_one(self._under_way.popleft(), taken=taken)
-            self._first_tag += 1
+        last = method.delivery_tag - self._first_tag
+        first = 0 if method.multiple else last
+        for message in islice(self._under_way, first, last + 1):
+            if message.settled:
+                continue
+            message.settled = True
+            if message.returned:
+                self.later[message.place] = f"reaches no queue: {message.returned}"
+            elif method.NAME != "Basic.Ack":
+                self.later[message.place] = (
+                    "the broker does not take it (nack): a queue may be full"
+                )
+        # The place of one stays until those before it are confirmed.
         while self._under_way and self._under_way[0].settled:
             self._under_way.popleft()
             self._first_tag += 1
         self._connection.ioloop.stop()
-
-    def _settle_one(self, message: Message, *, taken: bool) -> None:
-        if message.settled:
-            return
-        message.settled = True
-        if message.returned:
-            self.later[message.place] = f"reaches no queue: {message.returned}"
-        elif not taken:
-            self.later[message.place] = "the broker does not take it (nack): a queue may be full"
 
     # The loop
 

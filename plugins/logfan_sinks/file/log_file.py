@@ -321,9 +321,9 @@ class LogFile:
         here = os.fstat(fd)
         self.regular = stat.S_ISREG(here.st_mode)
         if not self.regular:
-            if self._untrusted or not stat.S_ISCHR(here.st_mode):
-                if self._untrusted:
-                    raise Taken(f"{self.path}: is no regular file", lasting=True)
+            if self._untrusted:
+                raise Taken(f"{self.path}: is no regular file", lasting=True)
+            if not stat.S_ISCHR(here.st_mode):
                 raise SinkUnavailable(f"{self.path}: is neither a regular file nor a device")
             return False
         try:
