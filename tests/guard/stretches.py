@@ -127,9 +127,6 @@ class _Whole:
     def on_drained(self) -> None:
         raise AssertionError("it is not to stop")
 
-    def on_sink_opened(self) -> None:
-        """Nothing waits for that."""
-
     def read(self) -> int:
         """All messages come in. How many reads that takes."""
         parts = reads(b"".join(messages(MESSAGES, _TAG)))

@@ -132,9 +132,6 @@ class Daemon:
     def on_drained(self) -> None:
         self.drained = True
 
-    def on_sink_opened(self) -> None:
-        pass
-
     # The I/O thread
 
     def connect(self) -> None:

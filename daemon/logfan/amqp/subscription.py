@@ -34,7 +34,7 @@ class Events(MonitorEvents, Protocol):
         """The connection is open; nothing is declared yet."""
 
     def on_declared(self, subscription: "Subscription", declared: topology.Declared) -> None:
-        """Exchange, queue and binding are there. `begin` is waited for."""
+        """Exchange, queue and binding are there. `consume` is waited for."""
 
     def on_subscribed(self, subscription: "Subscription", declared: topology.Declared) -> None:
         """Deliveries follow. Called again after each `consume`."""
@@ -53,7 +53,6 @@ class Subscription:
         brokers: Brokers,
         exchange: ExchangeSettings,
         queue: QueueSettings,
-        prefetch: int,
         known: topology.Declared | None,
         binding: Binding | None,
         events: Events,
@@ -69,7 +68,6 @@ class Subscription:
         self._ioloop = ioloop
         self._events = events
         self._receiver = receiver
-        self._prefetch = prefetch
         self._topology = exchange, queue, known
         self._declared = topology.Declared("")
         self._consumer_tag = ""
@@ -93,12 +91,13 @@ class Subscription:
         if self.connection.pause_reading():
             self._ioloop.call_later(seconds, partial(self.connection.resume_reading, at_once=True))
 
-    def begin(self) -> None:
-        """Subscribe for the first time, after `on_declared`. `on_subscribed` follows."""
+    def consume(self, prefetch: int) -> None:
+        """Subscribe, after `on_declared`, or again on the same channel, after `cancel`.
+        `on_subscribed` follows."""
         if self._over or not self.channel.is_open:
             return
         # What is set here holds for the consumer that comes, not for one that is there.
-        self.channel.basic_qos(prefetch_count=self._prefetch)
+        self.channel.basic_qos(prefetch_count=prefetch)
         receiver = self._receiver
         if not self._declared.kind:
             receiver = _StreamWatch(receiver, self._on_stream)
@@ -107,11 +106,6 @@ class Subscription:
         self._consumer_tag = self.connection.consume(
             self.channel, queue, receiver, partial(self._on_consuming, answered)
         )
-
-    def consume(self, prefetch: int) -> None:
-        """Subscribe again on the same channel, after `cancel`. `on_subscribed` follows."""
-        self._prefetch = prefetch
-        self.begin()
 
     def cancel(self, on_cancelled: Callable[[], None]) -> None:
         """Stop the deliveries; those under way still come before `on_cancelled`."""

@@ -38,7 +38,8 @@ class SinkTrial:
         self.moved_at = time.monotonic()
         """When it last got on, or had nothing to do."""
         self._completions = completions = Completions(1, calls.put)
-        completions.events = self
+        completions.on_completed = self._on_completed
+        completions.on_sink_opened = self._moved
         settings = spec.settings
         batch, retry = settings.batch, settings.retry
         self.worker = SinkWorker(
@@ -86,12 +87,11 @@ class SinkTrial:
             reasons.append(self.worker.failure)
         self.gave_up = ": ".join(reasons) or "it takes no more records"
 
-    def on_completed(self) -> None:
-        """See `completions.Events`, here and below."""
+    def _on_completed(self) -> None:
         self._completions.tracker.advance()
-        self.moved_at = time.monotonic()
+        self._moved()
 
-    def on_sink_opened(self) -> None:
+    def _moved(self) -> None:
         self.moved_at = time.monotonic()
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from logfan.amqp.connection import new_loop
-from logfan.amqp.failures import ConnectionFailure
 from logfan.amqp.reconnect import StartupPolicy
 from logfan.config.loader import Prepared, SinkSpec
 from logfan.dead_letters.publisher import DeadLetters
@@ -61,7 +60,8 @@ class Pipeline:
         ]
         self.consumer = Consumer(
             settings=prepared.settings, stats=stats.consumer, clock=clock, ioloop=ioloop,
-            workers=self.workers, completions=self._completions, events=self, startup=startup,
+            workers=self.workers, completions=self._completions, events=events,
+            dead_letters=self.dead_letters, startup=startup,
         )  # fmt: skip
 
     def _worker(
@@ -98,19 +98,6 @@ class Pipeline:
         if self.dead_letters is not None:
             self.dead_letters.start()
         self.consumer.start()
-
-    def on_subscribed(self) -> None:
-        """See `consumer.Events`, here and below. The main job has its connection and its channel:
-        only now the side job wants its own."""
-        if self.dead_letters is not None:
-            self.dead_letters.begin()
-        self._events.on_subscribed()
-
-    def on_end(self, failure: ConnectionFailure) -> None:
-        self._events.on_end(failure)
-
-    def on_fault(self) -> None:
-        self._events.on_fault()
 
     def reopen(self) -> None:
         """Have every sink open anew."""

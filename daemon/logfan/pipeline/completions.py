@@ -4,19 +4,8 @@ It is made before both. Workers call it on their own threads; what follows is on
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from logfan.pipeline.in_flight import Batch, InFlightTracker
-
-
-class Events(Protocol):
-    """What is reported on the I/O thread."""
-
-    def on_completed(self) -> None:
-        """There may be something to acknowledge."""
-
-    def on_sink_opened(self) -> None:
-        """A sink has opened for the first time."""
 
 
 class Completions:
@@ -26,8 +15,11 @@ class Completions:
         """`cross` has a function called on the I/O thread."""
         self.tracker = InFlightTracker(required_sinks)
         """The batches in flight. The I/O thread owns it, but for what is called here."""
-        self.events: Events
-        """Whom to report to: set by the dispatcher, which is made after the workers."""
+        self.on_completed: Callable[[], None] = lambda: None
+        """Called on the I/O thread where there may be something to acknowledge. Set by the
+        dispatcher, which is made after the workers."""
+        self.on_sink_opened: Callable[[], None] = lambda: None
+        """The same, where a sink has opened for the first time. Set by the consumer."""
         self._cross = cross
         self._crossing = False
 
@@ -48,12 +40,9 @@ class Completions:
 
     def opened(self) -> None:
         """A sink has opened for the first time. Called by its worker."""
-        self._cross(self._report_opened)
+        self._cross(self.on_sink_opened)
 
     def _report_completed(self) -> None:
         # Cleared before the tracker is looked at: who completes after that schedules the next call.
         self._crossing = False
-        self.events.on_completed()
-
-    def _report_opened(self) -> None:
-        self.events.on_sink_opened()
+        self.on_completed()

@@ -18,6 +18,7 @@ from logfan.amqp.reconnect import Reconnect, StartupPolicy
 from logfan.amqp.subscription import Subscription
 from logfan.amqp.topology import Declared
 from logfan.config.settings import Settings
+from logfan.dead_letters.publisher import DeadLetters
 from logfan.pipeline.completions import Completions
 from logfan.pipeline.dispatcher import Dispatcher
 from logfan.pipeline.flow_control import ENDS
@@ -65,14 +66,15 @@ class Consumer:
         workers: Sequence[SinkWorker],
         completions: Completions,
         events: Events,
+        dead_letters: DeadLetters | None = None,
         startup: StartupPolicy | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        """`startup`: what is retried before the first subscription; by default as
-        `rabbitmq.startup` has it."""
+        """`dead_letters` want their connection once this one is subscribed. `startup`: what is
+        retried before the first subscription; by default as `rabbitmq.startup` has it."""
         self._settings = settings
         self._stats = stats
-        self._keeps_letters = settings.dead_letter.enabled
+        self._dead_letters = dead_letters
         self._events = events
         self._clock = clock
         self._ioloop = ioloop
@@ -108,6 +110,7 @@ class Consumer:
             settings=settings, stats=stats, clock=clock, workers=workers, completions=completions,
             events=self,
         )  # fmt: skip
+        completions.on_sink_opened = self._begin_once_opened
         self._thread = OwnThread("consumer", self._run, events.on_fault)
 
     # What other threads call
@@ -203,7 +206,6 @@ class Consumer:
                 brokers=self._brokers,
                 exchange=self._settings.exchange,
                 queue=self._settings.queue,
-                prefetch=self._dispatcher.flow.window.prefetch,
                 known=self._declared,
                 binding=self._binding,
                 events=self,
@@ -225,11 +227,11 @@ class Consumer:
     def on_declared(self, subscription: Subscription, declared: Declared) -> None:
         """See `subscription.Events`."""
         self._waiting, self._waiting_turns = subscription, 0
-        self.on_sink_opened()
+        self._begin_once_opened()
 
-    def on_sink_opened(self) -> None:
-        """See `dispatcher.Events`. Consume once all required sinks have opened: what is consumed
-        before that would only be held, and another instance could have it."""
+    def _begin_once_opened(self) -> None:
+        """Consume once all required sinks have opened: what is consumed before that would only be
+        held, and another instance could have it."""
         subscription = self._waiting
         if subscription is None:
             return
@@ -242,11 +244,11 @@ class Consumer:
             return
         self._waiting = None
         self._state = f"connected to {subscription.address}, subscribing"
-        subscription.begin()
+        subscription.consume(self._dispatcher.flow.window.prefetch)
 
     def _wait_for_sinks(self) -> None:
         """Once a second."""
-        self.on_sink_opened()
+        self._begin_once_opened()
         self._waiting_turns += 1
         if self._waiting is not None and self._waiting_turns == _QUIET_TURNS:
             log.warning(
@@ -261,7 +263,7 @@ class Consumer:
             self._began, self._declared = subscription, declared
             for remark in declared.remarks:
                 log.warning("%s", remark)
-            if declared.kind == QUORUM and declared.delivery_limit and not self._keeps_letters:
+            if declared.kind == QUORUM and declared.delivery_limit and not self._dead_letters:
                 log.warning(
                     "queue %r drops a message after %d returns, and dead_letter.enabled is false: "
                     "nothing can be kept of what is about to be dropped; set it to true",
@@ -270,6 +272,8 @@ class Consumer:
         self._dispatcher.begin(subscription, declared)
         self._enter(CONSUMING, f"consuming queue {declared.queue} at {subscription.address}")
         log.info("%s", self.state)
+        if self._dead_letters is not None:
+            self._dead_letters.begin()
         self._events.on_subscribed()
 
     def on_queue_status(self, look: QueueStatus) -> None:

@@ -54,9 +54,6 @@ class Events(Protocol):
     def on_drained(self) -> None:
         """After `stop`: nothing is left."""
 
-    def on_sink_opened(self) -> None:
-        """A sink has opened for the first time."""
-
 
 class Dispatcher:
     """From the delivery to the acknowledgement."""
@@ -91,7 +88,7 @@ class Dispatcher:
             limit_is_named=settings.queue.delivery_limit is not None,
         )
         self._tracker = tracker = completions.tracker
-        completions.events = self
+        completions.on_completed = self.on_completed
         stats.oldest = lambda: tracker.oldest_held
         stats.bytes_held = lambda: tracker.size
         self.flow = FlowControl(
@@ -301,12 +298,8 @@ class Dispatcher:
 
     # Acknowledgements out
 
-    def on_sink_opened(self) -> None:
-        """See `completions.Events`."""
-        self._events.on_sink_opened()
-
     def on_completed(self) -> None:
-        """See `completions.Events`. Acknowledge what all required sinks have completed."""
+        """Acknowledge what all required sinks have completed."""
         ack = self._tracker.advance()
         if ack is not None and self._channel is not None and self._subscription is not None:
             if ack.tag:

@@ -43,7 +43,7 @@ class Pipeline:
         other sinks have it."""
         self._calls = queue.SimpleQueue[Callable[[], None]]()
         self._completions = completions = Completions(len(sinks), self._calls.put)
-        completions.events = self
+        completions.on_completed = self._on_completed
         self._acked = 0
         self._tag = 0
         # The tracker is for one thread at a time.
@@ -105,13 +105,9 @@ class Pipeline:
             with self._lock:
                 call()
 
-    def on_completed(self) -> None:
-        """See `completions.Events`, here and below."""
+    def _on_completed(self) -> None:
         ack = self._completions.tracker.advance()
         self._acked += 0 if ack is None else ack.messages
-
-    def on_sink_opened(self) -> None:
-        pass
 
     def _dead_letter(self, refusals: Sequence[Refusal]) -> "Kept":
         for refusal in refusals:

@@ -178,7 +178,7 @@ def test_the_configuration_decides(fast: bool) -> None:
     ioloop = IOLoop()
     subscription = Subscription(
         ioloop=ioloop, brokers=Brokers(settings, ioloop), exchange=ExchangeSettings(),
-        queue=QueueSettings(), prefetch=1, known=None, binding=None, events=nobody,
+        queue=QueueSettings(), known=None, binding=None, events=nobody,
         receiver=nobody,
     )  # fmt: skip
     assert subscription.connection.fast is fast

@@ -72,7 +72,7 @@ class Bench:
         transform.function = function
         self.sink, self.stats, self.letters = Memory(), SinkStats(), Letters()
         completions = Completions(1, lambda call: call())
-        completions.events = self
+        completions.on_completed = self._on_completed
         self.tracker = completions.tracker
         self.worker = SinkWorker(
             sink=self.sink, limits=Limits(100, 1 << 20), backoff=Backoff(0.001, 0.01),
@@ -91,12 +91,9 @@ class Bench:
         self.worker.submit(batch)
         return batch
 
-    def on_completed(self) -> None:
+    def _on_completed(self) -> None:
         ack = self.tracker.advance()
         self.acked += 0 if ack is None else ack.messages
-
-    def on_sink_opened(self) -> None:
-        pass
 
     def finish(self) -> None:
         self.worker.stop()
