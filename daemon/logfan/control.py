@@ -152,11 +152,9 @@ class ControlServer:
 
     @property
     def fault(self) -> str | None:
-        """How its thread ended where it should not have; None while all is well."""
         return None if self._thread is None else self._thread.fault
 
     def stop(self) -> None:
-        """Close and remove the socket."""
         if self._server is not None and self._thread is not None:
             self._thread.stop()
             with contextlib.suppress(OSError):

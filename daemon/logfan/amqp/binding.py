@@ -21,9 +21,8 @@ from logfan.amqp.topology import (
     DeleteExchange,
     Steps,
 )
+from logfan.config.amqp_limits import SHORT_BYTES
 from logfan.config.settings import ExchangeSettings
-
-_NAME_BYTES = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +91,18 @@ class Binding:
         if unbound:
             return QueueStatus(messages, unbound=unbound)
         gone, self._gone = self._gone, ""
-        return QueueStatus(messages, gone and self._rebound(gone, queue), remark)
+        rebound = gone and (
+            f"{gone}; queue {queue!r} is bound to it again, and what was published between did not "
+            "reach the queue"
+        )
+        return QueueStatus(messages, rebound, remark)
 
     def _mark(self, queue: str) -> str:
         """The name of the mark; empty where there shall be none."""
         mark = f"{queue}.binding"
         # What the broker itself declared cannot be deleted, nor a queue that it named be left.
         lasting = self._exchange.name.startswith("amq.") or queue.startswith("amq.")
-        long = len(mark.encode()) > _NAME_BYTES
+        long = len(mark.encode()) > SHORT_BYTES
         return "" if self._durable is None or self._refused or lasting or long else mark
 
     def _see_to_exchange(self) -> Steps[str]:
@@ -169,9 +172,3 @@ class Binding:
                     f"nothing arrives: {answer}"
                 )
         return ""
-
-    def _rebound(self, gone: str, queue: str) -> str:
-        return (
-            f"{gone}; queue {queue!r} is bound to it again, and what was published between did not "
-            "reach the queue"
-        )

@@ -110,7 +110,6 @@ class BlockingConnection:
             raise BrokerError(self._over)
 
     def until(self, done: Callable[[], object]) -> None:
-        """Turn the loop until `done()` is true."""
         while not done():
             self.turn()
 
@@ -121,23 +120,13 @@ class BlockingConnection:
         return lambda: bool(passed)
 
     @property
-    def frame_max(self) -> int:
-        """The most bytes of a frame, as agreed with the broker; 0 without a limit."""
-        return int(self._client.connection.params.frame_max)
-
-    @property
-    def channel_max(self) -> int:
-        """The most channels, as agreed with the broker; 0 without a limit."""
-        return int(self._client.connection.params.channel_max)
-
-    @property
-    def heartbeat(self) -> int:
-        """Seconds between heartbeats, as agreed with the broker; 0 where there are none."""
-        return int(self._client.connection.params.heartbeat)
+    def agreed(self) -> Any:
+        """What was agreed with the broker: `frame_max` in bytes and `channel_max`, 0 without a
+        limit; `heartbeat` in seconds, 0 where there are none."""
+        return self._client.connection.params
 
     @property
     def version(self) -> tuple[int, ...]:
-        """RabbitMQ's; empty where it does not report one."""
         return self._client.version
 
     def channel(self, what: str = "the channel") -> "BlockingChannel":
@@ -145,7 +134,6 @@ class BlockingConnection:
         return BlockingChannel(self, self._client.connection.channel, what)
 
     def expect(self, what: str) -> Callable[[], None]:
-        """See `Client.expect`."""
         return self._client.expect(what)
 
     def declare(self, steps: Steps[T]) -> T:
@@ -249,7 +237,6 @@ class BlockingChannel:
         return answers[0].method
 
     def until(self, done: Callable[[], object]) -> None:
-        """Turn the loop until `done()` is true."""
         while not done():
             self.check()
             self.connection.turn()

@@ -24,7 +24,6 @@ _TIMEOUT = re.compile(r"Timeout value used: (\d{1,12}) ms")
 
 
 def broker_version(connection: Any) -> tuple[int, ...]:
-    """RabbitMQ's version."""
     version = (connection.server_properties or {}).get("version", "")
     text = (
         version.decode("utf-8", "replace") if isinstance(version, bytes) else text_of(version, 100)

@@ -74,12 +74,10 @@ class Client:
 
     @property
     def is_open(self) -> bool:
-        """Whether channels can be opened."""
         return bool(self.connection.is_open)
 
     @property
     def version(self) -> tuple[int, ...]:
-        """RabbitMQ's; empty where it does not report one."""
         return broker_version(self.connection)
 
     def channel(self, then: Callable[[Channel | None], None]) -> None:
@@ -178,7 +176,6 @@ class Client:
         self._on_end(self, failure_of(error, self.address, was_open=self._was_open))
 
     def _give_up(self) -> None:
-        """The broker need not agree."""
         if not self.connection.is_closed:
             self.connection.abort()
         self._closed()

@@ -137,7 +137,6 @@ class Connection(PikaConnection):
         return bytes(view[: socket.recv_into(view, self._wide_read_bytes)])
 
     def on_data(self, data: bytes | memoryview) -> None:
-        """See `PikaConnection`."""
         large = self._large
         try:
             if not self.fast:
@@ -271,7 +270,6 @@ def _text(short: str | bytes) -> str:
 
 
 def to_properties(properties: RawProperties | spec.BasicProperties) -> Properties:
-    """What pika handed over as our properties."""
     if isinstance(properties, RawProperties):
         return decode_properties(properties.raw)
     return decode_properties(b"".join(properties.encode()))

@@ -35,7 +35,6 @@ class LargeBody:
 
     @property
     def done(self) -> bool:
-        """Whether there is nothing more to receive for it."""
         return self._odd or not self._missing
 
     def room(self) -> memoryview:
@@ -87,7 +86,6 @@ class LargeBody:
         return True
 
     def _move(self) -> None:
-        """Make room in the buffer."""
         self._odd = not self._at
         self._moved.append(b"".join(self._fragments))
         self._fragments.clear()

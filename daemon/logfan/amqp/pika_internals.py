@@ -8,7 +8,7 @@ import logging
 import ssl
 import struct
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -61,9 +61,7 @@ class Channel(Protocol):
         on_message_callback: Callable[[Any, Any, Any, bytes], Any],
         *,
         auto_ack: bool = ...,
-        exclusive: bool = ...,
         consumer_tag: str | None = ...,
-        arguments: Mapping[str, Any] | None = ...,
         callback: Callable[[Any], Any] | None = ...,
     ) -> str:
         """Returns the consumer tag."""
@@ -87,11 +85,9 @@ class Channel(Protocol):
 
     queue_declare: Callable[..., Any]
     queue_bind: Callable[..., Any]
-    queue_unbind: Callable[..., Any]
     queue_delete: Callable[..., Any]
     exchange_declare: Callable[..., Any]
     exchange_bind: Callable[..., Any]
-    exchange_unbind: Callable[..., Any]
     exchange_delete: Callable[..., Any]
 
     def close(self) -> None:

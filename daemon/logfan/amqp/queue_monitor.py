@@ -74,7 +74,6 @@ class QueueMonitor:
         return True
 
     def stop(self) -> None:
-        """Look no more."""
         self._over = True
         if self._timer is not None:
             self._ioloop.remove_timeout(self._timer)

@@ -71,7 +71,6 @@ class StandIn:
         self._timer = self._ioloop.call_later(seconds, renew)
 
     def stop(self) -> None:
-        """Renew no more."""
         if self._timer is not None:
             self._ioloop.remove_timeout(self._timer)
             self._timer = None

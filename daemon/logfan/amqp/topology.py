@@ -81,8 +81,6 @@ class DeclareQueue:
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """Bind the queue to the exchange."""
-
     method: ClassVar = "queue_bind"
     queue: str
     exchange: str
@@ -157,9 +155,7 @@ class Declared:
     restart_unbinds: bool = False
     """Whether a restart of the broker removes the exchange, and with it the binding."""
     made_exchange: bool = False
-    """There was none."""
     made_queue: bool = False
-    """There was none."""
 
     @property
     def kind(self) -> str:

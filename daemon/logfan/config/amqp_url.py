@@ -9,6 +9,8 @@ import unicodedata
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
 
+from logfan.config.amqp_limits import SHORT_BYTES
+
 _HELP = "write amqp://, then USER:PASSWORD@HOST:PORT/VHOST"
 _ENCODE = (
     "; percent-encode what is special in user or password (/ as %2F, @ as %40, : as %3A, "
@@ -18,7 +20,6 @@ _PORTS = {"amqp": 5672, "amqps": 5671}
 _PORT = re.compile(r"[0-9]{1,5}")
 _IPV6 = re.compile(r"\[[0-9A-Fa-f:.]{2,45}(?:%[\w.-]{1,32})?\]")
 _HOST = re.compile(r"[\w.-]{1,253}")
-_SHORT_STRING = 255
 _LONGEST = 8192
 
 
@@ -59,8 +60,8 @@ def parse(url: str) -> Address:
     if "/" in path:
         raise ValueError("has more than one / after the host; write a / in the vhost as %2F")
     vhost = unquote(path) or "/"
-    if max(len(vhost.encode()), len(unquote(user).encode())) > _SHORT_STRING:
-        raise ValueError(f"has a user or vhost of more than {_SHORT_STRING} bytes, AMQP's limit")
+    if max(len(vhost.encode()), len(unquote(user).encode())) > SHORT_BYTES:
+        raise ValueError(f"has a user or vhost of more than {SHORT_BYTES} bytes, AMQP's limit")
     return Address(
         tls=scheme == "amqps", host=host, port=port, vhost=vhost,
         user=unquote(user) if at else None, password=unquote(password) if at else None,

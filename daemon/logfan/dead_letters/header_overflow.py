@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import Any
 
 from logfan.amqp_properties import EncodedProperties
+from logfan.config.amqp_limits import SHORT_BYTES
 from logfan.dead_letters.letter import OURS, PACKED, REASON, Letter
 from logfan.field_table import decode_table, encode_table
 from logfan.record import Properties, Record
@@ -20,7 +21,6 @@ _SPARE_BYTES = 128
 """For the headers that the broker adds when it delivers."""
 _UNLIMITED = 131_072
 """Without a limit for frames a letter is kept to what brokers are set up with."""
-_NAME_BYTES = 255
 _UNMARKED_BYTES = 100_000
 """Earlier only headers beyond this went before the body, without a check value."""
 
@@ -96,5 +96,5 @@ def _clipped(name: str, value: object, over: int) -> object:
     if not isinstance(value, str):
         return value
     raw = value.encode("utf-8", "backslashreplace")
-    most = max(0, len(raw) - over) if name == REASON else _NAME_BYTES
+    most = max(0, len(raw) - over) if name == REASON else SHORT_BYTES
     return raw[:most].decode("utf-8", "ignore")

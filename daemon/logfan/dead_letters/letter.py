@@ -88,7 +88,6 @@ class Letter:
 
     @property
     def attempts(self) -> int:
-        """How often the sink was offered it."""
         count = self.properties.headers.get(ATTEMPTS)
         return count if isinstance(count, int) else 0
 
@@ -162,7 +161,6 @@ def replayed(record: Record) -> tuple[str, Record] | None:
 
 
 def is_ours(headers: Mapping[str, Any]) -> bool:
-    """Whether these are the headers of a dead letter of logfan."""
     return SINK in headers and REASON in headers
 
 

@@ -95,8 +95,6 @@ class _Parcel:
 
 
 class DeadLetters:
-    """The one way to the dead-letter queue."""
-
     def __init__(
         self,
         settings: Settings,
@@ -166,7 +164,6 @@ class DeadLetters:
 
     @property
     def fault(self) -> str | None:
-        """How the thread ended where it should not have; None while all is well."""
         return self._thread.fault
 
     # The thread
@@ -234,7 +231,6 @@ class DeadLetters:
         self._pump()
 
     def _pump(self) -> None:
-        """Publish what may be published now."""
         while (confirms := self._confirms) is not None and self._waiting:
             alone = self._waiting[0].alone
             if confirms and (alone or self._alone or confirms.size >= _IN_FLIGHT_BYTES):

@@ -4,7 +4,7 @@ A quorum queue counts each look as a failed delivery, and a delivery limit, whic
 where a policy sets it, drops what was looked at too often. A copy begins at none.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from logfan.amqp.blocking import BlockingConnection, BrokerError, Refused
 from logfan.amqp.failures import Cause, ConnectionFailure
@@ -42,7 +42,7 @@ class Refresher:
                 self._window = Window(self._connection.channel())
             self._window.publish("", self._queue, letter.body, EncodedProperties(properties), tag)
         except Refused as refused:
-            raise self._error(refused.reply) from None
+            raise Uncopied(self._queue, refused.reply) from None
 
     def settle(self, too_late: Callable[[], bool] = lambda: False) -> list[int]:
         """Wait for the confirms; the tags of the letters that have a copy now. Raises BrokerError
@@ -52,23 +52,21 @@ class Refresher:
         try:
             self._window.drain(too_late)
         except Refused as refused:
-            raise self._error(refused.reply, self._window.taken()) from None
+            raise Uncopied(self._queue, refused.reply, self._window.taken()) from None
         tags = self._window.taken()
         self.copied += len(tags)
         if self._window.returned:
-            raise self._error("the broker returned them; was the queue deleted?", tags)
+            raise Uncopied(self._queue, "the broker returned them; was the queue deleted?", tags)
         if self._window.rejected:
-            raise self._error("the broker took them not into the queue; is it full?", tags)
+            why = "the broker took them not into the queue; is it full?"
+            raise Uncopied(self._queue, why, tags)
         return tags
-
-    def _error(self, why: str, tags: list[int] | None = None) -> "Uncopied":
-        return Uncopied(self._queue, why, tags or [])
 
 
 class Uncopied(BrokerError):
     """A letter could not be copied; `tags` are of those that were."""
 
-    def __init__(self, queue: str, why: str, tags: list[int]) -> None:
+    def __init__(self, queue: str, why: str, tags: Sequence[int] = ()) -> None:
         super().__init__(
             ConnectionFailure(
                 Cause.REFUSED,

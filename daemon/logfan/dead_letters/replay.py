@@ -93,7 +93,7 @@ class Replay:
             self.left[why] += 1
             self._dead.keep(found)
             return False
-        again = header_overflow.packed(found.letter.replay(), self._connection.frame_max)
+        again = header_overflow.packed(found.letter.replay(), self._connection.agreed.frame_max)
         self._published += 1
         self._window.publish(
             "", self._queue, again.body, EncodedProperties(again.properties), found

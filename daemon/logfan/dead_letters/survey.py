@@ -24,7 +24,6 @@ class Found:
 
     @property
     def ours(self) -> bool:
-        """Whether logfan put it there."""
         return is_ours(self.letter.properties.headers)
 
     def is_of(self, sink: str | None) -> bool:
@@ -43,7 +42,6 @@ class Row:
     newest: str = ""
 
     def add(self, found: Found) -> None:
-        """Count one more."""
         at = found.letter.first_failed_at
         self.count += 1
         self.size += found.size
@@ -61,7 +59,6 @@ class Survey:
     """The highest count of failed deliveries."""
 
     def add(self, found: Found) -> None:
-        """Count one more."""
         self.deliveries = max(self.deliveries, found.deliveries)
         if not found.ours:
             self.foreign.add(found)

@@ -191,7 +191,7 @@ def _no_login(exam: Examination, failure: ConnectionFailure) -> str:
 
 def channels(exam: Examination) -> Finding:
     """`channel_max` leaves room for three channels."""
-    most = exam.connection.channel_max
+    most = exam.connection.agreed.channel_max
     if most and most < 2:
         return warning(
             f"the broker's channel_max is {most}",
@@ -224,7 +224,7 @@ def connections(exam: Examination) -> Finding:
 
 def frame_max(exam: Examination) -> Finding:
     """Frames are large enough for properties and bodies."""
-    size = exam.connection.frame_max
+    size = exam.connection.agreed.frame_max
     if size and size < _SMALL_FRAME:
         return warning(
             f"frame_max is {size} bytes",
@@ -237,7 +237,7 @@ def frame_max(exam: Examination) -> Finding:
 
 def heartbeat(exam: Examination) -> Finding:
     """The heartbeat that was agreed on finds a dead connection, and no living one."""
-    seconds, ours = exam.connection.heartbeat, round(exam.settings.rabbitmq.heartbeat)
+    seconds, ours = exam.connection.agreed.heartbeat, round(exam.settings.rabbitmq.heartbeat)
     if seconds < _SHORT_HEARTBEAT:
         return warning(
             f"the heartbeat is {seconds} s (rabbitmq.heartbeat is {ours} s)",

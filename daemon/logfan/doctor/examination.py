@@ -174,7 +174,7 @@ class Examination:
         try:
             frame = channel.ask(getattr(channel.pika, method), **arguments)
         except Refused as refused:
-            if 0 < self.connection.channel_max < _FEW_CHANNELS:
+            if 0 < self.connection.agreed.channel_max < _FEW_CHANNELS:
                 self.connection.turn()  # pika frees the number of the one that was closed only then
             return Answer(refused.code, refused.reply)
         channel.pika.close()

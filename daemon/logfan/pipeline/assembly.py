@@ -100,7 +100,6 @@ class Pipeline:
         self.consumer.start()
 
     def reopen(self) -> None:
-        """Have every sink open anew."""
         for worker in self.workers:
             worker.reopen()
 
@@ -115,11 +114,9 @@ class Pipeline:
         return self._of_sink(name, lambda worker: worker.pause(seconds))
 
     def resume(self, name: str) -> dict[str, Any]:
-        """End a pause."""
         return self._of_sink(name, lambda worker: worker.resume())
 
     def look_at_pause(self, name: str) -> dict[str, Any]:
-        """How this sink is paused."""
         return self._of_sink(name, lambda _: None)
 
     def _of_sink(self, name: str, do: Callable[[SinkWorker], None]) -> dict[str, Any]:
@@ -189,11 +186,10 @@ class Pipeline:
 
     def stuck(self) -> list[str]:
         """What makes no progress at all: empty while all is well or knowingly backing off."""
-        reasons = []
         still = self._clock.monotonic() - self.consumer.turned_at
-        if still > _LOOP_SECONDS:
-            reasons.append(f"the consumer's loop has not turned for {still:.0f} s")
-        return reasons
+        if still <= _LOOP_SECONDS:
+            return []
+        return [f"the consumer's loop has not turned for {still:.0f} s"]
 
     def hanging(self) -> list[str]:
         """Required sinks that hang in their own code."""

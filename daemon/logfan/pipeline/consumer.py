@@ -134,7 +134,6 @@ class Consumer:
 
     @property
     def fault(self) -> str | None:
-        """How the thread ended where it should not have; None while all is well."""
         return self._thread.fault
 
     @property
@@ -154,7 +153,6 @@ class Consumer:
 
     @property
     def consuming(self) -> bool:
-        """Whether deliveries can arrive now."""
         return self._stats.consuming
 
     @property
@@ -187,12 +185,10 @@ class Consumer:
             self._wait_for_sinks()
 
     def on_pause(self, why: str) -> None:
-        """See `dispatcher.Events`."""
         self._enter(DRAINING if self._stopping else PAUSED, why)
         log.warning("%s", why)
 
     def on_drained(self) -> None:
-        """See `dispatcher.Events`."""
         self.drained.set()
 
     # The way in, and the one way back
@@ -218,14 +214,12 @@ class Consumer:
         self._enter(CONNECTING, f"connecting to {self._subscription.address}")
 
     def on_connected(self, subscription: Subscription) -> None:
-        """See `subscription.Events`."""
         self._reconnect.connected()
         self._stats.connected = True
         self._stats.connections_opened += 1
         self._state = f"connected to {subscription.address}, subscribing"
 
     def on_declared(self, subscription: Subscription, declared: Declared) -> None:
-        """See `subscription.Events`."""
         self._waiting, self._waiting_turns = subscription, 0
         self._begin_once_opened()
 
@@ -247,7 +241,6 @@ class Consumer:
         subscription.consume(self._dispatcher.flow.window.prefetch)
 
     def _wait_for_sinks(self) -> None:
-        """Once a second."""
         self._begin_once_opened()
         self._waiting_turns += 1
         if self._waiting is not None and self._waiting_turns == _QUIET_TURNS:
@@ -257,7 +250,6 @@ class Consumer:
             )  # fmt: skip
 
     def on_subscribed(self, subscription: Subscription, declared: Declared) -> None:
-        """See `subscription.Events`."""
         self._reconnect.subscribed(self._clock.monotonic())
         if subscription is not self._began:
             self._began, self._declared = subscription, declared
@@ -277,7 +269,6 @@ class Consumer:
         self._events.on_subscribed()
 
     def on_queue_status(self, look: QueueStatus) -> None:
-        """See `subscription.Events`."""
         self._stats.queue_seen_at = self._clock.monotonic()
         self._stats.queue_ready = look.messages
         self._dispatcher.flow.note_waiting(look.messages)
@@ -299,7 +290,6 @@ class Consumer:
                 log.warning("%s; looking again every 5 s", look.unbound)
 
     def on_monitor_refused(self, why: str) -> None:
-        """See `subscription.Events`."""
         self._binding, self._stats.queue_ready = None, None
         log.warning(
             "no second channel (%s): messages waiting are not counted, and a binding that goes is "

@@ -56,8 +56,6 @@ class Events(Protocol):
 
 
 class Dispatcher:
-    """From the delivery to the acknowledgement."""
-
     def __init__(
         self,
         *,
@@ -131,7 +129,6 @@ class Dispatcher:
 
     @property
     def held_seconds(self) -> float:
-        """How long the oldest message is held."""
         oldest = self._tracker.oldest
         return 0.0 if oldest is None else self._clock.monotonic() - oldest
 
@@ -263,8 +260,9 @@ class Dispatcher:
     def _route_apart(self, record: Record, tag: int) -> None:
         """One that came before, or that was published to the queue itself."""
         if record.redelivered:
-            self._stats.redelivered += 1
-            self._stats.note_delivery_count(delivery_count(record))
+            stats = self._stats
+            stats.redelivered += 1
+            stats.delivery_count_max = max(stats.delivery_count_max, delivery_count(record))
         record, sink, rejection = self._router.route(
             record, redelivered=record.redelivered, delivery_limit=self._delivery_limit
         )
@@ -333,7 +331,6 @@ class Dispatcher:
     # Back to the broker
 
     def _turn_away(self, tag: int, size: int) -> None:
-        """No room: hand it back."""
         self._step(TurnedAway(size))
         self._stats.requeued += 1
         if self._channel is not None:

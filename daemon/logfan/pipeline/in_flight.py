@@ -70,7 +70,6 @@ class Ack:
 
     @property
     def messages(self) -> int:
-        """How many messages it newly covers."""
         return sum(len(batch.records) for batch in self.batches)
 
 

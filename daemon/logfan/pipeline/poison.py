@@ -77,7 +77,6 @@ class RetryQueue:
         """How many offers were taken since there are suspects."""
 
     def extend(self, entries: Iterable[Entry]) -> None:
-        """Add records that come after all that are here."""
         self._others += entries
 
     @property
@@ -142,7 +141,6 @@ class RetryQueue:
         return abandoned
 
     def taken(self, offered: Sequence[Entry]) -> None:
-        """All of it is durable."""
         was_isolating = self.isolating
         self.remove(offered)
         if not was_isolating:
@@ -264,7 +262,6 @@ class Refusals:
         self._refused: deque[int] = deque()
 
     def taken(self, count: int) -> None:
-        """So many were taken."""
         self._seen += count
 
     def refused(self, count: int) -> int:

@@ -13,10 +13,8 @@ from logfan.pipeline.poison import ATTEMPTS_ALONE, Entry, Refusals, RetryQueue
 from logfan.pipeline.set_aside import Keep, RefusedRecords, Send
 from logfan.pipeline.sink_runner import PAUSED, Failure, SinkRunner, counted, pace_of
 from logfan.record import Record
-from logfan.runtime.clock import Clock
 from logfan.stage.stage import Stage, Staged
 from logfan.stage.transforms import Failed
-from logfan.telemetry.metrics import SinkStats
 
 
 class SinkRecovery:
@@ -27,7 +25,6 @@ class SinkRecovery:
         *,
         runner: SinkRunner,
         stage: Stage | None,
-        stats: SinkStats,
         max_records: int,
         max_bytes: int,
         send: Send | None,
@@ -35,21 +32,18 @@ class SinkRecovery:
         arrived: Callable[[], Iterable[Batch]],
         finish: Callable[[Sequence[Batch]], None],
         keep: Keep,
-        clock: Clock,
     ) -> None:
         """`arrived` gives what came for the sink meanwhile, `finish` takes batches that are done,
         `keep` makes batches of their own of records whose dead letters cannot be sent.
         `send` None: nothing is refused, but offered without end."""
         self._runner = runner
         self._stage = stage
-        self._stats = stats
         self._max_records, self._max_bytes = max_records, max_bytes
         self._refusing = send is not None
         self._max_ratio = max_ratio
         self._refusals = Refusals(max_ratio)
         self._arrived = arrived
         self._finish_batches = finish
-        self._clock = clock
         self._queue: RetryQueue
         self._refused: list[Entry] = []
         """What waits for the dead-letter queue."""
@@ -62,19 +56,18 @@ class SinkRecovery:
         self._left: Counter[Batch] = Counter()
         """How many records of each batch are neither taken nor dead-lettered."""
         self.aside = RefusedRecords(
-            runner=runner, stats=stats, send=send, keep=keep, offer=self._offer_again,
-            finish=finish, clock=clock,
+            runner=runner, send=send, keep=keep, offer=self._offer_again, finish=finish
         )  # fmt: skip
 
     def took(self, count: int) -> None:
         """The sink has so many more records durably."""
-        self._stats.written += count
+        self._runner.stats.written += count
         self._refusals.taken(count)
 
     def filtered(self, count: int, undecided: int) -> None:
         """So many the sink does not get; of so many `where` or `redact` could not decide."""
-        self._stats.filtered += count
-        self._stats.undecided += undecided
+        self._runner.stats.filtered += count
+        self._runner.stats.undecided += undecided
 
     def open(self) -> None:
         """Open the sink, once; where that fails or may not be now, wait."""
@@ -153,7 +146,6 @@ class SinkRecovery:
         return good
 
     def _attempt(self, entries: Sequence[Entry]) -> None:
-        """Offer the sink what it gets of these."""
         records: Sequence[Record] = [entry.record for entry in entries]
         if self._stage is not None:
             staged = self._runner.stage(self._stage, records)
@@ -187,7 +179,6 @@ class SinkRecovery:
         return [entries[place] for place in places]
 
     def _offer(self, entries: Sequence[Entry], records: Sequence[Record]) -> None:
-        """Offer these records, one for each entry."""
         self._runner.holding = self._queue.holding or bool(self._failing)
         outcome = self._runner.offer(records)
         if outcome is None:
@@ -219,7 +210,7 @@ class SinkRecovery:
         no evidence against one of them."""
         is_evidence = staged.passed > 0 or all(entry.failed_in_stage for entry, _ in failing)
         for entry, failed in failing:
-            entry.failed(self._clock.time())
+            entry.failed(self._runner.clock.time())
             entry.reason = failed.why
             if is_evidence and not failed.unavailable:
                 entry.failed_in_stage += 1
@@ -245,7 +236,7 @@ class SinkRecovery:
         )  # fmt: skip
 
     def _refuse(self, entry: Entry, why: str) -> None:
-        entry.reason, entry.first_failed_at = why, self._clock.time()
+        entry.reason, entry.first_failed_at = why, self._runner.clock.time()
         self._refused.append(entry)
 
     def _learn(self, offered: Sequence[Entry], failure: Failure) -> None:
@@ -253,7 +244,7 @@ class SinkRecovery:
         if failure is PAUSED:
             self._runner.wait_while_paused()
             return
-        now, why = self._clock.time(), failure.why
+        now, why = self._runner.clock.time(), failure.why
         refused: Sequence[Entry] = ()
         later = failure.later
         if failure.reasons or later:
@@ -316,7 +307,7 @@ class SinkRecovery:
         if not self._refusing:
             self._held_why = f"{why}; dead_letter.enabled is false, so they are offered again"
             return held
-        self._stats.paused = True
+        self._runner.stats.paused = True
         self._held_why = (
             f"paused, as it refuses more than dead_letter.max_ratio ({self._max_ratio:g}) of "
             f"the last 1,000 records; the first of {len(held)}: {held[0].reason}"

@@ -17,9 +17,7 @@ from logfan.pipeline.in_flight import Batch
 from logfan.pipeline.poison import Entry
 from logfan.pipeline.sink_runner import Failure, SinkRunner, counted
 from logfan.runtime.backoff import Backoff
-from logfan.runtime.clock import Clock
 from logfan.runtime.foreign_text import cut, line_of
-from logfan.telemetry.metrics import SinkStats
 from logfan.telemetry.sink_health import RecentLines, duration
 
 log = logging.getLogger(__name__)
@@ -77,23 +75,19 @@ class RefusedRecords:
         self,
         *,
         runner: SinkRunner,
-        stats: SinkStats,
         send: Send | None,
         keep: Keep,
         offer: Callable[[Entry], Failure | None],
         finish: Callable[[Sequence[Batch]], None],
-        clock: Clock,
     ) -> None:
         """`send` takes refusals to the dead-letter queue. `keep` makes a batch of its own of each
         of a batch's records at these places. `offer` offers its sink one alone, None where that is
         done with it after all; `finish` takes batches that are done."""
         self._runner = runner
-        self._stats = stats
         self._send = send
         self._keep = keep
         self._offer_again = offer
         self._finish = finish
-        self._clock = clock
         self._aside: list[_Aside] = []
         self._under_way: tuple[Sending, Sequence[_Aside]] | None = None
         self._again = Backoff(*_AGAIN_SECONDS, jitter=False)
@@ -132,7 +126,6 @@ class RefusedRecords:
 
     @property
     def holds_any(self) -> bool:
-        """Whether anything stands aside."""
         return bool(self._aside)
 
     def _failure_text(self) -> str:
@@ -147,7 +140,7 @@ class RefusedRecords:
         if self._under_way is not None:
             return _POLL_SECONDS
         dues = [self._due if one.offers is None else one.due for one in self._aside]
-        return min(_LATE_SECONDS, max(_POLL_SECONDS, min(dues) - self._clock.monotonic()))
+        return min(_LATE_SECONDS, max(_POLL_SECONDS, min(dues) - self._runner.clock.monotonic()))
 
     def forget_abandoned(self) -> Sequence[Entry]:
         """Let go of what the broker delivers again. Returns it."""
@@ -158,11 +151,14 @@ class RefusedRecords:
     def look(self, *, stopping: bool, offering: bool = True) -> None:
         """Send what is due, or offer it again where `offering`; where the process is `stopping`,
         within a second."""
-        now = self._clock.monotonic()
+        now = self._runner.clock.monotonic()
         if stopping:
             self._due = min(self._due, now + _AT_STOP_SECONDS)
         if self._under_way is not None:
-            self._look_at(*self._under_way)
+            sending, aside = self._under_way
+            if sending.wait(0.0):
+                self._under_way = None
+                self._learn(aside, sending.failures)
         if self._under_way is not None:
             return
         waiting = [one for one in self._aside if one.offers is None]
@@ -174,14 +170,9 @@ class RefusedRecords:
                 self._offer(one, one.offers)
                 return
 
-    def _look_at(self, sending: Sending, aside: Sequence[_Aside]) -> None:
-        if sending.wait(0.0):
-            self._under_way = None
-            self._learn(aside, sending.failures)
-
     def _offer(self, one: _Aside, offers: Backoff) -> None:
         """The sink may take it by now; else its letter is tried once more, alone."""
-        one.due = self._clock.monotonic() + offers.next()
+        one.due = self._runner.clock.monotonic() + offers.next()
         if one.entry.batch.rejection is None:  # else no sink is offered it
             failure = self._offer_again(one.entry)
             if failure is None:
@@ -262,22 +253,22 @@ class RefusedRecords:
         if not entries:
             return
         for entry in entries:
-            self._stats.note_dead_letter(entry.reason)
+            self._runner.stats.note_dead_letter(entry.reason)
         reason = entries[0].reason
-        if self._logged.is_new(reason, self._clock.monotonic()):
+        if self._logged.is_new(reason, self._runner.clock.monotonic()):
             log.warning(
                 "sink %s: %s refused and dead-lettered (the first: %s)",
                 self._runner.name, counted(len(entries), "record"), reason,
             )  # fmt: skip
 
     def _is_down(self, why: str) -> None:
-        now = self._clock.monotonic()
+        now = self._runner.clock.monotonic()
         delay = self._again.next()
         self._due = now + delay
         self._why = why
         health = self._runner.health
         health.letters = (now if health.letters is None else health.letters[0]), self._failure_text
-        self._stats.retries += 1
+        self._runner.stats.retries += 1
         if self._logged_failures.is_new(why, now):
             log.warning(
                 "sink %s: %s; sent again in %.2g s; they stay unacknowledged, and all others go on",
@@ -288,9 +279,9 @@ class RefusedRecords:
         health = self._runner.health
         if health.letters is None:
             return
-        now = self._clock.monotonic()
+        now = self._runner.clock.monotonic()
         after = duration(now - health.letters[0])
-        health.letters_go(now)
+        health.letters, health.up_since = None, now
         # Sent, or given back to the broker, which may deliver them again.
         log.info(
             "sink %s: no refused record waits for the dead-letter queue any more, after %s",
@@ -303,8 +294,8 @@ class RefusedRecords:
         """The broker takes no letter of this record: it is named, and the others go on."""
         if one.offers is None:
             one.offers = Backoff(*_OFFER_SECONDS, jitter=False)
-            one.due = self._clock.monotonic() + one.offers.next()
-        self._stats.retries += 1
+            one.due = self._runner.clock.monotonic() + one.offers.next()
+        self._runner.stats.retries += 1
         record, name = one.entry.record, self._runner.name
         log.warning(
             "sink %s: the message with id %r (%d bytes) is refused (%s), and the broker does not "
@@ -312,7 +303,7 @@ class RefusedRecords:
             "others go on. Have the sink take it, raise max_message_size at the broker, or set "
             "sinks.%s.required = false",
             name, cut(line_of(record.message_id or ""), 100), record.size, one.entry.reason,
-            unsent.why, one.due - self._clock.monotonic(), name,
+            unsent.why, one.due - self._runner.clock.monotonic(), name,
         )  # fmt: skip
 
     def _done(self, aside: Sequence[_Aside]) -> None:

@@ -64,7 +64,7 @@ class SinkRunner:
         """`held` gives how many messages wait for the sink, for the log; `on_opened` is called
         once, when `has_opened` is set. `meanwhile` is called while the sink is waited for, and
         returns after how many seconds again; None: it need not be."""
-        self.name = sink.name
+        self.name, self.stats, self.clock = sink.name, stats, clock
         self.health = stats.health = Health(clock.monotonic(), stats.pause)
         self.opened = False
         """False where `open` must be called before the next write."""
@@ -78,9 +78,7 @@ class SinkRunner:
         """Set to cut the present back-off short."""
         self._sink = sink
         self._backoff = backoff
-        self._stats = stats
         self._held = held
-        self._clock = clock
         self._open_called = False
         self._on_opened = on_opened
         self._meanwhile = meanwhile
@@ -93,7 +91,7 @@ class SinkRunner:
         """Open if need be, write and flush. None where all of it is taken and durable; else why
         not, and unless records were refused the sink must be opened anew."""
         health = self.health
-        started = health.busy_since = self._called_at = self._clock.monotonic()
+        started = health.busy_since = self._called_at = self.clock.monotonic()
         rejected: Failure | None = None
         try:
             if not self.opened and not self._open():
@@ -104,16 +102,16 @@ class SinkRunner:
         except BaseException as error:  # noqa: BLE001 - whatever a plugin raises, its records stay
             self.opened = False
             failure = _failure(error)
-            health.failed(failure.why, started, self._clock.monotonic())
+            health.failed(failure.why, started, self.clock.monotonic())
             health.busy_since = None
             return failure
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         if now - started >= HANGS_AFTER_SECONDS:
             # It was down, and the log line that it is up again has this reason.
             health.failed(f"had not returned for {duration(now - started)}", started, now)
         health.busy_since = None
         if records:
-            self._stats.write_seconds.observe(now - started)
+            self.stats.write_seconds.observe(now - started)
         if rejected is not None:
             return rejected
         if not self.holding:
@@ -136,12 +134,12 @@ class SinkRunner:
         return self.opened
 
     def _is_paused(self) -> bool:
-        return self._stats.pause.is_on(self._clock.monotonic())
+        return self.stats.pause.is_on(self.clock.monotonic())
 
     def stage(self, stage: Stage, records: Sequence[Record]) -> Staged:
         """What the sink gets of them. A transform is a plugin's code: it may hang, as a sink
         may."""
-        self.health.busy_since = self._clock.monotonic()
+        self.health.busy_since = self.clock.monotonic()
         staged = stage.apply(records)
         self.health.busy_since = None
         if staged.undecoded:
@@ -149,7 +147,7 @@ class SinkRunner:
         return staged
 
     def _log_undecoded(self, why: str) -> None:
-        if self._logged_undecoded.is_new(why, self._clock.monotonic()):
+        if self._logged_undecoded.is_new(why, self.clock.monotonic()):
             log.warning(
                 "sink %s: %s; it goes on as it came, and logfan_sink_undecided_records_total "
                 "counts it", self.name, why,
@@ -177,14 +175,13 @@ class SinkRunner:
         )  # fmt: skip
 
     def succeeded(self) -> None:
-        """The sink is up."""
         health = self.health
         if health.failure is None:
             return
-        now, attempts = self._clock.monotonic(), self._backoff.attempts
+        now, attempts = self.clock.monotonic(), self._backoff.attempts
         why, seconds = health.failure, health.down_seconds(now)
         health.recovered(now)
-        self._stats.paused = False
+        self.stats.paused = False
         if attempts or now - self._called_at >= HANGS_AFTER_SECONDS:
             after = counted(attempts, "attempt") if attempts else why
             log.info(
@@ -200,8 +197,8 @@ class SinkRunner:
 
         `traceback`: shown the first time. `quick`: the sink is alive, so that it need not
         be given ever more time. `at_least`: the seconds that it asks for."""
-        self._stats.retries += 1
-        self.health.failed(why, self._called_at, self._clock.monotonic())
+        self.stats.retries += 1
+        self.health.failed(why, self._called_at, self.clock.monotonic())
         if quick:
             self._backoff.reset()
         delay = max(self._backoff.next(), at_least)
@@ -219,22 +216,22 @@ class SinkRunner:
 
     def wait_while_paused(self) -> None:
         """Until the pause is over, or something wakes the thread to look again."""
-        self._wait(self._stats.pause.until - self._clock.monotonic())
+        self._wait(self.stats.pause.until - self.clock.monotonic())
 
     def _wait(self, seconds: float) -> None:
-        until = self._clock.monotonic() + seconds
-        while not self.quitting and (left := until - self._clock.monotonic()) > 0:
+        until = self.clock.monotonic() + seconds
+        while not self.quitting and (left := until - self.clock.monotonic()) > 0:
             again = self._meanwhile()
             if again is None or again >= left:
-                self._clock.wait(self.wake, left)
+                self.clock.wait(self.wake, left)
                 break
-            if self._clock.wait(self.wake, again):
+            if self.clock.wait(self.wake, again):
                 break
         self.wake.clear()
 
     def close(self) -> None:
         """Let the sink go. Nothing is called after that."""
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         self.health.failed("stopped", now, now)
         if not self._open_called:
             return

@@ -27,7 +27,7 @@ from logfan.runtime.threads import OwnThread
 from logfan.sink import Sink
 from logfan.stage.stage import Stage
 from logfan.telemetry.metrics import SinkStats
-from logfan.telemetry.sink_health import Health, RecentLines, Reminders, duration
+from logfan.telemetry.sink_health import RecentLines, Reminders, duration
 
 log = logging.getLogger(__name__)
 
@@ -92,10 +92,12 @@ class SinkWorker:
             on_opened=completions.opened,
         )
         self._recovery = SinkRecovery(
-            runner=self._runner, stage=stage, stats=stats, max_records=limits.max_records,
+            runner=self._runner, stage=stage, max_records=limits.max_records,
             max_bytes=limits.max_bytes, send=send, max_ratio=max_ratio,
-            arrived=self._arrived, finish=self._finish, keep=self._keep_aside, clock=clock,
+            arrived=self._arrived, finish=self._finish, keep=self._keep_aside,
         )  # fmt: skip
+        self.health = self._runner.health
+        """Whether the sink is up, and since when it is not."""
         self._limits = limits
         self._completions = completions
         self._number = number
@@ -156,7 +158,6 @@ class SinkWorker:
         self._log_pause()
 
     def resume(self) -> None:
-        """End a pause before its time."""
         now = self._clock.monotonic()
         if self.stats.pause.is_on(now):
             self._is_in_pause = False
@@ -191,11 +192,6 @@ class SinkWorker:
         return self.health.why(self._clock.monotonic())
 
     @property
-    def health(self) -> Health:
-        """Whether the sink is up, and since when it is not."""
-        return self._runner.health
-
-    @property
     def fault(self) -> str | None:
         """Which thread has ended and should not have: the worker's, or one of the sink's own."""
         threads = self._thread, *self._sink._logfan_threads
@@ -208,12 +204,10 @@ class SinkWorker:
 
     @property
     def has_opened(self) -> bool:
-        """Whether the sink ever opened."""
         return self._runner.has_opened
 
     @property
     def is_up(self) -> bool:
-        """Whether the sink takes records."""
         return self.health.down_since(self._clock.monotonic()) is None
 
     def look(self) -> None:

@@ -47,7 +47,6 @@ class OwnThread:
         return self._thread
 
     def may_end(self) -> None:
-        """From now on it may return."""
         self._may_end = True
 
     def join(self, seconds: float) -> bool:
@@ -67,7 +66,6 @@ class OwnThread:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it runs."""
         return self._thread.is_alive()
 
     def _run(self) -> None:

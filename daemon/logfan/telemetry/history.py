@@ -20,8 +20,6 @@ _CLOSEST_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class SinkSample:
-    """One sink's counters."""
-
     written: int = 0
     batches: int = 0
     batch_seconds: float = 0.0

@@ -83,7 +83,6 @@ class HttpServer:
 
     @property
     def url(self) -> str:
-        """Where it serves, without a path."""
         return f"{'https' if self._cert_file else 'http'}://{self._address(self.port)}"
 
     def start(self) -> None:
@@ -104,7 +103,6 @@ class HttpServer:
 
     @property
     def fault(self) -> str | None:
-        """How the listener's thread ended where it should not have; None while all is well."""
         return None if self._thread is None else self._thread.fault
 
     def stop(self) -> None:

@@ -80,11 +80,6 @@ class Health:
         self.failure = None
         self.up_since = now
 
-    def letters_go(self, now: float) -> None:
-        """What it refuses can be dead-lettered again."""
-        self.letters = None
-        self.up_since = now
-
     @property
     def is_opening(self) -> bool:
         """Whether it was never opened, and nothing failed so far."""
