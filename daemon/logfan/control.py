@@ -166,7 +166,9 @@ class _Server(socketserver.UnixStreamServer):
     def __init__(self, path: Path, answer: Answer) -> None:
         self.path, self.answer = path, answer
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        self._remove_if_left_behind(path)
+        # Left behind by a daemon that was killed. Where one answers, binding fails.
+        if not is_alive(path):
+            path.unlink(missing_ok=True)
         super().__init__(str(path), _Request)
 
     def server_bind(self) -> None:
@@ -175,12 +177,6 @@ class _Server(socketserver.UnixStreamServer):
 
     def handle_error(self, _request: Any, _client_address: Any) -> None:
         log.warning("a request to the control socket failed", exc_info=True)  # noqa: LOG014 - called inside one
-
-    @staticmethod
-    def _remove_if_left_behind(path: Path) -> None:
-        """By a daemon that was killed. Where one answers, binding fails."""
-        if not is_alive(path):
-            path.unlink(missing_ok=True)
 
 
 class _Request(socketserver.StreamRequestHandler):

@@ -56,6 +56,7 @@ class Status:
     ) -> dict[str, Any]:
         """The whole of it. `unready`: why the daemon is not ready."""
         now = sample_of(self._stats, self._clock.monotonic())
+        kinds = {spec.name: spec.kind.kind for spec in prepared.sinks}
         phase, since = pipeline.consumer.phase
         return {
             "version": __version__, "instance": prepared.settings.instance, "pid": os.getpid(),
@@ -65,7 +66,7 @@ class Status:
             "reasons": [_line(one) for one in shown(unready)], **self._counters(now),
             "prefetch": prepared.settings.rabbitmq.prefetch,
             "queue": prepared.settings.queue.name, **self._rates(now),
-            "sinks": [self._sink(one, kind, now) for one, kind in _kinds(prepared, pipeline)],
+            "sinks": [self._sink(one, kinds.get(one.name, ""), now) for one in pipeline.workers],
             "history": self._chart(pipeline, now.at),
             "troubles": [*map(asdict, self._troubles.last)],
             "dead_letters": self._dead_letters(pipeline), "plugins": _plugins(prepared),
@@ -152,11 +153,6 @@ class Status:
 def _line(text: str) -> str:
     """Foreign text, as a page or a terminal may show it."""
     return one_line(line_of(text))
-
-
-def _kinds(prepared: Prepared, pipeline: Pipeline) -> list[tuple[SinkWorker, str]]:
-    kinds = {spec.name: spec.kind.kind for spec in prepared.sinks}
-    return [(worker, kinds.get(worker.name, "")) for worker in pipeline.workers]
 
 
 def _plugins(prepared: Prepared) -> list[dict[str, str]]:

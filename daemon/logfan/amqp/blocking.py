@@ -177,15 +177,10 @@ class BlockingConnection:
         """Close the connection, and wait for the broker's yes, though not for long."""
         closed: list[bool] = []
         self._client.close(lambda: closed.append(True))
-        self._turn_until(lambda: bool(closed))
-        self._turn_until(lambda: bool(self._client.connection.is_closed))
-        self._loop.close()
-
-    def _turn_until(self, done: Callable[[], bool]) -> None:
-        """Also once the connection is over."""
-        while not done():
+        while not (closed and self._client.connection.is_closed):
             self._loop.poll()
             self._loop.process_timeouts()
+        self._loop.close()
 
     def _tick(self) -> None:
         self._loop.call_later(_TICK_SECONDS, self._tick)

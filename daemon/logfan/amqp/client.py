@@ -55,7 +55,7 @@ class Client:
         """Begins to connect. See `Brokers.connect`; `fast`: `rabbitmq.fast_path`."""
         self.address = address_of(url)
         """The broker's, for people to read."""
-        self._ioloop = ioloop
+        self.ioloop = ioloop
         self._on_open = on_open
         self._on_end = on_end
         self._was_open = self._is_over = False
@@ -105,7 +105,7 @@ class Client:
         timer: Any = None
 
         def wait() -> Any:
-            return self._ioloop.call_later(_ANSWER_SECONDS, partial(look, self._came()))
+            return self.ioloop.call_later(_ANSWER_SECONDS, partial(look, self._came()))
 
         def look(before: int) -> None:
             nonlocal timer
@@ -120,7 +120,7 @@ class Client:
             self.connection.abort()
 
         timer = wait()
-        return lambda: self._ioloop.remove_timeout(timer)
+        return lambda: self.ioloop.remove_timeout(timer)
 
     def _block(self, is_blocked: bool) -> None:
         self._is_blocked = is_blocked
@@ -145,10 +145,6 @@ class Client:
         declaring.begin(steps)
         return declaring
 
-    def call_later(self, seconds: float, then: Callable[[], None]) -> None:
-        """Call it on the thread of the loop, unless the connection ends first."""
-        self._ioloop.call_later(seconds, lambda: None if self._is_over else then())
-
     def close(self, then: Callable[[], None] | None = None) -> None:
         """Close the connection, and go on once the broker agreed or 3 s have passed. `on_open` and
         `on_end` are called no more. Who closes it without a word does not end another's waiting."""
@@ -159,7 +155,7 @@ class Client:
             return
         if then is not None:
             self._on_closed = then
-        self._ioloop.call_later(_CLOSE_SECONDS, self._give_up)
+        self.ioloop.call_later(_CLOSE_SECONDS, self._give_up)
         if not self.connection.is_closing:
             self.connection.close()
 
@@ -241,7 +237,7 @@ class Declaring(Generic[T]):
         def opened(channel: Channel | None) -> None:
             if channel is None:
                 # pika frees the number of the one that was closed only after its callback.
-                self._client.call_later(_FREE_SECONDS, lambda: self._with_channel(then))
+                self._client.ioloop.call_later(_FREE_SECONDS, lambda: self._with_channel(then))
                 return
             self._use(channel)
             then(channel)

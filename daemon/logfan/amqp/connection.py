@@ -17,13 +17,9 @@ from logfan.record import Properties, Record
 from logfan.runtime import malloc
 
 _READ_BYTES = 128 * 1024
-_LARGE_BYTES = 32 * 1024
 _WIDE_READ_BYTES = 1 << 20
 _CUTS = 2
 """So many reads that end within a large body show that more come."""
-_SEVERAL_FRAMES_BYTES = 128 * 1024 - 7
-"""What is larger comes in several frames, as brokers are set up."""
-_BUFFER_BYTES = 2 << 20
 _QUIET_SECONDS = 10.0
 _AROUND_BYTES = 16 * 1024
 """What comes with a body: what goes around each of its frames, and the next message's beginning."""
@@ -69,11 +65,12 @@ class Connection(PikaConnection):
     a large body, more is read at a time. Without `fast` pika reads everything itself.
     """
 
-    several_frames_bytes = _SEVERAL_FRAMES_BYTES
-    """A body that is so large is received into its place, unless it has come whole."""
-    large_bytes = _LARGE_BYTES
+    several_frames_bytes = 128 * 1024 - 7
+    """A body that is so large is received into its place, unless it has come whole: what is larger
+    comes in several frames, as brokers are set up."""
+    large_bytes = 32 * 1024
     """The same where a read brought less than it could: the rest may come bit by bit."""
-    buffer_bytes = _BUFFER_BYTES
+    buffer_bytes = 2 << 20
     """The most that is received into one buffer."""
 
     def __init__(self, *arguments: Any, fast: bool = True, **keywords: Any) -> None:

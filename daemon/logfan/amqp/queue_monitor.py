@@ -30,13 +30,11 @@ class QueueMonitor:
 
     def __init__(
         self,
-        ioloop: Any,
         client: Client,
         binding: Binding,
         declared: Declared,
         events: MonitorEvents,
     ) -> None:
-        self._ioloop = ioloop
         self._client = client
         self._binding = binding
         self._declared = declared
@@ -69,20 +67,20 @@ class QueueMonitor:
             return False
         self._seconds = _OFTEN_SECONDS
         if self._timer is not None:
-            self._ioloop.remove_timeout(self._timer)
+            self._client.ioloop.remove_timeout(self._timer)
         self._look()
         return True
 
     def stop(self) -> None:
         self._over = True
         if self._timer is not None:
-            self._ioloop.remove_timeout(self._timer)
+            self._client.ioloop.remove_timeout(self._timer)
             self._timer = None
 
     def _look(self) -> None:
         if self._over or not self._client.is_open:
             return
-        self._timer = self._ioloop.call_later(self._seconds, self._look)
+        self._timer = self._client.ioloop.call_later(self._seconds, self._look)
         steps = self._binding.look(self._declared)
         if self._declaring is not None:
             self._declaring.begin(steps)

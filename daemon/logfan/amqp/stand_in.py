@@ -14,8 +14,7 @@ from logfan.amqp.pika_internals import Channel
 class StandIn:
     """One connection's. `open` in advance; then `begin` and `end`, as often as needed."""
 
-    def __init__(self, ioloop: Any, client: Client, queue: str) -> None:
-        self._ioloop = ioloop
+    def __init__(self, client: Client, queue: str) -> None:
         self._client = client
         self._queue = queue
         self._channel: Channel | None = None
@@ -68,9 +67,9 @@ class StandIn:
                 self._return(channel)
                 self._renew_after(channel, seconds)
 
-        self._timer = self._ioloop.call_later(seconds, renew)
+        self._timer = self._client.ioloop.call_later(seconds, renew)
 
     def stop(self) -> None:
         if self._timer is not None:
-            self._ioloop.remove_timeout(self._timer)
+            self._client.ioloop.remove_timeout(self._timer)
             self._timer = None

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, Protocol
 
 from pika import exceptions
-from pika.adapters.select_connection import IOLoop
 
 from logfan.amqp import broker_features, connection, pika_internals, topology
 from logfan.amqp.binding import Binding
@@ -49,7 +48,6 @@ class Subscription:
     def __init__(
         self,
         *,
-        ioloop: IOLoop,
         brokers: Brokers,
         exchange: ExchangeSettings,
         queue: QueueSettings,
@@ -65,7 +63,6 @@ class Subscription:
         """From `Events.on_declared` on."""
         self.is_subscribed = False
         """Whether it ever was."""
-        self._ioloop = ioloop
         self._events = events
         self._receiver = receiver
         self._topology = exchange, queue, known
@@ -89,7 +86,9 @@ class Subscription:
     def pause_reading_for(self, seconds: float) -> None:
         """Read nothing for so long, where that can be; all else goes on meanwhile."""
         if self.connection.pause_reading():
-            self._ioloop.call_later(seconds, partial(self.connection.resume_reading, at_once=True))
+            self._client.ioloop.call_later(
+                seconds, partial(self.connection.resume_reading, at_once=True)
+            )
 
     def consume(self, prefetch: int) -> None:
         """Subscribe, after `on_declared`, or again on the same channel, after `cancel`.
@@ -165,11 +164,9 @@ class Subscription:
             return
         # Before anything is delivered: the broker may close the connection for want of a channel.
         self._binding.begin(declared)
-        self._monitor = QueueMonitor(
-            self._ioloop, self._client, self._binding, declared, self._events
-        )
+        self._monitor = QueueMonitor(self._client, self._binding, declared, self._events)
         if declared.needs_stand_in:
-            self._stand_in = StandIn(self._ioloop, self._client, declared.queue)
+            self._stand_in = StandIn(self._client, declared.queue)
             self._monitor.open(partial(self._stand_in.open, self._report_declared))
         else:
             self._monitor.open(self._report_declared)

@@ -279,15 +279,13 @@ def _no_sinks(source: _Source) -> list[Fault]:
     return [Fault("sinks", problem)]
 
 
-def _files_of_sinks(sinks: Iterable[SinkSpec]) -> dict[str, Path]:
+def _files_of_sinks(sinks: Sequence[SinkSpec]) -> dict[str, Path]:
     """The files that the sinks' own keys and those of their transforms name, by key."""
-    files: dict[str, Path] = {}
-    for spec in sinks:
-        place = f"sinks.{spec.name}"
-        transforms = [one.config for one in spec.transforms]
-        files |= files_of(spec.config, place)
-        files |= files_of(transforms, f"{place}.transforms")
-    return files
+    own = {spec.name: spec.config for spec in sinks}
+    transforms = {
+        spec.name: {"transforms": [one.config for one in spec.transforms]} for spec in sinks
+    }
+    return dict(files_of(own, "sinks")) | dict(files_of(transforms, "sinks"))
 
 
 def _contents(files: Mapping[str, Path]) -> dict[str, str]:

@@ -55,12 +55,7 @@ def _docstrings(cls: type) -> dict[str, str]:
         return {}  # made by code, so that there is no source to read
     found = {}
     for field, below in pairwise(getattr(body, "body", ())):
-        if (
-            isinstance(field, ast.AnnAssign)
-            and isinstance(field.target, ast.Name)
-            and isinstance(below, ast.Expr)
-            and isinstance(below.value, ast.Constant)
-            and isinstance(below.value.value, str)
-        ):
-            found[field.target.id] = inspect.cleandoc(below.value.value)
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(ast.Constant(str(meaning))):
+                found[name] = inspect.cleandoc(meaning)
     return found

@@ -8,6 +8,7 @@ only after the broker confirmed its copy.
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
+from functools import partial
 from itertools import groupby, takewhile
 from typing import Any
 
@@ -36,7 +37,6 @@ _IDLE_SECONDS = 1.0
 _GIVE_UP_SECONDS = 5.0
 _PAUSE_SECONDS = 0.05
 _SILENT_SECONDS = 10.0
-
 _ACKS_AT_ONCE = 8
 
 
@@ -147,11 +147,8 @@ class DeadQueue:
         self._arrived.clear()
         self._settle_copies()
         channel = self._channel.pika
-
-        def back(tag: int, *, multiple: bool) -> None:
-            # RabbitMQ 4.3 counts the end of a channel as a failed delivery, and this not.
-            channel.basic_nack(tag, multiple=multiple, requeue=True)
-
+        # RabbitMQ 4.3 counts the end of a channel as a failed delivery, and this not.
+        back = partial(channel.basic_nack, requeue=True)
         self._channel.check()
         runs = groupby(sorted(self._taken), self._removed.__contains__)
         for removed, run in [(is_removed, list(tags)) for is_removed, tags in runs]:

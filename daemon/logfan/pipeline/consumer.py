@@ -198,7 +198,6 @@ class Consumer:
             return
         try:
             self._subscription = Subscription(
-                ioloop=self._ioloop,
                 brokers=self._brokers,
                 exchange=self._settings.exchange,
                 queue=self._settings.queue,

@@ -142,16 +142,13 @@ class SinkRunner:
         self.health.busy_since = self.clock.monotonic()
         staged = stage.apply(records)
         self.health.busy_since = None
-        if staged.undecoded:
-            self._log_undecoded(next(iter(staged.undecoded.values())))
-        return staged
-
-    def _log_undecoded(self, why: str) -> None:
-        if self._logged_undecoded.is_new(why, self.clock.monotonic()):
+        why = next(iter(staged.undecoded.values()), "")
+        if why and self._logged_undecoded.is_new(why, self.clock.monotonic()):
             log.warning(
                 "sink %s: %s; it goes on as it came, and logfan_sink_undecided_records_total "
                 "counts it", self.name, why,
             )  # fmt: skip
+        return staged
 
     def _write(self, records: Sequence[Record]) -> Failure | None:
         """Write and flush. What a sink refuses it may know at either."""

@@ -14,15 +14,17 @@ import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
+from typing import Any
 
 import pluggy
 
 from logfan import hookspecs
 from logfan.faults import Fault, did_you_mean
 from logfan.plugins.drop_ins import cannot, listed, load, who_writes
-from logfan.plugins.validation import Base, Kind, PluginError, check, check_transform
+from logfan.plugins.validation import Kind, PluginError, check, check_transform
 from logfan.runtime.foreign_text import line_of, type_name
 from logfan.sink import Sink
 from logfan.transform import Transform
@@ -30,7 +32,11 @@ from logfan.transform import Transform
 GROUP = "logfan"
 _OWN = "logfan"
 """Our distribution: each of its entry points is named after the one kind that it brings."""
-_HOOKS = ("register_sinks", "register_transforms")
+_HOOKS: Mapping[str, tuple[str, Callable[[object, object], type[Any]], str]] = {
+    "register_sinks": ("kind", check, "SinkClass"),
+    "register_transforms": ("transform", check_transform, "TransformClass"),
+}
+"""What each hook registers, how a class is checked, and how it is called in a fault."""
 _SKELETON = (
     "write @logfan.hookimpl above def register_sinks(register), or, for a transform, above def "
     "register_transforms(register)"
@@ -123,36 +129,19 @@ def _examine(search: _Search, origin: str, load: Callable[[], object]) -> None:
     try:
         # What a plugin prints while it is loaded must not mix with what a command prints.
         with redirect_stdout(sys.stderr):
-            sinks, transforms = _registered(origin, load)
+            found = _registered(origin, load)
     except PluginError as broken:
         search.faults.append(Fault(origin, str(broken)))
         return
-    for kind, sink in sinks.items():
-        if search.claim("kind", kind, origin):
-            search.kinds[kind] = Kind(kind, sink, origin)
-    for kind, transform in transforms.items():
-        if search.claim("transform", kind, origin):
-            search.transforms[kind] = Kind(kind, transform, origin)
+    for (what, kind), cls in found.items():
+        if search.claim(what, kind, origin):
+            kinds: dict[str, Kind[Any]] = search.kinds if what == "kind" else search.transforms
+            kinds[kind] = Kind(kind, cls, origin)
 
 
-def _registration(
-    found: dict[str, type[Base]], check: Callable[[object, object], type[Base]], what: str
-) -> Callable[[str, object], None]:
-    """What a hook gets as `register`: it adds to `found`, and raises PluginError."""
-
-    def register(kind: str, cls: object) -> None:
-        checked = check(kind, cls)
-        if kind in found:
-            raise PluginError(f'registers the {what} "{kind}" twice')
-        found[kind] = checked
-
-    return register
-
-
-def _registered(
-    origin: str, load: Callable[[], object]
-) -> tuple[Mapping[str, type[Sink]], Mapping[str, type[Transform]]]:
-    """Import, ask the hooks, and check each class: what one plugin brings. Raises PluginError."""
+def _registered(origin: str, load: Callable[[], object]) -> Mapping[tuple[str, str], type[Any]]:
+    """Import, ask the hooks, and check each class: what one plugin brings, by "kind" or "transform"
+    and its name. Raises PluginError."""
     try:
         module = load()
     except BaseException as error:  # noqa: BLE001 - an import may raise anything, SystemExit too
@@ -164,28 +153,31 @@ def _registered(
         manager.check_pending()
     except (pluggy.PluginValidationError, TypeError) as error:
         raise PluginError(_hook_problem(error)) from None
-    sinks: dict[str, type[Sink]] = {}
-    transforms: dict[str, type[Transform]] = {}
-    hooks: dict[str, tuple[Callable[[str, object], None], Mapping[str, type], str]] = {
-        "register_sinks": (_registration(sinks, check, "kind"), sinks, "SinkClass"),
-        "register_transforms": (
-            _registration(transforms, check_transform, "transform"), transforms, "TransformClass",
-        ),
-    }  # fmt: skip
-    used = {name: hook for name in hooks if (hook := getattr(manager.hook, name)).get_hookimpls()}
+    found: dict[tuple[str, str], type[Any]] = {}
+
+    def register(
+        what: str, check: Callable[[object, object], type[Any]], kind: str, cls: object
+    ) -> None:
+        checked = check(kind, cls)
+        if (what, kind) in found:
+            raise PluginError(f'registers the {what} "{kind}" twice')
+        found[what, kind] = checked
+
+    used = {name: hook for name in _HOOKS if (hook := getattr(manager.hook, name)).get_hookimpls()}
     if not used:
         raise PluginError(f"registers no sink; {_SKELETON}")
     for name, hook in used.items():
-        register, found, cls = hooks[name]
+        what, check, example = _HOOKS[name]
+        before = len(found)
         try:
-            hook(register=register)
+            hook(register=partial(register, what, check))
         except PluginError:
             raise
         except BaseException as error:  # noqa: BLE001 - as above
             raise PluginError(f"{name} failed: {_problem(error, origin)}") from None
-        if not found:
-            raise PluginError(f'its {name} registers nothing; call register("kind", {cls})')
-    return sinks, transforms
+        if len(found) == before:
+            raise PluginError(f'its {name} registers nothing; call register("kind", {example})')
+    return found
 
 
 def _hook_problem(error: BaseException) -> str:
@@ -196,7 +188,7 @@ def _hook_problem(error: BaseException) -> str:
         hooks = near or f"; the hooks are {' and '.join(_HOOKS)}"
         return f"has a hook {match[1]!r} that logfan does not know{hooks}"
     if "Argument" in text:
-        name = next((name for name in _HOOKS if name in text), _HOOKS[0])
+        name = next((name for name in _HOOKS if name in text), "register_sinks")
         return f"its {name} must take exactly one parameter, named register"
     return text
 

@@ -34,16 +34,21 @@ class PluginError(Exception):
 
 def check(kind: object, cls: object) -> type[Sink]:
     """The class. Raises PluginError where it cannot be a sink."""
-    sink = _class_below(Sink, kind, cls)
-    _check_sink(sink)
+    sink = _class_below(Sink, kind, cls, "write", "acquire what it needs in open(self)")
+    for method, parameters in (("open", 0), ("write", 1), ("flush", 0), ("close", 0)):
+        _check_method(sink, method, parameters)
+        if inspect.isgeneratorfunction(getattr(sink, method)):
+            raise PluginError(
+                f"{sink.__name__}.{method} has a yield in it, so it would do nothing when called"
+            )
     _check_config(sink, SinkConfig, HOST_KEYS)
     return sink
 
 
 def check_transform(kind: object, cls: object) -> type[Transform]:
     """The class. Raises PluginError where it cannot be a transform."""
-    transform = _class_below(Transform, kind, cls)
-    _check_transform(transform)
+    transform = _class_below(Transform, kind, cls, "apply", "make what it needs at the first use")
+    _check_method(transform, "apply", 1)
     _check_config(transform, TransformConfig, _TRANSFORM_KEYS)
     return transform
 
@@ -61,7 +66,10 @@ def why_unusable(cls: type[Sink]) -> str | None:
     return None
 
 
-def _class_below(base: type[Base], kind: object, cls: object) -> type[Base]:
+def _class_below(
+    base: type[Base], kind: object, cls: object, method: str, instead: str
+) -> type[Base]:
+    """The class, which must have the method. `instead`: of an `__init__` of its own."""
     if not isinstance(kind, str) or not _KIND.fullmatch(kind):
         raise PluginError(
             f"registers the kind {kind!r}; a kind is made of lower-case letters, digits, - and _"
@@ -72,44 +80,16 @@ def _class_below(base: type[Base], kind: object, cls: object) -> type[Base]:
         raise PluginError(
             f'registers for "{kind}" {cls.__name__}, which is no subclass of logfan.{base.__name__}'
         )
-    return cls
-
-
-def _check_sink(cls: type[Sink]) -> None:
-    name = cls.__name__
-    if cls.write is Sink.write:
-        raise _lacks(cls, "write")
-    if cls.__init__ is not Sink.__init__:
-        raise PluginError(f"{name} overrides __init__; acquire what it needs in open(self) instead")
-    for method, parameters in (("open", 0), ("write", 1), ("flush", 0), ("close", 0)):
-        _check_method(name, method, getattr(cls, method), parameters)
-        if inspect.isgeneratorfunction(getattr(cls, method)):
-            raise PluginError(
-                f"{name}.{method} has a yield in it, so it would do nothing when called"
-            )
-    _check_complete(cls)
-
-
-def _check_transform(cls: type[Transform]) -> None:
-    name = cls.__name__
-    if cls.apply is Transform.apply:
-        raise _lacks(cls, "apply")
-    if cls.__init__ is not Transform.__init__:
-        raise PluginError(f"{name} overrides __init__; make what it needs at the first use instead")
-    _check_method(name, "apply", cls.apply, 1)
-    _check_complete(cls)
-
-
-def _lacks(cls: type, method: str) -> PluginError:
-    near = did_you_mean(method, [key for key in vars(cls) if not key.startswith("__")])
-    near = near.replace("did you mean", "is it")
-    return PluginError(f"{cls.__name__} has no {method}(self, records){near}")
-
-
-def _check_complete(cls: type) -> None:
+    if getattr(cls, method) is getattr(base, method):
+        near = did_you_mean(method, [key for key in vars(cls) if not key.startswith("__")])
+        near = near.replace("did you mean", "is it")
+        raise PluginError(f"{cls.__name__} has no {method}(self, records){near}")
+    if cls.__init__ is not base.__init__:
+        raise PluginError(f"{cls.__name__} overrides __init__; {instead} instead")
     if inspect.isabstract(cls):
         missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
         raise PluginError(f"{cls.__name__} is abstract; it lacks {missing}")
+    return cls
 
 
 def _check_config(
@@ -137,7 +117,8 @@ def _check_config(
         raise PluginError(f"{name}.Config has a type that TOML cannot give: {why}") from None
 
 
-def _check_method(name: str, method: str, function: object, parameters: int) -> None:
+def _check_method(cls: type, method: str, parameters: int) -> None:
+    name, function = cls.__name__, getattr(cls, method)
     if not callable(function):
         raise PluginError(f"{name}.{method} is no method")
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):

@@ -208,7 +208,9 @@ class BoundedHandler(BaseHTTPRequestHandler):
         """One request, then the connection ends."""
         if not self.request.too_long:
             self.handle_one_request()
-            self._expects_body()
+            headers = getattr(self, "headers", {})
+            if "Content-Length" in headers or "Transfer-Encoding" in headers:
+                self.request.more = True
             return
         self.requestline, self.request_version, self.command = "", "HTTP/1.0", ""
         line_ends = b"\n" in self.request.head
@@ -217,11 +219,6 @@ class BoundedHandler(BaseHTTPRequestHandler):
             if line_ends
             else HTTPStatus.REQUEST_URI_TOO_LONG
         )
-
-    def _expects_body(self) -> None:
-        headers = getattr(self, "headers", None)
-        if headers is not None and ("Content-Length" in headers or "Transfer-Encoding" in headers):
-            self.request.more = True
 
 
 def _end_of_head(data: bytes) -> int:

@@ -177,7 +177,7 @@ def test_the_configuration_decides(fast: bool) -> None:
     nobody: Any = _Nobody()
     ioloop = IOLoop()
     subscription = Subscription(
-        ioloop=ioloop, brokers=Brokers(settings, ioloop), exchange=ExchangeSettings(),
+        brokers=Brokers(settings, ioloop), exchange=ExchangeSettings(),
         queue=QueueSettings(), known=None, binding=None, events=nobody,
         receiver=nobody,
     )  # fmt: skip
