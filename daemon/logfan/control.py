@@ -123,12 +123,12 @@ class ControlServer:
 
     def __init__(self, path: Path | None, answer: Answer, on_fault: Callable[[], None]) -> None:
         """`answer` is called on the server's thread; `on_fault` where that has ended and should
-        not have: see `fault`. Without a path there is none."""
+        not have. Without a path there is none."""
         self._path = path
         self._answer = answer
         self._on_fault = on_fault
         self._server: _Server | None = None
-        self._thread: ServerThread | None = None
+        self.thread: ServerThread | None = None
 
     def start(self) -> None:
         """Listen. Where that fails, a warning is logged, and the daemon works without."""
@@ -147,19 +147,15 @@ class ControlServer:
                 self._path, (error.strerror or str(error)).lower(),
             )  # fmt: skip
             return
-        self._thread = ServerThread("control", self._server, self._on_fault, poll_seconds=0.2)
-        self._thread.start()
-
-    @property
-    def fault(self) -> str | None:
-        return None if self._thread is None else self._thread.fault
+        self.thread = ServerThread("control", self._server, self._on_fault, poll_seconds=0.2)
+        self.thread.start()
 
     def stop(self) -> None:
-        if self._server is not None and self._thread is not None:
-            self._thread.stop()
+        if self._server is not None and self.thread is not None:
+            self.thread.stop()
             with contextlib.suppress(OSError):
                 self._server.path.unlink()
-            self._server = self._thread = None
+            self._server = self.thread = None
 
 
 class _Server(socketserver.UnixStreamServer):

@@ -404,7 +404,8 @@ class Daemon:
 
     def _own_faults(self) -> list[str]:
         """Of those that no reload replaces."""
-        return [one.fault for one in (self._http, self._control) if one.fault is not None]
+        threads = self._http.thread, self._control.thread
+        return [one.fault for one in threads if one is not None and one.fault is not None]
 
     def _report_ready(self) -> None:
         if not self._ready:

@@ -40,7 +40,8 @@ def serving(path: Path) -> Iterator[None]:
     server = ControlServer(path, lambda request: {"asked": request}, lambda: None)
     server.start()
     try:
-        assert server.fault is None
+        assert server.thread is not None
+        assert server.thread.fault is None
         yield
     finally:
         server.stop()

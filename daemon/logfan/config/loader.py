@@ -123,7 +123,7 @@ def prepare(
     states = states_of([path] if path is not None else [])
     source = _read(path, instance, environ, overrides or {})
     table = source.table
-    faults = [*source.faults, *_no_sinks(source)]
+    no_sinks = _no_sinks(source)
     settings, settings_faults = _settings(table)
     states |= states_of(settings.files().values())
     kinds = frozenset(sink.kind for sink in settings.sinks.values())
@@ -131,8 +131,8 @@ def prepare(
     sinks, sink_faults = _sinks(table, settings, plugins)
     lacking = any(fault.place.endswith(".kind") for fault in sink_faults)
     of_plugins = plugins.faults if every_plugin or lacking else ()
-    faults += [source.named(fault) for fault in (*settings_faults, *of_plugins, *sink_faults)]
-    if faults:
+    named = source.named((*settings_faults, *of_plugins, *sink_faults))
+    if faults := [*source.faults, *no_sinks, *named]:
         raise Faults(faults)
     services = passed_over(environ)
     warnings = [
@@ -157,8 +157,7 @@ def read_settings(
     names = sinks if isinstance(sinks, Mapping) else ()
     source.table["sinks"] = {str(name): {"kind": "unread"} for name in names}
     settings, settings_faults = _settings(source.table, serves=False)
-    faults = [*source.faults, *(source.named(fault) for fault in settings_faults)]
-    if faults:
+    if faults := [*source.faults, *source.named(settings_faults)]:
         raise Faults(faults)
     return settings
 
@@ -177,18 +176,16 @@ def read_stages(
     source = _read(path, instance, environ, WITHOUT_BROKER)
     no_sinks = _no_sinks(source)
     settings, settings_faults = _settings(source.table, serves=False)
-    plugins = Discovered({}, {}, ())
+    plugins = Discovered()
     if any(sink.transforms for sink in settings.sinks.values()):
         plugins = discover(settings.plugins.directories, settings.plugins.disabled, frozenset())
     transforms = {}
     for name, sink in settings.sinks.items():
-        transforms[name], faults = _transforms(sink, f"sinks.{name}", plugins)
-        settings_faults += faults
+        transforms[name] = _transforms(sink, f"sinks.{name}", plugins, settings_faults)
         if key is None:
             settings_faults += _stage_faults(sink, f"sinks.{name}")
-    faults = [*source.faults, *no_sinks, *(source.named(fault) for fault in settings_faults)]
-    if faults:
-        raise Faults([*faults, *plugins.faults])
+    if all_faults := [*source.faults, *no_sinks, *source.named(settings_faults)]:
+        raise Faults([*all_faults, *plugins.faults])
     stages = {
         name: stage_of(sink, transforms[name], name, settings.instance, key)
         for name, sink in settings.sinks.items()
@@ -223,7 +220,7 @@ def _one_table(
     """The settings of this table alone, and its faults. Raises Faults where nothing can be read."""
     source = _read(path, None, environ, {})
     settings, faults = _settings({name: source.table.get(name, {})}, serves=False)
-    return settings, [source.named(fault) for fault in faults]
+    return settings, source.named(faults)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,9 +235,9 @@ class _Source:
     variables: Mapping[str, str]
     """The environment's variables that count, by their keys."""
 
-    def named(self, fault: Fault) -> Fault:
-        """The fault with the variables that its value came from."""
-        return with_variables(fault, self.variables, self.in_file)
+    def named(self, faults: Iterable[Fault]) -> list[Fault]:
+        """The faults with the variables that their values came from."""
+        return [with_variables(fault, self.variables, self.in_file) for fault in faults]
 
 
 def _read(
@@ -353,25 +350,24 @@ def _sinks(
         place = f"sinks.{name}"
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", str(name)):
             faults.append(Fault(place, "the name may hold letters, digits, - and _, 64 at most"))
-        if name not in settings.sinks:
+        sink = settings.sinks.get(name)
+        if sink is None:
             continue  # it has no valid kind, which is reported with the settings
-        transforms, faults_of_transforms = _transforms(settings.sinks[name], place, plugins)
-        kind = plugins.kinds.get(options["kind"])
+        kind = plugins.kinds.get(sink.kind)
         if kind is None:
-            faults.append(_no_such_kind(place, "kind of sink", options["kind"], plugins.known))
-            faults += faults_of_transforms
+            faults.append(_no_such_kind(place, "kind of sink", sink.kind, plugins.known))
+            _transforms(sink, place, plugins, faults)
             continue
         own = {key: value for key, value in options.items() if key not in SinkSettings.model_fields}
         if "decode" in options.keys() & kind.cls.Config.model_fields:
             own["decode"] = options["decode"]  # of a sink that had it before all sinks did
         homes = {key: f"{place}.{home}" for key, home in _SINK_HOMES.items()}
-        config = _own_config(kind, own, place, homes)
-        if isinstance(config, SinkConfig):
-            specs.append(SinkSpec(name, kind, settings.sinks[name], config, transforms))
-            faults += _stage_faults(settings.sinks[name], place)
-        else:
-            faults += config
-        faults += faults_of_transforms
+        config = _own_config(kind, own, place, faults, homes)
+        if config is not None:
+            faults += _stage_faults(sink, place)
+        transforms = _transforms(sink, place, plugins, faults)
+        if config is not None:
+            specs.append(SinkSpec(name, kind, sink, config, transforms))
     conflicts = _between_sinks(specs, "conflicts")
     return tuple(specs), [*faults, *(Fault(place, why) for place, why in conflicts)]
 
@@ -383,39 +379,39 @@ def _no_such_kind(place: str, what: str, kind: str, known: Iterable[str]) -> Fau
 
 
 def _transforms(
-    settings: SinkSettings, place: str, plugins: Discovered
-) -> tuple[list[TransformSpec], list[Fault]]:
-    """The transforms of one sink, and their faults."""
+    settings: SinkSettings, place: str, plugins: Discovered, faults: list[Fault]
+) -> list[TransformSpec]:
+    """The transforms of one sink. Adds to the faults."""
     specs: list[TransformSpec] = []
-    faults: list[Fault] = []
     for number, table in enumerate(settings.transforms):
         here = f"{place}.transforms.{number}"
         kind = plugins.transforms.get(table.kind)
         if kind is None:
             faults.append(_no_such_kind(here, "transform", table.kind, plugins.transforms))
             continue
-        config = _own_config(kind, table.options, here)
-        if isinstance(config, SinkConfig):
+        config = _own_config(kind, table.options, here, faults)
+        if config is not None:
             specs.append(TransformSpec(kind, config))
-        else:
-            faults += config
-    return specs, faults
+    return specs
 
 
 def _own_config(
     kind: Kind[Sink] | Kind[Transform],
     own: Mapping[str, Any],
     place: str,
+    faults: list[Fault],
     homes: Mapping[str, str] | None = None,
-) -> SinkConfig | list[Fault]:
-    """The keys of a sink or a transform, validated, or their faults. `homes`: see `faults_of`."""
+) -> SinkConfig | None:
+    """The keys of a sink or a transform, validated. Adds to the faults; then there is none.
+    `homes`: see `faults_of`."""
     try:
         return kind.cls.Config.model_validate(own)
     except ValidationError as error:
-        return faults_of(error, kind.cls.Config, place, homes, own)
+        faults += faults_of(error, kind.cls.Config, place, homes, own)
     except Exception as error:  # noqa: BLE001 - a plugin's validator may raise anything
         why = text_of(error, how=repr)
-        return [Fault(place, f"the Config of {kind.origin} failed to judge it: {why}")]
+        faults.append(Fault(place, f"the Config of {kind.origin} failed to judge it: {why}"))
+    return None
 
 
 def _stage_faults(settings: SinkSettings, place: str) -> Iterator[Fault]:

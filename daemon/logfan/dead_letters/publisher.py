@@ -102,7 +102,7 @@ class DeadLetters:
         is_connected: Callable[[], bool] = lambda: True,
         on_count: Callable[[int | None], None] = lambda _count: None,
     ) -> None:
-        """`on_fault` is called where the thread has ended and should not have: see `fault`.
+        """`on_fault` is called where the thread has ended and should not have.
         `is_connected`: whether the consumer has its connection: it comes first.
         `on_count` is called on the thread with how many letters wait in the queue; None: that is
         not known any more."""
@@ -113,7 +113,7 @@ class DeadLetters:
         self.queue = settings.dead_letter_queue
         self._settings = settings
         self._ioloop = IOLoop()
-        self._thread = OwnThread("dead-letters", self._run, on_fault)
+        self.thread = OwnThread("dead-letters", self._run, on_fault)
         reconnect = settings.rabbitmq.reconnect
         self._backoff = Backoff(reconnect.initial, min(reconnect.max, _RECONNECT_MAX_SECONDS))
         self._brokers = Brokers(
@@ -139,7 +139,7 @@ class DeadLetters:
 
     def start(self) -> None:
         """Start the thread. It connects once `begin` was called or something is sent."""
-        self._thread.start()
+        self.thread.start()
 
     def begin(self) -> None:
         """The consumer is subscribed: connect and see to the queue, as often as that takes."""
@@ -157,14 +157,10 @@ class DeadLetters:
 
     def finish(self, seconds: float) -> bool:
         """Close the connection and end the thread. True where it ended."""
-        self._thread.may_end()
-        if self._thread.is_alive:
+        self.thread.may_end()
+        if self.thread.is_alive:
             self._ioloop.add_callback_threadsafe(self._finish)
-        return self._thread.join(seconds)
-
-    @property
-    def fault(self) -> str | None:
-        return self._thread.fault
+        return self.thread.join(seconds)
 
     # The thread
 

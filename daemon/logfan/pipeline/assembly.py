@@ -168,8 +168,10 @@ class Pipeline:
 
     def faults(self) -> list[str]:
         """Threads that have ended and should not have: the process must end."""
-        owners = [self.consumer, *([self.dead_letters] if self.dead_letters else ()), *self.workers]
-        return [owner.fault for owner in owners if owner.fault is not None]
+        faults = [self.consumer.thread.fault, *(worker.fault for worker in self.workers)]
+        if self.dead_letters is not None:
+            faults.append(self.dead_letters.thread.fault)
+        return [fault for fault in faults if fault is not None]
 
     def unready(self) -> list[str]:
         """Why records do not flow: empty where the consumer is subscribed and required sinks up."""

@@ -12,7 +12,7 @@ class Completions:
     def __init__(self, required_sinks: int, cross: Callable[[Callable[[], None]], None]) -> None:
         """`cross` has a function called on the I/O thread."""
         self.tracker = InFlightTracker(required_sinks)
-        """The batches in flight. The I/O thread owns it, but for what is called here."""
+        """The batches in flight. The I/O thread owns it, but for `complete` and `keep`."""
         self.on_completed: Callable[[], None] = lambda: None
         """Called on the I/O thread where there may be something to acknowledge. Set by the
         dispatcher, which is made after the workers."""
@@ -27,14 +27,6 @@ class Completions:
         if any(done) and not self._crossing:
             self._crossing = True
             self._cross(self._report_completed)
-
-    def keep(self, sink: int | None, batch: Batch, places: Sequence[int]) -> Sequence[Batch]:
-        """Make a batch of each of these records, as their dead letters cannot be sent: see
-        `InFlightTracker.keep`. An optional sink, without a number, has them for itself. Called by
-        its worker, before it completes the batch."""
-        if sink is not None:
-            return self.tracker.keep(batch, places, sink)
-        return [batch.single(place) for place in places]
 
     def opened(self) -> None:
         """A sink has opened for the first time. Called by its worker."""

@@ -51,7 +51,7 @@ class Events(Protocol):
         """It cannot go on, and ends. Called once."""
 
     def on_fault(self) -> None:
-        """A thread has ended and should not have: see `fault`. Called on that thread."""
+        """A thread has ended and should not have. Called on that thread."""
 
 
 class Consumer:
@@ -111,13 +111,13 @@ class Consumer:
             events=self,
         )  # fmt: skip
         completions.on_sink_opened = self._begin_once_opened
-        self._thread = OwnThread("consumer", self._run, events.on_fault)
+        self.thread = OwnThread("consumer", self._run, events.on_fault)
 
     # What other threads call
 
     def start(self) -> None:
         """Start the thread; it connects first, as often as that takes."""
-        self._thread.start()
+        self.thread.start()
 
     def stop_consuming(self) -> None:
         """No new deliveries; `drained` is set once those under way are acknowledged."""
@@ -125,16 +125,12 @@ class Consumer:
 
     def finish(self, seconds: float) -> bool:
         """Hand back what is left, close the connection, end the thread. True where it ended."""
-        self._thread.may_end()
-        if not self._thread.was_started:
+        self.thread.may_end()
+        if not self.thread.was_started:
             self._ioloop.close()
             return True
         self._ioloop.add_callback_threadsafe(self._finish)
-        return self._thread.join(seconds)
-
-    @property
-    def fault(self) -> str | None:
-        return self._thread.fault
+        return self.thread.join(seconds)
 
     @property
     def state(self) -> str:
@@ -379,7 +375,7 @@ class Consumer:
     def _end(self, failure: ConnectionFailure, subscription: Subscription | None) -> None:
         self._enter(ENDED, failure.why)
         self._closing = True
-        self._thread.may_end()
+        self.thread.may_end()
         self._events.on_end(failure)
         if subscription is None:
             self._ioloop.stop()

@@ -13,7 +13,8 @@ that stays open: see `Reason`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+
+from logfan.pipeline.in_flight import InFlightTracker
 
 _SPARE = 4
 """So many times the present prefetch must fit before it grows: sizes vary."""
@@ -148,22 +149,17 @@ Action = Do | Coalesce | Consume | Report
 Actions = tuple[Action, ...]
 
 
-class InFlight(Protocol):
-    """What is in flight, as the tracker counts it."""
-
-    messages: int
-    size: int
-    """Bytes of their bodies."""
-    aside_messages: int
-    """Those of them that only wait for their dead letters."""
-    aside_size: int
-
-
 class FlowControl:
     """Decides what is read, when there is a consumer, and with which prefetch."""
 
     def __init__(
-        self, in_flight: InFlight, *, prefetch: int, max_bytes: int, ack_timeout: float, now: float
+        self,
+        in_flight: InFlightTracker,
+        *,
+        prefetch: int,
+        max_bytes: int,
+        ack_timeout: float,
+        now: float,
     ) -> None:
         """`max_bytes`: the budget of bodies. `ack_timeout`: how long the broker waits for an
         acknowledgement, in seconds."""

@@ -370,7 +370,11 @@ class SinkWorker:
 
     def _keep_aside(self, batch: Batch, places: Sequence[int]) -> Sequence[Batch]:
         """Records that are not finished with their batch. Called before that is finished."""
-        kept = self._completions.keep(self._number, batch, places)
+        kept: Sequence[Batch]
+        if self._number is None:  # an optional sink has them for itself
+            kept = [batch.single(place) for place in places]
+        else:
+            kept = self._completions.tracker.keep(batch, places, self._number)
         self._finished -= len(kept)
         self._finished_bytes -= sum(one.size for one in kept)
         return kept

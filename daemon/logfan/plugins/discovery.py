@@ -23,7 +23,7 @@ import pluggy
 
 from logfan import hookspecs
 from logfan.faults import Fault, did_you_mean
-from logfan.plugins.drop_ins import cannot, listed, load, who_writes
+from logfan.plugins.drop_ins import load, plugin_files
 from logfan.plugins.validation import Kind, PluginError, check, check_transform
 from logfan.runtime.foreign_text import line_of, type_name
 from logfan.sink import Sink
@@ -43,39 +43,28 @@ _SKELETON = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Discovered:
     """What was found: usable kinds, and the faults of what is not usable."""
 
-    kinds: Mapping[str, Kind[Sink]]
-    transforms: Mapping[str, Kind[Transform]]
-    faults: tuple[Fault, ...]
-    known: Collection[str] = ()
-    """All kinds of sink, those that were not loaded too."""
-
-
-@dataclass(slots=True)
-class _Search:
-    disabled: frozenset[str]
     kinds: dict[str, Kind[Sink]] = field(default_factory=dict)
     transforms: dict[str, Kind[Transform]] = field(default_factory=dict)
-    claimed: dict[tuple[str, str], str] = field(default_factory=dict)
-    """Where each comes from, by "kind" or "transform" and its name."""
     faults: list[Fault] = field(default_factory=list)
-    seen: set[str] = field(default_factory=set)
-    """Every name that `plugins.disabled` could have meant."""
+    origins: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Where each comes from, by "kind" or "transform" and its name; also what was not loaded."""
 
-    def off(self, *names: str) -> bool:
-        self.seen.update(names)
-        return not self.disabled.isdisjoint(names)
+    @property
+    def known(self) -> Collection[str]:
+        """All kinds of sink, those that were not loaded too."""
+        return [name for what, name in self.origins if what == "kind"]
 
     def claim(self, what: str, name: str, origin: str) -> bool:
         """Whether no plugin before has this kind or transform; else that is a fault."""
-        if (what, name) not in self.claimed:
-            self.claimed[what, name] = origin
+        if (what, name) not in self.origins:
+            self.origins[what, name] = origin
             return True
         problem = (
-            f'claims the {what} "{name}", which {self.claimed[what, name]} has already; rename '
+            f'claims the {what} "{name}", which {self.origins[what, name]} has already; rename '
             "one, or name one of the two in plugins.disabled"
         )
         self.faults.append(Fault(origin, problem))
@@ -88,25 +77,36 @@ def discover(
     """All kinds of sink and of transform. `disabled` names drop-in files (without .py), entry
     points or distributions. Of logfan's own sinks only the kinds in `used` are loaded; None means
     all. Never raises for a plugin's fault."""
-    search = _Search(frozenset(disabled))
+    found = Discovered()
+    names: set[str] = set()
     for origin, name, distribution, point in _installed():
-        if search.off(name, distribution):
+        names |= {name, distribution}
+        if name in disabled or distribution in disabled:
             continue
         if used is not None and distribution == _OWN and name not in used:
-            search.claim("kind", name, origin)
+            found.claim("kind", name, origin)
         else:
-            _examine(search, origin, lambda point=point: point.load())  # type: ignore[misc]
+            _examine(found, origin, point.load)
     for directory in dict.fromkeys(directories):
-        for file in _drop_ins(search, directory):
-            if not search.off(file.stem):
-                _examine(search, str(file), lambda file=file: load(file))  # type: ignore[misc]
-    for name in sorted(search.disabled - search.seen):
-        near = did_you_mean(name, search.seen)
-        search.faults.append(
+        try:
+            files = plugin_files(directory)
+        except PluginError as broken:
+            found.faults.append(Fault(str(directory), str(broken)))
+            continue
+        for file, unsafe in files:
+            names.add(file.stem)
+            if file.stem in disabled:
+                continue
+            if unsafe is None:
+                _examine(found, str(file), partial(load, file))
+            else:
+                found.faults.append(Fault(str(file), unsafe))
+    for name in sorted({*disabled} - names):
+        near = did_you_mean(name, names)
+        found.faults.append(
             Fault("plugins.disabled", f"no plugin has this name{near}", f'"{name}"')
         )
-    known = [name for what, name in search.claimed if what == "kind"]
-    return Discovered(search.kinds, search.transforms, tuple(search.faults), known)
+    return found
 
 
 def _installed() -> list[tuple[str, str, str, EntryPoint]]:
@@ -124,18 +124,18 @@ def _installed() -> list[tuple[str, str, str, EntryPoint]]:
     return sorted(found, key=lambda one: one[:2])
 
 
-def _examine(search: _Search, origin: str, load: Callable[[], object]) -> None:
+def _examine(found: Discovered, origin: str, load: Callable[[], object]) -> None:
     """Load one plugin and take its kinds; whatever goes wrong becomes a fault."""
     try:
         # What a plugin prints while it is loaded must not mix with what a command prints.
         with redirect_stdout(sys.stderr):
-            found = _registered(origin, load)
+            registered = _registered(origin, load)
     except PluginError as broken:
-        search.faults.append(Fault(origin, str(broken)))
+        found.faults.append(Fault(origin, str(broken)))
         return
-    for (what, kind), cls in found.items():
-        if search.claim(what, kind, origin):
-            kinds: dict[str, Kind[Any]] = search.kinds if what == "kind" else search.transforms
+    for (what, kind), cls in registered.items():
+        if found.claim(what, kind, origin):
+            kinds: dict[str, Kind[Any]] = found.kinds if what == "kind" else found.transforms
             kinds[kind] = Kind(kind, cls, origin)
 
 
@@ -219,29 +219,3 @@ _NOT_A_PLUGIN = (
     str(Path(importlib.__file__ or "").parent),
     str(Path(pluggy.__file__).parent),
 )
-
-
-# Drop-in folders
-
-
-def _drop_ins(search: _Search, directory: Path) -> list[Path]:
-    """The folder's plugin files, sorted by name; those that others may write are faults."""
-    try:
-        names = listed(directory)
-    except PluginError as broken:
-        search.faults.append(Fault(str(directory), str(broken)))
-        return []
-    files = []
-    for name in names:
-        if not name.endswith(".py") or name.startswith(("_", ".")):
-            continue
-        file = directory / name
-        try:
-            unsafe = who_writes(file) if file.is_file() else "is no file, or a link to nowhere"
-        except OSError as error:
-            unsafe = cannot("be reached", error)
-        if unsafe is None:
-            files.append(file)
-        elif not search.off(file.stem):
-            search.faults.append(Fault(str(file), unsafe))
-    return files

@@ -19,14 +19,15 @@ _loaded: dict[Path, ModuleType] = {}
 _sources: dict[Path, bytes | None] = {}
 
 
-def listed(directory: Path) -> list[str]:
-    """The names in a folder, sorted; none where it is missing. Raises PluginError."""
+def plugin_files(directory: Path) -> list[tuple[Path, str | None]]:
+    """The plugins of a folder, sorted by name, and why one is not safe to run; none where the
+    folder is missing. Raises PluginError."""
     try:
         directory.lstat()
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise PluginError(cannot("be reached", error)) from None
+        raise PluginError(_cannot("be reached", error)) from None
     try:
         if not directory.exists():
             raise PluginError("is a link to nowhere")
@@ -35,13 +36,22 @@ def listed(directory: Path) -> list[str]:
         unsafe = who_writes(directory)
         if unsafe is not None:
             raise PluginError(unsafe)
-        return sorted(os.listdir(directory))  # noqa: PTH208 - names, sorted as strings
+        names = sorted(os.listdir(directory))  # noqa: PTH208 - names, sorted as strings
     except OSError as error:
-        raise PluginError(cannot("be listed", error)) from None
+        raise PluginError(_cannot("be listed", error)) from None
+    files = [name for name in names if name.endswith(".py") and not name.startswith(("_", "."))]
+    return [(directory / name, _why_unsafe(directory / name)) for name in files]
 
 
-def cannot(what: str, error: OSError) -> str:
+def _cannot(what: str, error: OSError) -> str:
     return f"cannot {what}: {(error.strerror or str(error)).lower()}"
+
+
+def _why_unsafe(file: Path) -> str | None:
+    try:
+        return who_writes(file) if file.is_file() else "is no file, or a link to nowhere"
+    except OSError as error:
+        return _cannot("be reached", error)
 
 
 def who_writes(path: Path) -> str | None:

@@ -110,7 +110,7 @@ def client_context(
 ) -> ssl.SSLContext:
     """To speak to a server. Raises TlsFileError."""
     if ca_file is not None:
-        _load_certificates(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), "ca_file", ca_file)
+        _check_certificates("ca_file", ca_file)
     # A private CA is trusted alone: who names one does not want the system's beside it.
     context = ssl.create_default_context(cafile=ca_file)
     context.sslsocket_class = _AlertSocket
@@ -133,10 +133,9 @@ def faults_of_files(
     ca_file: Path | None, cert_file: Path | None, key_file: Path | None
 ) -> Iterator[TlsFileError]:
     """What is wrong with the files, the CA's and the pair's apart, so that both are reported."""
-    # Into contexts of their own: one to speak with would read the system's CAs, which takes long.
     if ca_file is not None:
         try:
-            _load_certificates(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), "ca_file", ca_file)
+            _check_certificates("ca_file", ca_file)
         except TlsFileError as error:
             yield error
     if cert_file is not None:
@@ -167,10 +166,11 @@ def handshake_problem(error: ssl.SSLError) -> str:
     return f"the TLS handshake failed ({reason}); does that port speak TLS?"
 
 
-def _load_certificates(context: ssl.SSLContext, key: str, file: Path) -> None:
+def _check_certificates(key: str, file: Path) -> None:
+    # By a context of its own: one to speak with would read the system's CAs, which takes long.
     try:
         must_be_regular(file)
-        context.load_verify_locations(file)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
     except ssl.SSLError as error:
         problem = _TOO_WEAK.get(error.reason or "", "holds no certificate in PEM form")
         raise TlsFileError(key, file, problem) from None
@@ -180,7 +180,7 @@ def _load_certificates(context: ssl.SSLContext, key: str, file: Path) -> None:
 
 def _load_pair(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> None:
     """The certificate, its chain and its key."""
-    _load_certificates(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), "cert_file", cert_file)
+    _check_certificates("cert_file", cert_file)
     asked = False
 
     def no_passphrase() -> bytes:

@@ -104,7 +104,8 @@ class History:
     def __init__(self) -> None:
         self._recent: tuple[Sample, ...] = ()
         """The oldest first: one that is 10 s old or more, and all that came later."""
-        self._points: tuple[Point, ...] = ()
+        self.points: tuple[Point, ...] = ()
+        """The ring, the oldest first; fewer than `POINTS` after the start."""
         self._last: Sample | None = None
         """What the ring's last point ends with."""
 
@@ -132,13 +133,8 @@ class History:
         )  # fmt: skip
         # Where no sample came for long, the mean stands for each interval that is missing.
         missed = min(POINTS, max(1, round(elapsed / INTERVAL_SECONDS)))
-        self._points = (*self._points, *[point] * missed)[-POINTS:]
+        self.points = (*self.points, *[point] * missed)[-POINTS:]
         self._last = sample
-
-    @property
-    def points(self) -> tuple[Point, ...]:
-        """The ring, the oldest first; fewer than `POINTS` after the start."""
-        return self._points
 
     @property
     def until(self) -> float | None:

@@ -62,7 +62,7 @@ class HttpServer:
     ) -> None:
         """`unhealthy` and `unready` give reasons, none where all is well; `status` what
         `/status.json` holds. All are called on HTTP threads. `on_fault` is called where the
-        listener's thread has ended and should not have: see `fault`."""
+        listener's thread has ended and should not have."""
         self._host = host
         self._wanted_port = port
         self._cert_file, self._key_file = cert_file, key_file
@@ -74,7 +74,7 @@ class HttpServer:
         self._rendering = threading.Lock()
         self._server: BoundedServer | None = None
         self._on_fault = on_fault
-        self._thread: ServerThread | None = None
+        self.thread: ServerThread | None = None
 
     @property
     def port(self) -> int:
@@ -98,18 +98,14 @@ class HttpServer:
             )  # fmt: skip
         except (OSError, OverflowError) as error:
             raise ListenError(self._why(error)) from None
-        self._thread = ServerThread("http", self._server, self._on_fault, poll_seconds=0.1)
-        self._thread.start()
-
-    @property
-    def fault(self) -> str | None:
-        return None if self._thread is None else self._thread.fault
+        self.thread = ServerThread("http", self._server, self._on_fault, poll_seconds=0.1)
+        self.thread.start()
 
     def stop(self) -> None:
         """Close the listener; connections under way end by themselves."""
-        if self._thread is not None:
-            self._thread.stop()
-            self._server = self._thread = None
+        if self.thread is not None:
+            self.thread.stop()
+            self._server = self.thread = None
 
     def _why(self, error: Exception) -> str:
         address = self._address(self._wanted_port)

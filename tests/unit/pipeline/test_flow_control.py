@@ -1,6 +1,5 @@
 """What is read, and when there is a consumer: the state machine alone, in any order of events."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -24,18 +23,20 @@ from logfan.pipeline.flow_control import (
     Tick,
     TurnedAway,
 )
+from logfan.pipeline.in_flight import InFlightTracker
 
 PREFETCH, BUDGET, TIMEOUT = 6, 100, 90.0
 
 
-@dataclass
-class Held:
+class Held(InFlightTracker):
     """What is in flight, as a test likes it."""
 
-    messages: int = 0
-    size: int = 0
-    aside_messages: int = 0
-    aside_size: int = 0
+    def __init__(
+        self, messages: int = 0, size: int = 0, aside_messages: int = 0, aside_size: int = 0
+    ) -> None:
+        super().__init__(1)
+        self.messages, self.size = messages, size
+        self.aside_messages, self.aside_size = aside_messages, aside_size
 
 
 def flow_of(held: Held, prefetch: int = PREFETCH) -> FlowControl:

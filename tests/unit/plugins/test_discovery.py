@@ -79,7 +79,7 @@ def sinks(tmp_path: Path, *arguments: str) -> Result:
 
 def test_the_built_ins_are_found_like_anyones() -> None:
     discovered = discover([], [])
-    assert discovered.faults == ()
+    assert discovered.faults == []
     assert {"file", "stdout", "metrics"} <= discovered.kinds.keys()
     assert discovered.kinds["file"].origin.startswith("logfan ")
     assert discovered.kinds["file"].origin.endswith("(logfan_sinks.file)")
@@ -98,7 +98,7 @@ def test_each_entry_point_of_ours_brings_the_one_kind_of_its_name() -> None:
 def test_of_our_sinks_those_that_are_not_used_are_known_by_name(folder: Path) -> None:
     (folder / "mail.py").write_text(SINK)
     discovered = discover([folder], ["syslog"], {"file", "syslog"})
-    assert discovered.faults == ()
+    assert discovered.faults == []
     assert discovered.kinds.keys() == {"file", "mail"}
     assert {"file", "kafka", "mail"} <= set(discovered.known)
     assert "syslog" not in discovered.known
@@ -137,14 +137,14 @@ def test_a_distribution_or_an_entry_point_can_be_disabled(install: Install, name
     install("a-mail", "mail", "one_mail")
     install("b-mail", "post", "other_mail", "raise SystemExit('was run')\n")
     discovered = discover([], [name])
-    assert discovered.faults == ()
+    assert discovered.faults == []
     assert discovered.kinds["mail"].origin == "a-mail 1.2 (one_mail)"
 
 
 def test_a_built_in_can_be_disabled_and_its_kind_taken_over(folder: Path) -> None:
     (folder / "mine.py").write_text(SINK.replace('"mail"', '"file"'))
     discovered = discover([folder], ["file"])
-    assert discovered.faults == ()
+    assert discovered.faults == []
     assert discovered.kinds["file"].origin == str(folder / "mine.py")
 
 
@@ -188,7 +188,7 @@ def test_a_dataclass_in_a_drop_in_knows_its_module(folder: Path) -> None:
     text = "from __future__ import annotations\nimport dataclasses\n" + SINK
     text += "\n@dataclasses.dataclass(slots=True)\nclass Point:\n    x: int\n"
     (folder / "mail.py").write_text(text)
-    assert discover([folder], []).faults == ()
+    assert discover([folder], []).faults == []
 
 
 def test_sinks_lists_kinds_with_where_each_comes_from(tmp_path: Path, folder: Path) -> None:
@@ -266,7 +266,7 @@ def test_transforms_are_found_as_sinks_are(install: Install, folder: Path) -> No
     text = SINK + TRANSFORM.replace('"stamp"', '"mail"')  # names of sinks are another matter
     (folder / "both.py").write_text(text)
     discovered = discover([folder], [])
-    assert discovered.faults == ()
+    assert discovered.faults == []
     assert discovered.transforms["stamp"].origin == "some-stamp 1.2 (found_stamp)"
     assert discovered.transforms["mail"].origin == str(folder / "both.py")
     assert discovered.kinds["mail"].origin == str(folder / "both.py")

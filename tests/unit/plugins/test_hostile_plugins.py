@@ -363,7 +363,7 @@ def test_hidden_and_other_files_are_passed_over(folder: Path) -> None:
 
 def test_a_disabled_plugin_is_not_even_imported(folder: Path) -> None:
     put(folder, "bad.py", "raise SystemExit\n")
-    assert discover([folder], ["bad"]).faults == ()
+    assert discover([folder], ["bad"]).faults == []
 
 
 def test_what_a_plugin_prints_at_import_stays_out_of_the_output(
