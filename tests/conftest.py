@@ -82,11 +82,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(patch.undo)
     patch.setattr(common, "CONFIG_PLACES", (Path("config.toml"),))
     patch.setattr(control, "_SYSTEM", Path(run.name))
-    patch.setattr(discovery, "listed", _listed)
+    patch.setattr(discovery, "plugin_files", _plugin_files)
 
 
-def _listed(directory: Path) -> list[str]:
-    return [] if directory == SYSTEM_PLUGINS else drop_ins.listed(directory)
+def _plugin_files(directory: Path) -> list[tuple[Path, str | None]]:
+    return [] if directory == SYSTEM_PLUGINS else drop_ins.plugin_files(directory)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
