@@ -47,21 +47,15 @@ class _Signal(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class _Subscribed:
-    """The pipeline of this number is subscribed, maybe again."""
+class _Report:
+    """The pipeline of this number is subscribed, maybe again; with a failure its consumer cannot go
+    on."""
 
     number: int
+    failure: ConnectionFailure | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    """The consumer of the pipeline of this number cannot go on."""
-
-    number: int
-    failure: ConnectionFailure
-
-
-_Event = _Signal | _Subscribed | _Ended
+_Event = _Signal | _Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +66,10 @@ class _PipelineEvents:
     events: "queue.SimpleQueue[_Event]"
 
     def on_subscribed(self) -> None:
-        self.events.put(_Subscribed(self.number))
+        self.events.put(_Report(self.number))
 
     def on_end(self, failure: ConnectionFailure) -> None:
-        self.events.put(_Ended(self.number, failure))
+        self.events.put(_Report(self.number, failure))
 
     def on_fault(self) -> None:
         self.events.put(_Signal.FAULT)
@@ -206,9 +200,9 @@ class Daemon:
                     self._reload()
                 case _Signal.STOP:
                     return self._stop()
-                case _Subscribed(self._number):
+                case _Report(self._number, None):
                     self._on_subscribed()
-                case _Ended(self._number, failure):
+                case _Report(self._number, ConnectionFailure() as failure):
                     if self._fallback is None:
                         return self._give_up(failure)
                     self._go_back(self._fallback, failure.why)

@@ -10,6 +10,7 @@ import struct
 import traceback
 from collections.abc import Callable
 from functools import lru_cache
+from types import NoneType
 from typing import Any, Protocol
 
 import pika
@@ -338,21 +339,16 @@ def missing_internal(connection: Any) -> str:
     ):  # fmt: skip
         if not callable(getattr(owner, name, None)):
             return name
-    kinds: dict[str, type] = {"bytes_received": int, "frames_received": int, "_channels": dict}
-    for name, kind in kinds.items():
-        if type(getattr(connection, name, None)) is not kind:
-            return name
     probe = pika.channel.Channel(connection, 1, lambda _channel: None)
     assembler = getattr(probe, "_content_assembler", None)
-    for name in ("_method_frame", "_header_frame"):
-        if getattr(assembler, name, probe) is not None:
-            return "_content_assembler"
-    if type(getattr(assembler, "_seen_so_far", None)) is not int:
-        return "_content_assembler"
-    kinds = {"_consumers": dict, "_cancelled": set}
-    for name, kind in kinds.items():
-        if type(getattr(probe, name, None)) is not kind:
-            return name
+    for owner, name, kind in (
+        (connection, "bytes_received", int), (connection, "frames_received", int),
+        (connection, "_channels", dict), (probe, "_consumers", dict), (probe, "_cancelled", set),
+        (assembler, "_method_frame", NoneType), (assembler, "_header_frame", NoneType),
+        (assembler, "_seen_so_far", int),
+    ):  # fmt: skip
+        if type(getattr(owner, name, probe)) is not kind:
+            return "_content_assembler" if owner is assembler else name
     return ""
 
 
