@@ -129,7 +129,7 @@ class KafkaSink(logfan.Sink):
             "bootstrap.servers": ",".join(config.brokers), "client.id": "logfan",
             "enable.idempotence": True, "acks": "all", "compression.type": config.compress,
             "message.max.bytes": config.max_message_bytes,
-            "message.timeout.ms": 0,  # `_settle` has the deadline, and leaves nothing behind
+            "message.timeout.ms": 0,  # `_see` has the deadline, and leaves nothing behind
             "socket.timeout.ms": max(1000, round(config.timeout * 1000)),
             "topic.metadata.propagation.max.ms": _UNKNOWN_TOPIC_SECONDS * 1000,
             "queue.buffering.max.kbytes": _QUEUE_KILOBYTES,
