@@ -20,7 +20,7 @@ _SPARE = 4
 """So many times the present prefetch must fit before it grows: sizes vary."""
 HOLD_SECONDS = 2.0
 """Backpressure pauses reading for so long at most: heartbeats and cancels wait there, too."""
-GOOD_READ = 400
+GOOD_READ = 800
 """A read of so many messages is large enough,"""
 GOOD_BYTES = 64 * 1024
 """or one of so many bytes of bodies: much more than that the socket would not hold meanwhile."""

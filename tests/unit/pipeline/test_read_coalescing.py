@@ -60,13 +60,14 @@ def test_a_burst_of_a_few_messages_does_not_wait() -> None:
 
 
 def test_many_small_reads_wait_once_it_is_known_that_much_comes() -> None:
-    assert read(behind(), rate=40_000, seconds=1) > 0.9 * 4_000 * (GOOD_READ - 10) / 40_000
+    fitting = GOOD_BYTES / 100 - 10
+    assert read(behind(), rate=100_000, seconds=1) > 0.9 * 10_000 * fitting / 100_000
     assert read(ReadCoalescing(100.0), rate=40_000, seconds=0.01) == 0
 
 
 def test_it_waits_for_a_good_read_at_the_present_rate() -> None:
-    assert rushed(100_000).wait(101.0, 100, 100, room=ROOM) == pytest.approx(300e-5)
-    assert rushed(100_000).wait(101.0, 300, 100, room=ROOM) == pytest.approx(100e-5)
+    assert rushed(100_000).wait(101.0, GOOD_READ - 300, 100, room=ROOM) == pytest.approx(300e-5)
+    assert rushed(100_000).wait(101.0, GOOD_READ - 100, 100, room=ROOM) == pytest.approx(100e-5)
 
 
 def test_it_never_waits_longer_than_the_most() -> None:
