@@ -137,13 +137,9 @@ class Client:
         *,
         on_done: Callable[[Channel, T], None],
         on_mismatch: Callable[[TopologyMismatch], None],
-        channel: Channel | None = None,
-    ) -> "Declaring[T]":
-        """Carry the steps out, on the open channel or on a new one. Ends in a call of one of the
-        two, `on_done` with an open channel, unless the connection ends first."""
-        declaring = Declaring(self, on_done=on_done, on_mismatch=on_mismatch, channel=channel)
-        declaring.begin(steps)
-        return declaring
+    ) -> None:
+        """Carry the steps out. See `Declaring`."""
+        Declaring(self, on_done=on_done, on_mismatch=on_mismatch).begin(steps)
 
     def close(self, then: Callable[[], None] | None = None) -> None:
         """Close the connection, and go on once the broker agreed or 3 s have passed. `on_open` and
@@ -183,8 +179,9 @@ class Client:
 
 
 class Declaring(Generic[T]):
-    """Carries steps out; then `begin` may take the next ones, on the same channel while that
-    lives."""
+    """Carries steps out, on the open channel or on a new one; then `begin` may take the next ones,
+    on the same channel while that lives. They end in a call of one of the two, `on_done` with an
+    open channel, unless the connection ends first."""
 
     def __init__(
         self,
@@ -192,9 +189,8 @@ class Declaring(Generic[T]):
         *,
         on_done: Callable[[Channel, T], None],
         on_mismatch: Callable[[TopologyMismatch], None],
-        channel: Channel | None,
+        channel: Channel | None = None,
     ) -> None:
-        """See `Client.declare`."""
         self._client = client
         self._steps: Steps[T] | None = None
         self._on_done = on_done

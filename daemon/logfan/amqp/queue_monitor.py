@@ -3,7 +3,6 @@
 To ask for what is gone closes the channel; so it is not the consumer's.
 """
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from logfan.amqp.binding import Binding, QueueStatus
@@ -26,11 +25,12 @@ class MonitorEvents(Protocol):
 
 
 class QueueMonitor:
-    """One connection's. `open`, then `begin`; `stop` at last."""
+    """One connection's. `begin`, and `stop` at last."""
 
     def __init__(
         self,
         client: Client,
+        channel: Channel,
         binding: Binding,
         declared: Declared,
         events: MonitorEvents,
@@ -39,31 +39,21 @@ class QueueMonitor:
         self._binding = binding
         self._declared = declared
         self._events = events
-        self._channel: Channel | None = None
-        self._declaring: Declaring[QueueStatus] | None = None
+        self._declaring: Declaring[QueueStatus] = Declaring(
+            client, on_done=self._on_looked, on_mismatch=lambda _: None, channel=channel
+        )
         self._timer: Any = None
         self._seconds = LOOK_SECONDS
         self._over = False
 
-    def open(self, then: Callable[[], None]) -> None:
-        """Open the channel; then, also where there is none to be had, go on."""
-
-        def opened(channel: Channel | None) -> None:
-            self._channel = channel
-            if channel is None:
-                self._events.on_monitor_refused("the broker's channel_max is 1")
-            then()
-
-        self._client.channel(opened)
-
     def begin(self) -> None:
         """Look now, and from now on; once it has begun this does nothing."""
-        if self._channel is not None and self._timer is None:
+        if self._timer is None:
             self._look()
 
     def often(self) -> bool:
-        """Look now, and four times a second from now on. False where there is no channel for it."""
-        if self._channel is None or self._over:
+        """Look now, and four times a second from now on. False once it is over."""
+        if self._over:
             return False
         self._seconds = _OFTEN_SECONDS
         if self._timer is not None:
@@ -81,14 +71,7 @@ class QueueMonitor:
         if self._over or not self._client.is_open:
             return
         self._timer = self._client.ioloop.call_later(self._seconds, self._look)
-        steps = self._binding.look(self._declared)
-        if self._declaring is not None:
-            self._declaring.begin(steps)
-            return
-        self._declaring = self._client.declare(
-            steps, channel=self._channel, on_done=self._on_looked,
-            on_mismatch=lambda _mismatch: None,
-        )  # fmt: skip
+        self._declaring.begin(self._binding.look(self._declared))
 
     def _on_looked(self, _channel: Channel, look: QueueStatus) -> None:
         if not self._over:

@@ -63,6 +63,8 @@ class Subscription:
         """From `Events.on_declared` on."""
         self.is_subscribed = False
         """Whether it ever was."""
+        self.wants_second_channel = False
+        """It has asked for a channel to look on, and is not subscribed yet."""
         self._events = events
         self._receiver = receiver
         self._topology = exchange, queue, known
@@ -77,11 +79,6 @@ class Subscription:
         self.address = self._client.address
 
     # What the consumer calls
-
-    @property
-    def wants_second_channel(self) -> bool:
-        """It has asked for a channel to look on, and is not subscribed yet."""
-        return self._monitor is not None and not self.is_subscribed
 
     def pause_reading_for(self, seconds: float) -> None:
         """Read nothing for so long, where that can be; all else goes on meanwhile."""
@@ -164,12 +161,24 @@ class Subscription:
             return
         # Before anything is delivered: the broker may close the connection for want of a channel.
         self._binding.begin(declared)
-        self._monitor = QueueMonitor(self._client, self._binding, declared, self._events)
-        if declared.needs_stand_in:
-            self._stand_in = StandIn(self._client, declared.queue)
-            self._monitor.open(partial(self._stand_in.open, self._report_declared))
+        self.wants_second_channel = True
+        self._client.channel(partial(self._on_second_channel, self._binding))
+
+    def _on_second_channel(self, binding: Binding, channel: Channel | None) -> None:
+        declared = self._declared
+        if channel is None:
+            self._events.on_monitor_refused("the broker's channel_max is 1")
         else:
-            self._monitor.open(self._report_declared)
+            self._monitor = QueueMonitor(self._client, channel, binding, declared, self._events)
+        if declared.needs_stand_in:
+            self._client.channel(self._on_third_channel)
+        else:
+            self._report_declared()
+
+    def _on_third_channel(self, channel: Channel | None) -> None:
+        if channel is not None:
+            self._stand_in = StandIn(self._client.ioloop, channel, self._declared.queue)
+        self._report_declared()
 
     def _report_declared(self) -> None:
         if self._over or not self.channel.is_open:
@@ -190,7 +199,7 @@ class Subscription:
         answered()
         if self._over:
             return
-        self.is_subscribed = True
+        self.is_subscribed, self.wants_second_channel = True, False
         if self._stand_in is not None:
             self._stand_in.end()
         self._events.on_subscribed(self, self._declared)

@@ -15,8 +15,8 @@ from logfan.plugins.validation import PluginError
 _UNMAPPED = 65534
 """What a user id looks like that has no place in the namespace."""
 
-_loaded: dict[Path, ModuleType] = {}
-_sources: dict[Path, bytes | None] = {}
+_loaded: dict[Path, tuple[ModuleType, bytes | None]] = {}
+"""The modules, and the digests of their sources."""
 
 
 def plugin_files(directory: Path) -> list[tuple[Path, str | None]]:
@@ -86,7 +86,7 @@ class _SourceLoader(SourceFileLoader):
 
 def changed_since_loaded() -> list[Path]:
     """Drop-ins whose file is no longer what this process runs: new code takes a new start."""
-    return [file for file, source in _sources.items() if _digest(file) != source]
+    return [file for file, (_, source) in _loaded.items() if _digest(file) != source]
 
 
 def _digest(file: Path) -> bytes | None:
@@ -101,7 +101,7 @@ def load(file: Path) -> ModuleType:
     run it a second time beside itself."""
     file = file.absolute()
     if file in _loaded:
-        return _loaded[file]
+        return _loaded[file][0]
     source = _digest(file)
     name = f"logfan_dropin_{len(_loaded)}_{re.sub(r'[^A-Za-z0-9_]', '_', file.stem)}"
     spec = spec_from_loader(name, _SourceLoader(name, str(file)))
@@ -114,5 +114,5 @@ def load(file: Path) -> ModuleType:
     except BaseException:
         sys.modules.pop(name, None)
         raise
-    _loaded[file], _sources[file] = module, source
+    _loaded[file] = module, source
     return module

@@ -10,7 +10,7 @@ from pika import spec
 from pika.adapters.select_connection import IOLoop
 
 from logfan.amqp.blocking import BlockingConnection, Refused
-from logfan.amqp.client import Brokers, Client
+from logfan.amqp.client import Brokers, Client, Declaring
 from logfan.amqp.failures import BrokerError, Cause, ConnectionFailure
 from logfan.amqp.publisher import Publisher
 from logfan.amqp.topology import publish_to
@@ -191,10 +191,11 @@ def test_nothing_is_asked_on_a_channel_that_is_being_closed(loop: IOLoop) -> Non
         turned(loop, lambda: seen.opened, "it is open")
         client.channel(channels.append)
         turned(loop, lambda: channels, "so is a channel")
-        declaring = client.declare(
-            publish_to(ExchangeSettings()), channel=channels[0],
-            on_done=lambda *result: done.append(result), on_mismatch=done.append,
+        declaring: Declaring[None] = Declaring(
+            client, channel=channels[0], on_done=lambda *result: done.append(result),
+            on_mismatch=done.append,
         )  # fmt: skip
+        declaring.begin(publish_to(ExchangeSettings()))
         turned(loop, lambda: done, "the exchange is there")
         channels[0].close()
         declaring.begin(publish_to(ExchangeSettings()))
