@@ -127,6 +127,7 @@ class BlockingConnection:
 
     @property
     def version(self) -> tuple[int, ...]:
+        """RabbitMQ's; empty where it does not report one."""
         return self._client.version
 
     def channel(self, what: str = "the channel") -> "BlockingChannel":

@@ -74,10 +74,12 @@ class Client:
 
     @property
     def is_open(self) -> bool:
+        """Whether channels can be opened."""
         return bool(self.connection.is_open)
 
     @property
     def version(self) -> tuple[int, ...]:
+        """RabbitMQ's; empty where it does not report one."""
         return broker_version(self.connection)
 
     def channel(self, then: Callable[[Channel | None], None]) -> None:

@@ -44,11 +44,15 @@ class Channel(Protocol):
     is_open: bool
     is_closed: bool
 
-    def add_on_close_callback(self, callback: Callable[[Any, BaseException], Any]) -> None: ...
+    def add_on_close_callback(self, callback: Callable[[Any, BaseException], Any]) -> None:
+        """It is called with the channel and the reason."""
+
     def add_on_cancel_callback(self, callback: Callable[[Any], Any]) -> None:
         """It is called where the broker cancels a consumer."""
 
-    def add_on_return_callback(self, callback: Callable[[Any, Any, Any, bytes], Any]) -> None: ...
+    def add_on_return_callback(self, callback: Callable[[Any, Any, Any, bytes], Any]) -> None:
+        """It is called with a message that reached no queue."""
+
     def basic_qos(self, *, prefetch_count: int) -> None:
         """For the consumers that come."""
 
@@ -66,8 +70,12 @@ class Channel(Protocol):
     def basic_cancel(self, consumer_tag: str, callback: Callable[[Any], Any] | None = ...) -> Any:
         """What was on its way to the consumer is rejected; see `cancel`."""
 
-    def basic_ack(self, delivery_tag: int, multiple: bool = ...) -> None: ...
-    def basic_nack(self, delivery_tag: int, multiple: bool = ..., requeue: bool = ...) -> None: ...
+    def basic_ack(self, delivery_tag: int, multiple: bool = ...) -> None:
+        """With `multiple` everything up to the tag."""
+
+    def basic_nack(self, delivery_tag: int, multiple: bool = ..., requeue: bool = ...) -> None:
+        """With `requeue` it goes back to the queue."""
+
     def basic_publish(
         self, exchange: str, routing_key: str, body: bytes, properties: Any, *, mandatory: bool
     ) -> None:
@@ -76,7 +84,8 @@ class Channel(Protocol):
     def confirm_delivery(self, on_confirm: Callable[[Any], Any], callback: Any = ...) -> None:
         """`on_confirm` gets a method frame with `basic.ack` or `basic.nack`."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """The broker's answer goes to the close callbacks."""
 
     queue_declare: Callable[..., Any]
     queue_bind: Callable[..., Any]

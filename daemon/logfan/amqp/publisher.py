@@ -33,6 +33,7 @@ class Window:
         channel.ask(self._confirms.confirm_select)
 
     def __len__(self) -> int:
+        """How many messages may have arrived or not."""
         return len(self._confirms)
 
     def publish(

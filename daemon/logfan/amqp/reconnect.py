@@ -51,9 +51,11 @@ class Reconnect:
         self._failures = 0
 
     def connected(self) -> None:
+        """The broker answers."""
         self._unreachable.reset()
 
     def subscribed(self, now: float) -> None:
+        """The consumer is subscribed; again, after a pause."""
         self._has_worked = True
         if self._subscribed_at is None:
             self._subscribed_at = now

@@ -81,6 +81,8 @@ class DeclareQueue:
 
 @dataclass(frozen=True, slots=True)
 class Bind:
+    """Bind the queue to the exchange."""
+
     method: ClassVar = "queue_bind"
     queue: str
     exchange: str

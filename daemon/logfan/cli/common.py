@@ -124,6 +124,7 @@ def report(faults: Iterable[Fault], path: Path | None) -> None:
 
 
 def refuse(faults: Faults, path: Path | None) -> NoReturn:
+    """Report the faults and exit 78."""
     report(faults.faults, path)
     raise SystemExit(os.EX_CONFIG)
 
@@ -173,6 +174,7 @@ def ends(so_far: Callable[[], str] = lambda: "") -> Iterator[None]:
 
 
 def fail(message: str, code: int) -> NoReturn:
+    """Print it to standard error and exit."""
     _echo("error", "red", one_line(message))
     raise SystemExit(code)
 

@@ -200,6 +200,7 @@ def style_of(sink: Sink) -> str:
 def wrapped(
     text: str, columns: int, *, first: int = 0, indent: int = 0, style: str = ""
 ) -> Iterator[Text]:
+    """In lines of the terminal's width."""
     start = first
     while text:
         room = max(20, columns - start)

@@ -206,6 +206,7 @@ class DeadQueue:
         return self._shape is None or self._shape.counts_returns
 
     def _declared(self) -> tuple[int, int]:
+        """How many messages wait, and how many consume them."""
         return declared(self._channel, self.name)
 
     def _on_letter(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:

@@ -88,6 +88,7 @@ class Letter:
 
     @property
     def attempts(self) -> int:
+        """How often the sink was offered it."""
         count = self.properties.headers.get(ATTEMPTS)
         return count if isinstance(count, int) else 0
 

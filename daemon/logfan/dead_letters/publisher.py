@@ -95,6 +95,8 @@ class _Parcel:
 
 
 class DeadLetters:
+    """The one way to the dead-letter queue."""
+
     def __init__(
         self,
         settings: Settings,
@@ -227,6 +229,7 @@ class DeadLetters:
         self._pump()
 
     def _pump(self) -> None:
+        """Publish what may be published now."""
         while (confirms := self._confirms) is not None and self._waiting:
             alone = self._waiting[0].alone
             if confirms and (alone or self._alone or confirms.size >= _IN_FLIGHT_BYTES):

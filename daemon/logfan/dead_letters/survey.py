@@ -24,6 +24,7 @@ class Found:
 
     @property
     def ours(self) -> bool:
+        """Whether logfan put it there."""
         return is_ours(self.letter.properties.headers)
 
     def is_of(self, sink: str | None) -> bool:

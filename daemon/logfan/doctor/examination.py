@@ -144,6 +144,7 @@ class Examination:
 
     @property
     def is_reached(self) -> bool:
+        """Whether there is a broker to ask."""
         return any(broker.connection is not None for broker in self.brokers)
 
     @property

@@ -41,22 +41,27 @@ class Finding:
 
 
 def danger(what: str, means: str, do: str) -> Finding:
+    """`run` would fail, or messages get lost."""
     return Finding(Severity.DANGER, what, means, do)
 
 
 def warning(what: str, means: str, do: str) -> Finding:
+    """Something more must happen before it does harm."""
     return Finding(Severity.WARNING, what, means, do)
 
 
 def advice(what: str, means: str, do: str) -> Finding:
+    """Worth knowing."""
     return Finding(Severity.ADVICE, what, means, do)
 
 
 def ok(what: str) -> Finding:
+    """It was looked at, and is fine."""
     return Finding(Severity.OK, what)
 
 
 def skipped(why: str) -> Finding:
+    """It cannot be known."""
     return Finding(Severity.SKIPPED, why)
 
 

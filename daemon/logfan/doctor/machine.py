@@ -58,6 +58,7 @@ class Place:
 
 
 def _places(exam: Examination) -> list[Place]:
+    """Of all sinks that write files."""
     if exam.prepared is None:
         raise Unknown("the sinks were not read")
     found = []

@@ -9,6 +9,8 @@ from logfan.pipeline.in_flight import Batch, InFlightTracker
 
 
 class Completions:
+    """Batches that sinks have completed, on their way to the I/O thread."""
+
     def __init__(self, required_sinks: int, cross: Callable[[Callable[[], None]], None]) -> None:
         """`cross` has a function called on the I/O thread."""
         self.tracker = InFlightTracker(required_sinks)

@@ -149,6 +149,7 @@ class Consumer:
 
     @property
     def consuming(self) -> bool:
+        """Whether deliveries can arrive now."""
         return self._stats.consuming
 
     @property
@@ -236,6 +237,7 @@ class Consumer:
         subscription.consume(self._dispatcher.flow.window.prefetch)
 
     def _wait_for_sinks(self) -> None:
+        """Once a second."""
         self._begin_once_opened()
         self._waiting_turns += 1
         if self._waiting is not None and self._waiting_turns == _QUIET_TURNS:

@@ -56,6 +56,8 @@ class Events(Protocol):
 
 
 class Dispatcher:
+    """From the delivery to the acknowledgement."""
+
     def __init__(
         self,
         *,

@@ -70,6 +70,7 @@ class Ack:
 
     @property
     def messages(self) -> int:
+        """How many messages it newly covers."""
         return sum(len(batch.records) for batch in self.batches)
 
 

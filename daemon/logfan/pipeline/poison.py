@@ -77,6 +77,7 @@ class RetryQueue:
         """How many offers were taken since there are suspects."""
 
     def extend(self, entries: Iterable[Entry]) -> None:
+        """Add records that come after all that are here."""
         self._others += entries
 
     @property

@@ -146,6 +146,7 @@ class SinkRecovery:
         return good
 
     def _attempt(self, entries: Sequence[Entry]) -> None:
+        """Offer the sink what it gets of these."""
         records: Sequence[Record] = [entry.record for entry in entries]
         if self._stage is not None:
             staged = self._runner.stage(self._stage, records)
@@ -179,6 +180,7 @@ class SinkRecovery:
         return [entries[place] for place in places]
 
     def _offer(self, entries: Sequence[Entry], records: Sequence[Record]) -> None:
+        """Offer these records, one for each entry."""
         self._runner.holding = self._queue.holding or bool(self._failing)
         outcome = self._runner.offer(records)
         if outcome is None:

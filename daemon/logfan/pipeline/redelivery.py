@@ -27,6 +27,8 @@ it is a dead letter, where it is one."""
 
 
 class RedeliveryRouter:
+    """Knows the sinks, and whether there are dead letters."""
+
     def __init__(
         self, sinks: Sequence[str], *, fallback: str, dead_letters: bool, limit_is_named: bool
     ) -> None:

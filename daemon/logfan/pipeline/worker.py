@@ -208,6 +208,7 @@ class SinkWorker:
 
     @property
     def is_up(self) -> bool:
+        """Whether the sink takes records."""
         return self.health.down_since(self._clock.monotonic()) is None
 
     def look(self) -> None:

@@ -22,6 +22,8 @@ class Clock(Protocol):
 
 
 class SystemClock:
+    """The machine's own clock."""
+
     monotonic = staticmethod(time.monotonic)
     time = staticmethod(time.time)
     wait = staticmethod(threading.Event.wait)

@@ -54,12 +54,15 @@ class Notifier:
         return cls(address or None, seconds or None)
 
     def ready(self) -> None:
+        """Started, or reloaded."""
         self._send_surely("READY=1")
 
     def reloading(self) -> None:
+        """A reload has begun; `ready` ends it."""
         self._send_surely(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
+        """The shutdown has begun."""
         self._send_surely("STOPPING=1")
 
     def watchdog(self) -> None:

@@ -47,6 +47,7 @@ class OwnThread:
         return self._thread
 
     def may_end(self) -> None:
+        """From now on it may return."""
         self._may_end = True
 
     def join(self, seconds: float) -> bool:

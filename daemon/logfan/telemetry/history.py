@@ -20,6 +20,8 @@ _CLOSEST_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class SinkSample:
+    """One sink's counters."""
+
     written: int = 0
     batches: int = 0
     batch_seconds: float = 0.0

@@ -112,6 +112,7 @@ class BoundedServer(HTTPServer):
             self._leave(connection)
 
     def service_actions(self) -> None:
+        """Cut off clients that are late."""
         now, limits = time.monotonic(), self.limits
         with self._lock:
             for connection in self._open:

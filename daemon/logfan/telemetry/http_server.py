@@ -83,6 +83,7 @@ class HttpServer:
 
     @property
     def url(self) -> str:
+        """Where it serves, without a path."""
         return f"{'https' if self._cert_file else 'http'}://{self._address(self.port)}"
 
     def start(self) -> None:

@@ -44,6 +44,7 @@ class Histogram:
         self.sum = 0.0
 
     def observe(self, value: float, count: int = 1) -> None:
+        """`count` observations of `value`."""
         self.counts[bisect_left(self.bounds, value)] += count
         self.sum += value * count
 
@@ -59,6 +60,8 @@ class Histogram:
 
 @dataclass(slots=True)
 class ConsumerStats:
+    """What the consumer counts."""
+
     connected: bool = False
     consuming: bool = False
     connections_opened: int = 0
@@ -92,15 +95,19 @@ class ConsumerStats:
 
     @property
     def in_flight_messages(self) -> int:
+        """Received and neither acknowledged, requeued nor abandoned."""
         return max(0, self.received_messages - self.acked - self.requeued - self.abandoned)
 
     @property
     def in_flight_bytes(self) -> int:
+        """Bytes of their bodies."""
         return self.bytes_held()
 
 
 @dataclass(slots=True)
 class SinkStats:
+    """What one sink's worker counts."""
+
     health: Health = field(default_factory=lambda: Health(0.0))
     """Put here by who runs the sink."""
     pause: Pause = field(default_factory=Pause)
@@ -134,6 +141,8 @@ class SinkStats:
 
 @dataclass(slots=True)
 class Stats:
+    """All there is to count."""
+
     consumer: ConsumerStats = field(default_factory=ConsumerStats)
     sinks: dict[str, SinkStats] = field(default_factory=dict)
     _known: dict[str, SinkStats] = field(default_factory=dict)

@@ -81,4 +81,5 @@ class ElasticsearchSink(HttpClientSink):
 
 @logfan.hookimpl
 def register_sinks(register: Any) -> None:
+    """The kind `elasticsearch`; OpenSearch has the same API."""
     register("elasticsearch", ElasticsearchSink)
