@@ -20,7 +20,7 @@ from chaos.load import Load
 from chaos.proxy import Proxy
 from chaos.watcher import Watcher, starved_seconds
 from logfan.testing.node import RabbitNode
-from support.broker import Names, channel, waiting
+from support.broker import Names, channel
 from support.waiting import PATIENCE_SECONDS, wait_until
 
 BACK_SECONDS = 30.0
@@ -146,8 +146,10 @@ class Scene:
         self.pause()
 
         def is_done() -> bool:
-            is_empty = waiting(self.node.url, self.names.queue) == 0
-            return is_empty and self.daemon.metric("logfan_in_flight_messages") == 0
+            # What is on its way to the daemon is neither in the queue nor in flight there.
+            counts = self.node.counts(self.names.queue)
+            at_broker = counts.ready + counts.unacked
+            return at_broker == 0 and self.daemon.metric("logfan_in_flight_messages") == 0
 
         try:
             wait_until(is_done, "all is acknowledged", _DRAIN_SECONDS)

@@ -3,6 +3,8 @@
 import signal
 from pathlib import Path
 
+import pytest
+
 from logfan.testing.node import RabbitNode
 from support.broker import Names, channel, publish, waiting
 from support.daemon import DaemonProcess
@@ -29,12 +31,16 @@ def register_sinks(register):
 SINKS = '[sinks.raw]\nkind = "slow"\npath = "raw.log"'
 
 
-def daemon(folder: Path, node: RabbitNode, names: Names, seconds: float = 0.2) -> DaemonProcess:
+def daemon(
+    folder: Path, node: RabbitNode, names: Names, seconds: float = 0.2, **environ: str
+) -> DaemonProcess:
     (folder / "plugins").mkdir()
     (folder / "plugins/slow.py").write_text(SLOW)
     (folder / "raw.log").touch()
     sinks = f"{SINKS}\nseconds = {seconds}"
-    return DaemonProcess(folder, node.url, names, sinks, extra="prefetch = 10")
+    return DaemonProcess(
+        folder, node.url, names, sinks, extra="prefetch = 10", environ=environ
+    )  # fmt: skip
 
 
 def lines(folder: Path) -> list[bytes]:
@@ -68,3 +74,24 @@ def test_what_was_delivered_is_written_though_its_queue_is_deleted_meanwhile(
             open_channel.queue_delete(names.queue)
         assert running.wait() == 0
         assert len(lines(tmp_path)) == 10
+
+
+@pytest.mark.parametrize("kind", ["exclusive", "deleted"])
+def test_what_was_delivered_is_written_though_no_queue_has_it_any_more(
+    node: RabbitNode, names: Names, tmp_path: Path, kind: str
+) -> None:
+    """The queue went with its connection, or was deleted: it will not be delivered again."""
+    bodies = [b"%06d" % number for number in range(10)]
+    environ = {"LOGFAN_QUEUE__TYPE": "exclusive"} if kind == "exclusive" else {}
+    with daemon(tmp_path, node, names, seconds=1.0, **environ) as running:
+        publish(node.url, names.exchange, bodies[:1])
+        wait_until(lambda: running.metric("logfan_in_flight_messages") == 1, "the sink has one")
+        publish(node.url, names.exchange, bodies[1:])
+        wait_until(lambda: running.metric("logfan_in_flight_messages") == 10, "the others wait")
+        if kind == "exclusive":
+            node.close_all_connections()
+        else:
+            with channel(node.url) as open_channel:
+                open_channel.queue_delete(names.queue)
+        wait_until(lambda: set(lines(tmp_path)) == {*bodies}, "all are written")
+        assert running.metric("logfan_in_flight_messages") == 0

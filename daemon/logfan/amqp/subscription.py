@@ -187,9 +187,9 @@ class Subscription:
         if self._monitor is not None and not self._consumer_tag:
             self._monitor.begin()
 
-    def fail(self, why: str) -> None:
+    def fail(self, why: str, code: int) -> None:
         """End it, though the broker has not. `on_failure` follows."""
-        self._end(ConnectionFailure(Cause.LOST, why))
+        self._end(ConnectionFailure(Cause.LOST, why, code=code))
 
     def _on_stream(self) -> None:
         why = stream_mismatch(self._declared.queue)

@@ -165,6 +165,11 @@ class Declared:
         return self.shape.kind if self.shape is not None else ""
 
     @property
+    def goes_with_connection(self) -> bool:
+        """Whether the queue is deleted with our connection, unless others consume it."""
+        return self.shape is not None and (self.shape.exclusive or self.shape.auto_delete)
+
+    @property
     def needs_stand_in(self) -> bool:
         """Whether another consumer must keep the queue during a pause: it goes with its last one.
         Not where returns are counted, as the stand-in would use them up."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from logfan.amqp.binding import Binding, QueueStatus
-from logfan.amqp.broker_features import INTERNAL_ERROR
+from logfan.amqp.broker_features import INTERNAL_ERROR, NOT_FOUND
 from logfan.amqp.client import Brokers
 from logfan.amqp.failures import BrokerError, Cause, ConnectionFailure
 from logfan.amqp.queue_kinds import QUORUM
@@ -274,7 +274,7 @@ class Consumer:
         if look.messages is None and not self.consuming and self._subscription is not None:
             if not self._stopping:
                 # Without a consumer the broker does not report that the queue is deleted.
-                self._subscription.fail("the queue is gone; it is declared anew")
+                self._subscription.fail("the queue is gone; it is declared anew", NOT_FOUND)
             return
         if look.rebound:
             self._stats.rebound += 1
@@ -294,13 +294,16 @@ class Consumer:
         )  # fmt: skip
 
     def on_failure(self, subscription: Subscription, failure: ConnectionFailure) -> None:
-        """See `subscription.Events`. The generation ends; the broker delivers its rest again."""
+        """See `subscription.Events`. The generation ends. The broker delivers its rest again,
+        unless the queue is gone."""
         if subscription is not self._subscription:
             return
         ends = self._look_for_progress(subscription, failure)
         if failure.channels and subscription.wants_second_channel:
             self.on_monitor_refused(failure.why)
-        self._drop_subscription()
+        declared = self._declared
+        goes = declared is not None and declared.goes_with_connection
+        self._drop_subscription(queue_gone=goes or failure.code == NOT_FOUND)
         if failure.cause is Cause.LOST:
             self._stats.connections_lost += 1
         else:
@@ -365,8 +368,8 @@ class Consumer:
             log.warning("%s", self._state)
             self._ioloop.call_later(delay, self._connect)
 
-    def _drop_subscription(self, *, requeue: bool = False) -> None:
-        left = self._dispatcher.end(requeue=requeue)
+    def _drop_subscription(self, *, requeue: bool = False, queue_gone: bool = False) -> None:
+        left = self._dispatcher.end(requeue=requeue, queue_gone=queue_gone)
         self._stats.connected = False
         self._unbound = ""
         self._waiting = None

@@ -89,6 +89,7 @@ class InFlightTracker:
         """Bytes of their bodies."""
         self.aside_messages = self.aside_size = 0
         """What of both stands aside."""
+        self._last_copies: Sequence[Batch] = ()
 
     def open(
         self,
@@ -239,18 +240,32 @@ class InFlightTracker:
             return None
         return min((at for at in (aside, first) if at is not None), default=None)
 
-    def abandon(self, *, but_aside: bool = False) -> int:
+    @property
+    def holds_last_copies(self) -> bool:
+        """Whether some sink still has messages of a queue that was gone before."""
+        return any(
+            one.pending
+            for batch in self._last_copies
+            for one in (batch, *(batch.kept or {}).values())
+        )
+
+    def abandon(self, *, but_aside: bool = False, is_last_copy: bool = False) -> int:
         """Forget what is open, and with its channel gone what stands aside as well; then a new
         generation begins.
 
-        Returns how many messages were unacknowledged; the broker delivers them again.
+        Returns how many messages were unacknowledged. The broker delivers them again, and the sinks
+        let go of them; but where `is_last_copy` it has them no more, and the sinks go on.
         """
         before = self.messages
         with self._keeping:
-            for batch in (*self._open, *(() if but_aside else self._aside.values())):
-                batch.abandoned = True
-                for one in (batch.kept or {}).values():
-                    one.abandoned = True
+            left = (*self._open, *(() if but_aside else self._aside.values()))
+            if is_last_copy:
+                self._last_copies = left
+            else:
+                for batch in left:
+                    batch.abandoned = True
+                    for one in (batch.kept or {}).values():
+                        one.abandoned = True
         self._open.clear()
         if not but_aside:
             self._aside.clear()

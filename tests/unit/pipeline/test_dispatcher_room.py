@@ -58,3 +58,19 @@ def test_after_a_pause_for_want_of_room_it_waits_until_that_one_fits(daemon: Dae
     assert flow._turned_away_size == BUDGET - 50
     assert flow.window.prefetch == 1
     assert not flow.window.has_room(BUDGET // 4, flow._turned_away_size)
+
+
+def test_one_window_of_a_queue_that_is_gone_is_held_beside_the_next(daemon: Daemon) -> None:
+    dispatcher, tracker = daemon.dispatcher, daemon.dispatcher._tracker
+    windows = []
+    for number in (1, 2):
+        windows.append(tracker._open[0])
+        dispatcher.end(requeue=False, queue_gone=True)
+        assert daemon.channel is not None
+        daemon.channel.close()
+        daemon.channel = None
+        daemon.connect()
+        daemon.queue.append(Message(number, body_of(number, "", 12)))
+        daemon.read(2)
+        daemon.read(1)
+    assert [one.abandoned for one in windows] == [False, True]

@@ -46,6 +46,24 @@ def test_the_watermark_stops_at_the_first_open_batch() -> None:
     assert (ack.tag, ack.messages) == (30, 30)
 
 
+def test_what_no_queue_has_any_more_stays_with_the_sinks_and_moves_no_watermark() -> None:
+    tracker = InFlightTracker(2)
+    old = tracker.open(records(5), 5, 5, 0.0)
+    (aside,) = tracker.keep(old, [3], 0)
+    assert tracker.abandon(is_last_copy=True) == 5
+    assert not any(one.abandoned for one in (old, aside))
+    assert tracker.messages == 0
+    new = tracker.open(records(5), 5, 5, 0.0)
+    tracker.complete(old, 0)
+    tracker.complete(old, 1)
+    assert tracker.advance() is None
+    held = [tracker.holds_last_copies]  # one waits for its dead letter
+    tracker.complete(aside, 0)
+    assert [*held, tracker.holds_last_copies] == [True, False]
+    tracker.abandon()
+    assert new.abandoned
+
+
 def test_a_completion_of_an_earlier_generation_is_dropped() -> None:
     tracker = InFlightTracker(1)
     old = tracker.open(records(5), 5, 5, 0.0)
