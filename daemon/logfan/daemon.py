@@ -240,6 +240,7 @@ class Daemon:
             return os.EX_SOFTWARE
         if handed_back:
             log.warning("stopped; %d messages went back to the broker", handed_back)
+        if handed_back or self._pipeline.lost:
             return os.EX_TEMPFAIL
         log.info("stopped; everything received is acknowledged")
         return os.EX_OK

@@ -76,6 +76,20 @@ def test_what_was_delivered_is_written_though_its_queue_is_deleted_meanwhile(
         assert len(lines(tmp_path)) == 10
 
 
+def test_what_a_stop_loses_of_a_queue_that_is_gone_is_named(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    with daemon(tmp_path, node, names, seconds=60.0, LOGFAN_SHUTDOWN_TIMEOUT="1s") as running:
+        publish(node.url, names.exchange, [b"%06d" % number for number in range(10)])
+        wait_until(lambda: running.metric("logfan_in_flight_messages") == 10, "all are in flight")
+        with channel(node.url) as open_channel:
+            open_channel.queue_delete(names.queue)
+        wait_until(lambda: "the sinks go on with them" in running.log(), "it knows")
+        running.signal(signal.SIGTERM)
+        assert running.wait() == 75
+        assert "10 messages of a queue that is gone are lost" in running.log()
+
+
 @pytest.mark.parametrize("kind", ["exclusive", "deleted"])
 def test_what_was_delivered_is_written_though_no_queue_has_it_any_more(
     node: RabbitNode, names: Names, tmp_path: Path, kind: str

@@ -164,7 +164,18 @@ class Pipeline:
         for worker in self.workers:
             if not worker.join(1.0):
                 log.error("sink %s: still inside its own code; left behind", worker.name)
+        if self.lost:
+            log.error(
+                "%d messages of a queue that is gone are lost: a sink has not written them",
+                self.lost,
+            )
         return self.consumer.handed_back
+
+    @property
+    def lost(self) -> int:
+        """How many messages are lost once it is stopped: their queue is gone, and a sink has not
+        written them."""
+        return self._completions.tracker.last_copies
 
     def faults(self) -> list[str]:
         """Threads that have ended and should not have: the process must end."""

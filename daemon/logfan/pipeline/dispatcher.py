@@ -159,7 +159,7 @@ class Dispatcher:
             self.on_completed()
             left = self._hand_window_back(at_end=True)
         else:
-            is_last_copy = queue_gone and not self._tracker.holds_last_copies
+            is_last_copy = queue_gone and not self._tracker.last_copies
             for batch, workers in self._new if is_last_copy else ():
                 for worker in workers:
                     worker.submit(batch)

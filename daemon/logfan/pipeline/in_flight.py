@@ -241,12 +241,13 @@ class InFlightTracker:
         return min((at for at in (aside, first) if at is not None), default=None)
 
     @property
-    def holds_last_copies(self) -> bool:
-        """Whether some sink still has messages of a queue that was gone before."""
-        return any(
-            one.pending
+    def last_copies(self) -> int:
+        """How many messages of a queue that was gone before some sink still has to write."""
+        return sum(
+            len(batch.records)
+            if batch.pending
+            else sum(bool(one.pending) for one in (batch.kept or {}).values())
             for batch in self._last_copies
-            for one in (batch, *(batch.kept or {}).values())
         )
 
     def abandon(self, *, but_aside: bool = False, is_last_copy: bool = False) -> int:
