@@ -90,6 +90,7 @@ class InFlightTracker:
         self.aside_messages = self.aside_size = 0
         """What of both stands aside."""
         self._last_copies: Sequence[Batch] = ()
+        """Of a queue that is gone, until each sink has them."""
 
     def open(
         self,
@@ -160,6 +161,8 @@ class InFlightTracker:
                 self._drop(one)
                 singles.append(one.last_tag)
                 done.append(one)
+        if self._last_copies:
+            self._last_copies = [*filter(_unwritten, self._last_copies)]
         return Ack(tag, done, singles) if done else None
 
     def _pass_by(self, batch: Batch, tag: int, singles: list[int], done: list[Batch]) -> int:
@@ -243,12 +246,7 @@ class InFlightTracker:
     @property
     def last_copies(self) -> int:
         """How many messages of a queue that was gone before some sink still has to write."""
-        return sum(
-            len(batch.records)
-            if batch.pending
-            else sum(bool(one.pending) for one in (batch.kept or {}).values())
-            for batch in self._last_copies
-        )
+        return sum(map(_unwritten, self._last_copies))
 
     def abandon(self, *, but_aside: bool = False, is_last_copy: bool = False) -> int:
         """Forget what is open, and with its channel gone what stands aside as well; then a new
@@ -273,3 +271,10 @@ class InFlightTracker:
             self.aside_messages = self.aside_size = 0
         self.messages, self.size = self.aside_messages, self.aside_size
         return before - self.messages
+
+
+def _unwritten(batch: Batch) -> int:
+    """How many of its records some sink has not completed."""
+    if batch.pending:
+        return len(batch.records)
+    return sum(bool(one.pending) for one in (batch.kept or {}).values())

@@ -60,6 +60,8 @@ def test_what_no_queue_has_any_more_stays_with_the_sinks_and_moves_no_watermark(
     held = [tracker.last_copies]  # one waits for its dead letter
     tracker.complete(aside, 0)
     assert [*held, tracker.last_copies] == [1, 0]
+    tracker.advance()
+    assert not tracker._last_copies, "no record is kept in memory"
     tracker.abandon()
     assert new.abandoned
 
