@@ -200,7 +200,8 @@ def test_hangups_in_a_row_and_a_term_among_them(
 def test_a_hangup_at_any_moment_of_start_and_stop_ends_nothing(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
-    daemon = DaemonProcess(tmp_path, node.url, names, OLD)
+    # A child of ours: it stays a zombie, and its number its own, until it is waited for.
+    daemon = DaemonProcess(tmp_path, node.url, names, OLD, forked=False)
     daemon.start(ready=False)
     try:
         # From the moment that the command runs: Python's own start cannot be covered.
