@@ -231,7 +231,7 @@ class Daemon:
         self._notifier.stopping()
         if self._on_stopping is not None:
             self._on_stopping()
-        held = self.stats.consumer.in_flight_messages
+        held = self.stats.consumer.in_flight_messages + self._pipeline.last_copies
         line = f"stopping: draining {held:,} messages within {timeout:.0f} s"
         log.info("%s", line)
         self._notifier.status(line)
@@ -240,7 +240,7 @@ class Daemon:
             return os.EX_SOFTWARE
         if handed_back:
             log.warning("stopped; %d messages went back to the broker", handed_back)
-        if handed_back or self._pipeline.lost:
+        if handed_back or self._pipeline.last_copies:
             return os.EX_TEMPFAIL
         log.info("stopped; everything received is acknowledged")
         return os.EX_OK

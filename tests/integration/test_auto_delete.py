@@ -87,7 +87,20 @@ def test_what_a_stop_loses_of_a_queue_that_is_gone_is_named(
         wait_until(lambda: "the sinks go on with them" in running.log(), "it knows")
         running.signal(signal.SIGTERM)
         assert running.wait() == 75
+        assert "stopping: draining 10 messages within 1 s" in running.log()
         assert "10 messages of a queue that is gone are lost" in running.log()
+
+
+def test_what_a_stop_hands_back_to_a_queue_that_goes_with_it_is_named(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    environ = {"LOGFAN_SHUTDOWN_TIMEOUT": "1s", "LOGFAN_QUEUE__TYPE": "exclusive"}
+    with daemon(tmp_path, node, names, seconds=60.0, **environ) as running:
+        publish(node.url, names.exchange, [b"%06d" % number for number in range(10)])
+        wait_until(lambda: running.metric("logfan_in_flight_messages") == 10, "all are in flight")
+        running.signal(signal.SIGTERM)
+        assert running.wait() == 75
+        assert "10 messages are lost with their queue" in running.log()
 
 
 @pytest.mark.parametrize("kind", ["exclusive", "deleted"])

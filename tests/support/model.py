@@ -7,7 +7,7 @@ refusal can be held against the evidence.
 
 from bisect import insort
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, cast
@@ -69,10 +69,30 @@ class Truth:
         """Sinks that failed without a reason with records that are good."""
         self.in_flight: dict[int, tuple[Message, int]] = {}
         """What the present channel has delivered and not got back."""
+        self.last_copies: set[int] = set()
+        """Of a queue that is gone: the present daemon alone has them."""
+        self.taken_over: set[int] = set()
+        """All that ever were such."""
+        self.lost: set[int] = set()
+        """Last copies of a daemon that ended, or that held those of another queue already."""
         self.faults: list[str] = []
 
     def is_settled(self, sink: str, number: int) -> bool:
         return self.times_held[sink][number] > 0 or (sink, number) in self.letters
+
+    def is_everywhere(self, number: int) -> bool:
+        """Whether each required sink has it, or its letter is sent."""
+        return all(self.is_settled(sink, number) for sink in REQUIRED)
+
+    def lose(self, numbers: Iterable[int]) -> None:
+        """What of these is not in each sink is in no queue and no daemon any more."""
+        self.lost |= {number for number in numbers if not self.is_everywhere(number)}
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Nothing that was published is still to be acknowledged or written."""
+        over = self.acked | self.lost | {*filter(self.is_everywhere, self.taken_over)}
+        return len(over) == self.published
 
 
 class Channel:
@@ -185,9 +205,12 @@ class Channel:
             self.nacks += 1
             self._requeue(message)
 
-    def close(self) -> None:
-        """Everything that is not acknowledged goes back, whether it was read or not."""
+    def close(self, *, queue_gone: bool = False) -> None:
+        """Everything that is not acknowledged goes back, whether it was read or not. With
+        `queue_gone` what was read does not; the others are published to another queue."""
         self.is_open = False
+        for tag in self.read if queue_gone else ():
+            del self.unacked[tag]
         for message, _ in self.unacked.values():
             self._requeue(message)
         self.unacked.clear()
@@ -316,6 +339,7 @@ class Store(Sink):
 
     def _look_at_what_is_offered(self) -> None:
         live = {message.number for message, _ in self._truth.in_flight.values()}
+        live |= self._truth.last_copies
         for number in [] if self.dead else self._offered:
             if self._truth.times_held[self.name][number] >= self._truth.delivered[number]:
                 self._truth.faults.append(f"{self.name} was offered {number} again for nothing")

@@ -1,8 +1,9 @@
 """A daemon without a broker: the real dispatcher and workers, put together on strands."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import filterfalse
 from typing import Any
 
 from logfan.amqp.delivery_parser import Run
@@ -175,20 +176,39 @@ class Daemon:
         for call in calls:
             call()
 
-    def lose(self, unseen: int, frames: int, longest: int) -> None:
-        """The channel is gone in the middle of a read, after `unseen` frames of it. Some frames
-        may still come after that was reported."""
+    def lose(self, unseen: int, frames: int, longest: int, *, queue_gone: bool = False) -> None:
+        """The channel is gone in the middle of a read, after `unseen` frames of it; with
+        `queue_gone` its queue as well. Some frames may still come after that was reported."""
         self._take(unseen, longest)
         channel, self.channel = self.channel, None
         assert channel is not None
         frames_left = [f for f in list(channel.frames)[:frames] if isinstance(f, Message)]
         self._count(channel)
-        self.dispatcher.end(requeue=False)
+        if queue_gone:
+            self._take_over(channel.unacked[tag][0].number for tag in channel.read)
+            channel.close(queue_gone=True)
+        self.dispatcher.end(requeue=False, queue_gone=queue_gone)
         channel.frames.clear()
-        channel.frames += () if channel.held else frames_left
+        channel.frames += () if channel.held or queue_gone else frames_left
         channel.read_frames(len(channel.frames), Watched(self.dispatcher), longest)
         channel.close()
         self.dispatcher.on_read_end()
+
+    def _take_over(self, numbers: Iterable[int]) -> None:
+        """No queue has these any more. Of two such windows the daemon holds the first alone."""
+        if self.last_copies:
+            self.truth.lose(numbers)
+        else:
+            self.truth.last_copies = {*numbers}
+            self.truth.taken_over |= self.truth.last_copies
+
+    @property
+    def last_copies(self) -> int:
+        """How many the daemon knows of that some sink has not written. It forgets none."""
+        left = self.dispatcher._tracker.last_copies
+        forgotten = [*filterfalse(self.truth.is_everywhere, self.truth.last_copies)]
+        assert left or not forgotten, f"last copies that no sink is at any more: {forgotten}"
+        return left
 
     def _count(self, channel: Channel) -> None:
         self.acks, self.nacks = self.acks + channel.acks, self.nacks + channel.nacks
@@ -249,3 +269,5 @@ class Daemon:
         for strand in self.strands:
             while not strand.over:
                 strand.resume()
+        self.truth.lose(self.truth.last_copies)
+        self.truth.last_copies.clear()

@@ -164,17 +164,17 @@ class Pipeline:
         for worker in self.workers:
             if not worker.join(1.0):
                 log.error("sink %s: still inside its own code; left behind", worker.name)
-        if self.lost:
+        if self.last_copies:
             log.error(
                 "%d messages of a queue that is gone are lost: a sink has not written them",
-                self.lost,
+                self.last_copies,
             )
         return self.consumer.handed_back
 
     @property
-    def lost(self) -> int:
-        """How many messages are lost once it is stopped: their queue is gone, and a sink has not
-        written them."""
+    def last_copies(self) -> int:
+        """How many messages of a queue that is gone a sink has not written. Those that are left
+        after the stop are lost."""
         return self._completions.tracker.last_copies
 
     def faults(self) -> list[str]:

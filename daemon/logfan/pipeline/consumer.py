@@ -301,9 +301,8 @@ class Consumer:
         ends = self._look_for_progress(subscription, failure)
         if failure.channels and subscription.wants_second_channel:
             self.on_monitor_refused(failure.why)
-        declared = self._declared
-        goes = declared is not None and declared.goes_with_connection
-        self._drop_subscription(queue_gone=goes or failure.code == NOT_FOUND)
+        goes = self._goes_with_connection() or failure.code == NOT_FOUND
+        self._drop_subscription(queue_gone=goes)
         if failure.cause is Cause.LOST:
             self._stats.connections_lost += 1
         else:
@@ -368,8 +367,17 @@ class Consumer:
             log.warning("%s", self._state)
             self._ioloop.call_later(delay, self._connect)
 
+    def _goes_with_connection(self) -> bool:
+        return self._declared is not None and self._declared.goes_with_connection
+
     def _drop_subscription(self, *, requeue: bool = False, queue_gone: bool = False) -> None:
         left = self._dispatcher.end(requeue=requeue, queue_gone=queue_gone)
+        if requeue and left and self._goes_with_connection():
+            log.error(
+                "%d messages are lost with their queue, which goes with its last consumer, unless "
+                "it has another one; a longer shutdown_timeout gives sinks the time to write them",
+                left,
+            )
         self._stats.connected = False
         self._unbound = ""
         self._waiting = None
