@@ -11,6 +11,7 @@ from support.daemon import DaemonProcess
 from support.waiting import wait_until
 
 SLOW = """
+import os
 import time
 import logfan
 
@@ -20,6 +21,8 @@ class Slow(logfan.Sink):
         seconds: float = 0.2
 
     def write(self, records):
+        if os.path.exists("down"):
+            raise logfan.SinkUnavailable("down")
         time.sleep(self.config.seconds)
         with open(self.config.path, "ab") as file:
             file.writelines(record.body[:6] + b"\\n" for record in records)
@@ -122,3 +125,29 @@ def test_what_was_delivered_is_written_though_no_queue_has_it_any_more(
                 open_channel.queue_delete(names.queue)
         wait_until(lambda: set(lines(tmp_path)) == {*bodies}, "all are written")
         assert running.metric("logfan_in_flight_messages") == 0
+
+
+def test_two_windows_of_queues_that_are_gone_while_the_sink_is_down(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """The first is held until the sink is up, the second is named as lost, the third is written."""
+    windows = [[b"%d%05d" % (window, number) for number in range(10)] for window in range(3)]
+    with daemon(tmp_path, node, names, 0.0, LOGFAN_QUEUE__TYPE="exclusive") as running:
+        (tmp_path / "down").touch()
+        for lost, window in enumerate(windows):
+            wait_until(lambda: running.metric("logfan_connected") == 1, "it is connected")
+            wait_until(lambda: running.metric("logfan_in_flight_messages") == 0, "a new window")
+            publish(node.url, names.exchange, window)
+            wait_until(lambda: running.metric("logfan_in_flight_messages") == 10, "all in flight")
+            if lost < 2:
+                node.close_all_connections()
+                wait_until(
+                    lambda lost=lost: running.log().count("the queue is gone with 10") == lost + 1,
+                    "it is known",
+                )
+        (tmp_path / "down").unlink()
+        wait_until(lambda: len(lines(tmp_path)) == 20, "both are written")
+        assert {*lines(tmp_path)} == {*windows[0], *windows[2]}
+        assert running.log().count("the sinks go on with them") == 1
+        assert running.log().count("sinks lose them") == 1
+        assert running.stop() == 0

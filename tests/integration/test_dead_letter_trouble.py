@@ -95,6 +95,28 @@ def test_a_full_dead_letter_queue_hands_no_window_back_and_costs_no_life(
         assert waiting(node.url, names.queue) == 0
 
 
+@pytest.mark.parametrize("kind", ["quorum", "classic"])
+def test_a_refused_record_whose_queue_is_deleted_has_its_letter_once_there_is_room(
+    kind: str, node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    dead = f"{names.queue}.dead"
+    make_full(node, dead)
+    with daemon_at(tmp_path, node, names, environ={"LOGFAN_QUEUE__TYPE": kind}) as daemon:
+        publish(node.url, names.exchange, [b"refuse", b"one"])
+        wait_until(lambda: "cannot be dead-lettered" in daemon.get("/readyz")[1], "it is held")
+        with channel(node.url) as admin:
+            admin.queue_delete(names.queue)
+        wait_until(lambda: "the sinks go on with them" in daemon.log(), "the queue is gone")
+        with channel(node.url) as admin:
+            admin.queue_delete(dead)
+        wait_until(daemon.is_ready, "it is ready again")
+        wait_for_messages(node.url, dead, 1)
+        assert [letter.body for letter in letters_in(node, dead)] == [b"refuse"]
+        assert lines(tmp_path / "picky.log") == [b"one"]
+        assert Counter(lines(tmp_path / "raw.log")) == Counter([b"refuse", b"one"])
+        assert daemon.stop() == 0
+
+
 def test_a_letter_fits_into_the_frames_of_a_broker_with_small_ones(
     tight_node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
