@@ -28,6 +28,8 @@ class Flood:
         self.port: int = self._listening.getsockname()[1]
         self._socket: socket.socket | None = None
         self._senders: list[threading.Thread] = []
+        self._sending = threading.Lock()
+        """So that an answer does not lie within a frame of the flood."""
 
     @contextmanager
     def running(self) -> Iterator["Flood"]:
@@ -80,14 +82,15 @@ class Flood:
             sender.start()
 
     def _say(self, peer: socket.socket, channel: int, method: Any) -> None:
-        peer.sendall(frame.Method(channel, method).marshal())
+        with self._sending:
+            peer.sendall(frame.Method(channel, method).marshal())
 
     def _send(self, peer: socket.socket, consumer_tag: str) -> None:
         block = messages(_BLOCK, consumer_tag)
         tags = range(1, self.count + 1, _BLOCK)
         data = b"".join(renumbered(block, consumer_tag, tag) for tag in tags)
         self.size = len(data)
-        with suppress(OSError):  # it may have had enough
+        with self._sending, suppress(OSError):  # it may have had enough
             peer.sendall(data)
 
 
