@@ -9,10 +9,9 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-NUMBER_AT, NUMBER_DIGITS = 8, 8
-STAMP_AT, STAMP_DIGITS = 24, 19
-_NUMBER = re.compile(rb'\\?"seq\\?":\\?"(\d{8})')
-"""As it came, or within a string of JSON."""
+NUMBER_DIGITS, STAMP_DIGITS = 8, 19
+_NUMBER = re.compile(rb'\\?"seq\\?":\\?"(\d{8})|(?<= \[)(\d{8})\]')
+"""As it came, or within a string of JSON; and that of a line of text."""
 _BODIES = 64
 _BYTES_MAX = 8 << 20
 _LEVELS = ("debug", "info", "info", "info", "info", "warning", "error")
@@ -35,6 +34,8 @@ SHAPES = {
     LINES: "JSON on several lines",
 }
 """What programs send. All have a content type, a delivery mode, a time, and most an id."""
+_IN_JSON, _IN_TEXT = (8, 24), (34, 49)
+"""Where number and stamp begin."""
 _PUBLISHERS = 100
 _HEADERS = {"host": "web-12", "service": "checkout"}
 
@@ -66,17 +67,30 @@ def deck(size: int, shape: str = PLAIN) -> bytes:
     return b"".join(_shaped(_body(size, rng), shape) for _ in range(count))
 
 
+def places(shape: str) -> tuple[int, int]:
+    """At which byte of a body its number begins, and its stamp."""
+    return _IN_TEXT if shape == TEXT else _IN_JSON
+
+
 def _shaped(body: bytes, shape: str) -> bytes:
     if shape == TEXT:
-        return b"-" + body[1:]
+        return _text(json.loads(body), len(body))
     if shape == LINES:
         # Behind the number and the time, which keep their places. The last byte of each is layout.
-        head, tail = body[:STAMP_AT], body[STAMP_AT:]
+        stamp_at = _IN_JSON[1]
+        head, tail = body[:stamp_at], body[stamp_at:]
         parts = tail.split(b',"')
         room = len(parts) - 1
         text = b',\n"'.join(parts)
         return head + text[: text.rindex(b'"}') - room] + b'"}'
     return body
+
+
+def _text(line: dict[str, Any], size: int) -> bytes:
+    """The same in a format of Python's `logging`: time, level, a request's id, logger, message."""
+    line["level"] = line["level"].upper()
+    head = "2026-11-30 12:00:00,123 {level:8} [{seq}] sent {ts} {service}:".format(**line)
+    return f"{head} {line['msg']} {line['msg']}".encode()[:size].ljust(size, b".")
 
 
 def _body(size: int, rng: random.Random) -> bytes:
@@ -115,12 +129,13 @@ def seen(lines: Iterable[bytes], count: int) -> tuple[int, int]:
         if found is None:
             continue  # a further line of a body with several
         total += 1
-        number = int(found[1])
+        number = int(found[found.lastindex or 1])
         if number < count:
             marks[number] = 1
     return total, sum(marks)
 
 
 def stamp_of(line: bytes) -> int:
-    """When the body was sent: CLOCK_MONOTONIC in nanoseconds."""
-    return int(line[STAMP_AT : STAMP_AT + STAMP_DIGITS])
+    """When a body of JSON was sent: CLOCK_MONOTONIC in nanoseconds."""
+    stamp_at = _IN_JSON[1]
+    return int(line[stamp_at : stamp_at + STAMP_DIGITS])

@@ -3,8 +3,8 @@
  * fill PORT QUEUE COUNT SIZE DECK SHAPE [RATE [EXCHANGE]]
  *
  * DECK is a file of bodies of SIZE bytes each, taken in turns. Into each body go its number (eight
- * digits from byte 8 on) and the time it is handed to the library (CLOCK_MONOTONIC, nanoseconds,
- * nineteen digits from byte 24 on). SHAPE: the properties, see `properties` in bodies.py. With RATE, so many a second are sent, evenly; without, as many
+ * digits) and the time it is handed to the library (CLOCK_MONOTONIC, nanoseconds, nineteen digits),
+ * from byte 8 and 24 on, in lines of text from byte 34 and 49 on. SHAPE: the properties, see `properties` in bodies.py. With RATE, so many a second are sent, evenly; without, as many
  * as the broker takes (RATE 0 is the same), and it ends when the broker has confirmed all of them: they
  * are on its disk then, and no drain finds it still writing. EXCHANGE takes them in place of the default
  * one, with QUEUE as the routing key. The last line printed: seconds that it took.
@@ -16,7 +16,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { NUMBER_AT = 8, NUMBER_DIGITS = 8, STAMP_AT = 24, STAMP_DIGITS = 19, LOOK_EVERY = 64, PUBLISHERS = 100 };
+enum { NUMBER_DIGITS = 8, STAMP_DIGITS = 19, LOOK_EVERY = 64, PUBLISHERS = 100 };
 
 /* What the broker has confirmed: a mark for each message, by its number from 1 on. */
 typedef struct {
@@ -133,6 +133,7 @@ int main(int argc, char **argv) {
     const size_t size = (size_t)strtoull(argv[4], NULL, 10);
     const double rate = argc > 7 ? atof(argv[7]) : 0;
     const char *exchange = argc > 8 ? argv[8] : "";
+    const int is_text = strcmp(argv[6], "text") == 0;
     size_t bodies = 0;
     char *deck = deck_of(argv[5], size, &bodies);
     amqp_connection_state_t connection = connected(atoi(argv[1]));
@@ -152,8 +153,8 @@ int main(int argc, char **argv) {
         }
         put(id, NUMBER_DIGITS, number);
         const amqp_basic_properties_t properties = shaped(argv[6], number, id);
-        memcpy(body + NUMBER_AT, id, NUMBER_DIGITS);
-        put(body + STAMP_AT, STAMP_DIGITS, now());
+        memcpy(body + (is_text ? 34 : 8), id, NUMBER_DIGITS);
+        put(body + (is_text ? 49 : 24), STAMP_DIGITS, now());
         const amqp_bytes_t bytes = {size, body};
         must(amqp_basic_publish(connection, 1, amqp_cstring_bytes(exchange),
                                 amqp_cstring_bytes(argv[2]), 0, 0, &properties, bytes) == AMQP_STATUS_OK, "publish");

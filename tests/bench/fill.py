@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pika
 
-from bench.bodies import NUMBER_AT, NUMBER_DIGITS, STAMP_AT, STAMP_DIGITS, properties
+from bench.bodies import NUMBER_DIGITS, STAMP_DIGITS, places, properties
 from logfan.amqp.blocking import BlockingConnection
 from logfan.amqp.publisher import Window
 from logfan.config.settings import Settings
@@ -22,6 +22,7 @@ def main(arguments: Sequence[str]) -> None:
     port, queue, count, size = arguments[0], arguments[1], int(arguments[2]), int(arguments[3])
     deck = Path(arguments[4]).read_bytes()
     shape = arguments[5]
+    number_at, stamp_at = places(shape)
     rate = float(arguments[6]) if len(arguments) > 6 else 0.0
     exchange = arguments[7] if len(arguments) > 7 else ""
     bodies = [bytearray(deck[at : at + size]) for at in range(0, len(deck), size)]
@@ -36,9 +37,9 @@ def main(arguments: Sequence[str]) -> None:
                 link.until(link.time_limit(max(0.0, early)))
             body = bodies[number % len(bodies)]
             digits = f"{number:0{NUMBER_DIGITS}d}".encode()
-            body[NUMBER_AT : NUMBER_AT + NUMBER_DIGITS] = digits
+            body[number_at : number_at + NUMBER_DIGITS] = digits
             stamp = f"{time.monotonic_ns():0{STAMP_DIGITS}d}".encode()
-            body[STAMP_AT : STAMP_AT + STAMP_DIGITS] = stamp
+            body[stamp_at : stamp_at + STAMP_DIGITS] = stamp
             set_ones = properties(shape, number)
             window.publish(
                 exchange, queue, bytes(body),

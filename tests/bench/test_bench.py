@@ -200,11 +200,13 @@ def test_a_body_has_its_size_its_number_and_its_stamp(size: int, shape: str) -> 
     deck = bodies.deck(size, shape)
     assert len(deck) % size == 0
     body = bytearray(deck[:size])
-    body[bodies.NUMBER_AT : bodies.NUMBER_AT + bodies.NUMBER_DIGITS] = b"00000002"
-    body[bodies.STAMP_AT : bodies.STAMP_AT + bodies.STAMP_DIGITS] = b"1234567890123456789"
+    number_at, stamp_at = bodies.places(shape)
+    body[number_at : number_at + bodies.NUMBER_DIGITS] = b"00000002"
+    body[stamp_at : stamp_at + bodies.STAMP_DIGITS] = b"1234567890123456789"
     for lines in (bytes(body).splitlines(), json_lines([record(bytes(body))])):
         assert bodies.seen(lines * 2, 3) == (2, 1)
-    assert bodies.stamp_of(bytes(body)) == 1234567890123456789
+    if shape != TEXT:
+        assert bodies.stamp_of(bytes(body)) == 1234567890123456789
     assert is_json(bytes(body)) == (shape != TEXT)
     assert (b"\n" in body) == (shape == LINES)
 

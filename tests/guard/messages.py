@@ -7,7 +7,7 @@ import struct
 
 from pika import frame, spec
 
-from bench.bodies import NUMBER_AT, NUMBER_DIGITS, deck
+from bench.bodies import NUMBER_DIGITS, PLAIN, deck, places
 from logfan.amqp.delivery_parser import Stream
 from logfan.amqp_properties import decode_properties
 from logfan.record import Record
@@ -30,10 +30,11 @@ def bodies(count: int) -> list[bytes]:
     block = deck(BODY_BYTES)
     kinds = [block[at : at + BODY_BYTES] for at in range(0, len(block), BODY_BYTES)]
     made = []
+    number_at, _ = places(PLAIN)
     for number in range(count):
         body = kinds[number % len(kinds)]
         digits = b"%0*d" % (NUMBER_DIGITS, number)
-        made.append(body[:NUMBER_AT] + digits + body[NUMBER_AT + NUMBER_DIGITS :])
+        made.append(body[:number_at] + digits + body[number_at + NUMBER_DIGITS :])
     return made
 
 

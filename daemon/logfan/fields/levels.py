@@ -113,13 +113,25 @@ def level_of(record: Record) -> str | None:
     try:
         tree = record.json()
     except ValueError:
-        head = record.body[:_HEAD_CHARS].decode("utf-8", "replace")
-        if _BINARY.search(head):  # it may be declared as UTF-16
-            head = next(record.text_pieces(), "")[:_HEAD_CHARS]
-        level = None if _BINARY.search(head) else level_of_text(head)
-    else:
-        level = level_of_tree(tree)
+        tree = None
+    return _level_of(record, tree)
+
+
+def _level_of(record: Record, tree: Any) -> str | None:
+    """The same with its parsed body; None where it is text. (JSON's null has no level either.)"""
+    level = _level_of_text_body(record) if tree is None else level_of_tree(tree)
     return level or level_of_headers(record.headers) or level_of_routing_key(record.routing_key)
+
+
+def _level_of_text_body(record: Record) -> str | None:
+    head = record.body[:_HEAD_CHARS].decode("utf-8", "replace")
+    if _is_binary(head):  # it may be declared as UTF-16
+        head = next(record.text_pieces(), "")[:_HEAD_CHARS]
+    return None if _is_binary(head) else level_of_text(head)
+
+
+def _is_binary(head: str) -> bool:
+    return not head.isprintable() and _BINARY.search(head) is not None
 
 
 def levels_of(records: Sequence[Record], trees: Sequence[Any]) -> list[str | None]:
@@ -133,7 +145,7 @@ def levels_of(records: Sequence[Record], trees: Sequence[Any]) -> list[str | Non
         levels = {value: _read(value, _by_number) for value in set(values)}
         if None not in levels.values() and _LOGBOOK.isdisjoint(levels):
             return [*map(levels.__getitem__, values)]
-    return [*map(level_of, records)]
+    return [*map(_level_of, records, trees)]
 
 
 def level_of_tree(tree: Any) -> str | None:
@@ -205,14 +217,15 @@ _TIME = re.compile(
     r"\W{0,3}(?:[\w/.,-]{1,12}[ T]){0,4}\d{1,2}:\d\d:\d\d(?:[.,]\d{1,9})?"
     r"(?: ?[+-]\d\d:?\d\d| ?Z\b| UTC| GMT| [AP]M| 20\d\d)?"
 )
-# `[error]`, `[core:error]`, `| info |`, `- warn -`, `\tinfo\t`, `error:`
-_MARKED = re.compile(
-    rf"[\[(<]\s*(?:\w{{1,20}}:)?{_WORD}\s*[\])>]"
-    rf"|[-\t|]\s*{_WORD}(?=\s*[-\t|])"
-    rf"|(?:^|\s){_WORD}\s*:"
-)  # fmt: skip
 _FIRST_WORDS = re.compile(rf"(?:\s*\S+){{0,{_WORDS_BEHIND_TIME}}}\s?")
-_LOUD = re.compile(r"(?<![A-Za-z])([A-Z]{3,13})(?:[+-]\d{1,3})?(?![A-Za-z])")
+_LETTERS = re.compile("[A-Za-z]+")
+# What marks a level off: `[error]`, `[core:error]`, `| info |`, `- warn -`, `\tinfo\t`, `error:`
+_MARKS = (
+    (re.compile(r"[\[(<]\s*(?:\w{1,20}:)?$"), re.compile(r"\s*[\])>]")),
+    (re.compile(r"[-\t|]\s*$"), re.compile(r"\s*[-\t|]")),
+    (re.compile(r"(?:^|\s)$"), re.compile(r"\s*:")),
+)
+_ANY_MARK = re.compile(r"\s*[\])>|:\t-]")
 
 
 def level_of_text(text: str) -> str | None:
@@ -231,17 +244,34 @@ def level_of_text(text: str) -> str | None:
         return level
     time = _TIME.match(head)
     words = _FIRST_WORDS.match(head, time.end() if time else 0)
-    behind = words[0] if words else ""
-    for pattern in (_MARKED, _LOUD):
-        for found in pattern.finditer(behind):
-            word = next(filter(None, found.groups()))
-            if level := _LEVEL_OF.get(word.lower()):
+    return _level_in(words[0]) if words else None
+
+
+def _level_in(text: str) -> str | None:
+    """The first level that is marked off, or else the first one in capitals."""
+    if not any(map(_LEVEL_OF.get, _LETTERS.findall(text.lower()))):
+        return None
+    loud = None
+    for found in _LETTERS.finditer(text):
+        word = found[0]
+        if level := _LEVEL_OF.get(word.lower()):
+            if _is_marked_off(text, *found.span()):
                 return level
-    return None
+            if loud is None and word.isupper():
+                loud = level
+    return loud
+
+
+def _is_marked_off(text: str, begin: int, end: int) -> bool:
+    return _ANY_MARK.match(text, end) is not None and any(
+        behind.match(text, end) and before.search(text, 0, begin) for before, behind in _MARKS
+    )
 
 
 def _level_of_pair(text: str) -> str | None:
     """What the first key of these names, where no word runs into it."""
+    if "level" not in text and "lvl" not in text and "severity" not in text:
+        return None
     for pair in _PAIR.finditer(text):
         before = text[pair.start() - 1 : pair.start()]
         if not before or before.isspace() or before in "{,<":
