@@ -9,8 +9,8 @@ OLDEST := $(VENV)/oldest/.installed
 CLIENTS := .venv-bench/.installed
 BENCH = SECONDS=$(SECONDS) REPORT=$(REPORT) JSON=$(JSON) CHARTS=$(CHARTS) FROM=$(FROM)
 FAST := tests/test_architecture.py tests/test_locks.py tests/unit tests/contract tests/guard
-# Tests wait more than they compute: two a core, on a machine with two.
-WORKERS ?= 4
+# Tests wait as well as compute: so many keep two cores busy.
+WORKERS ?= 5
 DEBIAN := daemon/logfan/testing/debian.py
 
 # Tests and daemons are compiled once, not by each of the processes that a suite starts.
