@@ -117,11 +117,11 @@ def _publish(
             _wait(process, lambda: publisher.poll() is not None, seconds)
         finally:
             publisher.kill()
-        said, complaint = publisher.communicate()
+        output, complaint = publisher.communicate()
     look = stage.observer.read()
     if publisher.returncode:
         raise RuntimeError(f"the publisher failed: {complaint.strip()[-500:]}")
-    return float(said), look.messages if look else 0
+    return float(output), look.messages if look else 0
 
 
 def _is_consumed(stage: Stage) -> bool:

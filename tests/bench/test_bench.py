@@ -77,7 +77,7 @@ def results() -> Results:
     return found
 
 
-def test_the_median_and_the_ends_of_several_drains_are_told(results: Results) -> None:
+def test_the_median_and_the_ends_of_several_drains_are_reported(results: Results) -> None:
     middle = results.median(MAIN, entrant=LIMIT)
     assert middle is not None
     assert middle.times == 3
@@ -115,7 +115,7 @@ def test_a_slower_or_a_missing_measurement_is_not_called_reached(results: Result
     assert verdicts[16] == "not measured"
 
 
-def test_what_the_disk_allows_is_told(results: Results, tmp_path: Path) -> None:
+def test_what_the_disk_allows_is_reported(results: Results, tmp_path: Path) -> None:
     [row] = [m for m in results.medians(SIZE) if m.case.entrant == LIMIT]
     results.disk_rate = 0.5 * row.rate * row.case.size
     assert "an fdatasync each 8 MiB. That is 0.50 of what" in table.markdown(results)
@@ -290,7 +290,7 @@ def test_the_files_of_several_instances_are_judged_together(tmp_path: Path) -> N
         two.write_bytes(b"".join(wrong))
         with pytest.raises(RuntimeError, match=r"lost|duplicated"):
             crowd.verify(crew, 4, 0)
-    crowd.verify(crew, 4, 1)  # one more than once, which the broker said it delivered again
+    crowd.verify(crew, 4, 1)  # one more than once, which the broker delivered again, as it says
     two.write_bytes(lines[0] + lines[2] + lines[3])
     crowd.verify(crew, 4, 0)
 

@@ -12,7 +12,7 @@ from support.waiting import PATIENCE_SECONDS
 
 TESTS = """
 import os, time, pytest
-def test_it_is_told_the_version(): assert os.environ["PRIVATE_RABBITMQ"] == "3.10"
+def test_it_gets_the_version(): assert os.environ["PRIVATE_RABBITMQ"] == "3.10"
 def test_that_fails(): assert not os.environ.get("FAIL")
 @pytest.mark.skip(reason="no")
 def test_that_is_skipped(): pass
@@ -56,7 +56,7 @@ def test_what_failed_is_named_and_is_the_exit_code(tests: Path, tmp_path: Path) 
     assert "failed: `test_some::test_that_fails`" in report
 
 
-def test_time_is_bounded_and_a_version_that_cannot_be_had_is_told(
+def test_time_is_bounded_and_a_version_that_cannot_be_had_is_reported(
     tests: Path, tmp_path: Path
 ) -> None:
     code, report = run(tmp_path, "--versions", "2.8 3.10", "--seconds", 4, tests, HANG="60")

@@ -95,7 +95,7 @@ class Load:
         self._order("stop")
         process = self._running()
         if process.wait(_QUIET_SECONDS) != 0:
-            raise AssertionError(f"not all was confirmed; the publisher's log:\n{self._said()}")
+            raise AssertionError(f"not all was confirmed; the publisher's log:\n{self._log_text()}")
         return Journal.read(self.journal_path, name=self.name, unbound=unbound)
 
     def wait_quiet(self) -> None:
@@ -125,10 +125,10 @@ class Load:
     def _alive(self) -> bool:
         code = self._running().poll()
         if code:
-            raise AssertionError(f"the publisher ended ({code}); its log:\n{self._said()}")
+            raise AssertionError(f"the publisher ended ({code}); its log:\n{self._log_text()}")
         return True
 
-    def _said(self) -> str:
+    def _log_text(self) -> str:
         return self._log.read_text()[-3000:]
 
     def _running(self) -> "subprocess.Popen[str]":

@@ -88,7 +88,7 @@ class Forked:
         ).encode()
         _template().send(call, [*streams, tell])
         os.close(tell)
-        self.pid = int(self._told() or 0)
+        self.pid = int(self._answer() or 0)
 
     def poll(self) -> int | None:
         return self._look(0)
@@ -108,11 +108,11 @@ class Forked:
 
     def _look(self, timeout: float | None) -> int | None:
         if self.returncode is None and select.select([self._ended], [], [], timeout)[0]:
-            self.returncode = int(self._told() or -signal.SIGKILL)
+            self.returncode = int(self._answer() or -signal.SIGKILL)
             os.close(self._ended)
         return self.returncode
 
-    def _told(self) -> bytes:
+    def _answer(self) -> bytes:
         return os.read(self._ended, len(_NUMBER % 0))
 
 

@@ -92,7 +92,7 @@ def test_an_encoding_is_read_as_publishers_write_it(
 
 
 @pytest.mark.parametrize(
-    ("written", "said"),
+    ("written", "why"),
     [
         ("br", "'br' is not known; gzip, zlib, deflate, bz2, xz and zstd are"),
         ("compress", "'compress' is not known"),
@@ -102,8 +102,8 @@ def test_an_encoding_is_read_as_publishers_write_it(
         (",".join(["gzip"] * 50), "50 encodings upon each other"),
     ],
 )
-def test_what_is_not_undone_is_said(written: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_what_is_not_undone_is_named(written: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
         codings(written)
 
 
@@ -120,7 +120,7 @@ def test_the_header_of_kombu_is_read(written: str, name: str | None) -> None:
     assert codings_of_header(written) == (() if name is None else (name,))
 
 
-def test_a_header_that_is_not_undone_is_said() -> None:
+def test_a_header_that_is_not_undone_is_named() -> None:
     with pytest.raises(ValueError, match="compression 'application/x-brotli' is not known; gzip,"):
         codings_of_header("application/x-brotli")
 
@@ -140,12 +140,12 @@ def test_any_bytes_are_decoded_or_refused_in_words(
     good = bytearray(BACK[name](TEXT))
     at = data.draw(st.integers(0, len(good)))
     for body in (raw, bytes(good[:at]) + raw, bytes(good[:at]) + raw + bytes(good[at:])):
-        said = ""
+        why = ""
         try:
             decode(body, (name,))
         except ValueError as error:
-            said = str(error)
-        assert not said or said.startswith(f"{name}: ")
+            why = str(error)
+        assert not why or why.startswith(f"{name}: ")
 
 
 @pytest.mark.parametrize(
@@ -300,8 +300,8 @@ def test_a_bomb_never_holds_more_than_the_cap(name: str) -> None:
         timeout=60,
         check=True,
     )
-    said, grown_kib = done.stdout.splitlines()
-    assert said == f"{name}: would be larger than 64 MiB"
+    why, grown_kib = done.stdout.splitlines()
+    assert why == f"{name}: would be larger than 64 MiB"
     assert int(grown_kib) < (MAX_BYTES + (MAX_BYTES >> 3)) // 1024 + 8 * 1024
 
 

@@ -107,7 +107,7 @@ def test_a_hanging_sink_feeds_no_watchdog_and_a_working_one_does(
     sink: Any = one._pipeline.workers[0]._runner._sink
     running = Running(one)
     try:
-        wait_until(lambda: any("hangs" in line for line in systemd.listen()), "it is told")
+        wait_until(lambda: any("hangs" in line for line in systemd.listen()), "systemd hears of it")
         assert "READY=1" in systemd.heard
         assert "WATCHDOG=1" not in systemd.heard
         sink.let_go.set()

@@ -113,8 +113,8 @@ def test_each_line_says_where_its_own_record_came_from() -> None:
 def test_an_id_that_is_no_text_or_has_quotes_is_escaped() -> None:
     known = Properties(content_type="a", message_id="first")
     for odd in ('"', "\\", "\x00\n", "é", "\udcff"):
-        said = [line(known._replace(message_id=one))["message_id"] for one in ("first", odd)]
-        assert said == ["first", odd.encode("utf-8", "backslashreplace").decode()]
+        ids = [line(known._replace(message_id=one))["message_id"] for one in ("first", odd)]
+        assert ids == ["first", odd.encode("utf-8", "backslashreplace").decode()]
 
 
 def test_header_values_that_are_no_text_among_those_that_are() -> None:

@@ -102,8 +102,8 @@ class Client:
 
     def expect(self, what: str) -> Callable[[], None]:
         """The broker is to answer this request: where nothing but heartbeats comes for 90 s, the
-        connection counts as lost, unless the broker has said that it takes nothing for now. Call
-        what is returned once the answer is there."""
+        connection counts as lost, unless the broker has reported that it takes nothing for now.
+        Call what is returned once the answer is there."""
         timer: Any = None
 
         def wait() -> Any:

@@ -190,10 +190,10 @@ def test_the_memory_of_large_bodies_is_used_again_until_none_comes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reader = Watched()
-    told: list[str] = []
+    calls: list[str] = []
     later: list[tuple[float, Any]] = []
-    monkeypatch.setattr(malloc, "keep_blocks", lambda: told.append("keep"))
-    monkeypatch.setattr(malloc, "give_back", lambda: told.append("give back"))
+    monkeypatch.setattr(malloc, "keep_blocks", lambda: calls.append("keep"))
+    monkeypatch.setattr(malloc, "give_back", lambda: calls.append("give back"))
 
     def call_later(seconds: float, call: Any) -> None:
         later.append((seconds, call))
@@ -205,28 +205,28 @@ def test_the_memory_of_large_bodies_is_used_again_until_none_comes(
         head, frames = long_message(tag, 300_000)
         reader.read(head + frames[0])
         reader.read(b"".join(frames[1:]))
-    assert (told, len(later)) == (["keep", "keep"], 1)
+    assert (calls, len(later)) == (["keep", "keep"], 1)
     now += 9.0  # as if it had begun a second before the last of them
     later.pop()[1]()
-    assert (told, [seconds for seconds, _ in later]) == (["keep", "keep"], [1.0])
+    assert (calls, [seconds for seconds, _ in later]) == (["keep", "keep"], [1.0])
     now += 1.0
     later.pop()[1]()
-    assert (told, len(later)) == (["keep", "keep", "give back"], 0)
+    assert (calls, len(later)) == (["keep", "keep", "give back"], 0)
 
 
 def test_what_a_lost_connection_kept_goes_back_with_the_next_subscription(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told: list[str] = []
-    monkeypatch.setattr(malloc, "keep_blocks", lambda: told.append("keep"))
-    monkeypatch.setattr(malloc, "give_back", lambda: told.append("give back"))
+    calls: list[str] = []
+    monkeypatch.setattr(malloc, "keep_blocks", lambda: calls.append("keep"))
+    monkeypatch.setattr(malloc, "give_back", lambda: calls.append("give back"))
     lost = Watched()
-    told.clear()
+    calls.clear()
     head, frames = long_message(1, 300_000)
     lost.read(head + frames[0])
-    assert told == ["keep"]
+    assert calls == ["keep"]
     Watched()
-    assert told == ["keep", "give back"]
+    assert calls == ["keep", "give back"]
 
 
 def read_through_a_socket(reader: Watched, data: bytes) -> list[int]:

@@ -75,7 +75,7 @@ def test_a_body_may_be_parsed_from_a_run() -> None:
     assert run.records[0].json() == {"n": 1}
 
 
-def test_it_begins_where_it_is_told_to() -> None:
+def test_it_begins_where_it_is_asked_to() -> None:
     before = wire.heartbeat()
     assert taken(before + message(1)) == 0
     assert taken(before + message(1), len(before)) == 1

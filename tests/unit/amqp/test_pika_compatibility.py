@@ -151,7 +151,7 @@ def test_with_pika_as_it_is_the_fast_way_is_taken_without_a_word(
 
 def read_some(*, fast: bool = True, raw: bool = True) -> tuple[int, int]:
     """How many messages came in runs, and how many at all. Both read alike all the time."""
-    in_runs = said = 0
+    in_runs = messages = 0
     with listening():
         for seed in range(CASES):
             chance = Random(seed)
@@ -159,12 +159,12 @@ def read_some(*, fast: bool = True, raw: bool = True) -> tuple[int, int]:
             case = draw(chance, pair.scene)
             assert pair.read(case), case
             in_runs += sum(pair.logfan.in_runs)
-            said += sum(one[0] == "message" for one in pair.logfan.story)
-    return in_runs, said
+            messages += sum(one[0] == "message" for one in pair.logfan.story)
+    return in_runs, messages
 
 
 class _Nobody:
-    """Neither told anything nor given a message: the connection never comes about."""
+    """Neither an event nor a message comes: the connection never comes about."""
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_: None

@@ -125,7 +125,7 @@ def line(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Line]:
     far.close()
     if made.transport._sock is not None:
         made.transport.abort()
-        made.loop.start()  # until the connection is told to be lost
+        made.loop.start()  # until the connection is reported as lost
     made.loop.close()
 
 

@@ -64,13 +64,13 @@ def test_what_is_not_there_is_made_and_bound() -> None:
     assert (declared.made_exchange, declared.made_queue) == (True, True)
 
 
-def test_a_queue_that_was_there_without_its_exchange_is_told_from_a_new_one() -> None:
+def test_a_queue_that_was_there_without_its_exchange_is_distinguished_from_a_new_one() -> None:
     _, declared = played([GONE, Answer()])
     assert (declared.made_exchange, declared.made_queue) == (True, False)
 
 
 @pytest.mark.parametrize("durable", [True, False])
-def test_an_exchange_that_is_not_durable_is_told_with_the_way_out(durable: bool) -> None:
+def test_an_exchange_that_is_not_durable_is_reported_with_the_way_out(durable: bool) -> None:
     differs = DIFFERS.format("durable", "exchange 'logs'", f"'{not durable}'", f"'{durable}'")
     settings = ExchangeSettings(durable=not durable)
     _, declared = played([Answer(), Answer(406, differs.lower())], settings)
@@ -395,7 +395,7 @@ def test_what_does_no_harm_is_no_warning(properties: dict[str, Any]) -> None:
     assert settled(Broker(**properties)).remarks == ()
 
 
-def test_a_wish_of_the_config_that_is_not_in_force_is_told() -> None:
+def test_a_wish_of_the_config_that_is_not_in_force_is_reported() -> None:
     queue = QueueSettings(arguments={"x-max-length": 1000})
     (remark,) = settled(Broker(), queue).remarks
     assert "x-max-length is 'none' on the broker, '1000' in the config; what the config" in remark
@@ -451,7 +451,7 @@ def test_a_dead_letter_queue_that_loses_letters_at_once_is_refused(
         ({"x-max-length": 9, "x-overflow": "reject-publish"}, "no letter is taken"),
     ],
 )  # fmt: skip
-def test_a_dead_letter_queue_that_may_lose_letters_is_told(
+def test_a_dead_letter_queue_that_may_lose_letters_is_reported(
     properties: dict[str, Any], words: str
 ) -> None:
     (remark,) = walked(dead_letter_queue("logfan.dead", "classic"), Broker(**properties)).remarks

@@ -72,7 +72,7 @@ def test_a_key_of_the_http_side_is_not_needed(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_other_faults_are_told(
+def test_other_faults_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     (tmp_path / "config.toml").write_text("[rabbitmq]\nprefetch = 0\n[qeue]\n")

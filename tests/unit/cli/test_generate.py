@@ -54,7 +54,7 @@ def test_a_module_and_a_class_are_named_after_the_kind(name: str, module: str, t
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "why"),
     [
         ("My Sink", 'did you mean "my-sink"?'), ("2fast", 'did you mean "fast"?'),
         ("a--b", 'did you mean "a-b"?'), ("trailing-", 'did you mean "trailing"?'),
@@ -62,10 +62,10 @@ def test_a_module_and_a_class_are_named_after_the_kind(name: str, module: str, t
         ("file", '(logfan_sinks.file) has the kind "file" already'),
     ],
 )  # fmt: skip
-def test_a_name_that_cannot_be_is_explained(name: str, said: str) -> None:
+def test_a_name_that_cannot_be_is_explained(name: str, why: str) -> None:
     done = generate("plugin", name)
     assert done.exit_code == 2
-    assert said in done.output
+    assert why in done.output
     assert list(Path().iterdir()) == []
 
 

@@ -68,7 +68,7 @@ def test_a_sink_that_is_down_has_its_reason_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "shown_as"),
     [
         ({"queue_ready": 0, "time_to_drain_seconds": 0.0}, "-  nothing waits"),
         ({"queue_ready": None, "time_to_drain_seconds": None}, "unknown  not seen long enough"),
@@ -88,8 +88,8 @@ def test_a_sink_that_is_down_has_its_reason_once() -> None:
         ),
     ],
 )
-def test_time_to_drain_where_there_is_none(changes: dict[str, Any], said: str) -> None:
-    assert said in line_of(shown(**changes), "time to drain")
+def test_time_to_drain_where_there_is_none(changes: dict[str, Any], shown_as: str) -> None:
+    assert shown_as in line_of(shown(**changes), "time to drain")
 
 
 @pytest.mark.parametrize("columns", [80, 100, 160])

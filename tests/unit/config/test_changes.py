@@ -58,11 +58,11 @@ LEFT: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("change", LEFT)
-def test_what_stays_at_the_broker_is_told_with_the_way_out(change: str, tmp_path: Path) -> None:
-    said = "\n".join(left_behind(prepared(tmp_path, SINK), prepared(tmp_path, change + SINK)))
+def test_what_stays_at_the_broker_is_reported_with_the_way_out(change: str, tmp_path: Path) -> None:
+    remarks = "\n".join(left_behind(prepared(tmp_path, SINK), prepared(tmp_path, change + SINK)))
     for words in LEFT[change]:
-        assert words in said
-    assert "s3cret" not in said
+        assert words in remarks
+    assert "s3cret" not in remarks
 
 
 def test_an_exclusive_queue_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -93,18 +93,18 @@ KUBERNETES = {
 def test_a_variable_of_kubernetes_is_passed_over(name: str) -> None:
     environ = {name: KUBERNETES[name]}
     assert environment_table(environ) == ({}, [])
-    said = passed_over(environ)
-    assert said is not None
-    assert name in said
+    remark = passed_over(environ)
+    assert remark is not None
+    assert name in remark
 
 
 def test_all_of_them_are_one_warning() -> None:
     environ = {**KUBERNETES, "LOGFAN_QUEUE__NAME": "q"}
     assert environment_table(environ) == ({"queue": {"name": "q"}}, [])
-    said = passed_over(environ)
-    assert said is not None
-    assert f"and {len(KUBERNETES) - 1} more" in said
-    assert "enableServiceLinks: false" in said
+    remark = passed_over(environ)
+    assert remark is not None
+    assert f"and {len(KUBERNETES) - 1} more" in remark
+    assert "enableServiceLinks: false" in remark
     assert passed_over({"LOGFAN_QUEUE__NAME": "q", "RABBITMQ_SERVICE_HOST": "10.1.1.1"}) is None
 
 
@@ -115,7 +115,7 @@ def test_all_of_them_are_one_warning() -> None:
         ("LOGFAN_RABBITMQ__SERVICE_HOSTS", "h"), ("LOGFAN_SERVICE", "x"), ("LOGFAN_PORTS", "tcp://"),
     ],
 )  # fmt: skip
-def test_a_typo_is_still_told(name: str, value: str) -> None:
+def test_a_typo_is_still_reported(name: str, value: str) -> None:
     table, faults = environment_table({name: value})
     assert faults or table  # what names a table goes on to the settings, which know its keys
     assert passed_over({name: value}) is None

@@ -36,16 +36,16 @@ def file_with(path: Path, mode: int, group: int | None = None) -> Path:
 )
 def test_a_url_file_is_for_its_owner_and_its_own_group(tmp_path: Path, mode: int, who: str) -> None:
     file = file_with(tmp_path / "url", mode)
-    said = warned(tmp_path, f'[rabbitmq]\nurl_file = "{file}"\n', 0o644)
+    warning = warned(tmp_path, f'[rabbitmq]\nurl_file = "{file}"\n', 0o644)
     wanted = f"rabbitmq.url_file: {file} may be read by {who}; chmod 600 {file}"
-    assert said.startswith(wanted) if who else said == ""
+    assert warning.startswith(wanted) if who else warning == ""
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to a foreign group")
 def test_a_foreign_group_is_named(tmp_path: Path) -> None:
     file = file_with(tmp_path / "url", 0o640, FOREIGN_GROUP)
-    said = warned(tmp_path, f'[rabbitmq]\nurl_file = "{file}"\n')
-    assert f"may be read by the group {FOREIGN_GROUP}; chmod 600" in said
+    warning = warned(tmp_path, f'[rabbitmq]\nurl_file = "{file}"\n')
+    assert f"may be read by the group {FOREIGN_GROUP}; chmod 600" in warning
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to a foreign group")
@@ -64,12 +64,12 @@ def test_private_keys_are_secrets_and_certificates_are_not(tmp_path: Path) -> No
     both = tmp_path / "both.pem"
     both.write_bytes(pair.cert.read_bytes() + pair.key.read_bytes())
     both.chmod(0o644)
-    said = warned(
+    warning = warned(
         tmp_path,
         f'[rabbitmq]\nurls = ["amqps://h"]\n[rabbitmq.tls]\ncert_file = "{both}"\n'
         f"[http.tls]\n{pair.toml}",
     )
-    assert said.splitlines() == [
+    assert warning.splitlines() == [
         f"{key}: {file} may be read by everybody; {file_permissions.remedy(file)}"
         for key, file in (("rabbitmq.tls.cert_file", both), ("http.tls.key_file", pair.key))
     ]
@@ -84,11 +84,11 @@ def test_private_keys_are_secrets_and_certificates_are_not(tmp_path: Path) -> No
     ids=["password", "guest"],
 )
 def test_a_config_that_holds_a_password_is_a_secret(tmp_path: Path, text: str, place: str) -> None:
-    said = warned(tmp_path, text, 0o644)
-    assert ("holds a password" in said) is bool(place)
-    assert f"({place}) and may be read by everybody" in said or not place
+    warning = warned(tmp_path, text, 0o644)
+    assert ("holds a password" in warning) is bool(place)
+    assert f"({place}) and may be read by everybody" in warning or not place
     assert warned(tmp_path, text, 0o640) == ""
-    assert "s3cret" not in said
+    assert "s3cret" not in warning
 
 
 def test_a_sinks_own_password_is_found_by_its_name(tmp_path: Path) -> None:
@@ -103,13 +103,13 @@ def test_a_sinks_own_password_is_found_by_its_name(tmp_path: Path) -> None:
         f'[plugins]\ndirectories = ["{tmp_path}"]\n[sinks.post]\nkind = "post"\napi_key = "k"\n'
     )
     config.chmod(0o644)
-    (said,) = prepare(config, environ={}).warnings
-    assert f"{config} holds a password (sinks.post.api_key)" in said
+    (warning,) = prepare(config, environ={}).warnings
+    assert f"{config} holds a password (sinks.post.api_key)" in warning
 
 
 def test_a_password_from_the_environment_is_not_the_files(tmp_path: Path) -> None:
-    said = warned(tmp_path, "", 0o644, LOGFAN_RABBITMQ__URLS='["amqp://bob:s3cret@h"]')
-    assert said == ""
+    warning = warned(tmp_path, "", 0o644, LOGFAN_RABBITMQ__URLS='["amqp://bob:s3cret@h"]')
+    assert warning == ""
 
 
 def test_a_config_that_others_may_change_is_warned_about(tmp_path: Path) -> None:
@@ -141,17 +141,19 @@ def test_the_advice_keeps_the_services_group_able_to_read(tmp_path: Path, servic
     path = tmp_path / "config.toml"
     advice = f"chgrp {service} {path} && chmod 640 {path}"
     assert advice in warned(tmp_path, text, 0o644)
-    # What the advice was before locks the service out, and is told.
+    # What the advice was before locks the service out, and is named.
     locked = warned(tmp_path, text, 0o640)
     assert locked == f"{path} may not be read by the service's user games; {advice}"
     subprocess.run(advice, shell=True, check=True)
     assert list(prepare(path, environ={}).warnings) == []
 
 
-def test_a_url_file_that_the_service_may_not_read_is_told(tmp_path: Path, service: str) -> None:
+def test_a_url_file_that_the_service_may_not_read_is_reported(tmp_path: Path, service: str) -> None:
     file = file_with(tmp_path / "url", 0o600)
-    said = warned(tmp_path, f'[rabbitmq]\nurl_file = "{file}"\n', 0o644)
-    assert said.startswith(f"rabbitmq.url_file: {file} may not be read by the service's user games")
+    warning = warned(tmp_path, f'[rabbitmq]\nurl_file = "{file}"\n', 0o644)
+    assert warning.startswith(
+        f"rabbitmq.url_file: {file} may not be read by the service's user games"
+    )
     subprocess.run(f"chgrp {service} {file} && chmod 640 {file}", shell=True, check=True)
     assert list(prepare(tmp_path / "config.toml", environ={}).warnings) == []
 
@@ -159,5 +161,5 @@ def test_a_url_file_that_the_service_may_not_read_is_told(tmp_path: Path, servic
 def test_a_file_of_the_services_own_is_for_it_alone(tmp_path: Path, service: str) -> None:
     file = file_with(tmp_path / "url", 0o644)
     os.chown(file, pwd.getpwnam("games").pw_uid, -1)
-    said = warned(tmp_path, f'[rabbitmq]\nurl_file = "{file}"\n', 0o644)
-    assert said == f"rabbitmq.url_file: {file} may be read by everybody; chmod 600 {file}"
+    warning = warned(tmp_path, f'[rabbitmq]\nurl_file = "{file}"\n', 0o644)
+    assert warning == f"rabbitmq.url_file: {file} may be read by everybody; chmod 600 {file}"

@@ -1,4 +1,4 @@
-"""Config files that people get wrong: each told with the place and the way out."""
+"""Config files that people get wrong: each named with the place and the way out."""
 
 import os
 from pathlib import Path
@@ -276,7 +276,7 @@ HOSTILE: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_each_is_told_with_its_place(case: str, tmp_path: Path) -> None:
+def test_each_is_reported_with_its_place(case: str, tmp_path: Path) -> None:
     text, words = HOSTILE[case]
     result = check(tmp_path, text)
     assert result.exit_code == 78, result.output
@@ -322,7 +322,7 @@ def test_a_name_from_the_environment_that_is_not_utf8_is_a_fault(tmp_path: Path)
     assert "UTF-8" in result.output
 
 
-def test_all_faults_are_told_together(tmp_path: Path) -> None:
+def test_all_faults_are_reported_together(tmp_path: Path) -> None:
     result = check(
         tmp_path,
         '[rabbitmq]\nprefetch = 0\nurls = ["nonsense"]\n[log]\nlevel = "loud"\n'
@@ -486,7 +486,7 @@ BETWEEN: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", BETWEEN)
-def test_faults_between_keys_are_told_beside_those_of_single_keys(
+def test_faults_between_keys_are_reported_beside_those_of_single_keys(
     tmp_path: Path, case: str
 ) -> None:
     text, places = BETWEEN[case]

@@ -80,7 +80,7 @@ def log_line(form: str) -> Callable[[str], object]:
     return log
 
 
-def said(text: str) -> object:
+def broker_words(text: str) -> object:
     """As a broker's reply, on the ways it takes."""
     closed = exceptions.ConnectionClosedByBroker(403, text)
     return [
@@ -123,7 +123,7 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
         Difference.of(text), Difference.of(f"inequivalent arg 'a' {text}"),
         Difference.of(f"inequivalent arg 'a' received '{text}"),
     ],
-    "broker's words": said,
+    "broker's words": broker_words,
     "broker's version": lambda text: broker_version(Versioned(text)),
     "text line": lambda text: encode_text(record(text.encode("utf-8", "replace"))),
     "level": lambda text: level_of(record(text.encode("utf-8", "replace"))),

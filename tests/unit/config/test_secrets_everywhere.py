@@ -110,7 +110,7 @@ FAULTS: dict[str, Callable[[str], str]] = {
 }
 
 
-def told(folder: Path, extra: str, environ: dict[str, str]) -> str:
+def printed(folder: Path, extra: str, environ: dict[str, str]) -> str:
     """All that `check` has to say."""
     config = folder / "config.toml"
     config.write_text(f'[plugins]\ndirectories = ["{folder}/plugins"]\n{SINK}{extra}\n')
@@ -130,9 +130,11 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("what", FAULTS)
 def test_check_shows_no_password(folder: Path, what: str) -> None:
-    assert "sinks.b.password" in told(folder, FAULTS["a plugin quotes its password"]("x" * 9), {})
+    assert "sinks.b.password" in printed(
+        folder, FAULTS["a plugin quotes its password"]("x" * 9), {}
+    )
     for password in passwords(COUNT, seed=sum(what.encode())):
-        assert leaked(told(folder, FAULTS[what](password), {}), password, USER) == [], password
+        assert leaked(printed(folder, FAULTS[what](password), {}), password, USER) == [], password
 
 
 ENVIRONMENT: dict[str, Callable[[str], dict[str, str]]] = {
@@ -149,8 +151,8 @@ ENVIRONMENT: dict[str, Callable[[str], dict[str, str]]] = {
 @pytest.mark.parametrize("what", ENVIRONMENT)
 def test_the_environments_faults_show_no_password(folder: Path, what: str) -> None:
     for password in passwords(COUNT, seed=7):
-        said = told(folder, "", ENVIRONMENT[what](password))
-        assert leaked(said, password, USER) == [], password
+        texts = printed(folder, "", ENVIRONMENT[what](password))
+        assert leaked(texts, password, USER) == [], password
 
 
 def test_a_file_of_urls_shows_no_password(folder: Path) -> None:
@@ -158,8 +160,8 @@ def test_a_file_of_urls_shows_no_password(folder: Path) -> None:
     for password in passwords(COUNT, seed=8):
         for line in (url(password, encoded=True), url(password, encoded=False), password):
             file.write_text(f"{line}\n")
-            said = told(folder, f'[rabbitmq]\nurl_file = "{file}"', {})
-            assert leaked(said, password, USER) == [], password
+            texts = printed(folder, f'[rabbitmq]\nurl_file = "{file}"', {})
+            assert leaked(texts, password, USER) == [], password
 
 
 @pytest.mark.parametrize("encoded", [True, False])
@@ -167,16 +169,16 @@ def test_a_connection_that_fails_shows_no_password(folder: Path, encoded: bool) 
     """The troubles' words, `repr` of pika's parameters, and the log with its traceback."""
     for password in passwords(COUNT, seed=9):
         whole = url(password, encoded=encoded, rest="127.0.0.1:1/v")
-        said = [address_of(whole)]
+        texts = [address_of(whole)]
         try:
             wanted = parameters(whole, heartbeat=30, tls=TlsSettings(), instance="")
         except ValueError as error:
             assert not encoded
-            said += [str(error), repr(error)]
+            texts += [str(error), repr(error)]
         else:
             assert wanted.credentials.password in (password, unquote(password))
-            said += [repr(wanted), failure_of(RuntimeError(whole), "h:1", was_open=False).why]
-        assert leaked("\n".join(said), password, USER) == [], password
+            texts += [repr(wanted), failure_of(RuntimeError(whole), "h:1", was_open=False).why]
+        assert leaked("\n".join(texts), password, USER) == [], password
 
 
 def test_a_link_to_nowhere_shows_no_password(folder: Path) -> None:
@@ -209,7 +211,7 @@ def test_the_log_shows_no_password(folder: Path, form: str) -> None:
     plugin = logging.getLogger("a_plugin")
     for password in passwords(COUNT, seed=11):
         whole = url(password, encoded=True)
-        told(folder, listed(whole), {})
+        printed(folder, listed(whole), {})
         with logged(form) as output:
             plugin.error("cannot log in as %s with %r at %s", USER, password, whole)
             plugin.error("%d", whole)

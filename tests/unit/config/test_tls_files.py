@@ -40,7 +40,7 @@ def files(tmp_path: Path) -> Files:
 
 Spoil = Callable[[Files], tuple[Path, Path | None]]
 SPOILT: dict[str, tuple[Spoil, str, str]] = {
-    # what: (certificate and key, the key of the config that is told, words)
+    # what: (certificate and key, the key of the config that is named, words)
     "encrypted key": (
         lambda f: (f.pair.cert, encrypted(f.pair.key, "hunter2")), "key_file", "is encrypted",
     ),
@@ -73,7 +73,7 @@ SPOILT: dict[str, tuple[Spoil, str, str]] = {
 
 
 @pytest.mark.parametrize("what", SPOILT)
-def test_a_spoilt_pair_is_told_by_the_key_that_names_the_file(files: Files, what: str) -> None:
+def test_a_spoilt_pair_is_reported_by_the_key_that_names_the_file(files: Files, what: str) -> None:
     spoil, key, words = SPOILT[what]
     cert, private = spoil(files)
     with pytest.raises(tls.TlsFileError, match=words) as error:
@@ -86,7 +86,9 @@ def test_a_spoilt_pair_is_told_by_the_key_that_names_the_file(files: Files, what
 @pytest.mark.parametrize(
     ("data", "words"), [(b"junk", "holds no certificate"), (b"", "holds no certificate")]
 )
-def test_a_spoilt_ca_is_told_beside_a_spoilt_pair(files: Files, data: bytes, words: str) -> None:
+def test_a_spoilt_ca_is_reported_beside_a_spoilt_pair(
+    files: Files, data: bytes, words: str
+) -> None:
     ca = files.write(data)
     faults = list(tls.faults_of_files(ca, files.pair.cert, files.other.key))
     assert [fault.key for fault in faults] == ["ca_file", "key_file"]

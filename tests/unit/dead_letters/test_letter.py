@@ -181,7 +181,7 @@ def test_any_table_of_headers_comes_back_equal(headers: dict[str, Any]) -> None:
     assert decode_properties(raw).headers == headers
 
 
-def test_what_amqp_cannot_say_is_said_as_text() -> None:
+def test_what_amqp_cannot_say_is_written_as_text() -> None:
     wild = {"big": 1 << 70, "decimal": Decimal("1e300"), "k" * 300: 1}
     raw = b"".join(EncodedProperties(Properties(headers=wild)).encode())
     decoded = decode_properties(raw)

@@ -69,7 +69,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     def publish_trouble(self, trouble: str, size: int) -> None:
         kind, sink = trouble.split("-")
         if kind == "poison":
-            # A window of nothing but poison cannot be told from a sink that is down.
+            # A window of nothing but poison cannot be distinguished from a sink that is down.
             if self.heavy or self.poison[sink] == 2:
                 return
             self.poison[sink] += 1

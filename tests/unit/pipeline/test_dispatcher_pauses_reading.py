@@ -67,7 +67,7 @@ def test_a_small_window_is_not_kept_waiting() -> None:
     traffic.daemon.kill()
 
 
-def test_it_does_not_rest_once_it_is_told_to_stop() -> None:
+def test_it_does_not_rest_once_it_is_to_stop() -> None:
     traffic = Traffic()
     traffic.flow(1_000, FAST)
     daemon, before = traffic.daemon, len(traffic.daemon.rests)

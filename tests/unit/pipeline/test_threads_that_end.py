@@ -149,9 +149,9 @@ def test_a_thread_that_ends_shows_at_once_and_ends_the_daemon_with_70(
         assert 'logfan_sink_up{sink="one"} 0.0' in scene.get("/metrics")[1]
         assert "one down: thread" in scene.daemon.status_text()
     assert scene.end() == os.EX_SOFTWARE
-    (told,) = [r for r in caplog.records if r.levelname == "CRITICAL"]
-    assert f"internal fault: thread {name} ended: " in told.getMessage()
-    assert "Traceback" in told.__dict__["traceback"]
+    (logged,) = [r for r in caplog.records if r.levelname == "CRITICAL"]
+    assert f"internal fault: thread {name} ended: " in logged.getMessage()
+    assert "Traceback" in logged.__dict__["traceback"]
 
 
 def test_a_sink_that_is_not_required_is_no_exception(
@@ -159,7 +159,7 @@ def test_a_sink_that_is_not_required_is_no_exception(
 ) -> None:
     monkeypatch.setattr("logfan.pipeline.recovery.SinkRecovery.open", Broken(ValueError("a bug")))
     scene.run(required=False)
-    wait_until(lambda: scene.get("/readyz")[1].count("thread sink-one ended"), "it is told")
+    wait_until(lambda: scene.get("/readyz")[1].count("thread sink-one ended"), "it is reported")
     assert scene.end() == os.EX_SOFTWARE
 
 
@@ -177,7 +177,7 @@ def test_a_thread_that_returns_unasked_is_a_fault_too(
 ) -> None:
     monkeypatch.setattr("logfan.pipeline.worker.SinkWorker._run", lambda _: None)
     scene.run()
-    wait_until(lambda: "sink-one ended without" in scene.get("/readyz")[1], "it is told")
+    wait_until(lambda: "sink-one ended without" in scene.get("/readyz")[1], "it is reported")
     assert scene.end() == os.EX_SOFTWARE
 
 
@@ -219,13 +219,13 @@ def test_the_main_thread_is_one_of_them(
 
 
 def test_one_that_may_end_is_none() -> None:
-    told: list[int] = []
-    thread = OwnThread("one", lambda: None, lambda: told.append(1))
+    ends: list[int] = []
+    thread = OwnThread("one", lambda: None, lambda: ends.append(1))
     thread.may_end()
     thread.start()
     assert thread.join(60)
     assert thread.fault is None
-    assert not told
+    assert not ends
 
 
 def test_one_that_is_gone_without_a_word_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from support.waiting import wait_until
 
 
 class Recorder(Sink):
-    """Writes down every call, and fails when it is told to."""
+    """Writes down every call, and fails when the test wants it."""
 
     def __init__(self) -> None:
         super().__init__(SinkConfig(), name="recorder")
@@ -263,7 +263,7 @@ def test_linger_waits_for_company_but_not_for_what_cannot_come(make: Make) -> No
     assert bench.sink.sizes == [3]
 
 
-def test_a_bug_is_told_with_its_traceback_once(
+def test_a_bug_is_reported_with_its_traceback_once(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
@@ -272,10 +272,10 @@ def test_a_bug_is_told_with_its_traceback_once(
     bench.submit(b"a")
     bench.worker.start()
     bench.finish()
-    told = [record for record in caplog.records if "a bug" in record.getMessage()]
-    assert len(told) == 1
-    assert "raise self.failures.pop(0)\nValueError: a bug" in told[0].__dict__["traceback"]
-    assert "1 message held" in told[0].getMessage()
+    logged = [record for record in caplog.records if "a bug" in record.getMessage()]
+    assert len(logged) == 1
+    assert "raise self.failures.pop(0)\nValueError: a bug" in logged[0].__dict__["traceback"]
+    assert "1 message held" in logged[0].getMessage()
 
 
 class Hostile(Exception):
@@ -329,9 +329,9 @@ def test_a_failure_whose_text_is_hostile_ends_no_worker(
     bench.worker.start()
     bench.finish()
     assert bench.sink.taken == [b"a"]
-    (told,) = [one.getMessage() for one in caplog.records if "retrying" in one.getMessage()]
-    assert words in told
-    assert len(told) < 1200
+    (logged,) = [one.getMessage() for one in caplog.records if "retrying" in one.getMessage()]
+    assert words in logged
+    assert len(logged) < 1200
 
 
 class Post:

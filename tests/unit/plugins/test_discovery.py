@@ -1,4 +1,4 @@
-"""Plugins found and told apart: installed ones, drop-ins, disabled ones, and how they are shown."""
+"""Plugins found: installed ones, drop-ins, disabled ones, and how each kind is shown."""
 
 from collections.abc import Callable
 from importlib.metadata import distribution
@@ -164,7 +164,7 @@ def test_an_installed_plugin_that_fails_names_its_distribution_and_line(install:
     assert fault.problem.endswith("torn_plugin.py, line 3)")
 
 
-def test_an_entry_point_to_a_module_that_is_not_there_is_told(
+def test_an_entry_point_to_a_module_that_is_not_there_is_reported(
     install: Install, tmp_path: Path
 ) -> None:
     install("gone", "gone", "gone_plugin")

@@ -199,7 +199,7 @@ def faults(folder: Path) -> list[Fault]:
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_each_is_told_with_its_file(case: str, folder: Path, tmp_path: Path) -> None:
+def test_each_is_reported_with_its_file(case: str, folder: Path, tmp_path: Path) -> None:
     text, words = HOSTILE[case]
     file = put(folder, "bad.py", text)
     (fault,) = faults(folder)
@@ -300,12 +300,12 @@ def test_nothing_is_written_beside_a_plugin(folder: Path) -> None:
     assert list(folder.iterdir()) == [folder / "good.py"]
 
 
-def test_a_file_for_a_folder_is_told(tmp_path: Path) -> None:
+def test_a_file_for_a_folder_is_reported(tmp_path: Path) -> None:
     (fault,) = faults(put(tmp_path, "file.py", ""))
     assert "is no folder; plugins.directories must name folders" in fault.problem
 
 
-def test_a_link_to_nowhere_for_a_folder_is_told(tmp_path: Path) -> None:
+def test_a_link_to_nowhere_for_a_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("nowhere")
     (fault,) = faults(tmp_path / "link")
     assert fault.problem == "is a link to nowhere"
@@ -322,13 +322,13 @@ def out_of_reach(folder: Path) -> Iterator[None]:
         folder.chmod(0o755)
 
 
-def test_a_folder_out_of_reach_is_told(folder: Path) -> None:
+def test_a_folder_out_of_reach_is_reported(folder: Path) -> None:
     with out_of_reach(folder):
         (fault,) = faults(folder / "inside")
     assert fault.problem == "cannot be reached: permission denied"
 
 
-def test_a_folder_that_may_not_be_listed_is_told(folder: Path) -> None:
+def test_a_folder_that_may_not_be_listed_is_reported(folder: Path) -> None:
     with out_of_reach(folder):
         (fault,) = faults(folder)
     assert "permission denied" in fault.problem
@@ -345,7 +345,7 @@ def test_an_error_in_what_a_plugin_imports_names_both_places(
     assert f"({tmp_path / 'torn_helper.py'}, line 2)" in fault.problem
 
 
-def test_a_link_to_nowhere_is_told(folder: Path) -> None:
+def test_a_link_to_nowhere_is_reported(folder: Path) -> None:
     (folder / "gone.py").symlink_to(folder / "nowhere.py")
     (fault,) = faults(folder)
     assert "link to nowhere" in fault.problem

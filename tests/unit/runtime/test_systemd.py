@@ -160,7 +160,7 @@ def test_the_watchdog_is_ours_only_where_systemd_says_so(
     assert Notifier.from_environment(environ).watchdog_seconds == expected
 
 
-def test_a_vanished_socket_is_told_once_and_hurts_nobody(
+def test_a_vanished_socket_is_reported_once_and_hurts_nobody(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="logfan.runtime.systemd")

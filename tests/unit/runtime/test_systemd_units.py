@@ -41,8 +41,8 @@ def _write(folder: Path, name: str, text: str, drop_in: str = "") -> Path:
 def _complaints(unit: Path) -> Sequence[str]:
     """What `systemd-analyze verify` says about this unit, and not about the machine's others."""
     run = analyze("verify", "--man=no", "--recursive-errors=no", str(unit))
-    said = [line for line in run.stderr.splitlines() if "logfan" in line]
-    return said or ([run.stderr] if run.returncode else [])
+    remarks = [line for line in run.stderr.splitlines() if "logfan" in line]
+    return remarks or ([run.stderr] if run.returncode else [])
 
 
 @pytest.mark.parametrize("name", UNITS)

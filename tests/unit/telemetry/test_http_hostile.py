@@ -247,8 +247,8 @@ def test_a_collector_that_hangs_holds_up_scrapes_alone(served: Served) -> None:
             stack.enter_context(served.connect(b"GET /metrics HTTP/1.1\r\n\r\n"))
         wait_until(lambda: served.threads() >= 10, "they wait")
         assert served.is_alive()
-        # All but the one that hangs itself are told, or cut off, in a few seconds.
-        wait_until(lambda: served.threads() <= 1, "they are told")
+        # All but the one that hangs itself get an answer, or are cut off, in a few seconds.
+        wait_until(lambda: served.threads() <= 1, "they are answered")
 
 
 def test_a_client_that_verifies_gets_its_metrics_over_tls(pair: Pair) -> None:

@@ -37,7 +37,7 @@ STATUS: dict[str, Any] = document(
 
 
 class Served:
-    """A server, and what it is told to say."""
+    """A server, and what it is to answer."""
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         self.unhealthy: list[str] = []
@@ -205,7 +205,7 @@ def test_a_scrape_leaves_the_interpreter_to_other_threads(served: Served) -> Non
     assert b"\nleft 0.0" not in body
 
 
-def test_a_port_in_use_is_told_in_words(served: Served) -> None:
+def test_a_port_in_use_is_reported_in_words(served: Served) -> None:
     with pytest.raises(ListenError, match=r"http.listen: 127.0.0.1:\d+ is in use"):
         HttpServer(
             host="127.0.0.1", port=served.server.port, registry=CollectorRegistry(),
@@ -213,7 +213,7 @@ def test_a_port_in_use_is_told_in_words(served: Served) -> None:
         ).start()  # fmt: skip
 
 
-def test_a_foreign_address_of_ipv6_is_told_as_it_is_written() -> None:
+def test_a_foreign_address_of_ipv6_is_reported_as_it_is_written() -> None:
     with pytest.raises(ListenError, match=r"http.listen: \[2001:db8::1\]:0 "):
         HttpServer(
             host="2001:db8::1", port=0, registry=CollectorRegistry(),
@@ -221,7 +221,7 @@ def test_a_foreign_address_of_ipv6_is_told_as_it_is_written() -> None:
         ).start()  # fmt: skip
 
 
-def test_a_foreign_address_is_told_in_words() -> None:
+def test_a_foreign_address_is_reported_in_words() -> None:
     with pytest.raises(ListenError, match="is no address of this machine"):
         HttpServer(
             host="192.0.2.1", port=0, registry=CollectorRegistry(),
@@ -229,7 +229,7 @@ def test_a_foreign_address_is_told_in_words() -> None:
         ).start()  # fmt: skip
 
 
-def test_a_certificate_that_is_missing_is_told_by_its_key(tmp_path: Path) -> None:
+def test_a_certificate_that_is_missing_is_reported_by_its_key(tmp_path: Path) -> None:
     with pytest.raises(ListenError, match=r"http.tls.cert_file: \S+/no.pem does not exist"):
         HttpServer(
             host="127.0.0.1", port=0, registry=CollectorRegistry(), unhealthy=list, unready=list,

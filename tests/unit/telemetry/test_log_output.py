@@ -24,7 +24,7 @@ def test_text_has_the_time_in_utc_the_level_and_one_line(
 ) -> None:
     log_output.configure("info", "text", environ={})
     logging.getLogger("logfan.x").warning("a\nforged \x1b[2J line")
-    logging.getLogger("logfan.x").debug("not told")
+    logging.getLogger("logfan.x").debug("not logged")
     text = capsys.readouterr().err
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z warning a\\nforged \\x1b\[2J line\n", text), text
 
@@ -60,11 +60,11 @@ def test_no_line_raises_whatever_it_is_made_of(
     log.warning("%s", error)
     log.warning(error)
     log.warning("a bad %d format", "x")
-    told = capsys.readouterr().err
-    assert "Hostile (its text cannot be read)" in told
-    assert "this line cannot be put together: SystemExit: 3" in told
-    assert "a bad %d format (this line cannot be put together: TypeError" in told
-    assert "Logging error" not in told
+    written = capsys.readouterr().err
+    assert "Hostile (its text cannot be read)" in written
+    assert "this line cannot be put together: SystemExit: 3" in written
+    assert "a bad %d format (this line cannot be put together: TypeError" in written
+    assert "Logging error" not in written
 
 
 def test_a_traceback_is_bounded(capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,9 +81,9 @@ def test_a_paused_sink_is_down_until_the_limit_or_the_end_of_the_pause() -> None
 
 def test_reminders_come_at_growing_intervals_and_begin_anew_with_an_outage() -> None:
     reminders = Reminders()
-    told = [now for now in range(20_000) if reminders.is_due(0.0, float(now))]
-    assert told[:6] == [60, 180, 420, 900, 1860, 3780]
-    assert {later - earlier for earlier, later in pairwise(told[6:])} == {3600}
+    reminded = [now for now in range(20_000) if reminders.is_due(0.0, float(now))]
+    assert reminded[:6] == [60, 180, 420, 900, 1860, 3780]
+    assert {later - earlier for earlier, later in pairwise(reminded[6:])} == {3600}
     assert not reminders.is_due(None, 20_000.0)
     assert not reminders.is_due(20_001.0, 20_050.0)
     assert reminders.is_due(20_001.0, 20_061.0)
@@ -93,7 +93,7 @@ def test_reminders_come_at_growing_intervals_and_begin_anew_with_an_outage() -> 
     ("seconds", "words"),
     [(0.2, "0 s"), (59.4, "59 s"), (60, "1 min"), (200, "3 min 20 s"), (7500, "2 h 5 min")],
 )
-def test_durations_are_told_as_people_say_them(seconds: float, words: str) -> None:
+def test_durations_are_reported_as_people_say_them(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
@@ -114,7 +114,7 @@ class HandClock:
 
 
 class Moody(Sink):
-    """Hangs or fails as it is told to."""
+    """Hangs or fails as the test wants it."""
 
     def __init__(self) -> None:
         super().__init__(SinkConfig(), name="moody")
@@ -178,9 +178,9 @@ def test_a_hang_shows_in_metrics_and_log_at_the_same_second(
     assert (one.metric("up"), one.metric("down_seconds")) == (0.0, 5.0)
     assert one.worker.failure == "has not returned for 35 s"
     assert not one.worker.is_up
-    (told,) = messages(caplog)
-    assert "sink moody: has not returned from a call of its own code for 35 s" in told
-    assert told.endswith("1 message held")
+    (line,) = messages(caplog)
+    assert "sink moody: has not returned from a call of its own code for 35 s" in line
+    assert line.endswith("1 message held")
     one.clock.now += 56
     one.worker.look()
     assert messages(caplog)[1:] == [
@@ -195,7 +195,7 @@ def test_a_hang_shows_in_metrics_and_log_at_the_same_second(
     one.finish()
 
 
-def test_an_outage_is_told_again_with_what_it_holds_and_its_end_with_how_long_it_was(
+def test_an_outage_is_reported_again_with_what_it_holds_and_its_end_with_how_long_it_was(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)

@@ -131,7 +131,7 @@ class Pool(logfan.Sink):
         self.pool.shutdown()
 
 
-def test_threads_are_told_by_who_started_them() -> None:
+def test_threads_are_distinguished_by_who_started_them() -> None:
     start = threading.Thread.start
     over = threading.Event()
     with SinkSteps(Pool(Pool.Config()), 30.0) as steps:

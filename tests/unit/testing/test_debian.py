@@ -129,21 +129,21 @@ def test_a_change_that_fails_leaves_no_package_behind(cache: Path, programs: Pat
 
 
 @pytest.fixture
-def told(programs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A Debian `own` whose apt knows a mirror; the file with what that apt was told."""
-    folder, told = programs, stand_ins(programs)
+def asked(programs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Debian `own` whose apt knows a mirror; the file with what that apt was asked for."""
+    folder, asked = programs, stand_ins(programs)
     release = {"ID": "debian", "VERSION_CODENAME": "own"}
     monkeypatch.setattr("platform.freedesktop_os_release", lambda: release)
     own = "https://mirror.invalid/debian/ own main"
     stand_in(
         folder,
         "apt-get",
-        f'echo "$*" >> {told}\n'
+        f'echo "$*" >> {asked}\n'
         'for o in "$@"; do case "$o" in -oDir::Etc::SourceList=*) sources="${o#*=}";;'
         ' -oDir::State::Lists=*) lists="${o#*=}";; esac; done\n'
         'case "$*" in\n'
         f"indextargets*) echo 'https://other.invalid/ stable main'; echo '{own}';;\n"
-        f'*" update") cat "$sources" >> {told}; test ! -e {folder}/old-keys || test "$(grep -c'
+        f'*" update") cat "$sources" >> {asked}; test ! -e {folder}/old-keys || test "$(grep -c'
         ' unpacked-keys "$sources")" = 1 || { echo "E: not signed" >&2; exit 100; };'
         ' touch "$lists/x_Packages";;\n'
         "*install*) for p in libc6 libssl3 zlib1g perl erlang-base server; do"
@@ -152,15 +152,15 @@ def told(programs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ' for p in "$@"; do touch "$p"_1_all.deb; done;; esac',
     )
     stand_in(folder, "dpkg-query", "printf 'ii  libc6\\nii  libssl3\\n'")
-    return told
+    return asked
 
 
 def test_another_release_comes_from_this_ones_mirror_with_all_its_libraries(
-    cache: Path, told: Path
+    cache: Path, asked: Path
 ) -> None:
     root = unpacked("server", always=("erlang-",), suite="next")
     assert root.parent.name == "next"
-    lines = told.read_text().splitlines()
+    lines = asked.read_text().splitlines()
     assert "URIs: https://mirror.invalid/debian/" in lines
     assert "Suites: next" in lines
     assert lines[-1].endswith("download libc6 libssl3 zlib1g erlang-base server")
@@ -168,19 +168,19 @@ def test_another_release_comes_from_this_ones_mirror_with_all_its_libraries(
 
 
 def test_keys_that_are_younger_than_this_system_are_fetched_as_a_package(
-    cache: Path, programs: Path, told: Path, monkeypatch: pytest.MonkeyPatch
+    cache: Path, programs: Path, asked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (programs / "old-keys").touch()
     monkeypatch.setattr(debian, "_KEYRING", Path("/unpacked-keys"))
     write = 'echo content > "$3/file"; echo keys > "$3/unpacked-keys"'
     stand_in(programs, "dpkg", f"[ $1 != -x ] || {{ {write}; }}")
     assert (unpacked("server", suite="next") / "file").exists()
-    assert "debian-archive-keyring" in told.read_text()
-    assert f"Signed-By: {cache}/" in told.read_text()
+    assert "debian-archive-keyring" in asked.read_text()
+    assert f"Signed-By: {cache}/" in asked.read_text()
 
 
 def test_another_release_needs_a_debian_with_a_mirror(
-    cache: Path, told: Path, monkeypatch: pytest.MonkeyPatch
+    cache: Path, asked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for release, why in (
         ({"ID": "debian", "VERSION_CODENAME": "older"}, "no mirror for older main, so none for ne"),

@@ -11,7 +11,7 @@ from support.waiting import wait_until
 
 
 class Flaky(logfan.Sink):
-    """Fails as often as it is told to."""
+    """Fails as often as the test wants it."""
 
     failures = 0
 

@@ -35,10 +35,10 @@ def test_a_programs_own_loader_and_libraries_run_it_under_its_own_name(tmp_path:
     new.rename(final)
 
     program = final / "usr/lib/erlang/erts/bin/beam.smp"
-    said = subprocess.run(
+    done = subprocess.run(
         [program, "/proc/self/comm", "/proc/self/cmdline"], check=True, capture_output=True
     )
-    name, _, command = said.stdout.partition(b"\n")
+    name, _, command = done.stdout.partition(b"\n")
     assert name == b"beam.smp"
     assert f"{final}/usr/lib/some-linux-gnu".encode() in command.split(b"\0")
     assert (program.parent / "start").read_text() == "#!/bin/sh\n"
@@ -46,7 +46,7 @@ def test_a_programs_own_loader_and_libraries_run_it_under_its_own_name(tmp_path:
     assert not versions.library_path(final)
 
 
-def test_a_version_that_no_release_has_is_told(tmp_path: Path) -> None:
+def test_a_version_that_no_release_has_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DebianUnavailable, match=r"RabbitMQ 2\.8 is not .* known: 3\.10, 4\.0, 4"):
         versions.fetched("2.8")
     with pytest.raises(NodeUnavailable, match=r"RabbitMQ 2\.8 cannot be fetched \(RabbitMQ 2\.8"):
