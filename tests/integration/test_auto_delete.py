@@ -1,4 +1,5 @@
-"""A queue that goes with its last consumer: a stop takes its backlog along first."""
+"""A queue that goes with its last consumer, or with its connection: a stop takes its backlog along
+first, and what was delivered is written though the queue is gone."""
 
 import signal
 from functools import partial
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from logfan.testing.node import RabbitNode
-from support.broker import Names, channel, publish, waiting
+from support.broker import Names, channel, publish
 from support.daemon import DaemonProcess
 from support.waiting import wait_until
 
@@ -51,17 +52,20 @@ def lines(folder: Path) -> list[bytes]:
     return (folder / "raw.log").read_bytes().splitlines()
 
 
+@pytest.mark.parametrize("kind", ["auto-delete", "exclusive"])
 def test_a_stop_consumes_the_backlog_of_a_queue_that_goes_with_it(
-    node: RabbitNode, names: Names, tmp_path: Path
+    node: RabbitNode, names: Names, tmp_path: Path, kind: str
 ) -> None:
-    with channel(node.url) as open_channel:
-        open_channel.exchange_declare(names.exchange, "fanout")
-        open_channel.queue_declare(names.queue, durable=True, auto_delete=True)
-        open_channel.queue_bind(names.queue, names.exchange)
-    with daemon(tmp_path, node, names) as running:
+    if kind == "auto-delete":
+        with channel(node.url) as open_channel:
+            open_channel.exchange_declare(names.exchange, "fanout")
+            open_channel.queue_declare(names.queue, durable=True, auto_delete=True)
+            open_channel.queue_bind(names.queue, names.exchange)
+    environ = {"LOGFAN_QUEUE__TYPE": "exclusive"} if kind == "exclusive" else {}
+    with daemon(tmp_path, node, names, 0.2, **environ) as running:
         publish(node.url, names.exchange, [b"%06d" % number for number in range(100)])
         wait_until(lambda: len(lines(tmp_path)) > 0, "it has begun")
-        assert waiting(node.url, names.queue) > 0
+        assert running.metric("logfan_in_flight_messages") + len(lines(tmp_path)) < 100
         running.signal(signal.SIGTERM)
         assert running.wait() == 0
         assert set(lines(tmp_path)) == {b"%06d" % number for number in range(100)}
@@ -73,9 +77,11 @@ def test_what_was_delivered_is_written_though_its_queue_is_deleted_meanwhile(
     with daemon(tmp_path, node, names, seconds=7.0) as running:  # longer than between two looks
         publish(node.url, names.exchange, [b"%06d" % number for number in range(10)])
         wait_until(lambda: running.metric("logfan_in_flight_messages") == 10, "all are in flight")
-        running.signal(signal.SIGTERM)
+        running.signal(signal.SIGSTOP)  # so that it learns of both at once
         with channel(node.url) as open_channel:
             open_channel.queue_delete(names.queue)
+        running.signal(signal.SIGTERM)
+        running.signal(signal.SIGCONT)
         assert running.wait() == 0
         assert len(lines(tmp_path)) == 10
 
@@ -100,11 +106,11 @@ def test_what_a_stop_hands_back_to_a_queue_that_goes_with_it_is_named(
 ) -> None:
     environ = {"LOGFAN_SHUTDOWN_TIMEOUT": "1s", "LOGFAN_QUEUE__TYPE": "exclusive"}
     with daemon(tmp_path, node, names, seconds=60.0, **environ) as running:
-        publish(node.url, names.exchange, [b"%06d" % number for number in range(10)])
-        wait_until(lambda: running.metric("logfan_in_flight_messages") == 10, "all are in flight")
+        publish(node.url, names.exchange, [b"%06d" % number for number in range(12)])
+        wait_until(lambda: running.metric("logfan_in_flight_messages") == 10, "the window is full")
         running.signal(signal.SIGTERM)
         assert running.wait() == 75
-        assert "10 messages are lost with their queue" in running.log()
+        assert "12 messages are lost with their queue" in running.log()
 
 
 @pytest.mark.parametrize("kind", ["exclusive", "deleted"])

@@ -376,7 +376,7 @@ class Consumer:
             log.error(
                 "%d messages are lost with their queue, which goes with its last consumer, unless "
                 "it has another one; a longer shutdown_timeout gives sinks the time to write them",
-                left,
+                left + (self._stats.queue_ready or 0),
             )
         self._stats.connected = False
         self._unbound = ""
@@ -410,17 +410,12 @@ class Consumer:
             self._leaving = True
             subscription.close(self._left)
         self._enter(DRAINING, "draining" if subscription is not None else self._state)
-        if subscription is not None and self._goes_with_us() and subscription.look_often():
+        if subscription is not None and self._goes_with_connection() and subscription.look_often():
             self._emptying = _SURELY_EMPTY
             self._state = "consuming the backlog of a queue that goes with its last consumer"
             log.info("stopping: %s", self._state)
             return
         self._dispatcher.stop()
-
-    def _goes_with_us(self) -> bool:
-        """Whether the queue is deleted once it has no consumer."""
-        shape = self._declared.shape if self._declared is not None else None
-        return shape is not None and shape.auto_delete
 
     def _look_whether_empty(self, look: QueueStatus) -> None:
         """Stopping: nothing is in the queue any more, twice in a row while we consume."""

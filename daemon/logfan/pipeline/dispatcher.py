@@ -154,7 +154,7 @@ class Dispatcher:
         """The channel is given up: the generation ends. With `requeue` what is left is returned to
         the broker, where the channel still can. With `queue_gone` it will not come again, and the
         sinks go on with it: with one window at a time, as it is held beside the next one. Returns
-        how many were not acknowledged."""
+        how many were not acknowledged, but for those."""
         if requeue and self._channel is not None and self._channel.is_open:
             self.on_completed()
             left = self._hand_window_back(at_end=True)
@@ -171,6 +171,7 @@ class Dispatcher:
                     else "sinks lose them, as they have not written those of the queue before",
                 )  # fmt: skip
             self._stats.abandoned += left
+            left = 0 if is_last_copy else left
         self._new, self._growing = [], None
         self._step(Signal.CLOSED)
         self._subscription = self._channel = None

@@ -62,10 +62,10 @@ def test_after_a_pause_for_want_of_room_it_waits_until_that_one_fits(daemon: Dae
 
 def test_one_window_of_a_queue_that_is_gone_is_held_beside_the_next(daemon: Daemon) -> None:
     dispatcher, tracker = daemon.dispatcher, daemon.dispatcher._tracker
-    windows = []
+    windows, left = [], []
     for number in (1, 2):
         windows.append(tracker._open[0])
-        dispatcher.end(requeue=False, queue_gone=True)
+        left.append(dispatcher.end(requeue=False, queue_gone=True))
         assert daemon.channel is not None
         daemon.channel.close()
         daemon.channel = None
@@ -74,3 +74,4 @@ def test_one_window_of_a_queue_that_is_gone_is_held_beside_the_next(daemon: Daem
         daemon.read(2)
         daemon.read(1)
     assert [one.abandoned for one in windows] == [False, True]
+    assert left == [0, 1], "a stop counts just what is lost"
