@@ -25,6 +25,9 @@ from logfan.runtime.foreign_text import line_of
 
 log = logging.getLogger(__name__)
 
+_GONE_SECONDS = 1.0
+"""After a cancel by the broker the queue may be there for so long, and gone then."""
+
 
 class Events(MonitorEvents, Protocol):
     """What a subscription reports to its consumer, on the I/O thread."""
@@ -229,11 +232,18 @@ class Subscription:
             )
 
     def _on_cancelled_by_broker(self, _frame: Any) -> None:
-        # Where the queue is gone this closes the channel.
         self._is_cancelled = True
-        self.channel.queue_declare(
-            self._declared.queue, passive=True, callback=self._on_cancelled_and_there
-        )
+        self._ask_for_queue(self._on_still_there)
+
+    def _ask_for_queue(self, on_there: Callable[[Any], None]) -> None:
+        # Where the queue is gone this closes the channel.
+        if not self._over and self.channel.is_open:
+            self.channel.queue_declare(self._declared.queue, passive=True, callback=on_there)
+
+    def _on_still_there(self, _frame: Any) -> None:
+        # RabbitMQ 4.3 cancels the consumers of a quorum queue before it deletes it.
+        ask_again = partial(self._ask_for_queue, self._on_cancelled_and_there)
+        self._client.ioloop.call_later(_GONE_SECONDS, ask_again)
 
     def _on_cancelled_and_there(self, _frame: Any) -> None:
         why = f"the broker cancelled the consumer of queue {self._declared.queue!r}, which stays"
