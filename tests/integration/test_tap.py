@@ -153,14 +153,14 @@ def test_where_limit_and_json(node: RabbitNode, names: Names, folder: Path) -> N
 
 def test_a_sink_s_stage_with_its_redaction(node: RabbitNode, names: Names, folder: Path) -> None:
     with Tap(folder, "--sink", "alerts", "--format", "raw") as tap:
-        publish(node.url, names.exchange, map(body, range(100)))
+        publish(node.url, names.exchange, map(body, range(91)))  # the last one is shown
         wait_until(lambda: len(tap.lines()) == 10, "all of its share")
         assert tap.stop() == 0
     shown = [json.loads(line) for line in tap.lines()]
-    assert [one["n"] for one in shown] == [*range(0, 100, 10)]
+    assert [one["n"] for one in shown] == [*range(0, 91, 10)]
     assert {one["user"] for one in shown} == {"[redacted]"}
     assert b"4111" not in tap.out()
-    assert "100 received: 10 shown, 90 not chosen" in tap.err()
+    assert "91 received: 10 shown, 81 not chosen" in tap.err()
 
 
 def test_rate_shows_no_more_and_counts_the_rest(
