@@ -54,7 +54,7 @@ bench-quick: $(STAMP) $(CLIENTS) ## The main comparisons in less than two minute
 	@PYTHONPATH=tests $(BIN)/python -m bench.run PLAN=quick $(BENCH)
 
 brokers: $(STAMP) ## All that needs a broker on RabbitMQ 3.10, 4.0 and 4.3, and a table: VERSIONS="4.0 4.3"
-	@PYTHONPATH=tests $(BIN)/python -m brokers.run $(if $(VERSIONS),--versions "$(VERSIONS)") \
+	@PYTHONPATH=tests WORKERS=$(WORKERS) $(BIN)/python -m brokers.run $(if $(VERSIONS),--versions "$(VERSIONS)") \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(REPORT),--report $(REPORT)) $(TESTS)
 
 pythons: $(STAMP) ## The fast tests and the main job on Python 3.11 to 3.14, and a table: VERSIONS="3.14"

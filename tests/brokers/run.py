@@ -2,7 +2,8 @@
 out: the integration tests, the share of chaos that `make test` has, and its mutants.
 
 `python -m brokers.run [--versions "3.10 4.0"] [--seconds 2400] [--report FILE]`, as `make brokers`
-calls it. Exits 1 where a test failed, a version could not be had, or the time was up.
+calls it. So many tests run at once as the variable `WORKERS` gives. Exits 1 where a test failed, a
+version could not be had, or the time was up.
 """
 
 import argparse
@@ -60,7 +61,8 @@ class Outcome:
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             results = Path(folder) / "results.xml"
-            command = [python, "-m", "pytest", "-q", f"--junit-xml={results}", *tests]
+            workers = ["-n", os.environ.get("WORKERS", "2"), "--dist", "worksteal"]
+            command = [python, "-m", "pytest", "-q", *workers, f"--junit-xml={results}", *tests]
             code = _run(command, seconds, environ)
             self._read(results)
         if code is None:

@@ -113,25 +113,46 @@ def test_what_a_stop_hands_back_to_a_queue_that_goes_with_it_is_named(
         assert "12 messages are lost with their queue" in running.log()
 
 
-@pytest.mark.parametrize("kind", ["exclusive", "deleted"])
+@pytest.mark.parametrize(
+    ("kind", "how"), [("exclusive", "closed"), ("classic", "deleted"), ("quorum", "deleted")]
+)
 def test_what_was_delivered_is_written_though_no_queue_has_it_any_more(
-    node: RabbitNode, names: Names, tmp_path: Path, kind: str
+    node: RabbitNode, names: Names, tmp_path: Path, kind: str, how: str
 ) -> None:
     """The queue went with its connection, or was deleted: it will not be delivered again."""
     bodies = [b"%06d" % number for number in range(10)]
-    environ = {"LOGFAN_QUEUE__TYPE": "exclusive"} if kind == "exclusive" else {}
-    with daemon(tmp_path, node, names, seconds=1.0, **environ) as running:
+    with daemon(tmp_path, node, names, seconds=1.0, LOGFAN_QUEUE__TYPE=kind) as running:
         publish(node.url, names.exchange, bodies[:1])
         wait_until(lambda: running.metric("logfan_in_flight_messages") == 1, "the sink has one")
         publish(node.url, names.exchange, bodies[1:])
         wait_until(lambda: running.metric("logfan_in_flight_messages") == 10, "the others wait")
-        if kind == "exclusive":
+        if how == "closed":
             node.close_all_connections()
         else:
             with channel(node.url) as open_channel:
                 open_channel.queue_delete(names.queue)
         wait_until(lambda: set(lines(tmp_path)) == {*bodies}, "all are written")
         assert running.metric("logfan_in_flight_messages") == 0
+        wait_until(running.is_ready, "it consumes again")
+        publish(node.url, names.exchange, [b"behind"])
+        wait_until(lambda: b"behind" in lines(tmp_path), "it goes on")
+        assert running.stop() == 0
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+def test_a_stop_right_after_the_queue_was_deleted_writes_what_was_delivered(
+    node: RabbitNode, names: Names, tmp_path: Path, kind: str
+) -> None:
+    """RabbitMQ 4.3 cancels a quorum queue's consumers before it deletes it: it is asked again."""
+    bodies = [b"%06d" % number for number in range(10)]
+    with daemon(tmp_path, node, names, seconds=1.0, LOGFAN_QUEUE__TYPE=kind) as running:
+        publish(node.url, names.exchange, bodies)
+        wait_until(lambda: running.metric("logfan_in_flight_messages") == 10, "all are in flight")
+        with channel(node.url) as open_channel:
+            open_channel.queue_delete(names.queue)
+        running.signal(signal.SIGTERM)
+        assert running.wait() == 0, running.log()
+        assert {*lines(tmp_path)} == {*bodies}
 
 
 def _knows(running: DaemonProcess, windows: int) -> bool:

@@ -100,7 +100,7 @@ def try_version(asked: str, tests: Sequence[str], seconds: float) -> Outcome:
     except subprocess.CalledProcessError as error:
         outcome.failure = f"its environment cannot be made (exit code {error.returncode})"
     else:
-        outcome.run(python, ["-n", os.environ.get("WORKERS", "2"), *tests], seconds)
+        outcome.run(python, tests, seconds)
     return outcome
 
 
