@@ -137,7 +137,7 @@ def renew_exchange(scene: Scene, rng: random.Random) -> None:
     scene.resume()
     wait_until(
         lambda: scene.load.confirmed > confirmed,
-        f"the queue is bound again; the daemon's log ends:\n{scene.daemon.log()[-3000:]}",
+        lambda: f"the queue is bound again; the daemon's log ends:\n{scene.daemon.log()[-3000:]}",
     )
     scene.unbound.append((began, time.monotonic_ns()))
     wait_until(lambda: scene.daemon.metric(REBOUND) > rebound, "it counts that")
@@ -343,7 +343,7 @@ def publish_undeliverable(scene: Scene, rng: random.Random) -> None:
     amqp10.publish_undeliverable(scene.node.url, scene.names.exchange, poison)
     wait_until(
         lambda: daemon.log().find(_UNDELIVERABLE, seen) >= 0,
-        f"it logs what stands at the queue's head; its log ends:\n{daemon.log()[-3000:]}",
+        lambda: f"it logs what stands at the queue's head; its log ends:\n{daemon.log()[-3000:]}",
     )  # fmt: skip
     # While no other client consumes, so that it is this one.
     assert daemon.terminate() == 0
@@ -371,7 +371,7 @@ def refuse_config(scene: Scene, rng: random.Random) -> None:
         daemon.signal(signal.SIGHUP)
         wait_until(
             lambda: _WENT_BACK.search(scene.living_log(), seen),
-            f"it goes back to the config before ({turn}); its log:\n{daemon.log()[-3000:]}",
+            lambda: f"it goes back to the config before ({turn}); its log:\n{daemon.log()[-3000:]}",
         )  # fmt: skip
     with channel(scene.node.url) as admin:
         admin.queue_delete(f"{queue}-stream")

@@ -167,7 +167,7 @@ def test_two_windows_of_queues_that_are_gone_while_the_sink_is_down(
     with daemon(tmp_path, node, names, 0.0, LOGFAN_QUEUE__TYPE="exclusive") as running:
         (tmp_path / "down").touch()
         for lost, window in enumerate(windows):
-            wait_until(lambda: running.metric("logfan_connected") == 1, "it is connected")
+            wait_until(running.is_ready, "its queue is bound")
             wait_until(lambda: running.metric("logfan_in_flight_messages") == 0, "a new window")
             publish(node.url, names.exchange, window)
             wait_until(lambda: running.metric("logfan_in_flight_messages") == 10, "all in flight")

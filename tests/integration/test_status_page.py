@@ -91,6 +91,7 @@ def shown(browser: Browser, status: dict[str, Any], **how: Any) -> Iterator[None
         browser.open(f"{server.url}/", **how)
         wait_until(lambda: browser.text("#updated").startswith("As of"), "the page is filled")
         yield
+        browser.open("about:blank")  # before the server goes: the page asks it again and again
 
 
 def tone(browser: Browser) -> str:

@@ -87,7 +87,7 @@ def test_closed_connections_and_deleted_queues_are_no_end(
             failure()
             wait_until(
                 partial(has_come_back, daemon, number),
-                f"it is back after {failure.__name__}; its log:\n{daemon.log()}",
+                lambda: f"it is back; its log:\n{daemon.log()}",
             )  # fmt: skip
             publish(node.url, names.exchange, [b"after %d" % number])
         wait_until(lambda: daemon.acked() == 2, "what came after is acknowledged")

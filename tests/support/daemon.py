@@ -70,7 +70,7 @@ class DaemonProcess(Started):
 
     def wait_ready(self, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until /readyz answers 200."""
-        wait_until(self.is_ready, f"the daemon is ready; its log:\n{self.log()}", seconds)
+        wait_until(self.is_ready, lambda: f"the daemon is ready; its log:\n{self.log()}", seconds)
 
     def is_ready(self) -> bool:
         """Whether /readyz answers 200; fails where the daemon has ended."""
