@@ -42,6 +42,12 @@ def limits_returns(version: tuple[int, ...]) -> bool:
     return not version or version >= (4,)
 
 
+def cancels_on_timeout(version: tuple[int, ...]) -> bool:
+    """Whether a consumer of a quorum queue that owes an acknowledgement for too long is cancelled,
+    while the queue stays; before, and with other queues, its channel is closed."""
+    return not version or version >= (4, 3)
+
+
 def passes_by_itself(code: int, text: str) -> bool:
     """Whether the same request may be granted later though no one changes anything here: a node
     comes back, another consumer or connection goes."""

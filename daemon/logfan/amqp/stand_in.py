@@ -4,34 +4,79 @@ A second consumer on a channel of its own, with a prefetch of 1: it takes one me
 That one is returned now and then, before the broker's timeout for acknowledgements, and at the end.
 """
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from pika import exceptions
+
+from logfan.amqp.client import Client
 from logfan.amqp.pika_internals import Channel
+from logfan.runtime.foreign_text import line_of
+
+log = logging.getLogger(__name__)
+
+_AGAIN_SECONDS = 1.0
+_ATTEMPTS = 60
+"""So often the broker may refuse it before the queue is left alone."""
 
 
 class StandIn:
     """One connection's: `begin` and `end`, as often as needed."""
 
-    def __init__(self, ioloop: Any, channel: Channel, queue: str) -> None:
-        self._ioloop = ioloop
-        self._channel = channel
+    def __init__(
+        self,
+        client: Client,
+        channel: Channel,
+        queue: str,
+        pause_reading_for: Callable[[float], None],
+    ) -> None:
+        self._client = client
+        self._pause_reading_for = pause_reading_for
         self._queue = queue
         self._consumer_tag = ""
         self._held: int | None = None
         self._timer: Any = None
+        self._then: Callable[[], None] | None = None
+        """What to go on with once it consumes."""
+        self._attempts = 0
+        self._use(channel)
+
+    def _use(self, channel: Channel) -> None:
+        self._channel = channel
+        channel.add_on_close_callback(self._on_closed)
 
     def begin(self, seconds: float, then: Callable[[], None]) -> None:
-        """Consume; then go on. A message is held for so many seconds at most."""
-        if not self._channel.is_open or self._consumer_tag:
+        """Consume; then go on. A message is held for so many seconds at most. Where the broker
+        refuses it, it is asked again each second for a minute, as without it all that waits in the
+        queue may be lost with it."""
+        if self._consumer_tag:
             then()
             return
+        self._then, self._seconds, self._attempts = then, seconds, 0
+        self._begin()
+
+    def _begin(self) -> None:
+        if self._channel.is_open:
+            self._consume()
+        else:
+            self._client.channel(self._begin_on)
+
+    def _begin_on(self, channel: Channel | None) -> None:
+        if channel is None:
+            self._go_on()
+        else:
+            self._use(channel)
+            self._consume()
+
+    def _consume(self) -> None:
+        self._answered = self._client.expect(f"basic.consume of queue {self._queue!r}")
         self._channel.basic_qos(prefetch_count=1)
         self._consumer_tag = self._channel.basic_consume(
-            self._queue, self._on_message, callback=lambda _frame: then()
+            self._queue, self._on_message, callback=lambda _frame: self._on_consuming()
         )
-        self._renew_after(seconds)
+        self._renew_after(self._seconds)
 
     def end(self) -> None:
         """Consume no more, and return what is held."""
@@ -40,6 +85,41 @@ class StandIn:
         if tag and self._channel.is_open:
             self._channel.basic_cancel(tag)
             self._return()
+
+    def _on_consuming(self) -> None:
+        self._answered()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        then, self._then = self._then, None
+        if then is not None:
+            then()
+
+    def _on_closed(self, _channel: Channel, error: BaseException) -> None:
+        if not isinstance(error, exceptions.ChannelClosedByBroker):
+            return  # it went with its connection
+        self.stop()
+        self._consumer_tag, self._held = "", None
+        if self._then is None:
+            return
+        self._answered()
+        self._attempts += 1
+        if self._attempts == 1:
+            self._log_refusal(error)
+        if self._attempts == _ATTEMPTS:
+            self._go_on()
+            return
+        # What our own consumer gets until then is returned: as little as may be.
+        self._pause_reading_for(_AGAIN_SECONDS)
+        self._timer = self._client.ioloop.call_later(_AGAIN_SECONDS, self._begin)
+
+    def _log_refusal(self, error: exceptions.ChannelClosedByBroker) -> None:
+        log.warning(
+            "queue %r does not last without a consumer, and the broker lets no other one keep it "
+            "while ours pauses: %s (%d); asking again each second for a minute, then it is left "
+            "alone, and what waits in it may be lost with it",
+            self._queue, line_of(error.reply_text), error.reply_code,
+        )  # fmt: skip
 
     def _on_message(self, channel: Channel, method: Any, _properties: Any, _body: bytes) -> None:
         if self._consumer_tag:
@@ -53,7 +133,7 @@ class StandIn:
             self._channel.basic_nack(held, requeue=True)
 
     def _renew_after(self, seconds: float) -> None:
-        self._timer = self._ioloop.call_later(seconds, partial(self._renew, seconds))
+        self._timer = self._client.ioloop.call_later(seconds, partial(self._renew, seconds))
 
     def _renew(self, seconds: float) -> None:
         if self._channel.is_open:
@@ -62,5 +142,5 @@ class StandIn:
 
     def stop(self) -> None:
         if self._timer is not None:
-            self._ioloop.remove_timeout(self._timer)
+            self._client.ioloop.remove_timeout(self._timer)
             self._timer = None

@@ -17,7 +17,7 @@ from logfan.amqp.client import Brokers, Client, mismatch_failure
 from logfan.amqp.delivery_parser import Run
 from logfan.amqp.failures import Cause, ConnectionFailure
 from logfan.amqp.pika_internals import Channel
-from logfan.amqp.queue_kinds import STREAM_OFFSET, stream_mismatch
+from logfan.amqp.queue_kinds import QUORUM, STREAM_OFFSET, stream_mismatch
 from logfan.amqp.queue_monitor import MonitorEvents, QueueMonitor
 from logfan.amqp.stand_in import StandIn
 from logfan.config.settings import ExchangeSettings, QueueSettings
@@ -111,7 +111,13 @@ class Subscription:
         if not (self.is_subscribed and self.channel.is_open):
             on_cancelled()
             return
-        pika_internals.cancel(self.channel, self._consumer_tag, on_cancelled)
+        answered = self._client.expect(f"basic.cancel of queue {self._declared.queue!r}")
+
+        def cancelled() -> None:
+            answered()
+            on_cancelled()
+
+        pika_internals.cancel(self.channel, self._consumer_tag, cancelled)
 
     def pause(self, seconds: float, on_cancelled: Callable[[], None]) -> None:
         """`cancel`, until `consume`. A queue that goes with its last consumer is kept by another
@@ -180,7 +186,9 @@ class Subscription:
 
     def _on_third_channel(self, channel: Channel | None) -> None:
         if channel is not None:
-            self._stand_in = StandIn(self._client.ioloop, channel, self._declared.queue)
+            self._stand_in = StandIn(
+                self._client, channel, self._declared.queue, self.pause_reading_for
+            )
         self._report_declared()
 
     def _report_declared(self) -> None:
@@ -231,6 +239,12 @@ class Subscription:
                 )
             )
 
+    @property
+    def _may_be_timeout(self) -> bool:
+        """Whether a cancel may mean that an acknowledgement is overdue."""
+        kind, version = self._declared.kind, self._client.version
+        return kind in ("", QUORUM) and broker_features.cancels_on_timeout(version)
+
     def _on_cancelled_by_broker(self, _frame: Any) -> None:
         self._is_cancelled = True
         self._ask_for_queue(self._on_still_there)
@@ -240,14 +254,21 @@ class Subscription:
         if not self._over and self.channel.is_open:
             self.channel.queue_declare(self._declared.queue, passive=True, callback=on_there)
 
-    def _on_still_there(self, _frame: Any) -> None:
+    def _on_still_there(self, frame: Any) -> None:
+        if not self._may_be_timeout:
+            self._on_cancelled_and_there(frame)
+            return
         # RabbitMQ 4.3 cancels the consumers of a quorum queue before it deletes it.
         ask_again = partial(self._ask_for_queue, self._on_cancelled_and_there)
         self._client.ioloop.call_later(_GONE_SECONDS, ask_again)
 
     def _on_cancelled_and_there(self, _frame: Any) -> None:
-        why = f"the broker cancelled the consumer of queue {self._declared.queue!r}, which stays"
-        self._end(ConnectionFailure(Cause.LOST, why, cancelled=True))
+        why = f"the broker cancelled the consumer of queue {self._declared.queue!r}, which is there"
+        self._end(
+            ConnectionFailure(
+                Cause.LOST, why, cancelled=True, may_be_timeout=self._may_be_timeout
+            )
+        )  # fmt: skip
 
     def _stop_looking(self) -> None:
         if self._monitor is not None:

@@ -221,15 +221,19 @@ class Consumer:
 
     def _begin_once_opened(self) -> None:
         """Consume once all required sinks have opened: what is consumed before that would only be
-        held, and another instance could have it."""
+        held, and another instance could have it. Nor is anything consumed for a sink that is down
+        with what it has of an earlier connection: each connection would bring another window."""
         subscription = self._waiting
         if subscription is None:
             return
         closed = [w.name for w in self._workers if w.required and not w.has_opened]
-        if closed:
-            sinks = f"sink{'s' if len(closed) > 1 else ''} {', '.join(closed)}"
+        full = [w.name for w in self._workers if w.required and w.held and not w.is_up]
+        if closed or full:
+            names = closed or full
+            sinks = f"sink{'s' if len(names) > 1 else ''} {', '.join(names)}"
+            until = "open" if closed else "go on with messages of an earlier connection"
             self._enter(
-                WAITING, f"connected to {subscription.address}, waiting for {sinks} to open"
+                WAITING, f"connected to {subscription.address}, waiting for {sinks} to {until}"
             )
             return
         self._waiting = None
@@ -243,7 +247,7 @@ class Consumer:
         if self._waiting is not None and self._waiting_turns == _QUIET_TURNS:
             log.warning(
                 "%s: the queue is bound and fills; nothing is consumed before each required sink "
-                "has opened once", self._state,
+                "has opened once, and is rid of what it held", self._state,
             )  # fmt: skip
 
     def on_subscribed(self, subscription: Subscription, declared: Declared) -> None:
@@ -302,7 +306,8 @@ class Consumer:
         if failure.channels and subscription.wants_second_channel:
             self.on_monitor_refused(failure.why)
         goes = self._goes_with_connection() or failure.code == NOT_FOUND
-        self._drop_subscription(queue_gone=goes)
+        # A queue that is there may be another one, without what we hold: rather twice than not.
+        self._drop_subscription(queue_gone=goes or failure.cancelled, is_sure=goes)
         if failure.cause is Cause.LOST:
             self._stats.connections_lost += 1
         else:
@@ -313,7 +318,7 @@ class Consumer:
         """How often subscriptions ended so in a row, with nothing acknowledged in between."""
         dispatcher = self._dispatcher
         timeout, held = failure.timeout, dispatcher.held_seconds
-        if timeout is None and failure.cancelled and held >= _LEAST_TIMEOUT_SECONDS:
+        if timeout is None and failure.may_be_timeout and held >= _LEAST_TIMEOUT_SECONDS:
             timeout = held  # it waited no longer than that
         if timeout is not None and dispatcher.flow.note_timeout(timeout):
             log.warning(
@@ -370,14 +375,24 @@ class Consumer:
     def _goes_with_connection(self) -> bool:
         return self._declared is not None and self._declared.goes_with_connection
 
-    def _drop_subscription(self, *, requeue: bool = False, queue_gone: bool = False) -> None:
-        left = self._dispatcher.end(requeue=requeue, queue_gone=queue_gone)
+    def _drop_subscription(
+        self, *, requeue: bool = False, queue_gone: bool = False, is_sure: bool = True
+    ) -> None:
+        left = self._dispatcher.end(requeue=requeue, queue_gone=queue_gone, is_sure=is_sure)
         if requeue and left and self._goes_with_connection():
             log.error(
                 "%d messages are lost with their queue, which goes with its last consumer, unless "
                 "it has another one; a longer shutdown_timeout gives sinks the time to write them",
                 left + (self._stats.queue_ready or 0),
             )
+        if self._emptying and not requeue:
+            self._emptying = 0
+            log.error(
+                "the connection went before the queue was empty: the queue goes with its last "
+                "consumer, and unless it has another one %d messages, when last seen, are lost",
+                self._stats.queue_ready or 0,
+            )
+            self._dispatcher.stop()
         self._stats.connected = False
         self._unbound = ""
         self._waiting = None

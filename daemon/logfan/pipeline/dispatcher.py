@@ -150,11 +150,11 @@ class Dispatcher:
         """No new deliveries; `on_drained` follows once those under way are acknowledged."""
         self._step(Signal.STOP)
 
-    def end(self, *, requeue: bool, queue_gone: bool = False) -> int:
+    def end(self, *, requeue: bool, queue_gone: bool = False, is_sure: bool = True) -> int:
         """The channel is given up: the generation ends. With `requeue` what is left is returned to
-        the broker, where the channel still can. With `queue_gone` it will not come again, and the
-        sinks go on with it: with one window at a time, as it is held beside the next one. Returns
-        how many were not acknowledged, but for those."""
+        the broker, where the channel still can. With `queue_gone` it will not come again (where
+        that `is_sure`, else it may), and the sinks go on with it: with one window at a time, as it
+        is held beside the next one. Returns how many were not acknowledged, but for those."""
         if requeue and self._channel is not None and self._channel.is_open:
             self.on_completed()
             left = self._hand_window_back(at_end=True)
@@ -166,7 +166,8 @@ class Dispatcher:
             left = self._tracker.abandon(is_last_copy=is_last_copy)
             if queue_gone and left:
                 log.warning(
-                    "the queue is gone with %d unacknowledged messages: %s", left,
+                    "the queue %s gone with %d unacknowledged messages: %s",
+                    "is" if is_sure else "may be", left,
                     "the sinks go on with them" if is_last_copy
                     else "sinks lose them, as they have not written those of the queue before",
                 )  # fmt: skip

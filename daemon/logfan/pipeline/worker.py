@@ -10,6 +10,7 @@ import contextlib
 import logging
 import queue
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -104,7 +105,8 @@ class SinkWorker:
         self._stage = stage
         self._clock = clock
         self._inbox: queue.SimpleQueue[Batch | _Order] = queue.SimpleQueue()
-        self._carried: Batch | None = None
+        self._ahead: deque[Batch | _Order] = deque()
+        """What was taken out of it and comes next."""
         self._stopping = False
         self._reminders = Reminders()
         self._logged_hanging: float | None = None
@@ -258,7 +260,12 @@ class SinkWorker:
     def _run(self) -> None:
         # The order to stop may be taken together with the last batches, so what counts is whether
         # anything is held.
-        while not (self._runner.quitting or (self._stopping and not self.held)):
+        while not self._runner.quitting:
+            if not self._runner.opened and self.has_opened:
+                self._runner.wake.clear()  # before all is looked at that it may be about
+                self._let_go_of_abandoned()
+            if self._stopping and not self.held:
+                break
             if not self._runner.opened:
                 self._recovery.open()
                 continue
@@ -270,7 +277,12 @@ class SinkWorker:
         self._close()
 
     def _look_meanwhile(self) -> float | None:
-        """While the sink is waited for: letters do not wait for it."""
+        """While the sink is waited for: letters do not wait for it, nor does what the broker
+        delivers again. At a stop one that is not required is not waited for."""
+        self._let_go_of_abandoned()
+        if self._stopping and not self.required:
+            self._runner.quitting = True
+            return 0.0
         self._recovery.look(stopping=self._stopping, offering=False)
         return self._recovery.aside.wait_seconds()
 
@@ -288,7 +300,7 @@ class SinkWorker:
                 records + len(item.records) > self._limits.max_records
                 or size + item.size > self._limits.max_bytes
             ):
-                self._carried = item
+                self._ahead.appendleft(item)
                 break
             batches.append(item)
             records += len(item.records)
@@ -296,6 +308,20 @@ class SinkWorker:
             if linger_until is None and self._limits.linger:
                 linger_until = self._clock.monotonic() + self._limits.linger
         return batches
+
+    def _let_go_of_abandoned(self) -> None:
+        """Of all that waits, without an offer: what the broker delivers again takes no memory."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._ahead.append(self._inbox.get_nowait())
+        waiting, gone = deque[Batch | _Order](), []
+        for item in self._ahead:
+            if isinstance(item, Batch) and item.abandoned:
+                gone.append(item)
+            else:
+                waiting.append(item)
+        self._ahead = waiting
+        self._finish(gone)
 
     def _obey(self, order: _Order | None) -> None:
         if order is _Order.REOPEN:
@@ -313,9 +339,8 @@ class SinkWorker:
 
     def _next(self, linger_until: float | None, *, wait: bool) -> Batch | _Order | None:
         """The next of the queue; None where nothing is there and nothing is worth waiting for."""
-        if self._carried is not None:
-            carried, self._carried = self._carried, None
-            return carried
+        if self._ahead:
+            return self._ahead.popleft()
         with contextlib.suppress(queue.Empty):
             if wait:
                 return self._inbox.get(timeout=self._recovery.aside.wait_seconds())

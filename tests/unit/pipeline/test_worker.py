@@ -672,3 +672,54 @@ def test_a_failing_sink_is_not_tried_while_it_is_paused_and_a_stop_need_not_wait
     assert bench.worker.join(60)
     assert bench.sink.taken == []
     assert bench.stats.retries == 1000 - len(bench.sink.failures), "a pause is no retry"
+
+
+def test_what_waits_for_a_sink_that_is_down_is_let_go_once_it_is_abandoned(make: Make) -> None:
+    bench = make()
+    bench.submit(b"a")
+    wait_until(lambda: bench.completed, "it has opened")
+    bench.sink.open_failures = [SinkUnavailable("down")] * 10_000
+    bench.worker.reopen()
+    wait_until(lambda: bench.stats.retries > 1, "it is down")
+    for number in range(5):
+        bench.submit(b"%d" % number)
+        bench.tracker.abandon()
+    bench.submit(b"kept")
+    wait_until(lambda: bench.worker.held == 1, "the others are let go")
+    bench.sink.open_failures.clear()
+    bench.finish()
+    assert bench.sink.taken == [b"a", b"kept"]
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_a_stop_does_not_wait_for_a_sink_that_is_down_and_need_not_be_up(
+    make: Make, required: bool
+) -> None:
+    """What it held was abandoned, or it is optional and misses it."""
+    bench = make(required=required)
+    bench.submit(b"a")
+    wait_until(lambda: bench.stats.written, "it has opened")
+    bench.sink.open_failures = [SinkUnavailable("down", retry_after=600.0)] * 10
+    bench.worker.reopen()
+    wait_until(lambda: bench.stats.retries, "it is down")
+    bench.submit(b"b", b"c")
+    if required:
+        bench.tracker.abandon()
+    bench.worker.stop()
+    assert bench.worker.join(30)
+    assert bench.sink.taken == [b"a"]
+    assert bench.stats.dropped == (0 if required else 2)
+
+
+def test_a_reopen_opens_once(make: Make) -> None:
+    """A sink that asks for time gets it."""
+    bench = make()
+    bench.submit(b"a")
+    wait_until(lambda: bench.completed, "it has opened")
+    bench.sink.open_failures = [SinkUnavailable("down", retry_after=600.0)] * 10
+    bench.worker.reopen()
+    wait_until(lambda: bench.stats.retries, "it is down")
+    assert not bench.worker.join(0.1)
+    assert bench.sink.calls.count("open") == 2
+    bench.worker.retry_now()
+    wait_until(lambda: bench.sink.calls.count("open") == 3, "it is tried again")
