@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from logfan.testing.node import RabbitNode
-from support.broker import Names, channel, publish
+from support.broker import Names, add_user, channel, permit, publish
 from support.daemon import DaemonProcess
 from support.waiting import wait_until
 
@@ -33,6 +33,7 @@ class Slow(logfan.Sink):
 def register_sinks(register):
     register("slow", Slow)
 """
+LOST = 'logfan_connections_total{outcome="lost"}'
 SINKS = '[sinks.raw]\nkind = "slow"\npath = "raw.log"'
 
 
@@ -50,6 +51,59 @@ def daemon(
 
 def lines(folder: Path) -> list[bytes]:
     return (folder / "raw.log").read_bytes().splitlines()
+
+
+def test_a_pause_waits_until_the_broker_lets_another_consumer_keep_the_queue(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """Without one the queue would be deleted with all that waits in it."""
+    user = f"user-{names.queue}"
+    add_user(node, user)
+    with channel(node.url) as open_channel:
+        open_channel.exchange_declare(names.exchange, "fanout", durable=True)
+        open_channel.queue_declare(names.queue, durable=True, auto_delete=True)
+        open_channel.queue_bind(names.queue, names.exchange)
+    environ = {
+        "LOGFAN_RABBITMQ__URLS": f'["{node.url.replace("guest:guest", f"{user}:secret")}"]',
+        "LOGFAN_RABBITMQ__MAX_IN_FLIGHT_BYTES": "10KiB",
+    }
+    bodies = [b"%06d" % number + bytes(4_000) for number in range(20)]
+    with daemon(tmp_path, node, names, 0.0, **environ) as running:
+        (tmp_path / "down").touch()
+        permit(node, user, (".*", ".*", "^logs-.*"))
+        publish(node.url, names.exchange, bodies)
+        wait_until(lambda: "lets no other one keep it" in running.log(), "it is refused")
+        requeued = running.metric("logfan_requeued_messages_total")
+        permit(node, user, (".*", ".*", ".*"))
+        (tmp_path / "down").unlink()
+        wait_until(lambda: len(lines(tmp_path)) == 20, "all are written")
+        assert {*lines(tmp_path)} == {body[:6] for body in bodies}
+        assert running.metric("logfan_requeued_messages_total") - requeued < 1_000
+        assert running.metric(LOST) == 0
+        assert running.stop() == 0
+
+
+def test_a_sink_that_hangs_gets_no_window_of_each_connection(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """Else its memory grew with each connection that is lost."""
+    environ = {
+        "LOGFAN_RABBITMQ__ACKNOWLEDGEMENT_TIMEOUT": "3s",
+        "LOGFAN_RABBITMQ__RECONNECT__MAX": "1s",
+    }
+    with daemon(tmp_path, node, names, 90.0, **environ) as running:
+        publish(node.url, names.exchange, [b"%06d" % number for number in range(100)])
+        for connection in range(1, 6):
+            node.close_all_connections()
+            wait_until(partial(_has_lost, running, connection), "it is known")
+            wait_until(lambda: _waits(running) or running.is_ready(), "it is back")
+            wait_until(lambda: running.metric("logfan_in_flight_messages") == 0, "none in flight")
+        assert running.metric("logfan_received_messages_total") <= 20
+        running.kill()
+
+
+def _has_lost(running: DaemonProcess, connections: int) -> bool:
+    return running.metric(LOST) == connections
 
 
 @pytest.mark.parametrize("kind", ["auto-delete", "exclusive"])
@@ -155,28 +209,72 @@ def test_a_stop_right_after_the_queue_was_deleted_writes_what_was_delivered(
         assert {*lines(tmp_path)} == {*bodies}
 
 
-def _knows(running: DaemonProcess, windows: int) -> bool:
-    return running.log().count("the queue is gone with 10 ") == windows
-
-
-def test_two_windows_of_queues_that_are_gone_while_the_sink_is_down(
+def test_a_sink_that_is_down_with_the_window_of_a_queue_that_is_gone_gets_no_other_one(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
-    """The first is held until the sink is up, the second is named as lost, the third is written."""
-    windows = [[b"%d%05d" % (window, number) for number in range(10)] for window in range(3)]
-    with daemon(tmp_path, node, names, 0.0, LOGFAN_QUEUE__TYPE="exclusive") as running:
+    """The next queue fills meanwhile: a second window would be lost with the second queue."""
+    windows = [[b"%d%05d" % (window, number) for number in range(10)] for window in range(2)]
+    with daemon(tmp_path, node, names, 0.0) as running:
         (tmp_path / "down").touch()
-        for lost, window in enumerate(windows):
-            wait_until(running.is_ready, "its queue is bound")
-            wait_until(lambda: running.metric("logfan_in_flight_messages") == 0, "a new window")
-            publish(node.url, names.exchange, window)
-            wait_until(lambda: running.metric("logfan_in_flight_messages") == 10, "all in flight")
-            if lost < 2:
-                node.close_all_connections()
-                wait_until(partial(_knows, running, lost + 1), "it is known")
+        publish(node.url, names.exchange, windows[0])
+        wait_until(lambda: running.metric("logfan_in_flight_messages") == 10, "all in flight")
+        with channel(node.url) as open_channel:
+            open_channel.queue_delete(names.queue)
+        wait_until(lambda: _waits(running), "it waits for the sink")
+        publish(node.url, names.exchange, windows[1])
+        assert node.ready(names.queue) == 10
+        node.close_all_connections()
+        wait_until(lambda: running.metric(LOST) == 2, "it is known")
+        wait_until(lambda: _waits(running), "it waits for the sink again")
         (tmp_path / "down").unlink()
         wait_until(lambda: len(lines(tmp_path)) == 20, "both are written")
-        assert {*lines(tmp_path)} == {*windows[0], *windows[2]}
-        assert running.log().count("the sinks go on with them") == 1
-        assert running.log().count("sinks lose them") == 1
+        assert {*lines(tmp_path)} == {*windows[0], *windows[1]}
+        assert running.metric("logfan_received_messages_total") == 20
         assert running.stop() == 0
+
+
+def _waits(running: DaemonProcess) -> bool:
+    words = "waiting for sink raw to go on with messages of an earlier connection"
+    return words in running.get("/readyz")[1]
+
+
+def test_a_queue_that_was_made_anew_before_it_is_asked_for_has_not_what_was_delivered(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """Two daemons on one queue: where it is deleted, the faster one declares it again."""
+    bodies = [b"%06d" % number for number in range(20)]
+    folders = tmp_path / "fast", tmp_path / "slow"
+    for folder in folders:
+        folder.mkdir()
+    with (
+        daemon(folders[1], node, names, 3.0) as slow,
+        daemon(folders[0], node, names, 0.0) as fast,
+    ):
+        publish(node.url, names.exchange, bodies)
+        wait_until(lambda: slow.metric("logfan_in_flight_messages") == 10, "it has its half")
+        wait_until(lambda: len(lines(folders[0])) == 10, "the other one has written its own")
+        slow.signal(signal.SIGSTOP)
+        with channel(node.url) as open_channel:
+            open_channel.queue_delete(names.queue)
+        wait_until(lambda: fast.metric(LOST) == 1, "it knows")
+        wait_until(fast.is_ready, "it declared the queue again")
+        slow.signal(signal.SIGCONT)
+        wait_until(lambda: len(lines(folders[1])) == 10, "all are written")
+        assert {*lines(folders[0]), *lines(folders[1])} == {*bodies}
+        assert "consumer_timeout" not in slow.log()
+
+
+def test_a_stop_whose_connection_goes_does_not_wait_for_the_backlog(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """It is lost with its exclusive queue, and that is named."""
+    environ = {"LOGFAN_SHUTDOWN_TIMEOUT": "600s", "LOGFAN_QUEUE__TYPE": "exclusive"}
+    with daemon(tmp_path, node, names, 1.0, **environ) as running:
+        publish(node.url, names.exchange, [b"%06d" % number for number in range(100)])
+        wait_until(lambda: running.metric("logfan_in_flight_messages") == 10, "the window is full")
+        running.signal(signal.SIGTERM)
+        wait_until(lambda: "consuming the backlog" in running.log(), "it consumes")
+        node.close_all_connections()
+        assert running.wait() == 0
+        assert "messages, when last seen, are lost" in running.log()
+        assert "the sinks go on with them" in running.log()

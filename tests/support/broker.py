@@ -113,9 +113,15 @@ def add_user(
 ) -> None:
     """A user who may configure, write and read what these patterns match. `rabbitmqctl` does the
     same, at 500 times the cost."""
-    user, secret, host, *patterns = map(erlang_binary, (name, password, vhost, *permissions))
+    user, secret = map(erlang_binary, (name, password))
+    node.eval(f'ok = rabbit_auth_backend_internal:add_user({user}, {secret}, <<"test">>).')
+    permit(node, name, permissions, vhost=vhost)
+
+
+def permit(node: RabbitNode, name: str, permissions: Sequence[str], *, vhost: str = "/") -> None:
+    """From now on the user may configure, write and read what these patterns match."""
+    user, host, *patterns = map(erlang_binary, (name, vhost, *permissions))
     node.eval(
-        f'ok = rabbit_auth_backend_internal:add_user({user}, {secret}, <<"test">>),'
         "ok = rabbit_auth_backend_internal:set_permissions("
         f'{user}, {host}, {", ".join(patterns)}, <<"test">>).'
     )

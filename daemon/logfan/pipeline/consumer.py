@@ -221,13 +221,17 @@ class Consumer:
 
     def _begin_once_opened(self) -> None:
         """Consume once all required sinks have opened: what is consumed before that would only be
-        held, and another instance could have it. Nor is anything consumed for a sink that is down
-        with what it has of an earlier connection: each connection would bring another window."""
+        held, and another instance could have it. Nor is anything consumed while a sink still has
+        what an earlier connection brought: each connection would bring another window. Last copies
+        may be beside a window, unless the sink is down."""
         subscription = self._waiting
         if subscription is None:
             return
         closed = [w.name for w in self._workers if w.required and not w.has_opened]
-        full = [w.name for w in self._workers if w.required and w.held and not w.is_up]
+        allowed = self._dispatcher.last_copies
+        full = [
+            w.name for w in self._workers if w.required and w.held > (allowed if w.is_up else 0)
+        ]
         if closed or full:
             names = closed or full
             sinks = f"sink{'s' if len(names) > 1 else ''} {', '.join(names)}"

@@ -150,6 +150,11 @@ class Dispatcher:
         """No new deliveries; `on_drained` follows once those under way are acknowledged."""
         self._step(Signal.STOP)
 
+    @property
+    def last_copies(self) -> int:
+        """How many messages of a queue that is gone some sink still has to write."""
+        return self._tracker.last_copies
+
     def end(self, *, requeue: bool, queue_gone: bool = False, is_sure: bool = True) -> int:
         """The channel is given up: the generation ends. With `requeue` what is left is returned to
         the broker, where the channel still can. With `queue_gone` it will not come again (where
