@@ -51,14 +51,20 @@ def test_a_consumer_timeout_that_is_shorter_is_learned_and_named(
     with DaemonProcess(tmp_path, own_node.url, names, sinks, environ=environ) as daemon:
         publish(own_node.url, names.exchange, (b"%d" % n for n in range(100)))
         wait_until(lambda: "set rabbitmq.acknowledgement_timeout" in daemon.log(), "learned")
-        wait_until(lambda: "handed back to the broker" in daemon.log(), "handed back in time")
+        wait_until(
+            lambda: (
+                "waiting for sink hanging to go on" in daemon.get("/readyz")[1]
+                or "handed back to the broker" in daemon.log()  # RabbitMQ 4.3
+            ),
+            "it gets nothing, or hands that back in time",
+        )
         assert daemon.metric('logfan_connections_total{outcome="lost"}') == 1
         # Three of its timeouts later nothing has been written again: the sink hangs still.
         before = daemon.metric("logfan_received_messages_total")
         own_node.eval("timer:sleep(30000).")
         assert daemon.metric("logfan_received_messages_total") == before
         assert daemon.metric('logfan_connections_total{outcome="lost"}') == 1
-        assert max(times_written(tmp_path).values()) == 2
+        assert max(times_written(tmp_path).values()) <= 2
         assert daemon.get("/readyz")[0] == 503
         (tmp_path / "go").touch()
         wait_until(lambda: daemon.acked() == 100, "all is acknowledged")
