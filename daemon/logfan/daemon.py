@@ -321,7 +321,7 @@ class Daemon:
         """Drain, then run the new config; the old one is kept until this one is subscribed."""
         old = self._prepared
         news = [warning for warning in fresh.warnings if warning not in old.warnings]
-        for warning in (*news, *left_behind(old, fresh)):
+        for warning in news:
             log.warning("reload: %s", warning)
         leaves_broker = self._pipeline.consumer.consuming and elsewhere(old, fresh)
         handed_back = self._pipeline.stop(old.settings.shutdown_timeout, self._wait)
@@ -361,9 +361,11 @@ class Daemon:
         self._pipeline.start()
 
     def _on_subscribed(self) -> None:
-        if self._fallback is not None:
-            self._fallback = None
+        fallback, self._fallback = self._fallback, None
+        if fallback is not None:
             log.info("reload: the new config is taken over")
+            for warning in left_behind(fallback.prepared, self._prepared):
+                log.warning("reload: %s", warning)
         self._config.proven = True
         self._report_ready()
 

@@ -51,6 +51,18 @@ def test_a_stream_is_refused_with_the_reason(
     assert "did not end" not in daemon.log()
 
 
+@pytest.mark.parametrize("declare", ["passive", "never"])
+def test_a_queue_that_is_not_there_and_may_not_be_declared_is_a_refusal(
+    node: RabbitNode, names: Names, tmp_path: Path, declare: str
+) -> None:
+    environ = {"LOGFAN_QUEUE__DECLARE": declare}
+    daemon = DaemonProcess(tmp_path, node.url, names, RAW, environ=environ)
+    daemon.start(ready=False)
+    assert daemon.wait() == 77
+    assert f"queue {names.queue!r} does not exist" in daemon.log()
+    assert 'set queue.declare = "auto"' in daemon.log()
+
+
 @pytest.mark.parametrize("fast", ["true", "false"])
 def test_a_stream_that_may_not_be_asked_for_is_found_out_before_a_message_is_taken(
     node: RabbitNode, names: Names, tmp_path: Path, fast: str

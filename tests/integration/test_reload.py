@@ -125,6 +125,7 @@ def test_a_url_that_nothing_answers_at_gives_way_to_the_one_that_worked(
         daemon.configure("amqp://guest:guest@127.0.0.1:1", NEW)
         hangup(daemon, BACK)
         assert "127.0.0.1:1: connection refused" in daemon.log()
+        assert "delete_queue" not in daemon.log(), "the old queue is the one it goes back to"
         daemon.wait_ready()
         # The first of several that does not answer is no reason: each is tried.
         daemon.config.write_text(

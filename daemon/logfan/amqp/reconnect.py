@@ -45,7 +45,8 @@ class Reconnect:
         self._startup = startup
         self._backoff = Backoff(settings.initial, settings.max)
         # Apart, so that a long absence does not slow the return once the broker answers again.
-        self._unreachable = Backoff(settings.initial, min(settings.max, _UNREACHABLE_MAX_SECONDS))
+        most = min(settings.max, max(settings.initial, _UNREACHABLE_MAX_SECONDS))
+        self._unreachable = Backoff(settings.initial, most)
         self._subscribed_at: float | None = None
         self._has_worked = False
         self._failures = 0

@@ -225,9 +225,11 @@ class Subscription:
         if self._is_cancelled and code == broker_features.NOT_FOUND:
             why = f"the broker cancelled the consumer; was queue {queue!r} deleted?"
             self._end(ConnectionFailure(Cause.LOST, why, code=code))
-        elif not self.is_subscribed and self._consumer_tag and code != broker_features.NOT_FOUND:
+        elif self._may_not_be_consumed(code):
             passing = broker_features.passes_by_itself(code, text)
             why = f"queue {queue!r} may not be consumed{' for now' * passing}: {text} ({code})"
+            if code == broker_features.NOT_FOUND and not passing:
+                why = topology.absent(f"queue {queue!r}", "never")
             cause = Cause.BUSY if passing else Cause.REFUSED
             self._end(ConnectionFailure(cause, why, at_declaration=not passing, code=code))
         else:
@@ -238,6 +240,13 @@ class Subscription:
                     Cause.LOST, why, code=code, timeout=timeout, cancelled=self._is_cancelled
                 )
             )
+
+    def _may_not_be_consumed(self, code: int) -> bool:
+        """Whether the consumer was refused. A queue that is not there was deleted meanwhile, and is
+        declared anew, unless that is not to be."""
+        asked = not self.is_subscribed and self._consumer_tag != ""
+        _, queue, _ = self._topology
+        return asked and (code != broker_features.NOT_FOUND or queue.declare == "never")
 
     @property
     def _may_be_timeout(self) -> bool:

@@ -322,6 +322,15 @@ def _in_force(queue: QueueSettings, found: Shape | None, version: tuple[int, ...
     return min(limits, default=None)
 
 
+def absent(what: str, declare: str) -> str:
+    """That `queue 'name'` or `exchange 'name'` does not exist, and the way out."""
+    key = f"{what.split()[0]}.declare"
+    return (
+        f'{what} does not exist and {key} = "{declare}" says that it must; create it, or set '
+        f'{key} = "auto"'
+    )
+
+
 def _exists(passive: DeclareExchange | DeclareQueue, declare: str) -> "Steps[bool]":
     """Ask whether it is there. With `declare` = "passive" it must be."""
     answer = yield passive
@@ -329,11 +338,7 @@ def _exists(passive: DeclareExchange | DeclareQueue, declare: str) -> "Steps[boo
         return True
     if answer.code == NOT_FOUND and not answer.passes:
         if declare == "passive":
-            key = f"{str(passive).split()[0]}.declare"
-            raise TopologyMismatch(
-                f'{passive} does not exist and {key} = "passive" says that it must; create it, or '
-                f'set {key} = "auto"'
-            )
+            raise TopologyMismatch(absent(str(passive), "passive"))
         return False
     exclusive = "is exclusive to another connection; use another queue.name, or end that program"
     raise TopologyMismatch(f"{passive} {exclusive}" if answer.code == LOCKED else passive, answer)

@@ -129,7 +129,8 @@ class ReconnectSettings(Table):
     initial: PositiveDuration = _written("500ms")
     """The first delay; it doubles with each failure, and is varied."""
     max: PositiveDuration = _written("30s")
-    """The longest delay."""
+    """The longest delay. Where nothing answers it is 2 s, or `initial` where that is more: to ask
+    costs nothing, and logfan is soon back."""
 
 
 class RabbitmqSettings(Table):

@@ -14,9 +14,10 @@ LOST, REFUSED, UNREACHABLE = (
 class Way:
     """Attempts one after the other, each after the wait that was asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: str) -> None:
         self.now = 0.0
-        self._reconnect = Reconnect(ReconnectSettings(), StartupPolicy())
+        policy = StartupPolicy()
+        self._reconnect = Reconnect(ReconnectSettings.model_validate(settings), policy)
 
     def lives(self, seconds: float) -> float:
         """A subscription for so long, then it is lost. The wait that follows."""
@@ -60,3 +61,8 @@ def test_an_address_where_nobody_is_costs_two_seconds_at_most_and_slows_nothing_
     way = Way()
     assert max(way.fails(UNREACHABLE) for _ in range(50)) <= 2.0
     assert way.lives(0.1) <= 0.5
+
+
+def test_an_address_where_nobody_is_waits_for_initial_where_that_is_more() -> None:
+    way = Way(initial="5s", max="60s")
+    assert all(2.5 <= way.fails(UNREACHABLE) <= 5.0 for _ in range(20))
