@@ -324,7 +324,7 @@ def _in_force(queue: QueueSettings, found: Shape | None, version: tuple[int, ...
 
 def absent(what: str, declare: str) -> str:
     """That `queue 'name'` or `exchange 'name'` does not exist, and the way out."""
-    key = f"{what.split()[0]}.declare"
+    key = f"{what.split(maxsplit=1)[0]}.declare"
     return (
         f'{what} does not exist and {key} = "{declare}" says that it must; create it, or set '
         f'{key} = "auto"'
