@@ -10,10 +10,11 @@ from logfan.config.loader import SinkSpec
 from logfan.dead_letters.letter import Refusal
 from logfan.pipeline.completions import Completions
 from logfan.pipeline.worker import Limits, SinkWorker
-from logfan.record import Record
+from logfan.record import Record, with_body
 from logfan.runtime.backoff import Backoff
 from logfan.telemetry.metrics import SinkStats
 from logfan.testing.pipeline import Kept
+from logfan.testing.records import change_of, state_of
 
 _LONGEST_DELAY_SECONDS = 1.0
 _LEFT_SECONDS = 1.0
@@ -35,15 +36,19 @@ class SinkTrial:
         """How many records it was offered."""
         self.gave_up: str | None = None
         """Why it is not waited for any more."""
+        self.change: str | None = None
+        """What it changes of a record that it gets; None where it changes nothing."""
         self.moved_at = time.monotonic()
         """When it last got on, or had nothing to do."""
         self._completions = completions = Completions(1, calls.put)
         completions.on_completed = self._on_completed
         completions.on_sink_opened = self._moved
+        self.sink = spec.kind.cls(spec.config, name=spec.name, instance=instance)
+        self._watch_write()
         settings = spec.settings
         batch, retry = settings.batch, settings.retry
         self.worker = SinkWorker(
-            sink=spec.kind.cls(spec.config, name=spec.name, instance=instance),
+            sink=self.sink,
             limits=Limits(batch.max_records, batch.max_bytes),
             backoff=Backoff(
                 min(retry.initial, _LONGEST_DELAY_SECONDS), min(retry.max, _LONGEST_DELAY_SECONDS)
@@ -56,8 +61,21 @@ class SinkTrial:
         self.refused += refusals
         return Kept()
 
+    def _watch_write(self) -> None:
+        """Have each call of `write` looked at, for what it changes of the records."""
+        write = self.sink.write
+
+        def watched(records: Sequence[Record]) -> None:
+            given, before = (*records,), [state_of(one) for one in records]
+            try:
+                write(records)
+            finally:
+                self.change = self.change or change_of(given, before)
+
+        self.sink.write = watched  # type: ignore[method-assign]
+
     def offer(self, records: Sequence[Record]) -> None:
-        """Hand it these, unless it was given up."""
+        """Hand it copies of these, unless it was given up: who changes a record is known then."""
         self.given += len(records)
         if self.gave_up is not None:
             return
@@ -65,7 +83,8 @@ class SinkTrial:
         if not self.worker.held:
             self.moved_at = now
         size = sum(record.size for record in records)
-        batch = self._completions.tracker.open(tuple(records), self.given, size, now)
+        own = tuple(with_body(one, one.body, one.properties) for one in records)
+        batch = self._completions.tracker.open(own, self.given, size, now)
         self.worker.submit(batch)
 
     @property
@@ -76,7 +95,8 @@ class SinkTrial:
     @property
     def is_good(self) -> bool:
         """Whether it opened, and took all that it should."""
-        return self.gave_up is None and not self.refused and not self.not_taken
+        good = self.gave_up is None and self.change is None
+        return good and not self.refused and not self.not_taken
 
     def give_up(self, patience: float) -> None:
         """Wait for it no more, after so many seconds."""

@@ -17,6 +17,7 @@ from typing import Any, Self
 from logfan.record import Record
 from logfan.runtime.foreign_text import describe
 from logfan.sink import RecordsRejected, Sink
+from logfan.testing.records import change_of, state_of
 
 _LETTING_GO_SECONDS = 5.0
 
@@ -58,6 +59,8 @@ class SinkSteps:
         self._family = {self._thread}
         self._hangs = False
         self._is_open = False
+        self._written: Sequence[Record] = ()
+        self._before: Sequence[Mapping[str, object]] = ()
         self._start = threading.Thread.start
 
     def __enter__(self) -> Self:
@@ -91,6 +94,9 @@ class SinkSteps:
             self._is_open = True
         elif step == "close":
             self._is_open = False
+        elif step == "write":
+            (written,) = arguments
+            self._note(written)  # type: ignore[arg-type] # as write takes them
         self._orders.put(lambda: getattr(self.sink, step)(*arguments))
         try:
             error = self._answers.get(timeout=self._seconds)
@@ -106,7 +112,14 @@ class SinkSteps:
                 f"{step} raised {type(error).__name__}, which is no Exception: code that catches "
                 "Exception does not see it; raise SinkUnavailable, or let the cause through"
             ) from error
+        change = change_of(self._written, self._before)
+        assert change is None, f"{step} {change}"
         return error
+
+    def _note(self, records: Sequence[Record]) -> None:
+        """What these are like before the sink gets them. It may change the sequence, too."""
+        self._written = (*records,)
+        self._before = [state_of(one) for one in records]
 
     def must(self, step: str, *arguments: object, when: str = "") -> None:
         """Call one method, which must not raise. `when` goes into the failure."""

@@ -41,6 +41,13 @@ class Stuck(logfan.Sink):
 
     def write(self, records): ...
 
+class Painter(logfan.Sink):
+    '''Writes into what all sinks share.'''
+
+    def write(self, records):
+        for record in records:
+            record.body = b"painted"
+
 class Unmade(logfan.Sink):
     '''Cannot be made.'''
 
@@ -51,7 +58,7 @@ class Unmade(logfan.Sink):
 
 @logfan.hookimpl
 def register_sinks(register):
-    for kind in (Picky, Shut, Stuck, Unmade):
+    for kind in (Painter, Picky, Shut, Stuck, Unmade):
         register(kind.__name__.lower(), kind)
 """
 HEAD = '[plugins]\ndirectories = ["plugins"]\n[rabbitmq]\nurl_file = "away"\n'
@@ -165,6 +172,22 @@ def test_a_sink_that_cannot_be_made_is_reported(folder: Path) -> None:
     done = tried(folder, '[sinks.a]\nkind = "unmade"\n', stdin=b"one")
     assert done.returncode == 1
     assert done.stderr == "error  a sink cannot be made: RuntimeError: no more of them\n"
+
+
+def test_a_sink_that_changes_a_record_is_named_and_changes_no_other_sinks(folder: Path) -> None:
+    done = tried(folder, '[sinks.paint]\nkind = "painter"\n' + FILE, stdin=b"one\ntwo\n")
+    assert done.returncode == 1
+    way_out = (
+        "a record is read-only, as all sinks share it: copy what you change, or make another: "
+        "record.replace(body=…)"
+    )
+    assert done.stderr.splitlines() == [
+        "failed  sink paint (painter): 2 written",
+        f"    changes the body of record 0 itself; {way_out}",
+        "ok  sink file (file): 2 written",
+    ]
+    lines = (folder / "out.jsonl").read_bytes().splitlines()
+    assert [json.loads(line)["body"] for line in lines] == ["one", "two"]
 
 
 def test_an_interrupt_ends_it_with_the_report(folder: Path) -> None:
