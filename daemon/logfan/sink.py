@@ -4,6 +4,7 @@ Everything public here is also a name of `logfan`.
 """
 
 import logging
+import sys
 import threading
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, model_val
 from typing_extensions import TypeVar
 
 from logfan.record import Record
-from logfan.runtime.threads import OwnThread
+from logfan.runtime.threads import SinkThread
 
 _given: ContextVar[Mapping[str, Any] | None] = ContextVar("given", default=None)
 
@@ -142,14 +143,15 @@ class Sink(Configured[ConfigT]):
         anew, rather than go on with a part of it dead: catch what the sink can live with. To
         return is fine. Raises RuntimeError where the system has no thread left.
         """
-        thread = OwnThread(name, work, self._logfan_on_fault)
-        thread.may_end()
+        thread = SinkThread(
+            name, work, self._logfan_on_fault, sink=self.name, code=_code_of(type(self))
+        )
         others = [one for one in self._logfan_threads if one.is_alive or one.fault]
         self._logfan_threads = (*others, thread)  # before it can have ended
         return thread.try_start()
 
     # The host's own, under names that no sink has.
-    _logfan_threads: tuple[OwnThread, ...] = ()
+    _logfan_threads: tuple[SinkThread, ...] = ()
 
     def _logfan_on_fault(self) -> None:
         """Replaced by the host."""
@@ -171,6 +173,12 @@ class Sink(Configured[ConfigT]):
         """
         del configs
         return {}
+
+
+def _code_of(cls: type) -> str:
+    """The class, and the file that it is in."""
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
+    return f"{cls.__name__} in {file}"
 
 
 class SinkUnavailable(Exception):

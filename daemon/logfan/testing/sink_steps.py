@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,36 @@ class Outcome:
             raise AssertionError(f"{text} {when}".rstrip()) from self.error
 
 
+class Family:
+    """The threads that one thread starts, itself or by others. A context manager, which sees the
+    starts meanwhile."""
+
+    def __init__(self, is_first: Callable[[threading.Thread], bool]) -> None:
+        """`is_first`: whether this is the thread that they come from."""
+        self._is_first = is_first
+        self._threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+        self._start = threading.Thread.start
+
+    def __enter__(self) -> Self:
+        real = self._start = threading.Thread.start
+
+        def start(thread: threading.Thread) -> None:
+            current = threading.current_thread()
+            if self._is_first(current) or current in self._threads:
+                self._threads.add(thread)
+            real(thread)
+
+        threading.Thread.start = start  # type: ignore[assignment, method-assign]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        threading.Thread.start = self._start  # type: ignore[method-assign]
+
+    def alive(self) -> list[threading.Thread]:
+        """Those that run, but for the first."""
+        return [one for one in self._threads if one.is_alive()]
+
+
 class SinkSteps:
     """The four methods of one sink, each called on the sink's thread. A context manager, which at
     its end closes a sink that is open."""
@@ -56,23 +87,15 @@ class SinkSteps:
         self._orders: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"sink-{sink.name}", daemon=True)
-        self._family = {self._thread}
+        self._family = Family(lambda thread: thread is self._thread)
         self._hangs = False
         self._is_open = False
         self._written: Sequence[Record] = ()
         self._before: Sequence[Mapping[str, object]] = ()
-        self._start = threading.Thread.start
 
     def __enter__(self) -> Self:
-        real, family = self._start, self._family
-
-        def start(thread: threading.Thread) -> None:
-            if threading.current_thread() in family:
-                family.add(thread)
-            real(thread)
-
-        threading.Thread.start = start  # type: ignore[assignment, method-assign]
-        real(self._thread)
+        self._thread.start()
+        self._family.__enter__()
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -84,7 +107,7 @@ class SinkSteps:
                     self.attempt("close")
         finally:
             self._orders.put(None)
-            threading.Thread.start = self._start  # type: ignore[method-assign]
+            self._family.__exit__()
 
     def attempt(self, step: str, *arguments: object) -> BaseException | None:
         """Call one method. Returns what it raised; fails where it does not return in time."""
@@ -114,6 +137,11 @@ class SinkSteps:
             ) from error
         change = change_of(self._written, self._before)
         assert change is None, f"{step} {change}"
+        fault = next((one.fault for one in self.sink._logfan_threads if one.fault), None)
+        assert fault is None, (
+            f"{fault}: in the daemon this ends the process with 70; handle the exception in the "
+            "work that start_thread got"
+        )
         return error
 
     def _note(self, records: Sequence[Record]) -> None:
@@ -150,7 +178,7 @@ class SinkSteps:
 
     def threads(self) -> list[str]:
         """The threads that the sink started, itself or by others, and that run."""
-        return [one.name for one in self._family if one is not self._thread and one.is_alive()]
+        return [one.name for one in self._family.alive()]
 
     def _run(self) -> None:
         while (order := self._orders.get()) is not None:

@@ -146,6 +146,25 @@ def test_threads_are_distinguished_by_who_started_them() -> None:
     assert threading.Thread.start is start
 
 
+class Fragile(logfan.Sink):
+    """Has a thread that fails."""
+
+    def open(self) -> None:
+        self.start_thread("mine", self._fail).join()
+
+    def _fail(self) -> None:
+        raise ValueError("oh no")
+
+
+def test_a_thread_of_the_sink_that_fails_is_a_failure() -> None:
+    words = "thread mine of sink sink ended: ValueError: oh no: in the daemon this ends the process"
+    with (
+        pytest.raises(AssertionError, match=words),
+        SinkSteps(Fragile(Fragile.Config()), 30.0) as steps,
+    ):
+        steps.must("open")
+
+
 def test_a_connection_that_a_server_of_the_test_took_in_is_not_the_sinks() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         before = descriptors()
