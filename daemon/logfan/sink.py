@@ -184,7 +184,8 @@ def _code_of(cls: type) -> str:
 class SinkUnavailable(Exception):
     """Transient: the sink cannot take records now. `why` is shown to the operator.
 
-    The host waits at least `retry_after` seconds, where given, before it tries again.
+    The host waits at least `retry_after` seconds, where given, before it tries again: a number, or
+    its text, as a header has it.
     """
 
     def __init__(self, why: str = "unavailable", retry_after: float | None = None) -> None:
@@ -195,7 +196,7 @@ class SinkUnavailable(Exception):
 class RecordsRejected(Exception):
     """Permanent, for these records alone: `{index in the batch: why}`. All others were taken,
     but for those of `later`, `{index: why}`: these alone are offered again, after at least
-    `retry_after` seconds where given."""
+    `retry_after` seconds where given, as `SinkUnavailable` takes them."""
 
     def __init__(
         self,
@@ -204,6 +205,12 @@ class RecordsRejected(Exception):
         later: Mapping[int, str] = MappingProxyType({}),
         retry_after: float | None = None,
     ) -> None:
+        for given in (reasons, later):
+            if not isinstance(given, Mapping):
+                raise TypeError(
+                    f"RecordsRejected takes {{index: why}}, not a {type(given).__name__}: the "
+                    "index is the place in what write got, from 0"
+                )
         if not reasons and not later:
             raise ValueError("RecordsRejected needs at least one {index: why}")
         self.reasons: Mapping[int, str] = MappingProxyType(dict(reasons))

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from logfan.pipeline.sink_runner import pace_and_doubt, why_no_index
 from logfan.record import Record
 from logfan.runtime.foreign_text import describe
 from logfan.sink import RecordsRejected, Sink
@@ -137,6 +138,8 @@ class SinkSteps:
             ) from error
         change = change_of(self._written, self._before)
         assert change is None, f"{step} {change}"
+        _, odd = pace_and_doubt(error)
+        assert not odd, f"{step} asks for retry_after = {odd}, which is no number of seconds"
         fault = next((one.fault for one in self.sink._logfan_threads if one.fault), None)
         assert fault is None, (
             f"{fault}: in the daemon this ends the process with 70; handle the exception in the "
@@ -202,11 +205,8 @@ class SinkSteps:
 
 
 def _named(reasons: Mapping[int, str], count: int, step: str) -> Mapping[int, str]:
-    wrong = [index for index in reasons if type(index) is not int or not 0 <= index < count]
-    assert not wrong, (
-        f"RecordsRejected of {step} names record {wrong[0]!r} of a batch of {count}: the index is "
-        "the place in what write got, from 0"
-    )
+    wrong = next(filter(None, (why_no_index(index, count) for index in reasons)), None)
+    assert wrong is None, f"RecordsRejected of {step} names record {wrong}"
     return reasons
 
 
