@@ -50,7 +50,7 @@ PAUSED = Failure("paused", unavailable=True)
 
 class SinkRunner:
     """A sink, and when it is tried again. Used on the sink's thread; others read `health` and set
-    `wake` and `quitting`."""
+    `wake` and `quitting`, and the control socket's thread clears `opened`, to begin a pause."""
 
     def __init__(
         self,
