@@ -162,13 +162,13 @@ class Mutates(Careful):
         super().write(records)
 
 
-class Overwrites(Lines):
-    """Escapes what is no JSON where it lies, and so in what all sinks share."""
+class Overwrites(Careful):
+    """Writes what is no JSON in capitals, where it lies, and so into what all sinks share."""
 
     def write(self, records: Sequence[logfan.Record]) -> None:
         for one in records:
             if not one.body.startswith(b"{"):
-                one.body = one.body.replace(b"\n", b" ")  # type: ignore[misc] # the defect
+                one.body = one.body.upper()  # type: ignore[misc] # the defect
         super().write(records)
 
 
