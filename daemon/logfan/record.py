@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from weakref import ReferenceType, ref
 
 import orjson
@@ -84,15 +84,15 @@ def _call(function: Callable[[], Properties]) -> Properties:
 
 
 class Record:
-    """One message, as every sink sees it. Read it; never change what it holds.
+    """One message, as every sink sees it. Read it; never change it, nor what it holds.
 
-    The same record is handed to all sinks, each on its own thread: what `json()` and `headers`
-    return is shared, so copy before you change anything.
+    The same record is handed to all sinks, each on its own thread: its body and what `json()` and
+    `headers` return is shared, so copy before you change anything; `replace` makes another record.
     """
 
     __slots__ = ("__weakref__", "_decoded", "_json", "_properties", "body", "origin")
     _decoded: "Record | str | None"
-    body: bytes
+    body: Final[bytes]  # for type checkers: a property would cost each look at it a call
     """The body's bytes, as published."""
     origin: Origin
     """What it shares with others of the same read: exchange, routing_key, redelivered and

@@ -4,6 +4,7 @@ Everything public here is also a name of `logfan`.
 """
 
 import logging
+import sys
 import threading
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, model_val
 from typing_extensions import TypeVar
 
 from logfan.record import Record
-from logfan.runtime.threads import OwnThread
+from logfan.runtime.threads import SinkThread
 
 _given: ContextVar[Mapping[str, Any] | None] = ContextVar("given", default=None)
 
@@ -142,14 +143,15 @@ class Sink(Configured[ConfigT]):
         anew, rather than go on with a part of it dead: catch what the sink can live with. To
         return is fine. Raises RuntimeError where the system has no thread left.
         """
-        thread = OwnThread(name, work, self._logfan_on_fault)
-        thread.may_end()
+        thread = SinkThread(
+            name, work, self._logfan_on_fault, sink=self.name, code=_code_of(type(self))
+        )
         others = [one for one in self._logfan_threads if one.is_alive or one.fault]
         self._logfan_threads = (*others, thread)  # before it can have ended
         return thread.try_start()
 
     # The host's own, under names that no sink has.
-    _logfan_threads: tuple[OwnThread, ...] = ()
+    _logfan_threads: tuple[SinkThread, ...] = ()
 
     def _logfan_on_fault(self) -> None:
         """Replaced by the host."""
@@ -173,10 +175,17 @@ class Sink(Configured[ConfigT]):
         return {}
 
 
+def _code_of(cls: type) -> str:
+    """The class, and the file that it is in."""
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
+    return f"{cls.__name__} in {file}"
+
+
 class SinkUnavailable(Exception):
     """Transient: the sink cannot take records now. `why` is shown to the operator.
 
-    The host waits at least `retry_after` seconds, where given, before it tries again.
+    The host waits at least `retry_after` seconds, where given, before it tries again: a number, or
+    its text, as a header has it.
     """
 
     def __init__(self, why: str = "unavailable", retry_after: float | None = None) -> None:
@@ -187,7 +196,7 @@ class SinkUnavailable(Exception):
 class RecordsRejected(Exception):
     """Permanent, for these records alone: `{index in the batch: why}`. All others were taken,
     but for those of `later`, `{index: why}`: these alone are offered again, after at least
-    `retry_after` seconds where given."""
+    `retry_after` seconds where given, as `SinkUnavailable` takes them."""
 
     def __init__(
         self,
@@ -196,6 +205,12 @@ class RecordsRejected(Exception):
         later: Mapping[int, str] = MappingProxyType({}),
         retry_after: float | None = None,
     ) -> None:
+        for given in (reasons, later):
+            if not isinstance(given, Mapping):
+                raise TypeError(
+                    f"RecordsRejected takes {{index: why}}, not a {type(given).__name__}: the "
+                    "index is the place in what write got, from 0"
+                )
         if not reasons and not later:
             raise ValueError("RecordsRejected needs at least one {index: why}")
         self.reasons: Mapping[int, str] = MappingProxyType(dict(reasons))

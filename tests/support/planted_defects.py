@@ -162,6 +162,16 @@ class Mutates(Careful):
         super().write(records)
 
 
+class Overwrites(Careful):
+    """Writes what is no JSON in capitals, where it lies, and so into what all sinks share."""
+
+    def write(self, records: Sequence[logfan.Record]) -> None:
+        for one in records:
+            if not one.body.startswith(b"{"):
+                one.body = one.body.upper()  # type: ignore[misc] # the defect
+        super().write(records)
+
+
 class GoesOnAfterClose(Careful):
     """Its thread does not know that it is over."""
 
@@ -504,6 +514,10 @@ DEFECTS = {
     "mutates records": Defect(
         Mutates, "left_as_they_were",
         "changed the JSON of a record; all sinks share",
+    ),
+    "overwrites a body": Defect(
+        Overwrites, "hostile_record",
+        r"write changes the body of record 1 itself; a record is read-only, as all sinks share it",
     ),
     "late thread that goes on after close": Defect(
         GoesOnAfterClose, "closed_it_leaves",

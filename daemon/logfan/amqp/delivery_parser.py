@@ -130,7 +130,7 @@ class Stream:
                 if not origin.exchange and apart in raw:
                     break
                 record = new(Record)
-                record.body = data[body_at:end]
+                record.body = data[body_at:end]  # type: ignore[misc] # it is made here
                 record.origin = origin
                 record._properties = raw
                 record._json = UNPARSED if body_size <= SMALL_BYTES else LONG

@@ -1,4 +1,7 @@
-"""Publish with confirms and the mandatory flag, many at a time: `emit`, `demo` and `dlq replay`."""
+"""Publish with confirms and the mandatory flag, many at a time: `emit`, `demo`, `dlq replay`.
+
+The fresh copies of letters that were looked at (`dead_letters/refreshing.py`) use `Window`, too.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Self

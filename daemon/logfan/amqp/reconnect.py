@@ -1,5 +1,5 @@
-"""The retry policy of the consumer: the delays, and what ends it before its first subscription.
-Sans-I/O."""
+"""The retry policy of the consumer: the delays, and what ends it: failures before its first
+subscription, and those that are final at any time. Sans-I/O."""
 
 from dataclasses import dataclass
 from typing import Literal, Self

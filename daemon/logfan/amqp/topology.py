@@ -204,9 +204,9 @@ def declare(
     known: Declared | None = None,
     version: tuple[int, ...] = (),
 ) -> "Steps[Declared]":
-    """All that a subscription needs. `known`: what came of it before in this process; the broker
-    logs an error for each difference, so only what changed is asked for again. `version` is the
-    broker's; empty where it reports none."""
+    """All that a subscription needs. `known`: what came of it before for this consumer (a reload
+    that changes the config makes another); the broker logs an error for each difference, so only
+    what changed is asked for again. `version` is the broker's; empty where it reports none."""
     remarks: list[str] = []
     durable, made_exchange = yield from _exchange(exchange, remarks, compare=known is None)
     restart_unbinds = durable is False and not keeps_transient_exchanges(version)

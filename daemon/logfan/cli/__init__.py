@@ -77,7 +77,7 @@ def main() -> None:
 
     Every command takes --config FILE; without it the first of $LOGFAN_CONFIG, ./config.toml and
     /etc/logfan/config.toml is read. Exit codes: 0 done, 1 a case failed, a record was not taken,
-    a danger was found or a daemon is not ready (test, try, doctor, status), 2 usage, 69 broker
-    unavailable or no daemon answers, 70 internal fault, 75 stopped with messages handed back, 77
-    refused by the broker or not permitted, 78 config or plugin fault.
+    a danger was found or a daemon is not ready (test, try, doctor, check --connect, status), 2
+    usage, 69 broker unavailable or no daemon answers, 70 internal fault, 75 stopped with messages
+    handed back, 77 refused by the broker or not permitted, 78 config or plugin fault.
     """

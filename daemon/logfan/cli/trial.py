@@ -1,23 +1,30 @@
 """Sinks at work without a broker: each on its worker, as in the daemon, and what became of it."""
 
 import queue
+import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Self
 
 from logfan.config.loader import SinkSpec
 from logfan.dead_letters.letter import Refusal
 from logfan.pipeline.completions import Completions
 from logfan.pipeline.worker import Limits, SinkWorker
-from logfan.record import Record
+from logfan.record import Record, with_body
 from logfan.runtime.backoff import Backoff
 from logfan.telemetry.metrics import SinkStats
 from logfan.testing.pipeline import Kept
+from logfan.testing.records import change_of, state_of
+from logfan.testing.sink_steps import Family, in_the_end
 
 _LONGEST_DELAY_SECONDS = 1.0
 _LEFT_SECONDS = 1.0
 """So long the thread of a sink that was given up may take to end."""
+_LETTING_GO_SECONDS = 1.0
+"""So long the threads of a sink may take to end, once it is closed."""
+_FAULT_SECONDS = 0.1
+"""So long one that is about to raise may take."""
 
 _Calls = queue.SimpleQueue[Callable[[], None]]
 
@@ -35,29 +42,50 @@ class SinkTrial:
         """How many records it was offered."""
         self.gave_up: str | None = None
         """Why it is not waited for any more."""
+        self.change: str | None = None
+        """What it changes of a record that it gets; None where it changes nothing."""
         self.moved_at = time.monotonic()
         """When it last got on, or had nothing to do."""
         self._completions = completions = Completions(1, calls.put)
         completions.on_completed = self._on_completed
         completions.on_sink_opened = self._moved
+        self.sink = spec.kind.cls(spec.config, name=spec.name, instance=instance)
+        self._watch_write()
+        self.threads = Family(lambda thread: thread.name == f"sink-{spec.name}")
+        """What the sink's thread starts."""
+        self.lasting: str | None = None
+        """What of it does not end; None where all does."""
         settings = spec.settings
         batch, retry = settings.batch, settings.retry
         self.worker = SinkWorker(
-            sink=spec.kind.cls(spec.config, name=spec.name, instance=instance),
+            sink=self.sink,
             limits=Limits(batch.max_records, batch.max_bytes),
             backoff=Backoff(
                 min(retry.initial, _LONGEST_DELAY_SECONDS), min(retry.max, _LONGEST_DELAY_SECONDS)
             ),
             stats=self.stats, completions=completions, number=0, stage=spec.stage(instance),
-            send=self._send,
+            send=self._send, on_fault=lambda: calls.put(lambda: None),
         )  # fmt: skip
 
     def _send(self, refusals: Sequence[Refusal]) -> Kept:
         self.refused += refusals
         return Kept()
 
+    def _watch_write(self) -> None:
+        """Have each call of `write` looked at, for what it changes of the records."""
+        write = self.sink.write
+
+        def watched(records: Sequence[Record]) -> None:
+            given, before = (*records,), [state_of(one) for one in records]
+            try:
+                write(records)
+            finally:
+                self.change = self.change or change_of(given, before)
+
+        self.sink.write = watched  # type: ignore[method-assign]
+
     def offer(self, records: Sequence[Record]) -> None:
-        """Hand it these, unless it was given up."""
+        """Hand it copies of these, unless it was given up: who changes a record is known then."""
         self.given += len(records)
         if self.gave_up is not None:
             return
@@ -65,7 +93,8 @@ class SinkTrial:
         if not self.worker.held:
             self.moved_at = now
         size = sum(record.size for record in records)
-        batch = self._completions.tracker.open(tuple(records), self.given, size, now)
+        own = tuple(with_body(one, one.body, one.properties) for one in records)
+        batch = self._completions.tracker.open(own, self.given, size, now)
         self.worker.submit(batch)
 
     @property
@@ -76,7 +105,8 @@ class SinkTrial:
     @property
     def is_good(self) -> bool:
         """Whether it opened, and took all that it should."""
-        return self.gave_up is None and not self.refused and not self.not_taken
+        wrong = self.worker.fault, self.gave_up, self.change, self.lasting
+        return not any(wrong) and not self.refused and not self.not_taken
 
     def give_up(self, patience: float) -> None:
         """Wait for it no more, after so many seconds."""
@@ -86,6 +116,30 @@ class SinkTrial:
         elif self.worker.failure is not None:
             reasons.append(self.worker.failure)
         self.gave_up = ": ".join(reasons) or "it takes no more records"
+
+    def join(self, patience: float) -> bool:
+        """Wait for the end of its thread, and of those that it started. False where one that holds
+        the process is left behind."""
+        if not self.worker.join(patience if self.gave_up is None else _LEFT_SECONDS):
+            if self.gave_up is None:
+                where = "a call of its own code" if self.worker.held else "close"
+                self.lasting = f"does not return from {where} for {patience:g} s"
+            return False
+        for one in self.sink._logfan_threads:
+            one.join(_FAULT_SECONDS)
+        if in_the_end(lambda: not self._holding(), _LETTING_GO_SECONDS):
+            return True
+        left = self._holding()
+        names = ", ".join(repr(one.name) for one in left)
+        what = "a thread behind, which holds the process: end it"
+        if len(left) > 1:
+            what = f"{len(left)} threads behind, which hold the process: end them"
+        self.lasting = f"leaves {what} in close ({names})"
+        return False
+
+    def _holding(self) -> list[threading.Thread]:
+        """The interpreter waits for these at its end."""
+        return [one for one in self.threads.alive() if not one.daemon]
 
     def _on_completed(self) -> None:
         self._completions.tracker.advance()
@@ -105,18 +159,20 @@ class Trial:
         self.sinks = [SinkTrial(spec, instance, self._calls) for spec in specs]
         self.left_behind = False
         """Whether the thread of one has not ended."""
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         for one in self.sinks:
+            self._stack.enter_context(one.threads)
             one.worker.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         for one in self.sinks:
             one.worker.give_up()
-        for one in self.sinks:
-            seconds = self._patience if one.gave_up is None else _LEFT_SECONDS
-            self.left_behind |= not one.worker.join(seconds)
+        with self._stack:
+            for one in self.sinks:
+                self.left_behind |= not one.join(self._patience)
 
     @property
     def is_over(self) -> bool:
@@ -139,9 +195,9 @@ class Trial:
             while True:
                 self._calls.get_nowait()()
         while behind := [one for one in self.sinks if one.gave_up is None and is_behind(one)]:
-            first = min(behind, key=lambda one: one.moved_at)
+            first = min(behind, key=lambda one: (one.worker.fault is None, one.moved_at))
             left = first.moved_at + self._patience - time.monotonic()
-            if left <= 0:
+            if left <= 0 or first.worker.fault is not None:
                 first.give_up(self._patience)
                 continue
             with suppress(queue.Empty):

@@ -54,7 +54,8 @@ def try_(
 
     The sinks are those of the config, with all that is done to records before they get them, and
     what they write is real. Shows what each did: written, filtered, refused and why. Exits 1 where
-    a sink refused a record, did not open, or did not take all.
+    a sink refused or changed a record, did not open, did not take all, or did not end in time; and
+    where a thread of its own ended with an exception.
     """
     from logfan.cli.trial import Trial
     from logfan.config.loader import WITHOUT_BROKER, prepare
@@ -138,7 +139,10 @@ def _show(one: "SinkTrial", timeout: float) -> None:
         click.echo(f"    line {line}: {one_line(refusal.reason)}", err=True)
     if len(one.refused) > _SHOWN_REFUSALS:
         click.echo(f"    and {len(one.refused) - _SHOWN_REFUSALS:,} more", err=True)
-    if one.gave_up is not None:
+    for wrong in (one.worker.fault, one.change, one.lasting):
+        if wrong is not None:
+            click.echo(f"    {one_line(wrong)}", err=True)
+    if one.gave_up is not None and one.worker.fault is None:
         click.echo(f"    given up after {timeout:g} s: {one_line(one.gave_up)}", err=True)
 
 

@@ -35,7 +35,7 @@ from logfan.config.validation_errors import faults_of, shown
 from logfan.faults import Fault, Faults, did_you_mean
 from logfan.plugins.discovery import Discovered, discover
 from logfan.plugins.validation import Kind
-from logfan.runtime.foreign_text import hide, line_of, text_of
+from logfan.runtime.foreign_text import hide, line_of, text_of, type_name
 from logfan.runtime.small_file import read_small
 from logfan.sink import Sink, SinkConfig
 from logfan.stage.stage import Stage
@@ -355,7 +355,9 @@ def _sinks(
             continue  # it has no valid kind, which is reported with the settings
         kind = plugins.kinds.get(sink.kind)
         if kind is None:
-            faults.append(_no_such_kind(place, "kind of sink", sink.kind, plugins.known))
+            faults.append(
+                _no_such_kind(place, "kind of sink", sink.kind, plugins.known, plugins.broken)
+            )
             _transforms(sink, place, plugins, faults)
             continue
         own = {key: value for key, value in options.items() if key not in SinkSettings.model_fields}
@@ -372,9 +374,17 @@ def _sinks(
     return tuple(specs), [*faults, *(Fault(place, why) for place, why in conflicts)]
 
 
-def _no_such_kind(place: str, what: str, kind: str, known: Iterable[str]) -> Fault:
+def _no_such_kind(
+    place: str, what: str, kind: str, known: Iterable[str], broken: Sequence[str]
+) -> Fault:
+    """`broken`: the plugins that could not be loaded, of which one may have it."""
     names = ", ".join(sorted(known))
-    near = did_you_mean(kind, known) or (f"; kinds: {names}" if names else "; there is none")
+    near = did_you_mean(kind, known)
+    if broken:
+        which = "the one" if len(broken) == 1 else "one of those"
+        near = f"; its plugin may be {which} that could not be loaded ({', '.join(broken)}){near}"
+    elif not near:
+        near = f"; kinds: {names}" if names else "; there is none"
     return Fault(f"{place}.kind", f"no such {what}{near}", shown("kind", kind))
 
 
@@ -387,7 +397,8 @@ def _transforms(
         here = f"{place}.transforms.{number}"
         kind = plugins.transforms.get(table.kind)
         if kind is None:
-            faults.append(_no_such_kind(here, "transform", table.kind, plugins.transforms))
+            known, broken = plugins.transforms, plugins.broken
+            faults.append(_no_such_kind(here, "transform", table.kind, known, broken))
             continue
         config = _own_config(kind, table.options, here, faults)
         if config is not None:
@@ -445,8 +456,16 @@ def _between_sinks(
     for cls in {spec.kind.cls: None for spec in specs}:
         configs = {spec.name: spec.config for spec in specs if spec.kind.cls is cls}
         try:
-            found = dict(getattr(cls, ask)(configs))
+            found = _mapping(getattr(cls, ask)(configs), ask)
         except Exception as error:  # noqa: BLE001 - a plugin's code must not end in our traceback
-            found = dict.fromkeys(configs, f"{ask}() failed: {text_of(error, how=repr)}")
+            origin = next(spec.kind.origin for spec in specs if spec.kind.cls is cls)
+            why = f"{cls.__name__}.{ask}() of {origin} failed: {text_of(error, how=repr)}"
+            found = dict.fromkeys(configs, why)
         for name, why in found.items():
             yield f"sinks.{name}", line_of(why)
+
+
+def _mapping(given: object, ask: str) -> dict[str, Any]:
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{ask} must return a dict, {{name: why}}, not a {type_name(given)}")
+    return dict(given)

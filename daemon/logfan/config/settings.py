@@ -346,7 +346,7 @@ class LogSettings(Table):
     """`log`"""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least severe lines to write."""
+    """The least severe lines to write. With debug, warnings of the AMQP library come too."""
     format: Literal["text", "json"] = "text"
     """json: an object a line, for machines."""
 

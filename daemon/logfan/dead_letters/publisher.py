@@ -1,7 +1,8 @@
 """Publishes refused records to the dead-letter queue: persistent, mandatory, confirmed.
 
 It has a connection and a thread of its own: a broker that throttles or blocks who publishes must
-not slow the consumer. Workers hand refusals over with `send` and wait for what came of it.
+not slow the consumer. Workers hand refusals over with `send` and wait for what came of it, 2 s at
+most: then the records stand aside.
 """
 
 import logging

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
-from http.client import HTTPException
 from pathlib import Path
 
 from logfan.config.file_permissions import denied
@@ -19,13 +18,12 @@ from logfan.doctor.examination import Check, Examination, Run
 from logfan.doctor.findings import Finding, Severity, Unknown, advice, danger, ok, warning
 from logfan.plugins.discovery import discover
 from logfan.runtime.foreign_text import line_of
-from logfan.runtime.http_get import http_get
+from logfan.runtime.http_get import is_logfan
 
 _FILE_KINDS = ("file", "sqlite")
 _FULL_BYTES, _LOW_BYTES, _LOW_SHARE = 64 << 20, 1 << 30, 0.05
 _FIELD = re.compile(r"\{[^{}]*\}")
 _HTTP_SECONDS = 3.0
-_MOST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,12 +205,7 @@ def _who_listens(exam: Examination) -> str:
             return _FREE
     if exam.settings.http.tls.cert_file is not None:
         return f"not available ({why}); over TLS it is not asked what listens there"
-    try:
-        url = f"http://{listen}/metrics"
-        found = http_get(url, seconds=_HTTP_SECONDS, most_bytes=_MOST_BYTES)
-    except (OSError, ValueError, HTTPException):
-        return f"not available ({why})"
-    return _OURS if b"logfan_build_info" in found.body else f"not available ({why})"
+    return _OURS if is_logfan(f"http://{listen}", _HTTP_SECONDS) else f"not available ({why})"
 
 
 def http_port(exam: Examination) -> Finding:

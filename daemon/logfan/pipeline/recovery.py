@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from logfan.pipeline.in_flight import Batch
 from logfan.pipeline.poison import ATTEMPTS_ALONE, Entry, Refusals, RetryQueue
 from logfan.pipeline.set_aside import Keep, RefusedRecords, Send
-from logfan.pipeline.sink_runner import PAUSED, Failure, SinkRunner, counted, pace_of
+from logfan.pipeline.sink_runner import PAUSED, Failure, SinkRunner, counted
 from logfan.record import Record
 from logfan.stage.stage import Stage, Staged
 from logfan.stage.transforms import Failed
@@ -234,7 +234,7 @@ class SinkRecovery:
         self._add(self._arrived())
         self._back_off(
             self._held_why if held else failed.why, traceback=failed.traceback,
-            at_least=pace_of(failed), quick=self._took_lately if held else is_alive,
+            at_least=self._runner.pace_of(failed), quick=self._took_lately if held else is_alive,
         )  # fmt: skip
 
     def _refuse(self, entry: Entry, why: str) -> None:

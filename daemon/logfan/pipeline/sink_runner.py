@@ -3,13 +3,14 @@
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from logfan.record import Record
 from logfan.runtime.backoff import Backoff
 from logfan.runtime.clock import Clock
-from logfan.runtime.foreign_text import describe, line_of, traceback_of
+from logfan.runtime.foreign_text import describe, line_of, text_of, traceback_of, type_name
 from logfan.sink import RecordsRejected, Sink, SinkUnavailable
 from logfan.stage.stage import Stage, Staged
 from logfan.telemetry.metrics import SinkStats
@@ -22,6 +23,7 @@ _LOGGED_MAX = 10
 _TRACED_MAX = 100
 _LONGEST_PACE_SECONDS = 3600.0
 _SHORT_SECONDS = 10.0
+_INDEX_CHARACTERS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ PAUSED = Failure("paused", unavailable=True)
 
 class SinkRunner:
     """A sink, and when it is tried again. Used on the sink's thread; others read `health` and set
-    `wake` and `quitting`."""
+    `wake` and `quitting`, and the control socket's thread clears `opened`, to begin a pause."""
 
     def __init__(
         self,
@@ -86,6 +88,7 @@ class SinkRunner:
         self._logged: set[str] = set()
         self._traced: set[str] = set()
         self._logged_undecoded = RecentLines()
+        self._logged_pace = False
 
     def offer(self, records: Sequence[Record]) -> Failure | None:
         """Open if need be, write and flush. None where all of it is taken and durable; else why
@@ -101,7 +104,7 @@ class SinkRunner:
                 rejected = self._write(records)
         except BaseException as error:  # noqa: BLE001 - whatever a plugin raises, its records stay
             self.opened = False
-            failure = _failure(error)
+            failure = self._failure(error)
             health.failed(failure.why, started, self.clock.monotonic())
             health.busy_since = None
             return failure
@@ -156,11 +159,11 @@ class SinkRunner:
         try:
             self._sink.write(records)
         except RecordsRejected as rejected:
-            failures.append(_checked(rejected, len(records)))
+            failures.append(self._checked(rejected, len(records)))
         try:
             self._sink.flush()
         except RecordsRejected as rejected:
-            failures.append(_checked(rejected, len(records)))
+            failures.append(self._checked(rejected, len(records)))
             self._sink.flush()  # of all the others
         if len(failures) < 2:
             return failures[0] if failures else None
@@ -170,6 +173,40 @@ class SinkRunner:
             second, reasons={**first.reasons, **second.reasons}, later=later,
             retry_after=max(first.retry_after, second.retry_after),
         )  # fmt: skip
+
+    def _failure(self, error: BaseException) -> Failure:
+        # By the type alone: an exception may lie about its class, or raise when it is asked.
+        if issubclass(type(error), SinkUnavailable):
+            why, pace = line_of(error) or "unavailable", self.pace_of(error)
+            return Failure(why, unavailable=True, retry_after=pace)
+        return Failure(describe(error), traceback=traceback_of(error))
+
+    def _checked(self, rejected: RecordsRejected, count: int) -> Failure:
+        """What it refuses, in text of our own. Raises where it names what was not offered, or one
+        record twice, or where the plugin's mappings do."""
+        reasons = _reasons(rejected.reasons, count)
+        # A plugin's own kind of it may never have called our `__init__`.
+        later = _reasons(getattr(rejected, "later", {}), count)
+        if not reasons and not later:
+            raise ValueError("RecordsRejected names no record")
+        if both := reasons.keys() & later.keys():
+            raise ValueError(f"RecordsRejected names record {min(both)} as refused and for later")
+        return Failure(
+            f"{counted(len(reasons), 'record')} refused", reasons=reasons, later=later,
+            retry_after=self.pace_of(rejected),
+        )  # fmt: skip
+
+    def pace_of(self, error: object) -> float:
+        """The seconds that a plugin asks for. What is no number is logged, once."""
+        pace, odd = pace_and_doubt(error)
+        if odd and not self._logged_pace:
+            self._logged_pace = True
+            log.warning(
+                "sink %s: asks for retry_after = %s, which is no number of seconds: the sink is "
+                "tried again by its retry.* instead; a mistake of the plugin's author",
+                self.name, odd,
+            )  # fmt: skip
+        return pace
 
     def succeeded(self) -> None:
         health = self.health
@@ -240,48 +277,45 @@ class SinkRunner:
         self.health.busy_since = None
 
 
-def _failure(error: BaseException) -> Failure:
-    # By the type alone: an exception may lie about its class, or raise when it is asked.
-    if issubclass(type(error), SinkUnavailable):
-        pace = pace_of(error)
-        return Failure(line_of(error) or "unavailable", unavailable=True, retry_after=pace)
-    return Failure(describe(error), traceback=traceback_of(error))
-
-
-def _checked(rejected: RecordsRejected, count: int) -> Failure:
-    """What it refuses, in text of our own. Raises where it names what was not offered, or one
-    record twice, or where the plugin's mappings do."""
-    reasons = _reasons(rejected.reasons, count)
-    # A plugin's own kind of it may never have called our `__init__`.
-    later = _reasons(getattr(rejected, "later", {}), count)
-    if not reasons and not later:
-        raise ValueError("RecordsRejected names no record")
-    if both := reasons.keys() & later.keys():
-        raise ValueError(f"RecordsRejected names record {min(both)} as refused and for later")
-    return Failure(
-        f"{counted(len(reasons), 'record')} refused", reasons=reasons, later=later,
-        retry_after=pace_of(rejected),
-    )  # fmt: skip
-
-
 def _reasons(given: Mapping[int, str], count: int) -> dict[int, str]:
     reasons: dict[int, str] = {}
+    if not isinstance(given, Mapping):
+        raise TypeError(f"RecordsRejected takes {{index: why}}, not a {type_name(given)}")
     for index in islice(given, count + 1):
-        if type(index) is not int or not 0 <= index < count:
-            raise ValueError(f"RecordsRejected names record {line_of(index)} of a batch of {count}")
+        if (wrong := why_no_index(index, count)) is not None:
+            raise ValueError(f"RecordsRejected names record {wrong}")
         reasons[index] = line_of(given[index])
     return reasons
 
 
-def pace_of(error: object) -> float:
-    """The seconds that a plugin asks for, within an hour; 0.0 where it names none."""
+def why_no_index(index: object, count: int) -> str | None:
+    """Why it names no record of a batch of so many, beginning with what it is; None where it
+    does."""
+    if type(index) is not int:
+        return (
+            f"{text_of(index, _INDEX_CHARACTERS, repr)}, a {type_name(index)}: an index is an int, "
+            "the place in what write got, from 0"
+        )
+    if not 0 <= index < count:
+        return f"{index} of a batch of {count}: the index is the place in what write got, from 0"
+    return None
+
+
+def pace_and_doubt(error: object) -> tuple[float, str]:
+    """The seconds that a plugin asks for with `retry_after`, within an hour, 0.0 where it names
+    none; and what it asks for instead, where that is no number."""
     try:
         asked = getattr(error, "retry_after", None)
     except Exception:  # noqa: BLE001 - an exception of a plugin may raise when it is asked
-        return 0.0
-    if not isinstance(asked, int | float) or not asked > 0:
-        return 0.0
-    return min(float(asked), _LONGEST_PACE_SECONDS)
+        asked = None
+    if asked is None:
+        return 0.0, ""
+    with suppress(Exception):  # so may its numbers
+        # Text is what a header such as Retry-After holds.
+        seconds = float(asked) if isinstance(asked, str) else asked
+        if isinstance(seconds, int | float):
+            return (float(min(seconds, _LONGEST_PACE_SECONDS)) if seconds > 0 else 0.0), ""
+    return 0.0, line_of(text_of(asked, _INDEX_CHARACTERS, repr))
 
 
 def counted(count: int, noun: str) -> str:

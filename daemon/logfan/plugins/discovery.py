@@ -6,6 +6,7 @@ plugin's fault never ends the search: all faults are reported together. What oth
 is never run.
 """
 
+import ast
 import importlib
 import os
 import re
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pluggy
+from pydantic import PydanticUserError
 
 from logfan import hookspecs
 from logfan.faults import Fault, did_you_mean
@@ -50,6 +52,8 @@ class Discovered:
     kinds: dict[str, Kind[Sink]] = field(default_factory=dict)
     transforms: dict[str, Kind[Transform]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    """Where those plugins come from that could not be loaded: what they bring is not known."""
     origins: dict[tuple[str, str], str] = field(default_factory=dict)
     """Where each comes from, by "kind" or "transform" and its name; also what was not loaded."""
 
@@ -101,6 +105,7 @@ def discover(
                 _examine(found, str(file), partial(load, file))
             else:
                 found.faults.append(Fault(str(file), unsafe))
+                found.broken.append(str(file))
     for name in sorted({*disabled} - names):
         near = did_you_mean(name, names)
         found.faults.append(
@@ -132,6 +137,7 @@ def _examine(found: Discovered, origin: str, load: Callable[[], object]) -> None
             registered = _registered(origin, load)
     except PluginError as broken:
         found.faults.append(Fault(origin, str(broken)))
+        found.broken.append(origin)
         return
     for (what, kind), cls in registered.items():
         if found.claim(what, kind, origin):
@@ -160,7 +166,7 @@ def _registered(origin: str, load: Callable[[], object]) -> Mapping[tuple[str, s
     ) -> None:
         checked = check(kind, cls)
         if (what, kind) in found:
-            raise PluginError(f'registers the {what} "{kind}" twice')
+            raise PluginError(_twice(what, kind, found[what, kind], checked))
         found[what, kind] = checked
 
     used = {name: hook for name in _HOOKS if (hook := getattr(manager.hook, name)).get_hookimpls()}
@@ -178,6 +184,13 @@ def _registered(origin: str, load: Callable[[], object]) -> Mapping[tuple[str, s
         if len(found) == before:
             raise PluginError(f'its {name} registers nothing; call register("kind", {example})')
     return found
+
+
+def _twice(what: str, kind: str, first: type, second: type) -> str:
+    both = f"for {first.__name__} and for {second.__name__}; give one of them another name"
+    if first is second:
+        both = f"for {first.__name__}; leave one of the calls out"
+    return f'registers the {what} "{kind}" twice, {both}'
 
 
 def _hook_problem(error: BaseException) -> str:
@@ -207,10 +220,40 @@ def _problem(error: BaseException, origin: str) -> str:
     if isinstance(error, SyntaxError):  # it is in a file that did not come to run
         text, file, line = line_of(error.msg), error.filename, error.lineno
     elif isinstance(error, ModuleNotFoundError):
-        text += "; install it into the environment that logfan runs in"
+        text += f"; {_missing_module(error.name or '', origin)}"
+    elif isinstance(error, PydanticUserError):
+        text = _config_problem(error) or text
     where = [] if file is None or file == os.path.abspath(origin) else [file]  # noqa: PTH100 - text
     where += [f"line {line}"] if line is not None else []
     return f"{text} ({', '.join(where)})" if where else text
+
+
+def _missing_module(name: str, origin: str) -> str:
+    """The way out, where a plugin imports what is not there."""
+    top = name.partition(".")[0]
+    neighbour = Path(origin).parent / top  # of a drop-in; of a distribution there is none
+    if top and (neighbour.with_name(f"{top}.py").is_file() or neighbour.is_dir()):
+        return (
+            f"{neighbour.parent} holds {top}, but a drop-in is one file and cannot import its "
+            "neighbours: put both into one file, or make a package (logfan generate plugin)"
+        )
+    return "install it into the environment that logfan runs in"
+
+
+def _config_problem(error: PydanticUserError) -> str | None:
+    """What is wrong with the class of a `Config`, where that is a key without a type."""
+    option = re.search(r"non-annotated attribute was detected: `(\w+) = (.*?)`", str(error))
+    if error.code != "model-field-missing-annotation" or option is None:
+        return None
+    name, default = option.groups()
+    try:
+        kind = type(ast.literal_eval(default)).__name__
+    except (ValueError, SyntaxError):
+        kind = "TYPE"
+    return (
+        f"the Config's {name} = {default} has no type; annotate it: {name}: {kind} = {default}, or "
+        f"{name}: typing.ClassVar = {default} where it is no key"
+    )
 
 
 _NOT_A_PLUGIN = (

@@ -4,6 +4,7 @@ import inspect
 import re
 import warnings
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 from weakref import WeakSet
@@ -41,6 +42,8 @@ def check(kind: object, cls: object) -> type[Sink]:
             raise PluginError(
                 f"{sink.__name__}.{method} has a yield in it, so it would do nothing when called"
             )
+    for method in ("conflicts", "advice"):
+        _check_class_method(sink, method)
     _check_config(sink, SinkConfig, HOST_KEYS)
     return sink
 
@@ -70,6 +73,11 @@ def _class_below(
     base: type[Base], kind: object, cls: object, method: str, instead: str
 ) -> type[Base]:
     """The class, which must have the method. `instead`: of an `__init__` of its own."""
+    if isinstance(kind, type) and isinstance(cls, str):
+        raise PluginError(
+            f"registers the kind {kind!r}; the order is register(kind, class): "
+            f'register("{cls}", {kind.__name__})'
+        )
     if not isinstance(kind, str) or not _KIND.fullmatch(kind):
         raise PluginError(
             f"registers the kind {kind!r}; a kind is made of lower-case letters, digits, - and _"
@@ -128,3 +136,17 @@ def _check_method(cls: type, method: str, parameters: int) -> None:
     except TypeError:
         takes = "self, records" if parameters else "self"
         raise PluginError(f"{name}.{method} must take ({takes})") from None
+
+
+def _check_class_method(cls: type, method: str) -> None:
+    """`conflicts` and `advice` are asked of the class, before there is a sink."""
+    function = getattr(cls, method)
+    is_wrong = inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function)
+    with suppress(TypeError):
+        inspect.signature(function).bind(None)
+        if not is_wrong:
+            return
+    raise PluginError(
+        f"{cls.__name__}.{method} must be a class method that returns a dict: @classmethod above "
+        f"def {method}(cls, configs)"
+    )

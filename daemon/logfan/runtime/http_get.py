@@ -1,10 +1,13 @@
-"""One GET over HTTP or HTTPS: no proxy, no redirect, and a bound on the answer."""
+"""One GET over HTTP or HTTPS: no proxy, no redirect, and a bound on the answer; and whether a
+logfan answers it."""
 
 import http.client
 import ssl
 from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
+
+_MOST_BYTES = 1 << 20
 
 
 class Got(NamedTuple):
@@ -37,3 +40,12 @@ def http_get(
         return Got(answer.status, answer.read(most_bytes), answer.headers)
     finally:
         connection.close()
+
+
+def is_logfan(url: str, seconds: float) -> bool:
+    """Whether a logfan serves its metrics at this URL, without a path. Never raises."""
+    try:
+        found = http_get(f"{url}/metrics", seconds=seconds, most_bytes=_MOST_BYTES)
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+    return b"logfan_build_info" in found.body

@@ -16,6 +16,7 @@ from logfan.runtime.foreign_text import describe, traceback_of
 log = logging.getLogger(__name__)
 
 _STOP_SECONDS = 2.0
+_WHAT_NEXT = "the daemon ends with 70, and the broker has what is not acknowledged"
 
 
 class OwnThread:
@@ -25,6 +26,8 @@ class OwnThread:
         """`on_fault` is called once, on the thread, where `work` raised, or returned before it
         might; also by `start`, where the system has no thread to give."""
         self.name = name
+        self._title = f"thread {name}"
+        """What it is called in a fault."""
         self._work = work
         self._on_fault = on_fault
         self._may_end = False
@@ -62,7 +65,7 @@ class OwnThread:
         """How it ended where it should not have; None while all is well. Any thread may ask."""
         gone = self.was_started and not self._thread.is_alive()
         if gone and self._fault is None and not self._may_end:
-            self._fault = f"thread {self.name} is gone"
+            self._fault = f"{self._title} is gone"
         return self._fault
 
     @property
@@ -80,14 +83,34 @@ class OwnThread:
 
     def _end(self, how: str, traceback: str) -> None:
         # The state first: who is asked whether all is well looks at it, whatever fails below.
-        self._fault = f"thread {self.name} {how}"
+        self._fault = f"{self._title} {how}"
         try:
-            log.critical(
-                "internal fault: %s; the daemon ends with 70, and the broker has what is not "
-                "acknowledged; please report it", self._fault, extra={"traceback": traceback},
-            )  # fmt: skip
+            log.critical("%s", self._report(how), extra={"traceback": traceback})
         finally:
             self._on_fault()
+
+    def _report(self, how: str) -> str:
+        return f"internal fault: {self._title} {how}; {_WHAT_NEXT}; please report it"
+
+
+class SinkThread(OwnThread):
+    """One that a sink started: where it ends, that is for the sink's author to mend."""
+
+    def __init__(
+        self, name: str, work: Callable[[], None], on_fault: Callable[[], None], *,
+        sink: str, code: str,
+    ) -> None:  # fmt: skip
+        """`on_fault` as `OwnThread` calls it. `code`: the sink's class, and where that is."""
+        super().__init__(name, work, on_fault)
+        self._title = f"thread {name} of sink {sink}"
+        self._sink, self._code = sink, code
+        self.may_end()
+
+    def _report(self, how: str) -> str:
+        return (
+            f"sink {self._sink} ({self._code}): its thread {self.name} {how}; {_WHAT_NEXT}; the "
+            "sink's author must handle the exception in the work that start_thread got"
+        )
 
 
 class ServerThread(OwnThread):

@@ -67,7 +67,7 @@ def _applied(kind: str, transform: Transform, records: Sequence[Record]) -> list
         failed = _failure(kind, error)
     for record, body in zip(records, bodies, strict=True):
         if record.body is not body:
-            record.body = body  # other sinks share it
+            record.body = body  # type: ignore[misc] # other sinks share it
             failed = failed or Failed(
                 f"transform {kind} changes a record itself; it must give another: "
                 "record.replace(body=…)"

@@ -31,6 +31,7 @@ _HOLD_SECONDS = 0.0002
 _YIELD_SECONDS = 1e-6
 """With 0 this thread would mostly go on before another has woken."""
 _SHOWN_LENGTH = 200
+_ASK_SECONDS = 3.0
 
 _NO_LISTENING = {
     errno.EADDRINUSE: "is in use by another program; choose another port",
@@ -112,6 +113,15 @@ class HttpServer:
         address = self._address(self._wanted_port)
         unknown_name = isinstance(error, socket.gaierror)
         code = errno.EADDRNOTAVAIL if unknown_name else getattr(error, "errno", None)
+        if code == errno.EADDRINUSE and self._cert_file is None:
+            # Loaded here: a start that goes well need not wait for an HTTP client.
+            from logfan.runtime.http_get import is_logfan
+
+            if is_logfan(f"http://{address}", _ASK_SECONDS):
+                return (
+                    f"http.listen: a logfan listens at {address} already; give each instance a "
+                    "port of its own, or stop that one"
+                )
         if code in _NO_LISTENING:
             return f"http.listen: {address} {_NO_LISTENING[code]}"
         return f"http.listen: cannot listen on {address}: {error}"

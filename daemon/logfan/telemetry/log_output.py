@@ -23,7 +23,8 @@ from logfan.telemetry.log_throttle import Throttle, message_of
 TEXT, JSON = "text", "json"
 
 _SYSLOG_LEVELS = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
-# Libraries log their internals; what an operator needs of them stands in our own lines.
+# Libraries log their internals, pika 200 lines a second where a broker is away; what an operator
+# needs of them stands in our own lines.
 _QUIET = ("pika",)
 _WINDOW_SECONDS = 60.0
 _MESSAGE_CHARACTERS = 8000
@@ -57,7 +58,7 @@ def configure(
     root.setLevel(level.upper())
     for name in _QUIET:
         logging.getLogger(name).setLevel(
-            logging.DEBUG if level.lower() == "debug" else logging.CRITICAL + 1
+            logging.WARNING if level.lower() == "debug" else logging.CRITICAL + 1
         )
 
 

@@ -1,8 +1,8 @@
 """The catalogue: plain numbers on the hot path, a collector that exposes them at the scrape.
 
-Each number has one writer: the consumer's I/O thread for `ConsumerStats`, a sink's own thread for
-its `SinkStats`; `dropped` is the I/O thread's, and the sink's at its end. Readers may be a little
-behind.
+Each number has one writer: the consumer's I/O thread for `ConsumerStats`, but the dead letters'
+for `dead_letters_waiting`; a sink's own thread for its `SinkStats`; `dropped` is the I/O thread's,
+and the sink's at its end. Readers may be a little behind.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Whether a sink is up, and if not, why and since when. Sans-I/O.
 
 Metrics, `/readyz`, the status page, STATUS and the log all ask here, so that they agree. Each
-value has one writer, and any thread may read.
+value has one writer, but `failing_since`, and any thread may read.
 """
 
 import math
@@ -57,7 +57,8 @@ class Health:
         self.failure: str | None = _NOT_OPENED
         """Why its last call failed; None where it did not. Written by the sink's thread."""
         self.failing_since = now
-        """Since when there is a failure."""
+        """Since when there is a failure, or a fault. Written by the sink's thread, and by one that
+        ended and should not have."""
         self.up_since = now
         """When the last outage ended. Written by the sink's thread."""
         self.busy_since: float | None = None

@@ -1,7 +1,7 @@
 """Records made by hand: plain ones, and those that break careless sinks."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -35,6 +35,23 @@ def record(
         time.time() if received_at is None else received_at,
         Properties(headers=headers, **properties),
     )
+
+
+def state_of(one: Record) -> dict[str, object]:
+    """What of a record can be changed in place, without a copy of it."""
+    return {"body": one.body, "origin": one.origin, "properties": one.properties}
+
+
+def change_of(records: Sequence[Record], before: Sequence[Mapping[str, object]]) -> str | None:
+    """What is no longer as `state_of` had it, in words for the author; None where all is."""
+    for place, (one, was) in enumerate(zip(records, before, strict=True)):
+        changed = [name for name, value in state_of(one).items() if value is not was[name]]
+        if changed:
+            return (
+                f"changes the {changed[0]} of record {place} itself; a record is read-only, as all "
+                "sinks share it: copy what you change, or make another: record.replace(body=…)"
+            )
+    return None
 
 
 _DEEP: dict[str, Any] = {"end": None}

@@ -9,14 +9,17 @@ import socket
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from logfan.pipeline.sink_runner import pace_and_doubt, why_no_index
 from logfan.record import Record
 from logfan.runtime.foreign_text import describe
 from logfan.sink import RecordsRejected, Sink
+from logfan.testing.records import change_of, state_of
 
 _LETTING_GO_SECONDS = 5.0
 
@@ -44,6 +47,36 @@ class Outcome:
             raise AssertionError(f"{text} {when}".rstrip()) from self.error
 
 
+class Family:
+    """The threads that one thread starts, itself or by others. A context manager, which sees the
+    starts meanwhile."""
+
+    def __init__(self, is_first: Callable[[threading.Thread], bool]) -> None:
+        """`is_first`: whether this is the thread that they come from."""
+        self._is_first = is_first
+        self._threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+        self._start = threading.Thread.start
+
+    def __enter__(self) -> Self:
+        real = self._start = threading.Thread.start
+
+        def start(thread: threading.Thread) -> None:
+            current = threading.current_thread()
+            if self._is_first(current) or current in self._threads:
+                self._threads.add(thread)
+            real(thread)
+
+        threading.Thread.start = start  # type: ignore[assignment, method-assign]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        threading.Thread.start = self._start  # type: ignore[method-assign]
+
+    def alive(self) -> list[threading.Thread]:
+        """Those that run, but for the first."""
+        return [one for one in self._threads if one.is_alive()]
+
+
 class SinkSteps:
     """The four methods of one sink, each called on the sink's thread. A context manager, which at
     its end closes a sink that is open."""
@@ -55,21 +88,15 @@ class SinkSteps:
         self._orders: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"sink-{sink.name}", daemon=True)
-        self._family = {self._thread}
+        self._family = Family(lambda thread: thread is self._thread)
         self._hangs = False
         self._is_open = False
-        self._start = threading.Thread.start
+        self._written: Sequence[Record] = ()
+        self._before: Sequence[Mapping[str, object]] = ()
 
     def __enter__(self) -> Self:
-        real, family = self._start, self._family
-
-        def start(thread: threading.Thread) -> None:
-            if threading.current_thread() in family:
-                family.add(thread)
-            real(thread)
-
-        threading.Thread.start = start  # type: ignore[assignment, method-assign]
-        real(self._thread)
+        self._thread.start()
+        self._family.__enter__()
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -81,7 +108,7 @@ class SinkSteps:
                     self.attempt("close")
         finally:
             self._orders.put(None)
-            threading.Thread.start = self._start  # type: ignore[method-assign]
+            self._family.__exit__()
 
     def attempt(self, step: str, *arguments: object) -> BaseException | None:
         """Call one method. Returns what it raised; fails where it does not return in time."""
@@ -91,6 +118,9 @@ class SinkSteps:
             self._is_open = True
         elif step == "close":
             self._is_open = False
+        elif step == "write":
+            (written,) = arguments
+            self._note(written)  # type: ignore[arg-type] # as write takes them
         self._orders.put(lambda: getattr(self.sink, step)(*arguments))
         try:
             error = self._answers.get(timeout=self._seconds)
@@ -106,7 +136,21 @@ class SinkSteps:
                 f"{step} raised {type(error).__name__}, which is no Exception: code that catches "
                 "Exception does not see it; raise SinkUnavailable, or let the cause through"
             ) from error
+        change = change_of(self._written, self._before)
+        assert change is None, f"{step} {change}"
+        _, odd = pace_and_doubt(error)
+        assert not odd, f"{step} asks for retry_after = {odd}, which is no number of seconds"
+        fault = next((one.fault for one in self.sink._logfan_threads if one.fault), None)
+        assert fault is None, (
+            f"{fault}: in the daemon this ends the process with 70; handle the exception in the "
+            "work that start_thread got"
+        )
         return error
+
+    def _note(self, records: Sequence[Record]) -> None:
+        """What these are like before the sink gets them. It may change the sequence, too."""
+        self._written = (*records,)
+        self._before = [state_of(one) for one in records]
 
     def must(self, step: str, *arguments: object, when: str = "") -> None:
         """Call one method, which must not raise. `when` goes into the failure."""
@@ -137,7 +181,7 @@ class SinkSteps:
 
     def threads(self) -> list[str]:
         """The threads that the sink started, itself or by others, and that run."""
-        return [one.name for one in self._family if one is not self._thread and one.is_alive()]
+        return [one.name for one in self._family.alive()]
 
     def _run(self) -> None:
         while (order := self._orders.get()) is not None:
@@ -161,11 +205,8 @@ class SinkSteps:
 
 
 def _named(reasons: Mapping[int, str], count: int, step: str) -> Mapping[int, str]:
-    wrong = [index for index in reasons if type(index) is not int or not 0 <= index < count]
-    assert not wrong, (
-        f"RecordsRejected of {step} names record {wrong[0]!r} of a batch of {count}: the index is "
-        "the place in what write got, from 0"
-    )
+    wrong = next(filter(None, (why_no_index(index, count) for index in reasons)), None)
+    assert wrong is None, f"RecordsRejected of {step} names record {wrong}"
     return reasons
 
 

@@ -41,6 +41,41 @@ class Stuck(logfan.Sink):
 
     def write(self, records): ...
 
+class Painter(logfan.Sink):
+    '''Writes into what all sinks share.'''
+
+    def write(self, records):
+        for record in records:
+            record.body = b"painted"
+
+class Fragile(logfan.Sink):
+    '''Has a thread that fails.'''
+
+    def open(self):
+        self.start_thread("mine", self.work)
+
+    def work(self):
+        raise ValueError("oh no")
+
+    def write(self, records): ...
+
+class Endless(logfan.Sink):
+    '''Does not return from close.'''
+
+    def write(self, records): ...
+
+    def close(self):
+        threading.Event().wait()
+
+class Littering(logfan.Sink):
+    '''Leaves what it started.'''
+
+    def open(self):
+        for name in ("first", "second"):
+            threading.Thread(target=threading.Event().wait, name=name, daemon=False).start()
+
+    def write(self, records): ...
+
 class Unmade(logfan.Sink):
     '''Cannot be made.'''
 
@@ -51,7 +86,7 @@ class Unmade(logfan.Sink):
 
 @logfan.hookimpl
 def register_sinks(register):
-    for kind in (Picky, Shut, Stuck, Unmade):
+    for kind in (Endless, Fragile, Littering, Painter, Picky, Shut, Stuck, Unmade):
         register(kind.__name__.lower(), kind)
 """
 HEAD = '[plugins]\ndirectories = ["plugins"]\n[rabbitmq]\nurl_file = "away"\n'
@@ -165,6 +200,53 @@ def test_a_sink_that_cannot_be_made_is_reported(folder: Path) -> None:
     done = tried(folder, '[sinks.a]\nkind = "unmade"\n', stdin=b"one")
     assert done.returncode == 1
     assert done.stderr == "error  a sink cannot be made: RuntimeError: no more of them\n"
+
+
+def test_a_sink_that_changes_a_record_is_named_and_changes_no_other_sinks(folder: Path) -> None:
+    done = tried(folder, '[sinks.paint]\nkind = "painter"\n' + FILE, stdin=b"one\ntwo\n")
+    assert done.returncode == 1
+    way_out = (
+        "a record is read-only, as all sinks share it: copy what you change, or make another: "
+        "record.replace(body=…)"
+    )
+    assert done.stderr.splitlines() == [
+        "failed  sink paint (painter): 2 written",
+        f"    changes the body of record 0 itself; {way_out}",
+        "ok  sink file (file): 2 written",
+    ]
+    lines = (folder / "out.jsonl").read_bytes().splitlines()
+    assert [json.loads(line)["body"] for line in lines] == ["one", "two"]
+
+
+def test_a_sink_whose_own_thread_fails_is_named(folder: Path) -> None:
+    done = tried(folder, '[sinks.a]\nkind = "fragile"\n' + FILE, stdin=b"one")
+    assert done.returncode == 1
+    assert (
+        f"sink a (Fragile in {folder.resolve()}/plugins/kinds.py): its thread mine" in done.stderr
+    )
+    assert "please report it" not in done.stderr
+    failed, why, beside = done.stderr.splitlines()[-3:]
+    assert failed.startswith("failed  sink a (fragile): ")
+    assert why == "    thread mine of sink a ended: ValueError: oh no"
+    assert beside == "ok  sink file (file): 1 written"
+
+
+LASTING = {
+    "endless": "does not return from close for 2 s",
+    "littering": "leaves 2 threads behind, which hold the process: end them in close (",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", LASTING)
+def test_a_sink_that_does_not_end_is_named(folder: Path, kind: str) -> None:
+    config = f'[sinks.a]\nkind = "{kind}"\n{FILE}'
+    done = tried(folder, config, "--timeout", "2", stdin=b"one")
+    assert done.returncode == 1
+    failed, why, beside = done.stderr.splitlines()
+    assert failed == f"failed  sink a ({kind}): 1 written"
+    assert why.startswith(f"    {LASTING[kind]}")
+    assert beside == "ok  sink file (file): 1 written"
 
 
 def test_an_interrupt_ends_it_with_the_report(folder: Path) -> None:

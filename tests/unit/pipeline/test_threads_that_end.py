@@ -111,8 +111,13 @@ FAULTS: dict[str, tuple[str, str, str, str]] = {
         "",
         "dead-letters",
     ),
-    "archivist": ("logfan_sinks.file.rotation.Archivist._tend", "file", ROTATING, "archivist"),
-    "a thread of a plugin": ("logfan.config.units.nothing", "busy", "", "helper"),
+    "archivist": (
+        "logfan_sinks.file.rotation.Archivist._tend",
+        "file",
+        ROTATING,
+        "archivist of sink one",
+    ),
+    "a thread of a plugin": ("logfan.config.units.nothing", "busy", "", "helper of sink one"),
 }
 
 
@@ -150,7 +155,14 @@ def test_a_thread_that_ends_shows_at_once_and_ends_the_daemon_with_70(
         assert "one down: thread" in scene.daemon.status_text()
     assert scene.end() == os.EX_SOFTWARE
     (logged,) = [r for r in caplog.records if r.levelname == "CRITICAL"]
-    assert f"internal fault: thread {name} ended: " in logged.getMessage()
+    thread, of_sink, _ = name.partition(" of sink ")
+    if of_sink:
+        assert logged.getMessage().startswith("sink one (")
+        assert f"): its thread {thread} ended: " in logged.getMessage()
+        assert "the sink's author must handle the exception in the work" in logged.getMessage()
+        assert "report it" not in logged.getMessage()
+    else:
+        assert f"internal fault: thread {name} ended: " in logged.getMessage()
     assert "Traceback" in logged.__dict__["traceback"]
 
 

@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -515,7 +516,85 @@ def test_a_long_pace_reads_well(make: Make, caplog: pytest.LogCaptureFixture) ->
     assert bench.sink.taken == [b"a"]
 
 
-@pytest.mark.parametrize("pace", [float("nan"), float("-inf"), -1, "soon", None, [], True])
+def test_a_pace_may_be_the_text_of_a_header(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    bench = make(start=False)
+    bench.sink.failures = [SinkUnavailable("busy", " 20 ")]  # type: ignore[arg-type]
+    bench.submit(b"a")
+    bench.worker.start()
+    wait_until(lambda: "busy; retrying in 20 s" in caplog.text, "it is logged")
+    bench.worker.retry_now()
+    bench.finish()
+    assert "retry_after" not in caplog.text
+
+
+@pytest.mark.parametrize("pace", ["Wed, 21 Oct 2026 07:28:00 GMT", timedelta(seconds=5), [5]])
+def test_a_pace_that_is_no_number_is_logged_once_with_the_sink(
+    make: Make, caplog: pytest.LogCaptureFixture, pace: Any
+) -> None:
+    bench = make(start=False)
+    bench.sink.failures = [
+        SinkUnavailable("busy", pace), SinkUnavailable("away", pace),
+        RecordsRejected(later={0: "x"}, retry_after=pace),
+    ]  # fmt: skip
+    bench.submit(b"a")
+    bench.worker.start()
+    bench.finish()
+    assert bench.sink.taken == [b"a"]
+    (line,) = [one for one in caplog.messages if "retry_after" in one]
+    assert line == (
+        f"sink recorder: asks for retry_after = {pace!r}, which is no number of seconds: the sink "
+        "is tried again by its retry.* instead; a mistake of the plugin's author"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"0": "why"}, "names record '0', a str: an index is an int, the place in what write got"),
+        ({1: "why"}, "names record 1 of a batch of 1: the index is the place in what write got"),
+        ({True: "why"}, "names record True, a bool: an index is an int"),
+    ],
+)
+def test_an_index_that_is_none_is_named_with_the_way_out(
+    make: Make, caplog: pytest.LogCaptureFixture, given: Any, words: str
+) -> None:
+    bench = make(start=False)
+    bench.sink.failures = [RecordsRejected(given)]
+    bench.submit(b"a")
+    bench.worker.start()
+    bench.finish()
+    assert bench.sink.taken == [b"a"]
+    assert f"ValueError: RecordsRejected {words}" in caplog.text
+
+
+@pytest.mark.parametrize("given", [["no"], "no", None, 0])
+def test_a_refusal_without_indexes_names_what_it_takes(given: Any) -> None:
+    words = f"^RecordsRejected takes {{index: why}}, not a {type(given).__name__}: the index is"
+    with pytest.raises(TypeError, match=words):
+        RecordsRejected(given)
+    with pytest.raises(TypeError, match=words):
+        RecordsRejected({0: "no"}, later=given)
+
+
+def test_a_refusal_of_a_subclass_without_indexes_is_a_failure_that_names_them(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Own(RecordsRejected):
+        def __init__(self) -> None:
+            self.reasons = ["no"]  # type: ignore[assignment]
+
+    bench = make(start=False)
+    bench.sink.failures = [Own()]
+    bench.submit(b"a")
+    bench.worker.start()
+    bench.finish()
+    assert bench.sink.taken == [b"a"]
+    assert "TypeError: RecordsRejected takes {index: why}, not a list" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "pace", [float("nan"), float("-inf"), -1, "soon", "nan", None, [], True, 10**400]
+)
 def test_a_pace_that_is_none_is_no_pace(make: Make, pace: Any) -> None:
     bench = make(start=False)
     bench.sink.failures = [SinkUnavailable("busy", pace)]

@@ -59,7 +59,10 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "hook that exits": (TOP + SINK + hook("raise SystemExit(1)"), "SystemExit"),
     "hook that registers nothing": (TOP + SINK + hook("pass"), "registers nothing"),
     "register without a class": (TOP + SINK + hook("register('s')"), "TypeError"),
-    "arguments in the wrong order": (TOP + SINK + hook("register(S, 's')"), "a kind is made of"),
+    "arguments in the wrong order": (
+        TOP + SINK + hook("register(S, 's')"),
+        'the order is register(kind, class): register("s", S)',
+    ),
     "kind in capitals": (TOP + SINK + hook("register('Shout', S)"), "'Shout'; a kind is made of"),
     "empty kind": (TOP + SINK + hook("register('', S)"), "a kind is made of"),
     "an object, no class": (TOP + SINK + hook("register('s', S(None))"), "leave out the ()"),
@@ -175,7 +178,28 @@ HOSTILE: dict[str, tuple[str, str]] = {
     ),
     "a kind that is taken": (TOP + SINK + hook("register('file', S)"), "logfan_sinks.file"),
     "one kind twice": (
-        TOP + SINK + hook("register('s', S); register('s', S)"), 'the kind "s" twice',
+        TOP + SINK + hook("register('s', S); register('s', S)"),
+        'the kind "s" twice, for S; leave one of the calls out',
+    ),
+    "one kind for two classes": (
+        TOP + SINK + SINK.replace("S(", "Other(") + hook("register('s', S); register('s', Other)"),
+        'the kind "s" twice, for S and for Other; give one of them another name',
+    ),
+    "a key of the config without a type": (
+        TOP + sink("class Config(logfan.SinkConfig):\n        timeout = 5") + HOOK,
+        "the Config's timeout = 5 has no type; annotate it: timeout: int = 5, or timeout: typing.",
+    ),
+    "a key of the config without a type, of no plain value": (
+        TOP + sink("class Config(logfan.SinkConfig):\n        lock = open") + HOOK,
+        "has no type; annotate it: lock: TYPE = <built-in function open>",
+    ),
+    "conflicts without its decorator": (
+        TOP + sink("def conflicts(self, configs): return {}") + HOOK,
+        "must be a class method that returns a dict: @classmethod above def conflicts(cls, conf",
+    ),
+    "advice is async": (
+        TOP + sink("@classmethod\n    async def advice(cls, configs): return {}") + HOOK,
+        "S.advice must be a class method",
     ),
 }  # fmt: skip
 
@@ -345,6 +369,39 @@ def test_an_error_in_what_a_plugin_imports_names_both_places(
     assert f"({tmp_path / 'torn_helper.py'}, line 2)" in fault.problem
 
 
+@pytest.mark.parametrize("neighbour", ["beside.py", "beside/more.py"])
+def test_the_fault_of_a_drop_in_that_imports_its_neighbour_names_the_package(
+    folder: Path, neighbour: str
+) -> None:
+    (folder / neighbour).parent.mkdir(mode=0o755, exist_ok=True)
+    put(folder, neighbour, TOP + SINK + HOOK)
+    put(folder, "good.py", TOP + "from beside.more import x\n")
+    (fault,) = faults(folder)
+    assert fault.place == str(folder / "good.py")
+    assert fault.problem == (
+        f"cannot be imported: ModuleNotFoundError: No module named 'beside'; {folder} holds "
+        "beside, but a drop-in is one file and cannot import its neighbours: put both into one "
+        "file, or make a package (logfan generate plugin) (line 2)"
+    )
+
+
+def test_a_kind_that_is_not_there_may_be_of_a_plugin_that_could_not_be_loaded(
+    folder: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(f'[plugins]\ndirectories = ["{folder}"]\n[sinks.a]\nkind = "pager"\n')
+    first = put(folder, "a.py", TOP + "x = (\n")
+    shown = CliRunner().invoke(main, ["check", "--config", str(config)]).output
+    words = 'sinks.a.kind = "pager": no such kind of sink; its plugin may be'
+    assert f"{words} the one that could not be loaded ({first})" in shown
+    second = put(folder, "b.py", TOP + "1 / 0\n")
+    shown = CliRunner().invoke(main, ["check", "--config", str(config)]).output
+    assert f"{words} one of those that could not be loaded ({first}, {second})" in shown
+    config.write_text(config.read_text().replace("pager", "fle"))
+    shown = CliRunner().invoke(main, ["check", "--config", str(config)]).output
+    assert f'could not be loaded ({first}, {second}); did you mean "file"?' in shown
+
+
 def test_a_link_to_nowhere_is_reported(folder: Path) -> None:
     (folder / "gone.py").symlink_to(folder / "nowhere.py")
     (fault,) = faults(folder)
@@ -399,14 +456,23 @@ def test_an_unchanged_plugin_is_imported_once(folder: Path) -> None:
             + "class E(Exception):\n    def __str__(self): 1 / 0\n    __repr__ = __str__\n"
             + sink("@classmethod\n    def conflicts(cls, configs): raise E")
             + HOOK,
-            "conflicts() failed: E (its text cannot be read)",
+            "bad.py failed: E (its text cannot be read)",
         ),
         (
             TOP + sink("@classmethod\n    def conflicts(cls, configs): return None") + HOOK,
-            "conflicts() failed",
+            "conflicts must return a dict, {name: why}, not a NoneType",
+        ),
+        (
+            TOP + sink("@classmethod\n    def conflicts(cls, configs): return ['a']") + HOOK,
+            "bad.py failed: TypeError('conflicts must return a dict, {name: why}, not a list')",
         ),
     ],
-    ids=["validator that fails", "an error without a text", "conflicts that gives nothing"],
+    ids=[
+        "validator that fails",
+        "an error without a text",
+        "conflicts that gives nothing",
+        "conflicts that gives a list",
+    ],
 )
 def test_what_fails_only_when_it_is_configured_is_a_fault_of_its_sink(
     folder: Path, tmp_path: Path, text: str, words: str

@@ -205,12 +205,28 @@ def test_a_scrape_leaves_the_interpreter_to_other_threads(served: Served) -> Non
     assert b"\nleft 0.0" not in body
 
 
-def test_a_port_in_use_is_reported_in_words(served: Served) -> None:
-    with pytest.raises(ListenError, match=r"http.listen: 127.0.0.1:\d+ is in use"):
-        HttpServer(
-            host="127.0.0.1", port=served.server.port, registry=CollectorRegistry(),
-            unhealthy=list, unready=list, status=dict,
-        ).start()  # fmt: skip
+def listening_at(port: int) -> HttpServer:
+    return HttpServer(
+        host="127.0.0.1", port=port, registry=CollectorRegistry(),
+        unhealthy=list, unready=list, status=dict,
+    )  # fmt: skip
+
+
+def test_a_port_in_use_is_reported_in_words() -> None:
+    one = listening_at(0)  # it serves no metric of a logfan
+    one.start()
+    try:
+        with pytest.raises(ListenError, match=r"http.listen: 127.0.0.1:\d+ is in use by another"):
+            listening_at(one.port).start()
+    finally:
+        one.stop()
+
+
+def test_a_port_that_a_logfan_has_is_reported_so(served: Served) -> None:
+    port = served.server.port
+    words = f"http.listen: a logfan listens at 127.0.0.1:{port} already; give each instance a port"
+    with pytest.raises(ListenError, match=words):
+        listening_at(port).start()
 
 
 def test_a_foreign_address_of_ipv6_is_reported_as_it_is_written() -> None:

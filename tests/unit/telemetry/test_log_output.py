@@ -87,6 +87,17 @@ def test_under_journald_each_line_has_its_priority(monkeypatch: pytest.MonkeyPat
         assert reader.readline() == "<3>it broke\n"
 
 
+def test_of_pika_only_warnings_are_heard_in_debug(capsys: pytest.CaptureFixture[str]) -> None:
+    log_output.configure("debug", "text", environ={})
+    logging.getLogger("pika.connection").info("a frame")
+    logging.getLogger("pika.connection").warning("a surprise")
+    logging.getLogger("logfan.x").debug("ours")
+    shown = capsys.readouterr().err
+    assert "a frame" not in shown
+    assert "a surprise" in shown
+    assert "ours" in shown
+
+
 def test_pika_is_heard_only_in_debug(capsys: pytest.CaptureFixture[str]) -> None:
     log_output.configure("info", "text", environ={})
     logging.getLogger("pika.connection").error("inside")

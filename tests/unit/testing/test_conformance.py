@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -144,6 +144,53 @@ def test_threads_are_distinguished_by_who_started_them() -> None:
     over.set()
     ours.join()
     assert threading.Thread.start is start
+
+
+class Fragile(logfan.Sink):
+    """Has a thread that fails."""
+
+    def open(self) -> None:
+        self.start_thread("mine", self._fail).join()
+
+    def _fail(self) -> None:
+        raise ValueError("oh no")
+
+
+class Paced(logfan.Sink):
+    """Takes a date for a number of seconds."""
+
+    def write(self, records: Sequence[logfan.Record]) -> None:
+        why: tuple[Any, ...] = ("busy", "Wed, 21 Oct 2026 07:28:00 GMT")
+        raise logfan.SinkUnavailable(*why)
+
+
+class Named(logfan.Sink):
+    """Names records by text."""
+
+    def write(self, records: Sequence[logfan.Record]) -> None:
+        reasons: Any = {"0": "no"}
+        raise logfan.RecordsRejected(reasons)
+
+
+@pytest.mark.parametrize(
+    ("sink", "words"),
+    [
+        (Paced, "write asks for retry_after = 'Wed, 21 .*, which is no number of seconds"),
+        (Named, "RecordsRejected of write names record '0', a str: an index is an int"),
+    ],
+)
+def test_what_a_sink_raises_is_looked_at(sink: type[logfan.Sink], words: str) -> None:
+    with pytest.raises(AssertionError, match=words), SinkSteps(sink(sink.Config()), 30.0) as steps:
+        steps.offer([record("a")])
+
+
+def test_a_thread_of_the_sink_that_fails_is_a_failure() -> None:
+    words = "thread mine of sink sink ended: ValueError: oh no: in the daemon this ends the process"
+    with (
+        pytest.raises(AssertionError, match=words),
+        SinkSteps(Fragile(Fragile.Config()), 30.0) as steps,
+    ):
+        steps.must("open")
 
 
 def test_a_connection_that_a_server_of_the_test_took_in_is_not_the_sinks() -> None:
