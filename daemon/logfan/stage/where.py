@@ -99,14 +99,14 @@ class Where:
 
     @classmethod
     def of(cls, data: Any) -> "Where":
-        """Compile a table, or a list of tables. Raises ValueError, naming the key and the way
-        out."""
+        """Compile a table, or a list of tables. Raises ValueError, naming each key that has a fault
+        and the way out."""
         tables = data if isinstance(data, list) else [data]
         if not tables:
             raise ValueError("an empty list chooses no record; leave `where` out to get all")
         if len(tables) > _MAX_TABLES:
             raise ValueError(f"{len(tables)} tables; {_MAX_TABLES} are the most")
-        compiled = []
+        compiled, faults = [], []
         for number, table in enumerate(tables):
             if not isinstance(table, Mapping):
                 raise ValueError(  # noqa: TRY004 - of a config's value
@@ -116,7 +116,9 @@ class Where:
             try:
                 compiled.append(_table(table))
             except ValueError as error:
-                raise ValueError(f"{f'[{number}].' * (len(tables) > 1)}{error}") from None
+                faults.append(f"{f'[{number}].' * (len(tables) > 1)}{error}")
+        if faults:
+            raise ValueError("; ".join(faults))
         return cls(compiled, data)
 
     def decide(self, record: Record) -> bool | None:
@@ -215,7 +217,14 @@ def _table(table: Mapping[str, Any]) -> _Table:
     always = table.get(ALWAYS, False)
     if not isinstance(always, bool):
         raise ValueError(f"{ALWAYS} is {_shown(always)}; it is true or false")  # noqa: TRY004 - of a config's value
-    matchers = [(field(name), _test(name, matcher)) for name, matcher in _fields(table)]
+    matchers, faults = [], []
+    for name, matcher in _fields(table):
+        try:
+            matchers.append((field(name), _test(name, matcher)))
+        except ValueError as error:
+            faults.append(str(error))
+    if faults:
+        raise ValueError("; ".join(faults))
     # What parses no body first, then what may know without its being JSON.
     matchers.sort(key=lambda one: (one[0].needs_body, one[0].walk is not None))
     return _Table(tuple(matchers), always)

@@ -96,6 +96,13 @@ def test_what_a_table_marks_as_always() -> None:
     assert not Where.of({"level": "error"}).is_always(RECORD)
 
 
+def test_all_faults_of_a_table_are_named_at_once_and_of_all_tables() -> None:
+    with pytest.raises(ValueError, match=r"level\.above.*; r\.matches"):
+        Where.of({"level": {"above": "x"}, "r": {"matches": "("}, "fine": 1})
+    with pytest.raises(ValueError, match=r"\[0\]\.a\.above.*; \[2\]\.b"):
+        Where.of([{"a": {"above": "x"}}, {"fine": 1}, {"b": []}])
+
+
 @pytest.mark.parametrize(
     ("where", "text"),
     [
