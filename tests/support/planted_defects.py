@@ -416,12 +416,6 @@ class SilentOptions(Options):
     size: int = 1
 
 
-class Undocumented(Careful, logfan.Sink[SilentOptions]):
-    """An option of it has no meaning."""
-
-    Config = SilentOptions
-
-
 class LenientOptions(Options, extra="ignore"):
     pass
 
@@ -606,10 +600,6 @@ DEFECTS = {
     "refuses a neighbour": Defect(
         RefusesTheFirst, "hostile_record",
         "refused also the neighbours of the one hostile record",
-    ),
-    "an option without a meaning": Defect(
-        Undocumented, "each_option",
-        "the option size needs a docstring",
     ),
     "takes any key": Defect(
         Lenient, "unknown_key",

@@ -15,6 +15,7 @@ import pytest
 
 import logfan
 from logfan.testing import SinkConformance, record, same_json
+from logfan.testing.conformance import ConformanceWarning
 from logfan.testing.sink_steps import SinkSteps, descriptors, left_open
 
 SUITE = '''
@@ -204,3 +205,23 @@ def test_a_connection_that_a_server_of_the_test_took_in_is_not_the_sinks() -> No
                 client.shutdown(socket.SHUT_RDWR)
                 assert len(left_open(before)) == 1
         assert left_open(before) == []
+
+
+class Shout(logfan.Sink):
+    """Print each record in capitals."""
+
+    class Config(logfan.SinkConfig):
+        suffix: str = "!"
+
+    def write(self, records: Sequence[logfan.Record]) -> None:
+        for one in records:
+            print(one.text.upper() + self.config.suffix)
+
+
+class Shouts(SinkConformance):
+    sink_class = Shout
+
+
+def test_an_option_without_a_docstring_is_a_warning() -> None:
+    with pytest.warns(ConformanceWarning, match="docstring below the option suffix"):
+        Shouts().test_each_option_says_what_it_means()
