@@ -412,10 +412,6 @@ class RefusesTheFirst(Lines):
         raise logfan.RecordsRejected({0: "no"})
 
 
-class SilentOptions(Options):
-    size: int = 1
-
-
 class LenientOptions(Options, extra="ignore"):
     pass
 
