@@ -18,6 +18,7 @@ from logfan.testing.node import free_port
 from support.certificates import Authority, Pair
 from support.gate import Gate
 from support.java import JavaServer, jars
+from support.waiting import wait_until
 
 _ARTIFACTS = ("org.apache.kafka:kafka_2.13:4.1.1", "org.slf4j:slf4j-simple:1.7.36")
 _CLUSTER = "bG9nZmFuLXRlc3RzLTAwMQ"
@@ -98,6 +99,8 @@ class Kafka(JavaServer):
         admin = self._admin()
         for made in admin.create_topics([NewTopic(topic, 1, 1, config=given)]).values():
             made.result(60)
+        # The broker that answers may learn of it a moment later.
+        wait_until(lambda: admin.list_topics(topic, 10).topics[topic].error is None, "it is known")
 
     def messages(self, topic: str) -> list[Message]:
         """All that the topic holds now, a partition after the other."""

@@ -86,7 +86,8 @@ def test_a_node_that_is_cut_off(cluster: RabbitCluster, names: Names, tmp_path: 
     first, *others = cluster.nodes
     cookie(first, others, "another")
     for other in others:
-        first.eval(f"true = erlang:disconnect_node('{other.name}').")
+        # A node that has noticed the other secret may be gone already.
+        first.eval(f"erlang:disconnect_node('{other.name}').")
     report = report_until(cluster, names, tmp_path, node_alarms=DANGER)
     assert {f"node {other.name} is down" for other in others} <= set(whats(report))
     if tuple(map(int, first.version.split(".")[:2])) >= (4, 3):

@@ -81,6 +81,8 @@ def test_a_sound_topology_is_fine_and_stays_as_it_is(
     )
     with daemon, channel(node.url) as admin:
         wait_until(lambda: _exists(admin, f"{names.queue}.binding"), "the mark is there")
+        letters = f"{names.queue}.dead"
+        wait_until(lambda: letters in topology(node, names), "the dead-letter queue is there")
         before = topology(node, names)
         report = examined(tmp_path, node.url, names, config, checks=(*EXCHANGE, *QUEUE, *MAY))
         assert topology(node, names) == before
