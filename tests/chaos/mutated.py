@@ -67,7 +67,7 @@ def old_generation_acked() -> None:
     def make_settle(complete: Any) -> Any:
         def late(tracker: Any, batch: Any, sink: int) -> Any:
             done = complete(tracker, batch, sink)
-            if batch.abandoned and done:
+            if done and (batch.abandoned or batch in tracker._last_copies):
                 stale.append(batch)
             return done
 

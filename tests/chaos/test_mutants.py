@@ -24,6 +24,7 @@ from support.broker import QUEUES, Names, channel, listed, waiting
 from support.waiting import PATIENCE_SECONDS, wait_until
 
 RECEIVED = "logfan_received_messages_total"
+OPENED = 'logfan_connections_total{outcome="opened"}'
 REFUSE = 5
 NOT_NOTICED = "a daemon with a dead thread ends"
 
@@ -115,17 +116,19 @@ def killed_after_a_settlement_of_the_channel_before(stage: Stage) -> None:
     stage.deck.publish(10)
     wait_until(lambda: stage.daemon.acked() == 10, "tags 1 to 10 are acknowledged")
     stage.daemon.order("hang 1")
-    stage.deck.publish(10)
-    stage.daemon.wait_deed("hang", 1)  # tags 11 to 20 are in the sink's hands
-    stage.wait_received(20)
-    stage.proxy.cut()
+    stage.deck.publish(1)
+    stage.daemon.wait_deed("hang", 1)  # tag 11 is in the sink's hands
+    with channel(stage.node.url) as admin:
+        admin.queue_delete(stage.daemon.names.queue)
     stage.losses += 1
-    stage.deck.publish(10)
-    stage.wait_received(40)  # 10 again and 10 new, as tags 1 to 20 of the new channel
+    wait_until(lambda: stage.daemon.metric(OPENED) == 2, "it is connected again")
+    wait_until(stage.daemon.consuming, "its queue is there")
+    stage.deck.publish(20)
+    stage.wait_received(31)  # as tags 1 to 20 of the new channel
     stage.daemon.order("hang 2")  # the old write returns, the next hangs
     stage.daemon.wait_deed("hang", 2)
     stage.deck.publish(1)
-    stage.wait_received(41)  # the I/O thread has been through all that was completed before
+    stage.wait_received(32)  # the I/O thread has been through all that was completed before
     stage.kill_and_go_on()
 
 
