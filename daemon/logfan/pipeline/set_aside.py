@@ -99,7 +99,7 @@ class RefusedRecords:
     def dead_letter(self, entries: Sequence[Entry]) -> bool:
         """Publish these and wait for the confirms. What cannot be published stands aside. False
         where the process must end before that is known."""
-        if self.failure is not None:
+        if self.failure is not None or self._under_way is not None:
             self._set_aside(entries)
             return True
         sending = self._publish(entries)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from logfan.dead_letters.letter import Refusal, Unsent
+from logfan.pipeline import set_aside
 from logfan.pipeline.completions import Completions
 from logfan.pipeline.in_flight import Batch
 from logfan.pipeline.set_aside import Send
@@ -405,6 +406,49 @@ def test_a_dead_letter_does_not_wait_for_a_sink_that_is_down(make: Make) -> None
     sent.works = True
     wait_until(lambda: bench.worker.held == 1, "the letter is sent")
     assert (bench.stats.rejected, bench.worker.failure) == (1, "away")
+
+
+class Unanswered(Sent):
+    """The broker does not take the first dead letter, and has not answered the others yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = threading.Event()
+        self.answers.set()
+
+    def __call__(self, refusals: Sequence[Refusal]) -> "Sent":
+        is_first = not self.refusals
+        self.refusals += refusals
+        if is_first:
+            self.failures = {0: Unsent("too large", own=True)}
+            return self
+        self.answers.clear()
+        later = Unanswered()
+        later.answers = self.answers
+        return later
+
+    def wait(self, seconds: float) -> bool:
+        return self.answers.wait(seconds)
+
+
+def test_a_letter_under_way_is_not_forgotten_where_another_one_is_to_be_sent(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(set_aside, "_OFFER_SECONDS", (0.01, 0.01))
+    sent = Unanswered()
+    bench = make(start=False, send=sent)
+    bench.sink.failures = [RecordsRejected({0: "bad"}) for _ in range(10)]
+    bench.submit(b"large")
+    bench.worker.start()
+    wait_until(lambda: len(sent.refusals) == 2, "its letter is sent again, alone")
+    bench.submit(b"other")
+    wait_until(lambda: len(bench.sink.failures) == 7, "the other one is refused")
+    assert not bench.worker.join(2.5), "longer than an answer is waited for"
+    sent.answers.set()
+    wait_until(lambda: len(sent.refusals) == 3, "the other one's letter is sent")
+    sent.answers.set()
+    wait_until(lambda: bench.worker.held == 0, "both are done")
+    assert [one.record.body for one in sent.refusals] == [b"large", b"large", b"other"]
 
 
 ODD = Stage(where=Where.of({"n": [1, 3, 5, 7]}), redactor=Redactor(["n"]))
