@@ -16,6 +16,7 @@ _URL_NAME = re.compile(r"(?:^|_)urls?$", re.IGNORECASE)
 _HARMLESS_URL = re.compile(
     r"[a-z][a-z0-9+.-]{0,20}:/{1,3}([\w.-]*|\[[\da-f:.]*\])(:\d{0,5})?(/[\w.-]*)?", re.IGNORECASE
 )
+_DURATION = re.compile(r"\d[\d.]*(ms|s|m|h|d)")
 SHOWN_LENGTH = 60
 _JUDGED_LENGTH = 300
 _NAME_LENGTH = 100
@@ -127,7 +128,10 @@ def _problem(entry: Mapping[str, Any]) -> str:
     }  # fmt: skip
     if kind in limits:
         relation, key = limits[kind]
-        return f"must be {relation} {context[key]}"
+        unit = " s" * (_DURATION.fullmatch(str(entry["input"])) is not None)
+        return f"must be {relation} {context[key]}{unit}"
+    if kind == "string_pattern_mismatch":
+        return f"must match {context['pattern']}"
     return line_of(entry["msg"]).removeprefix("Value error, ")
 
 
