@@ -131,7 +131,7 @@ def _problem(entry: Mapping[str, Any]) -> str:
         unit = " s" * (_DURATION.fullmatch(str(entry["input"])) is not None)
         return f"must be {relation} {context[key]}{unit}"
     if kind == "string_pattern_mismatch":
-        return f"must match {context['pattern']}"
+        return f"must match the pattern {context['pattern']}"
     return line_of(entry["msg"]).removeprefix("Value error, ")
 
 

@@ -40,7 +40,6 @@ HOSTILE: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
         f'[rabbitmq]\nacknowledgement_timeout = "0s"\n{SINK}',
         ('rabbitmq.acknowledgement_timeout = "0s"', "at least 1 s"),
     ),
-    "instance with a space": (f'instance = "a b"\n{SINK}', ('instance = "a b"', "must match ^[A-Z")),
     "prefetch zero": (f"[rabbitmq]\nprefetch = 0\n{SINK}", ("rabbitmq.prefetch = 0", "at least 1")),
     "prefetch too large": (
         f"[rabbitmq]\nprefetch = 70000\n{SINK}", ("rabbitmq.prefetch = 70000", "at most 65535"),
