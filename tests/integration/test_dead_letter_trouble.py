@@ -107,13 +107,16 @@ def test_a_refused_record_whose_queue_is_deleted_has_its_letter_once_there_is_ro
         with channel(node.url) as admin:
             admin.queue_delete(names.queue)
         wait_until(lambda: "the sinks go on with them" in daemon.log(), "the queue is gone")
+        wait_until(lambda: daemon.metric("logfan_consuming") == 1, "it consumes again")
+        publish(node.url, names.exchange, [b"two"])
+        wait_until(lambda: lines(tmp_path / "picky.log") == [b"one", b"two"], "all others go on")
         with channel(node.url) as admin:
             admin.queue_delete(dead)
         wait_until(daemon.is_ready, "it is ready again")
         wait_for_messages(node.url, dead, 1)
         assert [letter.body for letter in letters_in(node, dead)] == [b"refuse"]
-        assert lines(tmp_path / "picky.log") == [b"one"]
-        assert Counter(lines(tmp_path / "raw.log")) == Counter([b"refuse", b"one"])
+        assert lines(tmp_path / "picky.log") == [b"one", b"two"]
+        assert Counter(lines(tmp_path / "raw.log")) == Counter([b"refuse", b"one", b"two"])
         assert daemon.stop() == 0
 
 

@@ -230,7 +230,9 @@ class Consumer:
         closed = [w.name for w in self._workers if w.required and not w.has_opened]
         allowed = self._dispatcher.last_copies
         full = [
-            w.name for w in self._workers if w.required and w.held > (allowed if w.is_up else 0)
+            w.name
+            for w in self._workers
+            if w.required and w.held > (allowed if w.takes_records else 0)
         ]
         if closed or full:
             names = closed or full

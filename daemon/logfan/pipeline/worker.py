@@ -209,8 +209,13 @@ class SinkWorker:
         return self._runner.has_opened
 
     @property
+    def takes_records(self) -> bool:
+        """Whether it can get rid of what it holds, but for what it refuses."""
+        return self.health.takes_records(self._clock.monotonic())
+
+    @property
     def is_up(self) -> bool:
-        """Whether the sink takes records."""
+        """Whether the sink takes records, and what it refuses can be dead-lettered."""
         return self.health.down_since(self._clock.monotonic()) is None
 
     def look(self) -> None:

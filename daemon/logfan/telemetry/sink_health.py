@@ -86,6 +86,11 @@ class Health:
         """Whether it was never opened, and nothing failed so far."""
         return self.failure == _NOT_OPENED and self.fault is None
 
+    def takes_records(self, now: float) -> bool:
+        """Whether the sink itself is up, whatever becomes of what it refuses."""
+        failed = self.failure is not None or self.fault is not None
+        return not (failed or self.pause.is_on(now) or self.hangs_for(now) is not None)
+
     def down_since(self, now: float) -> float | None:
         """Since when it is down; None while it is up."""
         since = [self.failing_since] if self.failure is not None or self.fault is not None else []
