@@ -85,6 +85,11 @@ class SinkRecovery:
         self._forget_abandoned()
         self.aside.look(stopping=stopping, offering=offering)
 
+    def let_go_of_abandoned(self) -> None:
+        """While `run` waits: of what the broker delivers again, without another offer."""
+        if self._left:
+            self._finish(self._queue.remove_abandoned())
+
     def _forget_abandoned(self) -> None:
         """What the broker delivers again is refused, and counted, anew."""
         self._refusals.returned(sum(entry.counted for entry in self.aside.forget_abandoned()))

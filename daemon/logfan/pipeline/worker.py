@@ -33,6 +33,10 @@ from logfan.telemetry.sink_health import RecentLines, Reminders, duration
 log = logging.getLogger(__name__)
 
 
+_LOOK_SECONDS = 1.0
+"""So often a sink that waits for its next attempt looks whether what it holds was abandoned."""
+
+
 class _Order(Enum):
     """What may lie in a worker's queue beside batches."""
 
@@ -285,11 +289,13 @@ class SinkWorker:
         """While the sink is waited for: letters do not wait for it, nor does what the broker
         delivers again. At a stop one that is not required is not waited for."""
         self._let_go_of_abandoned()
+        self._recovery.let_go_of_abandoned()
         if self._stopping and not self.required:
             self._runner.quitting = True
             return 0.0
         self._recovery.look(stopping=self._stopping, offering=False)
-        return self._recovery.aside.wait_seconds()
+        seconds = self._recovery.aside.wait_seconds()
+        return min(_LOOK_SECONDS, seconds or _LOOK_SECONDS) if self.held else seconds
 
     def _collect(self) -> list[Batch]:
         """Wait for a batch and take what else has arrived; empty where an order came first."""

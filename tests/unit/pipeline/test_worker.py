@@ -834,6 +834,19 @@ def test_a_stop_does_not_wait_for_a_sink_that_is_down_and_need_not_be_up(
     assert bench.stats.dropped == (0 if required else 2)
 
 
+def test_what_a_sink_failed_over_is_let_go_once_it_is_abandoned_not_after_the_wait(
+    make: Make,
+) -> None:
+    bench = make()
+    bench.sink.failures = [SinkUnavailable("down", retry_after=600.0)] * 10
+    bench.submit(b"a", b"b")
+    wait_until(lambda: bench.stats.retries, "it is down")
+    bench.tracker.abandon()
+    wait_until(lambda: bench.worker.held == 0, "it is let go")
+    assert bench.stats.retries == 1
+    bench.worker.give_up()
+
+
 def test_a_reopen_opens_once(make: Make) -> None:
     """A sink that asks for time gets it."""
     bench = make()
