@@ -357,7 +357,7 @@ class Daemon:
         log_output.configure(log_settings.level, log_settings.format)
         self._status.listen()
         self._config = config
-        self._pipeline = self._build(startup)
+        self._pipeline = self._build(startup, self._pipeline)
         self._pipeline.start()
 
     def _on_subscribed(self) -> None:
@@ -371,13 +371,14 @@ class Daemon:
 
     # What is built from what
 
-    def _build(self, startup: StartupPolicy) -> Pipeline:
+    def _build(self, startup: StartupPolicy, before: Pipeline | None = None) -> Pipeline:
         self._number += 1
         self.stats.configure([spec.name for spec in self._prepared.sinks])
         events = _PipelineEvents(self._number, self._events)
         return Pipeline(
-            self._prepared, self.stats, events=events, startup=startup, clock=self._clock
-        )
+            self._prepared, self.stats, events=events, startup=startup, clock=self._clock,
+            left_behind=before.left_behind if before is not None else (),
+        )  # fmt: skip
 
     def _http_server(self) -> HttpServer:
         http = self._prepared.settings.http

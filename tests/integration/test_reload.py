@@ -5,6 +5,7 @@ import re
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ OLD = '[sinks.raw]\nkind = "file"\npath = "old.log"\nformat = "raw"\n'
 NEW = OLD.replace("old.log", "new.log")
 BACK = "going back to the old one"
 TAKEN = "the new config is taken over"
+RECEIVED = "logfan_received_messages_total"
 
 
 def lines(file: Path) -> set[bytes]:
@@ -373,3 +375,43 @@ def test_a_sink_that_cannot_be_made_gives_way_to_those_that_were(
         (plugins / "twice.py").write_text(TWICE.replace("no more", "none"))
         hangup(daemon, "takes effect at the next start")
         assert daemon.stop() == 0
+
+
+def test_a_sink_that_hangs_through_reloads_gets_no_further_window(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """Each of them would leave a thread behind with a window in its hands."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins/hangs.py").write_text(
+        "import pathlib, time, logfan\n\n\nclass Hangs(logfan.Sink):\n"
+        "    def write(self, records):\n"
+        "        while not pathlib.Path('go').exists():\n            time.sleep(0.01)\n"
+        "        with open('written.log', 'ab') as file:\n"
+        "            file.writelines(one.body + b'\\n' for one in records)\n\n\n"
+        "@logfan.hookimpl\ndef register_sinks(register):\n    register('hangs', Hangs)\n"
+    )
+    environ = {"LOGFAN_SHUTDOWN_TIMEOUT": "100ms"}
+    sinks = '[sinks.h]\nkind = "hangs"\nretry = { initial = "1s" }\n'
+    with DaemonProcess(tmp_path, node.url, names, sinks, environ=environ) as daemon:
+        publish(node.url, names.exchange, [b"%d" % number for number in range(50)])
+        wait_until(lambda: daemon.metric(RECEIVED) == 50, "it has a window")
+        for turn in range(2, 5):
+            daemon.config.write_text(sinks_anew(daemon.config.read_text(), turn))
+            daemon.signal(signal.SIGHUP)
+            wait_until(partial(left_behind, daemon, turn - 1), "it is reloaded")
+            wait_until(
+                lambda: "waiting for sink h to go on" in daemon.get("/readyz")[1], "it waits"
+            )
+        assert daemon.metric(RECEIVED) == 50
+        (tmp_path / "go").touch()
+        wait_until(daemon.is_ready, "it goes on")
+        wait_until(lambda: daemon.acked() == 50, "all is written")
+        assert daemon.stop() == 0
+
+
+def sinks_anew(config: str, turn: int) -> str:
+    return config.replace(f'initial = "{turn - 1}s"', f'initial = "{turn}s"')
+
+
+def left_behind(daemon: DaemonProcess, reloads: int) -> bool:
+    return daemon.log().count("draining, then starting anew") == reloads

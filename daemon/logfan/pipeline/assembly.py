@@ -37,12 +37,15 @@ class Pipeline:
         *,
         events: Events,
         startup: StartupPolicy | None = None,
+        left_behind: Sequence[SinkWorker] = (),
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        """`startup`: see `Consumer`. `events.on_fault` is called for each thread: see `faults`."""
+        """`startup`: see `Consumer`. `left_behind`: the workers that the pipeline before could not
+        end. `events.on_fault` is called for each thread: see `faults`."""
         self._clock = clock
         self._events = events
         self._handed_back: int | None = None
+        self._before = left_behind
         ioloop = new_loop()
         required = [spec.name for spec in prepared.sinks if spec.settings.required]
         self._completions = Completions(len(required), ioloop.add_callback_threadsafe)
@@ -61,7 +64,7 @@ class Pipeline:
         self.consumer = Consumer(
             settings=prepared.settings, stats=stats.consumer, clock=clock, ioloop=ioloop,
             workers=self.workers, completions=self._completions, events=events,
-            dead_letters=self.dead_letters, startup=startup,
+            dead_letters=self.dead_letters, startup=startup, left_behind=left_behind,
         )  # fmt: skip
 
     def _worker(
@@ -164,12 +167,19 @@ class Pipeline:
         for worker in self.workers:
             if not worker.join(1.0):
                 log.error("sink %s: still inside its own code; left behind", worker.name)
+                worker.drop_queue()
         if self.last_copies:
             log.error(
                 "%d messages of a queue that is gone are lost: a sink has not written them",
                 self.last_copies,
             )
         return self.consumer.handed_back
+
+    @property
+    def left_behind(self) -> Sequence[SinkWorker]:
+        """After the stop: the workers that are still inside their sinks' code, also those of
+        pipelines before."""
+        return [one for one in (*self._before, *self.workers) if not one.join(0.0)]
 
     @property
     def last_copies(self) -> int:
@@ -208,6 +218,6 @@ class Pipeline:
         """Required sinks that hang in their own code."""
         return [
             f"sink {worker.name} hangs in its own code for {worker.busy_seconds():.0f} s"
-            for worker in self.workers
+            for worker in (*self._before, *self.workers)
             if worker.required and worker.busy_seconds() > HANG_SECONDS
         ]
