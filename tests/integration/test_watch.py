@@ -104,6 +104,19 @@ def test_a_new_url_in_its_file_is_a_change(node: RabbitNode, names: Names, tmp_p
         assert daemon.stop() == 0
 
 
+def test_a_file_that_the_new_config_names_may_come_later(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    file = tmp_path / "later"
+    with watching(tmp_path, node.url, names) as daemon:
+        config = daemon.config.read_text().replace(f'urls = ["{node.url}"]', f'url_file = "{file}"')
+        replace(daemon.config, config)
+        wait_for(daemon, KEPT)
+        replace(file, node.url)
+        wait_for(daemon, TAKEN)
+        assert daemon.stop() == 0
+
+
 def test_secrets_of_sinks_and_the_key_of_hashes_are_watched(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:

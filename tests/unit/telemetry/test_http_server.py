@@ -1,6 +1,7 @@
 """The HTTP side, over real sockets."""
 
 import gzip
+import http.client
 import json
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,19 @@ def test_metrics_are_served_in_the_format_that_is_asked_for(served: Served) -> N
     _, headers, body = served.get("/metrics", **{"Accept-Encoding": "gzip"})
     assert headers["Content-Encoding"] == "gzip"
     assert b"logfan_connected" in gzip.decompress(body)
+
+
+def test_names_of_headers_have_no_case_and_a_quality_of_0_is_a_refusal(served: Served) -> None:
+    port = served.server.port
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as client:
+        client.putrequest("GET", "/metrics")
+        client.putheader("accept", "application/openmetrics-text;version=1.0.0")
+        client.putheader("accept-encoding", "identity, gzip;q=0")
+        client.endheaders()
+        answer = client.getresponse()
+        assert answer.getheader("Content-Type", "").startswith("application/openmetrics-text")
+        assert answer.getheader("Content-Encoding") is None
+        assert answer.read().endswith(b"# EOF\n")
 
 
 def test_health_and_readiness_give_their_reasons(served: Served) -> None:
