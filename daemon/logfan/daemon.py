@@ -303,6 +303,7 @@ class Daemon:
             for fault in faults.faults:
                 log.error("reload: %s", fault)
             log.error("reload: the new config has faults; going on with the old one")
+            self._watch.add(faults.states)  # one that is missing may come
             return None
         except Exception:
             log.exception("reload: the new config cannot be read; going on with the old one")

@@ -1,8 +1,10 @@
 """A fault in what people wrote: where it is, what is wrong, what would be right. Sans-I/O."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
 
 _NAME_LENGTH = 100
 
@@ -25,8 +27,12 @@ class Fault:
 class Faults(Exception):
     """Every fault that was found, in the order of the places. The command line exits 78."""
 
-    def __init__(self, faults: Iterable[Fault]) -> None:
+    def __init__(
+        self, faults: Iterable[Fault], states: Mapping[Path, object] = MappingProxyType({})
+    ) -> None:
+        """`states`: what the files that the config names were like, as far as they are known."""
         self.faults = tuple(faults)
+        self.states = states
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
 

@@ -46,6 +46,10 @@ class FileWatch:
         self._read, self._before = now, None
         return changed
 
+    def add(self, files: Iterable[Path]) -> None:
+        """Look at these as well, as they are now."""
+        self._read = states_of(files) | self._read
+
     def renew(self) -> None:
         """The files as they are now are read next, whatever comes of it."""
         self._read, self._before = states_of(self._read), None

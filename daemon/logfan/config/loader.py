@@ -133,7 +133,7 @@ def prepare(
     of_plugins = plugins.faults if every_plugin or lacking else ()
     named = source.named((*settings_faults, *of_plugins, *sink_faults))
     if faults := [*source.faults, *no_sinks, *named]:
-        raise Faults(faults)
+        raise Faults(faults, states_of(_files_of_sinks(sinks).values()) | states)
     services = passed_over(environ)
     warnings = [
         *([services] if services else []),

@@ -3,10 +3,12 @@
 import errno
 import gzip
 import logging
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from email.message import Message
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -27,6 +29,7 @@ from logfan.telemetry.status_page import FILES, POLICY, page, shown
 log = logging.getLogger(__name__)
 
 _GZIP_FROM_BYTES = 1024
+_NO_QUALITY = re.compile(r"q=0(\.0*)?")
 _HOLD_SECONDS = 0.0002
 _YIELD_SECONDS = 1e-6
 """With 0 this thread would mostly go on before another has woken."""
@@ -129,7 +132,7 @@ class HttpServer:
     def _address(self, port: int) -> str:
         return f"[{self._host}]:{port}" if ":" in self._host else f"{self._host}:{port}"
 
-    def _answer(self, path: str, headers: Mapping[str, str]) -> "_Answer":
+    def _answer(self, path: str, headers: Message) -> "_Answer":
         if path == "/metrics":
             return self._metrics(headers.get("Accept", ""))
         if path == "/healthz":
@@ -190,11 +193,20 @@ def _json(status: HTTPStatus, body: Mapping[str, Any]) -> _Answer:
     return _Answer(status, "application/json", orjson.dumps(body) + b"\n")
 
 
+def _takes_gzip(accepted: str) -> bool:
+    """Whether this Accept-Encoding allows it."""
+    for part in accepted.lower().split(","):
+        coding, *parameters = (piece.strip() for piece in part.split(";"))
+        if coding == "gzip":
+            return not any(_NO_QUALITY.fullmatch(one) for one in parameters)
+    return False
+
+
 class _Handler(BoundedHandler):
     server_version = "logfan"
     sys_version = ""
 
-    def __init__(self, answer: Callable[[str, Mapping[str, str]], _Answer], *request: Any) -> None:
+    def __init__(self, answer: Callable[[str, Message], _Answer], *request: Any) -> None:
         self._answer = answer
         super().__init__(*request)
 
@@ -206,14 +218,14 @@ class _Handler(BoundedHandler):
             self.send_error(HTTPStatus.BAD_REQUEST)
             return
         try:
-            answer = self._answer(path, dict(self.headers.items()))
+            answer = self._answer(path, self.headers)
         except Exception:
             log.warning("http: %r could not be answered", path[:_SHOWN_LENGTH], exc_info=True)
             self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR)
             return
         body = answer.body
         self.send_response(answer.status)
-        if len(body) >= _GZIP_FROM_BYTES and "gzip" in self.headers.get("Accept-Encoding", ""):
+        if len(body) >= _GZIP_FROM_BYTES and _takes_gzip(self.headers.get("Accept-Encoding", "")):
             body = gzip.compress(body, compresslevel=1)
             self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Type", answer.content_type)
