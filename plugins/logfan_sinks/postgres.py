@@ -1,6 +1,7 @@
 """The sink `postgres`: a row for each record in a table of PostgreSQL, durable with the commit."""
 
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -44,10 +45,29 @@ INSERT INTO {} (id, received_at, exchange, routing_key, level, message, headers,
 SELECT id, to_timestamp(received_at), exchange, routing_key, level, message, headers, properties,
        body, body_bytes
 FROM logfan_incoming
-ON CONFLICT DO NOTHING"""
-# Classes of SQLSTATE that are about a row: data, constraints; and one row that is too complex.
+{}"""
+_KIND = "SELECT relkind::text, row_security_active(oid) FROM pg_class WHERE oid = to_regclass(%s)"
+# The indexes by which a table tells that an id is there already.
+_INDEXES = """
+SELECT i.indisexclusion, pg_get_expr(i.indpred, i.indrelid),
+       ARRAY(SELECT pg_get_indexdef(i.indexrelid, n, true)
+             FROM generate_series(1, i.indnkeyatts) AS n)
+FROM pg_index AS i JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attname = 'id'
+WHERE i.indrelid = to_regclass(%s) AND (i.indisunique OR i.indisexclusion) AND i.indisvalid
+  AND (a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+       OR i.indexprs IS NOT NULL AND EXISTS (
+            SELECT FROM pg_depend
+            WHERE classid = 'pg_class'::regclass AND objid = i.indexrelid
+              AND refobjid = i.indrelid AND refobjsubid = a.attnum))"""
+_TABLE, _PARTITIONED = "r", "p"
+# Classes of SQLSTATE that are about a row: data, constraints; and one row that is too complex, or
+# too large for an index or a value of JSON.
 _ROW_CLASSES = ("22", "23")
 _TOO_COMPLEX = "54001"
+_TOO_LARGE = "54000"
+# What has the code of the latter, and is about the table or the server, comes from these.
+_NOT_OF_A_ROW = ("md.c", "bufmgr.c", "xact.c", "multixact.c", "varsup.c")
+_JSON_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 _GRACE_SECONDS = 5.0
 """The server ends a long statement itself; so much later it counts as gone."""
 
@@ -58,9 +78,10 @@ class PostgresSink(logfan.Sink):
     Done: the commit.
     Not now: every other failure, among them a lost connection, a server that is read-only (25006),
     and a missing table (42P01).
-    Refused: what the table does not take (SQLSTATE 22 and 23, 54001), found by halves.
-    Repeats: a record with an identity is inserted once (ON CONFLICT DO NOTHING); a commit whose
-    answer was lost is written again.
+    Refused: what the table does not take (SQLSTATE 22 and 23, 54000, 54001), found by halves.
+    Repeats: a record with an identity is inserted once (ON CONFLICT (id) DO NOTHING), where the
+    table has a unique index with id, as the one that the sink makes; a commit whose answer was lost
+    is written again.
     """
 
     class Config(ExtraConfig):
@@ -75,7 +96,8 @@ class PostgresSink(logfan.Sink):
         """The table, as logs or audit.logs; it is made where it is missing and may be made."""
         id: tuple[FieldName, ...] = ()
         """Where to find the identity of a record that has no message id: fields such as
-        ["headers.id", "order.id"]. A record without one may come twice after a crash."""
+        ["headers.id", "order.id"]. A record without one may come twice after a crash. An
+        identity of more than 512 bytes is hashed."""
         timeout: logfan.Duration = 30.0
         """How long a statement, or a connection, may take."""
 
@@ -106,10 +128,13 @@ class PostgresSink(logfan.Sink):
                     connection.execute(_CREATE.format(table).encode())
                 connection.execute(_LOOK.format(table).encode())
                 connection.execute(_STAGING)
+                [(kind, hides)] = connection.execute(_KIND, (table,)).fetchall()
+                indexes = connection.execute(_INDEXES, (table,)).fetchall()
                 connection.commit()
         except psycopg.Error as error:
             raise _unavailable(error) from None
-        self._move = _MOVE.format(table).encode()
+        clause = _on_conflict("" if hides else kind, indexes)
+        self._move = _MOVE.format(table, clause).encode()
 
     def write(self, records: Sequence[logfan.Record]) -> None:
         """Insert all of it, in a transaction that `flush` commits."""
@@ -206,15 +231,45 @@ class PostgresSink(logfan.Sink):
 _COPY = f"COPY logfan_incoming ({', '.join(_COLUMNS)}) FROM STDIN".encode()
 
 
+def _on_conflict(kind: str, indexes: Sequence[tuple[Any, ...]]) -> str:
+    """The clause. What violates another constraint than that of id is no repeat."""
+    if kind in {_TABLE, _PARTITIONED}:
+        if (False, None, ["id"]) in indexes:
+            return "ON CONFLICT (id) DO NOTHING"
+        if not indexes and kind == _TABLE:
+            return ""
+        if len(indexes) == 1:
+            [(is_exclusion, condition, keys)] = indexes
+            if not is_exclusion:
+                where = f" WHERE {condition}" if condition else ""
+                return f"ON CONFLICT ({', '.join(keys)}){where} DO NOTHING"
+    # A view, a foreign table, indexes of the partitions alone, policies that hide rows: no index
+    # can be named.
+    return "ON CONFLICT DO NOTHING"
+
+
 def _values(row: Row) -> tuple[Any, ...]:
-    """Text of PostgreSQL holds no NUL: such a body is kept as bytes."""
+    """Text of PostgreSQL holds no NUL: a body with one is kept as bytes, elsewhere U+FFFD takes its
+    place."""
     body, raw = row.body, None
     if isinstance(body, str) and "\0" in body:
         body = body.encode()
     if isinstance(body, bytes):
         body, raw = None, body  # type: ignore[assignment]
-    message = row.message.replace("\0", "\ufffd")
-    return (*row._replace(body=body, message=message), raw)
+    return (
+        row.id, row.received_at, _without_nul(row.exchange), _without_nul(row.routing_key),
+        row.level and _without_nul(row.level), _without_nul(row.message),
+        row.headers and _json_without_nul(row.headers),
+        row.properties and _json_without_nul(row.properties), body, raw,
+    )  # fmt: skip
+
+
+def _without_nul(text: str) -> str:
+    return text.replace("\0", "\ufffd")
+
+
+def _json_without_nul(text: str) -> str:
+    return _JSON_NUL.sub(r"\1\\ufffd", text) if "\\u0000" in text else text
 
 
 def _cut(stream: socket.socket, is_cut: threading.Event) -> None:
@@ -226,10 +281,12 @@ def _cut(stream: socket.socket, is_cut: threading.Event) -> None:
 def _is_about_a_row(error: Exception) -> bool:
     import psycopg
 
-    state = getattr(error, "sqlstate", None)
-    if state is None:  # found by psycopg itself, before it sends
+    if not isinstance(error, psycopg.Error) or error.sqlstate is None:
+        # Found by psycopg itself, before it sends.
         return isinstance(error, psycopg.DataError | UnicodeError)
-    return str(state).startswith((*_ROW_CLASSES, _TOO_COMPLEX))
+    if error.sqlstate == _TOO_LARGE:
+        return error.diag.source_file not in _NOT_OF_A_ROW
+    return error.sqlstate.startswith((*_ROW_CLASSES, _TOO_COMPLEX))
 
 
 def _text(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """A record as a row: what the sinks of databases have in common. Sans-I/O."""
 
+import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple
@@ -11,6 +12,9 @@ import logfan
 
 _ISO = "%Y-%m-%dT%H:%M:%S.%f"
 _MESSAGE_CHARS = 10_000
+_ID_BYTES = 512
+"""An index takes no text without end: some 2,700 bytes in PostgreSQL."""
+_UTF8_CHAR_BYTES = 4
 _level, _message = logfan.field("level").read, logfan.field("message").read
 _time = logfan.field("time").read
 
@@ -28,6 +32,7 @@ class Row(NamedTuple):
     """The columns."""
 
     id: str | None
+    """The hash of one that an index or a database does not take as it is."""
     received_at: float
     """Seconds since 1970 (UTC)."""
     exchange: str
@@ -48,7 +53,7 @@ def row_of(record: logfan.Record, identity: Sequence[str] = ()) -> Row:
     headers = given.pop("headers")
     properties = {name: value for name, value in given.items() if value is not None}
     return Row(
-        record.id(*identity),
+        _indexable(record.id(*identity)),
         record.received_at,
         text_of(record.exchange),
         text_of(record.routing_key),
@@ -69,6 +74,19 @@ def time_of(record: logfan.Record) -> str:
 def text_of(text: str) -> str:
     """The text as UTF-8 can carry it."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def _indexable(identity: str | None) -> str | None:
+    """Equal ones stay equal, and different ones differ: nothing is cut or replaced."""
+    if identity is None:
+        return None
+    is_short = len(identity) * _UTF8_CHAR_BYTES <= _ID_BYTES
+    if is_short and identity.isascii() and "\0" not in identity:
+        return identity
+    encoded = identity.encode("utf-8", "surrogatepass")
+    if len(encoded) <= _ID_BYTES and "\0" not in identity and text_of(identity) == identity:
+        return identity
+    return hashlib.blake2b(encoded, digest_size=32).hexdigest()
 
 
 def _body(body: bytes) -> str | bytes:

@@ -1,8 +1,10 @@
 """The sink `sqlite`: a row for each record in a local database, durable with its commit."""
 
+import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -23,7 +25,9 @@ CREATE TABLE IF NOT EXISTS "{}" (
   properties TEXT,
   body NOT NULL
 )"""
-_INSERT = 'INSERT OR IGNORE INTO "{}" ({}) VALUES ({})'
+# ABORT: whatever the table has of its own for a constraint, a row at fault takes no other with it.
+_INSERT = 'INSERT OR ABORT INTO "{}" ({}) VALUES ({}) {}'
+_BARE = "ON CONFLICT DO NOTHING"
 _INDEX = 'CREATE INDEX IF NOT EXISTS "{0}_received_at" ON "{0}" (received_at)'
 
 
@@ -31,9 +35,11 @@ class SqliteSink(logfan.Sink):
     """Insert a row for each record into a SQLite database, durable with the commit.
 
     Done: the commit (write-ahead log, synchronous = FULL).
-    Not now: a database that is locked, full, or cannot be read or written.
+    Not now: a database that is locked, full, cannot be read or written, or whose file was deleted
+    or replaced.
     Refused: a row that the table does not take: a constraint, a trigger, a body beyond the limit.
-    Repeats: a record with an identity is inserted once (INSERT OR IGNORE).
+    Repeats: a record with an identity is inserted once (ON CONFLICT (id) DO NOTHING), where the
+    table has a unique index with id, as the one that the sink makes.
     """
 
     class Config(logfan.SinkConfig):
@@ -44,9 +50,12 @@ class SqliteSink(logfan.Sink):
         id: tuple[FieldName, ...] = ()
         """Where to find the identity of a record that has no message id: fields such as
         ["headers.id", "order.id"]. A record with an identity is inserted once, however often it
-        comes; any other may come twice after a crash."""
+        comes; any other may come twice after a crash. An
+        identity of more than 512 bytes is hashed."""
 
     _database: sqlite3.Connection | None = None
+    _files: Mapping[Path, tuple[int, int] | None] = MappingProxyType({})
+    """What the connection writes to, as it was when it was opened."""
 
     @classmethod
     def conflicts(cls, configs: Mapping[str, Any]) -> Mapping[str, str]:
@@ -78,47 +87,101 @@ class SqliteSink(logfan.Sink):
                     "this sink; use another table"
                 )
             database.execute(_INDEX.format(table))
+            self._files = self._files_of(database)
+            self._insert = self._insert_into(database)
         except sqlite3.Error as error:
             raise self._unavailable(error) from None
-        names = ", ".join(Row._fields)
-        self._insert = _INSERT.format(table, names, ", ".join("?" * len(Row._fields)))
+
+    def _files_of(self, database: sqlite3.Connection) -> dict[Path, tuple[int, int] | None]:
+        """The database and its write-ahead log; none where it is in memory."""
+        file = database.execute("PRAGMA database_list").fetchone()[2]
+        if not file:
+            return {}
+        # Under the name of the config a link is seen that points elsewhere later.
+        path = self.config.path if self.config.path.exists() else Path(file)
+        files, log = {path: _inode_of(path)}, Path(f"{file}-wal")
+        if (inode := _inode_of(log)) is not None:
+            files[log] = inode
+        return files
+
+    def _check_files(self) -> None:
+        """SQLite goes on writing to files that have lost their name."""
+        for path, inode in self._files.items():
+            if (found := _inode_of(path)) is None or found != inode:
+                fate = "deleted" if found is None else "replaced"
+                raise logfan.SinkUnavailable(
+                    f"{path} was {fate} while it was open; logfan opens the database again"
+                )
+
+    def _insert_into(self, database: sqlite3.Connection) -> str:
+        """The statement. What violates another constraint than those of id is no repeat."""
+        marks = ", ".join("?" * len(Row._fields))
+        for clause in _on_conflict(database, self.config.table):
+            insert = _INSERT.format(self.config.table, ", ".join(Row._fields), marks, clause)
+            try:
+                database.execute(f"EXPLAIN {insert}", (None,) * len(Row._fields))
+                break
+            except sqlite3.OperationalError:
+                if not clause or clause == _BARE:
+                    raise
+        return insert
 
     def write(self, records: Sequence[logfan.Record]) -> None:
         """Insert all of it, in a transaction that `flush` commits."""
         rows = [row_of(record, self.config.id) for record in records]
+        self._check_files()
         try:
             self._begin().executemany(self._insert, rows)
         except (sqlite3.Error, OverflowError) as error:
             if not _is_about_a_row(error):
                 raise self._unavailable(error) from None
-            if refused := dict(self._insert_each(rows)):
+            if refused := self._insert_each(rows):
                 raise logfan.RecordsRejected(refused) from None
 
     def _begin(self) -> sqlite3.Connection:
         database = self._database
         if database is None:
             raise logfan.SinkUnavailable("the database is closed")
-        if database.in_transaction:
-            database.rollback()
-        database.execute("BEGIN IMMEDIATE")
+        try:
+            if database.in_transaction:
+                database.rollback()
+            database.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from None
         return database
 
-    def _insert_each(self, rows: Sequence[Row]) -> Iterator[tuple[int, str]]:
+    def _insert_each(self, rows: Sequence[Row]) -> dict[int, str]:
         """One by one; which are refused, and why."""
+        refused: dict[int, str] = {}
         database = self._begin()
+        while not self._insert_others(database, rows, refused):
+            self._begin()
+        return refused
+
+    def _insert_others(
+        self, database: sqlite3.Connection, rows: Sequence[Row], refused: dict[int, str]
+    ) -> bool:
+        """Insert those that are not refused; False where one ended the transaction, as a trigger
+        may (RAISE(ROLLBACK)): then none of it is there."""
         for place, row in enumerate(rows):
+            if place in refused:
+                continue
             try:
                 database.execute(self._insert, row)
             except (sqlite3.Error, OverflowError) as error:
                 if not _is_about_a_row(error):
                     raise self._unavailable(error) from None
-                yield place, f"refused by SQLite: {error}"
+                refused[place] = f"refused by SQLite: {error}"
+                if not database.in_transaction:
+                    return False
+        return True
 
     def flush(self) -> None:
-        """Commit: SQLite syncs the file."""
+        """Commit: SQLite syncs the file, which must be the one that has the name."""
         try:
             if self._database is not None and self._database.in_transaction:
                 self._database.execute("COMMIT")
+                self._check_files()
         except sqlite3.Error as error:
             raise self._unavailable(error) from None
 
@@ -131,6 +194,37 @@ class SqliteSink(logfan.Sink):
         if self._database is not None:
             self._database.close()
             self._database = None
+
+
+def _on_conflict(database: sqlite3.Connection, table: str) -> Sequence[str]:
+    """The clause; another follows where this SQLite may not take it."""
+    of_table = database.execute(f'PRAGMA table_info("{table}")')
+    keys = {tuple(sorted(row[1] for row in of_table if row[5]))}  # the primary key
+    for _, index, is_unique, _, is_partial in database.execute(f'PRAGMA index_list("{table}")'):
+        info = database.execute("SELECT name FROM pragma_index_info(?)", (index,))
+        columns = tuple(row[0] for row in info)
+        if not is_unique:
+            continue
+        if None in columns or (is_partial and "id" in columns):
+            return (_BARE,)  # of an expression, or under a condition: it has no name to give
+        if not is_partial:
+            keys.add(tuple(sorted(columns)))
+    # The shortest first: (id), where there is one.
+    found = sorted((key for key in keys if "id" in key), key=lambda key: (len(key), key))
+    if not found:
+        return ("",)
+    quoted = [", ".join('"{}"'.format(name.replace('"', '""')) for name in key) for key in found]
+    # SQLite takes more than one such clause since 3.35.
+    return (" ".join(f"ON CONFLICT ({key}) DO NOTHING" for key in quoted), _BARE)
+
+
+def _inode_of(path: Path) -> tuple[int, int] | None:
+    """None where there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - of what is there now
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _is_about_a_row(error: Exception) -> bool:

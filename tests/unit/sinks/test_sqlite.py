@@ -138,6 +138,173 @@ def test_a_row_that_the_table_refuses_is_refused_alone(tmp_path: Path) -> None:
     assert [row[8] for row in rows(path)] == ["good", "also good"]
 
 
+_OTHER_COLUMNS = (
+    "received_at REAL NOT NULL, exchange TEXT NOT NULL, routing_key TEXT NOT NULL, level TEXT, "
+    "message TEXT, headers TEXT, properties TEXT, body NOT NULL"
+)
+
+
+def made(path: Path, columns: str, after: str = "") -> None:
+    """A table of the operator's."""
+    with closing(sqlite3.connect(path)) as other:
+        other.executescript(f"CREATE TABLE logs ({columns}); {after}")
+
+
+@pytest.mark.parametrize(
+    ("columns", "why"),
+    [
+        (_OTHER_COLUMNS.replace("level TEXT", "level TEXT NOT NULL"), "NOT NULL"),
+        (_OTHER_COLUMNS.replace("message TEXT", "message CHECK (message <> 'bad')"), "CHECK"),
+        (_OTHER_COLUMNS + ", UNIQUE (message)", "UNIQUE"),
+        (_OTHER_COLUMNS + ", UNIQUE (message) ON CONFLICT ROLLBACK", "UNIQUE"),
+    ],
+)
+@pytest.mark.parametrize("id_", ["id TEXT UNIQUE", "id TEXT"])
+def test_a_constraint_of_the_table_refuses_and_drops_nothing(
+    tmp_path: Path, columns: str, why: str, id_: str
+) -> None:
+    path = tmp_path / "logs.db"
+    made(path, f"{id_}, {columns}")
+    sink = opened(path)
+    put(sink, record({"level": "error", "msg": "there"}, message_id="0"))
+    bad = {"NOT NULL": "no level", "CHECK": "bad", "UNIQUE": "there"}[why]
+    with pytest.raises(RecordsRejected) as caught:
+        sink.write([
+            record({"level": "error", "msg": "good"}, message_id="1"),
+            record(
+                {"msg": bad} if why == "NOT NULL" else {"level": "error", "msg": bad},
+                message_id="2",
+            ),
+            record({"level": "error", "msg": "also good"}, message_id="3"),
+        ])  # fmt: skip
+    sink.flush()
+    assert [*caught.value.reasons] == [1]
+    assert f"{why} constraint failed" in caught.value.reasons[1]
+    assert [row[0] for row in rows(path, "id")] == ["0", "1", "3"]
+
+
+@pytest.mark.parametrize(
+    ("id_", "key", "after"),
+    [
+        ("id TEXT PRIMARY KEY", "", ""),
+        ("id INTEGER PRIMARY KEY", "", ""),
+        ("id TEXT", ", PRIMARY KEY (received_at, id)", ""),
+        ("id TEXT UNIQUE", ", UNIQUE (received_at, id)", ""),
+        ("id TEXT", "", "CREATE UNIQUE INDEX one ON logs (id) WHERE id IS NOT NULL"),
+        ("id TEXT", "", "CREATE UNIQUE INDEX one ON logs (lower(id))"),
+    ],
+)
+def test_a_repeat_is_known_by_whatever_index_with_id_there_is(
+    tmp_path: Path, id_: str, key: str, after: str
+) -> None:
+    path = tmp_path / "logs.db"
+    made(path, f"{id_}, {_OTHER_COLUMNS}{key}", after)
+    sink = opened(path)
+    for _ in range(2):
+        put(sink, *(record(b"x", message_id=str(n), received_at=1.0) for n in range(1, 4)))
+    assert sorted(str(row[0]) for row in rows(path, "id")) == ["1", "2", "3"]
+
+
+def test_without_an_index_on_id_each_is_inserted(tmp_path: Path) -> None:
+    path = tmp_path / "logs.db"
+    made(path, f"id TEXT, {_OTHER_COLUMNS}")
+    sink = opened(path)
+    put(sink, record(b"x", message_id="1"), record(b"x", message_id="1"))
+    assert len(rows(path)) == 2
+
+
+def test_a_trigger_that_ends_the_transaction_takes_no_other_row_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "logs.db"
+    made(
+        path, f"id TEXT UNIQUE, {_OTHER_COLUMNS}",
+        "CREATE TRIGGER no BEFORE INSERT ON logs WHEN new.message = 'bad' "
+        "BEGIN SELECT RAISE(ROLLBACK, 'no such message'); END",
+    )  # fmt: skip
+    sink = opened(path)
+    with pytest.raises(RecordsRejected) as caught:
+        sink.write([record(body) for body in (b"good", b"bad", b"also good", b"bad", b"last")])
+    sink.flush()
+    assert [*caught.value.reasons] == [1, 3]
+    assert [row[8] for row in rows(path)] == ["good", "also good", "last"]
+
+
+@pytest.mark.parametrize("step", ["before", "within"])
+@pytest.mark.parametrize("fate", ["deleted", "replaced"])
+def test_a_file_that_is_gone_is_not_now(tmp_path: Path, fate: str, step: str) -> None:
+    path = tmp_path / "logs.db"
+    sink = opened(path)
+    put(sink, record(b"first"))
+
+    def lose() -> None:
+        for name in ("logs.db", "logs.db-wal", "logs.db-shm"):
+            (tmp_path / name).rename(tmp_path / f"{name}.old")
+        if fate == "replaced":
+            with closing(sqlite3.connect(path)) as other:
+                other.execute("CREATE TABLE others (a)")
+
+    if step == "before":
+        lose()
+        with pytest.raises(SinkUnavailable, match=f"{fate} while it was open"):
+            sink.write([record(b"second")])
+    else:
+        sink.write([record(b"second")])
+        lose()
+        with pytest.raises(SinkUnavailable, match=f"{fate} while it was open"):
+            sink.flush()
+    sink.open()
+    put(sink, record(b"second"))
+    assert [row[8] for row in rows(path)] == ["second"]
+
+
+def test_a_log_that_was_deleted_is_not_now_and_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "logs.db"
+    sink = opened(path)
+    put(sink, record(b"first"))
+    (tmp_path / "logs.db-wal").unlink()
+    with pytest.raises(SinkUnavailable, match=r"logs\.db-wal was deleted"):
+        put(sink, record(b"second"))
+    sink.open()
+    put(sink, record(b"second"))
+    assert [row[8] for row in rows(path)] == ["first", "second"]
+
+
+def test_a_link_that_points_elsewhere_is_not_now(tmp_path: Path) -> None:
+    link = tmp_path / "logs.db"
+    link.symlink_to(tmp_path / "one.db")
+    sink = opened(link)
+    put(sink, record(b"first"))
+    link.unlink()
+    link.symlink_to(tmp_path / "two.db")
+    with pytest.raises(SinkUnavailable, match="while it was open"):
+        put(sink, record(b"second"))
+    sink.open()
+    put(sink, record(b"second"))
+    assert [row[8] for row in rows(tmp_path / "two.db")] == ["second"]
+
+
+def test_a_database_in_memory_has_no_file_to_look_at() -> None:
+    sink = opened(Path(":memory:"))
+    put(sink, record(b"first"))
+    assert sink._database is not None
+    assert [*sink._database.execute("SELECT body FROM logs")] == [("first",)]
+
+
+def test_an_identity_that_an_index_does_not_take_is_hashed(tmp_path: Path) -> None:
+    path = tmp_path / "logs.db"
+    sink = opened(path, id=["id"])
+    found = ["x" * 512, "ä" * 256, "x" * 513, "ä" * 257, "a\0b", "a\0c", "x" * 6000]
+    for _ in range(2):
+        put(sink, *(record({"id": one}) for one in found))
+        put(sink, record(b"", message_id="\udcff"))
+        put(sink, record(b"", message_id="?"))
+    kept = [row[0] for row in rows(path, "id")]
+    assert kept[:2] == found[:2]
+    assert kept[-1] == "?"
+    hashed = kept[2:-1]
+    assert {len(one) for one in hashed} == {64}
+    assert len({*hashed}) == len(hashed)
+
+
 def test_a_body_beyond_the_limit_is_refused_alone(tmp_path: Path) -> None:
     path = tmp_path / "logs.db"
     sink = opened(path)
