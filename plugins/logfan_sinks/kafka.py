@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _TOPIC_CHARS = 249
 _NO_TOPIC_CHAR = re.compile(r"[^a-zA-Z0-9._-]")
+_NO_TOPICS = ("", ".", "..")
 _QUEUE_KILOBYTES = 64 << 10
 _UNKNOWN_TOPIC_SECONDS = 5
 _LOOK_SECONDS = 0.5
@@ -39,7 +40,8 @@ class KafkaSink(logfan.Sink):
     Not now: every other error, among them a topic that is missing, credentials that are wrong, and
     silence; the messages concerned come again alone.
     Refused: a message that is larger than the client or the topic takes (MSG_SIZE_TOO_LARGE); what
-    was sent with it is sent again in halves until it is found.
+    was sent with it is sent again in halves until it is found. One whose own topic is none that can
+    be written to (TOPIC_EXCEPTION), as Kafka's __consumer_offsets.
     Repeats: the producer's own retries are found by the broker. What was under way when the brokers
     were silent for `timeout`, or the daemon ended, may come twice; the record's identity is in the
     header `id`.
@@ -52,7 +54,8 @@ class KafkaSink(logfan.Sink):
         """Where to learn of the cluster: ["kafka-1.example.org:9092"]."""
         topic: Text = Field(min_length=1)
         """The topic; may hold fields such as {routing_key} or {headers.team}. What no topic's name
-        may hold becomes "_". Records for a topic that is missing are held until it is there."""
+        may hold becomes "_", and so do "." and "..". Records for a topic that is missing are held
+        until it is there."""
         key: Text | None = None
         """What decides on the partition, with fields as in topic: messages of one key keep their
         order. Without it, messages are spread."""
@@ -176,9 +179,11 @@ class KafkaSink(logfan.Sink):
             failed = self._produce(producer, records, lines, places)
             too_large = []
             for place, error in failed.items():
-                if error.code() != KafkaError.MSG_SIZE_TOO_LARGE:
+                code = error.code()
+                is_no_topic = code == KafkaError.TOPIC_EXCEPTION and "{" in self.config.topic
+                if code != KafkaError.MSG_SIZE_TOO_LARGE and not is_no_topic:
                     outcome.later[place] = f"not taken by Kafka: {_text(error)}"
-                elif len(places) == 1:
+                elif is_no_topic or len(places) == 1:
                     outcome.refused[place] = f"refused by Kafka: {_text(error)}"
                 else:
                     too_large.append(place)
@@ -268,7 +273,12 @@ def _topic_of(text: str) -> Callable[[Any], str]:
     fill = compiled(text)
     if "{" not in text:
         return lambda _: text
-    return lambda record: _NO_TOPIC_CHAR.sub("_", fill(record))[:_TOPIC_CHARS] or "_"
+
+    def topic_of(record: logfan.Record) -> str:
+        topic = _NO_TOPIC_CHAR.sub("_", fill(record))[:_TOPIC_CHARS]
+        return "_" if topic in _NO_TOPICS else topic
+
+    return topic_of
 
 
 def _text(error: "KafkaError") -> str:

@@ -40,7 +40,7 @@ def time_of(record: Record) -> float | None:
             return time
     properties = record.properties
     exact = properties.headers.get(_IN_MILLISECONDS) if properties.headers else None
-    if isinstance(exact, int):
+    if isinstance(exact, int) and 0 < exact < _YEAR_3000 * 1000:
         return exact / 1000
     return seconds_of(properties.timestamp)
 
@@ -61,20 +61,21 @@ def time_text(record: Record) -> str | None:
         when = datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
         return None
-    return f"{when:%Y-%m-%dT%H:%M:%S}.{when.microsecond // 1000:03d}Z"
+    return when.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 def seconds_of(value: Any) -> float | None:
     """A publisher's time in seconds since 1970 (UTC); None where it is none that is known.
 
-    Takes numbers, digits, and ISO 8601 with or without a zone (without one it is UTC).
+    Takes numbers, digits, and ISO 8601 with or without a zone (without one it is UTC). A time at or
+    before 1970 is none: zero, in whatever form (Go's is `0001-01-01T00:00:00Z`), means not set.
     """
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int | float):
         return _scaled(value)
     if isinstance(value, datetime):
-        return value.timestamp()
+        return _since_1970(value)
     if not isinstance(value, str) or len(value) > _TEXT_CHARS:
         return None
     text = value.strip()
@@ -84,7 +85,12 @@ def seconds_of(value: Any) -> float | None:
         when = datetime.fromisoformat(text.replace(",", "."))
     except ValueError:
         return None
-    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    return _since_1970(when)
+
+
+def _since_1970(when: datetime) -> float | None:
+    seconds = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    return seconds if seconds > 0 else None
 
 
 def _scaled(number: float) -> float | None:

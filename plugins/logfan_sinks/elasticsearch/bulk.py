@@ -5,7 +5,7 @@ already answers 409, which is done.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -27,7 +27,16 @@ _BAD_REQUEST = 400
 _NOT_NOW_TYPES = (
     "index_closed_exception", "cluster_block_exception", "es_rejected_execution_exception",
     "circuit_breaking_exception", "unavailable_shards_exception", "index_not_found_exception",
+    "invalid_index_name_exception",  # the config gives the name
 )  # fmt: skip
+# Nor are these, by how the reason begins. What follows may quote the document.
+_NOT_NOW_REASONS = {
+    "validation_exception": ("Validation Failed: 1: this action would add [",),
+    "illegal_argument_exception": (
+        "pipeline with id [", "no write index is defined for alias [",
+        "Number of documents in shard [",
+    ),
+}  # fmt: skip
 
 
 def document(record: logfan.Record) -> bytes:
@@ -35,18 +44,37 @@ def document(record: logfan.Record) -> bytes:
     that `@timestamp` and `message` are where tools look for them."""
     row = row_of(record)
     origin: dict[str, Any] = {"exchange": row.exchange, "routing_key": row.routing_key}
-    if row.headers is not None:
-        origin["headers"] = orjson.Fragment(row.headers)
+    if headers := record.properties.headers:
+        origin["headers"] = _listed(headers)
     own: dict[str, Any] = {"@timestamp": time_of(record), "logfan": origin}
-    if row.level is not None:
-        own["log.level"] = row.level
     try:
         tree = record.json()
     except ValueError:
         tree = None
-    if isinstance(tree, dict):
-        return json_of({**own, **tree}).encode()
-    return json_of({**own, "message": row.message}).encode()
+    if not isinstance(tree, dict):
+        tree = {"message": row.message}
+    if row.level is not None and _has_room_for_level(tree):
+        own["log.level"] = row.level
+    return json_of({**own, **tree}).encode()
+
+
+def _listed(headers: Mapping[str, Any]) -> list[str]:
+    """As `name=value`: one field of text, whatever the names and the types. A field for each header
+    takes the type of its first value, and refuses the documents with another one."""
+    return [f"{name}={_text_of(value)}" for name, value in headers.items()]
+
+
+def _text_of(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    text = json_of(value)
+    return str(orjson.loads(text)) if text.startswith('"') else text
+
+
+def _has_room_for_level(tree: Mapping[str, Any]) -> bool:
+    """Whether `log.level` is no second type of a field. Docker's `log` is a string."""
+    log = tree.get("log")
+    return log is None or (isinstance(log, dict) and "level" not in log)
 
 
 def index_of(template: str, record: logfan.Record) -> str:
@@ -93,9 +121,14 @@ def outcome_of(answer: Answer, count: int) -> Outcome:
         if not isinstance(error, dict):
             error = {"reason": error}
         kind = str(error.get("type", ""))
-        why = f"{status} {kind}: {error.get('reason', '')}"[:_REASON_CHARS]
-        if status == _BAD_REQUEST and kind not in _NOT_NOW_TYPES:
+        reason = str(error.get("reason", ""))
+        why = f"{status} {kind}: {reason}"[:_REASON_CHARS]
+        if status == _BAD_REQUEST and not _is_not_now(kind, reason):
             outcome.refused[place] = f"refused with {why}"
         else:
             outcome.later[place] = f"answers {why}"
     return outcome
+
+
+def _is_not_now(kind: str, reason: str) -> bool:
+    return kind in _NOT_NOW_TYPES or reason.startswith(_NOT_NOW_REASONS.get(kind, ()))

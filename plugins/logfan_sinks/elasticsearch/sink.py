@@ -29,9 +29,13 @@ _ANSWER_BYTES = 64 << 20
 class ElasticsearchSink(HttpClientSink):
     """Index a document for each record in Elasticsearch or OpenSearch; what has an id, once.
 
+    A document has the body's fields (or message, the text), and of ours, where the body has none of
+    that name: @timestamp, log.level (not beside a log that is text, as Docker's is), and logfan
+    with exchange, routing_key, and headers as a list of "name=value".
     Done: an item with 2xx, or with 409, as the document is there already.
-    Not now: items with 429, 403, 404, 5xx, or 400 of a closed index, which come again alone;
-    requests with any code but 2xx, 400 and 413; answers without an item for each document.
+    Not now: items with 429, 403, 404, 5xx, or 400 of a closed index, a pipeline that is missing, an
+    alias without a write index, or too many shards or documents, which come again alone; requests
+    with any code but 2xx, 400 and 413; answers without an item for each document.
     Refused: an item with any other 400, as a field of another type. 413 sends halves.
     Repeats: the operation is create with the record's identity as _id (hashed beyond 512 bytes), so
     a repeat is found, within one index. {date} is of the record's own time for that reason.

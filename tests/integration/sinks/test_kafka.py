@@ -4,12 +4,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from confluent_kafka import KafkaException
 
 from logfan.record import Record
 from logfan.sink import RecordsRejected, Sink, SinkUnavailable
@@ -97,6 +98,32 @@ def test_the_records_decide_on_the_topic(opened: Open, kafka: Kafka, topic: str)
     )  # fmt: skip
     assert values(kafka, "of.shop") == [b"a", b"c"]
     assert values(kafka, "of._.._etc_") == [b"b"]
+
+
+def test_a_topic_that_no_name_may_be_is_another(opened: Open, kafka: Kafka) -> None:
+    kafka.create("_")
+    sink = opened(topic="{routing_key}", format="raw")
+    put(sink, *[record(key.encode(), routing_key=key) for key in (".", "..", "", "/")])
+    assert sorted(values(kafka, "_")) == [b"", b".", b"..", b"/"]
+
+
+def test_what_names_a_topic_that_takes_nothing_is_refused_alone(
+    opened: Open, kafka: Kafka, topic: str
+) -> None:
+    internal = "__consumer_offsets"
+    with suppress(KafkaException):  # it may be there
+        kafka.create(internal)
+    records = [*numbered(2, routing_key=topic), *numbered(1, 2, routing_key=internal)]
+    sink = opened(topic="{routing_key}", format="raw")
+    for _ in range(2):
+        with pytest.raises(RecordsRejected) as caught:
+            sink.write(records)
+        assert [*caught.value.reasons] == [2]
+        assert "TOPIC_EXCEPTION" in caught.value.reasons[2]
+        assert not caught.value.later
+    assert values(kafka, topic) == [b"0", b"1"] * 2
+    with pytest.raises(SinkUnavailable, match="TOPIC_EXCEPTION"):
+        opened(topic=internal, format="raw").write(records[:2])
 
 
 def test_records_for_a_topic_that_is_missing_come_again_alone(

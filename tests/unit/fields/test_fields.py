@@ -144,6 +144,10 @@ def test_an_empty_body_shows_its_headers() -> None:
         ("2026-11-26T00:00:00.123456789Z", NOON + 0.123456),
         (datetime(2026, 11, 26, tzinfo=UTC), NOON), (True, None), ("soon", None), (-1, None),
         (float("inf"), None), (10**400, None), (None, None), ([], None), ("9" * 39, None),
+        (datetime(2026, 11, 26), NOON),  # noqa: DTZ001 - as a publisher's may be
+        ("0001-01-01T00:00:00Z", None), ("0001-01-01T00:00:00+14:00", None),
+        ("1970-01-01T00:00:00Z", None), ("1969-12-31", None), ("1970-01-01 00:00:01", 1.0),
+        (datetime(1, 1, 1, tzinfo=UTC), None), (datetime(1, 1, 1), None),  # noqa: DTZ001
     ],
 )  # fmt: skip
 def test_the_seconds_of_a_publishers_time(value: Any, seconds: float | None) -> None:
@@ -165,6 +169,18 @@ def test_the_time_is_the_bodys_then_the_propertys() -> None:
     records = [{"timeUnixNano": "0", "observedTimeUnixNano": str(int(NOON) * 10**9)}]
     assert time_of(of({"resourceLogs": [{"scopeLogs": [{"logRecords": records}]}]})) == NOON
     assert field("time")(of({"time": NOON})) == "2026-11-26T00:00:00.000Z"
+
+
+def test_a_time_that_is_not_set_is_none() -> None:
+    zero = "0001-01-01T00:00:00Z"
+    assert time_text(of({"time": zero})) is None
+    assert time_text(of({"time": zero, "ts": NOON})) == "2026-11-26T00:00:00.000Z"
+    assert time_of(of({"time": zero}, timestamp=int(NOON))) == NOON
+    assert time_of(of({"time": zero}, timestamp=0)) is None
+    for exact in (-62_135_596_800_000, 0, (1 << 63) - 1):
+        headers = {"timestamp_in_ms": exact}
+        assert time_of(of(b"text", headers=headers)) is None
+        assert time_of(of(b"text", timestamp=int(NOON), headers=headers)) == NOON
 
 
 def test_properties_are_named_as_amqp_does() -> None:

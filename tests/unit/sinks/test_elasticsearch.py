@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ class Bulk(ScriptedServer):
         self.documents: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self.errors: dict[str, tuple[int, str]] = {}
         """Status and type of an error for each `_id`."""
+        self.reason = "because"
 
     def _answered(self, request: Request) -> Reply:
         if request.method == "GET":
@@ -41,7 +44,7 @@ class Bulk(ScriptedServer):
                 status, kind = 409, "version_conflict_engine_exception"
             if status == 201:
                 self.documents.append((action, document))
-            error = {"error": {"type": kind, "reason": "because"}} if kind else {}
+            error = {"error": {"type": kind, "reason": self.reason}} if kind else {}
             items.append({"create": {"status": status, **error}})
         return Reply(200, json.dumps({"items": items}).encode())
 
@@ -77,11 +80,43 @@ def test_a_document_has_its_fields_where_tools_look_for_them(server: Bulk) -> No
     assert action == {"create": {"_index": "logs-2026.11.25"}}
     assert document == {
         **body, "@timestamp": "2026-11-25T23:59:59.000Z", "log.level": "error",
-        "logfan": {"exchange": "logs", "routing_key": "shop", "headers": {"host": "a"}},
+        "logfan": {"exchange": "logs", "routing_key": "shop", "headers": ["host=a"]},
     }  # fmt: skip
     assert (plain["message"], plain["log.level"]) == ("error: plain", "error")
     assert plain["@timestamp"] == "2026-11-26T00:00:00.000Z"
     assert server.requests[-1].path.startswith("/_bulk?filter_path=items")
+
+
+def test_headers_are_one_field_whatever_they_hold(server: Bulk) -> None:
+    headers = {
+        "n": 1, "text": "1", "a": "x", "a.b": "y", "": None, "bytes": b"\xff", "flag": True,
+        "at": datetime(2026, 11, 26, tzinfo=UTC), "price": Decimal("1.50"),
+        "deep": {"er": [7, {"x": "é"}]}, "large": 1 << 80, "odd": "\ud800", "none": {},
+    }  # fmt: skip
+    opened(server).write([record({"n": 1}, headers=headers), record({"n": 2}, headers={})])
+    (_, document), (_, plain) = server.documents
+    assert document["logfan"]["headers"] == [
+        "n=1", "text=1", "a=x", "a.b=y", "=null", "bytes=\\xff", "flag=true",
+        "at=2026-11-26T00:00:00+00:00", "price=1.50", 'deep={"er":[7,{"x":"é"}]}',
+        f"large={1 << 80}", "odd=?", "none={}",
+    ]  # fmt: skip
+    assert "headers" not in plain["logfan"]
+
+
+@pytest.mark.parametrize("log", ["hello", 7, ["hello"], [], {"level": "x"}, {"level": 30}, True])
+def test_a_body_with_a_log_of_its_own_gets_no_level_of_ours(server: Bulk, log: Any) -> None:
+    body = {"log": log, "stream": "stderr", "level": "error"}
+    opened(server).write([record(body)])
+    ((_, document),) = server.documents
+    assert "log.level" not in document
+    assert document.items() >= body.items()
+
+
+@pytest.mark.parametrize("log", [None, {}, {"logger": "shop"}])
+def test_a_log_with_room_for_it_gets_the_level(server: Bulk, log: Any) -> None:
+    opened(server).write([record({"log": log, "level": "error"})])
+    ((_, document),) = server.documents
+    assert document["log.level"] == "error"
 
 
 def test_what_is_there_already_is_done(server: Bulk) -> None:
@@ -116,6 +151,48 @@ def test_items_that_are_not_now_come_again_alone(server: Bulk, status: int, kind
     assert not caught.value.reasons
     assert caught.value.later[1] == f"answers {status} {kind}: because"
     assert indexed(server) == [0, 2, 4]
+
+
+_ARGUMENT, _VALIDATION = "illegal_argument_exception", "validation_exception"
+_SHARDS = (
+    "Validation Failed: 1: this action would add [2] total shards, but this cluster currently has "
+    "[1]/[1] maximum shards open;"
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (_ARGUMENT, "pipeline with id [nope] does not exist"),
+        (_ARGUMENT, "no write index is defined for alias [logs]. The write index may be …"),
+        (_ARGUMENT, "Number of documents in shard [logs][0] exceeds the limit of [2147483519] …"),
+        (_VALIDATION, _SHARDS),
+        ("invalid_index_name_exception", "Invalid index name [_x], must not start with '_'"),
+    ],
+)  # fmt: skip
+def test_what_no_document_is_the_reason_of_is_not_now(server: Bulk, kind: str, reason: str) -> None:
+    server.errors, server.reason = {"0": (400, kind), "1": (400, kind)}, reason
+    with pytest.raises(SinkUnavailable, match=f"answers 400 {kind}: "):
+        opened(server).write(numbered(2))
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (_ARGUMENT, "mapper [n] cannot be changed from type [long] to [ObjectMapper]"),
+        (_ARGUMENT, "value 'pipeline with id [nope] does not exist'"),
+        (_VALIDATION, "Validation Failed: 1: id is too long"),
+        ("mapper_parsing_exception", "pipeline with id [nope] does not exist"),
+    ],
+)
+def test_no_document_is_held_for_the_words_that_it_holds(
+    server: Bulk, kind: str, reason: str
+) -> None:
+    server.errors, server.reason = {"1": (400, kind)}, reason
+    with pytest.raises(RecordsRejected) as caught:
+        opened(server).write(numbered(2))
+    assert [*caught.value.reasons] == [1]
+    assert not caught.value.later
 
 
 def test_items_that_are_refused_are_refused_alone(server: Bulk) -> None:
