@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -38,6 +38,11 @@ def _folder(prefix: str) -> str:
     return "".join(f"{part}/" for part in parts)
 
 
+def _suffix(config: "S3Sink.Config") -> str:
+    kind = "jsonl" if config.format == "json" else "log"
+    return f".{kind}{_SUFFIXES[config.compress]}"
+
+
 class S3Sink(logfan.Sink):
     """Put an object for each batch into a bucket of S3, its key made from the records.
 
@@ -48,7 +53,8 @@ class S3Sink(logfan.Sink):
     that is put again is found, and no object is ever half there: it is one PUT. The daemon offers
     the same batch until it is taken. After a crash of the daemon the broker delivers again what was
     not acknowledged, in other batches: then as much as was under way may be there twice. A batch in
-    which a record has no id has a key of its own, by which its retries are found all the same.
+    which a record has no id has a key of its own, by which its retries are found all the same. So
+    two sinks of one bucket need a `prefix` each, those of other daemons too.
     """
 
     class Config(ExtraConfig):
@@ -92,6 +98,23 @@ class S3Sink(logfan.Sink):
     _store: "S3Store | None" = None
     _batch = ""
     """Stands for a batch without ids, until it is taken."""
+
+    @classmethod
+    def conflicts(cls, configs: Mapping[str, Any]) -> Mapping[str, str]:
+        """Two sinks of one folder would take each other's objects for their own: the key tells
+        records apart, and not what a sink makes of them."""
+        seen: dict[tuple[str, ...], str] = {}
+        faults = {}
+        for name, config in configs.items():
+            endpoint = (config.endpoint or "").rstrip("/").lower()
+            place = (endpoint, config.bucket, config.prefix, _suffix(config))
+            other = seen.setdefault(place, name)
+            if other != name:
+                faults[name] = (
+                    f"gives its objects the same names in the same bucket as sinks.{other}, so "
+                    "that one would stand for the other; give it a prefix of its own"
+                )
+        return faults
 
     def open(self) -> None:
         """Read the secrets, and see that the bucket is there."""
@@ -156,9 +179,7 @@ class S3Sink(logfan.Sink):
             else:
                 mark, raw = b"", identity.encode("utf-8", "replace")
             digest.update(mark + len(raw).to_bytes(8) + raw)
-        kind = "jsonl" if self.config.format == "json" else "log"
-        name = f"{digest.hexdigest()}.{kind}{_SUFFIXES[self.config.compress]}"
-        return f"{self.config.prefix}{day}/{name}"
+        return f"{self.config.prefix}{day}/{digest.hexdigest()}{_suffix(self.config)}"
 
     def _put(self, key: str, content: bytes) -> None:
         import obstore

@@ -7,7 +7,10 @@ So this sink promises at most once, and warns of it.
 import re
 import select
 import socket
+import ssl
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import SplitResult, urlsplit
@@ -31,6 +34,8 @@ _DATAGRAM_BYTES = 65_000
 _SEND_BYTES = 1 << 20
 _BACKLOG_BYTES = 64 << 10
 """So much waits in the kernel: with megabytes of it, a slow server seems to take nothing."""
+_CLOSE_SECONDS = 3.0
+_DRAIN_BYTES = 64 << 10
 _NOT_IN_NAMES = re.compile(r"[^!-~]+")
 _NIL = "-"
 
@@ -189,9 +194,35 @@ class SyslogSink(logfan.Sink):
         return logfan.SinkUnavailable(f"{self.config.address}: {error.strerror or error}")
 
     def close(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        """Disconnect; a server by TCP or TLS has some seconds to read what is under way."""
+        stream, self._socket = self._socket, None
+        if stream is not None:
+            with stream:
+                if stream.type == socket.SOCK_STREAM:
+                    _end(stream, time.monotonic() + _CLOSE_SECONDS)
+
+
+def _end(stream: socket.socket, deadline: float) -> None:
+    """Say that nothing more comes, and read until the server has ended too, or until the deadline.
+
+    A socket that is closed with input that nobody read, be it TLS 1.3's session tickets, resets
+    the connection, and drops what the server has not read.
+    """
+    with suppress(OSError):
+        if isinstance(stream, ssl.SSLSocket):
+            stream.settimeout(_left(deadline))
+            with suppress(OSError, ValueError):  # the server says something else, or nothing
+                stream.unwrap()
+        with socket.socket(fileno=stream.detach()) as plain:
+            plain.shutdown(socket.SHUT_WR)
+            while time.monotonic() < deadline:
+                plain.settimeout(_left(deadline))
+                if not plain.recv(_DRAIN_BYTES):
+                    break
+
+
+def _left(deadline: float) -> float:
+    return max(0.01, deadline - time.monotonic())
 
 
 def _look_for_its_end(stream: socket.socket) -> None:

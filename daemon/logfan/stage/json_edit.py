@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count, repeat
 from typing import NamedTuple
 
 import orjson
@@ -20,6 +21,8 @@ _Places = frozenset[tuple[int, int]]
 class _Container(NamedTuple):
     is_object: bool
     places: _Places
+    elements: Iterator[_Places]
+    """Where each element of a list lies, in turn."""
 
 
 def edited(
@@ -28,8 +31,9 @@ def edited(
     """A JSON text with the values at these paths changed by `whole`, and every other key, string
     and number by `each`.
 
-    `body` is valid JSON. A path is its parts; a key may be several of them, joined by dots, and a
-    list passes on what it is asked for to each of its elements.
+    `body` is valid JSON. A path is its parts; a key may be several of them, joined by dots. A list
+    passes on what it is asked for to each of its elements, and a part that is a number is also the
+    index of one. So what `dotted_path` finds is among what is changed.
     """
     tokens = _TOKEN.finditer(body)
     start = frozenset((number, 0) for number in range(len(paths)))
@@ -58,7 +62,8 @@ def _changes(
         token = match.group()
         if token == b",":
             is_key = stack[-1].is_object
-            places = stack[-1].places
+            if not is_key:
+                places = next(stack[-1].elements)
         elif token == b":":
             is_key = False
         elif token in _CLOSE:
@@ -71,8 +76,10 @@ def _changes(
         elif any(part == len(paths[number]) for number, part in places):
             yield match.start(), _end(match, tokens), whole
         elif token in _OPEN:
-            stack.append(_Container(token == b"{", places))
             is_key = token == b"{"
+            stack.append(_Container(is_key, places, _elements(places, paths)))
+            if not is_key:
+                places = next(stack[-1].elements)
         elif each is not None and token not in _LITERALS:
             yield (*match.span(), each)
 
@@ -86,6 +93,16 @@ def _end(match: re.Match[bytes], tokens: Iterator[re.Match[bytes]]) -> int:
         if depth == 0:
             return match.end()
         match = next(tokens)
+
+
+def _elements(places: _Places, paths: Sequence[Sequence[str]]) -> Iterator[_Places]:
+    """Where each element of a list lies, without end."""
+    indexes: dict[int, _Places] = {}
+    for number, part in places:
+        if (name := paths[number][part]).isdecimal():
+            index = int(name[:9])
+            indexes[index] = indexes.get(index, places) | {(number, part + 1)}
+    return (indexes.get(index, places) for index in count()) if indexes else repeat(places)
 
 
 def _below(places: _Places, key: str, paths: Sequence[Sequence[str]]) -> _Places:

@@ -45,8 +45,9 @@ class Redactor:
                 )
         self._headers = [parts[1:] for parts in split if parts[0] == _HEADERS and parts[1:]]
         self._paths = [parts for parts in split if parts[0] != _HEADERS or not parts[1:]]
-        # A body has none of these values where the last part of no path occurs in it.
-        self._last = [parts[-1].encode() for parts in self._paths]
+        # A body has none of these values where the last name of no path occurs in it. A number may
+        # be an index, and then it does not occur.
+        self._last = [_last_name(parts).encode() for parts in self._paths]
         self._patterns = Patterns(patterns)
         self._mask = mask
         self._key = None if key is None else key[:_KEY_BYTES]
@@ -125,7 +126,10 @@ class Redactor:
         if isinstance(value, Mapping):
             return self._inside(value, rest)
         if isinstance(value, list | tuple):
-            items = [self._header("", one, [["", *parts] for parts in rest]) for one in value]
+            items = [
+                self._header("", one, [["", *parts] for parts in _inside_list(rest, place)])
+                for place, one in enumerate(value)
+            ]
             same = all(new is old for new, old in zip(items, value, strict=True))
             return value if same else tuple(items)
         if isinstance(value, str | bytes):
@@ -134,3 +138,13 @@ class Redactor:
             if changed != text:
                 return changed if isinstance(value, bytes) else changed.decode("utf-8", "replace")
         return value
+
+
+def _last_name(parts: Sequence[str]) -> str:
+    return next((part for part in reversed(parts) if not part.isdecimal()), "")
+
+
+def _inside_list(paths: Sequence[Sequence[str]], place: int) -> Sequence[Sequence[str]]:
+    """What a list is asked for, and what its element at this place is."""
+    found = (parts[1:] for parts in paths if parts[0].isdecimal() and int(parts[0][:9]) == place)
+    return [*paths, *(parts for parts in found if parts not in paths)]

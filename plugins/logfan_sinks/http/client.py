@@ -1,6 +1,8 @@
 """One HTTP endpoint: kept connections, TLS, credentials from files, and answers within bounds."""
 
 import gzip
+import http.client
+import io
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,7 +45,8 @@ class HttpOptions(ExtraConfig):
     tls: TlsOptions = TlsOptions()
     """{ ca_file = "…", cert_file = "…", key_file = "…", verify = true }"""
     timeout: logfan.Duration = 30.0
-    """How long the other side may be silent."""
+    """How long the other side may take nothing of a request, and how long all of its answer may
+    take."""
     compress: Literal["none", "gzip"] = "none"
     """gzip: send compressed requests."""
     max_request_bytes: logfan.Size = 5 << 20
@@ -102,6 +105,8 @@ class HttpClient:
             maxsize=1, retries=False, timeout=timeout, ssl_context=self._tls,
             socket_options=[*urllib3.connection.HTTPConnection.default_socket_options, _NO_BACKLOG],
         )  # fmt: skip
+        kinds = (urllib3.HTTPConnectionPool, urllib3.HTTPSConnectionPool)
+        self._pool.pool_classes_by_scheme = {kind.scheme: _bounded(kind) for kind in kinds}
 
     def connect(self) -> None:
         """See that the other side can be reached. Raises `logfan.SinkUnavailable`."""
@@ -141,18 +146,20 @@ class HttpClient:
         return Answer(response.status, content, found)
 
     def _content(self, response: Any) -> bytes:
-        """The beginning of the answer. An answer without an end ends the connection instead: what
-        counts is how long all of it takes."""
-        deadline = time.monotonic() + self._options.timeout
+        """The beginning of the answer. An answer without an end ends the connection instead."""
+        import urllib3
+
         content = bytearray()
-        while len(content) < self._answer_bytes:
-            piece = response.read1(self._answer_bytes - len(content), decode_content=True)
-            if not piece:
-                response.release_conn()
-                return bytes(content)
-            content += piece
-            if time.monotonic() > deadline:
-                break
+        try:
+            while len(content) < self._answer_bytes:
+                piece = response.read1(self._answer_bytes - len(content), decode_content=True)
+                if not piece:
+                    response.release_conn()
+                    return bytes(content)
+                content += piece
+        except urllib3.exceptions.ReadTimeoutError:
+            if not content:
+                raise
         response.close()
         return bytes(content)
 
@@ -165,6 +172,42 @@ class HttpClient:
 
     def close(self) -> None:
         self._pool.clear()
+
+
+class _Answer(http.client.HTTPResponse):
+    """One whose status, headers and body come within the timeout of its connection."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **more: Any) -> None:
+        super().__init__(sock, *args, **more)
+        self.fp = io.BufferedReader(_Until(self.fp.detach(), sock))
+
+
+class _Until(io.RawIOBase):
+    """Reads until a deadline: a socket's own timeout begins anew with each byte that comes."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+        self._raw, self._sock = raw, sock
+        self._deadline = time.monotonic() + (sock.gettimeout() or 0.0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._deadline - time.monotonic()
+        if left <= 0.0:
+            raise TimeoutError("timed out")
+        self._sock.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def _bounded(pool: Any) -> Any:
+    """This kind of pool, whose connections give an `_Answer`."""
+    connection = type("Connection", (pool.ConnectionCls,), {"response_class": _Answer})
+    return type("Pool", (pool,), {"ConnectionCls": connection})
 
 
 def _pieces(body: bytes) -> Iterator[bytes]:

@@ -193,6 +193,25 @@ def test_every_other_answer_is_not_now(opened: Open, server: Bucket, reply: Repl
     assert len(puts(server)) == 2
 
 
+def test_two_sinks_of_one_folder_are_a_conflict() -> None:
+    options: dict[str, dict[str, Any]] = {
+        "a": {"prefix": "x"}, "b": {"prefix": "x/", "endpoint": "http://S3.example.org/"},
+        "other": {"prefix": "y"}, "named": {"prefix": "x", "compress": "gzip"},
+        "text": {"prefix": "x", "format": "text"}, "raw": {"prefix": "x", "format": "raw"},
+        "elsewhere": {"prefix": "x", "endpoint": "http://s3.example.com"},
+        "amazon": {"prefix": "x", "endpoint": None},
+        "bucket": {"prefix": "x", "bucket": "others"},
+    }  # fmt: skip
+    given = {"bucket": "logs", "endpoint": "http://s3.example.org"}
+    wrong = S3Sink.conflicts(
+        {name: S3Sink.Config.model_validate({**given, **more}) for name, more in options.items()}
+    )
+    assert set(wrong) == {"b", "raw"}
+    assert "sinks.a" in wrong["b"]
+    assert "prefix" in wrong["b"]
+    assert "sinks.text" in wrong["raw"]
+
+
 def test_a_bucket_that_is_missing_is_seen_when_it_opens(opened: Open) -> None:
     with pytest.raises(SinkUnavailable, match="NoSuchBucket"):
         opened(bucket="nowhere")

@@ -1,12 +1,13 @@
 """The sink `http` against a real server: each verdict, each encoding, each way to log in."""
 
 import base64
+import itertools
 import json
 import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -274,6 +275,59 @@ def test_an_answer_without_an_end_is_not_read_without_end(size: int, pace: float
             sink.close()
             thread.join(60)
         assert not thread.is_alive()
+
+
+HEADER = b"HTTP/1.1 200 OK\r\nX-Slow: "
+
+
+@pytest.mark.parametrize("at_once", [b"", HEADER, b"HTTP/1.1 100 Continue\r\n\r\n" * 3])
+@pytest.mark.parametrize("by_tls", [False, True])
+def test_headers_that_drip_are_not_waited_for_without_end(
+    at_once: bytes, by_tls: bool, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.1)
+        ends = threading.Event()
+
+        def serve() -> None:
+            while not ends.is_set():
+                with suppress(OSError), ExitStack() as stack:
+                    stream = stack.enter_context(listener.accept()[0])
+                    stream.settimeout(10)
+                    if by_tls:
+                        stream = stack.enter_context(context.wrap_socket(stream, server_side=True))
+                    if not stream.recv(1 << 16):
+                        continue
+                    stream.sendall(at_once)
+                    rest = itertools.chain(HEADER[: 0 if at_once else None], itertools.repeat(97))
+                    while not ends.wait(0.05):
+                        stream.sendall(bytes((next(rest),)))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        scheme = "https" if by_tls else "http"
+        config: dict[str, Any] = {
+            "url": f"{scheme}://127.0.0.1:{listener.getsockname()[1]}", "timeout": "300ms",
+        }  # fmt: skip
+        if by_tls:
+            config["tls"] = {"ca_file": str(tmp_path / "ca.pem")}
+        sink = HttpSink(HttpSink.Config.model_validate(config), name="web")
+        until = threading.Timer(10, ends.set)
+        until.start()
+        try:
+            sink.open()
+            with pytest.raises(SinkUnavailable, match="timed out"):
+                sink.write(numbered(1))
+            assert not ends.is_set()
+        finally:
+            until.cancel()
+            ends.set()
+            sink.close()
+            thread.join(60)
 
 
 def test_by_tls_with_the_certificate_verified(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import re
 import socket
 import socketserver
 import ssl
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -20,6 +22,7 @@ from support.servers import serving
 from support.waiting import wait_until
 
 Open = Callable[..., SyslogSink]
+SIZE = 1_000_000
 
 
 class Server:
@@ -170,6 +173,52 @@ def test_a_server_that_went_away_is_noticed_before_something_is_lost(opened: Ope
             wait_until(lambda: sink.write([record(b"b")]), "its end is noticed")
     with pytest.raises(SinkUnavailable, match="refused"):
         sink.open()
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "tls"])
+def test_what_a_healthy_server_has_yet_to_read_survives_the_end(
+    scheme: str, tmp_path: Path, opened: Open
+) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    got = bytearray()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+
+        def serve() -> None:
+            with suppress(OSError), ExitStack() as stack:
+                stream = stack.enter_context(listener.accept()[0])
+                if scheme == "tls":
+                    stream = stack.enter_context(context.wrap_socket(stream, server_side=True))
+                stream.sendall(b"welcome")
+                while piece := stream.recv(1 << 14):
+                    got.extend(piece)
+                    time.sleep(0.01)  # slower than what is sent
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        port = listener.getsockname()[1]
+        options = {"tls": {"ca_file": str(tmp_path / "ca.pem")}} if scheme == "tls" else {}
+        sink = opened(f"{scheme}://127.0.0.1:{port}", format="raw", timeout="5s", **options)
+        sink.write([record(b"x" * SIZE)])
+        sink.close()
+        thread.join(60)
+    assert got.count(b"x") == SIZE
+
+
+def test_a_server_that_does_not_end_is_not_waited_for_without_end(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logfan_sinks.syslog._CLOSE_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sink = opened(f"tcp://127.0.0.1:{listener.getsockname()[1]}")
+        with listener.accept()[0] as stream:
+            sink.write([record(b"a")])
+            sink.close()
+            assert stream.recv(1 << 16).endswith(b" a")
+            assert stream.recv(1) == b""
 
 
 def test_the_operator_is_warned_of_what_syslog_cannot_promise() -> None:

@@ -12,6 +12,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from logfan.dotted_path import walk_to
 from logfan.stage.json_edit import edited
 from logfan.stage.patterns import NAMED, Patterns
 from logfan.stage.redact import Redactor
@@ -31,6 +32,19 @@ def redacted(body: bytes, *paths: str, patterns: list[str] | None = None, **more
         ("a.b", b'{"a.b":"x","a":{"b":null}}', b'{"a.b":"[redacted]","a":{"b":"[redacted]"}}'),
         ("a.b.c", b'{"a":{"b.c":7}}', b'{"a":{"b.c":"[redacted]"}}'),
         ("u.m", b'{"u":[{"m":1},{"n":3}]}', b'{"u":[{"m":"[redacted]"},{"n":3}]}'),
+        ("u.0.m", b'{"u":[{"m":1},{"m":3}]}', b'{"u":[{"m":"[redacted]"},{"m":3}]}'),
+        ("u.1.m", b'{"u":[ [] ,{"m":3}]}', b'{"u":[ [] ,{"m":"[redacted]"}]}'),
+        ("u.1", b'{"u":["x",{"m":3},"y"],"v":[1,2]}', b'{"u":["x","[redacted]","y"],"v":[1,2]}'),
+        ("u.0", b'{"u":["x"]}', b'{"u":["[redacted]"]}'),
+        ("u.0.1", b'{"u":[[1,2],[3,4]]}', b'{"u":[[1,"[redacted]"],[3,4]]}'),
+        ("0.m", b'[{"m":1},{"m":2}]', b'[{"m":"[redacted]"},{"m":2}]'),
+        ("0", b"[[1],2]", b'["[redacted]",2]'),
+        ("u.0.m.n", b'{"u":[{"m.n":1}]}', b'{"u":[{"m.n":"[redacted]"}]}'),
+        ("u.0", b'{"u":{"0":1,"1":2}}', b'{"u":{"0":"[redacted]","1":2}}'),
+        ("u.0", b'{"u":[1],"u.0":3}', b'{"u":["[redacted]"],"u.0":"[redacted]"}'),
+        ("u.0.m", b'{"u":[{"0":{"m":1}}]}', b'{"u":[{"0":{"m":"[redacted]"}}]}'),
+        ("u.-1", b'{"u":[1]}', None), ("u.7", b'{"u":[1]}', None), ("u.0", b'{"u":[]}', None),
+        ("u.-1", b'{"u":{"-1":1}}', b'{"u":{"-1":"[redacted]"}}'),
         ("a", '{"a":1}'.encode("utf-16"), b'{"a":"[redacted]"}'),
         ("a", b'\xef\xbb\xbf{"a":1}', b'{"a":"[redacted]"}'),
         ("a", b'{"a":1,"a":2}', b'{"a":"[redacted]","a":"[redacted]"}'),
@@ -111,6 +125,15 @@ def test_headers_by_path_and_by_pattern() -> None:
     assert headers["from"] == "a@b.org"
 
 
+def test_a_header_by_the_index_of_a_list() -> None:
+    headers = {"x-death": [{"queue": "a", "n": 1}, {"queue": "b"}], "t": ["x", ["y", "z"]]}
+    redactor = Redactor(["headers.x-death.0.queue", "headers.t.1.0", "headers.t.7"])
+    assert redactor.apply(record(b"body", headers=headers)).headers == {
+        "x-death": ({"queue": "[redacted]", "n": 1}, {"queue": "b"}),
+        "t": ("x", ("[redacted]", "z")),
+    }
+
+
 def test_what_has_nothing_to_replace_is_the_same_record() -> None:
     one = record({"a": "x"}, headers={"h": "y", "t": {"u": 1}, "l": (1, "z")})
     assert Redactor(["user.email", "headers.x"], ["email", "card"]).apply(one) is one
@@ -152,6 +175,27 @@ def expected(tree: Any, path: list[str]) -> Any:
         if fits:
             changed[key] = expected(value, path[count:]) if path[count:] else "X"
     return changed
+
+
+LISTS = st.recursive(
+    st.none() | st.integers() | st.text(max_size=2),
+    lambda inner: (
+        st.lists(inner) | st.dictionaries(st.sampled_from(["a", "0", "a.0", "0.1"]), inner)
+    ),
+)
+
+
+@given(LISTS, st.lists(st.sampled_from(["a", "0", "1", "01"]), min_size=1, max_size=4))
+def test_what_other_options_find_at_a_path_is_replaced(tree: Any, parts: list[str]) -> None:
+    walk = walk_to(".".join(parts))
+    after = json.loads(redacted(json.dumps(tree).encode(), ".".join(parts), mask="X"))
+    assert walk(tree) is None or walk(after) == "X"
+    headers = (
+        Redactor(["headers." + ".".join(parts)], mask="X")
+        .apply(record(b"", headers={"a": tree}))
+        .headers
+    )
+    assert walk({"a": tree}) is None or walk(headers) == "X"
 
 
 @given(
