@@ -367,13 +367,13 @@ class LogFile:
         return min((limit for limit in limits if limit > 0), default=None)
 
     def _mend(self) -> None:
-        """Make the last line whole where it has no end. One that a crash tore is cut off, as it was
-        never acknowledged; what may be another program's stays."""
+        """Make the last line whole where it has no end. One that was surely written here, and so
+        torn by a crash, is cut off, as it was never acknowledged; any other stays and is ended."""
         end = _end_of_last_line(self._fd, self.size)
         size = self.size - end
         if not size:
             return
-        if self._may_be_torn(end):
+        if self._is_ours(end):
             self._log.warning(
                 "%s: cut off a torn last line of %d bytes, left by a crash; its message was not "
                 "acknowledged and comes again", self.path, size,
@@ -382,19 +382,23 @@ class LogFile:
             self.size = end
         else:
             self._log.warning(
-                "%s: its last line, of %d bytes, has no end and does not look like one of this "
-                "sink; it stays and gets a line end", self.path, size,
+                "%s: its last line, of %d bytes, has no end and may be another program's; it stays "
+                "and gets a line end", self.path, size,
             )  # fmt: skip
             self.size += os.write(self._fd, b"\n")
         os.fdatasync(self._fd)
 
-    def _may_be_torn(self, at: int) -> bool:
-        """Whether what begins at `at` and has no end may be a line of ours."""
+    def _is_ours(self, at: int) -> bool:
+        """Whether what begins at `at` and has no end was surely written here, or by nobody."""
+        made_here = self._was_made_here()
         if not self._beginning:
-            return at > 0 or self._was_made_here()  # some line must have been whole
+            return made_here or (at > 0 and _is_void(self._fd, at))
         begin = os.pread(self._fd, len(self._beginning), at)
+        if begin == self._beginning:
+            return True
         # A crash of the machine leaves zeros where the bytes did not get to the disk.
-        return self._beginning.startswith(begin.rstrip(b"\0"))
+        looks_so = self._beginning.startswith(begin.rstrip(b"\0"))
+        return (made_here and looks_so) or _is_void(self._fd, at)
 
     def _was_made_here(self) -> bool:
         with suppress(OSError):
@@ -430,6 +434,15 @@ def _end_of_last_line(fd: int, size: int) -> int:
             return start + at + 1
         end = start
     return 0
+
+
+def _is_void(fd: int, at: int) -> bool:
+    """Whether all behind `at` is zeros."""
+    while block := os.pread(fd, _BLOCK, at):
+        if block.count(0) != len(block):
+            return False
+        at += len(block)
+    return True
 
 
 def _holder(inode: int) -> str:
