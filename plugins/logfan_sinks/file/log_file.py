@@ -50,6 +50,7 @@ _TAKEN_FOR_GOOD = frozenset(
     (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO)
 )
 _TAKEN = _TAKEN_FOR_GOOD | {errno.EINVAL, errno.EILSEQ, errno.ENODEV}
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED = (errno.EACCES, errno.EPERM)
 
 
@@ -159,6 +160,7 @@ class LogFile:
         self._log = log
         self._unsynced = False
         self._unsettled = 0
+        self._identity = (0, 0)
         self._fd = -1
         try:
             if not untrusted and Path(path).is_symlink():
@@ -178,8 +180,7 @@ class LogFile:
     @property
     def identity(self) -> tuple[int, int]:
         """What the file is, whatever it is called."""
-        here = os.fstat(self._fd)
-        return here.st_dev, here.st_ino
+        return self._identity
 
     def append(self, buffers: Sequence[bytes]) -> None:
         """Write all of them, `MOST_BUFFERS` at most, in order. Raises SinkUnavailable; `take_back`
@@ -195,7 +196,7 @@ class LogFile:
                 left = _behind(left, count)
         except OSError as error:
             failure = unavailable(self.path, error)
-            if error.errno in (errno.ENOSPC, errno.EFBIG):
+            if error.errno in _NO_ROOM:
                 raise Full(str(failure), self._most_bytes()) from None
             raise failure from None
         size = self.size - begin
@@ -205,7 +206,8 @@ class LogFile:
                 os.posix_fadvise(self._fd, begin, size, os.POSIX_FADV_DONTNEED)
 
     def sync(self) -> None:
-        """Return once what was written is durable. Raises SinkUnavailable."""
+        """Return once what was written is durable, under this path: what renamed the file
+        meanwhile may have read and compressed it already. Raises SinkUnavailable."""
         if not self._unsynced:
             return
         try:
@@ -216,8 +218,10 @@ class LogFile:
             # again, to a file opened anew, makes sure.
             raise unavailable(self.path, error) from None
         self._unsynced = False
-        if self.regular and os.fstat(self._fd).st_nlink == 0:
-            raise SinkUnavailable(f"{self.path}: was deleted while it was written; opening it anew")
+        if self.regular and not self._is_at_its_path():
+            raise SinkUnavailable(
+                f"{self.path}: was moved or deleted while it was written; opening it anew"
+            )
 
     def settle(self) -> None:
         """What was appended so far stays: `take_back` goes no further back than this."""
@@ -282,6 +286,13 @@ class LogFile:
             return False
         return os.path.samestat(there, here)
 
+    def _is_at_its_path(self) -> bool:
+        try:
+            there = os.stat(self.path)  # noqa: PTH116 - on the hot path
+        except OSError:
+            return False
+        return (there.st_dev, there.st_ino) == self._identity
+
     @property
     def modified_at(self) -> float:
         """When it was last written to, in seconds since 1970."""
@@ -313,7 +324,8 @@ class LogFile:
                 os.close(fd)
                 raise
             os.set_blocking(fd, True)
-            self._fd = fd
+            here = os.fstat(fd)
+            self._fd, self._identity = fd, (here.st_dev, here.st_ino)
             return
         raise SinkUnavailable(f"{self.path}: is moved or replaced again and again")
 

@@ -516,11 +516,45 @@ def test_a_file_removed_between_write_and_flush_is_not_acknowledged(tmp_path: Pa
     with opened(path) as sink:
         sink.write(numbered(0, 1))
         path.unlink()
-        with pytest.raises(logfan.SinkUnavailable, match="was deleted"):
+        with pytest.raises(logfan.SinkUnavailable, match="was moved or deleted"):
             sink.flush()
         sink.open()
         deliver(sink, numbered(0, 1))
     assert bodies(path) == ["0000"]
+
+
+def test_a_file_moved_between_write_and_flush_has_the_batch_in_the_new_one(tmp_path: Path) -> None:
+    # What moved it may have compressed it already, without this batch, and may remove it.
+    path, aside = tmp_path / "a.log", tmp_path / "a.log.1"
+    with opened(path) as sink:
+        deliver(sink, numbered(0, 1))
+        sink.write(numbered(1, 2))
+        path.rename(aside)
+        with pytest.raises(logfan.SinkUnavailable, match="was moved or deleted"):
+            sink.flush()
+        sink.open()
+        deliver(sink, numbered(1, 2))
+    assert bodies(aside) == ["0000"]
+    assert bodies(path) == ["0001"]
+
+
+def test_a_quota_that_is_used_up_is_as_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.writev
+
+    def quota(fd: int, buffers: Any) -> int:
+        if sum(map(len, buffers)) > 1000:
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        return real(fd, buffers)
+
+    monkeypatch.setattr(os, "writev", quota)
+    monkeypatch.setattr(logfile.LogFile, "_most_bytes", lambda self: 1000)
+    with opened(tmp_path / "a.log") as sink:
+        with pytest.raises(logfan.RecordsRejected, match="1 records rejected"):
+            sink.write([record("x" * 2000), record("small")])
+        sink.flush()
+    assert bodies(tmp_path / "a.log") == ["small"]
 
 
 def test_copytruncate_is_survived_also_by_a_failing_write(tmp_path: Path) -> None:
