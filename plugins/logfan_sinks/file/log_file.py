@@ -160,7 +160,7 @@ class LogFile:
         self._log = log
         self._unsynced = False
         self._unsettled = 0
-        self._identity = (0, 0)
+        self._identity = (0, 0)  # when it was opened
         self._fd = -1
         try:
             if not untrusted and Path(path).is_symlink():
@@ -180,7 +180,8 @@ class LogFile:
     @property
     def identity(self) -> tuple[int, int]:
         """What the file is, whatever it is called."""
-        return self._identity
+        here = os.fstat(self._fd)
+        return here.st_dev, here.st_ino
 
     def append(self, buffers: Sequence[bytes]) -> None:
         """Write all of them, `MOST_BUFFERS` at most, in order. Raises SinkUnavailable; `take_back`
@@ -291,7 +292,10 @@ class LogFile:
             there = os.stat(self.path)  # noqa: PTH116 - on the hot path
         except OSError:
             return False
-        return (there.st_dev, there.st_ino) == self._identity
+        # The second look is for file systems that number a file anew while it is open.
+        return (there.st_dev, there.st_ino) == self._identity or os.path.samestat(
+            there, os.fstat(self._fd)
+        )
 
     @property
     def modified_at(self) -> float:
