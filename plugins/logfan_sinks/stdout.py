@@ -5,6 +5,7 @@ import json
 import os
 import select
 import sys
+import threading
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
@@ -32,10 +33,24 @@ _COLOURS = {"debug": "2", "warning": "33", "error": "31", "critical": "1;31"}
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 """As syslog and journald count them."""
 _INFO = 6
+_NEWLINE = 10
 _LATE_SECONDS = 1
 """From so much on, the publisher's time is shown beside that of the receipt."""
 _level_of = logfan.field("level")
 _time_text_of = logfan.field("time")
+
+
+class _Output:
+    """Standard output, which all sinks of the daemon share."""
+
+    def __init__(self) -> None:
+        self.turn = threading.Lock()
+        """Held for a whole write, so that no other sink's bytes come between those of a line."""
+        self.within_line = False
+        """Whether the last byte that it took ended no line."""
+
+
+_OUTPUT = _Output()
 
 
 class StdoutSink(logfan.Sink):
@@ -73,7 +88,14 @@ class StdoutSink(logfan.Sink):
         self._for_people = self.config.format == "text" and (terminal or self._colour)
 
     def write(self, records: Sequence[logfan.Record]) -> None:
-        """All lines, then return: standard output keeps no more promise than that."""
+        """All lines, then return: standard output keeps no more promise than that. What a failed
+        write, such as one to a full disk, left of a line is ended first."""
+        with _OUTPUT.turn:
+            if _OUTPUT.within_line:
+                self._send(b"\n")
+            self._write(records)
+
+    def _write(self, records: Sequence[logfan.Record]) -> None:
         lines: list[bytes] = []
         size = 0
         for record, line in with_lines(records, self._encode):
@@ -129,7 +151,9 @@ class StdoutSink(logfan.Sink):
         view = memoryview(data)
         while view:
             try:
-                view = view[os.write(self._fd, view) :]
+                count = os.write(self._fd, view)
+                _OUTPUT.within_line = view[count - 1] != _NEWLINE
+                view = view[count:]
             except BlockingIOError:
                 poller = select.poll()
                 poller.register(self._fd, select.POLLOUT)

@@ -50,6 +50,7 @@ _TAKEN_FOR_GOOD = frozenset(
     (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO)
 )
 _TAKEN = _TAKEN_FOR_GOOD | {errno.EINVAL, errno.EILSEQ, errno.ENODEV}
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED = (errno.EACCES, errno.EPERM)
 
 
@@ -159,6 +160,7 @@ class LogFile:
         self._log = log
         self._unsynced = False
         self._unsettled = 0
+        self._identity = (0, 0)  # when it was opened
         self._fd = -1
         try:
             if not untrusted and Path(path).is_symlink():
@@ -195,7 +197,7 @@ class LogFile:
                 left = _behind(left, count)
         except OSError as error:
             failure = unavailable(self.path, error)
-            if error.errno in (errno.ENOSPC, errno.EFBIG):
+            if error.errno in _NO_ROOM:
                 raise Full(str(failure), self._most_bytes()) from None
             raise failure from None
         size = self.size - begin
@@ -205,7 +207,8 @@ class LogFile:
                 os.posix_fadvise(self._fd, begin, size, os.POSIX_FADV_DONTNEED)
 
     def sync(self) -> None:
-        """Return once what was written is durable. Raises SinkUnavailable."""
+        """Return once what was written is durable, under this path: what renamed the file
+        meanwhile may have read and compressed it already. Raises SinkUnavailable."""
         if not self._unsynced:
             return
         try:
@@ -216,8 +219,10 @@ class LogFile:
             # again, to a file opened anew, makes sure.
             raise unavailable(self.path, error) from None
         self._unsynced = False
-        if self.regular and os.fstat(self._fd).st_nlink == 0:
-            raise SinkUnavailable(f"{self.path}: was deleted while it was written; opening it anew")
+        if self.regular and not self._is_at_its_path():
+            raise SinkUnavailable(
+                f"{self.path}: was moved or deleted while it was written; opening it anew"
+            )
 
     def settle(self) -> None:
         """What was appended so far stays: `take_back` goes no further back than this."""
@@ -282,6 +287,16 @@ class LogFile:
             return False
         return os.path.samestat(there, here)
 
+    def _is_at_its_path(self) -> bool:
+        try:
+            there = os.stat(self.path)  # noqa: PTH116 - on the hot path
+        except OSError:
+            return False
+        # The second look is for file systems that number a file anew while it is open.
+        return (there.st_dev, there.st_ino) == self._identity or os.path.samestat(
+            there, os.fstat(self._fd)
+        )
+
     @property
     def modified_at(self) -> float:
         """When it was last written to, in seconds since 1970."""
@@ -313,7 +328,8 @@ class LogFile:
                 os.close(fd)
                 raise
             os.set_blocking(fd, True)
-            self._fd = fd
+            here = os.fstat(fd)
+            self._fd, self._identity = fd, (here.st_dev, here.st_ino)
             return
         raise SinkUnavailable(f"{self.path}: is moved or replaced again and again")
 
@@ -367,13 +383,13 @@ class LogFile:
         return min((limit for limit in limits if limit > 0), default=None)
 
     def _mend(self) -> None:
-        """Make the last line whole where it has no end. One that a crash tore is cut off, as it was
-        never acknowledged; what may be another program's stays."""
+        """Make the last line whole where it has no end. One that was surely written here, and so
+        torn by a crash, is cut off, as it was never acknowledged; any other stays and is ended."""
         end = _end_of_last_line(self._fd, self.size)
         size = self.size - end
         if not size:
             return
-        if self._may_be_torn(end):
+        if self._is_ours(end):
             self._log.warning(
                 "%s: cut off a torn last line of %d bytes, left by a crash; its message was not "
                 "acknowledged and comes again", self.path, size,
@@ -382,19 +398,23 @@ class LogFile:
             self.size = end
         else:
             self._log.warning(
-                "%s: its last line, of %d bytes, has no end and does not look like one of this "
-                "sink; it stays and gets a line end", self.path, size,
+                "%s: its last line, of %d bytes, has no end and may be another program's; it stays "
+                "and gets a line end", self.path, size,
             )  # fmt: skip
             self.size += os.write(self._fd, b"\n")
         os.fdatasync(self._fd)
 
-    def _may_be_torn(self, at: int) -> bool:
-        """Whether what begins at `at` and has no end may be a line of ours."""
+    def _is_ours(self, at: int) -> bool:
+        """Whether what begins at `at` and has no end was surely written here, or by nobody."""
+        made_here = self._was_made_here()
         if not self._beginning:
-            return at > 0 or self._was_made_here()  # some line must have been whole
+            return made_here or (at > 0 and _is_void(self._fd, at))
         begin = os.pread(self._fd, len(self._beginning), at)
+        if begin == self._beginning:
+            return True
         # A crash of the machine leaves zeros where the bytes did not get to the disk.
-        return self._beginning.startswith(begin.rstrip(b"\0"))
+        looks_so = self._beginning.startswith(begin.rstrip(b"\0"))
+        return (made_here and looks_so) or _is_void(self._fd, at)
 
     def _was_made_here(self) -> bool:
         with suppress(OSError):
@@ -430,6 +450,15 @@ def _end_of_last_line(fd: int, size: int) -> int:
             return start + at + 1
         end = start
     return 0
+
+
+def _is_void(fd: int, at: int) -> bool:
+    """Whether all behind `at` is zeros."""
+    while block := os.pread(fd, _BLOCK, at):
+        if block.count(0) != len(block):
+            return False
+        at += len(block)
+    return True
 
 
 def _holder(inode: int) -> str:

@@ -12,7 +12,7 @@ import queue
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -42,6 +42,8 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WAITING_MAX = 1000
 _CLOSE_SECONDS = 5.0
+_AGAIN_SECONDS = 600.0
+_FAILED_MAX = 10_000
 _STAMP_BYTES = len(".20261124T101500.123456Z")
 _GAP_SECONDS = 30 * 86400.0
 _DOUBT_SECONDS = 86400.0
@@ -122,28 +124,44 @@ class Rotated:
     at: datetime
     suffix: str
     """Empty, or how it is compressed; with `.part` behind it where that was not finished."""
+    regular: bool
+    """False for a folder, a link or the like, which has such a name and is nothing of ours."""
 
 
 def rotated_name(folder: int, name: str, now: float) -> str:
     """A free name beside the file, after all others even where the clock was set back:
     `app.log.20261124T101500.123456Z`."""
     when = datetime.fromtimestamp(now, UTC)
-    for rotated in rotated_files(folder, name)[-1:]:
+    for rotated in _of_such_names(folder, name)[-1:]:
         when = max(when, rotated.at + timedelta(microseconds=1))
     return name + when.strftime(_STAMP_FORMAT)
 
 
 def rotated_files(folder: int, name: str) -> list[Rotated]:
     """The files in this folder that were rotated from this name, oldest first; no others."""
+    return [rotated for rotated in _of_such_names(folder, name) if rotated.regular]
+
+
+def _of_such_names(folder: int, name: str) -> list[Rotated]:
+    """All that has the name of a file rotated from this one, oldest first."""
     found = []
-    for other in os.listdir(folder):
-        stamp = STAMP.match(other, len(name)) if other.startswith(name) else None
-        if stamp is None or other[stamp.end() :] not in _OURS:
-            continue
-        with suppress(ValueError):  # digits that are no time: nothing that we wrote
-            when = datetime.fromisoformat(stamp[0][1:])
-            found.append(Rotated(other, stamp[0], when, other[stamp.end() :]))
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            other = entry.name
+            stamp = STAMP.match(other, len(name)) if other.startswith(name) else None
+            if stamp is None or other[stamp.end() :] not in _OURS:
+                continue
+            with suppress(ValueError):  # digits that are no time: nothing that we wrote
+                when = datetime.fromisoformat(stamp[0][1:])
+                suffix = other[stamp.end() :]
+                found.append(Rotated(other, stamp[0], when, suffix, _is_regular(entry)))
     return sorted(found, key=lambda rotated: rotated.name)
+
+
+def _is_regular(entry: os.DirEntry[str]) -> bool:
+    with suppress(OSError):  # some file systems have to look at the file itself
+        return entry.is_file(follow_symlinks=False)
+    return False
 
 
 class Archivist:
@@ -165,6 +183,9 @@ class Archivist:
         self._log = log
         self._began, self._since = now, time.monotonic()
         self._doubted = False
+        self._failed: dict[tuple[str, str], float] = {}
+        """Path and name of the rotated files that could not be tended, and when, by the monotonic
+        clock."""
         self._stop = threading.Event()
         self._waiting: queue.Queue[tuple[str, int, float] | None] = queue.Queue(_WAITING_MAX)
         self._thread = start_thread("archivist", self._run)
@@ -188,7 +209,7 @@ class Archivist:
             path, untrusted, now = item
             try:
                 with folder_of(path, untrusted) as folder:
-                    self._tend(folder, os.path.basename(path), now)  # noqa: PTH119 - text alone
+                    self._tend(folder, path, now)
             except OSError as error:
                 self._log.warning("%s: rotated files were not tended: %s", path, error)
             except Exception:  # noqa: BLE001 - logged with its traceback
@@ -198,14 +219,38 @@ class Archivist:
                     "please report it", path,
                 )  # fmt: skip
 
-    def _tend(self, folder: int, name: str, now: float) -> None:
+    def _tend(self, folder: int, path: str, now: float) -> None:
+        name = os.path.basename(path)  # noqa: PTH119 - text alone
         # First make room: compressing needs some.
-        self._prune(folder, rotated_files(folder, name), now)
+        stayed = self._prune(folder, path, rotated_files(folder, name), now)
         for rotated in rotated_files(folder, name):
             if rotated.suffix.endswith(_PART):
-                _remove(folder, rotated.name)
-            elif self._suffix and not rotated.suffix:
-                self._compress(folder, rotated.name)
+                with self._each(path, rotated.name):
+                    _remove(folder, rotated.name)
+            elif self._suffix and not rotated.suffix and rotated.name not in stayed:
+                # What fails may do so at its very end: not the whole work with each rotation.
+                failed_at = self._failed.get((path, rotated.name))
+                if failed_at is None or time.monotonic() - failed_at >= _AGAIN_SECONDS:
+                    with self._each(path, rotated.name):
+                        self._compress(folder, rotated.name)
+
+    @contextmanager
+    def _each(self, path: str, name: str) -> Iterator[None]:
+        """The trouble of one rotated file is logged once, and keeps no other from being tended."""
+        try:
+            yield
+        except OSError as error:
+            if (path, name) not in self._failed:
+                if len(self._failed) >= _FAILED_MAX:
+                    self._failed.clear()
+                self._log.warning(
+                    "%s: the rotated file %s could not be compressed or removed: %s; it is tried "
+                    "again with later rotations, and the others are tended all the same",
+                    path, name, error,
+                )  # fmt: skip
+            self._failed[path, name] = time.monotonic()
+        else:
+            self._failed.pop((path, name), None)
 
     def _compress(self, folder: int, name: str) -> None:
         """Under another name first, so that a crash leaves either the old file or the new one."""
@@ -223,12 +268,10 @@ class Archivist:
         """False where it has to stop."""
         _remove(folder, part)  # by a run that crashed
         with (
-            os.fdopen(os.open(name, _READ, dir_fd=folder), "rb") as source,
-            os.fdopen(os.open(part, _WRITE, 0o600, dir_fd=folder), "wb") as target,
+            _opened(folder, name, _READ, "rb") as source,
+            _opened(folder, part, _WRITE, "wb") as target,
         ):
             status = os.fstat(source.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise OSError(errno.EINVAL, "is no regular file", name)
             os.fchmod(target.fileno(), status.st_mode & 0o777)
             with _compressor(target, self._suffix) as write:
                 while chunk := source.read(_CHUNK):
@@ -239,19 +282,23 @@ class Archivist:
             os.fsync(target.fileno())
         return True
 
-    def _prune(self, folder: int, files: list[Rotated], now: float) -> None:
+    def _prune(self, folder: int, path: str, files: list[Rotated], now: float) -> Collection[str]:
+        """Gives the names of those that should go and could not be removed."""
         # By stamp: a crash can leave a file and its compressed copy, which count as one.
         if self._keep.count is not None:
             stamps = sorted({rotated.stamp for rotated in files})
             old = set(stamps[: max(0, len(stamps) - self._keep.count)])
         else:
             if self._may_be_wrong(files, now):
-                return
+                return ()
             oldest = now - (self._keep.age or 0)
             old = {rotated.stamp for rotated in files if rotated.at.timestamp() < oldest}
-        for rotated in files:
-            if rotated.stamp in old:
-                _remove(folder, rotated.name)
+        stay = {rotated.name for rotated in files if rotated.stamp in old}
+        for name in sorted(stay):
+            with self._each(path, name):
+                _remove(folder, name)
+                stay.remove(name)
+        return stay
 
     def _may_be_wrong(self, files: list[Rotated], now: float) -> bool:
         """Whether, by the clock, a month passed between the last rotated file and this run:
@@ -280,6 +327,19 @@ def _day(seconds: float) -> str:
 def _remove(folder: int, name: str) -> None:
     with suppress(FileNotFoundError):
         os.unlink(name, dir_fd=folder)
+
+
+@contextmanager
+def _opened(folder: int, name: str, flags: int, mode: str) -> Iterator[IO[bytes]]:
+    """A regular file, and its descriptor closed whatever happens. Raises OSError."""
+    fd = os.open(name, flags, 0o600, dir_fd=folder)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "is no regular file", name)
+        with os.fdopen(fd, mode, closefd=False) as file:
+            yield file
+    finally:
+        os.close(fd)
 
 
 @contextmanager

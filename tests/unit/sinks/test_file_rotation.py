@@ -1,10 +1,12 @@
 """Rotation of the file sink: when, under which name, compressed how, and what is pruned."""
 
+import errno
 import gzip
 import logging
 import os
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -273,10 +275,92 @@ def test_a_compression_that_fails_is_logged_and_leaves_the_file(
         caplog.at_level(logging.WARNING),
         opened(path, rotate={"every": "1d", "compress": "gzip"}) as sink,
     ):
-        wait_until(lambda: "rotated files were not tended" in caplog.text, "the warning")
+        wait_until(lambda: "could not be compressed or removed" in caplog.text, "the warning")
         deliver(sink, numbered(0, 1))
     assert content(path.with_name("a.log.20261123T000000.000000Z")) == b"old\n"
     assert not [name for name in names(path) if name.endswith(".part")]
+
+
+def a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def a_dangling_link(path: Path) -> None:
+    path.symlink_to("/nowhere")
+
+
+def a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("make", [a_folder, a_dangling_link, a_pipe])
+def test_what_is_no_file_ends_neither_pruning_nor_compressing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, make: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "a.log"
+    foreign = [f"a.log.{stamp}.000000Z" for stamp in ("20200101T000000", "20261124T120000")]
+    for name in foreign:
+        make(tmp_path / name)
+    with opened(path, rotate={"size": "1B", "keep": 3, "compress": "gzip"}) as sink:
+        for number in range(10):
+            deliver(sink, numbered(number, number + 1))
+        wait_until(
+            lambda: [file.suffix for file in rotated(path)] == [".gz"] * 3, "three, compressed"
+        )
+        wait_until(lambda: len(names(path)) == 6, "nothing else is left")
+    assert everything(path) == ["0006", "0007", "0008", "0009"]
+    assert set(foreign) < set(names(path))
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("call", ["unlink", "open"])
+def test_a_file_that_can_not_be_tended_does_not_keep_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, call: str
+) -> None:
+    # As with `chattr +i`, a folder's sticky bit, or a bad sector.
+    path = tmp_path / "a.log"
+    bad = "a.log.20261120T000000.000000Z"
+    leave(path, "20261120T000000.000000Z")
+    real = getattr(os, call)
+    refused: list[str] = []
+
+    def refuses(name: Any, *args: Any, **named: Any) -> Any:
+        if name == bad:
+            refused.append(name)
+            raise PermissionError(errno.EPERM, "Operation not permitted", name)
+        return real(name, *args, **named)
+
+    monkeypatch.setattr(os, call, refuses)
+    keep = 3 if call == "unlink" else 30
+    with opened(path, rotate={"size": "1B", "keep": keep, "compress": "gzip"}) as sink:
+        for number in range(10):
+            deliver(sink, numbered(number, number + 1))
+        left = min(keep, 9)
+        wait_until(
+            lambda: [file.suffix for file in rotated(path) if file.name != bad] == [".gz"] * left,
+            "all others are compressed, and no more than should be",
+        )
+    assert (tmp_path / bad).read_bytes() == b"old\n"
+    assert everything(path)[-left - 1 :] == [f"{number:04}" for number in range(9 - left, 10)]
+    assert caplog.text.count(f"the rotated file {bad} could not be compressed or removed") == 1
+    assert "Operation not permitted" in caplog.text
+    if call == "open":
+        assert len(refused) == 1  # not with each rotation
+
+
+def test_a_file_that_fails_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    sink = made(tmp_path / "a.log")
+    archivist = rotation.Archivist(
+        compress="gzip", keep=rotation.Keep(count=3), now=0.0, log=sink.log,
+        start_thread=sink.start_thread,
+    )  # fmt: skip
+    (tmp_path / "folder").mkdir()
+    with folder_of(str(tmp_path / "a.log"), 0) as folder:
+        before = held_open(tmp_path)
+        with pytest.raises(OSError, match=r"is no regular file|Is a directory"):
+            archivist._compress_to(folder, "folder.part", "folder")
+        assert held_open(tmp_path) == before
+    archivist.close()
 
 
 def test_keep_is_a_number_of_files_and_the_oldest_go(tmp_path: Path) -> None:
@@ -412,9 +496,9 @@ def test_one_files_trouble_of_any_kind_does_not_end_the_archivist(
 ) -> None:
     tended: list[str] = []
 
-    def tend(self: rotation.Archivist, folder: int, name: str, now: float) -> None:
-        tended.append(name)
-        if name == "bad.log":
+    def tend(self: rotation.Archivist, folder: int, path: str, now: float) -> None:
+        tended.append(Path(path).name)
+        if path.endswith("bad.log"):
             raise ValueError("a compressor's own kind of error")
 
     monkeypatch.setattr(rotation.Archivist, "_tend", tend)

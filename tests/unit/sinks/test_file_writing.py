@@ -278,11 +278,22 @@ def test_a_full_disk_loses_and_doubles_nothing(tmp_path: Path) -> None:
     assert done.stdout == "all there, once\n", done.stderr
 
 
-@pytest.mark.parametrize("torn", [b"0002", b"0", b"x" * 200_000, b"\0" * 65536])
+def make_here(path: Path) -> None:
+    """An empty file of the sink's own, known as such."""
+    with opened(path):
+        pass
+    try:
+        os.getxattr(path, "user.logfan")
+    except OSError:
+        pytest.skip("this file system has no such attributes")
+
+
+@pytest.mark.parametrize("torn", [b"0002", b"0", b"x" * 200_000, b"\0" * 65536, b"\0" * 9 + b"2"])
 def test_a_torn_line_is_mended_at_open(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, torn: bytes
 ) -> None:
     path = tmp_path / "a.log"
+    make_here(path)
     path.write_bytes(b"0000\n0001\n" + torn)
     with caplog.at_level(logging.WARNING), opened(path) as sink:
         deliver(sink, numbered(2, 3))
@@ -290,7 +301,18 @@ def test_a_torn_line_is_mended_at_open(
     assert f"{path}: cut off a torn last line of {len(torn)} bytes" in caplog.text
 
 
-@pytest.mark.parametrize("torn", ['{"received_at":"2026-11-', "{", '{"received_at":"', "\0\0"])
+@pytest.mark.parametrize("form", ["raw", "text", "json"])
+def test_zeros_that_a_crash_left_are_cut_off_whoever_made_the_file(
+    tmp_path: Path, form: str
+) -> None:
+    path = tmp_path / "a.log"
+    path.write_bytes(b"0000\n" + b"\0" * 200_000)
+    with opened(path, format=form):
+        pass
+    assert path.read_bytes() == b"0000\n"
+
+
+@pytest.mark.parametrize("torn", ['{"received_at":"2026-11-', '{"received_at":"', "\0\0"])
 @pytest.mark.parametrize("before", ["", "foreign\n"])
 def test_a_torn_line_of_json_is_known_by_its_beginning(
     tmp_path: Path, torn: str, before: str
@@ -302,14 +324,22 @@ def test_a_torn_line_of_json_is_known_by_its_beginning(
     assert path.read_text().startswith(f'{before}{{"received_at":"2026-11-24T12:00:00.000000Z",')
 
 
+@pytest.mark.parametrize("torn", ["{", '{"rece', '{"rece\0\0\0', "\0" * 20 + '9"}'])
+@pytest.mark.parametrize("before", ["", "{}\n"])
+def test_a_few_bytes_of_a_line_of_json_are_known_by_the_files_mark(
+    tmp_path: Path, torn: str, before: str
+) -> None:
+    path = tmp_path / "a.log"
+    make_here(path)
+    path.write_text(before + torn)
+    with opened(path, format="json") as sink:
+        deliver(sink, numbered(0, 1))
+    assert path.read_text().startswith(f'{before}{{"received_at":"2026-11-24T12:00:00.000000Z",')
+
+
 def test_a_file_that_is_one_torn_line_of_ours_is_emptied(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
-    with opened(path):
-        pass
-    try:
-        os.getxattr(path, "user.logfan")
-    except OSError:
-        pytest.skip("this file system has no such attributes")
+    make_here(path)
     path.write_bytes(b"x" * 70_000)
     with opened(path) as sink:
         deliver(sink, numbered(0, 1))
@@ -321,7 +351,9 @@ def test_a_file_that_is_one_torn_line_of_ours_is_emptied(tmp_path: Path) -> None
     [
         ("raw", b"x" * 70_000), ("text", b"precious"), ("json", b"precious"), ("json", b"\x7fELF"),
         ("json", b'{"mine":1}'), ("json", b"a\nb"), ("json", b'a\n{"received_on":"'),
-        ("raw", b"\0\0"),
+        ("raw", b"\0\0"), ("text", b"a\nno newline yet"), ("raw", b"a\nno newline yet"),
+        ("json", b"a\n{"), ("json", b"{"), ("json", b"a\n" + b"\0" * 20 + b"x"),
+        ("text", b"a\n" + b"\0" * 70_000 + b"x"),
     ],
 )  # fmt: skip
 def test_a_foreign_file_without_a_newline_is_never_cut(
@@ -333,7 +365,7 @@ def test_a_foreign_file_without_a_newline_is_never_cut(
         deliver(sink, numbered(0, 1))
     assert path.read_bytes().startswith(content + b"\n")
     assert path.read_bytes().count(b"\n") == content.count(b"\n") + 2
-    assert "has no end and does not look like one of this sink" in caplog.text
+    assert "has no end and may be another program's; it stays" in caplog.text
 
 
 def test_whole_lines_are_left_alone_at_open(
@@ -484,11 +516,45 @@ def test_a_file_removed_between_write_and_flush_is_not_acknowledged(tmp_path: Pa
     with opened(path) as sink:
         sink.write(numbered(0, 1))
         path.unlink()
-        with pytest.raises(logfan.SinkUnavailable, match="was deleted"):
+        with pytest.raises(logfan.SinkUnavailable, match="was moved or deleted"):
             sink.flush()
         sink.open()
         deliver(sink, numbered(0, 1))
     assert bodies(path) == ["0000"]
+
+
+def test_a_file_moved_between_write_and_flush_has_the_batch_in_the_new_one(tmp_path: Path) -> None:
+    # What moved it may have compressed it already, without this batch, and may remove it.
+    path, aside = tmp_path / "a.log", tmp_path / "a.log.1"
+    with opened(path) as sink:
+        deliver(sink, numbered(0, 1))
+        sink.write(numbered(1, 2))
+        path.rename(aside)
+        with pytest.raises(logfan.SinkUnavailable, match="was moved or deleted"):
+            sink.flush()
+        sink.open()
+        deliver(sink, numbered(1, 2))
+    assert bodies(aside) == ["0000"]
+    assert bodies(path) == ["0001"]
+
+
+def test_a_quota_that_is_used_up_is_as_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.writev
+
+    def quota(fd: int, buffers: Any) -> int:
+        if sum(map(len, buffers)) > 1000:
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        return real(fd, buffers)
+
+    monkeypatch.setattr(os, "writev", quota)
+    monkeypatch.setattr(logfile.LogFile, "_most_bytes", lambda self: 1000)
+    with opened(tmp_path / "a.log") as sink:
+        with pytest.raises(logfan.RecordsRejected, match="1 records rejected"):
+            sink.write([record("x" * 2000), record("small")])
+        sink.flush()
+    assert bodies(tmp_path / "a.log") == ["small"]
 
 
 def test_copytruncate_is_survived_also_by_a_failing_write(tmp_path: Path) -> None:

@@ -3,9 +3,12 @@
 import os
 import pty
 import re
+import resource
 import select
+import signal
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +256,64 @@ def test_a_reader_that_went_away_is_reported(
         os.close(read)
         with pytest.raises(SinkUnavailable, match="no program reads standard output any more"):
             built.write([record("x")])
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """As a full disk does, it lets a write be short and the next one fail."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_after_a_full_disk_each_record_has_a_whole_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, long: bool
+) -> None:
+    if long:
+        monkeypatch.setattr(formats, "LONG_BODY_BYTES", -1)
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    file = tmp_path / "out"
+    records = [record("a" * 30), record("b" * 30)]
+    with file.open("w") as stream:
+        monkeypatch.setattr("sys.__stdout__", stream)
+        built = sink()
+        with file_size_limit(40), pytest.raises(SinkUnavailable, match="File too large"):
+            built.write(records)
+        sink().write(records)  # after a reload it is another one
+        sink().write(records)
+    whole = ["a" * 30, "b" * 30]
+    assert file.read_text().splitlines() == ["a" * 30, "b" * 9, *whole, *whole]
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_two_sinks_on_one_pipe_leave_lines_whole(
+    pipe: Output, monkeypatch: pytest.MonkeyPatch, long: bool
+) -> None:
+    if long:
+        monkeypatch.setattr(formats, "LONG_BODY_BYTES", -1)
+        monkeypatch.setattr(stdout, "_PIECE_BYTES", 100)
+    lines = {letter * 999 for letter in "abc"}
+
+    def write(line: str) -> None:
+        built = sink()
+        for _ in range(10):
+            built.write([record(line)] * 50)
+
+    writers = [threading.Thread(target=write, args=(line,)) for line in lines]
+    for writer in writers:
+        writer.start()
+    got = b""
+    while got.count(b"\n") < 1500:
+        got += os.read(pipe.read_end, 5000)
+    for writer in writers:
+        writer.join(60)
+    assert set(got.decode().splitlines()) == lines
 
 
 def test_a_slow_reader_of_a_non_blocking_pipe_gets_everything(pipe: Output) -> None:
