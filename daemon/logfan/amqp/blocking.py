@@ -12,6 +12,7 @@ from typing import Any, Self
 from pika import exceptions
 from pika.adapters.select_connection import IOLoop
 
+from logfan.amqp.broker_features import PRECONDITION_FAILED, acknowledgement_timeout
 from logfan.amqp.client import Brokers, Client, mismatch_failure
 from logfan.amqp.connection import Receiver
 from logfan.amqp.failures import BrokerError, Cause, ConnectionFailure
@@ -31,9 +32,16 @@ class Refused(BrokerError):
 
     def __init__(self, what: str, code: int, text: str) -> None:
         self.reply = f"{text} ({code})"
-        why = f"{what}: {self.reply}"
-        super().__init__(ConnectionFailure(Cause.REFUSED, why, at_declaration=True))
         self.code = code
+        self.is_size = code == PRECONDITION_FAILED and "message size" in text
+        """Whether a message was larger than the broker's `max_message_size`."""
+        timeout = acknowledgement_timeout(code, text)
+        failure = ConnectionFailure(Cause.REFUSED, f"{what}: {self.reply}", at_declaration=True)
+        if timeout is not None:
+            why = f"{what}: the broker took back what was held for longer than its consumer_timeout"
+            why = f"{why} ({timeout:g} s); call it again"
+            failure = ConnectionFailure(Cause.LOST, why, timeout=timeout)
+        super().__init__(failure)
 
 
 class Interrupted(Exception):
@@ -163,14 +171,16 @@ class BlockingConnection:
         channel.until(lambda: answers)
         return channel
 
-    def wait_readable(self, fd: int) -> None:
-        """Turn the loop until there is something to read, or the end."""
+    def wait_readable(self, fd: int, check: Callable[[], None] = lambda: None) -> None:
+        """Turn the loop until there is something to read, or the end. `check` may raise, too."""
         if not _can_wait_for(fd):
             return
         seen: list[int] = []
         self._loop.add_handler(fd, lambda _fd, events: seen.append(events), IOLoop.READ)
         try:
-            self.until(lambda: seen)
+            while not seen:
+                self.turn()
+                check()
         finally:
             self._loop.remove_handler(fd)
 
@@ -236,6 +246,10 @@ class BlockingChannel:
         while not done():
             self.check()
             self.connection.turn()
+
+    def wait_readable(self, fd: int) -> None:
+        """Turn the loop until there is something to read; raise what `check` raises."""
+        self.connection.wait_readable(fd, self.check)
 
     def check(self) -> None:
         """Raise Refused, or another BrokerError, where the channel is closed."""

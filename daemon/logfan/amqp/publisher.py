@@ -1,15 +1,16 @@
 """Publish with confirms and the mandatory flag, many at a time: `emit`, `demo`, `dlq replay`.
 
-The fresh copies of letters that were looked at (`dead_letters/refreshing.py`) use `Window`, too.
+`dlq` publishes through an `IsolatingWindow`, also its fresh copies of letters that were looked at.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import pika
 
 from logfan.amqp import topology
-from logfan.amqp.blocking import BlockingChannel, BlockingConnection, BrokerError
+from logfan.amqp.blocking import BlockingChannel, BlockingConnection, BrokerError, Refused
+from logfan.amqp.broker_features import PRECONDITION_FAILED
 from logfan.amqp.confirms import Confirms
 from logfan.amqp.failures import Cause, ConnectionFailure
 from logfan.config.settings import Settings
@@ -70,6 +71,10 @@ class Window:
         taken, self._taken = self._taken, []
         return taken
 
+    def drop(self) -> list[Any]:
+        """The channel is left. Returns the tokens of what may have arrived or not, in order."""
+        return self._confirms.drop()
+
     def _on_return(self) -> None:
         self.returned += 1
 
@@ -80,6 +85,113 @@ class Window:
                 self._taken.append(token)
         else:
             self.rejected += 1
+
+
+class _Message(NamedTuple):
+    exchange: str
+    routing_key: str
+    body: bytes
+    properties: Any
+    token: Any
+
+
+class IsolatingWindow:
+    """Windows, one after the other: a message over which the broker closes the channel (406: it is
+    larger than max_message_size, or has the user_id of another user) costs no other one.
+
+    A message that may be such a one goes alone: one that is larger than all that the broker took so
+    far, of which there are few in any order of sizes but a growing one. Where the broker refuses
+    another one, those under way are sent again one by one; some may arrive twice then.
+    """
+
+    def __init__(
+        self,
+        open_channel: Callable[[], BlockingChannel],
+        on_refused: Callable[[Any, Refused], None],
+    ) -> None:
+        """`on_refused` gets the token of a message that the broker refuses. Raises BrokerError."""
+        self._open_channel = open_channel
+        self._on_refused = on_refused
+        self._largest = -1
+        self._too_large: tuple[int, Refused] | None = None
+        """The smallest size that the broker would not take, and what it said."""
+        self._taken: list[Any] = []
+        self._rejected = self._returned = 0
+        self._window = Window(open_channel())
+
+    @property
+    def rejected(self) -> int:
+        """Messages that the broker would not take into the queue."""
+        return self._rejected + self._window.rejected
+
+    @property
+    def returned(self) -> int:
+        """Messages that reached no queue."""
+        return self._returned + self._window.returned
+
+    def publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        properties: Any,
+        token: Any,
+        *,
+        alone: bool = False,
+    ) -> None:
+        """Publish; where the window is full, wait. `alone`: wait before and after."""
+        message = _Message(exchange, routing_key, body, properties, token)
+        if self._too_large is not None and len(body) >= self._too_large[0]:
+            self._on_refused(token, self._too_large[1])
+        elif alone or len(body) > self._largest:
+            self.drain()
+            self._send(message)
+            self.drain()
+        else:
+            self._send(message)
+
+    def drain(self, too_late: Callable[[], bool] = lambda: False) -> None:
+        """Wait until nothing awaits its confirm, or it is too late for that."""
+        try:
+            self._window.drain(too_late)
+        except Refused as refused:
+            self._isolate(refused)
+        self._collect()
+
+    def taken(self) -> list[Any]:
+        """See `Window.taken`."""
+        self._collect()
+        taken, self._taken = self._taken, []
+        return taken
+
+    def _send(self, message: _Message) -> None:
+        try:
+            self._window.publish(*message[:4], message)
+        except Refused as refused:
+            self._isolate(refused)
+            self._window.publish(*message[:4], message)
+
+    def _isolate(self, refused: Refused) -> None:
+        """Find the message that it is about, on a new channel."""
+        self._collect()
+        left: list[_Message] = self._window.drop()
+        if refused.code != PRECONDITION_FAILED or not left:
+            raise refused
+        self._rejected, self._returned = self.rejected, self.returned
+        self._window = Window(self._open_channel())
+        if len(left) == 1:
+            if refused.is_size:
+                self._too_large = len(left[0].body), refused
+            self._on_refused(left[0].token, refused)
+            return
+        for message in left:
+            self._send(message)
+            self.drain()
+
+    def _collect(self) -> None:
+        for message in self._window.taken():
+            self._largest = max(self._largest, len(message.body))
+            self._taken.append(message.token)
 
 
 class Publisher:

@@ -16,6 +16,7 @@ from logfan.cli.dlq_view import (
     letter_json,
     letter_text,
     letters,
+    refused_warning,
     size_of,
     survey_json,
     table,
@@ -42,8 +43,10 @@ def dlq() -> None:
     """Dead letters: records that a sink refused for good, kept in a queue of their own.
 
     The queue is dead_letter.queue of the config, or <queue.name>.dead. `list` and `show` take
-    nothing: every letter goes back to its place. While a command looks at letters, it holds them,
-    and others see the queue without them.
+    nothing: every letter goes back to its place. In a quorum queue that counts looks, letters that
+    were looked at before move to the end instead, as fresh copies: the next command with --limit
+    begins with others. While a command looks at letters, it holds them, and others see the queue
+    without them.
     """
 
 
@@ -157,6 +160,7 @@ def replay(settings: "Settings", sink: str | None, limit: int, any_queue: bool) 
         click.echo(f"no dead letters: queue {dead.name} is empty")
         return
     click.echo(_replayed(run))
+    _warn_of_uncopied(dead)
     if left := dead.count - run.replayed.total():
         reasons = [f"{count:,} {one_line(why)}" for why, count in run.left.most_common(5)]
         passed_over = f"; passed over: {', '.join(reasons)}" if reasons else ""
@@ -177,7 +181,8 @@ def purge(settings: "Settings", sink: str | None, limit: int, yes: bool) -> None
     """
     if not yes and not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
         raise click.UsageError("there is no terminal to ask at; --yes removes without asking")
-    with _dead_letters(settings) as (dead, connection):
+    removed = "nothing was removed"
+    with _dead_letters(settings, lambda: f"; {removed}") as (dead, _):
         survey, tags = Survey(), array("Q")
         for found in _read(dead, limit or dead.count):
             if found.is_of(sink):
@@ -190,15 +195,17 @@ def purge(settings: "Settings", sink: str | None, limit: int, yes: bool) -> None
             dead.hand_back()
             click.echo(f"no dead letters{of} in queue {dead.name}")
             return
-        if not yes and not _sure(survey, dead, connection):
+        if not yes and not _sure(survey, dead):
             dead.hand_back()
             if survey.deliveries:  # what was handed back may not survive another look as it is
                 _survey(dead, dead.count)
                 dead.hand_back()
             click.echo("nothing was removed")
             return
+        removed = "some may have been removed"
         dead.remove(tags)
         dead.hand_back()
+    _warn_of_uncopied(dead)
     left = dead.count - len(tags)
     click.echo(f"{letters(len(tags))}{of} removed; {left:,} left in queue {dead.name}")
 
@@ -207,13 +214,19 @@ def _columns(stream: TextIO) -> int | None:
     return shutil.get_terminal_size().columns if stream.isatty() else None
 
 
-def _sure(survey: Survey, dead: "DeadQueue", connection: "BlockingConnection") -> bool:
+def _sure(survey: Survey, dead: "DeadQueue") -> bool:
+    from logfan.amqp.blocking import BrokerError
+
     for line in table(survey, columns=_columns(sys.stderr)):
         click.echo(line, err=True)
     _report_rest(survey, dead)
     question = f"remove {letters(survey.count)} of queue {dead.name} for good? type yes: "
     click.echo(question, nl=False, err=True)
-    connection.wait_readable(sys.stdin.fileno())
+    try:
+        dead.wait_readable(sys.stdin.fileno())
+    except BrokerError:
+        click.echo(err=True)  # ends the line of the question
+        raise
     return sys.stdin.readline().strip().lower() == "yes"
 
 
@@ -248,12 +261,17 @@ def _survey(dead: "DeadQueue", limit: int) -> Survey:
 def _report_copies(dead: "DeadQueue") -> None:
     if dead.refresher.copied:
         click.echo(
-            f"{letters(dead.refresher.copied)} got a fresh copy in place: a quorum queue counts "
-            "each look as a failed delivery, and may have a limit",
+            f"{letters(dead.refresher.copied)} got a fresh copy, at the end of the queue now: a "
+            "quorum queue counts each look as a failed delivery, and may have a limit",
             err=True,
         )
-    if warning := delivery_warning(dead.refresher.spent):
-        warn([warning])
+    _warn_of_uncopied(dead)
+
+
+def _warn_of_uncopied(dead: "DeadQueue") -> None:
+    """Warn of what each look brings nearer to a delivery limit."""
+    refresher = dead.refresher
+    warn(filter(None, (delivery_warning(refresher.spent), refused_warning(refresher.refused))))
 
 
 def _report_rest(survey: Survey, dead: "DeadQueue") -> None:
@@ -282,14 +300,17 @@ def _matching(dead: "DeadQueue", sink: str | None, most: int) -> Iterator[Found]
 
 
 @contextmanager
-def _dead_letters(settings: "Settings") -> "Iterator[tuple[DeadQueue, BlockingConnection]]":
-    """The queue of the config, open; each failure becomes a line and an exit code."""
+def _dead_letters(
+    settings: "Settings", so_far: Callable[[], str] = lambda: ""
+) -> "Iterator[tuple[DeadQueue, BlockingConnection]]":
+    """The queue of the config, open; each failure becomes a line, which ends with what was done
+    `so_far`, and an exit code."""
     from logfan.amqp.blocking import BlockingConnection, Interrupted
     from logfan.dead_letters.browser import DeadQueue, NoSuchQueue
 
     try:
         with (
-            ends(),
+            ends(so_far),
             BlockingConnection(settings, on_blocked=report_blocked) as connection,
             interrupts_to(connection.interrupt),
         ):

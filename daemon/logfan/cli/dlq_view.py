@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -105,6 +105,20 @@ def delivery_warning(deliveries: int) -> str:
         "each look, and no copy can be made of them (user_id, CC or BCC are set): where this "
         "quorum queue has a delivery limit, those beyond it are dropped; purge them, or take them "
         "out by other means"
+    )
+
+
+def refused_warning(refused: Mapping[int, int]) -> str:
+    """What an operator should know of letters in a quorum queue that are too large to be copied:
+    each with its count of deliveries; empty where there are none."""
+    if not refused:
+        return ""
+    are, them = ("is", "it") if len(refused) == 1 else ("are", "them")
+    return (
+        f"{letters(len(refused))} {are} larger than the broker takes now (max_message_size), and "
+        f"no copy can be made of {them}; delivered up to {max(refused.values())} times, once for "
+        "each look: where this quorum queue has a delivery limit, what is beyond it is dropped; "
+        f"raise max_message_size at the broker and replay {them}, or purge {them}"
     )
 
 

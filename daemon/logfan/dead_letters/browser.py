@@ -90,7 +90,7 @@ class DeadQueue:
             size = min(size * _ROUND_GROWTH, _LARGEST_ROUND if counts else _CONSUMER_LETTERS)
 
     def keep(self, found: Found) -> None:
-        """This letter stays: where a look too many could lose it, a fresh copy takes its place."""
+        """This letter stays: where a look too many could lose it, a fresh copy replaces it."""
         self.refresher.keep(found.tag, found.raw, found.deliveries)
 
     def give_up(self) -> None:
@@ -118,6 +118,7 @@ class DeadQueue:
             self._settle(settled, self._channel.pika.basic_ack)
 
     def _settle(self, run: list[int], how: Callable[..., Any]) -> None:
+        self._channel.check()
         how(run[-1], multiple=True)
         self._commands += 1
         if not self._commands % _ACKS_AT_ONCE:
@@ -139,6 +140,11 @@ class DeadQueue:
     def sync(self) -> None:
         """Return once the broker has read what was sent: it goes in the channel's order."""
         self._declared()
+
+    def wait_readable(self, fd: int) -> None:
+        """Wait until there is something to read. Raises BrokerError where the letters are no longer
+        held, and Interrupted."""
+        self._channel.wait_readable(fd)
 
     def hand_back(self) -> None:
         """All that was taken and not accepted goes back to its place."""

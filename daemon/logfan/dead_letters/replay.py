@@ -1,17 +1,24 @@
 """Send dead letters again to just the sink that refused them, through the daemon's own queue.
 
 In rounds: some letters are taken, published, confirmed by the broker, and only then acknowledged.
-Whatever ends it in the middle: a letter is still a dead letter, or was replayed, or both.
+Whatever ends it in the middle: a letter is still a dead letter, or was replayed, or both. A letter
+that the broker refuses stays, and holds up no other one.
 """
 
 from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import closing
 
-from logfan.amqp.blocking import BlockingConnection, BrokerError, Interrupted, Refused
+from logfan.amqp.blocking import (
+    BlockingChannel,
+    BlockingConnection,
+    BrokerError,
+    Interrupted,
+    Refused,
+)
 from logfan.amqp.broker_features import NOT_FOUND
 from logfan.amqp.failures import Cause, ConnectionFailure
-from logfan.amqp.publisher import Window
+from logfan.amqp.publisher import IsolatingWindow
 from logfan.amqp_properties import EncodedProperties
 from logfan.dead_letters import header_overflow
 from logfan.dead_letters.browser import DeadQueue, declared
@@ -21,6 +28,7 @@ _FIRST_ROUND, _LARGEST_ROUND = 8, 200
 _ROUND_GROWTH = 4
 _ROUND_BYTES = 16 << 20
 _LAST_CONFIRMS_SECONDS = 5.0
+_TOO_LARGE = "too large for the broker (its max_message_size)"
 
 
 class Replay:
@@ -52,8 +60,9 @@ class Replay:
         self._only = only
         self._any_queue = any_queue
         self._published = 0
+        self._refused: Found | None = None
         self._accepted: list[Found] = []
-        self._window = self._open()
+        self._window = IsolatingWindow(self._open, self._pass_over)
 
     @property
     def in_doubt(self) -> int:
@@ -63,24 +72,30 @@ class Replay:
     def run(self, limit: int, on_letter: Callable[[], None] = lambda: None) -> None:
         """Replay `limit` letters at the most. Raises BrokerError and Interrupted; the numbers are
         right after that, too."""
+        try:
+            self._run(limit, on_letter)
+        except Interrupted:
+            self._settle(self._connection.time_limit(_LAST_CONFIRMS_SECONDS))
+            raise
+        except BrokerError:
+            self._accept()
+            raise
+
+    def _run(self, limit: int, on_letter: Callable[[], None]) -> None:
         unseen, size = self._dead.count, _FIRST_ROUND
         largest = 1
         while unseen > 0 and (room := limit - self.replayed.total()) > 0:
             wanted = min(size, unseen)
             taken = 0
-            try:
-                with closing(self._dead.take(wanted)) as letters:
-                    for found in letters:
-                        taken += 1
-                        largest = max(largest, found.size)
-                        room -= self._replay(found)
-                        on_letter()
-                        if not room:
-                            break
-                self._settle(lambda: False)
-            except Interrupted:
-                self._settle(self._connection.time_limit(_LAST_CONFIRMS_SECONDS))
-                raise
+            with closing(self._dead.take(wanted)) as letters:
+                for found in letters:
+                    taken += 1
+                    largest = max(largest, found.size)
+                    room -= self._replay(found)
+                    on_letter()
+                    if not room:
+                        break
+            self._settle(lambda: False)
             unseen -= taken
             if taken < wanted:
                 return
@@ -90,15 +105,25 @@ class Replay:
         """Publish it, where it is one to replay; whether it was."""
         why = self._why_not(found)
         if why:
-            self.left[why] += 1
-            self._dead.keep(found)
+            self._leave(found, why)
             return False
         again = header_overflow.packed(found.letter.replay(), self._connection.agreed.frame_max)
         self._published += 1
         self._window.publish(
-            "", self._queue, again.body, EncodedProperties(again.properties), found
-        )
-        return True
+            "", self._queue, again.body, EncodedProperties(again.properties), found,
+            alone=again.properties.user_id is not None,
+        )  # fmt: skip
+        return self._refused is not found
+
+    def _pass_over(self, found: Found, refused: Refused) -> None:
+        """The broker will not take it; the others go on."""
+        self._published -= 1
+        self._refused = found
+        self._leave(found, _TOO_LARGE if refused.is_size else f"refused: {refused.reply}")
+
+    def _leave(self, found: Found, why: str) -> None:
+        self.left[why] += 1
+        self._dead.keep(found)
 
     def _why_not(self, found: Found) -> str:
         if not found.ours:
@@ -115,13 +140,7 @@ class Replay:
     def _settle(self, too_late: Callable[[], bool]) -> None:
         """Wait for the confirms; then the letters are no longer needed."""
         self._window.drain(too_late)
-        if confirmed := self._window.taken():
-            self._dead.accept([found.tag for found in confirmed])
-            self._accepted += confirmed
-        if self._accepted:
-            self._dead.sync()
-            self.replayed.update(found.letter.sink for found in self._accepted)
-            self._accepted = []
+        self._accept()
         if self._window.returned:
             why = f"queue {self._queue!r} is gone: the broker gave letters back"
             raise BrokerError(ConnectionFailure(Cause.LOST, why))
@@ -129,7 +148,16 @@ class Replay:
             why = f"the broker took some letters not into queue {self._queue!r}; is it full?"
             raise BrokerError(ConnectionFailure(Cause.LOST, why))
 
-    def _open(self) -> Window:
+    def _accept(self) -> None:
+        if confirmed := self._window.taken():
+            self._dead.accept([found.tag for found in confirmed])
+            self._accepted += confirmed
+        if self._accepted:
+            self._dead.sync()
+            self.replayed.update(found.letter.sink for found in self._accepted)
+            self._accepted = []
+
+    def _open(self) -> BlockingChannel:
         try:
             channel = self._connection.channel(f"queue {self._queue!r}")
             _, self.consumers = declared(channel, self._queue)
@@ -138,4 +166,4 @@ class Replay:
                 raise
             why = f"queue {self._queue!r} does not exist; start the daemon, it makes it"
             raise BrokerError(ConnectionFailure(Cause.UNREACHABLE, why)) from None
-        return Window(channel)
+        return channel

@@ -5,7 +5,7 @@ import re
 import click
 import pytest
 
-from logfan.cli.dlq_view import table
+from logfan.cli.dlq_view import refused_warning, table
 from logfan.dead_letters.letter import FIRST_FAILED_AT, REASON, SINK, Letter
 from logfan.dead_letters.survey import Found, Survey
 from logfan.record import Properties
@@ -55,3 +55,13 @@ def test_the_most_frequent_come_first_and_the_rest_is_counted() -> None:
     assert len(lines) == 32
     assert lines[1].endswith("reason 39")
     assert lines[31] == "and 10 dead letters of 10 more reasons; --json shows all"
+
+
+def test_letters_too_large_for_a_copy_are_counted_with_their_most_deliveries() -> None:
+    assert refused_warning({}) == ""
+    one = refused_warning({7: 3})
+    assert one.startswith("1 dead letter is larger than the broker takes now (max_message_size)")
+    assert "up to 3 times" in one
+    two = refused_warning({7: 3, 9: 12})
+    assert two.startswith("2 dead letters are larger")
+    assert "up to 12 times" in two
