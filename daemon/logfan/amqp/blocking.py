@@ -4,6 +4,7 @@ Whatever ends the connection, and a signal too, is raised between two turns, nev
 a frame: what was asked of the broker until then is known.
 """
 
+import re
 import select
 import time
 from collections.abc import Callable
@@ -27,6 +28,9 @@ _TICK_SECONDS = 0.1
 """How soon a signal is seen while nothing arrives."""
 
 
+_TIMED_OUT = re.compile(r"delivery acknowledgement .{0,80}timed out")
+
+
 class Refused(BrokerError):
     """The broker closed the channel, and with it whatever that channel held."""
 
@@ -35,11 +39,11 @@ class Refused(BrokerError):
         self.code = code
         self.is_size = code == PRECONDITION_FAILED and "message size" in text
         """Whether a message was larger than the broker's `max_message_size`."""
-        timeout = acknowledgement_timeout(code, text)
         failure = ConnectionFailure(Cause.REFUSED, f"{what}: {self.reply}", at_declaration=True)
-        if timeout is not None:
+        if code == PRECONDITION_FAILED and _TIMED_OUT.search(text):
+            timeout = acknowledgement_timeout(code, text)  # RabbitMQ 4.3 says -1 ms here
             why = f"{what}: the broker took back what was held for longer than its consumer_timeout"
-            why = f"{why} ({timeout:g} s); call it again"
+            why += f" ({timeout:g} s); call it again" if timeout else "; call it again"
             failure = ConnectionFailure(Cause.LOST, why, timeout=timeout)
         super().__init__(failure)
 
