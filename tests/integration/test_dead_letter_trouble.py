@@ -241,7 +241,7 @@ def test_a_sink_that_refuses_many_in_a_row_goes_on_once_it_takes_others(
     environ = {"LOGFAN_RABBITMQ__PREFETCH": "700"}
     with daemon_at(tmp_path, node, names, environ=environ) as daemon:
         publish(node.url, names.exchange, bad + good)
-        wait_until(lambda: daemon.acked() == 1600, "all is acknowledged")
+        wait_until(lambda: daemon.acked() == 1600, lambda: f"all is acknowledged:\n{daemon.log()}")
         assert daemon.metric('logfan_sink_paused{sink="picky"}') == 0
         assert lines(tmp_path / "picky.log") == good
         assert {one.body for one in letters_in(node, f"{names.queue}.dead")} == {*bad}

@@ -192,6 +192,7 @@ def test_hangups_in_a_row_and_a_term_among_them(
             time.sleep(0.03 * (turn % 4))  # at any moment of the one before
         # Which of them is served last is not known: signals that wait become one.
         wait_until(lambda: is_written(daemon, node.url, b"one", "new.log"), "the last is served")
+        wait_until(lambda: waiting(node.url, names.queue) == 0, "what came last is written, too")
         daemon.configure(node.url, OLD)
         daemon.signal(signal.SIGHUP)
         daemon.signal(signal.SIGTERM)

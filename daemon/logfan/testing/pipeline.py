@@ -126,11 +126,18 @@ class Kept:
 
 
 class _QuickClock:
-    """Waits no longer than a moment, whatever a sink asks for."""
+    """One sink's. It waits no longer than a moment, whatever the sink asks for, and is moved on by
+    an hour then, the longest that a sink may ask for."""
 
-    monotonic = staticmethod(time.monotonic)
     time = staticmethod(time.time)
 
-    @staticmethod
-    def wait(event: threading.Event, seconds: float) -> bool:
-        return event.wait(min(seconds, _LONGEST_WAIT_SECONDS))
+    def __init__(self) -> None:
+        self._ahead = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self._ahead
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        is_set = event.wait(min(seconds, _LONGEST_WAIT_SECONDS))
+        self._ahead += 0.0 if is_set else 3600.0
+        return is_set
