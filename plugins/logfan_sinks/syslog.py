@@ -205,7 +205,7 @@ class SyslogSink(logfan.Sink):
 def _end(stream: socket.socket, deadline: float) -> None:
     """Say that nothing more comes, and read until the server has ended too, or until the deadline.
 
-    A socket that is closed with input that nobody read, be it TLS 1.3's session tickets, resets
+    A socket that is closed with unread input, be it TLS 1.3's session tickets, resets
     the connection, and drops what the server has not read.
     """
     with suppress(OSError):

@@ -410,6 +410,30 @@ def test_a_sink_that_hangs_through_reloads_gets_no_further_window(
         assert daemon.stop() == 0
 
 
+@pytest.mark.parametrize("way_out", ["taken out", "other options"])
+def test_a_sink_that_hangs_holds_up_nothing_once_the_config_has_another_in_its_place(
+    node: RabbitNode, names: Names, tmp_path: Path, way_out: str
+) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins/hangs.py").write_text(
+        "import time, logfan\n\n\nclass Hangs(logfan.Sink):\n"
+        "    class Config(logfan.SinkConfig):\n        hangs: bool = True\n\n"
+        "    def write(self, records):\n"
+        "        while self.config.hangs:\n            time.sleep(0.01)\n\n\n"
+        "@logfan.hookimpl\ndef register_sinks(register):\n    register('hangs', Hangs)\n"
+    )
+    environ = {"LOGFAN_SHUTDOWN_TIMEOUT": "100ms"}
+    hanging = '[sinks.h]\nkind = "hangs"\n'
+    with DaemonProcess(tmp_path, node.url, names, f"{OLD}{hanging}", environ=environ) as daemon:
+        publish(node.url, names.exchange, [b"%d" % number for number in range(50)])
+        wait_until(lambda: daemon.metric(RECEIVED) == 50, "it has a window")
+        new = "" if way_out == "taken out" else f"{hanging}hangs = false\n"
+        daemon.config.write_text(daemon.config.read_text().replace(hanging, new))
+        daemon.signal(signal.SIGHUP)
+        wait_until(lambda: daemon.acked() == 50, "all is written")
+        assert daemon.stop() == 0
+
+
 def sinks_anew(config: str, turn: int) -> str:
     return config.replace(f'initial = "{turn - 1}s"', f'initial = "{turn}s"')
 

@@ -114,7 +114,7 @@ class IsolatingWindow:
         self._on_refused = on_refused
         self._largest = -1
         self._too_large: tuple[int, Refused] | None = None
-        """The smallest size that the broker would not take, and what it said."""
+        """The smallest size that the broker would not take, and its reply."""
         self._taken: list[Any] = []
         self._rejected = self._returned = 0
         self._window = Window(open_channel())

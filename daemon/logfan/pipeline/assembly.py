@@ -45,7 +45,7 @@ class Pipeline:
         self._clock = clock
         self._events = events
         self._handed_back: int | None = None
-        self._before = left_behind
+        self._left_before = left_behind
         ioloop = new_loop()
         required = [spec.name for spec in prepared.sinks if spec.settings.required]
         self._completions = Completions(len(required), ioloop.add_callback_threadsafe)
@@ -61,10 +61,14 @@ class Pipeline:
             )
             for spec in prepared.sinks
         ]
+        # One whose sink was taken out, or given other options, is an operator's way out.
+        self._before = [
+            one for one in left_behind if any(one.is_of_same_sink(new) for new in self.workers)
+        ]
         self.consumer = Consumer(
             settings=prepared.settings, stats=stats.consumer, clock=clock, ioloop=ioloop,
             workers=self.workers, completions=self._completions, events=events,
-            dead_letters=self.dead_letters, startup=startup, left_behind=left_behind,
+            dead_letters=self.dead_letters, startup=startup, left_behind=self._before,
         )  # fmt: skip
 
     def _worker(
@@ -179,7 +183,7 @@ class Pipeline:
     def left_behind(self) -> Sequence[SinkWorker]:
         """After the stop: the workers that are still inside their sinks' code, also those of
         pipelines before."""
-        return [one for one in (*self._before, *self.workers) if not one.join(0.0)]
+        return [one for one in (*self._left_before, *self.workers) if not one.join(0.0)]
 
     @property
     def last_copies(self) -> int:

@@ -194,6 +194,12 @@ class SinkWorker:
         """Wait for the thread's end; True where it ended, or was never started."""
         return self._thread.join(seconds)
 
+    def is_of_same_sink(self, other: "SinkWorker") -> bool:
+        """Whether the other one runs a sink of this name, kind and options."""
+        mine, theirs = self._sink, other._sink
+        is_alike = type(mine) is type(theirs) and mine.config == theirs.config
+        return self.name == other.name and is_alike
+
     @property
     def held(self) -> int:
         """How many messages were submitted and are not finished."""

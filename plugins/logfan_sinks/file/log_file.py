@@ -405,7 +405,7 @@ class LogFile:
         os.fdatasync(self._fd)
 
     def _is_ours(self, at: int) -> bool:
-        """Whether what begins at `at` and has no end was surely written here, or by nobody."""
+        """Whether what begins at `at` and has no end was surely written here, or is all NUL."""
         made_here = self._was_made_here()
         if not self._beginning:
             return made_here or (at > 0 and _is_void(self._fd, at))
