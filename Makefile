@@ -29,7 +29,9 @@ help: ## Show this list
 run: $(STAMP) ## Show the main job at work, on a private RabbitMQ; Ctrl-C ends it
 	@$(BIN)/logfan demo
 
-test: lint $(OLDEST) ## Lint, types and all tests, on a real RabbitMQ
+# mypy takes one core; the other one compiles the tests meanwhile, once for all workers.
+test: $(STAMP) $(OLDEST) ## Lint, types and all tests, on a real RabbitMQ
+	@$(BIN)/python -m pytest -q --collect-only >$(VENV)/collected 2>&1 & $(MAKE) -s lint || { wait; exit 1; }; wait
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m "not long"
 
 test-long: lint $(OLDEST) ## The same, the tests that take long, and more cases of the drawn ones

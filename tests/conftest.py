@@ -15,8 +15,10 @@ from logfan.cli import common
 from logfan.plugins import discovery, drop_ins
 from logfan.testing.debian import cache_folder
 from logfan.testing.node import RabbitNode
+from support import tls_node
 from support.broker import Names
 from support.needed import needed
+from support.tls_node import TlsNode
 
 # How long an example takes is a matter of the machine's load; pytest's timeout bounds the test.
 settings.register_profile(
@@ -42,13 +44,28 @@ def node() -> Iterator[RabbitNode]:
     """One private node for the whole session; tests keep apart by their names on it."""
     # Bodies as large as RabbitMQ 3.10 takes; RabbitMQ 4 takes 16 MiB by default.
     config = [f"max_message_size = {128 << 20}"]
-    yield from _running("rabbitmq_consistent_hash_exchange", config=config)
+    yield from _running("rabbitmq_consistent_hash_exchange", tls_node.PLUGIN, config=config)
 
 
 @pytest.fixture
-def own_node() -> Iterator[RabbitNode]:
-    """A node for a test that stops or kills it. All others share `node`: a start takes 5 s."""
+def own_node(node: RabbitNode) -> Iterator[RabbitNode]:
+    """`node`, for a test that stops or kills it. It is up again for the next one."""
+    yield node
+    if node.pid is None:
+        node.start()
+
+
+@pytest.fixture
+def fresh_node() -> Iterator[RabbitNode]:
+    """A node for a test that changes what a restart does not bring back, or needs all of it."""
     yield from _running()
+
+
+@pytest.fixture(scope="module")
+def tls(node: RabbitNode, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsNode]:
+    """`node` with TLS, for a file. A test that changes its certificate changes it back."""
+    with TlsNode(node, tmp_path_factory.mktemp("tls")) as running:
+        yield running
 
 
 @pytest.fixture

@@ -18,12 +18,12 @@ BROKER_KILLS = 3
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kills", [8, pytest.param(20, marks=pytest.mark.long)])
 def test_nothing_is_lost_through_kills_and_every_other_fault(
-    own_node: RabbitNode, kills: int
+    fresh_node: RabbitNode, kills: int
 ) -> None:
     messages = kills * MESSAGES_A_KILL
     rng = random.Random(SEED)
     with scene(
-        own_node, rate=500, seed=SEED, refuse=REFUSE, disk_size=64 << 20, plain=True
+        fresh_node, rate=500, seed=SEED, refuse=REFUSE, disk_size=64 << 20, plain=True
     ) as stage:
         stage.wait_flowing("the first start")
         counts = faults.counts_for(kills, faults.can(stage))
@@ -31,7 +31,7 @@ def test_nothing_is_lost_through_kills_and_every_other_fault(
         left = carry_out(stage, planned, rng, deadline=float("inf"), messages=messages)
         verdict = stage.finish()
         facts = report.Facts.of(stage, verdict, seed=SEED, seconds=0)
-        facts.broker = own_node.version
+        facts.broker = fresh_node.version
         print(report.as_text(facts, verdict))
         assert not verdict.faults()
         assert not left

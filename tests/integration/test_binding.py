@@ -1,7 +1,7 @@
 """The queue's binding goes with its exchange: it is made again, logged and counted."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +10,6 @@ import pytest
 from logfan.testing.node import RabbitNode
 from support.broker import Names, add_user, channel, publish, waiting
 from support.daemon import DaemonProcess
-from support.needed import needed
 from support.waiting import wait_until
 
 RAW = '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
@@ -139,13 +138,6 @@ def test_one_who_may_make_no_mark_is_bound_again_all_the_same(
         wait_until(daemon.is_ready, "it is ready again")
         assert daemon.metric(REBOUND) == 1
         assert "ACCESS_REFUSED" not in daemon.log().split("made again")[-1]
-
-
-@pytest.fixture(scope="module")
-def own_node() -> Iterator[RabbitNode]:
-    """One for both tests that restart it."""
-    with needed(), RabbitNode() as node:
-        yield node
 
 
 def restart_and_publish_first(node: RabbitNode, names: Names) -> None:

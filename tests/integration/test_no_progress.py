@@ -37,10 +37,10 @@ def times_written(folder: Path) -> Counter[bytes]:
 
 @pytest.mark.long
 def test_a_consumer_timeout_that_is_shorter_is_learned_and_named(
-    own_node: RabbitNode, names: Names, tmp_path: Path
+    fresh_node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
     """RabbitMQ 4.3 has it for quorum queues only, and cancels the consumer."""
-    own_node.eval(
+    fresh_node.eval(
         "application:set_env(rabbit, consumer_timeout, 10000), "
         "application:set_env(rabbit, channel_tick_interval, 1000).",
     )
@@ -48,8 +48,8 @@ def test_a_consumer_timeout_that_is_shorter_is_learned_and_named(
     (tmp_path / "plugins/hanging.py").write_text(HANGING)
     sinks = RAW + '[sinks.hanging]\nkind = "hanging"\n'
     environ = {"LOGFAN_QUEUE__TYPE": "quorum"}
-    with DaemonProcess(tmp_path, own_node.url, names, sinks, environ=environ) as daemon:
-        publish(own_node.url, names.exchange, (b"%d" % n for n in range(100)))
+    with DaemonProcess(tmp_path, fresh_node.url, names, sinks, environ=environ) as daemon:
+        publish(fresh_node.url, names.exchange, (b"%d" % n for n in range(100)))
         wait_until(lambda: "set rabbitmq.acknowledgement_timeout" in daemon.log(), "learned")
         wait_until(
             lambda: (
@@ -61,7 +61,7 @@ def test_a_consumer_timeout_that_is_shorter_is_learned_and_named(
         assert daemon.metric('logfan_connections_total{outcome="lost"}') == 1
         # Three of its timeouts later nothing has been written again: the sink hangs still.
         before = daemon.metric("logfan_received_messages_total")
-        own_node.eval("timer:sleep(30000).")
+        fresh_node.eval("timer:sleep(30000).")
         assert daemon.metric("logfan_received_messages_total") == before
         assert daemon.metric('logfan_connections_total{outcome="lost"}') == 1
         assert max(times_written(tmp_path).values()) <= 2

@@ -1,7 +1,6 @@
 """TLS against a broker's real TLS listener: what is refused, in which words, and what works."""
 
 import socket
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -11,19 +10,11 @@ from support.broker import Names, channel, publish
 from support.certificates import Authority
 from support.command import logfan
 from support.daemon import DaemonProcess
-from support.needed import needed
 from support.tls_node import TlsNode
 from support.waiting import wait_until
 
 RAW = '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
 FAIL = 'startup = "fail"\n'
-
-
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsNode]:
-    """One node for the file. A test that changes its certificate changes it back."""
-    with needed(), TlsNode(tmp_path_factory.mktemp("tls")) as running:
-        yield running
 
 
 def table(*lines: str) -> str:

@@ -1,23 +1,13 @@
 """Each check of the connection is made to fail, on a real broker."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from logfan.testing.node import RabbitNode, free_port
 from support.broker import Names, add_user, delete_user, granting, limit_user
 from support.command import logfan
 from support.doctor import ADVICE, DANGER, OK, SKIPPED, WARNING, examined
-from support.needed import needed
 from support.tls_node import TlsNode
-
-
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsNode]:
-    with needed(), TlsNode(tmp_path_factory.mktemp("tls")) as running:
-        yield running
 
 
 def test_a_sound_broker_has_no_danger(node: RabbitNode, names: Names, tmp_path: Path) -> None:
