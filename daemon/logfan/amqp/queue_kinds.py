@@ -22,6 +22,7 @@ DEFAULT_LIMIT = 20
 NO_LIMIT = (1 << 31) - 1
 _AT_ONCE_MS = 60_000
 """A letter that is gone after less is gone before an operator looks at it."""
+_SINGLE_ACTIVE = "x-single-active-consumer"
 _FLAGS = ("durable", "auto_delete", "exclusive")
 _NEXT_TYPE = {CLASSIC: QUORUM, QUORUM: STREAM, STREAM: CLASSIC}
 """What to try where the broker's text was cut before it named the type."""
@@ -48,6 +49,11 @@ class Shape:
     def counts_returns(self) -> bool:
         """Whether messages that are handed back are counted, or may be, and dropped at a limit."""
         return self.kind in (QUORUM, "")
+
+    @property
+    def stands_by(self) -> bool:
+        """Whether one of its consumers gets the messages, and the others none."""
+        return bool(self.arguments.get(_SINGLE_ACTIVE, not self.whole))
 
     def number(self, argument: str) -> int | None:
         """The argument as a number; None where it is none."""
@@ -288,7 +294,7 @@ _HARMS: Mapping[tuple[str, object], Harm] = {
         "delete it and logfan makes it anew, or let a dead-letter exchange keep it",
         "letters are dropped after {value:,} ms",
     ),
-    ("x-single-active-consumer", True): Harm(
+    (_SINGLE_ACTIVE, True): Harm(
         "one of its consumers gets messages, the others stand by; as wished with one"
     ),
     ("x-max-length", int): _FULL,

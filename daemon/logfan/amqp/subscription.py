@@ -198,7 +198,7 @@ class Subscription:
         if self._monitor is not None and not self._consumer_tag:
             self._monitor.begin()
 
-    def fail(self, why: str, code: int) -> None:
+    def fail(self, why: str, code: int = 0) -> None:
         """End it, though the broker has not. `on_failure` follows."""
         self._end(ConnectionFailure(Cause.LOST, why, code=code))
 

@@ -22,6 +22,7 @@ from logfan.dead_letters.publisher import DeadLetters
 from logfan.pipeline.completions import Completions
 from logfan.pipeline.dispatcher import Dispatcher
 from logfan.pipeline.flow_control import ENDS
+from logfan.pipeline.standstill import Standstill
 from logfan.pipeline.worker import SinkWorker
 from logfan.runtime.clock import SYSTEM_CLOCK, Clock
 from logfan.runtime.threads import OwnThread
@@ -87,6 +88,7 @@ class Consumer:
         )
         self._binding: Binding | None = Binding(settings.exchange)
         self._unbound = ""
+        self._standstill = Standstill()
         self._subscription: Subscription | None = None
         self._began: Subscription | None = None
         self._declared: Declared | None = None
@@ -290,6 +292,8 @@ class Consumer:
                 # Without a consumer the broker does not report that the queue is deleted.
                 self._subscription.fail("the queue is gone; it is declared anew", NOT_FOUND)
             return
+        if self._stands_still(look):
+            return
         if look.rebound:
             self._stats.rebound += 1
             log.warning("%s", look.rebound)
@@ -299,6 +303,26 @@ class Consumer:
             self._unbound = look.unbound
             if look.unbound:
                 log.warning("%s; looking again every 5 s", look.unbound)
+
+    def _stands_still(self, look: QueueStatus) -> bool:
+        """Messages wait, and the broker delivers none: RabbitMQ 3.10 forgets the consumer of a
+        quorum queue that is deleted and declared again. A consumer that stands by gets none."""
+        subscription, declared = self._subscription, self._declared
+        shape = None if declared is None else declared.shape
+        is_served = self.consuming and shape is not None and not shape.stands_by
+        if subscription is None or not is_served or self._dispatcher.holds_any:
+            self._standstill.over()
+            return False
+        seconds = self._standstill.look(
+            self._clock.monotonic(),
+            waiting=look.messages or 0, received=self._stats.received_messages,
+        )  # fmt: skip
+        if seconds is not None:
+            subscription.fail(
+                f"messages wait in queue {self._queue} ({look.messages}), and the broker has "
+                f"delivered none for {seconds:.0f} s, though none is held here: consuming anew"
+            )
+        return seconds is not None
 
     def on_monitor_refused(self, why: str) -> None:
         self._binding, self._stats.queue_ready = None, None
@@ -348,7 +372,7 @@ class Consumer:
     def _log_no_progress(self, ends: int, head: str, *, is_head: bool) -> None:
         """`head`: the oldest message that was held. `is_head`: where there is none, the one that
         the broker cannot deliver is the first of its queue."""
-        queue = self._declared.queue if self._declared is not None else ""
+        queue = self._queue
         if head or not is_head:
             log.error(
                 "queue %s: %d subscriptions in a row ended in the same way, and nothing was "
@@ -381,6 +405,10 @@ class Consumer:
             self._enter(CONNECTING, f"{failure.why}; next attempt in {delay:.1f} s")
             log.warning("%s", self._state)
             self._ioloop.call_later(delay, self._connect)
+
+    @property
+    def _queue(self) -> str:
+        return self._declared.queue if self._declared is not None else ""
 
     def _goes_with_connection(self) -> bool:
         return self._declared is not None and self._declared.goes_with_connection

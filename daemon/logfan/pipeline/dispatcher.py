@@ -134,6 +134,11 @@ class Dispatcher:
         oldest = self._tracker.oldest
         return 0.0 if oldest is None else self._clock.monotonic() - oldest
 
+    @property
+    def holds_any(self) -> bool:
+        """Whether any message is in flight."""
+        return self._tracker.messages > 0
+
     def head(self) -> str:
         """The oldest message that is held, as text; empty without one."""
         record = self._tracker.first
