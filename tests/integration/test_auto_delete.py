@@ -102,6 +102,25 @@ def test_a_sink_that_hangs_gets_no_window_of_each_connection(
         running.kill()
 
 
+def test_what_waits_for_a_fuller_batch_keeps_no_one_from_the_next_connection(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """A sink that lingers for minutes is no sink that hangs: what it has comes again anyway."""
+    sinks = '[sinks.raw.batch]\nlinger = "300s"\n[sinks.raw]\nkind = "slow"\npath = "raw.log"'
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins/slow.py").write_text(SLOW)
+    (tmp_path / "raw.log").touch()
+    with DaemonProcess(tmp_path, node.url, names, sinks, extra="prefetch = 10") as running:
+        publish(node.url, names.exchange, [b"000000"])
+        wait_until(lambda: running.metric("logfan_in_flight_messages") == 1, "it lingers")
+        node.close_all_connections()
+        wait_until(lambda: running.metric(LOST) == 1, "it is known")
+        wait_until(running.is_ready, "it consumes again", 30.0)
+        publish(node.url, names.exchange, [b"%06d" % number for number in range(1, 10)])
+        wait_until(lambda: len(lines(tmp_path)) == 10, "the window is full, and written")
+        assert running.stop() == 0
+
+
 def _has_lost(running: DaemonProcess, connections: int) -> bool:
     return running.metric(LOST) == connections
 

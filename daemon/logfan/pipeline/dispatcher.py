@@ -124,6 +124,12 @@ class Dispatcher:
         if tracker.aside_messages:
             self._look_at_aside(now)
             self._step(Signal.SETTLED)
+        if self.flow.is_full:
+            self._hurry()
+
+    def _hurry(self) -> None:
+        for worker in self._workers:
+            worker.hurry()
 
     def _is_ready(self, worker: SinkWorker) -> bool:
         """Inside one call for longer than a window is held, it would have the next handed back."""
@@ -182,6 +188,7 @@ class Dispatcher:
         self._step(Signal.CLOSED)
         self._subscription = self._channel = None
         self._stats.consuming = False
+        self._hurry()
         return left
 
     # Flow control, carried out

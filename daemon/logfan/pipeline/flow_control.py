@@ -197,6 +197,12 @@ class FlowControl:
         fits = self._in_flight.size + size <= self._max_bytes
         return fits or (messages == 1 and self.window.has_room(self._held(), size))
 
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more comes before something of what is in flight is written."""
+        in_flight, waits = self._in_flight, self._reason is not None or self._paused_at is not None
+        return waits or in_flight.messages >= self.window.prefetch
+
     def note_timeout(self, seconds: float) -> bool:
         """The broker waits no longer than this for an acknowledgement. True where that is news."""
         hold = max(seconds * _HOLD_SHARE, _LEAST_HOLD_SECONDS)

@@ -1,9 +1,9 @@
 """One sink's thread: coalesce, write, flush, complete. What fails goes to the recovery.
 
 It touches its own sink and its own queue, and nothing of the broker: what is durable it hands to
-`Completions`. The consumer's I/O thread calls `submit`; the main thread `start`, `reopen`,
-`retry_now`, `stop`, `give_up` and `join`; the control socket's `pause` and `resume`; any thread may
-read the stats and the state.
+`Completions`. The consumer's I/O thread calls `submit` and `hurry`; the main thread `start`,
+`reopen`, `retry_now`, `stop`, `give_up` and `join`; the control socket's `pause` and `resume`; any
+thread may read the stats and the state.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ class _Order(Enum):
     """What may lie in a worker's queue beside batches."""
 
     REOPEN = "reopen"
-    PAUSE = "do not wait for a batch"
+    NOW = "do not wait for a batch, or for more"
     STOP = "stop"
 
 
@@ -111,6 +111,8 @@ class SinkWorker:
         self._inbox: queue.SimpleQueue[Batch | _Order] = queue.SimpleQueue()
         self._ahead: deque[Batch | _Order] = deque()
         """What was taken out of it and comes next."""
+        self._is_hurried = False
+        """The order not to linger lies in one of the two."""
         self._stopping = False
         self._reminders = Reminders()
         self._logged_hanging: float | None = None
@@ -147,6 +149,12 @@ class SinkWorker:
         self._inbox.put(_Order.REOPEN)
         self._runner.wake.set()
 
+    def hurry(self) -> None:
+        """Do not linger: nothing more comes for now, or what waits was abandoned."""
+        if self._limits.linger and not self._is_hurried:
+            self._is_hurried = True
+            self._inbox.put(_Order.NOW)
+
     def retry_now(self) -> None:
         """Cut the present back-off short."""
         self._runner.wake.set()
@@ -159,7 +167,7 @@ class SinkWorker:
         self.stats.pause.begin(self._clock.monotonic(), seconds, why)
         # After the pause was begun: see `SinkRunner._open`.
         self._runner.opened = False
-        self._inbox.put(_Order.PAUSE)
+        self._inbox.put(_Order.NOW)
         self._runner.wake.set()
         self._log_pause()
 
@@ -350,6 +358,8 @@ class SinkWorker:
     def _obey(self, order: _Order | None) -> None:
         if order is _Order.REOPEN:
             self._runner.opened = False
+        elif order is _Order.NOW:
+            self._is_hurried = False
 
     def _arrived(self) -> list[Batch]:
         """What has arrived meanwhile, without waiting for it."""
