@@ -378,13 +378,17 @@ def test_a_sink_that_cannot_be_made_gives_way_to_those_that_were(
         assert daemon.stop() == 0
 
 
-def test_a_sink_that_hangs_through_reloads_gets_no_further_window(
-    node: RabbitNode, names: Names, tmp_path: Path
+@pytest.mark.parametrize("required", ["true", "false"])
+def test_a_sink_that_hangs_through_reloads_is_opened_once_and_gets_no_further_window(
+    node: RabbitNode, names: Names, tmp_path: Path, required: str
 ) -> None:
-    """Each of them would leave a thread behind with a window in its hands."""
+    """Each of them would leave a thread behind with a window in its hands, and its sink would be in
+    use twice at a time."""
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins/hangs.py").write_text(
         "import pathlib, time, logfan\n\n\nclass Hangs(logfan.Sink):\n"
+        "    def open(self):\n"
+        "        with open('opened.log', 'ab') as file:\n            file.write(b'once\\n')\n\n"
         "    def write(self, records):\n"
         "        while not pathlib.Path('go').exists():\n            time.sleep(0.01)\n"
         "        with open('written.log', 'ab') as file:\n"
@@ -392,25 +396,32 @@ def test_a_sink_that_hangs_through_reloads_gets_no_further_window(
         "@logfan.hookimpl\ndef register_sinks(register):\n    register('hangs', Hangs)\n"
     )
     environ = {"LOGFAN_SHUTDOWN_TIMEOUT": "100ms"}
-    sinks = '[sinks.h]\nkind = "hangs"\nretry = { initial = "1s" }\n'
+    sinks = f'[sinks.h]\nkind = "hangs"\nrequired = {required}\nretry = {{ initial = "1s" }}\n'
+    opened = tmp_path / "opened.log"
     with DaemonProcess(tmp_path, node.url, names, sinks, environ=environ) as daemon:
         publish(node.url, names.exchange, [b"%d" % number for number in range(50)])
         wait_until(lambda: daemon.metric(RECEIVED) == 50, "it has a window")
+        opens = len(opened.read_bytes().splitlines())
         for turn in range(2, 5):
             daemon.config.write_text(sinks_anew(daemon.config.read_text(), turn))
             daemon.signal(signal.SIGHUP)
             wait_until(partial(left_behind, daemon, turn - 1), "it is reloaded")
-            wait_until(
-                lambda: "waiting for sink h to go on" in daemon.get("/readyz")[1], "it waits"
-            )
+            wait_until(lambda: "since before the reload" in daemon.get("/status.json")[1], "waits")
+        waits = "waiting for sink h to open"
+        wait_until(
+            lambda: daemon.is_ready() or waits in daemon.get("/readyz")[1], "it has connected"
+        )
+        assert daemon.is_ready() == (required == "false")
         assert daemon.metric(RECEIVED) == 50
+        assert len(opened.read_bytes().splitlines()) == opens
         (tmp_path / "go").touch()
-        wait_until(daemon.is_ready, "it goes on")
+        wait_until(lambda: "up again" in daemon.log(), "it goes on")
+        wait_until(daemon.is_ready, "it is ready")
         wait_until(lambda: daemon.acked() == 50, "all is written")
         assert daemon.stop() == 0
 
 
-@pytest.mark.parametrize("way_out", ["taken out", "other options"])
+@pytest.mark.parametrize("way_out", ["taken out", "other options", "not required"])
 def test_a_sink_that_hangs_holds_up_nothing_once_the_config_has_another_in_its_place(
     node: RabbitNode, names: Names, tmp_path: Path, way_out: str
 ) -> None:
@@ -427,7 +438,11 @@ def test_a_sink_that_hangs_holds_up_nothing_once_the_config_has_another_in_its_p
     with DaemonProcess(tmp_path, node.url, names, f"{OLD}{hanging}", environ=environ) as daemon:
         publish(node.url, names.exchange, [b"%d" % number for number in range(50)])
         wait_until(lambda: daemon.metric(RECEIVED) == 50, "it has a window")
-        new = "" if way_out == "taken out" else f"{hanging}hangs = false\n"
+        new = {
+            "taken out": "",
+            "other options": f"{hanging}hangs = false\n",
+            "not required": f"{hanging}required = false\n",
+        }[way_out]
         daemon.config.write_text(daemon.config.read_text().replace(hanging, new))
         daemon.signal(signal.SIGHUP)
         wait_until(lambda: daemon.acked() == 50, "all is written")

@@ -68,12 +68,10 @@ class Consumer:
         events: Events,
         dead_letters: DeadLetters | None = None,
         startup: StartupPolicy | None = None,
-        left_behind: Sequence[SinkWorker] = (),
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """`dead_letters` want their connection once this one is subscribed. `startup`: what is
-        retried before the first subscription; by default as `rabbitmq.startup` has it.
-        `left_behind`: workers of an earlier consumer that may still be inside their sinks' code."""
+        retried before the first subscription; by default as `rabbitmq.startup` has it."""
         self._settings = settings
         self._stats = stats
         self._dead_letters = dead_letters
@@ -108,7 +106,6 @@ class Consumer:
         """It has declared, and consumes once each required sink has opened once."""
         self._waiting_turns = 0
         self._workers = workers
-        self._left_behind = left_behind
         self._dispatcher = Dispatcher(
             settings=settings, stats=stats, clock=clock, workers=workers, completions=completions,
             events=self,
@@ -237,7 +234,6 @@ class Consumer:
             for w in self._workers
             if w.required and w.held > (allowed if w.takes_records else 0)
         ]
-        full += [w.name for w in self._left_behind if w.required and not w.join(0.0)]
         if closed or full:
             names = closed or full
             sinks = f"sink{'s' if len(names) > 1 else ''} {', '.join(names)}"

@@ -95,7 +95,9 @@ class SinkWorker:
             clock=clock,
             meanwhile=self._look_meanwhile,
             on_opened=completions.opened,
+            is_taken=lambda: bool(self._still_inside()),
         )
+        self._before: Sequence[SinkWorker] = ()
         self._recovery = SinkRecovery(
             runner=self._runner, stage=stage, max_records=limits.max_records,
             max_bytes=limits.max_bytes, send=send, max_ratio=max_ratio,
@@ -128,6 +130,11 @@ class SinkWorker:
         sink._logfan_on_fault = self._on_fault  # type: ignore[method-assign]
 
     # What others call
+
+    def follow(self, before: Sequence["SinkWorker"]) -> None:
+        """Of these, which could not be ended, those of the same sink come first: it is not opened
+        while one of them is inside its code. Called before `start`."""
+        self._before = [one for one in before if one._is_of_same_sink(self)]
 
     def start(self) -> None:
         """Start the thread; it opens the sink first, as often as that takes."""
@@ -202,12 +209,6 @@ class SinkWorker:
         """Wait for the thread's end; True where it ended, or was never started."""
         return self._thread.join(seconds)
 
-    def is_of_same_sink(self, other: "SinkWorker") -> bool:
-        """Whether the other one runs a sink of this name, kind and options."""
-        mine, theirs = self._sink, other._sink
-        is_alike = type(mine) is type(theirs) and mine.config == theirs.config
-        return self.name == other.name and is_alike
-
     @property
     def held(self) -> int:
         """How many messages were submitted and are not finished."""
@@ -225,9 +226,21 @@ class SinkWorker:
         return next((thread.fault for thread in threads if thread.fault is not None), None)
 
     def busy_seconds(self) -> float:
-        """How long the thread has been inside one call of the sink's code; 0.0 while outside."""
+        """How long the thread, or one that it follows, has been inside one call of the sink's code;
+        0.0 while outside."""
         since = self.health.busy_since
-        return 0.0 if since is None else self._clock.monotonic() - since
+        own = 0.0 if since is None else self._clock.monotonic() - since
+        return max([own, *(one.busy_seconds() for one in self._still_inside())])
+
+    def _still_inside(self) -> Sequence["SinkWorker"]:
+        return [one for one in self._before if not one.join(0.0)]
+
+    def _is_of_same_sink(self, other: "SinkWorker") -> bool:
+        """Whether the other one runs a sink of this name, kind and options. One that has other
+        options is an operator's way out."""
+        mine, theirs = self._sink, other._sink
+        is_alike = type(mine) is type(theirs) and mine.config == theirs.config
+        return self.name == other.name and is_alike
 
     @property
     def has_opened(self) -> bool:
