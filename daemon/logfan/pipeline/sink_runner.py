@@ -130,7 +130,8 @@ class SinkRunner:
 
     def _open(self) -> bool:
         """False where the sink is paused, maybe since it was opened: a pause has it opened anew, so
-        that what is looked at before each write need not be more than `opened`."""
+        that what is looked at before each write need not be more than `opened`. Nor is anything
+        written where the process, or its run before a reload, was to end meanwhile."""
         if self._is_paused():
             return False
         if self._is_taken():
@@ -143,7 +144,7 @@ class SinkRunner:
             self._on_opened()
         if self._is_paused():
             self.opened = False
-        return self.opened
+        return self.opened and not self.quitting
 
     def _is_paused(self) -> bool:
         return self.stats.pause.is_on(self.clock.monotonic())
