@@ -137,6 +137,27 @@ def test_a_url_that_nothing_answers_at_gives_way_to_the_one_that_worked(
         assert daemon.stop() == 0
 
 
+def test_what_the_old_config_names_need_not_be_there_any_more_to_go_back_to_it(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("secret\n")
+    key.chmod(0o600)
+    redact = f'[sinks.raw.redact]\npaths = ["user"]\nhash = true\nkey_file = "{key}"\n'
+    with DaemonProcess(tmp_path, node.url, names, OLD + redact) as daemon:
+        arrives(daemon, node.url, b'{"n": 1}', "old.log")
+        daemon.configure(node.url, NEW)
+        text = daemon.config.read_text()
+        daemon.config.write_text(
+            text.replace(f'"{names.exchange}"', f'"{names.exchange}"\ntype = "topic"')
+        )
+        key.unlink()
+        hangup(daemon, BACK)
+        daemon.wait_ready(30.0)
+        arrives(daemon, node.url, b'{"n": 2}', "old.log")
+        assert daemon.stop() == 0
+
+
 def test_a_wrong_url_is_mended_by_a_reload_before_the_first_subscription(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
