@@ -137,6 +137,44 @@ def test_a_url_that_nothing_answers_at_gives_way_to_the_one_that_worked(
         assert daemon.stop() == 0
 
 
+def test_another_reload_while_a_broker_is_silent_goes_back_all_the_same(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    with Gate(node.port) as gate, DaemonProcess(tmp_path, node.url, names, OLD) as daemon:
+        gate.freeze()
+        arrives(daemon, node.url, b"one", "old.log")
+        daemon.configure(f"amqp://guest:guest@127.0.0.1:{gate.port}/%2F", NEW)
+        hangup(daemon, "starting anew")
+        wait_until(lambda: gate.connections >= 1, "it connects")
+        daemon.config.write_text(f'shutdown_timeout = "7s"\n{daemon.config.read_text()}')
+        hangup(daemon, "starting anew")
+        gate.shut()
+        wait_until(lambda: BACK in daemon.log(), f"it goes back:\n{daemon.log()}", 30.0)
+        arrives(daemon, node.url, b"two", "old.log")
+        assert daemon.stop() == 0
+
+
+def test_a_url_that_nothing_answers_at_gives_way_though_nothing_was_consumed_just_then(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """A sink was down, so there was no consumer; the connection was there."""
+    down = OLD.replace("old.log", "missing/old.log")
+    (tmp_path / "missing").touch()
+    daemon = DaemonProcess(tmp_path, node.url, names, down)
+    daemon.start(ready=False)
+    try:
+        wait_until(lambda: "waiting for sink raw to open" in daemon.get("/readyz")[1], "waits")
+        daemon.configure("amqp://guest:guest@127.0.0.1:1", NEW)
+        hangup(daemon, "starting anew")
+        wait_until(lambda: BACK in daemon.log(), f"it goes back:\n{daemon.log()}", 30.0)
+        daemon.configure(node.url, NEW)
+        hangup(daemon, TAKEN)
+        arrives(daemon, node.url, b"one", "new.log")
+        assert daemon.stop() == 0
+    finally:
+        daemon.kill()
+
+
 def test_what_the_old_config_names_need_not_be_there_any_more_to_go_back_to_it(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
