@@ -283,6 +283,52 @@ def test_a_queue_that_was_made_anew_before_it_is_asked_for_has_not_what_was_deli
         assert "consumer_timeout" not in slow.log()
 
 
+def test_what_was_delivered_is_written_though_the_connection_goes_with_its_queue(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """The broker cancels the consumer, and the connection ends before it can be asked why."""
+    bodies = [b"%06d" % number for number in range(10)]
+    with daemon(tmp_path, node, names, seconds=3.0) as running:
+        publish(node.url, names.exchange, bodies[:1])
+        wait_until(lambda: running.metric("logfan_in_flight_messages") == 1, "the sink has one")
+        publish(node.url, names.exchange, bodies[1:])
+        wait_until(lambda: running.metric("logfan_in_flight_messages") == 10, "the others wait")
+        running.signal(signal.SIGSTOP)  # so that it learns of both at once
+        with channel(node.url) as open_channel:
+            open_channel.queue_delete(names.queue)
+        node.close_all_connections()
+        running.signal(signal.SIGCONT)
+        wait_until(lambda: {*lines(tmp_path)} == {*bodies}, "all are written", 30.0)
+        assert running.stop() == 0
+
+
+def test_a_stop_does_not_wait_until_another_consumer_may_keep_the_queue(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """Nor is the backlog lost for that: what fits by now is consumed by the consumer that is
+    there."""
+    user = f"user-{names.queue}"
+    add_user(node, user)
+    with channel(node.url) as open_channel:
+        open_channel.exchange_declare(names.exchange, "fanout", durable=True)
+        open_channel.queue_declare(names.queue, durable=True, auto_delete=True)
+        open_channel.queue_bind(names.queue, names.exchange)
+    environ = {
+        "LOGFAN_RABBITMQ__URLS": f'["{node.url.replace("guest:guest", f"{user}:secret")}"]',
+        "LOGFAN_RABBITMQ__MAX_IN_FLIGHT_BYTES": "10KiB",
+    }
+    bodies = [b"%06d" % number + bytes(4_000) for number in range(20)]
+    with daemon(tmp_path, node, names, 0.0, **environ) as running:
+        (tmp_path / "down").touch()
+        permit(node, user, (".*", ".*", "^logs-.*"))
+        publish(node.url, names.exchange, bodies)
+        wait_until(lambda: "lets no other one keep it" in running.log(), "it is refused")
+        (tmp_path / "down").unlink()
+        running.signal(signal.SIGTERM)
+        assert running.wait(29.0) == 0, "within shutdown_timeout"
+        assert {*lines(tmp_path)} == {body[:6] for body in bodies}
+
+
 def test_a_stop_whose_connection_goes_does_not_wait_for_the_backlog(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:

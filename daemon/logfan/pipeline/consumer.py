@@ -92,6 +92,8 @@ class Consumer:
         self._closing = False
         self._emptying = 0
         """So many looks at the queue must still find it empty before the stop goes on."""
+        self._requeued = 0
+        """What had been handed back at the last of these."""
         self._leaving = False
         """A connection that was not subscribed yet is being closed."""
         self._state = "starting"
@@ -439,8 +441,11 @@ class Consumer:
         self._dispatcher.stop()
 
     def _look_whether_empty(self, look: QueueStatus) -> None:
-        """Stopping: nothing is in the queue any more, twice in a row while we consume."""
-        is_empty = look.messages is None or (look.messages == 0 and self.consuming)
+        """Stopping: nothing is in the queue any more, twice in a row while we consume. What was
+        turned away between may be on its way to us again, and in the queue after that."""
+        before, self._requeued = self._requeued, self._stats.requeued
+        takes = self.consuming and before == self._requeued and not self._dispatcher.flow.is_full
+        is_empty = look.messages is None or (look.messages == 0 and takes)
         self._emptying = self._emptying - 1 if is_empty else _SURELY_EMPTY
         if not self._emptying:
             self._state = "draining"

@@ -19,6 +19,7 @@ from logfan.amqp.topology import Declared
 from logfan.config.settings import Settings
 from logfan.pipeline.completions import Completions
 from logfan.pipeline.flow_control import (
+    Action,
     Actions,
     Coalesce,
     Consume,
@@ -215,14 +216,20 @@ class Dispatcher:
                 self._holds = subscription.connection.pause_reading()
             elif action is Do.RESUME_READING and self._holds:
                 subscription.connection.resume_reading()
-            elif action is Do.CANCEL:
-                cancelled = partial(self._cancelled, subscription)
-                subscription.pause(self.flow.hold_seconds, cancelled)
-            elif action is Do.LEAVE:
-                subscription.cancel(partial(self._cancelled, subscription))
             elif action is Do.HAND_BACK:
                 self._hand_window_back()
                 self._step(Signal.SETTLED)
+            else:
+                self._cancel(action, subscription)
+
+    def _cancel(self, action: Action, subscription: Subscription) -> None:
+        cancelled = partial(self._cancelled, subscription)
+        if action is Do.CANCEL:
+            subscription.pause(self.flow.hold_seconds, cancelled)
+        elif action is Do.LEAVE:
+            subscription.cancel(cancelled)
+        elif action is Do.CALL_OFF and subscription.call_off():
+            self._step(Signal.CALLED_OFF)
 
     def _cancelled(self, subscription: Subscription) -> None:
         if subscription is self._subscription:
