@@ -186,6 +186,25 @@ def test_what_a_stop_hands_back_to_a_queue_that_goes_with_it_is_named(
         assert "12 messages are lost with their queue" in running.log()
 
 
+def test_what_waits_in_an_exclusive_queue_for_a_sink_that_never_opened_is_named_at_a_stop(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    sinks = '[sinks.raw]\nkind = "file"\npath = "file/raw.log"\n'
+    environ = {"LOGFAN_QUEUE__TYPE": "exclusive"}
+    running = DaemonProcess(tmp_path, node.url, names, sinks, environ=environ)
+    running.start(ready=False)
+    try:
+        waits = "waiting for sink raw to open"
+        wait_until(lambda: waits in running.get("/readyz")[1], "it is bound")
+        publish(node.url, names.exchange, [b"one", b"two"])
+        wait_until(lambda: running.metric("logfan_queue_ready_messages") == 2, "it knows")
+        assert running.stop() == 0
+        assert "2 messages, when last seen, are lost with their queue" in running.log()
+    finally:
+        running.kill()
+
+
 @pytest.mark.parametrize(
     ("kind", "how"), [("exclusive", "closed"), ("classic", "deleted"), ("quorum", "deleted")]
 )

@@ -429,6 +429,8 @@ class Consumer:
         subscription = self._subscription
         if subscription is not None and not subscription.is_subscribed:
             # Still on its way: it need not arrive.
+            if self._waiting is not None and self._settings.queue.type == "exclusive":
+                self._log_lost_with_queue()
             self._drop_subscription()
             self._leaving = True
             subscription.close(self._left)
@@ -439,6 +441,13 @@ class Consumer:
             log.info("stopping: %s", self._state)
             return
         self._dispatcher.stop()
+
+    def _log_lost_with_queue(self) -> None:
+        if self._stats.queue_ready:
+            log.error(
+                "%d messages, when last seen, are lost with their queue, which is exclusive to "
+                "this connection: %s", self._stats.queue_ready, self._state,
+            )  # fmt: skip
 
     def _look_whether_empty(self, look: QueueStatus) -> None:
         """Stopping: nothing is in the queue any more, twice in a row while we consume. What was
