@@ -276,8 +276,9 @@ def _waits(running: DaemonProcess) -> bool:
     return words in running.get("/readyz")[1]
 
 
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
 def test_a_queue_that_was_made_anew_before_it_is_asked_for_has_not_what_was_delivered(
-    node: RabbitNode, names: Names, tmp_path: Path
+    node: RabbitNode, names: Names, tmp_path: Path, kind: str
 ) -> None:
     """Two daemons on one queue: where it is deleted, the faster one declares it again."""
     bodies = [b"%06d" % number for number in range(20)]
@@ -285,8 +286,8 @@ def test_a_queue_that_was_made_anew_before_it_is_asked_for_has_not_what_was_deli
     for folder in folders:
         folder.mkdir()
     with (
-        daemon(folders[1], node, names, 3.0) as slow,
-        daemon(folders[0], node, names, 0.0) as fast,
+        daemon(folders[1], node, names, 3.0, LOGFAN_QUEUE__TYPE=kind) as slow,
+        daemon(folders[0], node, names, 0.0, LOGFAN_QUEUE__TYPE=kind) as fast,
     ):
         publish(node.url, names.exchange, bodies)
         wait_until(lambda: slow.metric("logfan_in_flight_messages") == 10, "it has its half")

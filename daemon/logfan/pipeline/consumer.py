@@ -88,6 +88,9 @@ class Consumer:
         self._subscription: Subscription | None = None
         self._began: Subscription | None = None
         self._declared: Declared | None = None
+        self._suspected: tuple[float, int, int, int] | None = None
+        """How long the oldest message was held when the broker may have cancelled the consumer for
+        that, and `_came` then."""
         self._stopping = False
         self._closing = False
         self._emptying = 0
@@ -179,6 +182,8 @@ class Consumer:
     def _turn(self) -> None:
         self.turned_at = self._clock.monotonic()
         self._ioloop.call_later(_TURN_SECONDS, self._turn)
+        if self._suspected is not None:
+            self._look_at_suspected(*self._suspected)
         self._dispatcher.turn(self.turned_at)
         if self._waiting is not None:
             self._wait_for_sinks()
@@ -325,16 +330,11 @@ class Consumer:
     def _look_for_progress(self, subscription: Subscription, failure: ConnectionFailure) -> int:
         """How often subscriptions ended so in a row, with nothing acknowledged in between."""
         dispatcher = self._dispatcher
-        timeout, held = failure.timeout, dispatcher.held_seconds
-        if timeout is None and failure.may_be_timeout and held >= _LEAST_TIMEOUT_SECONDS:
-            timeout = held  # it waited no longer than that
-        if timeout is not None and dispatcher.flow.note_timeout(timeout):
-            log.warning(
-                "the broker waits %.0f s for an acknowledgement (its consumer_timeout), less than "
-                "rabbitmq.acknowledgement_timeout says: from now on a window is handed back after "
-                'a third of it; set rabbitmq.acknowledgement_timeout = "%.0fs", or raise '
-                "consumer_timeout at the broker", timeout, timeout,
-            )  # fmt: skip
+        held = dispatcher.held_seconds
+        if failure.timeout is not None:
+            self._learn_timeout(failure.timeout)
+        elif failure.may_be_timeout and held >= _LEAST_TIMEOUT_SECONDS:
+            self._suspected = held, *self._came()  # it waited no longer than that
         if not subscription.is_subscribed:
             return 0  # never subscribed: nothing was written
         undeliverable, alone = failure.code == INTERNAL_ERROR, dispatcher.flow.window.prefetch == 1
@@ -342,6 +342,28 @@ class Consumer:
         if ends >= ENDS:
             self._log_no_progress(ends, dispatcher.head(), is_head=undeliverable and alone)
         return ends
+
+    def _came(self) -> tuple[int, int, int]:
+        return self._stats.received_messages, self._stats.redelivered, self._stats.requeued
+
+    def _look_at_suspected(self, held: float, received: int, redelivered: int, nacked: int) -> None:
+        """The consumer was cancelled. Where that was for a timeout, the broker has returned the
+        window, and what comes next came before; what comes of a queue that was declared anew did
+        not, unless we hand it back ourselves."""
+        now = self._came()
+        if now[0] > received:
+            self._suspected = None
+            if now[1] > redelivered and now[2] == nacked:
+                self._learn_timeout(held)
+
+    def _learn_timeout(self, seconds: float) -> None:
+        if self._dispatcher.flow.note_timeout(seconds):
+            log.warning(
+                "the broker waits %.0f s for an acknowledgement (its consumer_timeout), less than "
+                "rabbitmq.acknowledgement_timeout says: from now on a window is handed back after "
+                'a third of it; set rabbitmq.acknowledgement_timeout = "%.0fs", or raise '
+                "consumer_timeout at the broker", seconds, seconds,
+            )  # fmt: skip
 
     def _log_no_progress(self, ends: int, head: str, *, is_head: bool) -> None:
         """`head`: the oldest message that was held. `is_head`: where there is none, the one that
