@@ -202,6 +202,24 @@ def test_a_sink_that_lingers_waits_for_nothing_that_cannot_come(
         assert daemon.stop() == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_stop_and_a_reload_do_not_linger(
+    node: RabbitNode, names: Names, tmp_path: Path, number: signal.Signals
+) -> None:
+    sinks = f'[sinks.raw.batch]\nlinger = "600s"\n{RAW}'
+    with DaemonProcess(tmp_path, node.url, names, sinks) as daemon:
+        publish(node.url, names.exchange, [b"one"])
+        wait_until(lambda: daemon.metric("logfan_in_flight_messages") == 1, "it lingers")
+        daemon.config.write_text(daemon.config.read_text().replace("600s", "500s"))
+        daemon.signal(number)
+        if number is signal.SIGHUP:
+            wait_until(lambda: "is taken over" in daemon.log(), "it is reloaded", 20.0)
+            daemon.signal(signal.SIGTERM)
+        assert daemon.wait(20.0) == 0
+        assert "went back" not in daemon.log()
+        assert (tmp_path / "raw.log").read_bytes() == b"one\n"
+
+
 def test_one_body_larger_than_the_budget_still_passes(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:

@@ -156,6 +156,7 @@ class Dispatcher:
     def stop(self) -> None:
         """No new deliveries; `on_drained` follows once those under way are acknowledged."""
         self._step(Signal.STOP)
+        self._hurry()
 
     @property
     def last_copies(self) -> int:

@@ -202,8 +202,8 @@ class FlowControl:
     @property
     def is_full(self) -> bool:
         """Whether nothing more comes before something of what is in flight is written."""
-        in_flight, waits = self._in_flight, self._reason is not None or self._paused_at is not None
-        return waits or in_flight.messages >= self.window.prefetch
+        waits = self._stopping or self._reason is not None or self._paused_at is not None
+        return waits or self._in_flight.messages >= self.window.prefetch
 
     def note_timeout(self, seconds: float) -> bool:
         """The broker waits no longer than this for an acknowledgement. True where that is news."""
