@@ -82,6 +82,8 @@ class _Config:
     prepared: Prepared
     proven: bool = False
     """It was subscribed once: the broker takes it."""
+    was_connected: bool = False
+    """It had a connection when a reload ended it."""
 
 
 class Daemon:
@@ -324,14 +326,17 @@ class Daemon:
         news = [warning for warning in fresh.warnings if warning not in old.warnings]
         for warning in news:
             log.warning("reload: %s", warning)
-        leaves_broker = self._pipeline.consumer.consuming and elsewhere(old, fresh)
+        # Where one config after the other is refused, the first that ran is the one to go back to.
+        fallback = self._fallback or self._config
+        if self._fallback is None:
+            fallback.was_connected = self.stats.consumer.connected
+        leaves_broker = fallback.was_connected and elsewhere(fallback.prepared, fresh)
         handed_back = self._pipeline.stop(old.settings.shutdown_timeout, self._wait)
         if self._stop_asked.is_set() or self._faults():
             return  # the main loop ends the daemon: what was drained is drained for the stop, too
         if handed_back:
             log.warning("reload: %d messages went back to the broker", handed_back)
-        # Where one config after the other is refused, the first that ran is the one to go back to.
-        fallback = self._fallback = self._fallback or self._config
+        self._fallback = fallback
         retry_absent = fresh.settings.rabbitmq.startup == "retry" and not leaves_broker
         try:
             self._begin(

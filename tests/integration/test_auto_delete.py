@@ -102,6 +102,25 @@ def test_a_sink_that_hangs_gets_no_window_of_each_connection(
         running.kill()
 
 
+def test_what_waits_for_a_fuller_batch_keeps_no_one_from_the_next_connection(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """A sink that lingers for minutes is no sink that hangs: what it has comes again anyway."""
+    sinks = '[sinks.raw.batch]\nlinger = "300s"\n[sinks.raw]\nkind = "slow"\npath = "raw.log"'
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins/slow.py").write_text(SLOW)
+    (tmp_path / "raw.log").touch()
+    with DaemonProcess(tmp_path, node.url, names, sinks, extra="prefetch = 10") as running:
+        publish(node.url, names.exchange, [b"000000"])
+        wait_until(lambda: running.metric("logfan_in_flight_messages") == 1, "it lingers")
+        node.close_all_connections()
+        wait_until(lambda: running.metric(LOST) == 1, "it is known")
+        wait_until(running.is_ready, "it consumes again", 30.0)
+        publish(node.url, names.exchange, [b"%06d" % number for number in range(1, 10)])
+        wait_until(lambda: len(lines(tmp_path)) == 10, "the window is full, and written")
+        assert running.stop() == 0
+
+
 def _has_lost(running: DaemonProcess, connections: int) -> bool:
     return running.metric(LOST) == connections
 
@@ -165,6 +184,25 @@ def test_what_a_stop_hands_back_to_a_queue_that_goes_with_it_is_named(
         running.signal(signal.SIGTERM)
         assert running.wait() == 75
         assert "12 messages are lost with their queue" in running.log()
+
+
+def test_what_waits_in_an_exclusive_queue_for_a_sink_that_never_opened_is_named_at_a_stop(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    sinks = '[sinks.raw]\nkind = "file"\npath = "file/raw.log"\n'
+    environ = {"LOGFAN_QUEUE__TYPE": "exclusive"}
+    running = DaemonProcess(tmp_path, node.url, names, sinks, environ=environ)
+    running.start(ready=False)
+    try:
+        waits = "waiting for sink raw to open"
+        wait_until(lambda: waits in running.get("/readyz")[1], "it is bound")
+        publish(node.url, names.exchange, [b"one", b"two"])
+        wait_until(lambda: running.metric("logfan_queue_ready_messages") == 2, "it knows")
+        assert running.stop() == 0
+        assert "2 messages, when last seen, are lost with their queue" in running.log()
+    finally:
+        running.kill()
 
 
 @pytest.mark.parametrize(
@@ -238,8 +276,9 @@ def _waits(running: DaemonProcess) -> bool:
     return words in running.get("/readyz")[1]
 
 
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
 def test_a_queue_that_was_made_anew_before_it_is_asked_for_has_not_what_was_delivered(
-    node: RabbitNode, names: Names, tmp_path: Path
+    node: RabbitNode, names: Names, tmp_path: Path, kind: str
 ) -> None:
     """Two daemons on one queue: where it is deleted, the faster one declares it again."""
     bodies = [b"%06d" % number for number in range(20)]
@@ -247,8 +286,8 @@ def test_a_queue_that_was_made_anew_before_it_is_asked_for_has_not_what_was_deli
     for folder in folders:
         folder.mkdir()
     with (
-        daemon(folders[1], node, names, 3.0) as slow,
-        daemon(folders[0], node, names, 0.0) as fast,
+        daemon(folders[1], node, names, 3.0, LOGFAN_QUEUE__TYPE=kind) as slow,
+        daemon(folders[0], node, names, 0.0, LOGFAN_QUEUE__TYPE=kind) as fast,
     ):
         publish(node.url, names.exchange, bodies)
         wait_until(lambda: slow.metric("logfan_in_flight_messages") == 10, "it has its half")
@@ -262,6 +301,52 @@ def test_a_queue_that_was_made_anew_before_it_is_asked_for_has_not_what_was_deli
         wait_until(lambda: len(lines(folders[1])) == 10, "all are written")
         assert {*lines(folders[0]), *lines(folders[1])} == {*bodies}
         assert "consumer_timeout" not in slow.log()
+
+
+def test_what_was_delivered_is_written_though_the_connection_goes_with_its_queue(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """The broker cancels the consumer, and the connection ends before it can be asked why."""
+    bodies = [b"%06d" % number for number in range(10)]
+    with daemon(tmp_path, node, names, seconds=3.0) as running:
+        publish(node.url, names.exchange, bodies[:1])
+        wait_until(lambda: running.metric("logfan_in_flight_messages") == 1, "the sink has one")
+        publish(node.url, names.exchange, bodies[1:])
+        wait_until(lambda: running.metric("logfan_in_flight_messages") == 10, "the others wait")
+        running.signal(signal.SIGSTOP)  # so that it learns of both at once
+        with channel(node.url) as open_channel:
+            open_channel.queue_delete(names.queue)
+        node.close_all_connections()
+        running.signal(signal.SIGCONT)
+        wait_until(lambda: {*lines(tmp_path)} == {*bodies}, "all are written", 30.0)
+        assert running.stop() == 0
+
+
+def test_a_stop_does_not_wait_until_another_consumer_may_keep_the_queue(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """Nor is the backlog lost for that: what fits by now is consumed by the consumer that is
+    there."""
+    user = f"user-{names.queue}"
+    add_user(node, user)
+    with channel(node.url) as open_channel:
+        open_channel.exchange_declare(names.exchange, "fanout", durable=True)
+        open_channel.queue_declare(names.queue, durable=True, auto_delete=True)
+        open_channel.queue_bind(names.queue, names.exchange)
+    environ = {
+        "LOGFAN_RABBITMQ__URLS": f'["{node.url.replace("guest:guest", f"{user}:secret")}"]',
+        "LOGFAN_RABBITMQ__MAX_IN_FLIGHT_BYTES": "10KiB",
+    }
+    bodies = [b"%06d" % number + bytes(4_000) for number in range(20)]
+    with daemon(tmp_path, node, names, 0.0, **environ) as running:
+        (tmp_path / "down").touch()
+        permit(node, user, (".*", ".*", "^logs-.*"))
+        publish(node.url, names.exchange, bodies)
+        wait_until(lambda: "lets no other one keep it" in running.log(), "it is refused")
+        (tmp_path / "down").unlink()
+        running.signal(signal.SIGTERM)
+        assert running.wait(29.0) == 0, "within shutdown_timeout"
+        assert {*lines(tmp_path)} == {body[:6] for body in bodies}
 
 
 def test_a_stop_whose_connection_goes_does_not_wait_for_the_backlog(

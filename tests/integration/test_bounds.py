@@ -190,6 +190,36 @@ def test_what_a_busy_sink_has_no_room_for_waits_in_the_broker_and_is_not_sent_tw
         assert [int(line[:7]) for line in lines] == list(range(100))
 
 
+def test_a_sink_that_lingers_waits_for_nothing_that_cannot_come(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """The budget is full long before its batch is."""
+    sinks = f'[sinks.raw.batch]\nlinger = "600s"\n{RAW}'
+    extra = 'max_in_flight_bytes = "64KiB"'
+    with DaemonProcess(tmp_path, node.url, names, sinks, extra=extra) as daemon:
+        publish(node.url, names.exchange, [b"%04d" % n + bytes(4092) for n in range(48)])
+        wait_until(lambda: daemon.acked() >= 32, "what fits is written each time", 30.0)
+        assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_stop_and_a_reload_do_not_linger(
+    node: RabbitNode, names: Names, tmp_path: Path, number: signal.Signals
+) -> None:
+    sinks = f'[sinks.raw.batch]\nlinger = "600s"\n{RAW}'
+    with DaemonProcess(tmp_path, node.url, names, sinks) as daemon:
+        publish(node.url, names.exchange, [b"one"])
+        wait_until(lambda: daemon.metric("logfan_in_flight_messages") == 1, "it lingers")
+        daemon.config.write_text(daemon.config.read_text().replace("600s", "500s"))
+        daemon.signal(number)
+        if number is signal.SIGHUP:
+            wait_until(lambda: "is taken over" in daemon.log(), "it is reloaded", 20.0)
+            daemon.signal(signal.SIGTERM)
+        assert daemon.wait(20.0) == 0
+        assert "went back" not in daemon.log()
+        assert (tmp_path / "raw.log").read_bytes() == b"one\n"
+
+
 def test_one_body_larger_than_the_budget_still_passes(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:

@@ -137,6 +137,65 @@ def test_a_url_that_nothing_answers_at_gives_way_to_the_one_that_worked(
         assert daemon.stop() == 0
 
 
+def test_another_reload_while_a_broker_is_silent_goes_back_all_the_same(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    with Gate(node.port) as gate, DaemonProcess(tmp_path, node.url, names, OLD) as daemon:
+        gate.freeze()
+        arrives(daemon, node.url, b"one", "old.log")
+        daemon.configure(f"amqp://guest:guest@127.0.0.1:{gate.port}/%2F", NEW)
+        hangup(daemon, "starting anew")
+        wait_until(lambda: gate.connections >= 1, "it connects")
+        daemon.config.write_text(f'shutdown_timeout = "7s"\n{daemon.config.read_text()}')
+        hangup(daemon, "starting anew")
+        gate.shut()
+        wait_until(lambda: BACK in daemon.log(), f"it goes back:\n{daemon.log()}", 30.0)
+        arrives(daemon, node.url, b"two", "old.log")
+        assert daemon.stop() == 0
+
+
+def test_a_url_that_nothing_answers_at_gives_way_though_nothing_was_consumed_just_then(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """A sink was down, so there was no consumer; the connection was there."""
+    down = OLD.replace("old.log", "missing/old.log")
+    (tmp_path / "missing").touch()
+    daemon = DaemonProcess(tmp_path, node.url, names, down)
+    daemon.start(ready=False)
+    try:
+        wait_until(lambda: "waiting for sink raw to open" in daemon.get("/readyz")[1], "waits")
+        daemon.configure("amqp://guest:guest@127.0.0.1:1", NEW)
+        hangup(daemon, "starting anew")
+        wait_until(lambda: BACK in daemon.log(), f"it goes back:\n{daemon.log()}", 30.0)
+        daemon.configure(node.url, NEW)
+        hangup(daemon, TAKEN)
+        arrives(daemon, node.url, b"one", "new.log")
+        assert daemon.stop() == 0
+    finally:
+        daemon.kill()
+
+
+def test_what_the_old_config_names_need_not_be_there_any_more_to_go_back_to_it(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("secret\n")
+    key.chmod(0o600)
+    redact = f'[sinks.raw.redact]\npaths = ["user"]\nhash = true\nkey_file = "{key}"\n'
+    with DaemonProcess(tmp_path, node.url, names, OLD + redact) as daemon:
+        arrives(daemon, node.url, b'{"n": 1}', "old.log")
+        daemon.configure(node.url, NEW)
+        text = daemon.config.read_text()
+        daemon.config.write_text(
+            text.replace(f'"{names.exchange}"', f'"{names.exchange}"\ntype = "topic"')
+        )
+        key.unlink()
+        hangup(daemon, BACK)
+        daemon.wait_ready(30.0)
+        arrives(daemon, node.url, b'{"n": 2}', "old.log")
+        assert daemon.stop() == 0
+
+
 def test_a_wrong_url_is_mended_by_a_reload_before_the_first_subscription(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
@@ -378,13 +437,17 @@ def test_a_sink_that_cannot_be_made_gives_way_to_those_that_were(
         assert daemon.stop() == 0
 
 
-def test_a_sink_that_hangs_through_reloads_gets_no_further_window(
-    node: RabbitNode, names: Names, tmp_path: Path
+@pytest.mark.parametrize("required", ["true", "false"])
+def test_a_sink_that_hangs_through_reloads_is_opened_once_and_gets_no_further_window(
+    node: RabbitNode, names: Names, tmp_path: Path, required: str
 ) -> None:
-    """Each of them would leave a thread behind with a window in its hands."""
+    """Each of them would leave a thread behind with a window in its hands, and its sink would be in
+    use twice at a time."""
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins/hangs.py").write_text(
         "import pathlib, time, logfan\n\n\nclass Hangs(logfan.Sink):\n"
+        "    def open(self):\n"
+        "        with open('opened.log', 'ab') as file:\n            file.write(b'once\\n')\n\n"
         "    def write(self, records):\n"
         "        while not pathlib.Path('go').exists():\n            time.sleep(0.01)\n"
         "        with open('written.log', 'ab') as file:\n"
@@ -392,25 +455,32 @@ def test_a_sink_that_hangs_through_reloads_gets_no_further_window(
         "@logfan.hookimpl\ndef register_sinks(register):\n    register('hangs', Hangs)\n"
     )
     environ = {"LOGFAN_SHUTDOWN_TIMEOUT": "100ms"}
-    sinks = '[sinks.h]\nkind = "hangs"\nretry = { initial = "1s" }\n'
+    sinks = f'[sinks.h]\nkind = "hangs"\nrequired = {required}\nretry = {{ initial = "1s" }}\n'
+    opened = tmp_path / "opened.log"
     with DaemonProcess(tmp_path, node.url, names, sinks, environ=environ) as daemon:
         publish(node.url, names.exchange, [b"%d" % number for number in range(50)])
         wait_until(lambda: daemon.metric(RECEIVED) == 50, "it has a window")
+        opens = len(opened.read_bytes().splitlines())
         for turn in range(2, 5):
             daemon.config.write_text(sinks_anew(daemon.config.read_text(), turn))
             daemon.signal(signal.SIGHUP)
             wait_until(partial(left_behind, daemon, turn - 1), "it is reloaded")
-            wait_until(
-                lambda: "waiting for sink h to go on" in daemon.get("/readyz")[1], "it waits"
-            )
+            wait_until(lambda: "since before the reload" in daemon.get("/status.json")[1], "waits")
+        waits = "waiting for sink h to open"
+        wait_until(
+            lambda: daemon.is_ready() or waits in daemon.get("/readyz")[1], "it has connected"
+        )
+        assert daemon.is_ready() == (required == "false")
         assert daemon.metric(RECEIVED) == 50
+        assert len(opened.read_bytes().splitlines()) == opens
         (tmp_path / "go").touch()
-        wait_until(daemon.is_ready, "it goes on")
+        wait_until(lambda: "up again" in daemon.log(), "it goes on")
+        wait_until(daemon.is_ready, "it is ready")
         wait_until(lambda: daemon.acked() == 50, "all is written")
         assert daemon.stop() == 0
 
 
-@pytest.mark.parametrize("way_out", ["taken out", "other options"])
+@pytest.mark.parametrize("way_out", ["taken out", "other options", "not required"])
 def test_a_sink_that_hangs_holds_up_nothing_once_the_config_has_another_in_its_place(
     node: RabbitNode, names: Names, tmp_path: Path, way_out: str
 ) -> None:
@@ -427,7 +497,11 @@ def test_a_sink_that_hangs_holds_up_nothing_once_the_config_has_another_in_its_p
     with DaemonProcess(tmp_path, node.url, names, f"{OLD}{hanging}", environ=environ) as daemon:
         publish(node.url, names.exchange, [b"%d" % number for number in range(50)])
         wait_until(lambda: daemon.metric(RECEIVED) == 50, "it has a window")
-        new = "" if way_out == "taken out" else f"{hanging}hangs = false\n"
+        new = {
+            "taken out": "",
+            "other options": f"{hanging}hangs = false\n",
+            "not required": f"{hanging}required = false\n",
+        }[way_out]
         daemon.config.write_text(daemon.config.read_text().replace(hanging, new))
         daemon.signal(signal.SIGHUP)
         wait_until(lambda: daemon.acked() == 50, "all is written")

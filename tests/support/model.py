@@ -267,6 +267,9 @@ class ModelSubscription:
         assert seconds > 0
         self.cancel(on_cancelled)
 
+    def call_off(self) -> bool:
+        return False
+
     def cancel(self, on_cancelled: Callable[[], None]) -> None:
         if self.channel.is_open:
             self.channel.cancel(on_cancelled)

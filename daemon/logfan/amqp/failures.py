@@ -53,8 +53,8 @@ class ConnectionFailure:
     timeout: float | None = None
     """The broker's `consumer_timeout` in seconds, where that ended it and its value is known."""
     cancelled: bool = False
-    """The broker cancelled the consumer, and a queue of that name is there: the same, or another
-    one that was declared anew."""
+    """The broker cancelled the consumer. Where a queue of that name is there, it is the same, or
+    another one that was declared anew."""
     may_be_timeout: bool = False
     """It may have done so because of its `consumer_timeout`."""
 

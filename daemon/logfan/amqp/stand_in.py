@@ -57,7 +57,16 @@ class StandIn:
         self._then, self._seconds, self._attempts = then, seconds, 0
         self._begin()
 
+    def call_off(self) -> bool:
+        """While the broker refuses it: ask no more, and do not go on. False where it is not so."""
+        waits = self._then is not None and self._timer is not None and not self._consumer_tag
+        if waits:
+            self.stop()
+            self._then = None
+        return waits
+
     def _begin(self) -> None:
+        self._timer = None
         if self._channel.is_open:
             self._consume()
         else:

@@ -6,6 +6,7 @@ It lives on the consumer's I/O thread and ends in exactly one call of `on_failur
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -127,6 +128,10 @@ class Subscription:
         else:
             self._stand_in.begin(seconds, lambda: self.cancel(on_cancelled))
 
+    def call_off(self) -> bool:
+        """Do not pause after all. False where the consumer is cancelled, or about to be."""
+        return self._stand_in is not None and self._stand_in.call_off()
+
     def look_often(self) -> bool:
         """Look at the queue several times a second from now on; False where that cannot be."""
         return self._monitor is not None and self._monitor.often()
@@ -155,6 +160,8 @@ class Subscription:
             return
         self._over = True
         self._stop_looking()
+        if self._is_cancelled:  # also where the connection goes before the queue was asked for
+            failure = replace(failure, cancelled=True)
         self._events.on_failure(self, failure)
         self._client.close()
 
@@ -235,11 +242,7 @@ class Subscription:
         else:
             why = f"the broker closed the channel: {text} ({code})"
             timeout = broker_features.acknowledgement_timeout(code, text)
-            self._end(
-                ConnectionFailure(
-                    Cause.LOST, why, code=code, timeout=timeout, cancelled=self._is_cancelled
-                )
-            )
+            self._end(ConnectionFailure(Cause.LOST, why, code=code, timeout=timeout))
 
     def _may_not_be_consumed(self, code: int) -> bool:
         """Whether the consumer was refused. A queue that is not there was deleted meanwhile, and is
@@ -273,11 +276,7 @@ class Subscription:
 
     def _on_cancelled_and_there(self, _frame: Any) -> None:
         why = f"the broker cancelled the consumer of queue {self._declared.queue!r}, which is there"
-        self._end(
-            ConnectionFailure(
-                Cause.LOST, why, cancelled=True, may_be_timeout=self._may_be_timeout
-            )
-        )  # fmt: skip
+        self._end(ConnectionFailure(Cause.LOST, why, may_be_timeout=self._may_be_timeout))
 
     def _stop_looking(self) -> None:
         if self._monitor is not None:

@@ -69,10 +69,13 @@ class SinkSpec:
     settings: SinkSettings
     config: SinkConfig = field(repr=False)
     transforms: Sequence[TransformSpec] = ()
+    key: bytes | None = field(default=None, repr=False)
+    """Of the hashes of `redact`. The file that it came from may be gone by the time that a reload
+    goes back to this config."""
 
     def stage(self, instance: str) -> Stage | None:
         """What is done to records before the sink gets them, with transforms of its own."""
-        return stage_of(self.settings, self.transforms, self.name, instance)
+        return stage_of(self.settings, self.transforms, self.name, instance, self.key)
 
 
 def stage_of(
@@ -183,7 +186,7 @@ def read_stages(
     for name, sink in settings.sinks.items():
         transforms[name] = _transforms(sink, f"sinks.{name}", plugins, settings_faults)
         if key is None:
-            settings_faults += _stage_faults(sink, f"sinks.{name}")
+            _key(sink, f"sinks.{name}", settings_faults)
     if all_faults := [*source.faults, *no_sinks, *source.named(settings_faults)]:
         raise Faults([*all_faults, *plugins.faults])
     stages = {
@@ -365,11 +368,10 @@ def _sinks(
             own["decode"] = options["decode"]  # of a sink that had it before all sinks did
         homes = {key: f"{place}.{home}" for key, home in _SINK_HOMES.items()}
         config = _own_config(kind, own, place, faults, homes)
-        if config is not None:
-            faults += _stage_faults(sink, place)
+        key = _key(sink, place, faults) if config is not None else None
         transforms = _transforms(sink, place, plugins, faults)
         if config is not None:
-            specs.append(SinkSpec(name, kind, sink, config, transforms))
+            specs.append(SinkSpec(name, kind, sink, config, transforms, key))
     conflicts = _between_sinks(specs, "conflicts")
     return tuple(specs), [*faults, *(Fault(place, why) for place, why in conflicts)]
 
@@ -425,21 +427,22 @@ def _own_config(
     return None
 
 
-def _stage_faults(settings: SinkSettings, place: str) -> Iterator[Fault]:
-    """Why the key of its hashes cannot be used."""
+def _key(settings: SinkSettings, place: str, faults: list[Fault]) -> bytes | None:
+    """The key of its hashes; None where it has none. Adds to the faults where it cannot be used."""
     redact = settings.redact
     file = None if redact is None else redact.key_file
     if redact is None or file is None:
-        return
+        return None
     try:
-        redact.redactor()
+        return redact.read_key()
     except (OSError, ValueError) as error:
         why = str(error)
         if isinstance(error, OSError):
             why = f"cannot be read: {why_unreadable(file, error)}"
         key = f"{place}.redact.key_file"
         way_out = "it names the file that holds the hashes' key: any text that others cannot guess"
-        yield Fault(key, f"{why}; {way_out}", shown(key, str(file)))
+        faults.append(Fault(key, f"{why}; {way_out}", shown(key, str(file))))
+        return None
 
 
 _SINK_HOMES = {

@@ -408,13 +408,19 @@ class RedactSettings(Table):
         return self
 
     def redactor(self, key: bytes | None = None) -> Redactor:
-        """Reads the key anew, unless another is given. Raises OSError where it cannot be read,
-        ValueError where it is empty."""
-        if self.hash and key is None:
-            key = _KEY if self.key_file is None else read_small(self.key_file).strip()
-            if not key:
-                raise ValueError("the file is empty")
+        """Raises as `read_key` does, unless a key is given."""
+        key = key or self.read_key()
         return Redactor(self.paths, self.patterns, mask=self.mask, key=key if self.hash else None)
+
+    def read_key(self) -> bytes | None:
+        """The hashes' key as it is now; None where there are no hashes. Raises OSError where it
+        cannot be read, ValueError where it is empty."""
+        if not self.hash:
+            return None
+        key = _KEY if self.key_file is None else read_small(self.key_file).strip()
+        if not key:
+            raise ValueError("the file is empty")
+        return key
 
 
 class _PluginTable(Table):

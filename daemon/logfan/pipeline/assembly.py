@@ -61,14 +61,12 @@ class Pipeline:
             )
             for spec in prepared.sinks
         ]
-        # One whose sink was taken out, or given other options, is an operator's way out.
-        self._before = [
-            one for one in left_behind if any(one.is_of_same_sink(new) for new in self.workers)
-        ]
+        for worker in self.workers:
+            worker.follow(left_behind)
         self.consumer = Consumer(
             settings=prepared.settings, stats=stats.consumer, clock=clock, ioloop=ioloop,
             workers=self.workers, completions=self._completions, events=events,
-            dead_letters=self.dead_letters, startup=startup, left_behind=self._before,
+            dead_letters=self.dead_letters, startup=startup,
         )  # fmt: skip
 
     def _worker(
@@ -222,6 +220,6 @@ class Pipeline:
         """Required sinks that hang in their own code."""
         return [
             f"sink {worker.name} hangs in its own code for {worker.busy_seconds():.0f} s"
-            for worker in (*self._before, *self.workers)
+            for worker in self.workers
             if worker.required and worker.busy_seconds() > HANG_SECONDS
         ]

@@ -69,12 +69,10 @@ class Consumer:
         events: Events,
         dead_letters: DeadLetters | None = None,
         startup: StartupPolicy | None = None,
-        left_behind: Sequence[SinkWorker] = (),
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """`dead_letters` want their connection once this one is subscribed. `startup`: what is
-        retried before the first subscription; by default as `rabbitmq.startup` has it.
-        `left_behind`: workers of an earlier consumer that may still be inside their sinks' code."""
+        retried before the first subscription; by default as `rabbitmq.startup` has it."""
         self._settings = settings
         self._stats = stats
         self._dead_letters = dead_letters
@@ -92,10 +90,15 @@ class Consumer:
         self._subscription: Subscription | None = None
         self._began: Subscription | None = None
         self._declared: Declared | None = None
+        self._suspected: tuple[float, int, int, int] | None = None
+        """How long the oldest message was held when the broker may have cancelled the consumer for
+        that, and `_came` then."""
         self._stopping = False
         self._closing = False
         self._emptying = 0
         """So many looks at the queue must still find it empty before the stop goes on."""
+        self._requeued = 0
+        """What had been handed back at the last of these."""
         self._leaving = False
         """A connection that was not subscribed yet is being closed."""
         self._state = "starting"
@@ -110,7 +113,6 @@ class Consumer:
         """It has declared, and consumes once each required sink has opened once."""
         self._waiting_turns = 0
         self._workers = workers
-        self._left_behind = left_behind
         self._dispatcher = Dispatcher(
             settings=settings, stats=stats, clock=clock, workers=workers, completions=completions,
             events=self,
@@ -182,6 +184,8 @@ class Consumer:
     def _turn(self) -> None:
         self.turned_at = self._clock.monotonic()
         self._ioloop.call_later(_TURN_SECONDS, self._turn)
+        if self._suspected is not None:
+            self._look_at_suspected(*self._suspected)
         self._dispatcher.turn(self.turned_at)
         if self._waiting is not None:
             self._wait_for_sinks()
@@ -239,7 +243,6 @@ class Consumer:
             for w in self._workers
             if w.required and w.held > (allowed if w.takes_records else 0)
         ]
-        full += [w.name for w in self._left_behind if w.required and not w.join(0.0)]
         if closed or full:
             names = closed or full
             sinks = f"sink{'s' if len(names) > 1 else ''} {', '.join(names)}"
@@ -351,16 +354,11 @@ class Consumer:
     def _look_for_progress(self, subscription: Subscription, failure: ConnectionFailure) -> int:
         """How often subscriptions ended so in a row, with nothing acknowledged in between."""
         dispatcher = self._dispatcher
-        timeout, held = failure.timeout, dispatcher.held_seconds
-        if timeout is None and failure.may_be_timeout and held >= _LEAST_TIMEOUT_SECONDS:
-            timeout = held  # it waited no longer than that
-        if timeout is not None and dispatcher.flow.note_timeout(timeout):
-            log.warning(
-                "the broker waits %.0f s for an acknowledgement (its consumer_timeout), less than "
-                "rabbitmq.acknowledgement_timeout says: from now on a window is handed back after "
-                'a third of it; set rabbitmq.acknowledgement_timeout = "%.0fs", or raise '
-                "consumer_timeout at the broker", timeout, timeout,
-            )  # fmt: skip
+        held = dispatcher.held_seconds
+        if failure.timeout is not None:
+            self._learn_timeout(failure.timeout)
+        elif failure.may_be_timeout and held >= _LEAST_TIMEOUT_SECONDS:
+            self._suspected = held, *self._came()  # it waited no longer than that
         if not subscription.is_subscribed:
             return 0  # never subscribed: nothing was written
         undeliverable, alone = failure.code == INTERNAL_ERROR, dispatcher.flow.window.prefetch == 1
@@ -368,6 +366,28 @@ class Consumer:
         if ends >= ENDS:
             self._log_no_progress(ends, dispatcher.head(), is_head=undeliverable and alone)
         return ends
+
+    def _came(self) -> tuple[int, int, int]:
+        return self._stats.received_messages, self._stats.redelivered, self._stats.requeued
+
+    def _look_at_suspected(self, held: float, received: int, redelivered: int, nacked: int) -> None:
+        """The consumer was cancelled. Where that was for a timeout, the broker has returned the
+        window, and what comes next came before; what comes of a queue that was declared anew did
+        not, unless we hand it back ourselves."""
+        now = self._came()
+        if now[0] > received:
+            self._suspected = None
+            if now[1] > redelivered and now[2] == nacked:
+                self._learn_timeout(held)
+
+    def _learn_timeout(self, seconds: float) -> None:
+        if self._dispatcher.flow.note_timeout(seconds):
+            log.warning(
+                "the broker waits %.0f s for an acknowledgement (its consumer_timeout), less than "
+                "rabbitmq.acknowledgement_timeout says: from now on a window is handed back after "
+                'a third of it; set rabbitmq.acknowledgement_timeout = "%.0fs", or raise '
+                "consumer_timeout at the broker", seconds, seconds,
+            )  # fmt: skip
 
     def _log_no_progress(self, ends: int, head: str, *, is_head: bool) -> None:
         """`head`: the oldest message that was held. `is_head`: where there is none, the one that
@@ -459,6 +479,8 @@ class Consumer:
         subscription = self._subscription
         if subscription is not None and not subscription.is_subscribed:
             # Still on its way: it need not arrive.
+            if self._waiting is not None and self._settings.queue.type == "exclusive":
+                self._log_lost_with_queue()
             self._drop_subscription()
             self._leaving = True
             subscription.close(self._left)
@@ -470,9 +492,19 @@ class Consumer:
             return
         self._dispatcher.stop()
 
+    def _log_lost_with_queue(self) -> None:
+        if self._stats.queue_ready:
+            log.error(
+                "%d messages, when last seen, are lost with their queue, which is exclusive to "
+                "this connection: %s", self._stats.queue_ready, self._state,
+            )  # fmt: skip
+
     def _look_whether_empty(self, look: QueueStatus) -> None:
-        """Stopping: nothing is in the queue any more, twice in a row while we consume."""
-        is_empty = look.messages is None or (look.messages == 0 and self.consuming)
+        """Stopping: nothing is in the queue any more, twice in a row while we consume. What was
+        turned away between may be on its way to us again, and in the queue after that."""
+        before, self._requeued = self._requeued, self._stats.requeued
+        takes = self.consuming and before == self._requeued and not self._dispatcher.flow.is_full
+        is_empty = look.messages is None or (look.messages == 0 and takes)
         self._emptying = self._emptying - 1 if is_empty else _SURELY_EMPTY
         if not self._emptying:
             self._state = "draining"

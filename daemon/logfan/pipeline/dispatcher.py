@@ -19,6 +19,7 @@ from logfan.amqp.topology import Declared
 from logfan.config.settings import Settings
 from logfan.pipeline.completions import Completions
 from logfan.pipeline.flow_control import (
+    Action,
     Actions,
     Coalesce,
     Consume,
@@ -124,6 +125,12 @@ class Dispatcher:
         if tracker.aside_messages:
             self._look_at_aside(now)
             self._step(Signal.SETTLED)
+        if self.flow.is_full:
+            self._hurry()
+
+    def _hurry(self) -> None:
+        for worker in self._workers:
+            worker.hurry()
 
     def _is_ready(self, worker: SinkWorker) -> bool:
         """Inside one call for longer than a window is held, it would have the next handed back."""
@@ -154,6 +161,7 @@ class Dispatcher:
     def stop(self) -> None:
         """No new deliveries; `on_drained` follows once those under way are acknowledged."""
         self._step(Signal.STOP)
+        self._hurry()
 
     @property
     def last_copies(self) -> int:
@@ -187,6 +195,7 @@ class Dispatcher:
         self._step(Signal.CLOSED)
         self._subscription = self._channel = None
         self._stats.consuming = False
+        self._hurry()
         return left
 
     # Flow control, carried out
@@ -213,14 +222,20 @@ class Dispatcher:
                 self._holds = subscription.connection.pause_reading()
             elif action is Do.RESUME_READING and self._holds:
                 subscription.connection.resume_reading()
-            elif action is Do.CANCEL:
-                cancelled = partial(self._cancelled, subscription)
-                subscription.pause(self.flow.hold_seconds, cancelled)
-            elif action is Do.LEAVE:
-                subscription.cancel(partial(self._cancelled, subscription))
             elif action is Do.HAND_BACK:
                 self._hand_window_back()
                 self._step(Signal.SETTLED)
+            else:
+                self._cancel(action, subscription)
+
+    def _cancel(self, action: Action, subscription: Subscription) -> None:
+        cancelled = partial(self._cancelled, subscription)
+        if action is Do.CANCEL:
+            subscription.pause(self.flow.hold_seconds, cancelled)
+        elif action is Do.LEAVE:
+            subscription.cancel(cancelled)
+        elif action is Do.CALL_OFF and subscription.call_off():
+            self._step(Signal.CALLED_OFF)
 
     def _cancelled(self, subscription: Subscription) -> None:
         if subscription is self._subscription:

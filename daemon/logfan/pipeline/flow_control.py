@@ -70,6 +70,7 @@ class Signal(Enum):
 
     SUBSCRIBED = "the broker has confirmed the consumer"
     CANCELLED = "the broker has confirmed that the consumer is gone"
+    CALLED_OFF = "the consumer is still there, and nothing was asked of the broker"
     SETTLED = "less is in flight: acknowledged, or handed back"
     STOP = "no new deliveries from now on"
     CLOSED = "the channel is given up, and nothing is in flight any more"
@@ -119,6 +120,7 @@ class Do(Enum):
     PAUSE_READING = "read nothing until RESUME_READING"
     RESUME_READING = "read again"
     CANCEL = "cancel the consumer, and keep a queue that goes with its last one"
+    CALL_OFF = "do not cancel it, where that was not asked of the broker yet; see CALLED_OFF"
     LEAVE = "cancel the consumer for good"
     HAND_BACK = "return to the broker what some sink has not completed"
     DRAINED = "after STOP: nothing comes any more, and nothing is in flight"
@@ -197,6 +199,12 @@ class FlowControl:
         fits = self._in_flight.size + size <= self._max_bytes
         return fits or (messages == 1 and self.window.has_room(self._held(), size))
 
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more comes before something of what is in flight is written."""
+        waits = self._stopping or self._reason is not None or self._paused_at is not None
+        return waits or self._in_flight.messages >= self.window.prefetch
+
     def note_timeout(self, seconds: float) -> bool:
         """The broker waits no longer than this for an acknowledgement. True where that is news."""
         hold = max(seconds * _HOLD_SHARE, _LEAST_HOLD_SECONDS)
@@ -244,6 +252,8 @@ class FlowControl:
                 return self._on_subscribed()
             case Signal.CANCELLED:
                 return self._on_cancelled()
+            case Signal.CALLED_OFF:
+                return self._on_called_off()
             case Signal.STOP:
                 return self._on_stop()
             case Signal.CLOSED:
@@ -317,6 +327,8 @@ class FlowControl:
             self._pause_failed, reading = not self._is_low, self._resume_reading()
         if held_for > self.hold_seconds:
             return reading + self._on_overdue(held_for, event.unready)
+        if self._stopping:
+            return reading + self._call_off()
         if self._reason is not None:
             return reading + self._consume_again(ready=not event.unready)
         if self._consumer is _Consumer.CONSUMING and self._is_to_resize(event):
@@ -352,6 +364,15 @@ class FlowControl:
             return self._hand_back()
         return self._consume_again(ready=False) + self._drained()
 
+    def _call_off(self) -> Actions:
+        """The cancel, where a pause is over before it began: another consumer is waited for, which
+        the broker refuses."""
+        return (Do.CALL_OFF,) if self._consumer is _Consumer.CANCELLING else ()
+
+    def _on_called_off(self) -> Actions:
+        self._consumer, self._reason = _Consumer.CONSUMING, None
+        return self._cancel(Do.LEAVE) if self._stopping else ()
+
     def _hand_back(self) -> Actions:
         held = self._in_flight.messages > self._in_flight.aside_messages
         if held and self._count_end(Reason.OUTAGE, counts=True) >= ENDS:
@@ -369,8 +390,10 @@ class FlowControl:
     def _consume_again(self, *, ready: bool) -> Actions:
         """Where the reason of a pause is gone. `ready`: whether all required sinks are known to
         take records."""
-        if self._consumer is not _Consumer.CANCELLED or self._stopping or not self._is_over(ready):
+        if self._stopping or not self._is_over(ready):
             return ()
+        if self._consumer is not _Consumer.CANCELLED:
+            return self._call_off()
         # What is in flight does not count against the prefetch of a consumer that comes later.
         held = self._in_flight.messages
         if held >= self.window.prefetch:
@@ -405,7 +428,8 @@ class FlowControl:
 
     def _on_stop(self) -> Actions:
         self._stopping = True
-        return (*self._resume_reading(), *self._cancel(Do.LEAVE), *self._drained())
+        leave = self._call_off() or self._cancel(Do.LEAVE)
+        return (*self._resume_reading(), *leave, *self._drained())
 
     def _on_closed(self) -> Actions:
         self._consumer, self._reason = _Consumer.NO_CHANNEL, None

@@ -24,6 +24,10 @@ _TRACED_MAX = 100
 _LONGEST_PACE_SECONDS = 3600.0
 _SHORT_SECONDS = 10.0
 _INDEX_CHARACTERS = 100
+_TAKEN = (
+    "it has not returned from its own code since before the reload, and is not opened a second "
+    "time meanwhile; a restart, or other options, begin anew"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +66,12 @@ class SinkRunner:
         clock: Clock,
         on_opened: Callable[[], None] = lambda: None,
         meanwhile: Callable[[], float | None] = lambda: None,
+        is_taken: Callable[[], bool] = lambda: False,
     ) -> None:
         """`held` gives how many messages wait for the sink, for the log; `on_opened` is called
         once, when `has_opened` is set. `meanwhile` is called while the sink is waited for, and
-        returns after how many seconds again; None: it need not be."""
+        returns after how many seconds again; None: it need not be. `is_taken`: whether another
+        thread is inside the code of this very sink, from before a reload."""
         self.name, self.stats, self.clock = sink.name, stats, clock
         self.health = stats.health = Health(clock.monotonic(), stats.pause)
         self.opened = False
@@ -84,6 +90,7 @@ class SinkRunner:
         self._open_called = False
         self._on_opened = on_opened
         self._meanwhile = meanwhile
+        self._is_taken = is_taken
         self._called_at = 0.0
         self._logged: set[str] = set()
         self._traced: set[str] = set()
@@ -123,9 +130,12 @@ class SinkRunner:
 
     def _open(self) -> bool:
         """False where the sink is paused, maybe since it was opened: a pause has it opened anew, so
-        that what is looked at before each write need not be more than `opened`."""
+        that what is looked at before each write need not be more than `opened`. Nor is anything
+        written where the process, or its run before a reload, was to end meanwhile."""
         if self._is_paused():
             return False
+        if self._is_taken():
+            raise SinkUnavailable(_TAKEN)
         self._open_called = True
         self._sink.open()
         self.opened = True
@@ -134,7 +144,7 @@ class SinkRunner:
             self._on_opened()
         if self._is_paused():
             self.opened = False
-        return self.opened
+        return self.opened and not self.quitting
 
     def _is_paused(self) -> bool:
         return self.stats.pause.is_on(self.clock.monotonic())

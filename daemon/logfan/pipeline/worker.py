@@ -1,9 +1,9 @@
 """One sink's thread: coalesce, write, flush, complete. What fails goes to the recovery.
 
 It touches its own sink and its own queue, and nothing of the broker: what is durable it hands to
-`Completions`. The consumer's I/O thread calls `submit`; the main thread `start`, `reopen`,
-`retry_now`, `stop`, `give_up` and `join`; the control socket's `pause` and `resume`; any thread may
-read the stats and the state.
+`Completions`. The consumer's I/O thread calls `submit` and `hurry`; the main thread `start`,
+`reopen`, `retry_now`, `stop`, `give_up` and `join`; the control socket's `pause` and `resume`; any
+thread may read the stats and the state.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ class _Order(Enum):
     """What may lie in a worker's queue beside batches."""
 
     REOPEN = "reopen"
-    PAUSE = "do not wait for a batch"
+    NOW = "do not wait for a batch, or for more"
     STOP = "stop"
 
 
@@ -95,7 +95,9 @@ class SinkWorker:
             clock=clock,
             meanwhile=self._look_meanwhile,
             on_opened=completions.opened,
+            is_taken=lambda: bool(self._still_inside()),
         )
+        self._before: Sequence[SinkWorker] = ()
         self._recovery = SinkRecovery(
             runner=self._runner, stage=stage, max_records=limits.max_records,
             max_bytes=limits.max_bytes, send=send, max_ratio=max_ratio,
@@ -111,6 +113,8 @@ class SinkWorker:
         self._inbox: queue.SimpleQueue[Batch | _Order] = queue.SimpleQueue()
         self._ahead: deque[Batch | _Order] = deque()
         """What was taken out of it and comes next."""
+        self._is_hurried = False
+        """The order not to linger lies in one of the two."""
         self._stopping = False
         self._reminders = Reminders()
         self._logged_hanging: float | None = None
@@ -126,6 +130,11 @@ class SinkWorker:
         sink._logfan_on_fault = self._on_fault  # type: ignore[method-assign]
 
     # What others call
+
+    def follow(self, before: Sequence["SinkWorker"]) -> None:
+        """Of these, which could not be ended, those of the same sink come first: it is not opened
+        while one of them is inside its code. Called before `start`."""
+        self._before = [one for one in before if one._is_of_same_sink(self)]
 
     def start(self) -> None:
         """Start the thread; it opens the sink first, as often as that takes."""
@@ -147,6 +156,12 @@ class SinkWorker:
         self._inbox.put(_Order.REOPEN)
         self._runner.wake.set()
 
+    def hurry(self) -> None:
+        """Do not linger: nothing more comes for now, or what waits was abandoned."""
+        if self._limits.linger and not self._is_hurried:
+            self._is_hurried = True
+            self._inbox.put(_Order.NOW)
+
     def retry_now(self) -> None:
         """Cut the present back-off short."""
         self._runner.wake.set()
@@ -159,7 +174,7 @@ class SinkWorker:
         self.stats.pause.begin(self._clock.monotonic(), seconds, why)
         # After the pause was begun: see `SinkRunner._open`.
         self._runner.opened = False
-        self._inbox.put(_Order.PAUSE)
+        self._inbox.put(_Order.NOW)
         self._runner.wake.set()
         self._log_pause()
 
@@ -194,12 +209,6 @@ class SinkWorker:
         """Wait for the thread's end; True where it ended, or was never started."""
         return self._thread.join(seconds)
 
-    def is_of_same_sink(self, other: "SinkWorker") -> bool:
-        """Whether the other one runs a sink of this name, kind and options."""
-        mine, theirs = self._sink, other._sink
-        is_alike = type(mine) is type(theirs) and mine.config == theirs.config
-        return self.name == other.name and is_alike
-
     @property
     def held(self) -> int:
         """How many messages were submitted and are not finished."""
@@ -217,9 +226,21 @@ class SinkWorker:
         return next((thread.fault for thread in threads if thread.fault is not None), None)
 
     def busy_seconds(self) -> float:
-        """How long the thread has been inside one call of the sink's code; 0.0 while outside."""
+        """How long the thread, or one that it follows, has been inside one call of the sink's code;
+        0.0 while outside."""
         since = self.health.busy_since
-        return 0.0 if since is None else self._clock.monotonic() - since
+        own = 0.0 if since is None else self._clock.monotonic() - since
+        return max([own, *(one.busy_seconds() for one in self._still_inside())])
+
+    def _still_inside(self) -> Sequence["SinkWorker"]:
+        return [one for one in self._before if not one.join(0.0)]
+
+    def _is_of_same_sink(self, other: "SinkWorker") -> bool:
+        """Whether the other one runs a sink of this name, kind and options. One that has other
+        options is an operator's way out."""
+        mine, theirs = self._sink, other._sink
+        is_alike = type(mine) is type(theirs) and mine.config == theirs.config
+        return self.name == other.name and is_alike
 
     @property
     def has_opened(self) -> bool:
@@ -350,6 +371,8 @@ class SinkWorker:
     def _obey(self, order: _Order | None) -> None:
         if order is _Order.REOPEN:
             self._runner.opened = False
+        elif order is _Order.NOW:
+            self._is_hurried = False
 
     def _arrived(self) -> list[Batch]:
         """What has arrived meanwhile, without waiting for it."""

@@ -175,6 +175,8 @@ class FlowMachine(RuleBasedStateMachine):
         self.unready: list[str] = []
         self.connected = self.consuming = self.answered = self.cancelling = False
         self.stopping = self.drained = False
+        self.refuses = self.waits = False
+        """The broker takes no other consumer in place of ours, and it is asked again."""
         self.paused_at: float | None = None
         self.prefetch = 0
 
@@ -193,10 +195,15 @@ class FlowMachine(RuleBasedStateMachine):
         self.answered = True
         self.do(self.flow.step(Signal.SUBSCRIBED))
 
+    @rule(refuses=st.booleans())
+    def refuse_another_consumer(self, refuses: bool) -> None:
+        self.refuses = refuses
+
     @precondition(lambda self: self.cancelling and self.answered and self.paused_at is None)
     @rule()
     def confirm_cancel(self) -> None:
-        self.consuming = self.cancelling = False
+        """Where the broker refuses: it was asked for long enough."""
+        self.consuming = self.cancelling = self.waits = False
         self.do(self.flow.step(Signal.CANCELLED))
 
     @precondition(lambda self: self.consuming and self.answered and self.paused_at is None)
@@ -230,7 +237,7 @@ class FlowMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.connected)
     @rule()
     def lose(self) -> None:
-        self.connected = self.consuming = self.answered = self.cancelling = False
+        self.connected = self.consuming = self.answered = self.cancelling = self.waits = False
         self.sizes, self.times = [], []
         self._count()
         self.do(self.flow.step(Signal.CLOSED))
@@ -264,6 +271,7 @@ class FlowMachine(RuleBasedStateMachine):
         self.stopping = True
         self.do(self.flow.step(Signal.STOP))
         assert not self.consuming or self.cancelling, "it goes on consuming"
+        assert not self.waits, "the stop waits for what is refused"
 
     def do(self, actions: Actions) -> None:
         for action in actions:
@@ -281,6 +289,12 @@ class FlowMachine(RuleBasedStateMachine):
                     assert self.paused_at is None, "the broker's answer would not be read"
                     assert (action is Do.LEAVE) is self.stopping
                     self.cancelling = True
+                    self.waits = self.refuses and action is Do.CANCEL
+                case Do.CALL_OFF:
+                    assert self.cancelling
+                    if self.waits:
+                        self.cancelling = self.waits = False
+                        self.do(self.flow.step(Signal.CALLED_OFF))
                 case Consume(prefetch):
                     assert self.connected
                     assert not self.consuming
@@ -319,7 +333,7 @@ class FlowMachine(RuleBasedStateMachine):
         for _ in range(5):
             if self.consuming and not self.answered:
                 self.confirm_consumer()
-            if self.cancelling and self.paused_at is None:
+            if self.cancelling and self.paused_at is None and not self.waits:
                 self.confirm_cancel()
             if self.sizes:
                 self.settle(len(self.sizes))

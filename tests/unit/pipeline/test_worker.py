@@ -859,3 +859,25 @@ def test_a_reopen_opens_once(make: Make) -> None:
     assert bench.sink.calls.count("open") == 2
     bench.worker.retry_now()
     wait_until(lambda: bench.sink.calls.count("open") == 3, "it is tried again")
+
+
+def test_a_sink_that_hangs_in_open_writes_nothing_once_it_was_given_up(make: Make) -> None:
+    """It may return long after a reload, when another has its records."""
+    bench = make()
+    bench.submit(b"a")
+    wait_until(lambda: bench.completed, "it has opened")
+    inside, let_go = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        inside.set()
+        let_go.wait(60)
+
+    bench.sink.failures = [SinkUnavailable("down")]
+    bench.sink.open = hang  # type: ignore[method-assign]
+    bench.submit(b"b")
+    assert inside.wait(60)
+    bench.worker.give_up()
+    let_go.set()
+    assert bench.worker.join(60)
+    assert bench.sink.taken == [b"a"]
+    assert bench.sink.calls[-1] == "close"
