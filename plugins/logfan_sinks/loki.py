@@ -80,7 +80,7 @@ class LokiSink(HttpClientSink):
         self._client.connect()
 
     def write(self, records: Sequence[logfan.Record]) -> None:
-        self._deliver(records, self._encode(records), TABLE)
+        self._deliver(records, self._encode(records), TABLE).settle(len(records))
 
     def _send(self, lines: Sequence[bytes], records: Sequence[logfan.Record]) -> Answer:
         streams: dict[tuple[str, ...], list[Any]] = {}

@@ -18,6 +18,7 @@ import logfan
 from logfan_sinks.extras import ExtraConfig
 from logfan_sinks.http.delivery import Items, deliver
 from logfan_sinks.http.verdicts import Answer, Table
+from logfan_sinks.outcome import Outcome
 from logfan_sinks.secret_file import secret_in
 from logfan_sinks.tls_options import TlsOptions
 
@@ -244,15 +245,14 @@ class HttpClientSink(logfan.Sink):
         table: Table,
         items: Items | None = None,
         most_records: int | None = None,
-    ) -> None:
+    ) -> Outcome:
         """Send the line of each record. `most_records` in one request are `max_records`, unless
         given."""
-        outcome = deliver(
+        return deliver(
             records, lines, self._send, table, items=items,
             most_records=most_records or self.config.max_records,
             most_bytes=self.config.max_request_bytes,
         )  # fmt: skip
-        outcome.settle(len(records))
 
     def close(self) -> None:
         if hasattr(self, "_client"):

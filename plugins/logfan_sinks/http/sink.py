@@ -72,7 +72,8 @@ class HttpSink(HttpClientSink):
     def write(self, records: Sequence[logfan.Record]) -> None:
         """Send all of it; what the server took is done."""
         most = 1 if self.config.encoding == "single" else None
-        self._deliver(records, self._encode(records), TABLE, most_records=most)
+        outcome = self._deliver(records, self._encode(records), TABLE, most_records=most)
+        outcome.settle(len(records))
 
     def _send(self, lines: Sequence[bytes], records: Sequence[logfan.Record]) -> Answer:
         if self.config.encoding == "array":
