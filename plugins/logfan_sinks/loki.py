@@ -8,7 +8,13 @@ from pydantic import AfterValidator, Field
 
 import logfan
 from logfan_sinks.formats import Format, encoder
-from logfan_sinks.http.client import HttpClient, HttpClientSink, HttpOptions, with_path
+from logfan_sinks.http.client import (
+    HeaderText,
+    HttpClient,
+    HttpClientSink,
+    HttpOptions,
+    with_path,
+)
 from logfan_sinks.http.verdicts import Answer, Table
 from logfan_sinks.template import checked, compiled
 
@@ -47,7 +53,7 @@ class LokiSink(HttpClientSink):
         format: Format = "text"
         """text: the body with control characters escaped; json: the record with its origin and
         headers; raw: the body's text as it came."""
-        tenant: str | None = None
+        tenant: HeaderText | None = None
         """The tenant, sent as X-Scope-OrgID."""
         max_streams: int = Field(default=500, ge=1, le=100_000)
         """Most combinations of labels; what comes beyond goes to one stream whose labels with
@@ -74,7 +80,7 @@ class LokiSink(HttpClientSink):
         self._client.connect()
 
     def write(self, records: Sequence[logfan.Record]) -> None:
-        self._deliver(records, self._encode(records), TABLE)
+        self._deliver(records, self._encode(records), TABLE).settle(len(records))
 
     def _send(self, lines: Sequence[bytes], records: Sequence[logfan.Record]) -> Answer:
         streams: dict[tuple[str, ...], list[Any]] = {}

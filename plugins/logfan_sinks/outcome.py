@@ -1,5 +1,6 @@
 """What became of the records of one write, where the other side answers for each. Sans-I/O."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import logfan
@@ -12,6 +13,14 @@ class Outcome:
     refused: dict[int, str] = field(default_factory=dict)
     later: dict[int, str] = field(default_factory=dict)
     retry_after: float | None = None
+
+    def correct(self, places: Sequence[int], again: "Outcome") -> None:
+        """Those at these places were sent once more: that outcome is the one that counts."""
+        for place in places:
+            self.refused.pop(place, None)
+        self.refused |= {places[at]: why for at, why in again.refused.items()}
+        self.later |= {places[at]: why for at, why in again.later.items()}
+        self.retry_after = self.retry_after or again.retry_after
 
     def settle(self, count: int) -> None:
         """Raise what the host shall know; return where all are taken."""

@@ -46,6 +46,9 @@ SELECT id, to_timestamp(received_at), exchange, routing_key, level, message, hea
        body, body_bytes
 FROM logfan_incoming
 {}"""
+# Begins the transaction: its commit waits for the disk whatever is configured, and what is deferred
+# until then would fail without a word of the row.
+_BEGIN = "SET LOCAL synchronous_commit TO on; SET CONSTRAINTS ALL IMMEDIATE"
 _KIND = "SELECT relkind::text, row_security_active(oid) FROM pg_class WHERE oid = to_regclass(%s)"
 # The indexes by which a table tells that an id is there already.
 _INDEXES = """
@@ -60,9 +63,12 @@ WHERE i.indrelid = to_regclass(%s) AND (i.indisunique OR i.indisexclusion) AND i
             WHERE classid = 'pg_class'::regclass AND objid = i.indexrelid
               AND refobjid = i.indrelid AND refobjsubid = a.attnum))"""
 _TABLE, _PARTITIONED = "r", "p"
-# Classes of SQLSTATE that are about a row: data, constraints; and one row that is too complex, or
-# too large for an index or a value of JSON.
-_ROW_CLASSES = ("22", "23")
+# Classes of SQLSTATE that are about a row: data, constraints, a view's check option, and what a
+# trigger raises; and one row that is too complex, or too large for an index or a value of JSON.
+_ROW_CLASSES = ("22", "23", "44")
+_RAISED = ("P0001", "P0004")
+_CHECKS = "ExecWithCheckOptions"
+"""Where PostgreSQL looks whether policies of the table let a row in: it has no code of its own."""
 _TOO_COMPLEX = "54001"
 _TOO_LARGE = "54000"
 # What has the code of the latter, and is about the table or the server, comes from these.
@@ -78,7 +84,8 @@ class PostgresSink(logfan.Sink):
     Done: the commit.
     Not now: every other failure, among them a lost connection, a server that is read-only (25006),
     and a missing table (42P01).
-    Refused: what the table does not take (SQLSTATE 22 and 23, 54000, 54001), found by halves.
+    Refused: what the table does not take: SQLSTATE 22, 23 and 44, also of what is deferred; 54000,
+    54001, P0001 and P0004, as of a trigger; a row that a policy keeps out. Found by halves.
     Repeats: a record with an identity is inserted once (ON CONFLICT (id) DO NOTHING), where the
     table has a unique index with id, as the one that the sink makes; a commit whose answer was lost
     is written again.
@@ -115,12 +122,11 @@ class PostgresSink(logfan.Sink):
 
         self.close()
         seconds = max(1, round(self.config.timeout))
-        options = f"-c statement_timeout={seconds * 1000} -c client_encoding=UTF8"
-        table = self.config.table
+        dsn, table = secret_of(self.config.dsn, self.config.dsn_file), self.config.table
         try:
             self._connection = connection = psycopg.connect(
-                secret_of(self.config.dsn, self.config.dsn_file), connect_timeout=seconds,
-                options=options, application_name="logfan",
+                dsn, connect_timeout=seconds, options=_options(dsn, seconds),
+                application_name="logfan",
                 keepalives_idle=60, keepalives_interval=10, keepalives_count=4,
             )  # fmt: skip
             with self._bounded(connection):
@@ -148,8 +154,7 @@ class PostgresSink(logfan.Sink):
         try:
             with self._bounded(connection):
                 connection.rollback()
-                # Begins the transaction; its commit waits for the disk whatever is configured.
-                connection.execute("SET LOCAL synchronous_commit TO on")
+                connection.execute(_BEGIN, prepare=False)
             self._insert(connection, rows, 0, refused, is_first=True)
         except psycopg.Error as error:
             raise _unavailable(error) from None
@@ -231,6 +236,14 @@ class PostgresSink(logfan.Sink):
 _COPY = f"COPY logfan_incoming ({', '.join(_COLUMNS)}) FROM STDIN".encode()
 
 
+def _options(dsn: str, seconds: int) -> str:
+    """Those of the dsn, or of PGOPTIONS, such as a search_path; and ours. Raises psycopg.Error."""
+    from psycopg.conninfo import conninfo_to_dict
+
+    given = conninfo_to_dict(dsn).get("options") or os.environ.get("PGOPTIONS", "")
+    return f"{given} -c statement_timeout={seconds * 1000} -c client_encoding=UTF8".strip()
+
+
 def _on_conflict(kind: str, indexes: Sequence[tuple[Any, ...]]) -> str:
     """The clause. What violates another constraint than that of id is no repeat."""
     if kind in {_TABLE, _PARTITIONED}:
@@ -286,7 +299,9 @@ def _is_about_a_row(error: Exception) -> bool:
         return isinstance(error, psycopg.DataError | UnicodeError)
     if error.sqlstate == _TOO_LARGE:
         return error.diag.source_file not in _NOT_OF_A_ROW
-    return error.sqlstate.startswith((*_ROW_CLASSES, _TOO_COMPLEX))
+    if error.diag.source_function == _CHECKS:
+        return True
+    return error.sqlstate.startswith((*_ROW_CLASSES, *_RAISED, _TOO_COMPLEX))
 
 
 def _text(error: Exception) -> str:

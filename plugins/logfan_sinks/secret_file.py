@@ -1,5 +1,6 @@
 """A secret, such as a password, that a file holds."""
 
+import stat
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -9,11 +10,23 @@ import logfan
 _MOST_CHARS = 64 << 10
 
 
+def must_be_readable(path: Path, key: str = "") -> None:
+    """Raises `logfan.SinkUnavailable`, whose text begins with `key`, where there is no such file,
+    also for a pipe, which may never end."""
+    try:
+        is_regular = stat.S_ISREG(path.stat().st_mode)
+        if is_regular:
+            path.open("rb").close()
+    except OSError as error:
+        raise logfan.SinkUnavailable(f"{key}{path}: {error.strerror}") from None
+    if not is_regular:
+        raise logfan.SinkUnavailable(f"{key}{path}: it is no regular file")
+
+
 def secret_in(path: Path) -> str:
-    """The text of the file, without white space around it. Raises `logfan.SinkUnavailable`, also
-    for a pipe, which may never end, and for what is not UTF-8."""
-    if path.exists() and not path.is_file():
-        raise logfan.SinkUnavailable(f"{path}: it is no regular file")
+    """The text of the file, without white space around it. Raises as `must_be_readable` does, and
+    for what is not UTF-8."""
+    must_be_readable(path)
     try:
         with path.open(encoding="utf-8") as file:
             return file.read(_MOST_CHARS).strip()

@@ -26,7 +26,10 @@ CREATE TABLE IF NOT EXISTS "{}" (
   body NOT NULL
 )"""
 # ABORT: whatever the table has of its own for a constraint, a row at fault takes no other with it.
-_INSERT = 'INSERT OR ABORT INTO "{}" ({}) VALUES ({}) {}'
+_INSERT = 'INSERT OR ABORT INTO "{}" ({}) {} {}'
+_MARKS = ", ".join("?" * len(Row._fields))
+_ONE, _NONE = f"VALUES ({_MARKS})", f"SELECT {_MARKS} WHERE 0"
+_NULLS = (None,) * len(Row._fields)
 _BARE = "ON CONFLICT DO NOTHING"
 _INDEX = 'CREATE INDEX IF NOT EXISTS "{0}_received_at" ON "{0}" (received_at)'
 
@@ -37,7 +40,9 @@ class SqliteSink(logfan.Sink):
     Done: the commit (write-ahead log, synchronous = FULL).
     Not now: a database that is locked, full, cannot be read or written, or whose file was deleted
     or replaced.
-    Refused: a row that the table does not take: a constraint, a trigger, a body beyond the limit.
+    Refused: a row that the table does not take: a constraint, a trigger, a body beyond the limit,
+    an expression of an index or a column that cannot take it, as json_extract of a body that is no
+    JSON.
     Repeats: a record with an identity is inserted once (ON CONFLICT (id) DO NOTHING), where the
     table has a unique index with id, as the one that the sink makes.
     """
@@ -88,7 +93,7 @@ class SqliteSink(logfan.Sink):
                 )
             database.execute(_INDEX.format(table))
             self._files = self._files_of(database)
-            self._insert = self._insert_into(database)
+            self._insert, self._insert_none = self._statements(database)
         except sqlite3.Error as error:
             raise self._unavailable(error) from None
 
@@ -113,18 +118,19 @@ class SqliteSink(logfan.Sink):
                     f"{path} was {fate} while it was open; logfan opens the database again"
                 )
 
-    def _insert_into(self, database: sqlite3.Connection) -> str:
-        """The statement. What violates another constraint than those of id is no repeat."""
-        marks = ", ".join("?" * len(Row._fields))
-        for clause in _on_conflict(database, self.config.table):
-            insert = _INSERT.format(self.config.table, ", ".join(Row._fields), marks, clause)
+    def _statements(self, database: sqlite3.Connection) -> tuple[str, str]:
+        """The statement, and one that is the same but for a row. What violates another constraint
+        than those of id is no repeat."""
+        table, names = self.config.table, ", ".join(Row._fields)
+        for clause in _on_conflict(database, table):
+            insert = _INSERT.format(table, names, _ONE, clause)
             try:
-                database.execute(f"EXPLAIN {insert}", (None,) * len(Row._fields))
+                database.execute(f"EXPLAIN {insert}", _NULLS)
                 break
             except sqlite3.OperationalError:
                 if not clause or clause == _BARE:
                     raise
-        return insert
+        return insert, _INSERT.format(table, names, _NONE, clause)
 
     def write(self, records: Sequence[logfan.Record]) -> None:
         """Insert all of it, in a transaction that `flush` commits."""
@@ -133,7 +139,7 @@ class SqliteSink(logfan.Sink):
         try:
             self._begin().executemany(self._insert, rows)
         except (sqlite3.Error, OverflowError) as error:
-            if not _is_about_a_row(error):
+            if not self._is_about_a_row(error):
                 raise self._unavailable(error) from None
             if refused := self._insert_each(rows):
                 raise logfan.RecordsRejected(refused) from None
@@ -169,12 +175,25 @@ class SqliteSink(logfan.Sink):
             try:
                 database.execute(self._insert, row)
             except (sqlite3.Error, OverflowError) as error:
-                if not _is_about_a_row(error):
+                if not self._is_about_a_row(error):
                     raise self._unavailable(error) from None
                 refused[place] = f"refused by SQLite: {error}"
                 if not database.in_transaction:
                     return False
         return True
+
+    def _is_about_a_row(self, error: Exception) -> bool:
+        if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | OverflowError):
+            return True
+        name = getattr(error, "sqlite_errorname", "")
+        if name == "SQLITE_ERROR" and self._database is not None:
+            # Where the statement itself is sound, an expression could not take the row's values.
+            try:
+                self._database.execute(self._insert_none, _NULLS)
+            except sqlite3.Error:
+                return False
+            return True
+        return name == "SQLITE_TOOBIG"
 
     def flush(self) -> None:
         """Commit: SQLite syncs the file, which must be the one that has the name."""
@@ -225,12 +244,6 @@ def _inode_of(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _is_about_a_row(error: Exception) -> bool:
-    if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | OverflowError):
-        return True
-    return getattr(error, "sqlite_errorname", "") == "SQLITE_TOOBIG"
 
 
 @logfan.hookimpl

@@ -75,8 +75,6 @@ class AmqpSink(logfan.Sink):
             if parameters.ssl_options is not None:
                 context = config.tls.context()
                 parameters.ssl_options = pika.SSLOptions(context, parameters.host)
-        except OSError as error:
-            raise logfan.SinkUnavailable(f"tls: {error.strerror}") from None
         except ValueError as error:
             raise logfan.SinkUnavailable(str(error)) from None
         self._publisher = Publisher(parameters, config.exchange, config.timeout)

@@ -13,11 +13,12 @@ import orjson
 import logfan
 from logfan_sinks.http.verdicts import Answer
 from logfan_sinks.outcome import Outcome
-from logfan_sinks.row import json_of, row_of, time_of
+from logfan_sinks.row import json_of, text_of, time_of
 
 FILTER_PATH = "items.*.status,items.*.error.type,items.*.error.reason"
 """Answers without what is not looked at."""
 
+_level, _message = logfan.field("level").read, logfan.field("message").read
 _ID_BYTES = 512
 """A longer `_id` fails the whole request, and nothing of it is indexed."""
 _REASON_CHARS = 300
@@ -39,23 +40,31 @@ _NOT_NOW_REASONS = {
 }  # fmt: skip
 
 
-def document(record: logfan.Record) -> bytes:
+def document(record: logfan.Record, *, with_ours: bool = True) -> bytes:
     """The record as one JSON object on one line. A JSON object as body gives its own fields, so
-    that `@timestamp` and `message` are where tools look for them."""
-    row = row_of(record)
-    origin: dict[str, Any] = {"exchange": row.exchange, "routing_key": row.routing_key}
-    if headers := record.properties.headers:
-        origin["headers"] = _listed(headers)
-    own: dict[str, Any] = {"@timestamp": time_of(record), "logfan": origin}
+    that `@timestamp` and `message` are where tools look for them. `with_ours`: beside these, what
+    the body does not know."""
+    own: dict[str, Any] = {"@timestamp": time_of(record)}
     try:
         tree = record.json()
     except ValueError:
         tree = None
     if not isinstance(tree, dict):
-        tree = {"message": row.message}
-    if row.level is not None and _has_room_for_level(tree):
-        own["log.level"] = row.level
+        tree = {"message": text_of(_message(record))}
+    if with_ours:
+        own["logfan"] = _origin(record)
+        if (level := _level(record)) is not None and _has_room_for_level(tree):
+            own["log.level"] = level
     return json_of({**own, **tree}).encode()
+
+
+def _origin(record: logfan.Record) -> dict[str, Any]:
+    origin: dict[str, Any] = {
+        "exchange": text_of(record.exchange), "routing_key": text_of(record.routing_key)
+    }  # fmt: skip
+    if headers := record.properties.headers:
+        origin["headers"] = _listed(headers)
+    return origin
 
 
 def _listed(headers: Mapping[str, Any]) -> list[str]:

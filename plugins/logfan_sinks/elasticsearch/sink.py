@@ -36,7 +36,8 @@ class ElasticsearchSink(HttpClientSink):
     Not now: items with 429, 403, 404, 5xx, or 400 of a closed index, a pipeline that is missing, an
     alias without a write index, or too many shards or documents, which come again alone; requests
     with any code but 2xx, 400 and 413; answers without an item for each document.
-    Refused: an item with any other 400, as a field of another type. 413 sends halves.
+    Refused: an item with any other 400, as a field of another type, also without what is of ours.
+    413 sends halves.
     Repeats: the operation is create with the record's identity as _id (hashed beyond 512 bytes), so
     a repeat is found, within one index. {date} is of the record's own time for that reason.
     """
@@ -70,14 +71,24 @@ class ElasticsearchSink(HttpClientSink):
 
     def write(self, records: Sequence[logfan.Record]) -> None:
         """Send all of it; each document has its own answer."""
+        outcome = self._deliver(records, self._lines(records), TABLE, outcome_of)
+        if outcome.refused:
+            # Maybe for what is of ours: the index may have a `log` that is text, or have taken a
+            # routing key for a date.
+            places = sorted(outcome.refused)
+            some = [records[place] for place in places]
+            lines = self._lines(some, with_ours=False)
+            outcome.correct(places, self._deliver(some, lines, TABLE, outcome_of))
+        outcome.settle(len(records))
+
+    def _lines(self, records: Sequence[logfan.Record], *, with_ours: bool = True) -> list[bytes]:
         config = self.config
-        lines = [
+        return [
             action(index_of(config.index, record), identity(record, config.id))
             + b"\n"
-            + document(record)
+            + document(record, with_ours=with_ours)
             for record in records
         ]
-        self._deliver(records, lines, TABLE, outcome_of)
 
     def _send(self, lines: Sequence[bytes], _: Sequence[logfan.Record]) -> Answer:
         return self._client.request(b"\n".join((*lines, b"")), url=self._url)

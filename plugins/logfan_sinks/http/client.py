@@ -1,13 +1,15 @@
 """One HTTP endpoint: kept connections, TLS, credentials from files, and answers within bounds."""
 
+import base64
 import gzip
 import http.client
 import io
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -16,6 +18,7 @@ import logfan
 from logfan_sinks.extras import ExtraConfig
 from logfan_sinks.http.delivery import Items, deliver
 from logfan_sinks.http.verdicts import Answer, Table
+from logfan_sinks.outcome import Outcome
 from logfan_sinks.secret_file import secret_in
 from logfan_sinks.tls_options import TlsOptions
 
@@ -24,6 +27,9 @@ _PIECE_BYTES = 64 << 10
 _NO_BACKLOG = (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _PIECE_BYTES)
 """Little of a request waits in the kernel: the answer is waited for from when it is sent."""
 _PORTS = {"http": 80, "https": 443}
+_HEADER = r"^[\t -~\xa0-\xff]*$"
+HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
+HeaderText = Annotated[str, Field(pattern=_HEADER)]
 
 
 class HttpOptions(ExtraConfig):
@@ -34,7 +40,7 @@ class HttpOptions(ExtraConfig):
 
     url: str
     """Where to send, as https://logs.example.org/path."""
-    headers: dict[str, str] = Field(default_factory=dict)
+    headers: dict[HeaderName, HeaderText] = Field(default_factory=dict)
     """Sent with each request."""
     username: str | None = None
     """For HTTP Basic authentication, with password_file."""
@@ -90,14 +96,11 @@ class HttpClient:
         if options.compress == "gzip":
             self._headers["Content-Encoding"] = "gzip"
         if options.token_file is not None:
-            self._headers["Authorization"] = f"Bearer {secret_in(options.token_file)}"
+            self._headers["Authorization"] = f"Bearer {_token_in(options.token_file)}"
         elif options.password_file is not None:
-            login = f"{options.username}:{secret_in(options.password_file)}"
-            self._headers |= urllib3.make_headers(basic_auth=login)
-        try:
-            self._tls = options.tls.context() if options.url.startswith("https:") else None
-        except OSError as error:
-            raise logfan.SinkUnavailable(f"tls: {error.strerror}") from None
+            login = f"{options.username}:{secret_in(options.password_file)}".encode()
+            self._headers["Authorization"] = f"Basic {base64.b64encode(login).decode()}"
+        self._tls = options.tls.context() if options.url.startswith("https:") else None
         if not options.tls.verify:  # the operator's own choice, which need not be logged each time
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         timeout = urllib3.Timeout(total=None, connect=options.timeout, read=options.timeout)
@@ -174,6 +177,16 @@ class HttpClient:
         self._pool.clear()
 
 
+def _token_in(path: Path) -> str:
+    """What fits a header: the error of one that does not would quote it."""
+    token = secret_in(path)
+    if not re.fullmatch(_HEADER, token):
+        raise logfan.SinkUnavailable(
+            f"{path}: holds more than a token: several lines, or characters that no header takes"
+        )
+    return token
+
+
 class _Answer(http.client.HTTPResponse):
     """One whose status, headers and body come within the timeout of its connection."""
 
@@ -232,15 +245,14 @@ class HttpClientSink(logfan.Sink):
         table: Table,
         items: Items | None = None,
         most_records: int | None = None,
-    ) -> None:
+    ) -> Outcome:
         """Send the line of each record. `most_records` in one request are `max_records`, unless
         given."""
-        outcome = deliver(
+        return deliver(
             records, lines, self._send, table, items=items,
             most_records=most_records or self.config.max_records,
             most_bytes=self.config.max_request_bytes,
         )  # fmt: skip
-        outcome.settle(len(records))
 
     def close(self) -> None:
         if hasattr(self, "_client"):

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 import logfan
 from logfan_sinks.formats import Format, encoder
-from logfan_sinks.http.client import HttpClient, HttpClientSink, HttpOptions
+from logfan_sinks.http.client import HeaderText, HttpClient, HttpClientSink, HttpOptions
 from logfan_sinks.http.verdicts import Answer, Table
 from logfan_sinks.template import compiled
 
@@ -40,7 +40,7 @@ class HttpSink(HttpClientSink):
         template: dict[str, Any] | None = None
         """What to send of each record instead, with fields in its strings:
         { text = "{level}: {message}" }, for webhooks."""
-        media_type: str | None = None
+        media_type: HeaderText | None = None
         """The Content-Type; by the encoding unless given."""
         max_records: int = Field(default=1000, ge=1, le=100_000)
         """Most records in one request."""
@@ -72,7 +72,8 @@ class HttpSink(HttpClientSink):
     def write(self, records: Sequence[logfan.Record]) -> None:
         """Send all of it; what the server took is done."""
         most = 1 if self.config.encoding == "single" else None
-        self._deliver(records, self._encode(records), TABLE, most_records=most)
+        outcome = self._deliver(records, self._encode(records), TABLE, most_records=most)
+        outcome.settle(len(records))
 
     def _send(self, lines: Sequence[bytes], records: Sequence[logfan.Record]) -> Answer:
         if self.config.encoding == "array":

@@ -132,7 +132,8 @@ def _are_plain(numbers: Sequence[Any]) -> bool:
     if not _KINDS_OF_NUMBER.issuperset(map(type, numbers)):
         return False
     try:
-        return min(numbers) >= 0 and math.isfinite(float(max(numbers)))
+        # The sum, as NaN is neither the least nor the most of numbers.
+        return min(numbers) >= 0 and math.isfinite(sum(numbers))
     except OverflowError:
         return False
 

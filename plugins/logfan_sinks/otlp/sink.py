@@ -53,7 +53,8 @@ class OtlpSink(HttpClientSink):
         self._client.connect()
 
     def write(self, records: Sequence[logfan.Record]) -> None:
-        self._deliver(records, [*map(encoded, records)], TABLE, self._note_rejected)
+        outcome = self._deliver(records, [*map(encoded, records)], TABLE, self._note_rejected)
+        outcome.settle(len(records))
 
     def _send(self, lines: Sequence[bytes], _: Sequence[logfan.Record]) -> Answer:
         return self._client.request(protobuf.request(self.config.resource, lines), url=self._url)

@@ -175,7 +175,7 @@ def test_no_thread_and_no_password_is_left_behind(opened: Open, tmp_path: Path) 
     assert threading.active_count() == before
     with pytest.raises(SinkUnavailable, match="No such file"):
         opened(url=None, url_file="/no/such/file")
-    with pytest.raises(SinkUnavailable, match=r"^tls: No such file"):
+    with pytest.raises(SinkUnavailable, match=r"^tls.ca_file: /no/such/file: No such file"):
         opened(url="amqps://127.0.0.1:1/", tls={"ca_file": "/no/such/file"})
 
 

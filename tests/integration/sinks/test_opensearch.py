@@ -206,6 +206,23 @@ def test_nothing_that_we_add_has_a_document_refused(
         assert found["hits"]["total"]["value"] == 1
 
 
+@pytest.mark.parametrize(
+    "first", [{"log": "hello"}, {"logfan": "a program"}, {"day": 1}], ids=["log", "logfan", "day"]
+)
+def test_a_document_is_not_refused_for_what_is_ours_whatever_came_before(
+    opened: Open, opensearch: OpenSearch, index: str, first: dict[str, Any]
+) -> None:
+    sink = opened()
+    sink.write([record({"n": 0, **first}, routing_key="2026-11-26")])
+    bodies: list[dict[str, Any]] = [{"n": 1, "level": "error"}, {"n": "no number"}, {"n": 3}]
+    with pytest.raises(RecordsRejected) as caught:
+        sink.write([record(body, routing_key="shop.orders") for body in bodies])
+    assert [*caught.value.reasons] == [1]
+    assert not caught.value.later
+    assert "[n]" in caught.value.reasons[1]
+    assert held(opensearch, index) == [0, 1, 3]
+
+
 def test_requests_within_bounds_hold_all_of_it(
     opened: Open, opensearch: OpenSearch, index: str
 ) -> None:

@@ -167,6 +167,70 @@ def test_what_another_unique_index_forbids_is_refused(
     assert ids(postgres) == ["0", "1", "2"]
 
 
+_NO_BAD = (
+    "CREATE OR REPLACE FUNCTION no_bad() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+    "IF new.message = 'bad' THEN RAISE EXCEPTION 'not this one'; END IF; RETURN new; END $$; "
+)
+_KEEPS_OUT = {
+    "of_known": "DROP TABLE IF EXISTS known; CREATE TABLE known (m text PRIMARY KEY); "
+    "INSERT INTO known VALUES ('good'); ALTER TABLE logs ADD CONSTRAINT of_known "
+    "FOREIGN KEY (message) REFERENCES known DEFERRABLE INITIALLY DEFERRED",
+    "not this one": f"{_NO_BAD} CREATE TRIGGER one BEFORE INSERT ON logs "
+    "FOR EACH ROW EXECUTE FUNCTION no_bad()",
+    "one (P0001)": f"{_NO_BAD} CREATE CONSTRAINT TRIGGER one AFTER INSERT ON logs "
+    "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION no_bad()",
+    "check option": "ALTER TABLE logs RENAME TO logs_below; CREATE VIEW logs AS "
+    "SELECT * FROM logs_below WHERE message <> 'bad' WITH CHECK OPTION",
+    "row-level": "ALTER TABLE logs ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY; "
+    "CREATE POLICY good ON logs USING (true) WITH CHECK (message <> 'bad')",
+}
+
+
+@pytest.mark.parametrize(("why", "after"), _KEEPS_OUT.items())
+def test_whatever_the_table_has_to_keep_a_row_out_refuses_that_row_alone(
+    opened: Open, postgres: Postgres, why: str, after: str
+) -> None:
+    made(postgres, "id text UNIQUE", ")", after)
+    sql(
+        postgres,
+        "DROP ROLE IF EXISTS owner; CREATE ROLE owner LOGIN; ALTER TABLE logs OWNER TO owner; "
+        "GRANT ALL ON ALL TABLES IN SCHEMA public TO owner; GRANT CREATE ON SCHEMA public TO owner",
+    )
+    sink = opened(dsn=postgres.dsn.replace("logfan@", "owner@"))
+    try:
+        for n in range(0, 30, 3):
+            bodies = (b"good", b"bad", b"good")
+            with pytest.raises(RecordsRejected, match="1 records rejected") as caught:
+                put(sink, *(record(body, message_id=str(n + at)) for at, body in enumerate(bodies)))
+            sink.flush()
+            assert [*caught.value.reasons] == [1]
+            assert why in caught.value.reasons[1]
+        assert ids(postgres) == [str(n) for n in range(30) if n % 3 != 1]
+    finally:
+        sink.close()
+        if "VIEW" in after:
+            sql(postgres, "DROP VIEW logs; DROP TABLE logs_below")
+        sql(postgres, "DROP OWNED BY owner")
+
+
+@pytest.mark.parametrize("given", ["dsn", "environment"])
+def test_options_of_the_dsn_hold_beside_our_own(
+    opened: Open, postgres: Postgres, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sql(postgres, "DROP SCHEMA IF EXISTS audit CASCADE; CREATE SCHEMA audit")
+    dsn = postgres.dsn
+    if given == "dsn":
+        dsn += "?options=-csearch_path%3Daudit"
+    else:
+        monkeypatch.setenv("PGOPTIONS", "-c search_path=audit")
+    sink = opened(dsn=dsn)
+    monkeypatch.delenv("PGOPTIONS", raising=False)
+    put(sink, *numbered(2))
+    assert sink._connection is not None
+    assert sink._connection.execute("SHOW statement_timeout").fetchone() == ("5s",)
+    assert sql(postgres, "SELECT count(*) FROM audit.logs") == [(2,)]
+
+
 @pytest.mark.parametrize(
     ("id_", "key", "after"),
     [

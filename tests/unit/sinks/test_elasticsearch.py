@@ -87,6 +87,41 @@ def test_a_document_has_its_fields_where_tools_look_for_them(server: Bulk) -> No
     assert server.requests[-1].path.startswith("/_bulk?filter_path=items")
 
 
+def test_a_long_text_is_kept_whole(server: Bulk) -> None:
+    text = "at shop.Checkout.pay(Checkout.java:7)\n" * 1000
+    opened(server).write([record(text.encode()), record(f'["{"x" * 20_000}"]'.encode())])
+    (_, document), (_, other) = server.documents
+    assert document["message"] == text
+    assert other["message"] == f'["{"x" * 20_000}"]'
+
+
+def test_what_is_refused_comes_once_more_without_what_is_ours(server: Bulk) -> None:
+    picky, busy = server.answer, Reply(429, headers={"Retry-After": "7"})
+
+    def answer(request: Request) -> Reply:
+        lines = request.body.splitlines()
+        server.errors = {
+            str(n): (400, "mapper_parsing_exception")
+            for n, line in enumerate(lines[1::2])
+            if b"no such" in line or b'"logfan"' in line
+        }
+        return picky(request)
+
+    server.answer = answer
+    sink = opened(server)
+    bodies: list[dict[str, Any]] = [{"n": 0, "level": "error"}, {"n": 1, "x": "no such"}, {"n": 2}]
+    records = [record(body, message_id=str(at)) for at, body in enumerate(bodies)]
+    with pytest.raises(RecordsRejected) as caught:
+        sink.write(records)
+    assert dict(caught.value.reasons) == {1: "refused with 400 mapper_parsing_exception: because"}
+    assert indexed(server) == [0, 2]
+    assert {*server.documents[0][1]} == {"@timestamp", "n", "level"}
+    server.answer = lambda request: busy if b'"logfan"' not in request.body else answer(request)
+    with pytest.raises(SinkUnavailable, match="answers 429") as held:
+        sink.write(records[:2])
+    assert held.value.retry_after == 7.0
+
+
 def test_headers_are_one_field_whatever_they_hold(server: Bulk) -> None:
     headers = {
         "n": 1, "text": "1", "a": "x", "a.b": "y", "": None, "bytes": b"\xff", "flag": True,

@@ -217,6 +217,25 @@ def test_compressed_and_with_credentials_from_files(server: ScriptedServer, tmp_
     assert second["x-team"] == "a"
 
 
+def test_a_login_is_sent_in_utf_8(server: ScriptedServer, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("pässwört€\n")
+    opened(server, username="änn", password_file=str(secret)).write(numbered(1))
+    sent = server.requests[0].headers["authorization"].removeprefix("Basic ")
+    assert base64.b64decode(sent).decode() == "änn:pässwört€"
+
+
+@pytest.mark.parametrize("token", ["s3cret\nsecond", "s3cret\r\nX-A: b", "s3cret€", "s3cret\0"])
+def test_a_token_that_fits_no_header_is_named_and_not_shown(
+    server: ScriptedServer, tmp_path: Path, token: str
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(token)
+    with pytest.raises(SinkUnavailable, match=f"^{file}: holds more than a token") as caught:
+        opened(server, token_file=str(file)).write(numbered(1))
+    assert "s3cret" not in str(caught.value)
+
+
 def test_the_same_records_have_the_same_key(server: ScriptedServer) -> None:
     sink = opened(server)
     for records in (numbered(2), numbered(2), numbered(3), [record(b"no id")]):
@@ -233,6 +252,10 @@ def test_the_same_records_have_the_same_key(server: ScriptedServer) -> None:
         ({"url": "http://a", "username": "x"}, "go together"),
         ({"url": "http://a", "encoding": "array", "format": "raw"}, "array holds JSON"),
         ({"url": "http://a", "template": {"a": "{b..c}"}}, "empty part"),
+        ({"url": "http://a", "headers": {"X-A": "a\nb"}}, "pattern"),
+        ({"url": "http://a", "headers": {"X-A": "€"}}, "pattern"),
+        ({"url": "http://a", "headers": {"X A": "a"}}, "pattern"),
+        ({"url": "http://a", "media_type": "a\r\nb"}, "pattern"),
         ({"url": "http://a", "username": "x", "password_file": "p", "token_file": "t"}, "two ways"),
     ],
 )  # fmt: skip

@@ -81,6 +81,24 @@ def test_a_value_comes_from_any_field(opened: Open) -> None:
     assert value("m_total") == 2.5
 
 
+def test_a_number_that_is_none_spoils_no_other(opened: Open) -> None:
+    nan = math.nan
+    sink = opened(
+        counters=[{"name": "taken_seconds", "value": "headers.took"}],
+        gauges=[{"name": "took_last", "value": "headers.took"}],
+        histograms=[{"name": "took", "value": "headers.took", "buckets": [1.0]}],
+    )
+    for numbers in ([1.0, nan, 2.0], [0.5, nan], [nan, 0.5], [1e308, 1e308, nan, -math.inf]):
+        sink.write([record({}, headers={"took": number}) for number in numbers])
+    assert value("took_last") == 1e308
+    assert value("took_bucket", le="1.0") == 3
+    assert value("took_count") == 6
+    assert value("logfan_metrics_sink_skipped_records_total", sink="m", metric="took") == 5
+    total = value("taken_seconds_total")
+    assert total is not None
+    assert not math.isnan(total)
+
+
 def test_a_gauge_shows_the_last_value(opened: Open) -> None:
     sink = opened(gauges=[{"name": "depth", "value": "list.1"}])
     sink.write([record({"list": [0, n]}) for n in (5, 3)])
@@ -208,7 +226,8 @@ ODD = st.one_of(
     st.floats(), st.lists(st.integers(0, 1), max_size=2), st.dictionaries(st.just("x"), st.just(1)),
 )  # fmt: skip
 PLAIN = st.fixed_dictionaries({
-    "a": st.sampled_from("xyz"), "b": st.integers(0, 2), "n": st.integers(0, 9) | st.floats(0, 9),
+    "a": st.sampled_from("xyz"), "b": st.integers(0, 2),
+    "n": st.integers(0, 9) | st.floats(0, 9) | st.just(math.nan),
     "o": st.fixed_dictionaries({"k": st.sampled_from("vw")}, optional={"k.l": st.just("x")}),
 })  # fmt: skip
 NEARLY = st.fixed_dictionaries({

@@ -205,6 +205,51 @@ def test_a_repeat_is_known_by_whatever_index_with_id_there_is(
     assert sorted(str(row[0]) for row in rows(path, "id")) == ["1", "2", "3"]
 
 
+_USERS = (
+    "CREATE TABLE users (user); "
+    "CREATE TRIGGER of_user AFTER INSERT ON logs BEGIN INSERT INTO users VALUES ({}); END"
+)
+
+
+@pytest.mark.parametrize(
+    ("columns", "after"),
+    [
+        ("", "CREATE INDEX of_user ON logs (json_extract(body, '$.user'))"),
+        (", user GENERATED ALWAYS AS (json_extract(body, '$.user')) STORED", ""),
+        ("", _USERS.format("json_extract(new.body, '$.user')")),
+    ],
+)
+def test_a_row_that_an_expression_cannot_take_is_refused_alone(
+    tmp_path: Path, columns: str, after: str
+) -> None:
+    path = tmp_path / "logs.db"
+    made(path, f"id TEXT UNIQUE, {_OTHER_COLUMNS}{columns}", after)
+    sink = opened(path)
+    with pytest.raises(RecordsRejected) as caught:
+        sink.write([record({"user": "ann"}), record(b"no JSON"), record({"user": "bob"})])
+    sink.flush()
+    assert dict(caught.value.reasons) == {1: "refused by SQLite: malformed JSON"}
+    assert [row[0] for row in rows(path, "body")] == ['{"user":"ann"}', '{"user":"bob"}']
+
+
+@pytest.mark.parametrize(
+    "change", ["DROP TABLE logs", "ALTER TABLE logs DROP COLUMN level", "DROP TABLE users"]
+)
+def test_a_schema_that_no_longer_fits_is_not_about_a_row(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "logs.db"
+    made(path, f"id TEXT UNIQUE, {_OTHER_COLUMNS}", _USERS.format("new.message"))
+    sink = opened(path)
+    put(sink, record(b"first"))
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA legacy_alter_table = ON")
+        if change == "DROP TABLE users":
+            other.execute(change)
+        else:
+            other.executescript(f"DROP TRIGGER of_user; {change}")
+    with pytest.raises(SinkUnavailable, match="SQLITE_ERROR"):
+        sink.write([record(b"second"), record(b"third")])
+
+
 def test_without_an_index_on_id_each_is_inserted(tmp_path: Path) -> None:
     path = tmp_path / "logs.db"
     made(path, f"id TEXT, {_OTHER_COLUMNS}")
