@@ -46,6 +46,24 @@ def test_a_mistyped_command_is_understood(tmp_path: Path) -> None:
     assert "Did you mean 'check'?" in done.stderr
 
 
+@pytest.mark.parametrize("command", ["check", "dlq list", "doctor", "emit x", "status", "test x"])
+def test_ctrl_c_ends_a_command_with_130_also_before_its_work_begins(
+    command: str, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.toml"
+    os.mkfifo(config)
+    process = subprocess.Popen([*LOGFAN, *command.split()], cwd=tmp_path, stderr=subprocess.PIPE)
+    try:
+        with config.open("wb"):  # returns once it waits for the config
+            process.send_signal(signal.SIGINT)
+            shown = process.communicate(timeout=PATIENCE_SECONDS)[1]
+    finally:
+        process.kill()
+        process.wait()
+    assert shown == b"error  interrupted\n"
+    assert process.returncode == 130
+
+
 READERS = (
     "check",
     "run",

@@ -2,8 +2,10 @@
 
 import os
 import shlex
+import sys
 from importlib import import_module
 from keyword import iskeyword
+from typing import Any
 
 from logfan.cli.descriptors import take_standard_ones
 
@@ -34,6 +36,27 @@ _COMMANDS = {
 
 class _LazyGroup(click.Group):
     """Knows its commands by name and summary, and loads the one that is called."""
+
+    def main(self, args: Any = None, **extra: Any) -> Any:
+        """As click's. The process ends although plugins hold it, where it is ours: who gives
+        arguments calls from a process of their own."""
+        try:
+            return super().main(args, **extra)
+        except SystemExit as end:
+            if args is None and "logfan.plugins.discovery" in sys.modules:
+                from logfan.cli.leaving import leave
+
+                leave(end.code if isinstance(end.code, int) else 0)
+            raise
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the command. Ctrl-C ends it as any signal does, also before it is loaded."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            from logfan.cli.common import interrupted
+
+            interrupted()
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -1,0 +1,35 @@
+"""The end of a process that plugins hold: the interpreter would wait for their threads and
+executors without end."""
+
+import logging
+import os
+import sys
+import threading
+import time
+from contextlib import suppress
+
+log = logging.getLogger(__name__)
+
+_SECONDS = 3.0
+"""So long the interpreter may take to end."""
+
+
+def leave(code: int) -> None:
+    """From now on the interpreter has a few seconds to end; then the process does, with this code.
+    To be called last: all is settled by now."""
+    threading.Thread(target=_leave_behind, args=(code,), daemon=True).start()
+
+
+def _leave_behind(code: int) -> None:
+    time.sleep(_SECONDS)
+    ours = (threading.main_thread(), threading.current_thread())
+    names = [repr(thread.name) for thread in threading.enumerate() if thread not in ours]
+    log.warning(
+        "a plugin holds the process %.0f s after the stop (%s); it is left behind",
+        _SECONDS,
+        f"threads: {', '.join(names)}" if names else "code that runs at the exit",
+    )
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(code)
