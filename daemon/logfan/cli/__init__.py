@@ -37,13 +37,14 @@ _COMMANDS = {
 class _LazyGroup(click.Group):
     """Knows its commands by name and summary, and loads the one that is called."""
 
-    def main(self, args: Any = None, **extra: Any) -> Any:
+    def main(self, *given: Any, **named: Any) -> Any:
         """As click's. The process ends although plugins hold it, where it is ours: who gives
         arguments calls from a process of their own."""
         try:
-            return super().main(args, **extra)
+            return super().main(*given, **named)
         except SystemExit as end:
-            if args is None and "logfan.plugins.discovery" in sys.modules:
+            is_ours = not given and not named
+            if is_ours and "logfan.plugins.discovery" in sys.modules:
                 from logfan.cli.leaving import leave
 
                 leave(end.code if isinstance(end.code, int) else 0)
