@@ -1,6 +1,7 @@
-"""The end of a process that plugins hold: the interpreter would wait for their threads and
-executors without end."""
+"""The end of a command's process: over what nobody foresaw, and although plugins hold it, for whose
+threads and executors the interpreter would wait without end."""
 
+import errno
 import logging
 import os
 import sys
@@ -8,10 +9,24 @@ import threading
 import time
 from contextlib import suppress
 
+import click
+
+from logfan.runtime.foreign_text import describe, traceback_of
+
 log = logging.getLogger(__name__)
 
 _SECONDS = 3.0
 """So long the interpreter may take to end."""
+
+
+def report(error: Exception) -> int:
+    """Show what nobody foresaw. Returns the exit code."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+        click.echo(f"error  the output cannot be written: {error.strerror.lower()}", err=True)
+    else:
+        click.echo(traceback_of(error), err=True)
+        click.echo(f"error  internal fault: {describe(error)}; please report it", err=True)
+    return os.EX_SOFTWARE
 
 
 def leave(code: int) -> None:
