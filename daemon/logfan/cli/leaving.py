@@ -22,7 +22,8 @@ _SECONDS = 3.0
 def report(error: Exception) -> int:
     """Show what nobody foresaw. Returns the exit code."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
-        click.echo(f"error  the output cannot be written: {error.strerror.lower()}", err=True)
+        why = os.strerror(error.errno).lower()
+        click.echo(f"error  the output cannot be written: {why}", err=True)
     else:
         click.echo(traceback_of(error), err=True)
         click.echo(f"error  internal fault: {describe(error)}; please report it", err=True)
