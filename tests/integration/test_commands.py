@@ -46,6 +46,39 @@ def test_a_mistyped_command_is_understood(tmp_path: Path) -> None:
     assert "Did you mean 'check'?" in done.stderr
 
 
+@pytest.mark.parametrize("command", ["check", "dlq list", "doctor", "emit x", "status", "test x"])
+def test_ctrl_c_ends_a_command_with_130_also_before_its_work_begins(
+    command: str, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.toml"
+    os.mkfifo(config)
+    process = subprocess.Popen([*LOGFAN, *command.split()], cwd=tmp_path, stderr=subprocess.PIPE)
+    try:
+        with config.open("wb"):  # returns once it waits for the config
+            process.send_signal(signal.SIGINT)
+            shown = process.communicate(timeout=PATIENCE_SECONDS)[1]
+    finally:
+        process.kill()
+        process.wait()
+    assert shown == b"error  interrupted\n"
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize("command", ["generate unit", "sinks", "test cases.toml"])
+def test_what_nobody_foresaw_is_70_as_1_would_be_a_verdict(command: str, folder: Path) -> None:
+    (folder / "cases.toml").write_text(
+        '[[cases]]\nname = "a"\nrecord = { text = "a" }\nsinks = { screen = "kept" }\n'
+    )
+    assert logfan(*command.split(), folder=folder).returncode == 0
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*LOGFAN, *command.split()], cwd=folder, stdout=full, stderr=subprocess.PIPE,
+            check=False, timeout=PATIENCE_SECONDS,
+        )  # fmt: skip
+    assert done.stderr == b"error  the output cannot be written: no space left on device\n"
+    assert done.returncode == 70
+
+
 READERS = (
     "check",
     "run",

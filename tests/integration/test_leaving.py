@@ -7,6 +7,7 @@ import pytest
 
 from logfan.testing.node import RabbitNode
 from support.broker import Names, publish
+from support.command import logfan
 from support.daemon import DaemonProcess
 from support.waiting import wait_until
 
@@ -61,3 +62,22 @@ def test_what_a_plugin_left_running_does_not_hold_the_process(
         assert "stopped; everything received is acknowledged" in log
         assert ("left behind" in log) is (what != "nothing")
         assert ("uploads" in log) is (what in ("executor", "thread"))
+
+
+@pytest.mark.parametrize("command", ["doctor", "try"])
+@pytest.mark.parametrize("what", ["executor", "thread"])
+def test_it_holds_no_command_that_opens_sinks_either(
+    command: str, what: str, node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    plugins = tmp_path / "plugins"
+    plugins.mkdir(mode=0o755)
+    (plugins / "hang.py").write_text(PLUGIN)
+    (tmp_path / "config.toml").write_text(
+        f'[plugins]\ndirectories = ["{plugins}"]\n[rabbitmq]\nurls = ["{node.url}"]\n'
+        f'[queue]\nname = "{names.queue}"\n[exchange]\nname = "{names.exchange}"\n'
+        f'[http]\nlisten = "127.0.0.1:0"\n[sinks.h]\nkind = "hang"\nwhat = "{what}"\n'
+    )
+    done = logfan(command, folder=tmp_path)
+    assert "uploads" in done.stderr
+    assert "it is left behind" in done.stderr
+    assert done.returncode == int(command == "try" and what == "thread")

@@ -342,6 +342,8 @@ def test_an_exchange_of_another_type_is_named(
 def test_wrong_options_are_explained(folder: Path) -> None:
     for arguments, code, text in (
         (["--where", "level = error"], 2, "no TOML"),
+        (["--where", f"{{ n = {'9' * 5000} }}"], 2, "no TOML"),
+        (["--where", "[" * 5000], 2, "no TOML"),
         (["--where", "{ level = [ 1 ] }\n[x]"], 2, "one value of TOML"),
         (["--where", "3"], 2, "no table of matchers"),
         (["--sink", "alert"], 2, 'did you mean "alerts"'),

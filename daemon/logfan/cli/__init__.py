@@ -1,15 +1,18 @@
 """The command `logfan`: each subcommand lives in a file of its own, loaded when it is called."""
 
 import os
-import shlex
+import sys
 from importlib import import_module
 from keyword import iskeyword
+from typing import Any
 
 from logfan.cli.descriptors import take_standard_ones
 
 take_standard_ones()
 
 import click  # noqa: E402 - after the descriptors
+
+from logfan.cli.groups import Group  # noqa: E402
 
 # The function NAME of the module `logfan.cli.NAME`. Loading it costs its imports, so `--help`
 # reads the summaries from here. A name that Python reserves ends with _ there.
@@ -32,8 +35,37 @@ _COMMANDS = {
 }
 
 
-class _LazyGroup(click.Group):
+class _LazyGroup(Group):
     """Knows its commands by name and summary, and loads the one that is called."""
+
+    def main(self, *given: Any, **named: Any) -> Any:
+        """As click's. Where the process is ours (who gives arguments calls from one of his own),
+        what nobody foresaw ends it with 70, and it ends although plugins hold it."""
+        if given or named:
+            return super().main(*given, **named)
+        code: object = 0
+        try:
+            super().main()
+        except SystemExit as end:
+            code = end.code
+        except Exception as error:  # noqa: BLE001 - whatever it is, 1 would stand for a verdict
+            from logfan.cli.leaving import report
+
+            code = report(error)
+        if "logfan.plugins.discovery" in sys.modules:
+            from logfan.cli.leaving import leave
+
+            leave(code if isinstance(code, int) else 0)
+        raise SystemExit(code)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the command. Ctrl-C ends it as any signal does, also before it is loaded."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            from logfan.cli.common import interrupted
+
+            interrupted()
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -43,19 +75,6 @@ class _LazyGroup(click.Group):
             own = f"{name}_" if iskeyword(str(name)) else str(name)
             command = getattr(import_module(f"logfan.cli.{own}"), own)
         return name, command, rest
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        given = [*args]
-        try:
-            return super().parse_args(ctx, args)
-        except click.NoSuchOption as error:
-            at = next((at for at, word in enumerate(given) if word in self.commands), None)
-            if at is None:
-                raise
-            words = shlex.join([ctx.info_name or "", given[at], *given[:at], *given[at + 1 :]])
-            raise click.UsageError(
-                f"{error.option_name} goes behind the command: {words}", ctx
-            ) from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)

@@ -167,10 +167,15 @@ def ends(so_far: Callable[[], str] = lambda: "") -> Iterator[None]:
     except BrokerError as error:
         refused = error.failure.cause is Cause.REFUSED
         fail(f"{error}{so_far()}", os.EX_NOPERM if refused else os.EX_UNAVAILABLE)
-    except Interrupted as interrupted:
-        fail(f"interrupted{so_far()}", EXIT_SIGNAL + interrupted.number)
+    except Interrupted as signalled:
+        interrupted(so_far(), signalled.number)
     except KeyboardInterrupt:
-        fail(f"interrupted{so_far()}", EXIT_SIGNAL + signal.SIGINT)
+        interrupted(so_far())
+
+
+def interrupted(so_far: str = "", number: int = signal.SIGINT) -> NoReturn:
+    """End as one that this signal interrupts."""
+    fail(f"interrupted{so_far}", EXIT_SIGNAL + number)
 
 
 def fail(message: str, code: int) -> NoReturn:

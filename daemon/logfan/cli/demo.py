@@ -16,6 +16,7 @@ from logfan.cli.common import (
     config_option,
     fail,
     instance_option,
+    interrupted,
     refuse,
 )
 from logfan.cli.demo_broker import private_broker, say, visited_broker
@@ -98,7 +99,7 @@ def demo(config: Path | None, instance: str | None, rate: float, broker: bool) -
     except KeyboardInterrupt:
         if gone.is_set():
             raise SystemExit(0) from None
-        fail("interrupted", 130)
+        interrupted()
     say(f"to go on, call {command_line()}: `{command_line()} --help` lists what it does")
     raise SystemExit(code)
 

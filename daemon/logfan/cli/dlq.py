@@ -21,6 +21,7 @@ from logfan.cli.dlq_view import (
     survey_json,
     table,
 )
+from logfan.cli.groups import Group
 from logfan.cli.progress import progress
 from logfan.dead_letters.survey import Found, Survey
 from logfan.faults import did_you_mean
@@ -38,7 +39,7 @@ _SPOOLED_BYTES = 8 << 20
 _COPY_BYTES = 64 << 10
 
 
-@click.group(no_args_is_help=True)
+@click.group(cls=Group, no_args_is_help=True)
 def dlq() -> None:
     """Dead letters: records that a sink refused for good, kept in a queue of their own.
 

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from logfan.cli.common import (
-    EXIT_SIGNAL,
     config_option,
     duration,
-    fail,
     instance_option,
+    interrupted,
     interrupts_to,
     sound,
 )
@@ -57,8 +56,8 @@ def examine(exam: "Examination", checks: "Sequence[Check]", *, as_json: bool) ->
     try:
         with interrupts_to(exam.interrupt):
             findings = list(exam.run(checks))
-    except Interrupted as interrupted:
-        fail("interrupted", EXIT_SIGNAL + interrupted.number)
+    except Interrupted as signalled:
+        interrupted(number=signalled.number)
     click.echo(json_list(findings) if as_json else as_text(findings))
     if exam.is_unavailable:
         raise SystemExit(os.EX_UNAVAILABLE)

@@ -1,25 +1,16 @@
 """`logfan run`: the daemon in the foreground."""
 
 import gc
-import logging
 import os
 import signal
-import sys
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import click
 
 from logfan.cli.common import config_option, fail, instance_option, sound
-
-log = logging.getLogger(__name__)
-
-_LEAVE_SECONDS = 3.0
-"""So long the interpreter may take to end, once the daemon has stopped."""
 
 
 @click.command()
@@ -50,25 +41,7 @@ def run(config: Path | None, instance: str | None) -> None:
         fail(str(error), os.EX_CONFIG)
     # While the interpreter ends it takes our handlers away, but not this.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    threading.Thread(target=_leave_behind, args=(code,), daemon=True).start()
     raise SystemExit(code)
-
-
-def _leave_behind(code: int) -> None:
-    """End the process where a plugin's threads or executors do not: the interpreter would wait for
-    them without end. All is settled by now, and the exit code is kept."""
-    time.sleep(_LEAVE_SECONDS)
-    ours = (threading.main_thread(), threading.current_thread())
-    names = [repr(thread.name) for thread in threading.enumerate() if thread not in ours]
-    log.warning(
-        "a plugin holds the process %.0f s after the stop (%s); it is left behind",
-        _LEAVE_SECONDS,
-        f"threads: {', '.join(names)}" if names else "code that runs at the exit",
-    )
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
-    os._exit(code)
 
 
 @contextmanager

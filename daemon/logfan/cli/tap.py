@@ -42,7 +42,7 @@ def _where(_ctx: click.Context, _option: click.Parameter, text: str | None) -> "
         return None
     try:
         table = tomllib.loads(f"where = {text}")
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         example = '{ level = ["error", "critical"] }'
         raise click.BadParameter(f"no TOML: {error}; write it as {example}") from None
     if [*table] != ["where"]:

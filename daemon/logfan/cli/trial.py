@@ -117,25 +117,23 @@ class SinkTrial:
             reasons.append(self.worker.failure)
         self.gave_up = ": ".join(reasons) or "it takes no more records"
 
-    def join(self, patience: float) -> bool:
-        """Wait for the end of its thread, and of those that it started. False where one that holds
-        the process is left behind."""
+    def join(self, patience: float) -> None:
+        """Wait for the end of its thread, and of those that it started."""
         if not self.worker.join(patience if self.gave_up is None else _LEFT_SECONDS):
             if self.gave_up is None:
                 where = "a call of its own code" if self.worker.held else "close"
                 self.lasting = f"does not return from {where} for {patience:g} s"
-            return False
+            return
         for one in self.sink._logfan_threads:
             one.join(_FAULT_SECONDS)
         if in_the_end(lambda: not self._holding(), _LETTING_GO_SECONDS):
-            return True
+            return
         left = self._holding()
         names = ", ".join(repr(one.name) for one in left)
         what = "a thread behind, which holds the process: end it"
         if len(left) > 1:
             what = f"{len(left)} threads behind, which hold the process: end them"
         self.lasting = f"leaves {what} in close ({names})"
-        return False
 
     def _holding(self) -> list[threading.Thread]:
         """The interpreter waits for these at its end."""
@@ -157,8 +155,6 @@ class Trial:
         self._calls = _Calls()
         self._patience = patience
         self.sinks = [SinkTrial(spec, instance, self._calls) for spec in specs]
-        self.left_behind = False
-        """Whether the thread of one has not ended."""
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -172,7 +168,7 @@ class Trial:
             one.worker.give_up()
         with self._stack:
             for one in self.sinks:
-                self.left_behind |= not one.join(self._patience)
+                one.join(self._patience)
 
     @property
     def is_over(self) -> bool:

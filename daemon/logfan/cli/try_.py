@@ -1,8 +1,6 @@
 """`logfan try`: lines of standard input into the sinks of the config, without a broker."""
 
 import logging
-import os
-import sys
 import time
 import uuid
 from collections.abc import Sequence
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from logfan.cli.common import config_option, fail, instance_option, sound, warn
+from logfan.cli.common import config_option, fail, instance_option, interrupted, sound, warn
 from logfan.cli.messages import (
     batches_of_lines,
     message_options,
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     from logfan.config.loader import Prepared, SinkSpec
 
 _NOT_TAKEN = 1
-_INTERRUPTED = 130
 _MOST_HELD = 1000
 _SHOWN_REFUSALS = 10
 _PERSISTENT = 2
@@ -71,17 +68,17 @@ def try_(
     except Exception as error:  # noqa: BLE001 - a plugin's class may raise anything
         fail(f"a sink cannot be made: {describe(error)}", _NOT_TAKEN)
     properties = properties_of(headers, content_type)
-    code = 0
+    ended = True
     with trial:
         try:
             _feed(trial, prepared.settings.exchange.name, routing_key, properties)
         except KeyboardInterrupt:
-            code = _INTERRUPTED
+            ended = False
     for one in trial.sinks:
         _show(one, timeout)
-    if code:
-        fail("interrupted", code)
-    _leave(trial, 0 if all(one.is_good for one in trial.sinks) else _NOT_TAKEN)
+    if not ended:
+        interrupted()
+    raise SystemExit(0 if all(one.is_good for one in trial.sinks) else _NOT_TAKEN)
 
 
 def _chosen(specs: Sequence["SinkSpec"], names: Sequence[str]) -> Sequence["SinkSpec"]:
@@ -154,12 +151,3 @@ def _why_undecided(one: "SinkTrial") -> str:
     done = "kept" if settings.on_error == "keep" else "dropped"
     decides = settings.where is not None or settings.redact is not None
     return f"{', or '.join(reasons)}; {done if decides else 'kept'} (on_error)"
-
-
-def _leave(trial: "Trial", code: int) -> None:
-    """Exit, also where the thread of a sink does not end."""
-    if trial.left_behind:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        os._exit(code)
-    raise SystemExit(code)

@@ -6,7 +6,7 @@ from typing import Any, get_args, get_origin
 
 import orjson
 
-from logfan.config.settings import Settings
+from logfan.config.settings import TOO_DEEP, Settings, is_deep
 from logfan.config.validation_errors import tables_of, type_at
 from logfan.faults import Fault, did_you_mean
 from logfan.runtime.foreign_text import in_utf8
@@ -38,10 +38,15 @@ def environment_table(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[
             faults.append(Fault(f"environment variable {name}", f"names no key{_hint(path[0])}"))
             continue
         try:
-            _put(table, path, _value(in_utf8(environ[name]), type_at(Settings, path)))
+            value = _value(in_utf8(environ[name]), type_at(Settings, path))
         except ValueError:
             problem = 'is not JSON; write lists and tables as JSON, such as ["a", "b"]'
             faults.append(Fault(f"environment variable {name}", problem))
+            continue
+        if is_deep(value):
+            faults.append(Fault(f"environment variable {name}", TOO_DEEP))
+            continue
+        _put(table, path, value)
     return table, faults
 
 

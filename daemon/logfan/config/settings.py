@@ -540,6 +540,8 @@ HOMES = {
     if key not in ("name", "type", "declare", "queue", "format")
 } | {"url": "rabbitmq.urls", "host": "rabbitmq.urls", "port": "http.listen"}  # fmt: skip
 """Where a key lives that people write into the wrong table."""
+TOO_DEEP = "is nested too deeply"
+_DEEPEST = 64
 
 
 def read_table(path: Path) -> dict[str, Any]:
@@ -550,7 +552,7 @@ def read_table(path: Path) -> dict[str, Any]:
         why = why_unreadable(path, error)
         raise Faults([Fault(str(path), f"cannot be read: {why}")]) from None
     try:
-        return tomllib.loads(raw.decode("utf-8-sig"))
+        table = tomllib.loads(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise Faults([Fault(str(path), f"is not UTF-8 (line {line}); save it as UTF-8")]) from None
@@ -558,8 +560,30 @@ def read_table(path: Path) -> dict[str, Any]:
         raise Faults(
             [Fault(str(path), f"is not valid TOML: {line_of(error)}{_toml_hint(raw)}")]
         ) from None
+    except ValueError:  # Python's own, of a number with more digits than it converts
+        raise Faults([Fault(str(path), "a number in it has too many digits")]) from None
     except RecursionError:
-        raise Faults([Fault(str(path), "is nested too deeply")]) from None
+        table = None
+    if table is None or is_deep(table):
+        raise Faults([Fault(str(path), TOO_DEEP)])
+    return table
+
+
+def is_deep(value: object) -> bool:
+    """Whether lists and tables lie in each other as no config needs it: what walks through them
+    would run out of stack."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        inner: list[object] = []
+        for one in level:
+            if isinstance(one, dict):
+                inner += one.values()
+            elif isinstance(one, list):
+                inner += one
+        if not inner:
+            return False
+        level = inner
+    return True
 
 
 def _toml_hint(raw: bytes) -> str:

@@ -15,6 +15,8 @@ _BYTES = {
 }  # fmt: skip
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
 _LONGEST = 40
+_MOST_SECONDS = 36_500 * _SECONDS["d"]
+"""A hundred years: some more, and no clock of the system can wait for it."""
 _DURATION_HELP = 'write a duration with its unit, such as "250ms", "5s", "10m", "1h" or "1d"'
 _SIZE_HELP = 'write a size with its unit, such as "512B", "64KiB", "8MiB" or "1GiB"'
 
@@ -33,6 +35,8 @@ def parse_duration(value: object) -> float:
         position = match.end()
     if not text:
         raise ValueError(_DURATION_HELP)
+    if seconds > _MOST_SECONDS:
+        raise ValueError("must be at most 36500d, which is a hundred years")
     return seconds
 
 

@@ -141,13 +141,33 @@ def disk_inodes(_exam: Examination, place: Place) -> Finding:
 
 
 def _lock_holders(_exam: Examination) -> dict[str, str]:
-    """The process that holds each lock, by the file's inode: the kernel's list."""
+    """The process that holds each lock, by the file's device and inode: the kernel's list."""
     try:
         locks = Path("/proc/locks").read_text().splitlines()
     except OSError as error:
         raise Unknown(f"/proc/locks cannot be read: {line_of(error)}") from None
     listed = [fields for fields in map(str.split, locks) if len(fields) > 5]
-    return {one[5].rpartition(":")[2]: one[4] for one in listed if one[1] == "FLOCK"}
+    return {one[5]: one[4] for one in listed if one[1] == "FLOCK"}
+
+
+def _as_listed(path: Path) -> str:
+    """Device and inode of the file, as the kernel's list has them: on btrfs and overlays `st_dev`
+    is another number. Raises OSError and Unknown."""
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        known = dict(
+            line.split(":\t", 1)
+            for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
+        )
+        inode = os.fstat(fd).st_ino
+    finally:
+        os.close(fd)
+    for mount in Path("/proc/self/mountinfo").read_text().splitlines():
+        number, _, device, *_ = mount.split()
+        if number == known.get("mnt_id"):
+            major, minor = map(int, device.split(":"))
+            return f"{major:02x}:{minor:02x}:{inode}"
+    raise Unknown(f"the file system of {path} is not in /proc/self/mountinfo")
 
 
 @_of_each_place
@@ -156,7 +176,7 @@ def disk_lock(exam: Examination, place: Place) -> Finding:
     holders = exam.get(_lock_holders)
     if not place.is_whole or not place.path.exists():
         return ok("there is no file yet that could be locked")
-    pid = holders.get(str(place.path.stat().st_ino))
+    pid = holders.get(_as_listed(place.path))
     if pid is None:
         return ok(f"{place.path} is not locked")
     if exam.get(_who_listens) == _OURS:

@@ -149,7 +149,10 @@ class HttpServer:
         return _Answer(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"not found\n")
 
     def _metrics(self, accept: str) -> "_Answer":
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # a version that is no number
+            encode, content_type = choose_encoder("")
         # One at a time: many scrapes at once would take the interpreter from the consumer, and
         # where a plugin's collector hangs, this one request hangs and no other.
         if not self._rendering.acquire(timeout=self._limits.scrape_seconds):

@@ -90,6 +90,35 @@ def test_a_file_that_another_process_has_locked(names: Names, tmp_path: Path) ->
     assert str(os.getpid()) in report.one("disk-lock").what
 
 
+LOCKED = """
+import fcntl, subprocess, sys
+sys.path[:0] = {path!r}
+from pathlib import Path
+from support.broker import Names
+from support.doctor import examined
+folder = Path(sys.argv[0]).parent
+(folder / "other").mkdir()
+subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(folder / "other")], check=True)
+ours, theirs = Path(sys.argv[1]) / "a.log", folder / "other/a.log"
+for path in (ours, theirs):
+    path.touch()
+assert ours.stat().st_ino == theirs.stat().st_ino
+held = theirs.open("w")
+fcntl.flock(held, fcntl.LOCK_EX)
+for path in (ours, theirs):
+    sinks = '[http]\\nlisten = "127.0.0.1:0"\\n[sinks.a]\\nkind = "file"\\n'
+    sinks += 'path = "' + str(path) + '"\\n'
+    report = examined(folder, {nowhere!r}, Names("x", "q"), sinks=sinks, checks=("disk-lock",))
+    print(report.one("disk-lock").severity.value)
+"""
+
+
+def test_a_lock_of_a_file_with_the_same_number_on_another_disk_is_none(tmp_path: Path) -> None:
+    program = LOCKED.format(path=sys.path, nowhere=NOWHERE)
+    found = on_a_disk(tmp_path / "disk", program, options="size=1m")
+    assert found.split() == ["ok", "danger"]
+
+
 def test_a_file_of_another_user(names: Names, tmp_path: Path) -> None:
     if os.geteuid():
         pytest.skip("only root can give a file to others")

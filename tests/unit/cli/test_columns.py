@@ -118,6 +118,8 @@ def test_make_help_fits_and_names_every_target_that_is_explained() -> None:
         ("--config x check", "logfan check --config x"),
         ("-c x dlq list", "logfan dlq -c x list"),
         ("--json status", "logfan status --json"),
+        ("dlq --config x list", "logfan dlq list --config x"),
+        ("generate -c x schema", "logfan generate schema -c x"),
     ],
 )
 def test_an_option_before_the_command_gets_a_hint_where_it_goes(typed: str, hint: str) -> None:

@@ -65,6 +65,7 @@ class Endless(logfan.Sink):
     def write(self, records): ...
 
     def close(self):
+        open("closing", "w").close()
         threading.Event().wait()
 
 class Littering(logfan.Sink):
@@ -243,14 +244,16 @@ def test_a_sink_that_does_not_end_is_named(folder: Path, kind: str) -> None:
     config = f'[sinks.a]\nkind = "{kind}"\n{FILE}'
     done = tried(folder, config, "--timeout", "2", stdin=b"one")
     assert done.returncode == 1
-    failed, why, beside = done.stderr.splitlines()
+    failed, why, beside, *left = done.stderr.splitlines()
+    assert all("it is left behind" in line for line in left)
     assert failed == f"failed  sink a ({kind}): 1 written"
     assert why.startswith(f"    {LASTING[kind]}")
     assert beside == "ok  sink file (file): 1 written"
 
 
-def test_an_interrupt_ends_it_with_the_report(folder: Path) -> None:
-    (folder / "config.toml").write_text(HEAD + FILE)
+def interrupted(folder: Path, more: str = "", *, twice: bool = False) -> bytes:
+    """What is shown where Ctrl-C comes after a line was written, and again in a sink's close."""
+    (folder / "config.toml").write_text(HEAD + FILE + more)
     process = subprocess.Popen(
         [*LOGFAN, "try"], cwd=folder, stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -262,12 +265,33 @@ def test_an_interrupt_ends_it_with_the_report(folder: Path) -> None:
         out = folder / "out.jsonl"
         wait_until(lambda: out.exists() and out.read_bytes(), "it is written")
         process.send_signal(signal.SIGINT)
-        _, shown = process.communicate(timeout=90)
+        if twice:
+            wait_until((folder / "closing").exists, "it waits for the sink")
+            process.send_signal(signal.SIGINT)
+        shown = process.communicate(timeout=30)[1]
     finally:
         process.kill()
         process.wait()
-    assert process.returncode == 130
-    assert shown == b"ok  sink file (file): 1 written\nerror  interrupted\n"
+    assert process.returncode == 130, shown
+    return shown
+
+
+def test_an_interrupt_ends_it_with_the_report(folder: Path) -> None:
+    assert interrupted(folder) == b"ok  sink file (file): 1 written\nerror  interrupted\n"
+
+
+def test_a_second_interrupt_waits_for_no_sink(folder: Path) -> None:
+    assert interrupted(folder, '[sinks.a]\nkind = "endless"\n', twice=True) == (
+        b"error  interrupted\n"
+    )
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_it_although_a_sink_holds_the_process(folder: Path) -> None:
+    shown = interrupted(folder, '[sinks.a]\nkind = "littering"\n').decode()
+    assert "leaves 2 threads behind" in shown
+    assert "error  interrupted\n" in shown
+    assert shown.splitlines()[-1].endswith("it is left behind")
 
 
 def test_a_fault_of_the_config_is_78_and_nothing_is_opened(folder: Path) -> None:

@@ -64,6 +64,16 @@ def test_what_is_not_json_is_named_without_its_value_and_the_others_count() -> N
     assert "s3cret" not in "".join(map(str, faults))
 
 
+@pytest.mark.parametrize("value", ["[" * 1000 + "]" * 1000, '{"a":' * 1000 + "1" + "}" * 1000])
+@pytest.mark.parametrize("key", ["RABBITMQ__URLS", "QUEUE__ARGUMENTS", "SINKS__A__WHERE"])
+def test_what_is_nested_deeper_than_can_be_walked_through_is_named(key: str, value: str) -> None:
+    table, faults = environment_table({f"LOGFAN_{key}": value, "LOGFAN_INSTANCE": "7"})
+    assert table == {"instance": "7"}
+    assert [str(fault) for fault in faults] == [
+        f"environment variable LOGFAN_{key}: is nested too deeply"
+    ]
+
+
 def test_a_key_below_what_is_no_table_is_left_to_the_settings() -> None:
     table, faults = environment_table({"LOGFAN_QUEUE": "5", "LOGFAN_QUEUE__NAME": "q"})
     assert (table, faults) == ({"queue": 5}, [])

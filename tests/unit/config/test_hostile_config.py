@@ -53,6 +53,14 @@ HOSTILE: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "duration without unit": (
         f'[rabbitmq]\nheartbeat = "30"\n{SINK}', ('rabbitmq.heartbeat = "30"', "unit"),
     ),
+    "duration that no clock can wait for": (
+        f'{SINK}batch = {{ linger = "53000w" }}\n', ("sinks.a.batch.linger", "at most 36500d"),
+    ),
+    "number of many digits": (
+        f"{SINK}x = {'9' * 5000}\n", ("config.toml: a number in it has too many digits",),
+    ),
+    "tables in tables": (f"{SINK}[{'.'.join('a' * 3000)}]\n", ("nested too deeply",)),
+    "lists in lists": (f"{SINK}x = {'[' * 3000}{']' * 3000}\n", ("nested too deeply",)),
     "size in words": (
         f'[rabbitmq]\nmax_in_flight_bytes = "64 megs"\n{SINK}',
         ("rabbitmq.max_in_flight_bytes", '"8MiB"'),

@@ -72,6 +72,16 @@ def served() -> Iterator[Served]:
     one.server.stop()
 
 
+@pytest.mark.parametrize("kind", ["text/plain", "application/openmetrics-text"])
+@pytest.mark.parametrize("version", ["latest", "1.x", "\xe9"])
+def test_a_version_that_is_none_gets_the_common_format(
+    served: Served, kind: str, version: str
+) -> None:
+    status, headers, body = served.get("/metrics", Accept=f"{kind};version={version}")
+    assert (status, headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    assert b"logfan_build_info" in body
+
+
 def test_metrics_are_served_in_the_format_that_is_asked_for(served: Served) -> None:
     status, headers, body = served.get("/metrics")
     assert status == 200

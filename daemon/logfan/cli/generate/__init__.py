@@ -7,9 +7,10 @@ from logfan.cli.generate.monitoring import alerts, dashboard
 from logfan.cli.generate.plugin import plugin
 from logfan.cli.generate.schema import schema
 from logfan.cli.generate.shipped import config, unit
+from logfan.cli.groups import Group
 
 
-@click.group()
+@click.group(cls=Group)
 def generate() -> None:
     """Print a ready file, or write the folder of a plugin."""
 

@@ -1,0 +1,51 @@
+"""The end of a command's process: over what nobody foresaw, and although plugins hold it, for whose
+threads and executors the interpreter would wait without end."""
+
+import errno
+import logging
+import os
+import sys
+import threading
+import time
+from contextlib import suppress
+
+import click
+
+from logfan.runtime.foreign_text import describe, traceback_of
+
+log = logging.getLogger(__name__)
+
+_SECONDS = 3.0
+"""So long the interpreter may take to end."""
+
+
+def report(error: Exception) -> int:
+    """Show what nobody foresaw. Returns the exit code."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+        why = os.strerror(error.errno).lower()
+        click.echo(f"error  the output cannot be written: {why}", err=True)
+    else:
+        click.echo(traceback_of(error), err=True)
+        click.echo(f"error  internal fault: {describe(error)}; please report it", err=True)
+    return os.EX_SOFTWARE
+
+
+def leave(code: int) -> None:
+    """From now on the interpreter has a few seconds to end; then the process does, with this code.
+    To be called last: all is settled by now."""
+    threading.Thread(target=_leave_behind, args=(code,), daemon=True).start()
+
+
+def _leave_behind(code: int) -> None:
+    time.sleep(_SECONDS)
+    ours = (threading.main_thread(), threading.current_thread())
+    names = [repr(thread.name) for thread in threading.enumerate() if thread not in ours]
+    log.warning(
+        "a plugin holds the process %.0f s after the stop (%s); it is left behind",
+        _SECONDS,
+        f"threads: {', '.join(names)}" if names else "code that runs at the exit",
+    )
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(code)
