@@ -1,4 +1,4 @@
-"""Keeps a queue that goes with its last consumer, while logfan's own consumer pauses.
+"""Keeps a queue that goes without a consumer, while logfan's own consumer pauses or waits.
 
 A second consumer on a channel of its own, with a prefetch of 1: it takes one message and holds it.
 That one is returned now and then, before the broker's timeout for acknowledgements, and at the end.
@@ -90,6 +90,7 @@ class StandIn:
     def end(self) -> None:
         """Consume no more, and return what is held."""
         self.stop()
+        self._then = None
         tag, self._consumer_tag = self._consumer_tag, ""
         if tag and self._channel.is_open:
             self._channel.basic_cancel(tag)
