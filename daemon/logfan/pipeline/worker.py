@@ -233,7 +233,9 @@ class SinkWorker:
         return max([own, *(one.busy_seconds() for one in self._still_inside())])
 
     def _still_inside(self) -> Sequence["SinkWorker"]:
-        return [one for one in self._before if not one.join(0.0)]
+        if self._before:  # what one of them held is let go with it
+            self._before = [one for one in self._before if not one.join(0.0)]
+        return self._before
 
     def _is_of_same_sink(self, other: "SinkWorker") -> bool:
         """Whether the other one runs a sink of this name, kind and options. One that has other
