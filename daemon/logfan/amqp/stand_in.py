@@ -41,6 +41,7 @@ class StandIn:
         self._then: Callable[[], None] | None = None
         """What to go on with once it consumes."""
         self._attempts = 0
+        self._answered: Callable[[], None] = lambda: None
         self._use(channel)
 
     def _use(self, channel: Channel) -> None:
@@ -75,7 +76,7 @@ class StandIn:
     def _begin_on(self, channel: Channel | None) -> None:
         if channel is None:
             self._go_on()
-        else:
+        elif self._then is not None:  # else it was ended meanwhile
             self._use(channel)
             self._consume()
 
@@ -109,10 +110,10 @@ class StandIn:
         if not isinstance(error, exceptions.ChannelClosedByBroker):
             return  # it went with its connection
         self.stop()
+        self._answered()
         self._consumer_tag, self._held = "", None
         if self._then is None:
             return
-        self._answered()
         self._attempts += 1
         if self._attempts == 1:
             self._log_refusal(error)
