@@ -28,6 +28,25 @@ from support.letters import wait_for_messages
 from support.waiting import wait_until
 
 FRAME_MAX, MESSAGE_MAX = 8192, 100_000
+SLOW = """
+import logfan, pathlib, time
+
+
+class Slow(logfan.Sink):
+    def write(self, records):
+        refused = {place: "no" for place, one in enumerate(records) if one.body == b"refuse"}
+        if refused:
+            raise logfan.RecordsRejected(refused)
+        while pathlib.Path("hold").exists():
+            time.sleep(0.01)
+        with open("slow.log", "ab") as file:
+            file.writelines(one.body + b"\\n" for one in records)
+
+
+@logfan.hookimpl
+def register_sinks(register):
+    register("slow", Slow)
+"""
 
 
 @pytest.fixture
@@ -118,6 +137,32 @@ def test_a_refused_record_whose_queue_is_deleted_has_its_letter_once_there_is_ro
         assert lines(tmp_path / "picky.log") == [b"one", b"two"]
         assert Counter(lines(tmp_path / "raw.log")) == Counter([b"refuse", b"one", b"two"])
         assert daemon.stop() == 0
+
+
+def test_a_refused_record_of_a_queue_that_is_gone_costs_none_of_the_next_queue(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """Of both the daemon has the last copies: an exclusive queue goes with its connection."""
+    make_full(node, f"{names.queue}.dead")
+    (tmp_path / "plugins").mkdir(exist_ok=True)
+    (tmp_path / "plugins/slow.py").write_text(SLOW)
+    sinks = '[sinks.slow]\nkind = "slow"\n'
+    environ = {"LOGFAN_QUEUE__TYPE": "exclusive", "LOGFAN_RABBITMQ__PREFETCH": "50"}
+    with DaemonProcess(tmp_path, node.url, names, sinks, environ=environ) as daemon:
+        publish(node.url, names.exchange, [b"refuse"])
+        wait_until(lambda: "cannot be dead-lettered" in daemon.get("/readyz")[1], "it is held")
+        for window in range(3):
+            bodies = [b"%d of %d" % (number, window) for number in range(20)]
+            (tmp_path / "hold").touch()
+            wait_until(lambda: daemon.metric("logfan_consuming") == 1, "it consumes")
+            publish(node.url, names.exchange, bodies)
+            wait_until(lambda: daemon.metric("logfan_in_flight_messages") >= 20, "in flight")
+            node.close_all_connections()
+            wait_until(lambda: daemon.metric("logfan_in_flight_messages") == 0, "it knows")
+            (tmp_path / "hold").unlink()
+            written = tmp_path / "slow.log"
+            wait_until(lambda: {*bodies} <= {*lines(written)}, daemon.log, 30.0)  # noqa: B023
+        daemon.kill()
 
 
 def test_a_letter_fits_into_the_frames_of_a_broker_with_small_ones(

@@ -111,6 +111,35 @@ def test_it_stops_cleanly_while_it_waits_and_finds_a_queue_that_was_deleted(
         daemon.kill()
 
 
+def test_a_queue_that_expires_without_a_consumer_is_kept_meanwhile(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """A look at a quorum queue does not count as use of it. The sink comes late, and gets all."""
+    arguments = {"x-queue-type": "quorum", "x-delivery-limit": 2**31 - 1, "x-expires": 3_000}
+    with channel(node.url) as open_channel:
+        open_channel.exchange_declare(names.exchange, "fanout", durable=True)
+        open_channel.queue_declare(names.queue, durable=True, arguments=arguments)
+        open_channel.queue_bind(names.queue, names.exchange)
+    (tmp_path / "folder").touch()
+    sinks = '[sinks.raw]\nkind = "file"\npath = "folder/raw.log"\nformat = "raw"\n'
+    daemon = DaemonProcess(tmp_path, node.url, names, sinks)
+    daemon.start(ready=False)
+    try:
+        wait_until(lambda: "waiting for sink raw to open" in daemon.get("/readyz")[1], "it waits")
+        publish(node.url, names.exchange, [b"%d" % number for number in range(10)])
+        node.eval("timer:sleep(9000).")
+        (tmp_path / "folder").unlink()
+        (tmp_path / "folder").mkdir()
+        daemon.wait_ready()
+        raw = tmp_path / "folder/raw.log"
+        wait_until(lambda: daemon.acked() == 10, daemon.log)
+        assert {*raw.read_bytes().split()} == {b"%d" % number for number in range(10)}
+        assert "the queue is gone" not in daemon.log()
+        assert daemon.stop() == 0
+    finally:
+        daemon.kill()
+
+
 def test_a_sink_that_is_not_required_is_not_waited_for(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:

@@ -195,12 +195,15 @@ class Daemon:
         self.dispatcher.on_read_end()
 
     def _take_over(self, numbers: Iterable[int]) -> None:
-        """No queue has these any more. Of two such windows the daemon holds the first alone."""
-        if self.last_copies:
+        """No queue has these any more. Of two such windows the daemon holds the first alone, unless
+        both are no more than one."""
+        if self.last_copies and not self.dispatcher.may_keep_last_copies:
             self.truth.lose(numbers)
         else:
-            self.truth.last_copies = {*numbers}
-            self.truth.taken_over |= self.truth.last_copies
+            new = {*numbers}
+            before = filterfalse(self.truth.is_everywhere, self.truth.last_copies)
+            self.truth.last_copies = {*before} | new
+            self.truth.taken_over |= new
 
     @property
     def last_copies(self) -> int:

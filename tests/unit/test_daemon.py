@@ -1,8 +1,10 @@
 """What systemd hears of a running daemon: ready in time, alive only while it makes progress."""
 
+import gc
 import os
 import socket
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 from logfan.config.loader import prepare
-from logfan.daemon import Daemon
+from logfan.daemon import Daemon, _Signal
 from logfan.pipeline import assembly
 from support.waiting import wait_until
 
@@ -116,6 +118,30 @@ def test_a_hanging_sink_feeds_no_watchdog_and_a_working_one_does(
         sink.let_go.set()
         assert running.stop() == 0
     assert "STOPPING=1" in systemd.listen()
+
+
+def test_a_worker_that_a_reload_left_behind_is_forgotten_once_its_sink_has_returned(
+    tmp_path: Path, systemd: Systemd
+) -> None:
+    """Else what it held stayed in memory until the next reload."""
+    one = daemon(tmp_path, systemd, "hang")
+    sink: Any = one._pipeline.workers[0]._runner._sink
+    before = weakref.ref(one._pipeline.workers[0])
+    running = Running(one)
+    try:
+        wait_until(one._pipeline.workers[0].busy_seconds, "it hangs")
+        config = tmp_path / "config.toml"
+        config.write_text(config.read_text().replace('"1s"', '"2s"'))
+        one._events.put(_Signal.RELOAD)
+        wait_until(lambda: one._pipeline.workers[0] is not before(), "it is reloaded")
+        wait_until(lambda: "since before the reload" in one.status_text(), "it is waited for")
+        sink.let_go.set()
+        del sink
+        wait_until(lambda: one._pipeline.workers[0].is_up, "it is opened once more")
+        wait_until(lambda: gc.collect() >= 0 and before() is None, "the old one is forgotten", 20.0)
+    finally:
+        one._pipeline.workers[0]._runner._sink.let_go.set()  # type: ignore[attr-defined]
+        assert running.stop() == 0
 
 
 def test_with_startup_fail_it_is_not_ready_before_it_is_subscribed(

@@ -1,4 +1,4 @@
-"""Keeps a queue that goes with its last consumer, while logfan's own consumer pauses.
+"""Keeps a queue that goes without a consumer, while logfan's own consumer pauses or waits.
 
 A second consumer on a channel of its own, with a prefetch of 1: it takes one message and holds it.
 That one is returned now and then, before the broker's timeout for acknowledgements, and at the end.
@@ -41,6 +41,7 @@ class StandIn:
         self._then: Callable[[], None] | None = None
         """What to go on with once it consumes."""
         self._attempts = 0
+        self._answered: Callable[[], None] = lambda: None
         self._use(channel)
 
     def _use(self, channel: Channel) -> None:
@@ -75,7 +76,7 @@ class StandIn:
     def _begin_on(self, channel: Channel | None) -> None:
         if channel is None:
             self._go_on()
-        else:
+        elif self._then is not None:  # else it was ended meanwhile
             self._use(channel)
             self._consume()
 
@@ -90,6 +91,7 @@ class StandIn:
     def end(self) -> None:
         """Consume no more, and return what is held."""
         self.stop()
+        self._then = None
         tag, self._consumer_tag = self._consumer_tag, ""
         if tag and self._channel.is_open:
             self._channel.basic_cancel(tag)
@@ -108,10 +110,10 @@ class StandIn:
         if not isinstance(error, exceptions.ChannelClosedByBroker):
             return  # it went with its connection
         self.stop()
+        self._answered()
         self._consumer_tag, self._held = "", None
         if self._then is None:
             return
-        self._answered()
         self._attempts += 1
         if self._attempts == 1:
             self._log_refusal(error)

@@ -128,6 +128,13 @@ class Subscription:
         else:
             self._stand_in.begin(seconds, lambda: self.cancel(on_cancelled))
 
+    def keep_queue(self, seconds: float) -> None:
+        """Before `consume`, where that has to wait: have another consumer keep a queue that expires
+        without one. One that is deleted with its last consumer stays where there was none."""
+        shape = self._declared.shape
+        if self._stand_in is not None and shape is not None and not shape.auto_delete:
+            self._stand_in.begin(seconds, lambda: None)
+
     def call_off(self) -> bool:
         """Do not pause after all. False where the consumer is cancelled, or about to be."""
         return self._stand_in is not None and self._stand_in.call_off()

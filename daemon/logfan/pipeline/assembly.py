@@ -205,7 +205,9 @@ class Pipeline:
         return reasons
 
     def look(self) -> None:
-        """Log which sinks hang, and again which stay down. About once a second."""
+        """Log which sinks hang, and again which stay down, and forget who was left behind and has
+        ended. About once a second."""
+        self._left_before = [one for one in self._left_before if not one.join(0.0)]
         for worker in self.workers:
             worker.look()
 

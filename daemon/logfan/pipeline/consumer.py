@@ -227,6 +227,8 @@ class Consumer:
     def on_declared(self, subscription: Subscription, declared: Declared) -> None:
         self._waiting, self._waiting_turns = subscription, 0
         self._begin_once_opened()
+        if self._waiting is not None:
+            subscription.keep_queue(self._dispatcher.flow.hold_seconds)
 
     def _begin_once_opened(self) -> None:
         """Consume once all required sinks have opened: what is consumed before that would only be

@@ -96,6 +96,7 @@ class Dispatcher:
             tracker, prefetch=rabbitmq.prefetch, max_bytes=rabbitmq.max_in_flight_bytes,
             ack_timeout=rabbitmq.acknowledgement_timeout, now=clock.monotonic(),
         )  # fmt: skip
+        self._most = rabbitmq.prefetch, rabbitmq.max_in_flight_bytes
         self.read_bytes = rabbitmq.max_in_flight_bytes // 8
         """See `Receiver`: backpressure must see the budget fill before it is full."""
         self._subscription: Subscription | None = None
@@ -168,16 +169,22 @@ class Dispatcher:
         """How many messages of a queue that is gone some sink still has to write."""
         return self._tracker.last_copies
 
+    @property
+    def may_keep_last_copies(self) -> bool:
+        """Whether sinks may go on with what is in flight, beside what they still have of a queue
+        that was gone before: of one window in all, as it is held beside the next one."""
+        return self._tracker.has_room_for_last_copies(*self._most)
+
     def end(self, *, requeue: bool, queue_gone: bool = False, is_sure: bool = True) -> int:
         """The channel is given up: the generation ends. With `requeue` what is left is returned to
         the broker, where the channel still can. With `queue_gone` it will not come again (where
-        that `is_sure`, else it may), and the sinks go on with it: with one window at a time, as it
-        is held beside the next one. Returns how many were not acknowledged, but for those."""
+        that `is_sure`, else it may), and the sinks go on with it, where they may. Returns how many
+        were not acknowledged, but for those."""
         if requeue and self._channel is not None and self._channel.is_open:
             self.on_completed()
             left = self._hand_window_back(at_end=True)
         else:
-            is_last_copy = queue_gone and not self._tracker.last_copies
+            is_last_copy = queue_gone and self.may_keep_last_copies
             for batch, workers in self._new if is_last_copy else ():
                 for worker in workers:
                     worker.submit(batch)

@@ -371,6 +371,7 @@ class FlowControl:
 
     def _on_called_off(self) -> Actions:
         self._consumer, self._reason = _Consumer.CONSUMING, None
+        self._short = False  # else it would be tried again each second
         return self._cancel(Do.LEAVE) if self._stopping else ()
 
     def _hand_back(self) -> Actions:

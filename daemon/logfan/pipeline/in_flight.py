@@ -162,7 +162,7 @@ class InFlightTracker:
                 singles.append(one.last_tag)
                 done.append(one)
         if self._last_copies:
-            self._last_copies = [*filter(_unwritten, self._last_copies)]
+            self._last_copies = self._unwritten()
         return Ack(tag, done, singles) if done else None
 
     def _pass_by(self, batch: Batch, tag: int, singles: list[int], done: list[Batch]) -> int:
@@ -246,7 +246,27 @@ class InFlightTracker:
     @property
     def last_copies(self) -> int:
         """How many messages of a queue that was gone before some sink still has to write."""
-        return sum(map(_unwritten, self._last_copies))
+        return sum(len(batch.records) for batch in self._unwritten())
+
+    def has_room_for_last_copies(self, messages: int, size: int) -> bool:
+        """Whether what is open may become last copies beside those that there are, with so many
+        messages of `size` bytes at most in all. One window always may."""
+        held = self._unwritten()
+        count = self.messages + sum(len(batch.records) for batch in held)
+        return not held or (
+            count <= messages and self.size + sum(batch.size for batch in held) <= size
+        )
+
+    def _unwritten(self) -> Sequence[Batch]:
+        """The last copies that some sink has not completed; of a batch that is completed but for
+        what waits for its dead letter just that, as the rest need not stay in memory."""
+        rest: list[Batch] = []
+        for batch in self._last_copies:
+            if batch.pending:  # looked at once: a sink may complete it meanwhile
+                rest.append(batch)
+            else:
+                rest += [one for one in (batch.kept or {}).values() if one.pending]
+        return rest
 
     def abandon(self, *, but_aside: bool = False, is_last_copy: bool = False) -> int:
         """Forget what is open, and with its channel gone what stands aside as well; then a new
@@ -259,7 +279,7 @@ class InFlightTracker:
         with self._keeping:
             left = (*self._open, *(() if but_aside else self._aside.values()))
             if is_last_copy:
-                self._last_copies = left
+                self._last_copies = (*self._unwritten(), *left)
             else:
                 for batch in left:
                     batch.abandoned = True
@@ -271,10 +291,3 @@ class InFlightTracker:
             self.aside_messages = self.aside_size = 0
         self.messages, self.size = self.aside_messages, self.aside_size
         return before - self.messages
-
-
-def _unwritten(batch: Batch) -> int:
-    """How many of its records some sink has not completed."""
-    if batch.pending:
-        return len(batch.records)
-    return sum(bool(one.pending) for one in (batch.kept or {}).values())

@@ -233,7 +233,9 @@ class SinkWorker:
         return max([own, *(one.busy_seconds() for one in self._still_inside())])
 
     def _still_inside(self) -> Sequence["SinkWorker"]:
-        return [one for one in self._before if not one.join(0.0)]
+        if self._before:  # what one of them held is let go with it
+            self._before = [one for one in self._before if not one.join(0.0)]
+        return self._before
 
     def _is_of_same_sink(self, other: "SinkWorker") -> bool:
         """Whether the other one runs a sink of this name, kind and options. One that has other
@@ -391,12 +393,17 @@ class SinkWorker:
         with contextlib.suppress(queue.Empty):
             if wait:
                 return self._inbox.get(timeout=self._recovery.aside.wait_seconds())
-            # With the whole window in hand nothing more can arrive: waiting would be in vain.
-            if linger_until is None or self.held >= self._limits.window or self._stopping:
+            if linger_until is None or self._may_not_linger():
                 return self._inbox.get_nowait()
             remaining = linger_until - self._clock.monotonic()
             return self._inbox.get(timeout=remaining) if remaining > 0 else None
         return None
+
+    def _may_not_linger(self) -> bool:
+        """With the whole window in hand nothing more can arrive: waiting would be in vain. And what
+        stands aside is looked at between two batches."""
+        in_vain = self.held >= self._limits.window or self._recovery.aside.holds_any
+        return in_vain or self._stopping
 
     def _deliver(self, batches: Sequence[Batch]) -> None:
         """Write, flush, and only then complete. Where that fails, all of it is recovered."""

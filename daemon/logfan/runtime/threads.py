@@ -16,7 +16,10 @@ from logfan.runtime.foreign_text import describe, traceback_of
 log = logging.getLogger(__name__)
 
 _STOP_SECONDS = 2.0
-_WHAT_NEXT = "the daemon ends with 70, and the broker has what is not acknowledged"
+_WHAT_NEXT = (
+    "the daemon ends with 70, or goes back to the old config where a reload is under way, and the "
+    "broker has what is not acknowledged"
+)
 
 
 class OwnThread:

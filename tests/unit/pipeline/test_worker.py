@@ -393,6 +393,20 @@ class Returned(Sent):
         return self
 
 
+def test_a_dead_letter_does_not_wait_for_a_sink_that_lingers(make: Make) -> None:
+    sent = Returned()
+    bench = make(Limits(5000, 8 << 20, linger=600.0), start=False, send=sent)
+    bench.sink.failures = [RecordsRejected({0: "bad"})]
+    bench.submit(b"bad", b"good")
+    bench.worker.hurry()
+    bench.worker.start()
+    wait_until(lambda: "cannot be dead-lettered" in (bench.worker.failure or ""), "it waits")
+    bench.submit(b"more")
+    sent.works = True
+    wait_until(lambda: bench.stats.rejected == 1, "the letter is sent", 20.0)
+    wait_until(lambda: bench.worker.failure is None, "all is well")
+
+
 def test_a_dead_letter_does_not_wait_for_a_sink_that_is_down(make: Make) -> None:
     sent = Returned()
     bench = make(start=False, send=sent)
