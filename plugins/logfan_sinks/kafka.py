@@ -142,6 +142,7 @@ class KafkaSink(logfan.Sink):
             + ("PLAINTEXT" if tls is None else "SSL"),
         }  # fmt: skip
         if tls is not None:
+            tls.check_files()
             files = {
                 "ssl.ca.location": tls.ca_file, "ssl.certificate.location": tls.cert_file,
                 "ssl.key.location": tls.key_file or tls.cert_file,

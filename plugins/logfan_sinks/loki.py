@@ -1,7 +1,9 @@
 """The sink `loki`: lines to Grafana Loki, and to what takes its push API."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
+from weakref import WeakKeyDictionary
 
 import orjson
 from pydantic import AfterValidator, Field
@@ -37,7 +39,8 @@ class LokiSink(HttpClientSink):
     Refused: 400, with which Loki has stored what is valid all the same: the lines are sent again in
     halves until one is refused alone.
     Repeats: the same stream, time and line is one entry, so the time is the record's own; best
-    effort.
+    effort. Equal lines of different records, which would be one entry too, get times that are
+    nanoseconds apart.
     """
 
     class Config(HttpOptions):
@@ -62,6 +65,7 @@ class LokiSink(HttpClientSink):
         """Most lines in one request."""
 
     _streams: set[tuple[str, ...]]
+    _equal: "EqualLines"
 
     def open(self) -> None:
         """Read the secrets, and see that the server can be reached."""
@@ -74,6 +78,7 @@ class LokiSink(HttpClientSink):
         self._other = tuple(OTHER if "{" in text else text for text in config.labels.values())
         if not hasattr(self, "_streams"):
             self._streams = set()
+            self._equal = EqualLines()
         self._url = with_path(config.url, _PATH)
         self._client = HttpClient(config, media_type="application/json")
         self._tenant = {"X-Scope-OrgID": config.tenant} if config.tenant else {}
@@ -85,7 +90,8 @@ class LokiSink(HttpClientSink):
     def _send(self, lines: Sequence[bytes], records: Sequence[logfan.Record]) -> Answer:
         streams: dict[tuple[str, ...], list[Any]] = {}
         for record, line in zip(records, lines, strict=True):
-            streams.setdefault(self._stream(record), []).append(self._entry(record, line))
+            labels = self._stream(record)
+            streams.setdefault(labels, []).append(self._entry(record, line, labels))
         body = [
             {"stream": dict(zip(self._names, labels, strict=True)), "values": entries}
             for labels, entries in streams.items()
@@ -100,11 +106,12 @@ class LokiSink(HttpClientSink):
             self._streams.add(labels)
         return labels
 
-    def _entry(self, record: logfan.Record, line: bytes) -> list[Any]:
+    def _entry(self, record: logfan.Record, line: bytes, labels: tuple[str, ...]) -> list[Any]:
         time = logfan.time_of(record)
-        seconds = record.received_at if time is None else time
+        microseconds = round((record.received_at if time is None else time) * 1e6)
+        before = self._equal.before(record, (labels, microseconds, line))
         entry: list[Any] = [
-            str(round(seconds * 1e6) * 1000),
+            str(microseconds * 1000 + before),
             line.decode("utf-8", "backslashreplace"),
         ]
         if self._metadata is not None:
@@ -112,6 +119,44 @@ class LokiSink(HttpClientSink):
             if given := {name: text[:_VALUE_CHARS] for name, text in found.items() if text}:
                 entry.append(given)
         return entry
+
+
+class EqualLines:
+    """Counts the entries that Loki would take for one. What is read together has one time of
+    receipt, and many publishers' times are whole seconds. Bounded: it forgets the oldest."""
+
+    def __init__(self, most: int = 50_000) -> None:
+        self._most = most
+        self._numbers = itertools.count()
+        self._marks: WeakKeyDictionary[logfan.Record, int] = WeakKeyDictionary()
+        """Of records without an identity: the object, while it is there, is known again."""
+        self._counts: dict[int, int] = {}
+        """By the hash of an entry: of so many it stands for one. By that of an entry and its
+        record: how many came before. An older one is among `_older`."""
+        self._older: dict[int, int] = {}
+
+    def before(self, record: logfan.Record, entry: tuple[Any, ...]) -> int:
+        """How many other records with this entry came before; the same whenever it comes again."""
+        whose: str | int | None = record.id()
+        if whose is None:
+            whose = self._marks.get(record)
+        if whose is None:
+            whose = self._marks[record] = next(self._numbers)
+        key = hash((entry, whose))
+        count = self._of(key)
+        if count is None:
+            count = self._of(hash(entry)) or 0
+            self._keep(hash(entry), count + 1)
+        self._keep(key, count)
+        return count
+
+    def _of(self, key: int) -> int | None:
+        return self._counts.get(key, self._older.get(key))
+
+    def _keep(self, key: int, count: int) -> None:
+        if len(self._counts) >= self._most:
+            self._older, self._counts = self._counts, {}
+        self._counts[key] = count
 
 
 @logfan.hookimpl

@@ -15,7 +15,7 @@ import logfan
 from logfan_sinks.extras import ExtraConfig
 from logfan_sinks.formats import Format, encoder
 from logfan_sinks.row import FieldName, time_of
-from logfan_sinks.secret_file import secret_in
+from logfan_sinks.secret_file import must_be_readable, secret_in
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
@@ -143,6 +143,7 @@ class S3Sink(logfan.Sink):
             "allow_http": (config.endpoint or "").startswith("http:"),
         }  # fmt: skip
         if config.ca_file is not None:
+            must_be_readable(config.ca_file, "ca_file: ")
             client["root_certificate"] = config.ca_file.read_bytes()
         files = {
             "secret_access_key": config.secret_access_key_file,

@@ -19,12 +19,16 @@ class TlsOptions(logfan.SinkConfig):
     verify: bool = True
     """false: take any certificate, so that whoever is in between can read all of it."""
 
-    def context(self) -> ssl.SSLContext:
-        """Raises `logfan.SinkUnavailable`, which names the key and the file at fault."""
+    def check_files(self) -> None:
+        """Raises `logfan.SinkUnavailable`, which names the key and the file that cannot be read."""
         for key in ("ca_file", "cert_file", "key_file"):
             file: Path | None = getattr(self, key)
             if file is not None:
                 must_be_readable(file, f"tls.{key}: ")
+
+    def context(self) -> ssl.SSLContext:
+        """Raises `logfan.SinkUnavailable`, which names the key and the file at fault."""
+        self.check_files()
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
         except ssl.SSLError:

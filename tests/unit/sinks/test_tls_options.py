@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from logfan.sink import SinkUnavailable
+from logfan_sinks.kafka import KafkaSink
+from logfan_sinks.s3 import S3Sink
 from logfan_sinks.tls_options import TlsOptions
 from support.certificates import Authority, encrypted
+from support.opener import open_one
 
 
 def fault(**options: Path) -> str:
@@ -57,6 +60,17 @@ def test_files_that_hold_something_else_are_named(tmp_path: Path) -> None:
     mismatch = fault(cert_file=pair.cert, key_file=other.key)
     assert mismatch.startswith(f"tls.key_file: {other.key}: cannot be used with {pair.cert} (")
     assert fault(cert_file=text, key_file=pair.key).startswith(f"tls.key_file: {pair.key}: cannot")
+
+
+def test_a_pipe_is_not_waited_for_by_sinks_whose_library_reads_the_files(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    kafka = {"brokers": ["127.0.0.1:1"], "topic": "logs", "tls": {"ca_file": str(pipe)}}
+    with pytest.raises(SinkUnavailable, match=f"^tls.ca_file: {pipe}: it is no regular file"):
+        open_one(KafkaSink, "kafka", kafka)
+    store = {"bucket": "logs", "endpoint": "https://127.0.0.1:1", "ca_file": str(pipe)}
+    with pytest.raises(SinkUnavailable, match=f"^ca_file: {pipe}: it is no regular file"):
+        open_one(S3Sink, "s3", store)
 
 
 _ON_A_TERMINAL = """
