@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from cryptography.hazmat.primitives.serialization import (
@@ -97,8 +97,19 @@ class Kafka(JavaServer):
         """Make a topic with one partition; `max_message_bytes` is `max.message.bytes`."""
         given = {name.replace("_", "."): value for name, value in config.items()}
         admin = self._admin()
-        for made in admin.create_topics([NewTopic(topic, 1, 1, config=given)]).values():
-            made.result(60)
+
+        def is_made() -> bool:
+            made = admin.create_topics([NewTopic(topic, 1, 1, config=given)])[topic]
+            try:
+                made.result(60)
+            except KafkaException as error:
+                # After a moment without an answer its controller takes it for gone.
+                if error.args[0].code() == KafkaError.INVALID_REPLICATION_FACTOR:
+                    return False
+                raise
+            return True
+
+        wait_until(is_made, "the broker takes part again")
         # The broker that answers may learn of it a moment later.
         wait_until(lambda: admin.list_topics(topic, 10).topics[topic].error is None, "it is known")
 
