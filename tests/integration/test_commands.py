@@ -74,6 +74,7 @@ def test_what_nobody_foresaw_is_70_as_1_would_be_a_verdict(command: str, folder:
         done = subprocess.run(
             [*LOGFAN, *command.split()], cwd=folder, stdout=full, stderr=subprocess.PIPE,
             check=False, timeout=PATIENCE_SECONDS,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
         )  # fmt: skip
     assert done.stderr == b"error  the output cannot be written: no space left on device\n"
     assert done.returncode == 70
