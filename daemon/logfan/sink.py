@@ -196,7 +196,8 @@ class SinkUnavailable(Exception):
 class RecordsRejected(Exception):
     """Permanent, for these records alone: `{index in the batch: why}`. All others were taken,
     but for those of `later`, `{index: why}`: these alone are offered again, after at least
-    `retry_after` seconds where given, as `SinkUnavailable` takes them."""
+    `retry_after` seconds where given, as `SinkUnavailable` takes them. Records that come after
+    them are offered meanwhile."""
 
     def __init__(
         self,

@@ -26,6 +26,10 @@ _NO_TOPIC_CHAR = re.compile(r"[^a-zA-Z0-9._-]")
 _NO_TOPICS = ("", ".", "..")
 _QUEUE_KILOBYTES = 64 << 10
 _UNKNOWN_TOPIC_SECONDS = 5
+_TOPIC_ERRORS = (
+    "_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_PARTITION", "TOPIC_AUTHORIZATION_FAILED",
+    "NOT_ENOUGH_REPLICAS", "NOT_ENOUGH_REPLICAS_AFTER_APPEND", "LEADER_NOT_AVAILABLE",
+)  # fmt: skip
 _LOOK_SECONDS = 0.5
 _ID = "id"
 
@@ -54,8 +58,8 @@ class KafkaSink(logfan.Sink):
         """Where to learn of the cluster: ["kafka-1.example.org:9092"]."""
         topic: Text = Field(min_length=1)
         """The topic; may hold fields such as {routing_key} or {headers.team}. What no topic's name
-        may hold becomes "_", and so do "." and "..". Records for a topic that is missing are held
-        until it is there."""
+        may hold becomes "_", and so do "." and "..". Records for a topic that is missing wait until
+        it is there, and the others go on."""
         key: Text | None = None
         """What decides on the partition, with fields as in topic: messages of one key keep their
         order. Without it, messages are spread."""
@@ -184,6 +188,7 @@ class KafkaSink(logfan.Sink):
                 is_no_topic = code == KafkaError.TOPIC_EXCEPTION and "{" in self.config.topic
                 if code != KafkaError.MSG_SIZE_TOO_LARGE and not is_no_topic:
                     outcome.later[place] = f"not taken by Kafka: {_text(error)}"
+                    outcome.whole |= not self._is_about_topic(error)
                 elif is_no_topic or len(places) == 1:
                     outcome.refused[place] = f"refused by Kafka: {_text(error)}"
                 else:
@@ -193,6 +198,10 @@ class KafkaSink(logfan.Sink):
                 middle = (len(too_large) + 1) // 2
                 waiting += filter(None, (too_large[middle:], too_large[:middle]))
         outcome.settle(len(records))
+
+    def _is_about_topic(self, error: "KafkaError") -> bool:
+        """Whether it is about a topic that the record has named, and no other."""
+        return "{" in self.config.topic and error.name() in _TOPIC_ERRORS
 
     def _produce(
         self,

@@ -12,6 +12,7 @@ from logfan.pipeline.in_flight import Batch
 from logfan.pipeline.poison import ATTEMPTS_ALONE, Entry, Refusals, RetryQueue
 from logfan.pipeline.set_aside import Keep, RefusedRecords, Send
 from logfan.pipeline.sink_runner import PAUSED, Failure, SinkRunner, counted
+from logfan.pipeline.wanted_later import WantedLater
 from logfan.record import Record
 from logfan.stage.stage import Stage, Staged
 from logfan.stage.transforms import Failed
@@ -34,7 +35,7 @@ class SinkRecovery:
         keep: Keep,
     ) -> None:
         """`arrived` gives what came for the sink meanwhile, `finish` takes batches that are done,
-        `keep` makes batches of their own of records whose dead letters cannot be sent.
+        `keep` makes batches of their own of records that stand aside.
         `send` None: nothing is refused, but offered without end."""
         self._runner = runner
         self._stage = stage
@@ -58,6 +59,7 @@ class SinkRecovery:
         self.aside = RefusedRecords(
             runner=runner, send=send, keep=keep, offer=self._offer_again, finish=finish
         )  # fmt: skip
+        self.later = WantedLater(runner=runner, send=send, keep=keep, finish=finish)
 
     def took(self, count: int) -> None:
         """The sink has so many more records durably."""
@@ -84,6 +86,23 @@ class SinkRecovery:
         offer it again."""
         self._forget_abandoned()
         self.aside.look(stopping=stopping, offering=offering)
+        self.later.look(stopping=stopping)
+
+    def due(self) -> Sequence[Batch]:
+        """What the sink wanted later and is to be offered now."""
+        return self.later.due(max_records=self._max_records, max_bytes=self._max_bytes)
+
+    @property
+    def holds_aside(self) -> bool:
+        """Whether any record stands aside."""
+        return bool(self.aside.held or self.later.held)
+
+    def wait_seconds(self, *, offering: bool = True) -> float | None:
+        """When to call `look`, and `due` where `offering`; None where nothing stands aside."""
+        if not self.holds_aside:
+            return None
+        waits = self.aside.wait_seconds(), self.later.wait_seconds(offering=offering)
+        return min((seconds for seconds in waits if seconds is not None), default=None)
 
     def let_go_of_abandoned(self) -> None:
         """While `run` waits: of what the broker delivers again, without another offer."""
@@ -141,7 +160,12 @@ class SinkRecovery:
         good = []
         for batch in batches:
             self._left[batch] = len(batch.records)
-            entries = [Entry(record, batch, place) for place, record in enumerate(batch.records)]
+            known = self.later.entry_of(batch)
+            entries = (
+                [known]
+                if known is not None
+                else [Entry(record, batch, place) for place, record in enumerate(batch.records)]
+            )
             if batch.rejection is None:
                 good += entries
                 continue
@@ -264,6 +288,8 @@ class SinkRecovery:
             self.took(len(taken))
             self._took_lately = self._took_lately or bool(taken)
             self._finish(taken)
+            if later:
+                self._put_off([offered[at] for at in sorted(later)], failure)
             if refused:
                 why = f"refused {counted(len(refused), 'record')} (the first: {refused[0].reason})"
         elif failure.unavailable:
@@ -275,16 +301,22 @@ class SinkRecovery:
             if held:
                 self._queue.hold(held)
                 why = self._held_why
-                if not (later or self._queue.isolating):
+                if not self._queue.isolating:
                     return  # first come the others
-            elif not later:
+            else:
                 self._succeeded()
                 return
             refused = held
-        if later and not refused:
-            why = f"takes {counted(len(later), 'record')} later: {next(iter(later.values()))}"
+        elif later:
+            self._succeeded()
+            return
         quick = self._queue.is_alive and (not refused or self._took_lately)
         self._back_off(why, traceback=failure.traceback, at_least=failure.retry_after, quick=quick)
+
+    def _put_off(self, entries: Sequence[Entry], failure: Failure) -> None:
+        self._queue.remove(entries)
+        self.later.put(entries, failure.later[min(failure.later)], failure.retry_after)
+        self._finish(entries)
 
     def _succeeded(self) -> None:
         """The sink is up, unless something is held."""
@@ -330,11 +362,14 @@ class SinkRecovery:
             self._refused = []
 
     def _finish(self, entries: Iterable[Entry]) -> None:
-        """These are taken, dead-lettered or abandoned."""
+        """These are taken, dead-lettered or abandoned; or stand aside, maybe as the batch that they
+        are."""
         finished = []
         for entry in entries:
-            self._left[entry.batch] -= 1
-            if not self._left[entry.batch]:
-                del self._left[entry.batch]
-                finished.append(entry.batch)
+            batch = entry.batch
+            self._left[batch] -= 1
+            if not self._left[batch]:
+                del self._left[batch]
+                if batch not in self.aside.held and batch not in self.later.held:
+                    finished.append(batch)
         self._finish_batches(finished)

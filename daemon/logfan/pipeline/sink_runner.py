@@ -258,6 +258,11 @@ class SinkRunner:
                 self._traced.add(why)
         self._wait(delay)
 
+    def pace(self) -> Backoff:
+        """The delays between offers of one record; the same for each, so that those that were put
+        off together stay together."""
+        return self._backoff.without_jitter()
+
     def wait_while_paused(self) -> None:
         """Until the pause is over, or something wakes the thread to look again."""
         self._wait(self.stats.pause.until - self.clock.monotonic())
