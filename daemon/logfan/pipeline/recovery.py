@@ -17,6 +17,9 @@ from logfan.record import Record
 from logfan.stage.stage import Stage, Staged
 from logfan.stage.transforms import Failed
 
+_OTHERS_SECONDS = 1.0
+"""So long others are waited for, where the sink wants all that it was offered later."""
+
 
 class SinkRecovery:
     """One sink's. Used on the sink's thread alone."""
@@ -54,6 +57,16 @@ class SinkRecovery:
         """Why what is held may not be dead-lettered."""
         self._took_lately = False
         """Whether the sink took something since it was last waited for."""
+        self._put_off: list[Entry] = []
+        """Wanted later, and not aside: the sink may be down for all."""
+        self._postponed = Failure("")
+        """What the sink raised over the last of them."""
+        self._written_then = -1
+        """How many the sink had taken in all when it last wanted a whole batch later."""
+        self._is_down = False
+        """Whether it wanted several records later, and took nothing between."""
+        self._others_from = 0.0
+        """When others may be offered, which cuts the wait short."""
         self._left: Counter[Batch] = Counter()
         """How many records of each batch are neither taken nor dead-lettered."""
         self.aside = RefusedRecords(
@@ -107,7 +120,11 @@ class SinkRecovery:
     def let_go_of_abandoned(self) -> None:
         """While `run` waits: of what the broker delivers again, without another offer."""
         if self._left:
-            self._finish(self._queue.remove_abandoned())
+            self._finish_abandoned()
+
+    def wants_others(self) -> bool:
+        """Whether what comes is to be offered now, as it shows whether the sink is down."""
+        return bool(self._put_off) and self._runner.clock.monotonic() >= self._others_from
 
     def _forget_abandoned(self) -> None:
         """What the broker delivers again is refused, and counted, anew."""
@@ -127,6 +144,7 @@ class SinkRecovery:
         )
         self._refused.clear()
         self._failing.clear()
+        self._put_off.clear()
         self._left.clear()
         entries = self._add(batches)
         offered = entries if staged is None else self._sort_out(entries, staged)
@@ -136,9 +154,11 @@ class SinkRecovery:
             self._offer(offered, staged.records)
         while not self._runner.quitting:
             self._dead_letter()
+            if self._put_off and self._runner.stats.written != self._written_then:
+                self._put_off_aside()
             if self._queue.needs_others:
                 self._add(self._arrived())
-            self._finish(self._queue.remove_abandoned())
+            self._finish_abandoned()
             offered = self._queue.offer()
             if offered:
                 self._attempt(offered)
@@ -147,6 +167,9 @@ class SinkRecovery:
             elif self._queue.holding:
                 self._back_off(self._held_why, quick=self._took_lately)
                 self._queue.next_round()
+                self._offer_put_off()
+            elif self._put_off:
+                self._wait_for_others()
             else:
                 break
         self._runner.holding = False
@@ -289,7 +312,8 @@ class SinkRecovery:
             self._took_lately = self._took_lately or bool(taken)
             self._finish(taken)
             if later:
-                self._put_off([offered[at] for at in sorted(later)], failure)
+                entries = [offered[at] for at in sorted(later)]
+                self._postpone(entries, failure, took_others=bool(taken))
             if refused:
                 why = f"refused {counted(len(refused), 'record')} (the first: {refused[0].reason})"
         elif failure.unavailable:
@@ -308,15 +332,62 @@ class SinkRecovery:
                 return
             refused = held
         elif later:
-            self._succeeded()
+            if not self._put_off:
+                self._succeeded()
             return
         quick = self._queue.is_alive and (not refused or self._took_lately)
         self._back_off(why, traceback=failure.traceback, at_least=failure.retry_after, quick=quick)
 
-    def _put_off(self, entries: Sequence[Entry], failure: Failure) -> None:
+    def _postpone(self, entries: Sequence[Entry], failure: Failure, *, took_others: bool) -> None:
+        """The sink wants these later. Where it took others they stand aside; else the next ones
+        show whether it is down. What stood aside does so again."""
         self._queue.remove(entries)
-        self.later.put(entries, failure.later[min(failure.later)], failure.retry_after)
-        self._finish(entries)
+        self._postponed = failure
+        self._put_aside([entry for entry in entries if entry.batch.alone])
+        new = [entry for entry in entries if not entry.batch.alone]
+        self._put_off += new
+        if took_others:
+            self._put_off_aside()
+        elif new:
+            written = self._runner.stats.written
+            self._is_down = len(new) > 1 or written == self._written_then
+            self._written_then = written
+
+    def _put_off_aside(self) -> None:
+        put_off, self._put_off = self._put_off, []
+        self._put_aside(put_off)
+
+    def _put_aside(self, entries: Sequence[Entry]) -> None:
+        if entries:
+            self.later.put(entries, self._postponed.why_later, self._postponed.retry_after)
+            self._finish(entries)
+
+    def _wait_for_others(self) -> None:
+        """Nothing is left but what was put off: what comes shows whether the sink is down. Where
+        nothing comes they stand aside; where the sink is down all are offered again, in order."""
+        now, postponed = self._runner.clock.monotonic(), self._postponed
+        if self._is_down:
+            self._others_from = now + max(_OTHERS_SECONDS, postponed.retry_after)
+            count = counted(len(self._put_off), "record")
+            why = f"takes {count} later: {postponed.why_later}"
+            self._back_off(why, quick=False, at_least=postponed.retry_after)
+            self._offer_put_off()
+            self._add(self._arrived())
+            return
+        self._others_from = now
+        self._runner.wait(_OTHERS_SECONDS)
+        if not self._add(self._arrived()):
+            self._put_off_aside()
+
+    def _offer_put_off(self) -> None:
+        self._queue.extend(self._put_off)
+        self._put_off = []
+
+    def _finish_abandoned(self) -> None:
+        gone = [entry for entry in self._put_off if entry.batch.abandoned]
+        if gone:
+            self._put_off = [entry for entry in self._put_off if entry not in gone]
+        self._finish([*self._queue.remove_abandoned(), *gone])
 
     def _succeeded(self) -> None:
         """The sink is up, unless something is held."""

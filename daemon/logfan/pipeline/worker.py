@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 1.0
 """So often a sink that waits for its next attempt looks whether what it holds was abandoned."""
+_OTHERS_SECONDS = 0.1
+"""The same, where what comes is waited for, as it shows whether the sink is down."""
 
 
 class _Order(Enum):
@@ -336,10 +338,15 @@ class SinkWorker:
         delivers again. At a stop one that is not required is not waited for."""
         self._let_go_of_abandoned()
         self._recovery.let_go_of_abandoned()
+        if self._recovery.wants_others() and any(isinstance(one, Batch) for one in self._ahead):
+            self._runner.wake.set()
+            return 0.0
         if self._stopping and not self.required:
             self._runner.quitting = True
             return 0.0
         self._recovery.look(stopping=self._stopping, offering=False)
+        if self._recovery.wants_others():
+            return _OTHERS_SECONDS
         seconds = self._recovery.wait_seconds(offering=False)
         return min(_LOOK_SECONDS, seconds or _LOOK_SECONDS) if self.held else seconds
 

@@ -63,12 +63,27 @@ def test_one_alone_in_its_batch_does_not_have_the_next_one_wait() -> None:
 
 
 @pytest.mark.usefixtures("_for_ever")
-def test_no_more_than_the_prefetch_stands_aside() -> None:
-    daemon, truth = make(*["wait-a"] * (3 * PREFETCH))
+def test_where_all_are_wanted_later_the_sink_is_down_until_it_takes_another() -> None:
+    daemon, truth = make(*["wait-a"] * (PREFETCH - 1))
     go_on(daemon, 60.0)
-    assert daemon.channel is not None
-    assert len(daemon.channel.read) == PREFETCH
-    assert not truth.acked
+    (failure,) = {worker.failure for worker in daemon.workers[:1]}
+    assert failure == f"takes {PREFETCH - 1} records later: not yet"
+    assert daemon.stores[0]._put_off.keys() == {*range(PREFETCH - 1)}
+    daemon.queue.append(Message(PREFETCH - 1, body_of(PREFETCH - 1, "", 24)))
+    truth.published += 1
+    go_on(daemon, 2.0)
+    assert truth.acked == {PREFETCH - 1}
+    assert daemon.workers[0].takes_records
+    assert len(daemon.workers[0]._recovery.later.held) == PREFETCH - 1
+    daemon.kill()
+
+
+def test_where_all_were_wanted_later_the_order_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "_TIMES_PUT_OFF", 6)
+    daemon, truth = make(*["wait-a"] * (2 * PREFETCH))
+    go_on(daemon, 100.0)
+    assert truth.held["a"] == [*range(2 * PREFETCH)]
+    assert truth.acked == {*range(2 * PREFETCH)}
     daemon.kill()
 
 
