@@ -20,7 +20,7 @@ from chaos.mutated import DEFECTS
 from chaos.proxy import Proxy
 from chaos.scene import EXIT_INTERNAL, dead_letters, emptied_and_deleted
 from logfan.testing.node import RabbitNode
-from support.broker import QUEUES, Names, channel, listed, waiting
+from support.broker import QUEUES, Names, channel, delete_queue, listed, waiting
 from support.waiting import PATIENCE_SECONDS, wait_until
 
 RECEIVED = "logfan_received_messages_total"
@@ -118,8 +118,7 @@ def killed_after_a_settlement_of_the_channel_before(stage: Stage) -> None:
     stage.daemon.order("hang 1")
     stage.deck.publish(1)
     stage.daemon.wait_deed("hang", 1)  # tag 11 is in the sink's hands
-    with channel(stage.node.url) as admin:
-        admin.queue_delete(stage.daemon.names.queue)
+    delete_queue(stage.node.url, stage.daemon.names.queue)
     stage.losses += 1
     wait_until(lambda: stage.daemon.metric(OPENED) == 2, "it is connected again")
     wait_until(stage.daemon.consuming, "its queue is there")
@@ -186,8 +185,7 @@ def killed_while_a_letter_waits(stage: Stage) -> None:
 def late_confirm_of_the_connection_before(stage: Stage) -> None:
     dead, proxy = f"{stage.daemon.names.queue}.dead", stage.proxy
     wait_until(lambda: dead in "".join(listed(stage.node, QUEUES)), "its queue is declared")
-    with channel(stage.node.url) as admin:
-        admin.queue_delete(dead)
+    delete_queue(stage.node.url, dead)
     proxy.withhold_confirms()
     stage.deck.publish(REFUSE)
     wait_until(lambda: proxy.counts.withheld == 1, "the letter came back, its confirm is under way")
@@ -196,8 +194,7 @@ def late_confirm_of_the_connection_before(stage: Stage) -> None:
     proxy.let_first_pass()
     wait_until(lambda: proxy.counts.open == connections - 1, "the connection before is closed")
     # The letter on its way now does not arrive.
-    with channel(stage.node.url) as admin:
-        admin.queue_delete(dead)
+    delete_queue(stage.node.url, dead)
     proxy.cut_withheld()
     proxy.heal()
     wait_until(lambda: stage.daemon.acked() == REFUSE, "the refused one is dead-lettered")

@@ -14,6 +14,7 @@ from logfan.cli import main
 from logfan.testing.node import RabbitNode
 from support.broker import Names, channel, publish
 from support.daemon import DaemonProcess
+from support.drop_ins import add_drop_in
 from support.prometheus import Prometheus
 from support.waiting import wait_until
 
@@ -94,8 +95,7 @@ class Watch:
 
 @pytest.mark.long
 def test_which_alert_fires_when(own_node: RabbitNode, names: Names, tmp_path: Path) -> None:
-    (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins/switched.py").write_text(SWITCHED)
+    add_drop_in(tmp_path, "switched", SWITCHED)
     rules = sixty_times_as_fast(CliRunner().invoke(main, ["generate", "alerts"]).stdout)
     daemon = DaemonProcess(tmp_path, own_node.url, names, SINKS, extra="prefetch = 10")
     prometheus = Prometheus(tmp_path, daemon.port, rules)

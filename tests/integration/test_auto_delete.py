@@ -2,14 +2,25 @@
 first, and what was delivered is written though the queue is gone."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from logfan.testing.node import RabbitNode
-from support.broker import Names, add_user, channel, permit, publish
+from support.broker import (
+    ALL,
+    Names,
+    add_user,
+    declare_bound,
+    delete_queue,
+    permit,
+    publish,
+)
 from support.daemon import DaemonProcess
+from support.drop_ins import add_drop_in
 from support.waiting import wait_until
 
 SLOW = """
@@ -40,8 +51,7 @@ SINKS = '[sinks.raw]\nkind = "slow"\npath = "raw.log"'
 def daemon(
     folder: Path, node: RabbitNode, names: Names, seconds: float = 0.2, **environ: str
 ) -> DaemonProcess:
-    (folder / "plugins").mkdir()
-    (folder / "plugins/slow.py").write_text(SLOW)
+    add_drop_in(folder, "slow", SLOW)
     (folder / "raw.log").touch()
     sinks = f"{SINKS}\nseconds = {seconds}"
     return DaemonProcess(
@@ -53,31 +63,42 @@ def lines(folder: Path) -> list[bytes]:
     return (folder / "raw.log").read_bytes().splitlines()
 
 
-def test_a_pause_waits_until_the_broker_lets_another_consumer_keep_the_queue(
-    node: RabbitNode, names: Names, tmp_path: Path
-) -> None:
-    """Without one the queue would be deleted with all that waits in it."""
-    user = f"user-{names.queue}"
+LARGE = [b"%06d" % number + bytes(4_000) for number in range(20)]
+
+
+def user_of(names: Names) -> str:
+    return f"user-{names.queue}"
+
+
+@contextmanager
+def unable_to_pause(folder: Path, node: RabbitNode, names: Names) -> Iterator[DaemonProcess]:
+    """A daemon whose sink is down and has no room for `LARGE`, and whose user may let no other
+    consumer keep the auto-delete queue meanwhile."""
+    user = user_of(names)
     add_user(node, user)
-    with channel(node.url) as open_channel:
-        open_channel.exchange_declare(names.exchange, "fanout", durable=True)
-        open_channel.queue_declare(names.queue, durable=True, auto_delete=True)
-        open_channel.queue_bind(names.queue, names.exchange)
+    declare_bound(node.url, names, auto_delete=True)
     environ = {
         "LOGFAN_RABBITMQ__URLS": f'["{node.url.replace("guest:guest", f"{user}:secret")}"]',
         "LOGFAN_RABBITMQ__MAX_IN_FLIGHT_BYTES": "10KiB",
     }
-    bodies = [b"%06d" % number + bytes(4_000) for number in range(20)]
-    with daemon(tmp_path, node, names, 0.0, **environ) as running:
-        (tmp_path / "down").touch()
+    with daemon(folder, node, names, 0.0, **environ) as running:
+        (folder / "down").touch()
         permit(node, user, (".*", ".*", "^logs-.*"))
-        publish(node.url, names.exchange, bodies)
+        publish(node.url, names.exchange, LARGE)
         wait_until(lambda: "lets no other one keep it" in running.log(), "it is refused")
+        yield running
+
+
+def test_a_pause_waits_until_the_broker_lets_another_consumer_keep_the_queue(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """Without one the queue would be deleted with all that waits in it."""
+    with unable_to_pause(tmp_path, node, names) as running:
         requeued = running.metric("logfan_requeued_messages_total")
-        permit(node, user, (".*", ".*", ".*"))
+        permit(node, user_of(names), ALL)
         (tmp_path / "down").unlink()
         wait_until(lambda: len(lines(tmp_path)) == 20, "all are written")
-        assert {*lines(tmp_path)} == {body[:6] for body in bodies}
+        assert {*lines(tmp_path)} == {body[:6] for body in LARGE}
         assert running.metric("logfan_requeued_messages_total") - requeued < 1_000
         assert running.metric(LOST) == 0
         assert running.stop() == 0
@@ -107,8 +128,7 @@ def test_what_waits_for_a_fuller_batch_keeps_no_one_from_the_next_connection(
 ) -> None:
     """A sink that lingers for minutes is no sink that hangs: what it has comes again anyway."""
     sinks = '[sinks.raw.batch]\nlinger = "300s"\n[sinks.raw]\nkind = "slow"\npath = "raw.log"'
-    (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins/slow.py").write_text(SLOW)
+    add_drop_in(tmp_path, "slow", SLOW)
     (tmp_path / "raw.log").touch()
     with DaemonProcess(tmp_path, node.url, names, sinks, extra="prefetch = 10") as running:
         publish(node.url, names.exchange, [b"000000"])
@@ -130,10 +150,7 @@ def test_a_stop_consumes_the_backlog_of_a_queue_that_goes_with_it(
     node: RabbitNode, names: Names, tmp_path: Path, kind: str
 ) -> None:
     if kind == "auto-delete":
-        with channel(node.url) as open_channel:
-            open_channel.exchange_declare(names.exchange, "fanout")
-            open_channel.queue_declare(names.queue, durable=True, auto_delete=True)
-            open_channel.queue_bind(names.queue, names.exchange)
+        declare_bound(node.url, names, auto_delete=True)
     environ = {"LOGFAN_QUEUE__TYPE": "exclusive"} if kind == "exclusive" else {}
     with daemon(tmp_path, node, names, 0.2, **environ) as running:
         publish(node.url, names.exchange, [b"%06d" % number for number in range(100)])
@@ -151,8 +168,7 @@ def test_what_was_delivered_is_written_though_its_queue_is_deleted_meanwhile(
         publish(node.url, names.exchange, [b"%06d" % number for number in range(10)])
         wait_until(lambda: running.metric("logfan_in_flight_messages") == 10, "all are in flight")
         running.signal(signal.SIGSTOP)  # so that it learns of both at once
-        with channel(node.url) as open_channel:
-            open_channel.queue_delete(names.queue)
+        delete_queue(node.url, names.queue)
         running.signal(signal.SIGTERM)
         running.signal(signal.SIGCONT)
         assert running.wait() == 0
@@ -165,8 +181,7 @@ def test_what_a_stop_loses_of_a_queue_that_is_gone_is_named(
     with daemon(tmp_path, node, names, seconds=60.0, LOGFAN_SHUTDOWN_TIMEOUT="1s") as running:
         publish(node.url, names.exchange, [b"%06d" % number for number in range(10)])
         wait_until(lambda: running.metric("logfan_in_flight_messages") == 10, "all are in flight")
-        with channel(node.url) as open_channel:
-            open_channel.queue_delete(names.queue)
+        delete_queue(node.url, names.queue)
         wait_until(lambda: "the sinks go on with them" in running.log(), "it knows")
         running.signal(signal.SIGTERM)
         assert running.wait() == 75
@@ -192,17 +207,13 @@ def test_what_waits_in_an_exclusive_queue_for_a_sink_that_never_opened_is_named_
     (tmp_path / "file").touch()
     sinks = '[sinks.raw]\nkind = "file"\npath = "file/raw.log"\n'
     environ = {"LOGFAN_QUEUE__TYPE": "exclusive"}
-    running = DaemonProcess(tmp_path, node.url, names, sinks, environ=environ)
-    running.start(ready=False)
-    try:
+    with DaemonProcess(tmp_path, node.url, names, sinks, environ=environ).unready() as running:
         waits = "waiting for sink raw to open"
         wait_until(lambda: waits in running.get("/readyz")[1], "it is bound")
         publish(node.url, names.exchange, [b"one", b"two"])
         wait_until(lambda: running.metric("logfan_queue_ready_messages") == 2, "it knows")
         assert running.stop() == 0
         assert "2 messages, when last seen, are lost with their queue" in running.log()
-    finally:
-        running.kill()
 
 
 @pytest.mark.parametrize(
@@ -221,8 +232,7 @@ def test_what_was_delivered_is_written_though_no_queue_has_it_any_more(
         if how == "closed":
             node.close_all_connections()
         else:
-            with channel(node.url) as open_channel:
-                open_channel.queue_delete(names.queue)
+            delete_queue(node.url, names.queue)
         wait_until(lambda: set(lines(tmp_path)) == {*bodies}, "all are written")
         assert running.metric("logfan_in_flight_messages") == 0
         wait_until(running.is_ready, "it consumes again")
@@ -240,8 +250,7 @@ def test_a_stop_right_after_the_queue_was_deleted_writes_what_was_delivered(
     with daemon(tmp_path, node, names, seconds=1.0, LOGFAN_QUEUE__TYPE=kind) as running:
         publish(node.url, names.exchange, bodies)
         wait_until(lambda: running.metric("logfan_in_flight_messages") == 10, "all are in flight")
-        with channel(node.url) as open_channel:
-            open_channel.queue_delete(names.queue)
+        delete_queue(node.url, names.queue)
         running.signal(signal.SIGTERM)
         assert running.wait() == 0, running.log()
         assert {*lines(tmp_path)} == {*bodies}
@@ -256,8 +265,7 @@ def test_a_sink_that_is_down_with_the_window_of_a_queue_that_is_gone_gets_no_oth
         (tmp_path / "down").touch()
         publish(node.url, names.exchange, windows[0])
         wait_until(lambda: running.metric("logfan_in_flight_messages") == 10, "all in flight")
-        with channel(node.url) as open_channel:
-            open_channel.queue_delete(names.queue)
+        delete_queue(node.url, names.queue)
         wait_until(lambda: _waits(running), "it waits for the sink")
         publish(node.url, names.exchange, windows[1])
         assert node.ready(names.queue) == 10
@@ -293,8 +301,7 @@ def test_a_queue_that_was_made_anew_before_it_is_asked_for_has_not_what_was_deli
         wait_until(lambda: slow.metric("logfan_in_flight_messages") == 10, "it has its half")
         wait_until(lambda: len(lines(folders[0])) == 10, "the other one has written its own")
         slow.signal(signal.SIGSTOP)
-        with channel(node.url) as open_channel:
-            open_channel.queue_delete(names.queue)
+        delete_queue(node.url, names.queue)
         wait_until(lambda: fast.metric(LOST) == 1, "it knows")
         wait_until(fast.is_ready, "it declared the queue again")
         slow.signal(signal.SIGCONT)
@@ -314,8 +321,7 @@ def test_what_was_delivered_is_written_though_the_connection_goes_with_its_queue
         publish(node.url, names.exchange, bodies[1:])
         wait_until(lambda: running.metric("logfan_in_flight_messages") == 10, "the others wait")
         running.signal(signal.SIGSTOP)  # so that it learns of both at once
-        with channel(node.url) as open_channel:
-            open_channel.queue_delete(names.queue)
+        delete_queue(node.url, names.queue)
         node.close_all_connections()
         running.signal(signal.SIGCONT)
         wait_until(lambda: {*lines(tmp_path)} == {*bodies}, "all are written", 30.0)
@@ -327,26 +333,11 @@ def test_a_stop_does_not_wait_until_another_consumer_may_keep_the_queue(
 ) -> None:
     """Nor is the backlog lost for that: what fits by now is consumed by the consumer that is
     there."""
-    user = f"user-{names.queue}"
-    add_user(node, user)
-    with channel(node.url) as open_channel:
-        open_channel.exchange_declare(names.exchange, "fanout", durable=True)
-        open_channel.queue_declare(names.queue, durable=True, auto_delete=True)
-        open_channel.queue_bind(names.queue, names.exchange)
-    environ = {
-        "LOGFAN_RABBITMQ__URLS": f'["{node.url.replace("guest:guest", f"{user}:secret")}"]',
-        "LOGFAN_RABBITMQ__MAX_IN_FLIGHT_BYTES": "10KiB",
-    }
-    bodies = [b"%06d" % number + bytes(4_000) for number in range(20)]
-    with daemon(tmp_path, node, names, 0.0, **environ) as running:
-        (tmp_path / "down").touch()
-        permit(node, user, (".*", ".*", "^logs-.*"))
-        publish(node.url, names.exchange, bodies)
-        wait_until(lambda: "lets no other one keep it" in running.log(), "it is refused")
+    with unable_to_pause(tmp_path, node, names) as running:
         (tmp_path / "down").unlink()
         running.signal(signal.SIGTERM)
         assert running.wait(29.0) == 0, "within shutdown_timeout"
-        assert {*lines(tmp_path)} == {body[:6] for body in bodies}
+        assert {*lines(tmp_path)} == {body[:6] for body in LARGE}
 
 
 def test_a_stop_whose_connection_goes_does_not_wait_for_the_backlog(

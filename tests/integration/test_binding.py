@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from logfan.testing.node import RabbitNode
-from support.broker import Names, add_user, channel, publish, waiting
-from support.daemon import DaemonProcess
+from support.broker import Names, add_user, channel, declare_bound, publish, waiting
+from support.daemon import RAW, DaemonProcess
 from support.waiting import wait_until
 
-RAW = '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
 REBOUND = "logfan_rebound_total"
 Daemon = partial(DaemonProcess, constants={"logfan.amqp.queue_monitor.LOOK_SECONDS": 0.5})
 """It looks at its queue ten times as often as it does."""
@@ -186,10 +185,7 @@ def test_a_restart_of_the_broker_with_a_publisher_that_is_back_first(
 def test_a_durable_exchange_is_no_warning_and_outlives_a_restart_of_the_broker(
     own_node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
-    with channel(own_node.url) as other:
-        other.exchange_declare(names.exchange, "fanout", durable=True)
-        other.queue_declare(names.queue, durable=True)
-        other.queue_bind(names.queue, names.exchange)
+    declare_bound(own_node.url, names)
     looked: Callable[[], bool]
     with Daemon(tmp_path, own_node.url, names, RAW) as daemon:
         looked = lambda: daemon.metric("logfan_queue_ready_messages") == 0  # noqa: E731

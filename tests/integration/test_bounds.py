@@ -2,8 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,11 +11,11 @@ import pytest
 from logfan.amqp import connection
 from logfan.dead_letters.letter import Letter
 from logfan.testing.node import RabbitNode
-from support.broker import Names, channel, publish, waiting
-from support.daemon import DaemonProcess
+from support.broker import Names, channel, declare_bound, publish, waiting
+from support.daemon import RAW, DaemonProcess
+from support.drop_ins import add_drop_in
 from support.waiting import wait_until
 
-RAW = '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
 MOODY = """
 import logfan, os, pathlib, time
 
@@ -51,23 +49,13 @@ SUMS = ("acked", "requeued", "abandoned")
 
 
 def moody_daemon(folder: Path, node: RabbitNode, names: Names, **options: Any) -> DaemonProcess:
-    (folder / "plugins").mkdir(exist_ok=True)
-    (folder / "plugins/moody.py").write_text(MOODY)
+    add_drop_in(folder, "moody", MOODY)
     return DaemonProcess(folder, node.url, names, SINKS, **options)
 
 
 def has_one(other: Any, queue: str) -> bool:
     """Takes a message, which goes back when the channel is closed."""
     return other.basic_get(queue)[0] is not None
-
-
-@contextmanager
-def closing_kill(daemon: DaemonProcess) -> Iterator[None]:
-    """For one that was started before: killed at the end."""
-    try:
-        yield
-    finally:
-        daemon.kill()
 
 
 def adds_up(daemon: DaemonProcess) -> bool:
@@ -157,8 +145,7 @@ def test_memory_is_bounded_whatever_waits(
         base = daemon.memory_kib() >> 10
     publish(node.url, names.exchange, (b"%07d" % n + b"x" * (size - 7) for n in range(count)))
     (tmp_path / "mood").write_text("slow")
-    daemon.start(ready=False)
-    with closing_kill(daemon):
+    with daemon.unready():
         wait_until(lambda: "max_in_flight_bytes" in daemon.get("/readyz")[1], "full", 60 + count)
         (tmp_path / "mood").write_text("")
         wait_until(lambda: daemon.acked() == count, "all is acknowledged", 60 + count)
@@ -251,13 +238,8 @@ def test_a_message_as_large_as_the_budget_is_returned_once_and_waits_until_it_fi
     node: RabbitNode, names: Names, tmp_path: Path, behind: int
 ) -> None:
     """In a queue of others, whose delivery limit is 3: it would be dropped after 4 returns."""
-    with channel(node.url) as admin:
-        admin.exchange_declare(names.exchange, "fanout")
-        arguments = {"x-queue-type": "quorum", "x-delivery-limit": 3}
-        admin.queue_declare(names.queue, durable=True, arguments=arguments)
-        admin.queue_bind(names.queue, names.exchange)
-    (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins/slow.py").write_text(SLOW)
+    declare_bound(node.url, names, arguments={"x-queue-type": "quorum", "x-delivery-limit": 3})
+    add_drop_in(tmp_path, "slow", SLOW)
     sinks = RAW + '[sinks.slow]\nkind = "slow"\nbatch = { max_records = 5 }\n'
     small = [b"%04d" % n + b"s" * 2_000 for n in range(100 + behind)]
     large = b"large" + b"x" * ((1 << 20) - 5)
@@ -317,11 +299,7 @@ def test_a_pause_deletes_no_queue_that_goes_with_its_last_consumer(
 def test_a_last_delivery_is_not_returned_for_want_of_room(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
-    with channel(node.url) as admin:
-        admin.exchange_declare(names.exchange, "fanout")
-        arguments = {"x-queue-type": "quorum", "x-delivery-limit": 3}
-        admin.queue_declare(names.queue, durable=True, arguments=arguments)
-        admin.queue_bind(names.queue, names.exchange)
+    declare_bound(node.url, names, arguments={"x-queue-type": "quorum", "x-delivery-limit": 3})
     publish(node.url, names.exchange, [b"a" * (1 << 20), b"b" * (1 << 20)])
     for _ in range(2):
         with channel(node.url) as other:
@@ -372,13 +350,7 @@ def test_a_quorum_queue_of_ours_never_drops_a_message_for_being_returned(
 def test_a_message_near_its_last_return_is_dead_lettered_before_it_is_dropped(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
-    with channel(node.url) as admin:
-        admin.exchange_declare(names.exchange, "fanout")
-        admin.queue_declare(
-            names.queue, durable=True,
-            arguments={"x-queue-type": "quorum", "x-delivery-limit": 5},
-        )  # fmt: skip
-        admin.queue_bind(names.queue, names.exchange)
+    declare_bound(node.url, names, arguments={"x-queue-type": "quorum", "x-delivery-limit": 5})
     (tmp_path / "mood").write_text("deadly")
     environ = {"LOGFAN_QUEUE__TYPE": "quorum"}
     daemon = moody_daemon(tmp_path, node, names, environ=environ)

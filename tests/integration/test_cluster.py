@@ -15,14 +15,13 @@ import pytest
 from logfan.testing.cluster import RabbitCluster
 from logfan.testing.node import RabbitNode
 from support.broker import Names, channel
-from support.daemon import DaemonProcess
+from support.daemon import RAW, DaemonProcess
 from support.needed import needed
 from support.steady import SteadyPublisher
 from support.waiting import wait_until
 
 ROUNDS = int(os.environ.get("ROUNDS", "1"))
 PREFETCH = 200
-RAW = '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
 # What a user of a cluster sets: all that must outlive a node is durable, and waits are short.
 CLUSTERED = {"LOGFAN_EXCHANGE__DURABLE": "true", "LOGFAN_QUEUE__TYPE": "quorum"}
 AT_HOME = [Names(f"logs-at-{number}", f"queue-at-{number}") for number in range(3)]
@@ -148,14 +147,11 @@ def test_a_queue_whose_node_is_down_is_waited_for(cluster: RabbitCluster, tmp_pa
         tmp_path, here.url, AT_HOME[number], RAW,
         extra='reconnect = { max = "1s" }', environ={"LOGFAN_EXCHANGE__DURABLE": "true"},
     )  # fmt: skip
-    daemon.start(ready=False)
-    try:
+    with daemon.unready():
         # RabbitMQ 4 answers only after some 73 s, that the operation on the queue failed.
         wait_until(lambda: "(404); next attempt in" in daemon.log(), "it is logged", 240)
         there.start()
         daemon.wait_ready()
         assert daemon.stop() == 0
-    finally:
-        daemon.kill()
         if there.pid is None:
             there.start()

@@ -15,6 +15,7 @@ from support.broker import (
     Names,
     add_user,
     channel,
+    delete_queue,
     delete_user,
     granting,
     limit_user,
@@ -24,6 +25,7 @@ from support.broker import (
 )
 from support.command import logfan
 from support.daemon import DaemonProcess
+from support.drop_ins import add_drop_in
 from support.letters import wait_for_messages
 from support.waiting import wait_until
 
@@ -97,8 +99,7 @@ def test_a_full_dead_letter_queue_hands_no_window_back_and_costs_no_life(
         wait_until(lambda: set(more) <= {*lines(tmp_path / "picky.log")}, "all else goes on")
         assert daemon.metric("logfan_requeued_messages_total") == 0
         assert daemon.metric("logfan_redelivered_messages_total") == 0
-        with channel(node.url) as admin:
-            admin.queue_delete(dead)
+        delete_queue(node.url, dead)
         wait_until(daemon.is_ready, "it is ready again")
         assert daemon.metric("logfan_requeued_messages_total") == 0, "none was handed back"
         wait_for_messages(node.url, dead, 4)
@@ -123,14 +124,12 @@ def test_a_refused_record_whose_queue_is_deleted_has_its_letter_once_there_is_ro
     with daemon_at(tmp_path, node, names, environ={"LOGFAN_QUEUE__TYPE": kind}) as daemon:
         publish(node.url, names.exchange, [b"refuse", b"one"])
         wait_until(lambda: "cannot be dead-lettered" in daemon.get("/readyz")[1], "it is held")
-        with channel(node.url) as admin:
-            admin.queue_delete(names.queue)
+        delete_queue(node.url, names.queue)
         wait_until(lambda: "the sinks go on with them" in daemon.log(), "the queue is gone")
         wait_until(lambda: daemon.metric("logfan_consuming") == 1, "it consumes again")
         publish(node.url, names.exchange, [b"two"])
         wait_until(lambda: lines(tmp_path / "picky.log") == [b"one", b"two"], "all others go on")
-        with channel(node.url) as admin:
-            admin.queue_delete(dead)
+        delete_queue(node.url, dead)
         wait_until(daemon.is_ready, "it is ready again")
         wait_for_messages(node.url, dead, 1)
         assert [letter.body for letter in letters_in(node, dead)] == [b"refuse"]
@@ -144,8 +143,7 @@ def test_a_refused_record_of_a_queue_that_is_gone_costs_none_of_the_next_queue(
 ) -> None:
     """Of both the daemon has the last copies: an exclusive queue goes with its connection."""
     make_full(node, f"{names.queue}.dead")
-    (tmp_path / "plugins").mkdir(exist_ok=True)
-    (tmp_path / "plugins/slow.py").write_text(SLOW)
+    add_drop_in(tmp_path, "slow", SLOW)
     sinks = '[sinks.slow]\nkind = "slow"\n'
     environ = {"LOGFAN_QUEUE__TYPE": "exclusive", "LOGFAN_RABBITMQ__PREFETCH": "50"}
     with DaemonProcess(tmp_path, node.url, names, sinks, environ=environ) as daemon:
@@ -245,8 +243,7 @@ def test_what_is_refused_while_letters_cannot_be_sent_comes_again_alone_after_a_
         wait_until(lambda: daemon.acked() == 2, "the good ones are taken")
         wait_until(lambda: node.unacked(names.queue) == 1, "the good ones are acknowledged")
         daemon.kill()
-        with channel(node.url) as admin:
-            admin.queue_delete(f"{names.queue}.dead")
+        delete_queue(node.url, f"{names.queue}.dead")
         daemon.start()
         wait_until(lambda: daemon.acked() == 1, "only the refused one came again")
         assert lines(tmp_path / "picky.log") == [b"one", b"two"]
@@ -270,8 +267,7 @@ def test_what_comes_again_while_letters_cannot_be_sent_counts_once_against_max_r
             )
             node.close_all_connections()
             wait_until(partial(redelivered, daemon, count), "they come again")
-        with channel(node.url) as admin:
-            admin.queue_delete(f"{names.queue}.dead")
+        delete_queue(node.url, f"{names.queue}.dead")
         wait_until(lambda: node.unacked(names.queue) == 0, "all are acknowledged")
         assert len({one.body for one in letters_in(node, f"{names.queue}.dead")}) == 30
         wait_until(daemon.is_ready, "it is ready again")

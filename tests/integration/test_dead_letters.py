@@ -10,15 +10,13 @@ import pytest
 from logfan.amqp import connection
 from logfan.dead_letters.letter import Letter
 from logfan.testing.node import RabbitNode
-from support.broker import Names, channel, make_anew, publish, waiting
+from support.broker import Names, channel, delete_queue, make_anew, publish, waiting
 from support.command import logfan
-from support.daemon import DaemonProcess
+from support.daemon import RAW, DaemonProcess
+from support.drop_ins import add_drop_in
 from support.waiting import wait_until
 
-SINKS = (
-    '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
-    '[sinks.picky]\nkind = "picky"\nretry = { initial = "20ms", max = "200ms" }\n'
-)
+SINKS = RAW + '[sinks.picky]\nkind = "picky"\nretry = { initial = "20ms", max = "200ms" }\n'
 PICKY = """
 import logfan, pathlib
 
@@ -52,8 +50,7 @@ def register_sinks(register):
 
 
 def daemon_at(folder: Path, node: RabbitNode, names: Names, **options: Any) -> DaemonProcess:
-    (folder / "plugins").mkdir(exist_ok=True)
-    (folder / "plugins/picky.py").write_text(PICKY)
+    add_drop_in(folder, "picky", PICKY)
     return DaemonProcess(folder, node.url, names, SINKS, **options)
 
 
@@ -89,8 +86,7 @@ def test_letters_that_wait_are_counted_also_those_of_others_and_none_where_it_is
         with channel(node.url) as other:
             other.queue_purge(f"{names.queue}.dead")
         wait_until(lambda: counted(daemon) == 0, "and those that were taken away")
-        with channel(node.url) as other:
-            other.queue_delete(f"{names.queue}.dead")
+        delete_queue(node.url, f"{names.queue}.dead")
 
         def is_back() -> bool:
             with channel(node.url) as other:
@@ -178,8 +174,7 @@ def test_where_the_dead_letter_cannot_be_published_the_record_waits(
         assert node.unacked(names.queue) == 3 - daemon.acked() >= 1
         # The last may have come in a read of its own: then it waits behind the refused one.
         assert lines(tmp_path / "picky.log") in ([b"one"], [b"one", b"two"])
-        with channel(node.url) as admin:
-            admin.queue_delete(f"{names.queue}.dead")
+        delete_queue(node.url, f"{names.queue}.dead")
         # It is declared anew once a letter finds it gone.
         wait_until(lambda: daemon.acked() == 3, "all is acknowledged")
         assert [letter.body for letter in letters_in(node, f"{names.queue}.dead")] == [b"refuse"]

@@ -24,7 +24,7 @@ from logfan.dead_letters import header_overflow
 from logfan.dead_letters.letter import Letter, replayed
 from logfan.testing import hostile_records, record
 from logfan.testing.node import RabbitNode
-from support.broker import Names, channel, granting, waiting
+from support.broker import Names, channel, delete_queue, granting, waiting
 from support.command import LOGFAN
 from support.letters import bodies, bury
 from support.relay import Relay
@@ -328,8 +328,7 @@ def test_a_replay_that_cannot_be_is_explained_and_moves_nothing(operator: Operat
     assert 'did you mean "archive"?' in done.stderr
     done = operator.types("replay", "--sink", "zzz")
     assert "sinks: archive, mail" in done.stderr
-    with channel(operator.url) as opened:
-        opened.queue_delete(operator.names.queue)
+    delete_queue(operator.url, operator.names.queue)
     done = operator.types("replay")
     assert done.exit_code == 69
     assert f"queue '{operator.names.queue}' does not exist; start the daemon" in done.stderr

@@ -9,6 +9,7 @@ from logfan.testing.node import RabbitNode
 from support.broker import Names, publish
 from support.command import logfan
 from support.daemon import DaemonProcess
+from support.drop_ins import add_drop_in
 from support.waiting import wait_until
 
 PLUGIN = '''
@@ -49,9 +50,7 @@ def register_sinks(register):
 def test_what_a_plugin_left_running_does_not_hold_the_process(
     what: str, node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
-    plugins = tmp_path / "plugins"
-    plugins.mkdir(mode=0o755)
-    (plugins / "hang.py").write_text(PLUGIN)
+    add_drop_in(tmp_path, "hang", PLUGIN)
     sinks = f'[sinks.h]\nkind = "hang"\nwhat = "{what}"\n'
     with DaemonProcess(tmp_path, node.url, names, sinks) as daemon:
         publish(node.url, names.exchange, [b"one"])
@@ -69,9 +68,7 @@ def test_what_a_plugin_left_running_does_not_hold_the_process(
 def test_it_holds_no_command_that_opens_sinks_either(
     command: str, what: str, node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
-    plugins = tmp_path / "plugins"
-    plugins.mkdir(mode=0o755)
-    (plugins / "hang.py").write_text(PLUGIN)
+    plugins = add_drop_in(tmp_path, "hang", PLUGIN)
     (tmp_path / "config.toml").write_text(
         f'[plugins]\ndirectories = ["{plugins}"]\n[rabbitmq]\nurls = ["{node.url}"]\n'
         f'[queue]\nname = "{names.queue}"\n[exchange]\nname = "{names.exchange}"\n'

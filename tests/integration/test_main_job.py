@@ -13,6 +13,7 @@ import pytest
 from logfan.testing.node import RabbitNode
 from support.broker import Names, channel, publish, waiting
 from support.daemon import DaemonProcess
+from support.drop_ins import add_drop_in
 from support.waiting import wait_until
 
 from_python_on = partial(DaemonProcess, forked=False)
@@ -139,8 +140,7 @@ def test_a_blocked_sink_holds_its_window_and_nothing_else(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
     prefetch, count = 50, 500
-    (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins/gate.py").write_text(HANGING_PLUGIN)
+    add_drop_in(tmp_path, "gate", HANGING_PLUGIN)
     gate = '[sinks.gate]\nkind = "gate"\nretry = { initial = "20ms", max = "50ms" }\n'
     shut = tmp_path / "shut"
     shut.touch()
@@ -170,8 +170,7 @@ def test_a_blocked_sink_holds_its_window_and_nothing_else(
 def test_an_optional_sink_holds_nothing_back(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
-    (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins/gate.py").write_text(HANGING_PLUGIN)
+    add_drop_in(tmp_path, "gate", HANGING_PLUGIN)
     (tmp_path / "shut").touch()
     gate = '[sinks.gate]\nkind = "gate"\nrequired = false\nbatch = { max_records = 10 }\n'
     extra = "prefetch = 100"
@@ -251,8 +250,7 @@ def test_a_drop_in_of_the_guide_works_at_the_next_start(
     )
     with from_python_on(tmp_path, node.url, names, THREE_SINKS) as daemon:
         assert daemon.stop() == 0
-        (tmp_path / "plugins").mkdir()
-        (tmp_path / "plugins/shout.py").write_text(plugin)
+        add_drop_in(tmp_path, "shout", plugin)
         daemon.configure(node.url, THREE_SINKS + '[sinks.loud]\nkind = "shout"\n')
         daemon.start()
         publish(node.url, names.exchange, [b"hello"])

@@ -10,11 +10,11 @@ import pytest
 from logfan.testing.node import RabbitNode
 from support.amqp10 import publish_undeliverable, take_one
 from support.broker import Names, channel, publish, waiting
-from support.daemon import DaemonProcess
+from support.daemon import RAW, DaemonProcess
+from support.drop_ins import add_drop_in
 from support.needed import needed
 from support.waiting import wait_until
 
-RAW = '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
 HANGING = """
 import logfan, pathlib, time
 
@@ -44,8 +44,7 @@ def test_a_consumer_timeout_that_is_shorter_is_learned_and_named(
         "application:set_env(rabbit, consumer_timeout, 10000), "
         "application:set_env(rabbit, channel_tick_interval, 1000).",
     )
-    (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins/hanging.py").write_text(HANGING)
+    add_drop_in(tmp_path, "hanging", HANGING)
     sinks = RAW + '[sinks.hanging]\nkind = "hanging"\n'
     environ = {"LOGFAN_QUEUE__TYPE": "quorum"}
     with DaemonProcess(tmp_path, fresh_node.url, names, sinks, environ=environ) as daemon:

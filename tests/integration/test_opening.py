@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 from logfan.testing.node import RabbitNode
-from support.broker import Names, channel, publish, waiting
-from support.daemon import DaemonProcess
+from support.broker import Names, declare_bound, delete_queue, publish, waiting
+from support.daemon import RAW, DaemonProcess
+from support.drop_ins import add_drop_in
 from support.waiting import wait_until
 
-RAW = '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
 LATE = '[sinks.late]\nkind = "late"\nretry = { initial = "50ms", max = "200ms" }\n'
 PLUGIN = """
 import logfan, pathlib
@@ -33,8 +33,7 @@ def register_sinks(register):
 def daemon_of(
     folder: Path, node: RabbitNode, names: Names, sinks: str = RAW + LATE, drains: str = "30s"
 ) -> DaemonProcess:
-    (folder / "plugins").mkdir()
-    (folder / "plugins/late.py").write_text(PLUGIN)
+    add_drop_in(folder, "late", PLUGIN)
     return DaemonProcess(
         folder, node.url, names, sinks, environ={"LOGFAN_SHUTDOWN_TIMEOUT": drains}
     )
@@ -55,9 +54,7 @@ def test_an_instance_with_a_broken_sink_takes_nothing_from_the_healthy_one(
 ) -> None:
     first = tmp_path / "first"
     first.mkdir()
-    daemon = daemon_of(first, node, names)
-    daemon.start(ready=False)
-    try:
+    with daemon_of(first, node, names).unready() as daemon:
         reasons = wait_for_words(daemon)
         assert "sink late is down: the store is away" in reasons
         # The queue is there and bound, so that nothing that is published is lost.
@@ -88,27 +85,20 @@ def test_an_instance_with_a_broken_sink_takes_nothing_from_the_healthy_one(
         wait_until(lambda: daemon.acked() == 2, "it goes on")
         assert daemon.metric("logfan_oldest_unacknowledged_seconds") == 0
         assert daemon.stop() == 0
-    finally:
-        daemon.kill()
 
 
 def test_it_stops_cleanly_while_it_waits_and_finds_a_queue_that_was_deleted(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
-    daemon = daemon_of(tmp_path, node, names)
-    daemon.start(ready=False)
-    try:
+    with daemon_of(tmp_path, node, names).unready() as daemon:
         wait_for_words(daemon)
-        with channel(node.url) as other:
-            other.queue_delete(names.queue)
+        delete_queue(node.url, names.queue)
         wait_until(lambda: "the queue is gone; it is declared" in daemon.log(), "noticed")
         wait_for_words(daemon)
         publish(node.url, names.exchange, [b"kept"])
         assert waiting(node.url, names.queue) == 1
         assert daemon.stop() == 0
         assert waiting(node.url, names.queue) == 1
-    finally:
-        daemon.kill()
 
 
 def test_a_queue_that_expires_without_a_consumer_is_kept_meanwhile(
@@ -116,15 +106,10 @@ def test_a_queue_that_expires_without_a_consumer_is_kept_meanwhile(
 ) -> None:
     """A look at a quorum queue does not count as use of it. The sink comes late, and gets all."""
     arguments = {"x-queue-type": "quorum", "x-delivery-limit": 2**31 - 1, "x-expires": 3_000}
-    with channel(node.url) as open_channel:
-        open_channel.exchange_declare(names.exchange, "fanout", durable=True)
-        open_channel.queue_declare(names.queue, durable=True, arguments=arguments)
-        open_channel.queue_bind(names.queue, names.exchange)
+    declare_bound(node.url, names, arguments=arguments)
     (tmp_path / "folder").touch()
     sinks = '[sinks.raw]\nkind = "file"\npath = "folder/raw.log"\nformat = "raw"\n'
-    daemon = DaemonProcess(tmp_path, node.url, names, sinks)
-    daemon.start(ready=False)
-    try:
+    with DaemonProcess(tmp_path, node.url, names, sinks).unready() as daemon:
         wait_until(lambda: "waiting for sink raw to open" in daemon.get("/readyz")[1], "it waits")
         publish(node.url, names.exchange, [b"%d" % number for number in range(10)])
         node.eval("timer:sleep(9000).")
@@ -136,8 +121,6 @@ def test_a_queue_that_expires_without_a_consumer_is_kept_meanwhile(
         assert {*raw.read_bytes().split()} == {b"%d" % number for number in range(10)}
         assert "the queue is gone" not in daemon.log()
         assert daemon.stop() == 0
-    finally:
-        daemon.kill()
 
 
 def test_a_sink_that_is_not_required_is_not_waited_for(
@@ -155,12 +138,9 @@ def test_an_exclusive_queue_is_declared_at_once_and_consumed_later(
     daemon = daemon_of(tmp_path, node, names)
     config = daemon.config.read_text().replace(f'name = "{names.queue}"', 'type = "exclusive"')
     daemon.config.write_text(config)
-    daemon.start(ready=False)
-    try:
+    with daemon.unready():
         wait_for_words(daemon)
         publish(node.url, names.exchange, [b"one"])
         (tmp_path / "open").touch()
         wait_until(lambda: daemon.acked() == 1, "it was kept for it")
         assert daemon.stop() == 0
-    finally:
-        daemon.kill()

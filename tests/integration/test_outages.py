@@ -7,6 +7,7 @@ from logfan import __version__
 from logfan.testing.node import RabbitNode
 from support.broker import Names, publish
 from support.daemon import DaemonProcess
+from support.drop_ins import add_drop_in
 from support.waiting import wait_until
 
 PLUGIN = """
@@ -35,8 +36,7 @@ UP, DOWN = 'logfan_sink_up{sink="slow"}', 'logfan_sink_down_seconds{sink="slow"}
 def test_a_sink_that_hangs_is_down_everywhere_after_its_time_and_up_again_when_it_returns(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
-    (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins/slow.py").write_text(PLUGIN)
+    add_drop_in(tmp_path, "slow", PLUGIN)
     sinks = '[sinks.slow]\nkind = "slow"\n'
     with DaemonProcess(tmp_path, node.url, names, sinks, constants=CONSTANTS) as daemon:
         assert f"logfan {__version__} starts; config {daemon.config}; sinks: slow (slow)" in (

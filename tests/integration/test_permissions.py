@@ -19,10 +19,10 @@ from support.broker import (
     publish,
     waiting,
 )
-from support.daemon import DaemonProcess
+from support.daemon import RAW, DaemonProcess
+from support.drop_ins import add_drop_in
 from support.waiting import wait_until
 
-RAW = '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
 PICKY = """
 import logfan
 
@@ -65,8 +65,7 @@ def test_the_permissions_on_the_page_suffice_for_all_that_it_says(
 ) -> None:
     permissions = COMMAND.findall(PAGE.read_text())
     assert len(permissions) == 2
-    (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins/picky.py").write_text(PICKY)
+    add_drop_in(tmp_path, "picky", PICKY)
     sinks = RAW + '[sinks.picky]\nkind = "picky"\n[dead_letter]\nmax_ratio = 1.0\n'
     environ = {}
     if number:
@@ -95,8 +94,7 @@ def test_the_permissions_on_the_page_suffice_for_all_that_it_says(
 def test_an_instance_has_as_many_connections_and_channels_as_the_page_says(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
-    (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins/picky.py").write_text(PICKY)
+    add_drop_in(tmp_path, "picky", PICKY)
     sinks = RAW + '[sinks.picky]\nkind = "picky"\n[dead_letter]\nmax_ratio = 1.0\n'
     with user_of(node, names, (".*", ".*", ".*")) as url:
         user = f"u{names.queue[-6:]}"

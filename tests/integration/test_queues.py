@@ -7,24 +7,23 @@ from typing import Any
 import pytest
 
 from logfan.testing.node import RabbitNode
-from support.broker import Names, add_user, channel, delete_user, publish, waiting
-from support.daemon import DaemonProcess
+from support.broker import (
+    Names,
+    add_user,
+    channel,
+    declare_bound,
+    delete_queue,
+    delete_user,
+    publish,
+    waiting,
+)
+from support.daemon import RAW, DaemonProcess
+from support.drop_ins import add_drop_in
 from support.letters import bodies
 from support.waiting import wait_until
 
-RAW = '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
 STREAM = {"x-queue-type": "stream"}
 QUORUM = {"x-queue-type": "quorum"}
-
-
-def made(url: str, names: Names, arguments: Mapping[str, Any], **properties: Any) -> None:
-    """An exchange, and a queue as somebody else would make it, bound to it."""
-    with channel(url) as admin:
-        admin.exchange_declare(names.exchange, "fanout")
-        admin.queue_declare(
-            names.queue, arguments=dict(arguments), **{"durable": True, **properties}
-        )
-        admin.queue_bind(names.queue, names.exchange)
 
 
 def lines(folder: Path, name: str = "raw.log") -> list[bytes]:
@@ -42,7 +41,7 @@ def lines(folder: Path, name: str = "raw.log") -> list[bytes]:
 def test_a_stream_is_refused_with_the_reason(
     node: RabbitNode, names: Names, tmp_path: Path, environ: Mapping[str, str]
 ) -> None:
-    made(node.url, names, {**STREAM, "x-max-age": "1h"})
+    declare_bound(node.url, names, arguments={**STREAM, "x-max-age": "1h"})
     daemon = DaemonProcess(tmp_path, node.url, names, RAW, environ=environ)
     daemon.start(ready=False)
     assert daemon.wait() == 77
@@ -67,7 +66,7 @@ def test_a_queue_that_is_not_there_and_may_not_be_declared_is_a_refusal(
 def test_a_stream_that_may_not_be_asked_for_is_found_out_before_a_message_is_taken(
     node: RabbitNode, names: Names, tmp_path: Path, fast: str
 ) -> None:
-    made(node.url, names, STREAM)
+    declare_bound(node.url, names, arguments=STREAM)
     environ = {"LOGFAN_QUEUE__DECLARE": "never", "LOGFAN_RABBITMQ__FAST_PATH": fast}
     with DaemonProcess(tmp_path, node.url, names, RAW, environ=environ) as daemon:
         publish(node.url, names.exchange, [b"one", b"two"])
@@ -81,7 +80,7 @@ def test_a_stream_that_may_not_be_asked_for_is_found_out_before_a_message_is_tak
 def test_without_permission_to_ask_a_stream_is_found_out_too(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
-    made(node.url, names, STREAM)
+    declare_bound(node.url, names, arguments=STREAM)
     with channel(node.url) as admin:
         admin.queue_declare(f"{names.queue}.dead", durable=True)
     add_user(node, "reader", ("^$", ".*", ".*"), password="reader")
@@ -119,7 +118,7 @@ def test_our_queues_are_what_the_config_says_whatever_the_virtual_hosts_default(
 def test_a_queue_from_before_the_type_was_sent_is_used_without_a_word(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
-    made(node.url, names, {})
+    declare_bound(node.url, names)
     with DaemonProcess(tmp_path, node.url, names, RAW) as daemon:
         publish(node.url, names.exchange, [b"hello"])
         wait_until(lambda: daemon.acked() == 1, "it is acknowledged")
@@ -150,8 +149,7 @@ MESSAGES = [b"%d" % number for number in range(50)]
 def killed(folder: Path, url: str, names: Names, times: int, environ: Mapping[str, str]) -> str:
     """A daemon whose sink hangs is killed so often while it holds messages; then the sink works,
     and all is taken out of the queue. Returns the daemon's log."""
-    (folder / "plugins").mkdir()
-    (folder / "plugins/gate.py").write_text(GATE)
+    add_drop_in(folder, "gate", GATE)
     (folder / "shut").touch()
     daemon = DaemonProcess(folder, url, names, GATED, environ=environ)
 
@@ -187,7 +185,8 @@ def kept(folder: Path, url: str, names: Names) -> set[bytes]:
 def test_a_limit_beside_other_differences_is_found_and_costs_no_message(
     node: RabbitNode, names: Names, tmp_path: Path, kind: str
 ) -> None:
-    made(node.url, names, {**QUORUM, "x-delivery-limit": 3, "x-max-length": 1000})
+    arguments = {**QUORUM, "x-delivery-limit": 3, "x-max-length": 1000}
+    declare_bound(node.url, names, arguments=arguments)
     publish(node.url, names.exchange, MESSAGES)
     log = killed(tmp_path, node.url, names, 5, {"LOGFAN_QUEUE__TYPE": kind})
     assert kept(tmp_path, node.url, names) == set(MESSAGES)
@@ -246,8 +245,7 @@ PICKY = '[sinks.picky]\nkind = "picky"\n'
 
 
 def picky(folder: Path, url: str, names: Names) -> DaemonProcess:
-    (folder / "plugins").mkdir()
-    (folder / "plugins/picky.py").write_text(REFUSING)
+    add_drop_in(folder, "picky", REFUSING)
     return DaemonProcess(folder, url, names, PICKY)
 
 
@@ -273,8 +271,7 @@ def test_a_dead_letter_queue_that_loses_letters_at_once_gets_none(
         assert "dead_letter.queue" in daemon.log()
         assert daemon.acked() == 0
         # Mended: the queue is made anew, as it should be.
-        with channel(node.url) as admin:
-            admin.queue_delete(f"{names.queue}.dead")
+        delete_queue(node.url, f"{names.queue}.dead")
         wait_until(lambda: daemon.acked() == 1, "the letter is where it belongs")
     assert bodies(node.url, f"{names.queue}.dead") == [b"bad"]
 

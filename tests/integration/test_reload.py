@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from logfan.testing.node import RabbitNode
-from support.broker import Names, channel, publish, waiting
+from support.broker import Names, delete_queue, publish, waiting
 from support.daemon import DaemonProcess
+from support.drop_ins import add_drop_in
 from support.gate import Gate
 from support.waiting import wait_until
 
@@ -160,9 +161,7 @@ def test_a_url_that_nothing_answers_at_gives_way_though_nothing_was_consumed_jus
     """A sink was down, so there was no consumer; the connection was there."""
     down = OLD.replace("old.log", "missing/old.log")
     (tmp_path / "missing").touch()
-    daemon = DaemonProcess(tmp_path, node.url, names, down)
-    daemon.start(ready=False)
-    try:
+    with DaemonProcess(tmp_path, node.url, names, down).unready() as daemon:
         wait_until(lambda: "waiting for sink raw to open" in daemon.get("/readyz")[1], "waits")
         daemon.configure("amqp://guest:guest@127.0.0.1:1", NEW)
         hangup(daemon, "starting anew")
@@ -171,8 +170,6 @@ def test_a_url_that_nothing_answers_at_gives_way_though_nothing_was_consumed_jus
         hangup(daemon, TAKEN)
         arrives(daemon, node.url, b"one", "new.log")
         assert daemon.stop() == 0
-    finally:
-        daemon.kill()
 
 
 def test_what_the_old_config_names_need_not_be_there_any_more_to_go_back_to_it(
@@ -199,16 +196,12 @@ def test_what_the_old_config_names_need_not_be_there_any_more_to_go_back_to_it(
 def test_a_wrong_url_is_mended_by_a_reload_before_the_first_subscription(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
-    daemon = DaemonProcess(tmp_path, "amqp://guest:guest@127.0.0.1:1", names, OLD)
-    daemon.start(ready=False)
-    try:
+    with DaemonProcess(tmp_path, "amqp://guest:guest@127.0.0.1:1", names, OLD).unready() as daemon:
         wait_until(lambda: "connection refused" in daemon.log(), "it tries")
         daemon.configure(node.url, NEW)
         hangup(daemon, TAKEN)
         arrives(daemon, node.url, b"one", "new.log")
         assert daemon.stop() == 0
-    finally:
-        daemon.kill()
 
 
 STALLS = {"nothing": 0, "half of the broker's greeting": 100, "before the last answer": 520}
@@ -222,9 +215,7 @@ def test_a_signal_during_the_handshake_is_served(
     with Gate(node.port) as gate:
         gate.stall_after = STALLS[stall]
         url = f"amqp://guest:guest@127.0.0.1:{gate.port}/%2F"
-        daemon = DaemonProcess(tmp_path, url, names, OLD)
-        daemon.start(ready=False)
-        try:
+        with DaemonProcess(tmp_path, url, names, OLD).unready() as daemon:
             wait_until(lambda: gate.connections >= 1, "the connection is on its way")
             gate.stall_after = None
             daemon.configure(url, NEW)
@@ -237,8 +228,6 @@ def test_a_signal_during_the_handshake_is_served(
             assert daemon.wait() == 0
             assert "fault" not in daemon.log()
             assert "Traceback" not in daemon.log()
-        finally:
-            daemon.kill()
 
 
 def test_hangups_in_a_row_and_a_term_among_them(
@@ -264,9 +253,7 @@ def test_a_hangup_at_any_moment_of_start_and_stop_ends_nothing(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
     # A child of ours: it stays a zombie, and its number its own, until it is waited for.
-    daemon = DaemonProcess(tmp_path, node.url, names, OLD, forked=False)
-    daemon.start(ready=False)
-    try:
+    with DaemonProcess(tmp_path, node.url, names, OLD, forked=False).unready() as daemon:
         # From the moment that the command runs: Python's own start cannot be covered.
         status = Path(f"/proc/{daemon.pid}/status")
         wait_until(lambda: catches_hangup(status), "HUP is not deadly any more")
@@ -279,8 +266,6 @@ def test_a_hangup_at_any_moment_of_start_and_stop_ends_nothing(
             os.kill(daemon.pid, signal.SIGHUP)
             time.sleep(0.005)
         assert daemon.wait() == 0
-    finally:
-        daemon.kill()
 
 
 def catches_hangup(status: Path) -> bool:
@@ -377,8 +362,7 @@ def test_it_says_which_keys_changed_and_what_stays_behind(
         publish(node.url, names.exchange, [b"one"])
         wait_until(lambda: waiting(node.url, names.queue) == 1, "the old queue fills")
         assert daemon.stop() == 0
-        with channel(node.url) as other:
-            other.queue_delete(names.queue)
+        delete_queue(node.url, names.queue)
 
 
 def test_counters_go_on_through_a_reload_that_is_gone_back_from(
@@ -421,9 +405,7 @@ def register_sinks(register):
 def test_a_sink_that_cannot_be_made_gives_way_to_those_that_were(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
-    plugins = tmp_path / "plugins"
-    plugins.mkdir(mode=0o755)
-    (plugins / "twice.py").write_text(TWICE)
+    plugins = add_drop_in(tmp_path, "twice", TWICE)
     with DaemonProcess(tmp_path, node.url, names, OLD) as daemon:
         arrives(daemon, node.url, b"one", "old.log")
         daemon.configure(node.url, f'{NEW}[sinks.bad]\nkind = "twice"\n')
@@ -437,23 +419,34 @@ def test_a_sink_that_cannot_be_made_gives_way_to_those_that_were(
         assert daemon.stop() == 0
 
 
+HANGS = """
+import pathlib, time, logfan
+
+class Hangs(logfan.Sink):
+    class Config(logfan.SinkConfig):
+        hangs: bool = True
+
+    def open(self):
+        with open("opened.log", "ab") as file:
+            file.write(b"once\\n")
+
+    def write(self, records):
+        while self.config.hangs and not pathlib.Path("go").exists():
+            time.sleep(0.01)
+
+@logfan.hookimpl
+def register_sinks(register):
+    register("hangs", Hangs)
+"""
+
+
 @pytest.mark.parametrize("required", ["true", "false"])
 def test_a_sink_that_hangs_through_reloads_is_opened_once_and_gets_no_further_window(
     node: RabbitNode, names: Names, tmp_path: Path, required: str
 ) -> None:
     """Each of them would leave a thread behind with a window in its hands, and its sink would be in
     use twice at a time."""
-    (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins/hangs.py").write_text(
-        "import pathlib, time, logfan\n\n\nclass Hangs(logfan.Sink):\n"
-        "    def open(self):\n"
-        "        with open('opened.log', 'ab') as file:\n            file.write(b'once\\n')\n\n"
-        "    def write(self, records):\n"
-        "        while not pathlib.Path('go').exists():\n            time.sleep(0.01)\n"
-        "        with open('written.log', 'ab') as file:\n"
-        "            file.writelines(one.body + b'\\n' for one in records)\n\n\n"
-        "@logfan.hookimpl\ndef register_sinks(register):\n    register('hangs', Hangs)\n"
-    )
+    add_drop_in(tmp_path, "hangs", HANGS)
     environ = {"LOGFAN_SHUTDOWN_TIMEOUT": "100ms"}
     sinks = f'[sinks.h]\nkind = "hangs"\nrequired = {required}\nretry = {{ initial = "1s" }}\n'
     opened = tmp_path / "opened.log"
@@ -484,14 +477,7 @@ def test_a_sink_that_hangs_through_reloads_is_opened_once_and_gets_no_further_wi
 def test_a_sink_that_hangs_holds_up_nothing_once_the_config_has_another_in_its_place(
     node: RabbitNode, names: Names, tmp_path: Path, way_out: str
 ) -> None:
-    (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins/hangs.py").write_text(
-        "import time, logfan\n\n\nclass Hangs(logfan.Sink):\n"
-        "    class Config(logfan.SinkConfig):\n        hangs: bool = True\n\n"
-        "    def write(self, records):\n"
-        "        while self.config.hangs:\n            time.sleep(0.01)\n\n\n"
-        "@logfan.hookimpl\ndef register_sinks(register):\n    register('hangs', Hangs)\n"
-    )
+    add_drop_in(tmp_path, "hangs", HANGS)
     environ = {"LOGFAN_SHUTDOWN_TIMEOUT": "100ms"}
     hanging = '[sinks.h]\nkind = "hangs"\n'
     with DaemonProcess(tmp_path, node.url, names, f"{OLD}{hanging}", environ=environ) as daemon:

@@ -19,6 +19,7 @@ from logfan.testing.node import RabbitNode, free_port
 from support import command
 from support.broker import Names, add_user, delete_user
 from support.daemon import DaemonProcess
+from support.drop_ins import add_drop_in
 from support.http_get import get
 from support.waiting import PATIENCE_SECONDS, wait_until
 
@@ -179,8 +180,7 @@ def register_sinks(register):
 
 
 def test_a_sink_that_quotes_its_password_is_shown_without_it(user: str, tmp_path: Path) -> None:
-    (tmp_path / "plugins").mkdir(mode=0o755)
-    (tmp_path / "plugins/quoting.py").write_text(QUOTING)
+    add_drop_in(tmp_path, "quoting", QUOTING)
     config = SINK.replace("directories = []", f'directories = ["{tmp_path}/plugins"]') + (
         f'[rabbitmq]\nurls = ["{user}"]\n[queue]\ntype = "exclusive"\n'
         f'[sinks.b]\nkind = "quoting"\nurl = "http://{USER}:{PASSWORD} {PASSWORD}@host"\n'

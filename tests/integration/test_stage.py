@@ -13,7 +13,8 @@ from logfan.stage.sample import is_sampled
 from logfan.testing import record
 from logfan.testing.node import RabbitNode
 from support.broker import Names, channel, publish
-from support.daemon import DaemonProcess
+from support.daemon import RAW, DaemonProcess
+from support.drop_ins import add_drop_in
 from support.letters import bodies, wait_for_messages
 from support.waiting import wait_until
 
@@ -49,15 +50,13 @@ def register_sinks(register):
 
 def sinks(stage: str) -> str:
     return (
-        '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
-        f'[sinks.picky]\nkind = "picky"\n{stage}'
+        f'{RAW}[sinks.picky]\nkind = "picky"\n{stage}'
         'retry = { initial = "20ms", max = "200ms" }\n'
     )
 
 
 def daemon_at(folder: Path, node: RabbitNode, names: Names, stage: str) -> DaemonProcess:
-    (folder / "plugins").mkdir()
-    (folder / "plugins/picky.py").write_text(PICKY)
+    add_drop_in(folder, "picky", PICKY)
     return DaemonProcess(folder, node.url, names, sinks(stage))
 
 

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from logfan.testing.node import RabbitNode
 from support.broker import Names, channel, publish
-from support.daemon import DaemonProcess
+from support.daemon import RAW, DaemonProcess
 from support.waiting import wait_until
 
-RAW = '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
 SECONDS = 1.0
 CONSTANTS = {
     "logfan.pipeline.standstill.STANDSTILL_SECONDS": SECONDS,

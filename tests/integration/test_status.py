@@ -15,6 +15,7 @@ from logfan.testing.node import RabbitNode
 from support.broker import Names, publish, waiting
 from support.command import LOGFAN, logfan
 from support.daemon import DaemonProcess
+from support.drop_ins import add_drop_in
 from support.steady import SteadyPublisher
 from support.waiting import wait_until
 
@@ -81,8 +82,7 @@ class Desk:
 
 @pytest.fixture
 def desk(tmp_path: Path, node: RabbitNode, names: Names) -> Iterator[Desk]:
-    (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins/steady.py").write_text(STEADY)
+    add_drop_in(tmp_path, "steady", STEADY)
     daemon = DaemonProcess(tmp_path, node.url, names, SINKS)
     try:
         yield Desk(daemon)

@@ -14,6 +14,7 @@ from support.axe import script
 from support.broker import Names, publish
 from support.browser import Browser, browsing
 from support.daemon import DaemonProcess
+from support.drop_ins import add_drop_in
 from support.needed import needed
 from support.screenshots import STATES
 from support.status import document, served, sink
@@ -126,8 +127,7 @@ def check_looks(browser: Browser) -> None:
 def test_the_page_follows_a_daemon_through_its_life(
     browser: Browser, own_node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
-    (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins/moody.py").write_text(MOODY)
+    add_drop_in(tmp_path, "moody", MOODY)
     down = tmp_path / "down"
     patient = {"LOGFAN_SHUTDOWN_TIMEOUT": f"{PATIENCE_SECONDS:.0f}s"}
     with DaemonProcess(tmp_path, own_node.url, names, SINKS, environ=patient) as daemon:

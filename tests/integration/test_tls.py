@@ -9,11 +9,10 @@ import pytest
 from support.broker import Names, channel, publish
 from support.certificates import Authority
 from support.command import logfan
-from support.daemon import DaemonProcess
+from support.daemon import RAW, DaemonProcess
 from support.tls_node import TlsNode
 from support.waiting import wait_until
 
-RAW = '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
 FAIL = 'startup = "fail"\n'
 
 

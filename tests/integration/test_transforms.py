@@ -9,7 +9,8 @@ from click.testing import CliRunner
 from logfan.cli import main
 from logfan.testing.node import RabbitNode
 from support.broker import Names, publish
-from support.daemon import DaemonProcess
+from support.daemon import RAW, DaemonProcess
+from support.drop_ins import add_drop_in
 from support.letters import bodies, wait_for_messages
 from support.waiting import wait_until
 
@@ -66,16 +67,14 @@ def register_sinks(register):
     register("picky", Picky)
 """
 SINKS = (
-    '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
-    '[sinks.picky]\nkind = "picky"\nretry = { initial = "20ms", max = "200ms" }\n'
+    f'{RAW}[sinks.picky]\nkind = "picky"\nretry = {{ initial = "20ms", max = "200ms" }}\n'
     "where = { n = { below = 190 } }\n"
     'transforms = [{ kind = "enrich", place = "Bern" }]\nredact = { patterns = ["email"] }\n'
 )
 
 
 def daemon_at(folder: Path, node: RabbitNode, names: Names) -> DaemonProcess:
-    (folder / "plugins").mkdir()
-    (folder / "plugins/enrich.py").write_text(PLUGIN)
+    add_drop_in(folder, "enrich", PLUGIN)
     return DaemonProcess(folder, node.url, names, SINKS)
 
 

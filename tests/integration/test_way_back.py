@@ -15,18 +15,31 @@ from support.broker import (
     add_user,
     add_vhost,
     channel,
+    delete_queue,
     limit_user,
     publish,
     resume,
     suspend,
     waiting,
 )
-from support.daemon import DaemonProcess
+from support.daemon import RAW, DaemonProcess
+from support.drop_ins import add_drop_in
 from support.waiting import wait_until
 
-RAW = '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
 LOST = 'logfan_connections_total{outcome="lost"}'
 FAILED = 'logfan_connections_total{outcome="failed"}'
+WALL = """
+import logfan
+
+class Wall(logfan.Sink):
+    def write(self, records):
+        raise logfan.SinkUnavailable("never")
+
+@logfan.hookimpl
+def register_sinks(register):
+    register("wall", Wall)
+"""
+WALLED = '[sinks.wall]\nkind = "wall"\n'
 
 
 def written(folder: Path) -> set[bytes]:
@@ -59,7 +72,7 @@ def test_it_is_back_after_the_broker_which_kept_what_is_durable(
         own_node.kill()
         killed = own_node.pid
         assert killed is None
-        assert not answers("127.0.0.1", own_node.port)
+        assert not answers(own_node.port)
         wait_until(lambda: not is_consuming(daemon), "it notices")
         assert daemon.get("/healthz")[0] == 200
         assert daemon.get("/readyz")[0] == 503
@@ -77,11 +90,9 @@ def test_it_is_back_after_the_broker_which_kept_what_is_durable(
 def test_closed_connections_and_deleted_queues_are_no_end(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
-    def delete_queue() -> None:
-        with channel(node.url) as admin:
-            admin.queue_delete(names.queue)
-
-    failures: list[Callable[[], None]] = [node.close_all_connections, delete_queue]
+    failures: list[Callable[[], None]] = [
+        node.close_all_connections, partial(delete_queue, node.url, names.queue),
+    ]  # fmt: skip
     with DaemonProcess(tmp_path, node.url, names, RAW) as daemon:
         for number, failure in enumerate(failures, 1):
             failure()
@@ -154,16 +165,13 @@ def test_wrong_credentials_are_reported_and_tried_again_until_they_are_right(
     daemon.config.write_text(
         daemon.config.read_text().replace(f'urls = ["{node.url}"]', f'url_file = "{secret}"')
     )
-    try:
-        daemon.start(ready=False)
+    with daemon.unready():
         wait_until(lambda: daemon.metric(FAILED) >= 1, "it was refused")
         assert "refused the credentials" in daemon.get("/readyz")[1]
         secret.write_text(node.url + "\n")
         daemon.wait_ready()
         assert "refused the credentials" in daemon.log()
         assert "hunter2" not in daemon.log()
-    finally:
-        daemon.kill()
 
 
 @pytest.mark.parametrize(
@@ -275,15 +283,11 @@ def test_a_limit_is_reported_as_what_it_is_and_waited_for(
 
     limit(0)
     url = node.url_of(vhost).replace("guest:guest", f"{user}:secret")
-    daemon = DaemonProcess(tmp_path, url, names, RAW)
-    daemon.start(ready=False)
-    try:
+    with DaemonProcess(tmp_path, url, names, RAW).unready() as daemon:
         wait_until(lambda: "allows no more: NOT_ALLOWED" in daemon.log(), "it is logged")
         assert "refused the virtual host" not in daemon.log()
         limit(10)
         daemon.wait_ready()
-    finally:
-        daemon.kill()
 
 
 def test_a_limit_of_connections_is_no_refusal_for_a_start_that_may_fail(
@@ -300,13 +304,8 @@ def test_a_limit_of_connections_is_no_refusal_for_a_start_that_may_fail(
 
 
 def test_a_second_signal_ends_it_at_once(node: RabbitNode, names: Names, tmp_path: Path) -> None:
-    (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins/wall.py").write_text(
-        "import logfan\n\nclass Wall(logfan.Sink):\n    def write(self, records):\n"
-        "        raise logfan.SinkUnavailable('never')\n\n@logfan.hookimpl\n"
-        "def register_sinks(register):\n    register('wall', Wall)\n"
-    )
-    with DaemonProcess(tmp_path, node.url, names, '[sinks.wall]\nkind = "wall"\n') as daemon:
+    add_drop_in(tmp_path, "wall", WALL)
+    with DaemonProcess(tmp_path, node.url, names, WALLED) as daemon:
         publish(node.url, names.exchange, [b"kept"])
         wait_until(lambda: daemon.metric("logfan_in_flight_messages") == 1, "it is held")
         daemon.signal(signal.SIGTERM)
@@ -340,15 +339,9 @@ def test_term_while_it_is_still_connecting_ends_it_cleanly(
 def test_past_the_deadline_messages_go_back_and_it_says_so(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
-    (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins/wall.py").write_text(
-        "import logfan\n\nclass Wall(logfan.Sink):\n    def write(self, records):\n"
-        "        raise logfan.SinkUnavailable('never')\n\n@logfan.hookimpl\n"
-        "def register_sinks(register):\n    register('wall', Wall)\n"
-    )
+    add_drop_in(tmp_path, "wall", WALL)
     environ = {"LOGFAN_SHUTDOWN_TIMEOUT": "500ms"}
-    sinks = '[sinks.wall]\nkind = "wall"\n'
-    with DaemonProcess(tmp_path, node.url, names, sinks, environ=environ) as daemon:
+    with DaemonProcess(tmp_path, node.url, names, WALLED, environ=environ) as daemon:
         publish(node.url, names.exchange, [b"one", b"two"])
         wait_until(lambda: daemon.metric("logfan_in_flight_messages") == 2, "they are held")
         assert daemon.stop() == 75

@@ -1,6 +1,5 @@
 """A server that speaks Loki's push protocol, as a process that can crash."""
 
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -9,7 +8,7 @@ from pathlib import Path
 import orjson
 
 from logfan.testing.node import free_port
-from support.server_process import ServerProcess
+from support.server_process import ServerProcess, listens
 
 _SERVER = Path(__file__).with_name("loki_server.py")
 
@@ -30,11 +29,7 @@ class Loki(ServerProcess):
 
     def is_ready(self) -> bool:
         """Whether it listens."""
-        try:
-            socket.create_connection(("127.0.0.1", self._port), timeout=5).close()
-        except OSError:
-            return False
-        return True
+        return listens(self._port)
 
     def push_back(self, seconds: int) -> None:
         """From now on it answers 429, come again in so many seconds."""

@@ -83,6 +83,20 @@ def publish(url: str, exchange: str, bodies: Iterable[bytes], **properties: Any)
     return count
 
 
+def declare_bound(url: str, names: Names, **properties: Any) -> None:
+    """A fanout exchange, and a durable queue with these properties that is bound to it."""
+    with channel(url) as admin:
+        admin.exchange_declare(names.exchange, "fanout", durable=True)
+        admin.queue_declare(names.queue, **{"durable": True, **properties})
+        admin.queue_bind(names.queue, names.exchange)
+
+
+def delete_queue(url: str, queue: str) -> None:
+    """With all that waits in it."""
+    with channel(url) as admin:
+        admin.queue_delete(queue)
+
+
 def make_anew(url: str, queue: str, **arguments: Any) -> None:
     """Delete the queue, and declare it with these arguments; again where a daemon came between."""
     for _ in range(_TRIES):

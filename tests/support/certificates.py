@@ -1,5 +1,6 @@
 """A private CA and what it signs, as files; made anew for each test run by `trustme`."""
 
+import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -61,6 +62,14 @@ class Authority:
         pair.key.write_bytes(issued.private_key_pem.bytes())
         pair.key.chmod(0o600)
         return pair
+
+
+def server_context(folder: Path) -> ssl.SSLContext:
+    """For a server at 127.0.0.1; the file `ca.pem` in the folder is the CA to trust."""
+    pair = Authority(folder).issue("server", "127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.cert, pair.key)
+    return context
 
 
 def encrypted(key: Path, passphrase: str) -> Path:

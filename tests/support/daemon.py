@@ -5,8 +5,10 @@ import re
 import resource
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from logfan.testing.node import free_port
 from logfan.testing.started import Started
@@ -15,6 +17,9 @@ from support.command import start
 from support.forked import Forked
 from support.http_get import get
 from support.waiting import PATIENCE_SECONDS, wait_until
+
+RAW = '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
+"""The sink of most tests."""
 
 
 class DaemonProcess(Started):
@@ -67,6 +72,15 @@ class DaemonProcess(Started):
             )  # fmt: skip
         if ready:
             self.wait_ready()
+
+    @contextmanager
+    def unready(self) -> Iterator[Self]:
+        """Start it without waiting until it is ready; it is killed at the end."""
+        self.start(ready=False)
+        try:
+            yield self
+        finally:
+            self.kill()
 
     def wait_ready(self, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until /readyz answers 200."""

@@ -58,7 +58,7 @@ def examined(
     prepared = prepare(folder / "config.toml", environ={}, every_plugin=False)
     chosen = [one for one in CHECKS if not checks or one.name in (*checks, "login")]
     assert set(checks) <= {one.name for one in CHECKS}
-    with Examination(prepared.settings, prepared, sample_seconds=sample_seconds) as exam:
+    with Examination(prepared, sample_seconds=sample_seconds) as exam:
         report = Report(list(exam.run(chosen)))
     failed = [one for one in report.findings if "the check itself failed" in one.what]
     assert not failed, failed

@@ -1,6 +1,7 @@
-"""Records, file sinks and the look at what they left, for the tests of the file sink."""
+"""Records, file sinks, a limit on files and the look at what is left, for the file sink's tests."""
 
 import os
+import resource
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -61,6 +62,17 @@ def deliver(sink: logfan.Sink, records: Sequence[logfan.Record]) -> None:
     """What the host does with a batch: write it, then flush."""
     sink.write(records)
     sink.flush()
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """No file of this process may grow beyond this: the kernel cuts a write short, then refuses."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def held_open(folder: Path) -> list[str]:

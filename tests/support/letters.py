@@ -1,10 +1,10 @@
 """Dead letters made by hand, as a daemon would put them into their queue."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from logfan.amqp_properties import EncodedProperties
 from logfan.dead_letters import header_overflow
-from logfan.dead_letters.letter import Refusal, letter_of
+from logfan.dead_letters.letter import Refusal, Unsent, letter_of
 from logfan.record import Record
 from support.broker import Names, channel, waiting
 from support.waiting import wait_until
@@ -55,3 +55,18 @@ def wait_for_messages(url: str, queue: str, count: int) -> None:
         wait_until(lambda: waiting(url, queue) >= count, f"{count} messages in {queue}")
     except AssertionError as error:
         raise AssertionError(f"{error}; there are: {bodies(url, queue)}") from error
+
+
+class Sent:
+    """A worker's `send`: dead letters that are confirmed at once."""
+
+    def __init__(self) -> None:
+        self.refusals: list[Refusal] = []
+        self.failures: dict[int, Unsent] = {}
+
+    def __call__(self, refusals: Sequence[Refusal]) -> "Sent":
+        self.refusals += refusals
+        return self
+
+    def wait(self, _: float) -> bool:
+        return True

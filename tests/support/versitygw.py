@@ -3,14 +3,13 @@
 import fcntl
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
 
 from logfan.testing.debian import cache_folder
 from logfan.testing.node import free_port
-from support.server_process import ServerProcess
+from support.server_process import ServerProcess, listens
 
 _MODULE = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
 _BUILD_SECONDS = 1800
@@ -62,11 +61,7 @@ class VersityGateway(ServerProcess):
 
     def is_ready(self) -> bool:
         """Whether it listens."""
-        try:
-            socket.create_connection(("127.0.0.1", self._port), timeout=5).close()
-        except OSError:
-            return False
-        return True
+        return listens(self._port)
 
     def objects(self, bucket: str) -> dict[str, bytes]:
         """All that a bucket holds, by its key."""

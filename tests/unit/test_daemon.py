@@ -14,6 +14,7 @@ import pytest
 from logfan.config.loader import prepare
 from logfan.daemon import Daemon, _Signal
 from logfan.pipeline import assembly
+from support.drop_ins import add_drop_in
 from support.waiting import wait_until
 
 HANGING = '''
@@ -63,9 +64,7 @@ def systemd(tmp_path: Path) -> Iterator[Systemd]:
 
 
 def daemon(folder: Path, systemd: Systemd, sink: str, startup: str = "retry") -> Daemon:
-    plugins = folder / "plugins"
-    plugins.mkdir(mode=0o755)
-    (plugins / "hang.py").write_text(HANGING)
+    plugins = add_drop_in(folder, "hang", HANGING)
     config = folder / "config.toml"
     config.write_text(
         f'shutdown_timeout = "1s"\n[rabbitmq]\nurls = ["amqp://127.0.0.1:1"]\n'

@@ -15,6 +15,7 @@ import pytest
 
 from logfan.config.loader import prepare
 from logfan.daemon import Daemon, _Signal
+from support.drop_ins import add_drop_in
 from support.waiting import wait_until
 
 PAGE = (Path(__file__).parents[2] / "daemon/docs/status.md").read_text()
@@ -67,9 +68,7 @@ class Running:
     """A daemon on a thread, without a broker."""
 
     def __init__(self, folder: Path) -> None:
-        plugins = folder / "plugins"
-        plugins.mkdir(mode=0o755)
-        (plugins / "troubled.py").write_text(TROUBLED)
+        plugins = add_drop_in(folder, "troubled", TROUBLED)
         self.config = folder / "config.toml"
         self.config.write_text(
             'instance = "blue"\nshutdown_timeout = "1s"\n'

@@ -34,5 +34,5 @@ def check(config: Path | None, instance: str | None, connect: bool) -> None:
         from logfan.doctor.checks import SHORT
         from logfan.doctor.examination import Examination
 
-        with Examination(settings, prepared) as exam:
+        with Examination(prepared) as exam:
             examine(exam, SHORT, as_json=False)

@@ -42,7 +42,7 @@ def doctor(config: Path | None, instance: str | None, as_json: bool, sample: flo
 
     with sound(config):
         prepared = prepare(config, instance=instance, every_plugin=False)
-        exam = Examination(prepared.settings, prepared, sample_seconds=sample)
+        exam = Examination(prepared, sample_seconds=sample)
     with exam:
         examine(exam, CHECKS, as_json=as_json)
 

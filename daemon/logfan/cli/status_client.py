@@ -42,12 +42,10 @@ class Sink(BaseModel):
     """One sink."""
 
     name: str
-    kind: str
     required: bool
     state: str
     since: float
     failure: str | None
-    written: int
     dropped: int
     dead_lettered: int
     retries: int
@@ -93,15 +91,12 @@ class Daemon(BaseModel):
     detail: str
     ready: bool
     reasons: list[str]
-    received: int
-    acknowledged: int
     redelivered: int
     requeued: int
     in_flight: int
     in_flight_bytes: int
     prefetch: int
     oldest_unacknowledged_seconds: float
-    queue: str
     queue_ready: int | None
     dead_letters_waiting: int | None
     rate: Rate
@@ -150,7 +145,7 @@ class Endpoint:
         return _parsed(body)
 
 
-def endpoint_of(url: str, ca_file: Path | None = None) -> Endpoint:
+def endpoint_of(url: str, ca_file: Path | None) -> Endpoint:
     """`https://host:9464`, or `host:9464`. Raises ValueError, TlsFileError."""
     parts = urlsplit(url if "://" in url else f"http://{url}")
     usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0

@@ -95,13 +95,13 @@ def numbers(daemon: Daemon, *, columns: int, ascii_only: bool = False) -> Iterat
          Text(spark(charts.received, room, ascii_only) + _CHARTED, "cyan")),
         ("acknowledged", f"{per_second(daemon.rate.acknowledged)}/s",
          Text(spark(charts.acknowledged, room, ascii_only), "cyan")),
-        ("waiting", "unknown" if daemon.queue_ready is None else count(daemon.queue_ready),
+        ("waiting", known(daemon.queue_ready),
          Text(spark([one or 0 for one in charts.queue_ready], room, ascii_only), "magenta")),
         ("time to drain", *drain(daemon)),
         ("in flight", count(daemon.in_flight), in_flight(daemon)),
         ("redelivered", count(daemon.redelivered),
          f"{count(daemon.requeued)} handed back to the broker"),
-        ("dead letters", waiting_letters(daemon), "wait in the dead-letter queue"),
+        ("dead letters", known(daemon.dead_letters_waiting), "wait in the dead-letter queue"),
     ]  # fmt: skip
     for label, value, rest in rows:
         yield Text.assemble(
@@ -129,11 +129,6 @@ def in_flight(daemon: Daemon) -> str:
     text = f"of {count(daemon.prefetch)}, {size(daemon.in_flight_bytes)}"
     oldest = daemon.oldest_unacknowledged_seconds
     return f"{text}; the oldest for {duration(oldest)}" if oldest >= 1.0 else text
-
-
-def waiting_letters(daemon: Daemon) -> str:
-    waiting = daemon.dead_letters_waiting
-    return "unknown" if waiting is None else count(waiting)
 
 
 def sinks(
@@ -223,7 +218,7 @@ def one_line(url: str, daemon: Daemon) -> str:
         "in_flight": f"{daemon.in_flight}/{daemon.prefetch}",
         "waiting": "unknown" if waiting is None else str(waiting),
         "time_to_drain": "unknown" if drains is None else f"{drains:.0f}",
-        "redelivered": str(daemon.redelivered), "dead_letters": waiting_letters(daemon),
+        "redelivered": str(daemon.redelivered), "dead_letters": known(daemon.dead_letters_waiting),
         "down": ",".join(down) or "none",
     }  # fmt: skip
     line = " ".join(f"{key}={value}" for key, value in parts.items())
@@ -257,6 +252,10 @@ def count(number: int) -> str:
     if abs(number) < 100_000:
         return f"{number:,}"
     return f"{number / 1e3:.0f}k" if abs(number) < 1_000_000 else f"{number / 1e6:.1f}M"
+
+
+def known(number: int | None) -> str:
+    return "unknown" if number is None else count(number)
 
 
 def per_second(rate: float) -> str:

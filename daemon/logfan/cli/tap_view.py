@@ -39,6 +39,8 @@ class TapView:
         """Whether the broker's queue was seen full, or nearly so: it may have dropped some."""
         self.failure: str | None = None
         """Why nothing more can be written; None also where no program reads the output any more."""
+        self.is_over = False
+        """Whether nothing more will be shown."""
         self._output = output
         self._where, self._stage = where, stage
         self._limit, self._rate = limit, rate
@@ -50,15 +52,11 @@ class TapView:
         self._changed = threading.Condition()
         self._waiting: deque[Sequence[Record]] = deque()
         self._held = self._held_bytes = 0
-        self._may_end = self._is_over = False
+        self._may_end = False
         self._thread = threading.Thread(target=self._run, name="tap", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
-
-    @property
-    def is_over(self) -> bool:
-        return self._is_over
 
     @property
     def skipped(self) -> int:
@@ -122,7 +120,7 @@ class TapView:
         except BaseException as error:  # noqa: BLE001 - whatever it is, nothing more is shown
             self.failure = f"internal fault: {describe(error)}"
         finally:
-            self._is_over = True
+            self.is_over = True
 
     def _next(self) -> Sequence[Record] | None:
         with self._changed:

@@ -130,7 +130,7 @@ def _several(daemons: Sequence[Seen], on: Screen) -> Iterator[Text]:
         values = (
             view.per_second(daemon.rate.received), view.per_second(daemon.rate.acknowledged),
             view.count(daemon.in_flight),
-            "unknown" if daemon.queue_ready is None else view.count(daemon.queue_ready),
+            view.known(daemon.queue_ready),
             view.drain(daemon)[0],
         )  # fmt: skip
         cells = " ".join(f"{value:>{c}}" for value, (_, c) in zip(values, _TITLES, strict=True))

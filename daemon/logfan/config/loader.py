@@ -83,7 +83,7 @@ def stage_of(
     transforms: Sequence[TransformSpec],
     name: str,
     instance: str,
-    key: bytes | None = None,
+    key: bytes | None,
 ) -> Stage | None:
     """The stage of the sink of this name. `key`: see `SinkSettings.stage`."""
     made = [
@@ -124,7 +124,7 @@ def prepare(
     Without `every_plugin` a plugin that no sink needs may be broken, which becomes a warning.
     """
     states = states_of([path] if path is not None else [])
-    source = _read(path, instance, environ, overrides or {})
+    source = _read(path, instance, environ, overrides)
     table = source.table
     no_sinks = _no_sinks(source)
     settings, settings_faults = _settings(table)
@@ -150,12 +150,10 @@ def prepare(
     return Prepared(settings, sinks, source.path, tuple(warnings), urls, _contents(files), states)
 
 
-def read_settings(
-    path: Path | None, *, instance: str | None = None, environ: Mapping[str, str] = os.environ
-) -> Settings:
+def read_settings(path: Path | None, *, instance: str | None = None) -> Settings:
     """The config for a command that runs no sink. No plugin is looked for, of `sinks` the names
     alone count, and none is needed. Raises Faults."""
-    source = _read(path, instance, environ, {})
+    source = _read(path, instance)
     sinks = source.table.get("sinks")
     names = sinks if isinstance(sinks, Mapping) else ()
     source.table["sinks"] = {str(name): {"kind": "unread"} for name in names}
@@ -166,17 +164,13 @@ def read_settings(
 
 
 def read_stages(
-    path: Path | None,
-    *,
-    key: bytes | None,
-    instance: str | None = None,
-    environ: Mapping[str, str] = os.environ,
+    path: Path | None, *, key: bytes | None, instance: str | None = None
 ) -> tuple[Settings, Mapping[str, Stage | None]]:
     """The config without its broker, and the stage of each sink, for a command that needs what each
     sink gets, and no sink. Plugins are looked for only where a sink has transforms, and the sinks'
     own options are not judged. `key` stands for that of hashes, so that no file of secrets is read;
     with None they are the sinks' own. Raises Faults."""
-    source = _read(path, instance, environ, WITHOUT_BROKER)
+    source = _read(path, instance, overrides=WITHOUT_BROKER)
     no_sinks = _no_sinks(source)
     settings, settings_faults = _settings(source.table, serves=False)
     plugins = Discovered()
@@ -196,32 +190,26 @@ def read_stages(
     return settings, stages
 
 
-def read_plugin_settings(
-    path: Path | None, *, environ: Mapping[str, str] = os.environ
-) -> tuple[PluginSettings, Sequence[Fault]]:
+def read_plugin_settings(path: Path | None) -> tuple[PluginSettings, Sequence[Fault]]:
     """Where plugins are, whatever else in the config is wrong; the defaults where that is."""
     try:
-        settings, faults = _one_table(path, environ, "plugins")
+        settings, faults = _one_table(path, "plugins")
     except Faults as error:
         return PluginSettings(), error.faults
     return settings.plugins, faults
 
 
-def read_http_settings(
-    path: Path | None, *, environ: Mapping[str, str] = os.environ
-) -> HttpSettings:
+def read_http_settings(path: Path | None) -> HttpSettings:
     """Where the daemon of this config serves HTTP, whatever else in it is wrong. Raises Faults."""
-    settings, faults = _one_table(path, environ, "http")
+    settings, faults = _one_table(path, "http")
     if faults:
         raise Faults(faults)
     return settings.http
 
 
-def _one_table(
-    path: Path | None, environ: Mapping[str, str], name: str
-) -> tuple[Settings, Sequence[Fault]]:
+def _one_table(path: Path | None, name: str) -> tuple[Settings, Sequence[Fault]]:
     """The settings of this table alone, and its faults. Raises Faults where nothing can be read."""
-    source = _read(path, None, environ, {})
+    source = _read(path)
     settings, faults = _settings({name: source.table.get(name, {})}, serves=False)
     return settings, source.named(faults)
 
@@ -245,9 +233,9 @@ class _Source:
 
 def _read(
     path: Path | None,
-    instance: str | None,
-    environ: Mapping[str, str],
-    overrides: Mapping[str, Any],
+    instance: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+    overrides: Mapping[str, Any] | None = None,
 ) -> _Source:
     try:
         in_file = read_table(path) if path is not None else {}
@@ -259,7 +247,7 @@ def _read(
             Fault(f"{fault.place} (from LOGFAN_CONFIG)", fault.problem) for fault in faults.faults
         ) from None
     from_environment, faults_of_variables = environment_table(environ)
-    table = laid_over(laid_over(in_file, from_environment), overrides)
+    table = laid_over(laid_over(in_file, from_environment), overrides or {})
     variables = variables_by_key(environ)
     if instance is not None:
         table["instance"] = instance

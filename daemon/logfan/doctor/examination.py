@@ -14,7 +14,6 @@ from logfan.amqp.failures import Cause, ConnectionFailure
 from logfan.amqp.topology import Answer
 from logfan.config.amqp_url import Address, parse
 from logfan.config.loader import Prepared
-from logfan.config.settings import Settings
 from logfan.doctor.findings import Finding, Severity, Unknown, skipped
 from logfan.runtime.foreign_text import describe
 
@@ -63,15 +62,13 @@ Run = Callable[["Examination"], Finding | Iterator[Finding]]
 class Examination:
     """One run of the doctor. Use it as a context manager."""
 
-    def __init__(
-        self, settings: Settings, prepared: Prepared | None = None, *, sample_seconds: float = 0.0
-    ) -> None:
-        """Nothing is asked yet. `prepared`: for the checks of sinks. `sample_seconds`: 0 for no
-        sample. Raises Faults where the URLs cannot be read."""
-        self.settings = settings
+    def __init__(self, prepared: Prepared, *, sample_seconds: float = 0.0) -> None:
+        """Nothing is asked yet. `sample_seconds`: 0 for no sample. Raises Faults where the URLs
+        cannot be read."""
+        self.settings = prepared.settings
         self.prepared = prepared
         self.sample_seconds = sample_seconds
-        urls = settings.rabbitmq.read_urls()
+        urls = self.settings.rabbitmq.read_urls()
         self.brokers = [Broker(SecretStr(url), parse(url)) for url in urls]
         self._signal = 0
         self._looks: dict[Any, Any] = {}

@@ -4,7 +4,7 @@ from logfan.amqp.broker_features import keeps_transient_exchanges
 from logfan.amqp.topology import UNLIKE_ANY, DeclareExchange
 from logfan.doctor import looks
 from logfan.doctor.examination import Check, Examination
-from logfan.doctor.findings import Finding, Severity, Unknown, advice, danger, ok, warning
+from logfan.doctor.findings import GRANT, Finding, Severity, Unknown, advice, danger, ok, warning
 
 _BY_KEY = ("direct", "topic", "headers")
 
@@ -19,7 +19,7 @@ def exists(exam: Examination) -> Finding:
     if look.is_refused:
         return danger(
             f"the user may not ask for {name}", "`run` ends with 77: it has no permission on it",
-            "give it with rabbitmqctl set_permissions (systemd/broker.md, Permissions)",
+            GRANT,
         )  # fmt: skip
     if look.exists:
         return ok(f"{name} exists")

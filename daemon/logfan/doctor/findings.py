@@ -4,6 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+GRANT = "give it with rabbitmqctl set_permissions (systemd/broker.md, Permissions)"
+"""The way out where the user lacks a permission."""
+
 
 class Severity(Enum):
     """Worst first."""

@@ -57,8 +57,6 @@ class Place:
 
 def _places(exam: Examination) -> list[Place]:
     """Of all sinks that write files."""
-    if exam.prepared is None:
-        raise Unknown("the sinks were not read")
     found = []
     for spec in exam.prepared.sinks:
         path = getattr(spec.config, "path", None)
@@ -263,8 +261,6 @@ def plugins(exam: Examination) -> Iterator[Finding]:
 
 def config(exam: Examination) -> Iterator[Finding]:
     """What `logfan check` warns of."""
-    if exam.prepared is None:
-        raise Unknown("the sinks were not read")
     known = exam.settings.plugins
     faults = {str(fault) for fault in discover(known.directories, known.disabled).faults}
     warnings = [one for one in exam.prepared.warnings if one not in faults]

@@ -5,18 +5,18 @@ from logfan.amqp.broker_features import ACCESS_REFUSED
 from logfan.amqp.topology import Answer, DeclareExchange
 from logfan.doctor import looks
 from logfan.doctor.examination import Check, Examination
-from logfan.doctor.findings import Finding, Severity, Unknown, advice, danger, ok
+from logfan.doctor.findings import GRANT, Finding, Severity, Unknown, advice, danger, ok
 
 _NEVER = {"x-logfan-doctor": "no binding has this"}
-_GRANT = "give it with rabbitmqctl set_permissions (systemd/broker.md, Permissions)"
+_BOUND_BY_OTHERS = "logfan relies on a binding that is there, and does not make it again"
 
 
 def _judged(answer: Answer, what: str, *, needed: bool, means: str, otherwise: str) -> Finding:
     if answer.code != ACCESS_REFUSED:
         return ok(f"{what} is permitted")
     if needed:
-        return danger(f"the user has no {what} permission", means, _GRANT)
-    return advice(f"the user has no {what} permission", otherwise, _GRANT)
+        return danger(f"the user has no {what} permission", means, GRANT)
+    return advice(f"the user has no {what} permission", otherwise, GRANT)
 
 
 def configure_exchange(exam: Examination) -> Finding:
@@ -83,11 +83,12 @@ def _unbind_with(exam: Examination, key: str) -> Answer:
 def _unbind(exam: Examination) -> Answer:
     answer = _unbind_with(exam, _keys(exam)[0])
     # The broker judges the key last.
-    return Answer() if _is_of_topic(answer) else answer
+    return Answer() if _refuses(answer, "topic") else answer
 
 
-def _is_of_topic(answer: Answer) -> bool:
-    return answer.code == ACCESS_REFUSED and "access to topic" in answer.text
+def _refuses(answer: Answer, what: str) -> bool:
+    """Whether it is a `queue`, or a `topic`, that the user has no access to."""
+    return answer.code == ACCESS_REFUSED and f"access to {what}" in answer.text
 
 
 def write_queue(exam: Examination) -> Finding:
@@ -95,11 +96,10 @@ def write_queue(exam: Examination) -> Finding:
     settings = exam.settings.queue
     name = exam.get(looks.main_queue).name
     answer = exam.get(_unbind)
-    refused = answer.code == ACCESS_REFUSED and "access to queue" in answer.text
     return _judged(
-        answer if refused else Answer(), f"write on queue {name!r}",
+        answer if _refuses(answer, "queue") else Answer(), f"write on queue {name!r}",
         needed=settings.declare == "auto", means="`run` may not bind it: it ends with 77",
-        otherwise="logfan relies on a binding that is there, and does not make it again",
+        otherwise=_BOUND_BY_OTHERS,
     )  # fmt: skip
 
 
@@ -107,13 +107,13 @@ def read_exchange(exam: Examination) -> Finding:
     """The user may bind the queue (read on the exchange)."""
     exchange = exam.settings.exchange.name
     answer = exam.get(_unbind)
-    if answer.code == ACCESS_REFUSED and "access to queue" in answer.text:
+    if _refuses(answer, "queue"):
         raise Unknown("the broker asks for write on the queue first, which is refused")
     return _judged(
         answer, f"read on exchange {exchange!r}",
         needed=exam.settings.queue.declare == "auto",
         means="`run` may not bind the queue to it: it ends with 77",
-        otherwise="logfan relies on a binding that is there, and does not make it again",
+        otherwise=_BOUND_BY_OTHERS,
     )  # fmt: skip
 
 
@@ -124,7 +124,7 @@ def read_topics(exam: Examination) -> Finding:
         raise Unknown("the exchange does not exist yet, so the broker judges no routing key")
     if exam.get(_unbind).code == ACCESS_REFUSED:
         raise Unknown("the broker asks for permissions on queue and exchange first, see above")
-    refused = [key for key in _keys(exam) if _is_of_topic(_unbind_with(exam, key))]
+    refused = [key for key in _keys(exam) if _refuses(_unbind_with(exam, key), "topic")]
     if not refused:
         return ok("no topic permission is in the way of the binding")
     is_danger = settings.queue.declare == "auto"
@@ -132,8 +132,7 @@ def read_topics(exam: Examination) -> Finding:
     return (danger if is_danger else advice)(
         f"the user may not bind with {keys} on exchange {settings.exchange.name!r}: its topic "
         "permissions there forbid it",
-        "`run` may not bind the queue: it ends with 77" if is_danger else
-        "logfan relies on a binding that is there, and does not make it again",
+        "`run` may not bind the queue: it ends with 77" if is_danger else _BOUND_BY_OTHERS,
         "give read on these keys with rabbitmqctl set_topic_permissions, or correct "
         "queue.routing_keys",
     )  # fmt: skip

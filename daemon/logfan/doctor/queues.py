@@ -8,7 +8,7 @@ from logfan.amqp.broker_features import LOCKED
 from logfan.amqp.queue_kinds import ANEW, CLASSIC, DELIVERY_LIMIT, QUORUM, STREAM, TYPE
 from logfan.doctor import looks
 from logfan.doctor.examination import Check, Examination
-from logfan.doctor.findings import Finding, Severity, advice, danger, ok, warning
+from logfan.doctor.findings import GRANT, Finding, Severity, advice, danger, ok, warning
 from logfan.doctor.looks import QueueLook
 
 _DANGER, _WARNING, _ADVICE = Severity.DANGER, Severity.WARNING, Severity.ADVICE
@@ -40,7 +40,7 @@ def _unreached(look: QueueLook, declare: str, key: str, name_key: str) -> Findin
     if look.is_refused:
         return danger(
             f"the user may not ask for {name}", "logfan cannot use it: it has no permission on it",
-            "give it with rabbitmqctl set_permissions (systemd/broker.md, Permissions)",
+            GRANT,
         )  # fmt: skip
     if look.exists:
         return danger(

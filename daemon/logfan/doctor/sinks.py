@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from logfan.config.loader import SinkSpec
 from logfan.doctor.examination import Check, Examination
-from logfan.doctor.findings import Finding, Severity, Unknown, danger, ok, skipped, warning
+from logfan.doctor.findings import Finding, Severity, danger, ok, skipped, warning
 from logfan.runtime.foreign_text import describe, line_of
 from logfan.sink import SinkUnavailable
 
@@ -21,8 +21,6 @@ _NOT_OPENED = {
 
 def other_sides(exam: Examination) -> Iterator[Finding]:
     """Each sink's other side takes us: `open`, then `close`."""
-    if exam.prepared is None:
-        raise Unknown("the sinks were not read")
     for spec in exam.prepared.sinks:
         kind = spec.kind.kind
         if kind in _HERE:

@@ -5,7 +5,7 @@ names a level there is none: it is never guessed.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any
@@ -177,16 +177,12 @@ def level_of_routing_key(routing_key: str) -> str | None:
     return None if word.isdecimal() or word.lower() in _OF_EVENTS else level_named(word)
 
 
-def _read(value: Any, by_number: Any) -> str | None:
+def _read(value: Any, by_number: Callable[[float], str | None]) -> str | None:
     if isinstance(value, str):
-        return (
-            by_number(int(value))
-            if value[:4].isdecimal() and len(value) <= 4
-            else level_named(value)
-        )
+        is_number = len(value) <= 4 and value.isdecimal()
+        return by_number(int(value)) if is_number else level_named(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
-        level: str | None = by_number(value)
-        return level
+        return by_number(value)
     return None
 
 

@@ -56,12 +56,12 @@ def _taken(value: object, most: int, how: Callable[[object], str]) -> str:
     return mask(f"{valid(text[:most])}@")[:-1]
 
 
-def describe(error: BaseException, most: int = REASON_CHARACTERS) -> str:
+def describe(error: BaseException) -> str:
     """`TypeName: text`, on one line; the type's name alone where there is no text."""
-    text, name = line_of(error, most), type_name(error)
-    return (
-        cut(f"{name}: {text}", most) if text and not text.startswith(f"{name} (") else text or name
-    )
+    text, name = line_of(error), type_name(error)
+    if text and not text.startswith(f"{name} ("):
+        return cut(f"{name}: {text}", REASON_CHARACTERS)
+    return text or name
 
 
 def type_name(value: object) -> str:

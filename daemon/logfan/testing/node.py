@@ -32,6 +32,7 @@ _SERVER = "usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server"
 _START_SECONDS = 90.0
 _CTL_SECONDS = 60.0
 _POLL_SECONDS = 0.05
+_ANSWER_SECONDS = 2.0
 _LOG_LINES = 15
 _PORTS_FIRST, _PORTS_BLOCK = 10_000, 64
 _PORTS: list[int] = []
@@ -150,7 +151,7 @@ class RabbitNode(Started):
         if answer != "started":
             raise NodeUnavailable(f"the private RabbitMQ cannot be started: {answer}")
         deadline = time.monotonic() + _START_SECONDS
-        while not answers("127.0.0.1", self.port):
+        while not answers(self.port):
             if self._ask("state") == "ended":
                 raise NodeUnavailable(f"the private RabbitMQ ended at its start:\n{self._why()}")
             if time.monotonic() > deadline:
@@ -328,10 +329,10 @@ def name_of(port: int) -> str:
     return f"logfan-{port}@localhost"
 
 
-def answers(host: str, port: int, seconds: float = 2.0) -> bool:
-    """Whether something at the address answers the AMQP 0-9-1 protocol header."""
+def answers(port: int) -> bool:
+    """Whether something at this port of 127.0.0.1 answers the AMQP 0-9-1 protocol header."""
     try:
-        with socket.create_connection((host, port), timeout=seconds) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=_ANSWER_SECONDS) as connection:
             connection.sendall(b"AMQP\x00\x00\x09\x01")
             return connection.recv(1) == b"\x01"
     except OSError:

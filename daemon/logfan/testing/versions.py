@@ -21,8 +21,8 @@ LOADER = "loader"
 _PACKAGE = "rabbitmq-server"
 
 
-def fetched(version: str = "") -> Path:
-    """The folder of Debian's RabbitMQ, unpacked: this release's, or the one with this version.
+def fetched(version: str) -> Path:
+    """The folder of Debian's RabbitMQ, unpacked: the one with this version, or this release's.
 
     Raises debian.DebianUnavailable.
     """

@@ -17,6 +17,7 @@ from support.broker import Names
 from support.daemon import DaemonProcess
 from support.disks import on_a_disk
 from support.doctor import ADVICE, DANGER, OK, SKIPPED, WARNING, examined
+from support.drop_ins import add_drop_in
 
 NOWHERE = "amqp://guest:guest@127.0.0.1:1"
 HERE = tuple(one.name for one in machine.CHECKS)
@@ -195,9 +196,7 @@ def register_sinks(register):
 
 def test_other_sides(names: Names, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_of_sinks, "_SECONDS", 5.0)
-    plugins = tmp_path / "plugins"
-    plugins.mkdir()
-    (plugins / "hanging.py").write_text(HANGING)
+    plugins = add_drop_in(tmp_path, "hanging", HANGING)
     server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
     with server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -25,14 +25,13 @@ from support.broker import (
     suspend,
     waiting,
 )
-from support.daemon import DaemonProcess
+from support.daemon import RAW, DaemonProcess
 from support.doctor import ADVICE, DANGER, OK, SKIPPED, WARNING, Report, examined
 from support.waiting import wait_until
 
 EXCHANGE = tuple(one.name for one in exchange.CHECKS)
 QUEUE = tuple(one.name for one in queues.CHECKS)
 MAY = tuple(one.name for one in permissions.CHECKS)
-RAW = '[sinks.raw]\nkind = "file"\npath = "raw.log"\nformat = "raw"\n'
 
 
 def topology(node: RabbitNode, names: Names) -> str:

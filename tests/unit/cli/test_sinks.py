@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from logfan.cli import main
+from support.drop_ins import add_drop_in
 
 PLUGIN = '''
 from collections.abc import Callable
@@ -65,8 +66,7 @@ SHOWN = {
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    (tmp_path / "plugins").mkdir(mode=0o755)
-    (tmp_path / "plugins/odd.py").write_text(PLUGIN)
+    add_drop_in(tmp_path, "odd", PLUGIN)
     file = tmp_path / "config.toml"
     file.write_text(f'[plugins]\ndirectories = ["{tmp_path}/plugins"]\n')
     return file

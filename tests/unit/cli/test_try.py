@@ -10,6 +10,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from support.command import LOGFAN, logfan
+from support.drop_ins import add_drop_in
 from support.waiting import wait_until
 
 PLUGIN = """
@@ -96,8 +97,7 @@ PICKY = '[sinks.picky]\nkind = "picky"\nretry = { initial = "10ms", max = "20ms"
 
 
 def with_plugins(folder: Path) -> Path:
-    (folder / "plugins").mkdir(mode=0o755)
-    (folder / "plugins/kinds.py").write_text(PLUGIN)
+    add_drop_in(folder, "kinds", PLUGIN)
     return folder
 
 

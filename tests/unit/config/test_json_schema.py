@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from logfan.cli import main
+from support.drop_ins import add_drop_in
 
 ROOT = Path(__file__).parents[3]
 PAGES = [
@@ -118,14 +119,15 @@ def test_it_is_a_schema_with_a_meaning_for_each_key_of_a_sink(schema: Path) -> N
 
 
 def test_a_drop_in_is_in_it(tmp_path: Path) -> None:
-    (tmp_path / "plugins").mkdir(mode=0o755)
-    (tmp_path / "plugins/shout.py").write_text(
+    add_drop_in(
+        tmp_path,
+        "shout",
         "import logfan\n\nclass Shout(logfan.Sink):\n    class Config(logfan.SinkConfig):\n"
         "        suffix: str = '!'\n\n    def write(self, records):\n        pass\n\n"
         "class Stamp(logfan.Transform):\n    class Config(logfan.TransformConfig):\n"
         "        with_what: str = ''\n\n    def apply(self, records):\n        return records\n\n"
         "@logfan.hookimpl\ndef register_sinks(register):\n    register('shout', Shout)\n\n"
-        "@logfan.hookimpl\ndef register_transforms(register):\n    register('stamp', Stamp)\n"
+        "@logfan.hookimpl\ndef register_transforms(register):\n    register('stamp', Stamp)\n",
     )
     config = tmp_path / "config.toml"
     config.write_text(

@@ -27,6 +27,7 @@ from logfan.faults import Faults
 from logfan.plugins import discovery
 from logfan.runtime import foreign_text
 from logfan.telemetry import log_output
+from support.drop_ins import add_drop_in
 from support.passwords import leaked, passwords
 
 pytestmark = pytest.mark.slow
@@ -123,8 +124,7 @@ def printed(folder: Path, extra: str, environ: dict[str, str]) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "plugins").mkdir(mode=0o755)
-    (tmp_path / "plugins/quoting.py").write_text(PLUGIN)
+    add_drop_in(tmp_path, "quoting", PLUGIN)
     return tmp_path
 
 

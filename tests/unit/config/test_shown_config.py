@@ -6,6 +6,7 @@ import orjson
 
 from logfan.config.loader import prepare
 from logfan.config.shown_config import HIDDEN, shown_config
+from support.drop_ins import add_drop_in
 
 SECRETS = ("s3cret1", "s3cret2", "s3cret3", "s3cret4", "s3cret5", "s3cret6", "s3cret7")
 PLUGIN = '''
@@ -33,9 +34,7 @@ def register_sinks(register):
 
 
 def test_every_key_is_shown_with_its_value_and_no_secret(tmp_path: Path) -> None:
-    plugins = tmp_path / "plugins"
-    plugins.mkdir(mode=0o755)
-    (plugins / "note.py").write_text(PLUGIN)
+    plugins = add_drop_in(tmp_path, "note", PLUGIN)
     config = tmp_path / "config.toml"
     config.write_text(
         'shutdown_timeout = "90s"\n'
@@ -75,16 +74,16 @@ def test_every_key_is_shown_with_its_value_and_no_secret(tmp_path: Path) -> None
 
 
 def test_a_transform_is_shown_with_its_sink(tmp_path: Path) -> None:
-    plugins = tmp_path / "plugins"
-    plugins.mkdir(mode=0o755)
-    (plugins / "cut.py").write_text(
+    plugins = add_drop_in(
+        tmp_path,
+        "cut",
         "import logfan\n\n"
         "class Cut(logfan.Transform):\n"
         '    """Cuts."""\n\n'
         "    class Config(logfan.SinkConfig):\n"
         "        most: int = 3\n        password: str = ''\n\n"
         "    def apply(self, records):\n        return records\n\n"
-        "@logfan.hookimpl\ndef register_transforms(register):\n    register('cut', Cut)\n"
+        "@logfan.hookimpl\ndef register_transforms(register):\n    register('cut', Cut)\n",
     )
     config = tmp_path / "config.toml"
     config.write_text(

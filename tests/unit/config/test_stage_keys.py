@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from logfan.cli import main
 from logfan.config.loader import prepare
 from logfan.testing import record
+from support.drop_ins import add_drop_in
 
 SINK = '[plugins]\ndirectories = []\n[sinks.a]\nkind = "stdout"\n'
 FAULTS = {
@@ -149,8 +150,7 @@ def register_sinks(register):
 
 
 def test_a_sink_of_somebody_with_a_key_decode_of_its_own_works_as_before(tmp_path: Path) -> None:
-    (tmp_path / "plugins").mkdir(mode=0o755)
-    (tmp_path / "plugins/old.py").write_text(OWN)
+    add_drop_in(tmp_path, "old", OWN)
     (tmp_path / "config.toml").write_text(
         '[plugins]\ndirectories = ["plugins"]\n[sinks.a]\nkind = "old"\ndecode = true\n'
     )

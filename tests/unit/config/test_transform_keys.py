@@ -9,6 +9,7 @@ from logfan.cli import main
 from logfan.config.changes import changed_keys
 from logfan.config.loader import prepare
 from support.command import logfan
+from support.drop_ins import add_drop_in
 
 PLUGIN = """
 import logfan
@@ -71,8 +72,7 @@ FAULTS = {
 @pytest.fixture(autouse=True)
 def _in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "plugins").mkdir(mode=0o755)
-    (tmp_path / "plugins/stamp.py").write_text(PLUGIN)
+    add_drop_in(tmp_path, "stamp", PLUGIN)
 
 
 def asked(command: str, *arguments: str, lines: str = "") -> Result:

@@ -14,6 +14,7 @@ import pytest
 from logfan.config.loader import prepare
 from logfan.daemon import Daemon
 from logfan.runtime.threads import OwnThread
+from support.drop_ins import add_drop_in
 from support.http_get import get
 from support.waiting import wait_until
 
@@ -48,8 +49,7 @@ class Scene:
         self._folder = folder
         self.may_end = threading.Event()
         self.code: int | None = None
-        (folder / "plugins").mkdir(mode=0o755)
-        (folder / "plugins/silent.py").write_text(SILENT)
+        add_drop_in(folder, "silent", SILENT)
         give_up = Daemon._give_up
 
         def held(daemon: Daemon, trouble: Any) -> int:

@@ -23,6 +23,7 @@ from logfan.stage.redact import Redactor
 from logfan.stage.stage import Stage
 from logfan.stage.where import Where
 from logfan.telemetry.metrics import SinkStats
+from support.letters import Sent
 from support.waiting import wait_until
 
 
@@ -104,6 +105,11 @@ class Bench:
         self.worker.stop()
         assert self.worker.join(60)
 
+    def run(self) -> None:
+        """Have it do what it was given while it stood still, and end."""
+        self.worker.start()
+        self.finish()
+
 
 Make = Callable[..., Bench]
 
@@ -137,8 +143,7 @@ def test_a_batch_is_settled_after_write_and_flush(make: Make) -> None:
 def test_what_waits_is_written_as_one(make: Make) -> None:
     bench = make(start=False)
     batches = [bench.submit(b"%d" % n) for n in range(10)]
-    bench.worker.start()
-    bench.finish()
+    bench.run()
     assert bench.sink.sizes == [10]
     assert bench.completed == batches
 
@@ -148,8 +153,7 @@ def test_a_write_never_holds_more_than_the_limits(make: Make) -> None:
     bench.submit(*[b"%d" % n for n in range(8)])
     bench.submit(b"8", b"9")
     bench.submit(b"10", b"11")
-    bench.worker.start()
-    bench.finish()
+    bench.run()
     assert max(bench.sink.sizes) <= 3
     assert bench.sink.taken == [b"%d" % n for n in range(12)]
     assert len(bench.completed) == 3
@@ -158,8 +162,7 @@ def test_a_write_never_holds_more_than_the_limits(make: Make) -> None:
 def test_bytes_limit_a_write_too_but_a_large_record_still_passes(make: Make) -> None:
     bench = make(Limits(max_records=100, max_bytes=10), start=False)
     bench.submit(b"1234", b"5678", b"x" * 50, b"90")
-    bench.worker.start()
-    bench.finish()
+    bench.run()
     assert bench.sink.sizes == [2, 1, 1]
     assert len(bench.completed) == 1
 
@@ -176,8 +179,7 @@ def test_any_failure_is_tried_again_until_it_works(make: Make, failure: BaseExce
     bench = make(start=False)
     bench.sink.failures = [failure, failure, failure]
     bench.submit(b"a")
-    bench.worker.start()
-    bench.finish()
+    bench.run()
     assert bench.sink.taken == [b"a"]
     assert len(bench.completed) == 1
     assert bench.stats.retries == 3
@@ -189,8 +191,7 @@ def test_a_sink_that_cannot_open_is_down_and_tried_again(make: Make) -> None:
     bench.sink.open_failures = [SinkUnavailable("no disk")] * 3
     assert bench.worker.failure == "not opened yet"
     bench.submit(b"a")
-    bench.worker.start()
-    bench.finish()
+    bench.run()
     assert bench.sink.taken == [b"a"]
 
 
@@ -272,8 +273,7 @@ def test_a_bug_is_reported_with_its_traceback_once(
     bench = make(start=False)
     bench.sink.failures = [ValueError("a bug") for _ in range(5)]
     bench.submit(b"a")
-    bench.worker.start()
-    bench.finish()
+    bench.run()
     logged = [record for record in caplog.records if "a bug" in record.getMessage()]
     assert len(logged) == 1
     assert "raise self.failures.pop(0)\nValueError: a bug" in logged[0].__dict__["traceback"]
@@ -328,8 +328,7 @@ def test_a_failure_whose_text_is_hostile_ends_no_worker(
     bench = make(start=False)
     bench.sink.failures = [failure] * 2
     bench.submit(b"a")
-    bench.worker.start()
-    bench.finish()
+    bench.run()
     assert bench.sink.taken == [b"a"]
     (logged,) = [one.getMessage() for one in caplog.records if "retrying" in one.getMessage()]
     assert words in logged
@@ -357,27 +356,11 @@ def test_a_reason_that_is_hostile_or_endless_is_cut_where_it_is_taken(make: Make
     reasons: dict[int, Any] = {0: Hostile(), 1: "x" * (10 << 20), 2: "\ud800"}
     bench.sink.failures = [RecordsRejected(reasons)]
     batch = bench.submit(b"a", b"b", b"c", b"d")
-    bench.worker.start()
-    bench.finish()
+    bench.run()
     assert bench.completed == [batch]
     assert post.reasons[0] == "Hostile (its text cannot be read)"
     assert len(post.reasons[1]) == 1000
     assert post.reasons[2] == "\\ud800"
-
-
-class Sent:
-    """Dead letters that are confirmed at once."""
-
-    def __init__(self) -> None:
-        self.refusals: list[Refusal] = []
-        self.failures: dict[int, Unsent] = {}
-
-    def __call__(self, refusals: Sequence[Refusal]) -> "Sent":
-        self.refusals += refusals
-        return self
-
-    def wait(self, _: float) -> bool:
-        return True
 
 
 class Returned(Sent):
@@ -475,8 +458,7 @@ def numbers(count: int) -> list[bytes]:
 def test_a_sink_gets_what_is_chosen_and_the_rest_is_settled(make: Make) -> None:
     bench = make(stage=ODD, start=False)
     batches = [bench.submit(*numbers(4)), bench.submit(b'{"n":2}'), bench.submit(b"text")]
-    bench.worker.start()
-    bench.finish()
+    bench.run()
     assert bench.completed == batches
     assert bench.sink.taken == [b'{"n":"[redacted]"}'] * 2 + [b"text"]
     assert (bench.stats.written, bench.stats.filtered, bench.stats.undecided) == (3, 3, 1)
@@ -497,8 +479,7 @@ def test_what_is_filtered_is_counted_once_however_often_the_rest_is_tried(
     bench = make(stage=ODD, start=False, send=Sent())
     bench.sink.failures = [failure] * 5
     bench.submit(*numbers(8))
-    bench.worker.start()
-    bench.finish()
+    bench.run()
     assert (bench.stats.written, bench.stats.filtered) == (4, 4)
     assert len(bench.sink.taken) == 4
 
@@ -508,8 +489,7 @@ def test_a_refusal_names_the_record_as_it_was_delivered(make: Make) -> None:
     bench = make(stage=ODD, start=False, send=sent)
     bench.sink.failures = [RecordsRejected({1: "no"})]
     bench.submit(*numbers(6))
-    bench.worker.start()
-    bench.finish()
+    bench.run()
     assert [one.record.body for one in sent.refusals] == [b'{"n":3}']
     assert (bench.stats.written, bench.stats.rejected, bench.stats.filtered) == (2, 1, 3)
 
@@ -524,8 +504,7 @@ def test_a_record_over_which_the_stage_fails_is_dead_lettered(make: Make) -> Non
     sent = Sent()
     bench = make(stage=Stage(redactor=Broken()), start=False, send=sent)
     bench.submit(b"a", b"bad", b"b")
-    bench.worker.start()
-    bench.finish()
+    bench.run()
     assert [one.record.body for one in sent.refusals] == [b"bad"]
     assert (
         "the stage before the sink failed: RuntimeError: over this one" in sent.refusals[0].reason
@@ -541,8 +520,7 @@ def test_what_is_wanted_later_is_offered_again_alone(make: Make) -> None:
         RecordsRejected(later={0: "busy"}),
     ]
     batch = bench.submit(b"0", b"1", b"2", b"3", b"4")
-    bench.worker.start()
-    bench.finish()
+    bench.run()
     assert bench.sink.taken == [b"2"]
     assert [one.record.body for one in sent.refusals] == [b"0"]
     assert (bench.stats.written, bench.stats.rejected, bench.stats.retries) == (4, 1, 2)
@@ -596,8 +574,7 @@ def test_a_pace_that_is_no_number_is_logged_once_with_the_sink(
         RecordsRejected(later={0: "x"}, retry_after=pace),
     ]  # fmt: skip
     bench.submit(b"a")
-    bench.worker.start()
-    bench.finish()
+    bench.run()
     assert bench.sink.taken == [b"a"]
     (line,) = [one for one in caplog.messages if "retry_after" in one]
     assert line == (
@@ -620,8 +597,7 @@ def test_an_index_that_is_none_is_named_with_the_way_out(
     bench = make(start=False)
     bench.sink.failures = [RecordsRejected(given)]
     bench.submit(b"a")
-    bench.worker.start()
-    bench.finish()
+    bench.run()
     assert bench.sink.taken == [b"a"]
     assert f"ValueError: RecordsRejected {words}" in caplog.text
 
@@ -645,8 +621,7 @@ def test_a_refusal_of_a_subclass_without_indexes_is_a_failure_that_names_them(
     bench = make(start=False)
     bench.sink.failures = [Own()]
     bench.submit(b"a")
-    bench.worker.start()
-    bench.finish()
+    bench.run()
     assert bench.sink.taken == [b"a"]
     assert "TypeError: RecordsRejected takes {index: why}, not a list" in caplog.text
 
@@ -658,8 +633,7 @@ def test_a_pace_that_is_none_is_no_pace(make: Make, pace: Any) -> None:
     bench = make(start=False)
     bench.sink.failures = [SinkUnavailable("busy", pace)]
     bench.submit(b"a")
-    bench.worker.start()
-    bench.finish()
+    bench.run()
     assert bench.sink.taken == [b"a"]
 
 
@@ -667,8 +641,7 @@ def test_a_record_cannot_be_refused_and_wanted_later(make: Make) -> None:
     bench = make(start=False)
     bench.sink.failures = [RecordsRejected({0: "no"}, later={0: "busy"})]
     bench.submit(b"a")
-    bench.worker.start()
-    bench.finish()
+    bench.run()
     assert bench.sink.taken == [b"a"]
     assert bench.stats.rejected == 0
 
@@ -677,8 +650,7 @@ def test_small_bodies_that_become_large_are_written_in_pieces(make: Make) -> Non
     large = [gzip.compress(b"%d" % n * (300 << 10)) for n in range(10)]
     bench = make(stage=Stage(decode_bytes=1 << 20), start=False)
     batches = [bench.submit(*large[:7]), bench.submit(*large[7:], b"plain")]
-    bench.worker.start()
-    bench.finish()
+    bench.run()
     assert bench.sink.sizes == [3, 3, 3, 2]
     assert [body[:1] for body in bench.sink.taken] == [b"%d" % n for n in range(10)] + [b"p"]
     assert bench.completed == batches
@@ -695,8 +667,7 @@ def test_pieces_that_a_sink_does_not_take_come_again_in_pieces(
     bench = make(stage=Stage(decode_bytes=1 << 20), start=False, send=sent)
     bench.sink.failures = [failure] * count
     bench.submit(*large)
-    bench.worker.start()
-    bench.finish()
+    bench.run()
     assert max(bench.sink.sizes) <= 3
     assert sorted(body[:1] for body in bench.sink.taken) == [b"%d" % n for n in range(10)]
     assert (bench.stats.written, sent.refusals) == (10, [])
@@ -708,8 +679,7 @@ def test_a_refusal_in_a_later_piece_names_the_record_as_it_was_delivered(make: M
     bench = make(stage=Stage(decode_bytes=1 << 20), start=False, send=sent)
     bench.sink.failures = [SinkUnavailable("full"), RecordsRejected({2: "no"})]
     bench.submit(*large)
-    bench.worker.start()
-    bench.finish()
+    bench.run()
     assert [one.record.body for one in sent.refusals] == [large[2]]
     assert (bench.stats.written, bench.stats.rejected) == (5, 1)
 

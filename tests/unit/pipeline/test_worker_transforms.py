@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import logfan
-from logfan.dead_letters.letter import Refusal, Unsent
+from logfan.dead_letters.letter import Unsent
 from logfan.pipeline.completions import Completions
 from logfan.pipeline.in_flight import Batch
 from logfan.pipeline.worker import Limits, SinkWorker
@@ -17,6 +17,7 @@ from logfan.stage.redact import Redactor
 from logfan.stage.stage import Stage
 from logfan.telemetry.metrics import SinkStats
 from logfan.testing import record
+from support.letters import Sent
 from support.waiting import wait_until
 
 Apply = Callable[[Sequence[Record]], Sequence[Record | None]]
@@ -49,28 +50,13 @@ class Memory(logfan.Sink):
         self.taken += [one.body for one in records]
 
 
-class Letters:
-    """The dead-letter queue."""
-
-    def __init__(self) -> None:
-        self.refusals: list[Refusal] = []
-        self.failures: dict[int, Unsent] = {}
-
-    def __call__(self, refusals: Sequence[Refusal]) -> "Letters":
-        self.refusals += refusals
-        return self
-
-    def wait(self, _: float) -> bool:
-        return True
-
-
 class Bench:
     """A worker with one transform."""
 
     def __init__(self, function: Apply, max_ratio: float = 1.0, *, letters: bool = True) -> None:
         transform = Calls(Calls.Config())
         transform.function = function
-        self.sink, self.stats, self.letters = Memory(), SinkStats(), Letters()
+        self.sink, self.stats, self.letters = Memory(), SinkStats(), Sent()
         completions = Completions(1, lambda call: call())
         completions.on_completed = self._on_completed
         self.tracker = completions.tracker
@@ -102,6 +88,11 @@ class Bench:
         stats = self.stats
         assert stats.written + stats.filtered + stats.rejected == self.given
         assert stats.written == len(self.sink.taken)
+
+    def run(self) -> None:
+        """Have it do what it was given while it stood still, and end."""
+        self.worker.start()
+        self.finish()
 
 
 @pytest.fixture
@@ -144,8 +135,7 @@ def poisoned(*bad: bytes) -> Apply:
 def test_what_it_gives_is_written_and_the_rest_is_filtered(bench: Make) -> None:
     one = bench(marked)
     one.submit(*numbers(0, 6))
-    one.worker.start()
-    one.finish()
+    one.run()
     assert one.sink.taken == [b"1!", b"2!", b"4!", b"5!"]
     assert (one.stats.written, one.stats.filtered) == (4, 2)
 
@@ -168,8 +158,7 @@ def test_a_record_over_which_it_fails_is_dead_lettered_as_it_came(bench: Make) -
 def test_it_is_evidence_enough_where_all_others_are_filtered(bench: Make) -> None:
     one = bench(poisoned(b"4"))
     one.submit(b"3", b"4", b"6")
-    one.worker.start()
-    one.finish()
+    one.run()
     assert [letter.record.body for letter in one.letters.refusals] == [b"4"]
     assert (one.sink.taken, one.stats.filtered) == ([], 2)
 
@@ -210,8 +199,7 @@ def test_what_failed_in_an_outage_is_no_evidence_once_it_is_over(bench: Make) ->
 
     one = bench(apply)
     one.submit(*numbers(0, 9))
-    one.worker.start()
-    one.finish()
+    one.run()
     assert one.letters.refusals == []
     assert len(one.sink.taken) == 6
 
@@ -263,8 +251,7 @@ def test_one_that_is_unavailable_proves_nothing_and_its_pace_is_kept(bench: Make
 
     one = bench(apply)
     one.submit(b"4", b"5")
-    one.worker.start()
-    one.finish()
+    one.run()
     assert one.letters.refusals == []
     assert sorted(one.sink.taken) == [b"4!", b"5!"]
 
@@ -299,8 +286,7 @@ def test_a_sink_that_fails_is_offered_the_same_again(bench: Make) -> None:
     one = bench(marked)
     one.sink.failures = [ValueError("a bug")] * 7 + [logfan.SinkUnavailable("full")] * 3
     one.submit(*numbers(0, 9))
-    one.worker.start()
-    one.finish()
+    one.run()
     assert sorted(one.sink.taken) == [b"1!", b"2!", b"4!", b"5!", b"7!", b"8!"]
     assert (one.stats.filtered, one.letters.refusals) == (3, [])
 

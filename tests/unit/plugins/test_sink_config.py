@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 import logfan
 from logfan.cli import main
 from logfan.plugins.validation import why_unusable
+from support.drop_ins import add_drop_in
 
 ConfigT = TypeVar("ConfigT", bound=logfan.SinkConfig)
 
@@ -172,8 +173,7 @@ def register_sinks(register):
 def test_a_default_that_breaks_its_own_rule_is_a_fault_that_names_whose_it_is(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins/mail.py").write_text(BROKEN)
+    add_drop_in(tmp_path, "mail", BROKEN)
     config = tmp_path / "config.toml"
     head = f'[plugins]\ndirectories = ["{tmp_path}/plugins"]\n[sinks.post]\nkind = "mail"\n'
     config.write_text(head)

@@ -5,7 +5,6 @@ import fcntl
 import gzip
 import os
 import re
-import resource
 import shutil
 import socket
 import subprocess
@@ -13,7 +12,6 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,7 +20,7 @@ import logfan
 from logfan_sinks.file.directories import folder_of
 from logfan_sinks.file.rotation import rotated_files
 from support.disks import on_a_disk
-from support.files import deliver, held_open, made, numbered, opened, record
+from support.files import deliver, file_size_limit, held_open, made, numbered, opened, record
 from support.users import ordinary_user
 from support.waiting import wait_until
 
@@ -55,16 +53,6 @@ def open_folder() -> Iterator[Path]:
         if os.geteuid() == 0:
             os.chown(folder, 65534, 65534)
         yield folder
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def lines(path: Path) -> list[str]:

@@ -5,15 +5,12 @@ import fcntl
 import gzip
 import logging
 import os
-import resource
 import signal
 import stat
 import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +24,13 @@ from logfan_sinks.file import log_file as logfile
 from logfan_sinks.file import sink as file_sink
 from logfan_sinks.file.log_file import _behind
 from logfan_sinks.file.sink import _pieces
-from support.files import NOON, deliver, held_open, made, numbered, opened, record
+from support.files import NOON, deliver, file_size_limit, held_open, made, numbered, opened, record
 from support.users import ordinary_user
 from support.waiting import wait_until
 
 
 def bodies(path: Path) -> list[str]:
     return path.read_text().splitlines()
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """No file of this process may grow beyond this: the kernel cuts a write short, then refuses."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture

@@ -4,9 +4,7 @@ import base64
 import itertools
 import json
 import socket
-import ssl
 import threading
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -15,7 +13,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-import trustme
 from pydantic import ValidationError
 
 from logfan.record import Record
@@ -25,15 +22,10 @@ from logfan_sinks.http import HttpSink
 from logfan_sinks.http.delivery import chunks
 from logfan_sinks.http.verdicts import Answer
 from logfan_sinks.template import compiled
+from support.certificates import server_context
 from support.gate import Gate
 from support.opener import open_one
 from support.scripted_http import Reply, Request, ScriptedServer
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with ScriptedServer().running() as server:
-        yield server
 
 
 def opened(server: ScriptedServer, **options: Any) -> HttpSink:
@@ -308,10 +300,7 @@ HEADER = b"HTTP/1.1 200 OK\r\nX-Slow: "
 def test_headers_that_drip_are_not_waited_for_without_end(
     at_once: bytes, by_tls: bool, tmp_path: Path
 ) -> None:
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = server_context(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.1)
         ends = threading.Event()
@@ -354,10 +343,7 @@ def test_headers_that_drip_are_not_waited_for_without_end(
 
 
 def test_by_tls_with_the_certificate_verified(tmp_path: Path) -> None:
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = server_context(tmp_path)
     with ScriptedServer(context).running() as server:
         opened(server, tls={"ca_file": str(tmp_path / "ca.pem")}).write(numbered(2))
         assert numbers(server) == [[0, 1]]

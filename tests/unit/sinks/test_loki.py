@@ -1,7 +1,6 @@
 """The sink `loki`: each verdict of the push API, by a server that speaks its answers."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,12 +11,6 @@ from logfan.testing import hostile_records, record
 from logfan_sinks.loki import EqualLines, LokiSink
 from support.opener import open_one
 from support.scripted_http import Reply, Request, ScriptedServer
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with ScriptedServer().running() as server:
-        yield server
 
 
 def opened(server: ScriptedServer, **options: Any) -> LokiSink:

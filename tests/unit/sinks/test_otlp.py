@@ -1,7 +1,6 @@
 """The sink `otlp`: its messages as the official classes read them, and each verdict."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,12 +17,6 @@ from logfan_sinks.otlp.protobuf import partial_success
 from logfan_sinks.otlp.sink import REJECTED
 from support.opener import open_one
 from support.scripted_http import Reply, Request, ScriptedServer
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with ScriptedServer().running() as server:
-        yield server
 
 
 def opened(server: ScriptedServer, **options: Any) -> OtlpSink:

@@ -3,12 +3,9 @@
 import os
 import pty
 import re
-import resource
 import select
-import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from logfan import Record, SinkUnavailable
 from logfan.testing import hostile_records, record
 from logfan_sinks import formats, stdout
 from logfan_sinks.stdout import StdoutSink
+from support.files import file_size_limit
 
 
 class Output:
@@ -256,19 +254,6 @@ def test_a_reader_that_went_away_is_reported(
         os.close(read)
         with pytest.raises(SinkUnavailable, match="no program reads standard output any more"):
             built.write([record("x")])
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """As a full disk does, it lets a write be short and the next one fail."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, before)
 
 
 @pytest.mark.parametrize("long", [False, True])

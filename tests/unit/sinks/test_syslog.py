@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
 from logfan.sink import RecordsRejected, SinkUnavailable
 from logfan.testing import record
 from logfan_sinks.syslog import SyslogSink
+from support.certificates import server_context
 from support.gate import Gate
 from support.servers import serving
 from support.waiting import wait_until
@@ -148,10 +148,7 @@ def test_datagrams_and_one_that_is_too_long(opened: Open) -> None:
 
 
 def test_by_tls_with_the_certificate_verified(tmp_path: Path, opened: Open) -> None:
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = server_context(tmp_path)
     with Server(context).running() as server:
         address = f"tls://127.0.0.1:{server.port}"
         opened(address, tls={"ca_file": str(tmp_path / "ca.pem")}).write([record(b"a")])
@@ -179,10 +176,7 @@ def test_a_server_that_went_away_is_noticed_before_something_is_lost(opened: Ope
 def test_what_a_healthy_server_has_yet_to_read_survives_the_end(
     scheme: str, tmp_path: Path, opened: Open
 ) -> None:
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = server_context(tmp_path)
     got = bytearray()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
