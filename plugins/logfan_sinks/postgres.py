@@ -69,6 +69,9 @@ _ROW_CLASSES = ("22", "23", "44")
 _RAISED = ("P0001", "P0004")
 _CHECKS = "ExecWithCheckOptions"
 """Where PostgreSQL looks whether policies of the table let a row in: it has no code of its own."""
+_NO_PARTITION, _NOT_OF_PARTITION = "ExecFindPartition", "ExecPartitionCheckEmitError"
+"""Where it finds no partition for a row, or the table is a partition that is not the row's: it says
+23514, as of a constraint, and the operator has to make one."""
 _TOO_COMPLEX = "54001"
 _TOO_LARGE = "54000"
 # What has the code of the latter, and is about the table or the server, comes from these.
@@ -83,7 +86,7 @@ class PostgresSink(logfan.Sink):
 
     Done: the commit.
     Not now: every other failure, among them a lost connection, a server that is read-only (25006),
-    and a missing table (42P01).
+    a missing table (42P01), and a missing partition (23514 as well, with its key in the log).
     Refused: what the table does not take: SQLSTATE 22, 23 and 44, also of what is deferred; 54000,
     54001, P0001 and P0004, as of a trigger; a row that a policy keeps out. Found by halves.
     Repeats: a record with an identity is inserted once (ON CONFLICT (id) DO NOTHING), where the
@@ -299,15 +302,20 @@ def _is_about_a_row(error: Exception) -> bool:
         return isinstance(error, psycopg.DataError | UnicodeError)
     if error.sqlstate == _TOO_LARGE:
         return error.diag.source_file not in _NOT_OF_A_ROW
+    if error.diag.source_function in (_NO_PARTITION, _NOT_OF_PARTITION):
+        return False
     if error.diag.source_function == _CHECKS:
         return True
     return error.sqlstate.startswith((*_ROW_CLASSES, *_RAISED, _TOO_COMPLEX))
 
 
 def _text(error: Exception) -> str:
-    state = getattr(error, "sqlstate", None)
+    state, diag = getattr(error, "sqlstate", None), getattr(error, "diag", None)
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return f"{first} ({state})" if state else first
+    text = f"{first} ({state})" if state else first
+    if diag is not None and diag.source_function == _NO_PARTITION:
+        return f"{text}; {diag.message_detail or ''}; make that partition, or a default one"
+    return text
 
 
 def _unavailable(error: Exception) -> logfan.SinkUnavailable:

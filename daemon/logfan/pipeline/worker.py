@@ -116,8 +116,8 @@ class SinkWorker:
         self._inbox: queue.SimpleQueue[Batch | _Order] = queue.SimpleQueue()
         self._ahead: deque[Batch | _Order] = deque()
         """What was taken out of it and comes next."""
-        self._is_hurried = False
-        """The order not to linger lies in one of the two."""
+        self._hurried_at = 0
+        """What was submitted when the order not to linger was put behind it."""
         self._stopping = False
         self._reminders = Reminders()
         self._logged_hanging: float | None = None
@@ -161,8 +161,8 @@ class SinkWorker:
 
     def hurry(self) -> None:
         """Do not linger: nothing more comes for now, or what waits was abandoned."""
-        if self._limits.linger and not self._is_hurried:
-            self._is_hurried = True
+        if self._limits.linger and self._hurried_at != self._submitted:
+            self._hurried_at = self._submitted
             self._inbox.put(_Order.NOW)
 
     def retry_now(self) -> None:
@@ -392,8 +392,6 @@ class SinkWorker:
             self._runner.opened = False
         if order in (_Order.REOPEN, _Order.RETRY):
             self._recovery.later.hasten()
-        elif order is _Order.NOW:
-            self._is_hurried = False
 
     def _arrived(self) -> list[Batch]:
         """What has arrived meanwhile, without waiting for it."""

@@ -65,6 +65,9 @@ class AmqpSink(logfan.Sink):
 
     _publisher: Publisher | None = None
     _max_bytes: int | None = None
+    """The largest body that the broker takes, where it has said so."""
+    _learned: int | None = None
+    """The same of the connection that it closed over a larger one."""
 
     def open(self) -> None:
         """Connect, and see that the exchange is there."""
@@ -78,6 +81,8 @@ class AmqpSink(logfan.Sink):
         except ValueError as error:
             raise logfan.SinkUnavailable(str(error)) from None
         self._publisher = Publisher(parameters, config.exchange, config.timeout)
+        # For whatever else it was opened anew, the limit may be another one by now.
+        self._max_bytes, self._learned = self._learned, None
 
     def write(self, records: Sequence[logfan.Record]) -> None:
         """Publish all of it, and wait for the confirms."""
@@ -91,8 +96,7 @@ class AmqpSink(logfan.Sink):
         try:
             self._publish(publisher, messages, refused)
         except logfan.SinkUnavailable:
-            if publisher.max_bytes is not None:
-                self._max_bytes = publisher.max_bytes
+            self._learned = publisher.max_bytes
             raise
         if refused or publisher.later:
             raise logfan.RecordsRejected(refused, later=publisher.later)
