@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 import logfan
+from logfan_sinks.address import Timeout
 from logfan_sinks.extras import ExtraConfig
 from logfan_sinks.formats import Format, encoder
 from logfan_sinks.outcome import Outcome
@@ -25,6 +26,8 @@ _TOPIC_CHARS = 249
 _NO_TOPIC_CHAR = re.compile(r"[^a-zA-Z0-9._-]")
 _NO_TOPICS = ("", ".", "..")
 _QUEUE_KILOBYTES = 64 << 10
+"""At least; and a message that is larger than all of the queue would never get in."""
+_MOST_SOCKET_SECONDS = 300
 _UNKNOWN_TOPIC_SECONDS = 5
 _TOPIC_ERRORS = (
     "_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_PARTITION", "TOPIC_AUTHORIZATION_FAILED",
@@ -35,6 +38,7 @@ _ID = "id"
 
 
 Text = Annotated[str, AfterValidator(checked)]
+Broker = Annotated[str, Field(pattern=r"^[^\s,]+$")]
 
 
 class KafkaSink(logfan.Sink):
@@ -54,7 +58,7 @@ class KafkaSink(logfan.Sink):
     class Config(ExtraConfig):
         library, extra = "confluent_kafka", "kafka"
 
-        brokers: tuple[str, ...] = Field(min_length=1)
+        brokers: tuple[Broker, ...] = Field(min_length=1)
         """Where to learn of the cluster: ["kafka-1.example.org:9092"]."""
         topic: Text = Field(min_length=1)
         """The topic; may hold fields such as {routing_key} or {headers.team}. What no topic's name
@@ -79,9 +83,11 @@ class KafkaSink(logfan.Sink):
         """The file that holds the password."""
         compress: Literal["none", "gzip", "lz4", "snappy", "zstd"] = "none"
         """Send compressed batches."""
-        max_message_bytes: logfan.Size = Field(default="1MB", validate_default=True)
+        max_message_bytes: logfan.Size = Field(
+            default="1MB", validate_default=True, ge=1000, le=1_000_000_000
+        )
         """Most bytes of one message, as the brokers' message.max.bytes allows."""
-        timeout: logfan.Duration = Field(default="30s", validate_default=True)
+        timeout: Timeout = 30.0
         """How long the brokers may be silent."""
 
         @model_validator(mode="after")
@@ -137,9 +143,9 @@ class KafkaSink(logfan.Sink):
             "enable.idempotence": True, "acks": "all", "compression.type": config.compress,
             "message.max.bytes": config.max_message_bytes,
             "message.timeout.ms": 0,  # `_see` has the deadline, and leaves nothing behind
-            "socket.timeout.ms": max(1000, round(config.timeout * 1000)),
+            "socket.timeout.ms": round(1000 * min(max(1, config.timeout), _MOST_SOCKET_SECONDS)),
             "topic.metadata.propagation.max.ms": _UNKNOWN_TOPIC_SECONDS * 1000,
-            "queue.buffering.max.kbytes": _QUEUE_KILOBYTES,
+            "queue.buffering.max.kbytes": max(_QUEUE_KILOBYTES, config.max_message_bytes >> 9),
             "partitioner": "murmur2_random",  # as Kafka's own clients choose
             "log_level": 0,  # all that is logged comes as an error, too
             "security.protocol": ("SASL_" if config.username is not None else "")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, SecretStr, model_validator
 
 import logfan
+from logfan_sinks.address import Timeout
 from logfan_sinks.extras import ExtraConfig
 from logfan_sinks.row import FieldName, Row, row_of
 from logfan_sinks.secret_file import secret_of
@@ -108,7 +109,7 @@ class PostgresSink(logfan.Sink):
         """Where to find the identity of a record that has no message id: fields such as
         ["headers.id", "order.id"]. A record without one may come twice after a crash. An
         identity of more than 512 bytes is hashed."""
-        timeout: logfan.Duration = 30.0
+        timeout: Timeout = 30.0
         """How long a statement, or a connection, may take."""
 
         @model_validator(mode="after")

@@ -170,6 +170,17 @@ def test_what_the_topic_finds_too_large_is_refused_alone(opened: Open, kafka: Ka
     assert len(values(kafka, "small")) == len(passed) + 20
 
 
+def test_a_message_that_is_larger_than_the_clients_queue_arrives(
+    opened: Open, kafka: Kafka
+) -> None:
+    kafka.create("large", max_message_bytes="90000000")
+    sink = opened(
+        topic="large", format="raw", max_message_bytes="90MB", timeout="10m", compress="gzip"
+    )
+    put(sink, record(b"a"), record(bytes(70 << 20)), record(b"b"))
+    assert [len(value) for value in values(kafka, "large")] == [1, 70 << 20, 1]
+
+
 def test_what_the_client_finds_too_large_is_refused_alone(
     opened: Open, kafka: Kafka, topic: str
 ) -> None:
