@@ -185,6 +185,13 @@ def test_the_pages_logrotate_is_the_packages_and_fits_shipped_config_and_units()
         assert unit.replace("@.", "@*.") in shown.partition("try-reload-or-restart")[2]
 
 
+def test_the_pages_give_enable_and_disable_no_pattern() -> None:
+    # systemd takes none there: it escapes it, and exits 0 without having done anything.
+    lines = re.findall(r"^\$ .*systemctl (?:enable|disable) .*$", PAGES, re.MULTILINE)
+    assert len(lines) >= 4
+    assert not [one for one in lines if "*" in one]
+
+
 def test_a_misspelt_drop_in_would_be_found(tmp_path: Path) -> None:
     mistake = "[Service]\nReadWritePath=/srv/logs\n"
     unit = _write(tmp_path, "logfan.service", unit_text("logfan.service"), mistake)
