@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -297,8 +298,17 @@ def test_a_partition_that_is_missing_is_not_now(
     first_of_december = 1_796_083_200.0
     records = [record(b"x", received_at=first_of_december + n) for n in range(-3, 3)]
     sink = opened(table=table)
-    with pytest.raises(SinkUnavailable, match=why):
+    with pytest.raises(RecordsRejected) as caught:
         sink.write(records)
+    assert sorted(caught.value.later) == [3, 4, 5]
+    assert re.search(why, caught.value.later[3])
+    assert not caught.value.reasons
+    sink.flush()
+    assert sql(postgres, f"SELECT count(*) FROM {table}") == [(3,)], "the others are there"
+    with pytest.raises(RecordsRejected) as caught:
+        sink.write(records[3:])
+    assert [*caught.value.later] == [0, 1, 2]
+    sink.flush()
     ways = {
         "default": "CREATE TABLE later PARTITION OF logs DEFAULT",
         "detach": "ALTER TABLE logs DETACH PARTITION november",
@@ -306,7 +316,7 @@ def test_a_partition_that_is_missing_is_not_now(
     sql(postgres, ways[mended])
     try:
         sink.open()
-        put(sink, *records)
+        put(sink, *records[3:])
         assert sql(postgres, f"SELECT count(*) FROM {table}") == [(6,)]
     finally:
         sql(postgres, "DROP TABLE logs; DROP TABLE IF EXISTS november")
