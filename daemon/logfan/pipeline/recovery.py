@@ -10,15 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 from logfan.pipeline.in_flight import Batch
 from logfan.pipeline.poison import ATTEMPTS_ALONE, Entry, Refusals, RetryQueue
+from logfan.pipeline.put_off import PutOff
 from logfan.pipeline.set_aside import Keep, RefusedRecords, Send
 from logfan.pipeline.sink_runner import PAUSED, Failure, SinkRunner, counted
 from logfan.pipeline.wanted_later import WantedLater
 from logfan.record import Record
 from logfan.stage.stage import Stage, Staged
 from logfan.stage.transforms import Failed
-
-_OTHERS_SECONDS = 1.0
-"""So long others are waited for, where the sink wants all that it was offered later."""
 
 
 class SinkRecovery:
@@ -57,16 +55,9 @@ class SinkRecovery:
         """Why what is held may not be dead-lettered."""
         self._took_lately = False
         """Whether the sink took something since it was last waited for."""
-        self._put_off: list[Entry] = []
-        """Wanted later, and not aside: the sink may be down for all."""
+        self._put_off = PutOff()
         self._postponed = Failure("")
-        """What the sink raised over the last of them."""
-        self._written_then = -1
-        """How many the sink had taken in all when it last wanted a whole batch later."""
-        self._is_down = False
-        """Whether it wanted several records later, and took nothing between."""
-        self._others_from = 0.0
-        """When others may be offered, which cuts the wait short."""
+        """What the sink raised over the last that it wanted later."""
         self._left: Counter[Batch] = Counter()
         """How many records of each batch are neither taken nor dead-lettered."""
         self.aside = RefusedRecords(
@@ -124,7 +115,7 @@ class SinkRecovery:
 
     def wants_others(self) -> bool:
         """Whether what comes is to be offered now, as it shows whether the sink is down."""
-        return bool(self._put_off) and self._runner.clock.monotonic() >= self._others_from
+        return self._put_off.wants_others(self._runner.clock.monotonic())
 
     def _forget_abandoned(self) -> None:
         """What the broker delivers again is refused, and counted, anew."""
@@ -144,7 +135,7 @@ class SinkRecovery:
         )
         self._refused.clear()
         self._failing.clear()
-        self._put_off.clear()
+        self._put_off.take()
         self._left.clear()
         entries = self._add(batches)
         offered = entries if staged is None else self._sort_out(entries, staged)
@@ -154,8 +145,8 @@ class SinkRecovery:
             self._offer(offered, staged.records)
         while not self._runner.quitting:
             self._dead_letter()
-            if self._put_off and self._runner.stats.written != self._written_then:
-                self._put_off_aside()
+            if self._put_off.is_theirs(self._runner.stats.written):
+                self._put_aside(self._put_off.take())
             if self._queue.needs_others:
                 self._add(self._arrived())
             self._finish_abandoned()
@@ -167,8 +158,8 @@ class SinkRecovery:
             elif self._queue.holding:
                 self._back_off(self._held_why, quick=self._took_lately)
                 self._queue.next_round()
-                self._offer_put_off()
-            elif self._put_off:
+                self._queue.extend(self._put_off.take())
+            elif self._put_off.entries:
                 self._wait_for_others()
             else:
                 break
@@ -332,7 +323,7 @@ class SinkRecovery:
                 return
             refused = held
         elif later:
-            if not self._put_off:
+            if not self._put_off.entries:
                 self._succeeded()
             return
         quick = self._queue.is_alive and (not refused or self._took_lately)
@@ -345,17 +336,10 @@ class SinkRecovery:
         self._postponed = failure
         self._put_aside([entry for entry in entries if entry.batch.alone])
         new = [entry for entry in entries if not entry.batch.alone]
-        self._put_off += new
         if took_others:
-            self._put_off_aside()
+            self._put_aside([*self._put_off.take(), *new])
         elif new:
-            written = self._runner.stats.written
-            self._is_down = len(new) > 1 or written == self._written_then
-            self._written_then = written
-
-    def _put_off_aside(self) -> None:
-        put_off, self._put_off = self._put_off, []
-        self._put_aside(put_off)
+            self._put_off.add(new, self._runner.stats.written)
 
     def _put_aside(self, entries: Sequence[Entry]) -> None:
         if entries:
@@ -363,31 +347,23 @@ class SinkRecovery:
             self._finish(entries)
 
     def _wait_for_others(self) -> None:
-        """Nothing is left but what was put off: what comes shows whether the sink is down. Where
-        nothing comes they stand aside; where the sink is down all are offered again, in order."""
-        now, postponed = self._runner.clock.monotonic(), self._postponed
-        if self._is_down:
-            self._others_from = now + max(_OTHERS_SECONDS, postponed.retry_after)
-            count = counted(len(self._put_off), "record")
-            why = f"takes {count} later: {postponed.why_later}"
-            self._back_off(why, quick=False, at_least=postponed.retry_after)
-            self._offer_put_off()
+        """Nothing is left but what was put off. Where the sink is down, all of it is offered again;
+        else it stands aside, unless others come."""
+        put_off, pace = self._put_off, self._postponed.retry_after
+        seconds = put_off.wait(self._runner.clock.monotonic(), pace)
+        if put_off.is_down:
+            count = counted(len(put_off.entries), "record")
+            why = f"takes {count} later: {self._postponed.why_later}"
+            self._back_off(why, quick=False, at_least=pace)
+            self._queue.extend(put_off.take())
             self._add(self._arrived())
             return
-        self._others_from = now
-        self._runner.wait(_OTHERS_SECONDS)
+        self._runner.wait(seconds)
         if not self._add(self._arrived()):
-            self._put_off_aside()
-
-    def _offer_put_off(self) -> None:
-        self._queue.extend(self._put_off)
-        self._put_off = []
+            self._put_aside(put_off.take())
 
     def _finish_abandoned(self) -> None:
-        gone = [entry for entry in self._put_off if entry.batch.abandoned]
-        if gone:
-            self._put_off = [entry for entry in self._put_off if entry not in gone]
-        self._finish([*self._queue.remove_abandoned(), *gone])
+        self._finish([*self._queue.remove_abandoned(), *self._put_off.take_abandoned()])
 
     def _succeeded(self) -> None:
         """The sink is up, unless something is held."""
