@@ -9,13 +9,23 @@ import threading
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 from typing_extensions import TypeVar
 
 from logfan.record import Record
+from logfan.runtime.file_names import checked_name
 from logfan.runtime.threads import SinkThread
 
 _given: ContextVar[Mapping[str, Any] | None] = ContextVar("given", default=None)
@@ -44,6 +54,17 @@ class SinkConfig(BaseModel):
             return handler(data)
         finally:
             _given.reset(token)
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _logfan_check_path(
+        cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> Any:
+        """A key that is a path: an empty one would be the working directory."""
+        checked = handler(value)
+        if isinstance(checked, Path) and not is_default(info.field_name):
+            checked_name(value, checked)
+        return checked
 
 
 ConfigT = TypeVar("ConfigT", bound=SinkConfig, default=Any)
@@ -196,7 +217,8 @@ class SinkUnavailable(Exception):
 class RecordsRejected(Exception):
     """Permanent, for these records alone: `{index in the batch: why}`. All others were taken,
     but for those of `later`, `{index: why}`: these alone are offered again, after at least
-    `retry_after` seconds where given, as `SinkUnavailable` takes them."""
+    `retry_after` seconds where given, as `SinkUnavailable` takes them. Records that come after
+    them are offered meanwhile."""
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 import logfan
+from logfan_sinks.address import Timeout
 from logfan_sinks.extras import ExtraConfig
 from logfan_sinks.formats import Format, encoder
 from logfan_sinks.outcome import Outcome
@@ -25,12 +26,19 @@ _TOPIC_CHARS = 249
 _NO_TOPIC_CHAR = re.compile(r"[^a-zA-Z0-9._-]")
 _NO_TOPICS = ("", ".", "..")
 _QUEUE_KILOBYTES = 64 << 10
+"""At least; and a message that is larger than all of the queue would never get in."""
+_MOST_SOCKET_SECONDS = 300
 _UNKNOWN_TOPIC_SECONDS = 5
+_TOPIC_ERRORS = (
+    "_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_PARTITION", "TOPIC_AUTHORIZATION_FAILED",
+    "NOT_ENOUGH_REPLICAS", "NOT_ENOUGH_REPLICAS_AFTER_APPEND", "LEADER_NOT_AVAILABLE",
+)  # fmt: skip
 _LOOK_SECONDS = 0.5
 _ID = "id"
 
 
 Text = Annotated[str, AfterValidator(checked)]
+Broker = Annotated[str, Field(pattern=r"^[^\s,]+$")]
 
 
 class KafkaSink(logfan.Sink):
@@ -50,12 +58,12 @@ class KafkaSink(logfan.Sink):
     class Config(ExtraConfig):
         library, extra = "confluent_kafka", "kafka"
 
-        brokers: tuple[str, ...] = Field(min_length=1)
+        brokers: tuple[Broker, ...] = Field(min_length=1)
         """Where to learn of the cluster: ["kafka-1.example.org:9092"]."""
         topic: Text = Field(min_length=1)
         """The topic; may hold fields such as {routing_key} or {headers.team}. What no topic's name
-        may hold becomes "_", and so do "." and "..". Records for a topic that is missing are held
-        until it is there."""
+        may hold becomes "_", and so do "." and "..". Records for a topic that is missing wait until
+        it is there, and the others go on."""
         key: Text | None = None
         """What decides on the partition, with fields as in topic: messages of one key keep their
         order. Without it, messages are spread."""
@@ -75,9 +83,11 @@ class KafkaSink(logfan.Sink):
         """The file that holds the password."""
         compress: Literal["none", "gzip", "lz4", "snappy", "zstd"] = "none"
         """Send compressed batches."""
-        max_message_bytes: logfan.Size = Field(default="1MB", validate_default=True)
+        max_message_bytes: logfan.Size = Field(
+            default="1MB", validate_default=True, ge=1000, le=1_000_000_000
+        )
         """Most bytes of one message, as the brokers' message.max.bytes allows."""
-        timeout: logfan.Duration = Field(default="30s", validate_default=True)
+        timeout: Timeout = 30.0
         """How long the brokers may be silent."""
 
         @model_validator(mode="after")
@@ -133,9 +143,9 @@ class KafkaSink(logfan.Sink):
             "enable.idempotence": True, "acks": "all", "compression.type": config.compress,
             "message.max.bytes": config.max_message_bytes,
             "message.timeout.ms": 0,  # `_see` has the deadline, and leaves nothing behind
-            "socket.timeout.ms": max(1000, round(config.timeout * 1000)),
+            "socket.timeout.ms": round(1000 * min(max(1, config.timeout), _MOST_SOCKET_SECONDS)),
             "topic.metadata.propagation.max.ms": _UNKNOWN_TOPIC_SECONDS * 1000,
-            "queue.buffering.max.kbytes": _QUEUE_KILOBYTES,
+            "queue.buffering.max.kbytes": max(_QUEUE_KILOBYTES, config.max_message_bytes >> 9),
             "partitioner": "murmur2_random",  # as Kafka's own clients choose
             "log_level": 0,  # all that is logged comes as an error, too
             "security.protocol": ("SASL_" if config.username is not None else "")
@@ -184,6 +194,7 @@ class KafkaSink(logfan.Sink):
                 is_no_topic = code == KafkaError.TOPIC_EXCEPTION and "{" in self.config.topic
                 if code != KafkaError.MSG_SIZE_TOO_LARGE and not is_no_topic:
                     outcome.later[place] = f"not taken by Kafka: {_text(error)}"
+                    outcome.whole |= not self._is_about_topic(error)
                 elif is_no_topic or len(places) == 1:
                     outcome.refused[place] = f"refused by Kafka: {_text(error)}"
                 else:
@@ -193,6 +204,10 @@ class KafkaSink(logfan.Sink):
                 middle = (len(too_large) + 1) // 2
                 waiting += filter(None, (too_large[middle:], too_large[:middle]))
         outcome.settle(len(records))
+
+    def _is_about_topic(self, error: "KafkaError") -> bool:
+        """Whether it is about a topic that the record has named, and no other."""
+        return "{" in self.config.topic and error.name() in _TOPIC_ERRORS
 
     def _produce(
         self,

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, SecretStr, model_validator
 
 import logfan
+from logfan_sinks.address import Timeout
 from logfan_sinks.extras import ExtraConfig
+from logfan_sinks.outcome import Outcome
 from logfan_sinks.row import FieldName, Row, row_of
 from logfan_sinks.secret_file import secret_of
 
@@ -69,6 +71,9 @@ _ROW_CLASSES = ("22", "23", "44")
 _RAISED = ("P0001", "P0004")
 _CHECKS = "ExecWithCheckOptions"
 """Where PostgreSQL looks whether policies of the table let a row in: it has no code of its own."""
+_NO_PARTITION, _NOT_OF_PARTITION = "ExecFindPartition", "ExecPartitionCheckEmitError"
+"""Where it finds no partition for a row, or the table is a partition that is not the row's: it says
+23514, as of a constraint, and the operator has to make one."""
 _TOO_COMPLEX = "54001"
 _TOO_LARGE = "54000"
 # What has the code of the latter, and is about the table or the server, comes from these.
@@ -83,7 +88,8 @@ class PostgresSink(logfan.Sink):
 
     Done: the commit.
     Not now: every other failure, among them a lost connection, a server that is read-only (25006),
-    and a missing table (42P01).
+    and a missing table (42P01). A row without a partition (23514 as well, with its key in the log)
+    comes again alone, until there is one.
     Refused: what the table does not take: SQLSTATE 22, 23 and 44, also of what is deferred; 54000,
     54001, P0001 and P0004, as of a trigger; a row that a policy keeps out. Found by halves.
     Repeats: a record with an identity is inserted once (ON CONFLICT (id) DO NOTHING), where the
@@ -105,7 +111,7 @@ class PostgresSink(logfan.Sink):
         """Where to find the identity of a record that has no message id: fields such as
         ["headers.id", "order.id"]. A record without one may come twice after a crash. An
         identity of more than 512 bytes is hashed."""
-        timeout: logfan.Duration = 30.0
+        timeout: Timeout = 30.0
         """How long a statement, or a connection, may take."""
 
         @model_validator(mode="after")
@@ -150,23 +156,22 @@ class PostgresSink(logfan.Sink):
         if connection is None:
             raise logfan.SinkUnavailable("not connected")
         rows = [_values(row_of(record, self.config.id)) for record in records]
-        refused: dict[int, str] = {}
+        outcome = Outcome()
         try:
             with self._bounded(connection):
                 connection.rollback()
                 connection.execute(_BEGIN, prepare=False)
-            self._insert(connection, rows, 0, refused, is_first=True)
+            self._insert(connection, rows, 0, outcome, is_first=True)
         except psycopg.Error as error:
             raise _unavailable(error) from None
-        if refused:
-            raise logfan.RecordsRejected(refused)
+        outcome.settle(len(records))
 
     def _insert(
         self,
         connection: "psycopg.Connection[Any]",
         rows: Sequence[tuple[Any, ...]],
         first: int,
-        refused: dict[int, str],
+        outcome: Outcome,
         *,
         is_first: bool = False,
     ) -> None:
@@ -189,12 +194,25 @@ class PostgresSink(logfan.Sink):
         except (psycopg.Error, UnicodeError) as error:
             if not _is_about_a_row(error):
                 raise
-            if len(rows) == 1:
-                refused[first] = f"refused by PostgreSQL: {_text(error)}"
+            last, why = first + len(rows) - 1, _text(error)
+            if last == first:
+                if _is_about_partition(error):
+                    outcome.later[first] = why
+                else:
+                    outcome.refused[first] = f"refused by PostgreSQL: {why}"
                 return
+            if is_first and _is_about_partition(error):
+                # On the first of a month no row has one: not each is to be asked about.
+                self._insert(connection, rows[:1], first, outcome)
+                self._insert(connection, rows[-1:], last, outcome)
+                if {first, last} <= outcome.later.keys():
+                    outcome.later = dict.fromkeys(range(first, last + 1), outcome.later[first])
+                    return
+                first, rows = first + 1, rows[1:-1]
             middle = len(rows) // 2
-            self._insert(connection, rows[:middle], first, refused)
-            self._insert(connection, rows[middle:], first + middle, refused)
+            for begin, part in ((first, rows[:middle]), (first + middle, rows[middle:])):
+                if part:
+                    self._insert(connection, part, begin, outcome)
 
     def flush(self) -> None:
         import psycopg
@@ -304,10 +322,20 @@ def _is_about_a_row(error: Exception) -> bool:
     return error.sqlstate.startswith((*_ROW_CLASSES, *_RAISED, _TOO_COMPLEX))
 
 
+def _is_about_partition(error: Exception) -> bool:
+    import psycopg
+
+    where = error.diag.source_function if isinstance(error, psycopg.Error) else None
+    return where in (_NO_PARTITION, _NOT_OF_PARTITION)
+
+
 def _text(error: Exception) -> str:
-    state = getattr(error, "sqlstate", None)
+    state, diag = getattr(error, "sqlstate", None), getattr(error, "diag", None)
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return f"{first} ({state})" if state else first
+    text = f"{first} ({state})" if state else first
+    if diag is not None and diag.source_function == _NO_PARTITION:
+        return f"{text}; {diag.message_detail or ''}; make that partition, or a default one"
+    return text
 
 
 def _unavailable(error: Exception) -> logfan.SinkUnavailable:

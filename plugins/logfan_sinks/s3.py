@@ -2,25 +2,29 @@
 
 import gzip
 import hashlib
+import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import zstandard
 from pydantic import AfterValidator, Field, model_validator
 
 import logfan
+from logfan_sinks.address import Timeout, is_address
 from logfan_sinks.extras import ExtraConfig
 from logfan_sinks.formats import Format, encoder
 from logfan_sinks.row import FieldName, time_of
-from logfan_sinks.secret_file import must_be_readable, secret_in
+from logfan_sinks.secret_file import must_be_readable, token_in
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
 _WHY_CHARS = 300
+_ENDPOINT = re.compile(r"https?://[\w.:%\[\]-]+/?", re.ASCII)
 _ZSTD_LEVEL, _GZIP_LEVEL = 3, 6
 _SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}
 _MEDIA_TYPES = {"gzip": "application/gzip", "zstd": "application/zstd"}
@@ -29,6 +33,16 @@ _MEDIA_TYPES = {"gzip": "application/gzip", "zstd": "application/zstd"}
 _IS_THERE = "status code: 412"
 _FORBIDDEN = "status code: 403"
 _ANSWER = "Server returned non-2xx status code: "
+
+
+Plain = Annotated[str, Field(pattern=r"^[!-~]+$")]
+"""What a header takes: obstore panics over any other."""
+
+
+def _endpoint(url: str) -> str:
+    if not (_ENDPOINT.fullmatch(url) and is_address(urlsplit(url))):
+        raise ValueError("it is https://HOST:PORT or http://HOST:PORT, without a path")
+    return url
 
 
 def _folder(prefix: str) -> str:
@@ -60,15 +74,15 @@ class S3Sink(logfan.Sink):
     class Config(ExtraConfig):
         library, extra = "obstore", "s3"
 
-        bucket: str = Field(min_length=3, max_length=63)
+        bucket: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{3,63}$")]
         """The bucket, which must exist."""
-        endpoint: Annotated[str, Field(pattern=r"^https?://[^/?#@]+/?$")] | None = None
+        endpoint: Annotated[str, AfterValidator(_endpoint)] | None = None
         """The server, as https://s3.example.org, where it is not Amazon's."""
-        region: str | None = None
+        region: Plain | None = None
         """The region; that of the environment (AWS_REGION), else us-east-1."""
         prefix: Annotated[str, Field(pattern=r"^[\w!.*'()=/-]*$"), AfterValidator(_folder)] = ""
         """The folder of the objects: PREFIX/2026-11-25/HASH.jsonl."""
-        access_key_id: str | None = None
+        access_key_id: Plain | None = None
         """Whose key, with secret_access_key_file. Without them: the environment
         (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), else the role of the machine."""
         secret_access_key_file: Path | None = None
@@ -84,7 +98,7 @@ class S3Sink(logfan.Sink):
         id: tuple[FieldName, ...] = ()
         """Where to find the identity of a record that has no message id: fields such as
         ["headers.id", "order.id"]."""
-        timeout: logfan.Duration = Field(default="30s", validate_default=True)
+        timeout: Timeout = 30.0
         """How long a request may take."""
 
         @model_validator(mode="after")
@@ -154,7 +168,7 @@ class S3Sink(logfan.Sink):
             "region": config.region,
         }  # fmt: skip
         given: Any = {name: value for name, value in keys.items() if value is not None}
-        given |= {name: secret_in(path) for name, path in files.items() if path is not None}
+        given |= {name: token_in(path) for name, path in files.items() if path is not None}
         # Failures are retried by the daemon, which logs them.
         return S3Store(
             config.bucket, config=given, client_options=client,  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """A secret, such as a password, that a file holds."""
 
+import re
 import stat
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from pydantic import SecretStr
 import logfan
 
 _MOST_CHARS = 64 << 10
+HEADER_TEXT = r"^[\t -~\xa0-\xff]*$"
+"""What a header of HTTP may hold."""
 
 
 def must_be_readable(path: Path, key: str = "") -> None:
@@ -34,6 +37,16 @@ def secret_in(path: Path) -> str:
         raise logfan.SinkUnavailable(f"{path}: it is not UTF-8") from None
     except OSError as error:
         raise logfan.SinkUnavailable(f"{path}: {error.strerror}") from None
+
+
+def token_in(path: Path) -> str:
+    """The same of what goes into a header: the error of one that does not fit would quote it."""
+    token = secret_in(path)
+    if not re.fullmatch(HEADER_TEXT, token):
+        raise logfan.SinkUnavailable(
+            f"{path}: holds more than a token: several lines, or characters that no header takes"
+        )
+    return token
 
 
 def secret_of(given: SecretStr | None, path: Path | None) -> str:

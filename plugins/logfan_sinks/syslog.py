@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, model_validator
 
 import logfan
+from logfan_sinks.address import Timeout, is_address
 from logfan_sinks.formats import Format, encoder
 from logfan_sinks.row import FieldName
 from logfan_sinks.tls_options import TlsOptions
@@ -47,7 +48,7 @@ def _split(address: str) -> SplitResult:
 def _checked(address: str) -> str:
     try:
         parts = _split(address)
-        known = parts.scheme in _PORTS and bool(parts.hostname) and parts.port != 0
+        known = parts.scheme in _PORTS and is_address(parts)
     except ValueError:
         known = False
     if not known:
@@ -83,7 +84,7 @@ class SyslogSink(logfan.Sink):
         """The field that names the host; this machine's name where a record has none."""
         tls: TlsOptions = TlsOptions()
         """{ ca_file = "…", cert_file = "…", key_file = "…", verify = true }"""
-        timeout: logfan.Duration = 30.0
+        timeout: Timeout = 30.0
         """How long the server may take nothing."""
 
         @model_validator(mode="after")

@@ -19,9 +19,11 @@ _USER = 65532
 _WRITABLE = ("run/logfan", "var/lib/logfan", "var/log/logfan")
 _NEEDLESS = ("usr/sbin", "usr/share/lintian", "usr/share/locale", "usr/share/man")
 _OCI = "application/vnd.oci.image"
+# Not by urllib.request, which takes a proxy from the environment.
 _PROBE = (
-    "import os, urllib.request; port = os.environ['LOGFAN_HTTP__LISTEN'].rpartition(':')[2]; "
-    "urllib.request.urlopen(f'http://127.0.0.1:{port}/healthz', timeout=5)"
+    "import http.client, os; "
+    "asked = http.client.HTTPConnection(os.environ['LOGFAN_HTTP__LISTEN'], timeout=5); "
+    "asked.request('GET', '/healthz'); raise SystemExit(asked.getresponse().status != 200)"
 )
 _SECOND = 10**9
 _CONFIG = {

@@ -12,7 +12,7 @@ import pytest
 
 from logfan.testing import record
 from logfan.testing.node import RabbitNode, free_port
-from support.broker import Names, channel, memory_alarm, publish
+from support.broker import Names, channel, granting, memory_alarm, publish
 from support.command import LOGFAN, logfan
 from support.http_get import get
 from support.letters import bodies, bury
@@ -230,6 +230,36 @@ def test_emit_publishes_its_arguments_and_the_lines_of_its_input(
         ids = [properties.message_id for _, properties, _ in got]
         assert len(set(ids)) == 6
         assert [given.rpartition("-")[2] for given in ids] == ["1", "2", "1", "2", "3", "4"]
+
+
+def test_emit_names_the_line_that_is_larger_than_the_broker_takes(
+    folder: Path, names: Names, node: RabbitNode
+) -> None:
+    with channel(node.url) as reader:
+        reader.exchange_declare(names.exchange, "fanout")
+        reader.queue_declare(names.queue)
+        reader.queue_bind(names.queue, names.exchange)
+        with granting(node, max_message_size=1000):
+            large = b"x" * 1001
+            done = logfan("emit", folder=folder, stdin=b"one\nto\n" + large + b"\nlast\n")
+        assert bodies(node.url, names.queue) == [b"one", b"to"]
+    assert done.returncode == 77
+    assert "2 messages were confirmed; message 3 has not arrived, nor has what" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["emit", "try"])
+def test_a_line_that_no_broker_takes_ends_the_command_and_not_the_memory(
+    command: str, folder: Path
+) -> None:
+    limited = ["prlimit", f"--as={3 << 30}", *LOGFAN, command]
+    with Path("/dev/zero").open("rb") as zeros:
+        done = subprocess.run(
+            limited, cwd=folder, stdin=zeros, stderr=subprocess.PIPE, text=True, check=False,
+            timeout=PATIENCE_SECONDS,
+        )  # fmt: skip
+    assert done.returncode == (77 if command == "emit" else 1), done.stderr
+    assert "more than 512 MiB" in done.stderr
+    assert "newlines" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["emit", "replay"])

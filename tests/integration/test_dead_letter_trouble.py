@@ -115,6 +115,21 @@ def test_a_full_dead_letter_queue_hands_no_window_back_and_costs_no_life(
         assert waiting(node.url, names.queue) == 0
 
 
+def test_a_refused_record_as_large_as_the_budget_holds_nothing_back_that_is_small(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """It is all that a prefetch that was cut for large messages allows."""
+    environ = {"LOGFAN_RABBITMQ__MAX_IN_FLIGHT_BYTES": "1MiB"}
+    make_full(node, f"{names.queue}.dead")
+    with daemon_at(tmp_path, node, names, environ=environ) as daemon:
+        large = [word + bytes(800_000) for word in (b"refuse", b"one", b"two")]
+        small = [b"%d" % n for n in range(50)]
+        publish(node.url, names.exchange, [*large, *small])
+        wait_until(lambda: daemon.acked() == 52, "all others are written")
+        assert node.unacked(names.queue) == 1
+        assert daemon.stop() == 75
+
+
 @pytest.mark.parametrize("kind", ["quorum", "classic"])
 def test_a_refused_record_whose_queue_is_deleted_has_its_letter_once_there_is_room(
     kind: str, node: RabbitNode, names: Names, tmp_path: Path

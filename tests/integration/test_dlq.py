@@ -6,7 +6,6 @@ import pty
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from logfan.dead_letters import header_overflow
 from logfan.dead_letters.letter import Letter, replayed
 from logfan.testing import hostile_records, record
 from logfan.testing.node import RabbitNode
-from support.broker import Names, channel, delete_queue, granting, waiting
+from support.broker import Names, channel, delete_queue, granting, impatient, waiting
 from support.command import LOGFAN
 from support.letters import bodies, bury
 from support.relay import Relay
@@ -658,24 +657,9 @@ def test_a_letter_too_large_for_a_copy_keeps_no_one_from_looking(
     assert sorted(bodies(url, operator.dead)) == sorted(mixed())
 
 
-@pytest.fixture
-def impatient(node: RabbitNode) -> Iterator[None]:
-    """The node waits a second for an acknowledgement."""
-
-    def set_to(timeout: int, interval: int) -> None:
-        node.eval(
-            f"application:set_env(rabbit, consumer_timeout, {timeout}), "
-            f"application:set_env(rabbit, channel_tick_interval, {interval})."
-        )
-
-    set_to(1000, 500)
-    yield
-    set_to(1_800_000, 60_000)
-
-
 @pytest.mark.parametrize("kind", ["classic", "quorum"])
 def test_a_purge_that_asks_for_too_long_ends_with_the_reason(
-    operator: Operator, node: RabbitNode, impatient: None, kind: str
+    operator: Operator, node: RabbitNode, kind: str
 ) -> None:
     newer = node.version.startswith("4.3")
     if newer and kind == "classic":
@@ -683,11 +667,12 @@ def test_a_purge_that_asks_for_too_long_ends_with_the_reason(
     operator.configure(operator.url, f'type = "{kind}"')
     bury(operator.url, operator.names, map(record, numbered(3)), kind=kind)
     wait_until(lambda: waiting(operator.url, operator.dead) == 3, "all are there")
-    terminal = Terminal(operator, "purge")
-    terminal.shows("type yes: ")
-    timeout = "consumer_timeout" if newer else "consumer_timeout (1 s)"
-    terminal.shows(f"longer than its {timeout}; call it again; nothing was removed")
-    assert terminal.end() == 69
+    with impatient(node):
+        terminal = Terminal(operator, "purge")
+        terminal.shows("type yes: ")
+        timeout = "consumer_timeout" if newer else "consumer_timeout (1 s)"
+        terminal.shows(f"longer than its {timeout}; call it again; nothing was removed")
+        assert terminal.end() == 69
     assert bodies(operator.url, operator.dead) == numbered(3)
 
 

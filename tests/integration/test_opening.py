@@ -2,9 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from logfan.testing.node import RabbitNode
-from support.broker import Names, declare_bound, delete_queue, publish, waiting
+from support.broker import Names, declare_bound, delete_queue, granting, impatient, publish, waiting
 from support.daemon import RAW, DaemonProcess
 from support.drop_ins import add_drop_in
 from support.waiting import wait_until
@@ -101,25 +104,67 @@ def test_it_stops_cleanly_while_it_waits_and_finds_a_queue_that_was_deleted(
         assert waiting(node.url, names.queue) == 1
 
 
-def test_a_queue_that_expires_without_a_consumer_is_kept_meanwhile(
-    node: RabbitNode, names: Names, tmp_path: Path
-) -> None:
-    """A look at a quorum queue does not count as use of it. The sink comes late, and gets all."""
-    arguments = {"x-queue-type": "quorum", "x-delivery-limit": 2**31 - 1, "x-expires": 3_000}
-    declare_bound(node.url, names, arguments=arguments)
-    (tmp_path / "folder").touch()
+def expiring(node: RabbitNode, names: Names, **arguments: Any) -> None:
+    """A look at a quorum queue does not count as use of it; one at a classic queue does, and comes
+    too late here."""
+    declare_bound(node.url, names, arguments={"x-expires": 3_000, **arguments})
+
+
+def keeps_all(node: RabbitNode, names: Names, folder: Path) -> None:
+    """A sink comes late, and gets all."""
+    (folder / "folder").touch()
     sinks = '[sinks.raw]\nkind = "file"\npath = "folder/raw.log"\nformat = "raw"\n'
-    with DaemonProcess(tmp_path, node.url, names, sinks).unready() as daemon:
+    with DaemonProcess(folder, node.url, names, sinks).unready() as daemon:
         wait_until(lambda: "waiting for sink raw to open" in daemon.get("/readyz")[1], "it waits")
         publish(node.url, names.exchange, [b"%d" % number for number in range(10)])
         node.eval("timer:sleep(9000).")
-        (tmp_path / "folder").unlink()
-        (tmp_path / "folder").mkdir()
+        (folder / "folder").unlink()
+        (folder / "folder").mkdir()
         daemon.wait_ready()
-        raw = tmp_path / "folder/raw.log"
+        raw = folder / "folder/raw.log"
         wait_until(lambda: daemon.acked() == 10, daemon.log)
         assert {*raw.read_bytes().split()} == {b"%d" % number for number in range(10)}
         assert "the queue is gone" not in daemon.log()
+        assert daemon.stop() == 0
+
+
+QUORUM = {"x-queue-type": "quorum", "x-delivery-limit": 2**31 - 1}
+
+
+def test_a_queue_that_expires_without_a_consumer_is_kept_meanwhile(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    expiring(node, names, **QUORUM)
+    keeps_all(node, names, tmp_path)
+
+
+def test_a_queue_that_expires_is_kept_though_it_counts_what_is_returned(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    expiring(node, names, **{**QUORUM, "x-delivery-limit": 3})
+    keeps_all(node, names, tmp_path)
+    assert waiting(node.url, f"{names.queue}.dead") == 0
+
+
+@pytest.mark.parametrize("arguments", [{}, QUORUM], ids=["classic", "quorum"])
+def test_a_queue_that_expires_is_kept_though_the_broker_has_little_patience(
+    node: RabbitNode, names: Names, tmp_path: Path, arguments: dict[str, Any]
+) -> None:
+    """It takes the other consumer's channel away, or cancels it (RabbitMQ 4.3), for want of an
+    acknowledgement."""
+    expiring(node, names, **arguments)
+    with impatient(node):
+        keeps_all(node, names, tmp_path)
+
+
+def test_a_connection_without_a_channel_for_the_other_consumer_says_so(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    expiring(node, names)
+    with granting(node, channel_max=2), DaemonProcess(tmp_path, node.url, names, RAW) as daemon:
+        assert "no third channel (the broker's channel_max is 2)" in daemon.log()
+        publish(node.url, names.exchange, [b"one"])
+        wait_until(lambda: daemon.acked() == 1, "it is consumed")
         assert daemon.stop() == 0
 
 

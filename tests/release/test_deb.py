@@ -71,7 +71,7 @@ def test_its_life_from_the_installation_to_the_purge(
     assert debian.run("logfan", "generate", "unit") == (root / UNIT).read_text()
     assert debian.run("systemd-analyze", "verify", "--man=no", f"/{UNIT}") == ""
 
-    debian.run("systemctl", "enable", "logfan")
+    debian.run("systemctl", "enable", "logfan", "logfan@a")
     config.write_text(edited := f"{config.read_text()}\n# edited\n")
     _install(debian, _newer(package, tmp_path))
     assert config.read_text() == edited

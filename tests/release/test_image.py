@@ -53,6 +53,26 @@ def test_the_health_check_follows_the_daemon(container: Container) -> None:
     assert container.run(*probe) == 1
 
 
+def test_the_health_check_takes_no_proxy(container: Container) -> None:
+    _, *probe = container.image.config["Healthcheck"]["Test"]
+    proxy = "http://127.0.0.1:1"  # as docker sets it in containers where it is configured to
+    assert container.run(*probe, HTTP_PROXY=proxy, http_proxy=proxy) == 0
+
+
+@pytest.mark.parametrize("address", ["127.0.0.2", "[::1]", "[::]", "0.0.0.0"])
+def test_the_health_check_asks_where_http_listens(
+    image: Image, node: RabbitNode, names: Names, tmp_path: Path, address: str
+) -> None:
+    container = Container(image, tmp_path, node.url, names, SINKS)
+    container.address = address
+    try:
+        container.start(ready=False)
+        _, *probe = image.config["Healthcheck"]["Test"]
+        wait_until(lambda: container.run(*probe) == 0, "the health check is passed")
+    finally:
+        assert container.stop() == 0, container.log()
+
+
 def test_a_sink_is_paused_from_within(container: Container) -> None:
     assert container.run("/usr/bin/logfan", "pause", "archive") == 0, container.log()
     paused = 'logfan_sink_pause_seconds{sink="archive"}'

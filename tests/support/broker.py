@@ -211,6 +211,23 @@ def granting(node: RabbitNode, **limits: int) -> Iterator[None]:
             _grant(node, name, value)
 
 
+@contextmanager
+def impatient(node: RabbitNode) -> Iterator[None]:
+    """The node waits a second for an acknowledgement: its consumer_timeout."""
+
+    def set_to(timeout: int, interval: int) -> None:
+        node.eval(
+            f"application:set_env(rabbit, consumer_timeout, {timeout}), "
+            f"application:set_env(rabbit, channel_tick_interval, {interval})."
+        )
+
+    set_to(1000, 500)
+    try:
+        yield
+    finally:
+        set_to(1_800_000, 60_000)
+
+
 def _granted(node: RabbitNode, name: str) -> str:
     return node.eval(f"{{ok, Most}} = application:get_env(rabbit, {name}), Most.").strip()
 

@@ -67,6 +67,8 @@ class Container(DaemonProcess):
             self.config: "/etc/logfan/config.toml",
         }  # fmt: skip
         self._inside = 0
+        self.address = "127.0.0.1"
+        """Where its HTTP listens, at `port`."""
 
     def start(self, *, ready: bool = True) -> None:
         """Start entrypoint and command of the image."""
@@ -89,12 +91,13 @@ class Container(DaemonProcess):
         """To the process in the container."""
         os.kill(self._inside, number)
 
-    def run(self, *arguments: str) -> int:
+    def run(self, *arguments: str, **environ: str) -> int:
         """`docker exec`: the exit code of another program in the image."""
         return subprocess.run(
-            self._command_of(*arguments), check=False, capture_output=True, timeout=PATIENCE_SECONDS
-        ).returncode
+            self._command_of(*arguments, **environ),
+            check=False, capture_output=True, timeout=PATIENCE_SECONDS,
+        ).returncode  # fmt: skip
 
-    def _command_of(self, *arguments: str) -> list[str]:
-        listen = {"LOGFAN_HTTP__LISTEN": f"127.0.0.1:{self.port}"}
-        return self.image.command(*arguments, binds=self._binds, environ=listen)
+    def _command_of(self, *arguments: str, **environ: str) -> list[str]:
+        environ = {"LOGFAN_HTTP__LISTEN": f"{self.address}:{self.port}"} | environ
+        return self.image.command(*arguments, binds=self._binds, environ=environ)

@@ -24,6 +24,7 @@ from support.strands import Strand, Time
 
 REQUIRED = ("a", "b")
 SINKS = (*REQUIRED, "optional")
+_TIMES_PUT_OFF = 3
 BUDGET = 400
 """Bytes of bodies that the daemon may hold."""
 
@@ -38,7 +39,8 @@ class Message:
 
 
 def body_of(number: int, failure: str, size: int) -> bytes:
-    """`failure`: `poison-SINK`, `refuse-SINK` (at write), `late-SINK` (at flush), or none."""
+    """`failure`: `poison-SINK`, `refuse-SINK` (at write), `late-SINK` (at flush), `wait-SINK`
+    (wanted later, and taken then), `waste-SINK` (wanted later, and refused then), or none."""
     return f"{number}|{failure}|".encode().ljust(size, b".")
 
 
@@ -65,6 +67,8 @@ class Truth:
         """The dead letters that were confirmed."""
         self.unordered = False
         """A sink failed without a reason: where records are offered alone, the order changes."""
+        self.overtaken: set[int] = set()
+        """What a sink wanted later."""
         self.bugs: dict[str, bool] = dict.fromkeys(SINKS, False)
         """Sinks that failed without a reason with records that are good."""
         self.in_flight: dict[int, tuple[Message, int]] = {}
@@ -291,6 +295,7 @@ class Store(Sink):
         self._late: dict[int, str] = {}
         self._refused: set[int] = set()
         self._offered: list[int] = []
+        self._put_off: Counter[int] = Counter()
         self._alone: Counter[int] = Counter()
         self._is_suspected = False
         self._taken_since: set[int] = set()
@@ -318,11 +323,20 @@ class Store(Sink):
         if self.state == "bug" or f"poison-{self.name}" in failures:
             raise self._bug(innocent=self.state == "bug")
         refused = {i: "refused" for i, t in enumerate(failures) if t == f"refuse-{self.name}"}
+        waits, later = (f"wait-{self.name}", f"waste-{self.name}"), {}
+        for i, number in enumerate(self._offered):
+            if failures[i] in waits and self._put_off[number] < _TIMES_PUT_OFF:
+                later[i] = "not yet"
+                self._put_off[number] += 1
+                self._truth.overtaken.add(number)
+            elif failures[i] == waits[1]:
+                refused[i] = "refused at last"
         self._late = {i: "late" for i, t in enumerate(failures) if t == f"late-{self.name}"}
-        self._written = [n for i, n in enumerate(self._offered) if i not in {*refused, *self._late}]
+        left = {*refused, *later, *self._late}
+        self._written = [n for i, n in enumerate(self._offered) if i not in left]
         self._refused |= {self._offered[i] for i in refused}
-        if refused:
-            raise RecordsRejected(refused)
+        if refused or later:
+            raise RecordsRejected(refused, later=later)
 
     def flush(self) -> None:
         self._linger()
@@ -420,7 +434,9 @@ class Post:
         assert refusal.sink == store.name
         assert refusal.attempts > 0
         assert refusal.first_failed_at > 0
-        if failure in (f"refuse-{store.name}", f"late-{store.name}") and store.has_refused(number):
+        if store.has_refused(number) and failure.endswith(f"-{store.name}"):
+            return
+        if refusal.renew and number in self._truth.overtaken:
             return
         assert store.has_evidence(number), f"{number} is dead-lettered by {store.name} for nothing"
         if not self._truth.bugs[store.name]:

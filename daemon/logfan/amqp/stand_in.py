@@ -2,6 +2,7 @@
 
 A second consumer on a channel of its own, with a prefetch of 1: it takes one message and holds it.
 That one is returned now and then, before the broker's timeout for acknowledgements, and at the end.
+Some queues count returns, so it comes no sooner than it has to.
 """
 
 import logging
@@ -11,6 +12,7 @@ from typing import Any
 
 from pika import exceptions
 
+from logfan.amqp.broker_features import NOT_FOUND, acknowledgement_timeout
 from logfan.amqp.client import Client
 from logfan.amqp.pika_internals import Channel
 from logfan.runtime.foreign_text import line_of
@@ -20,6 +22,7 @@ log = logging.getLogger(__name__)
 _AGAIN_SECONDS = 1.0
 _ATTEMPTS = 60
 """So often the broker may refuse it before the queue is left alone."""
+_LEAST_HOLD_SECONDS = 0.25
 
 
 class StandIn:
@@ -31,10 +34,16 @@ class StandIn:
         channel: Channel,
         queue: str,
         pause_reading_for: Callable[[float], None],
+        *,
+        spare_seconds: float,
     ) -> None:
+        """`spare_seconds`: for so long the queue may be without a consumer; 0 where it is gone at
+        once."""
         self._client = client
         self._pause_reading_for = pause_reading_for
         self._queue = queue
+        self._spare_seconds = spare_seconds
+        self._wanted = False
         self._consumer_tag = ""
         self._held: int | None = None
         self._timer: Any = None
@@ -47,6 +56,7 @@ class StandIn:
     def _use(self, channel: Channel) -> None:
         self._channel = channel
         channel.add_on_close_callback(self._on_closed)
+        channel.add_on_cancel_callback(lambda _frame: self._on_cancelled())
 
     def begin(self, seconds: float, then: Callable[[], None]) -> None:
         """Consume; then go on. A message is held for so many seconds at most. Where the broker
@@ -55,16 +65,24 @@ class StandIn:
         if self._consumer_tag:
             then()
             return
-        self._then, self._seconds, self._attempts = then, seconds, 0
+        self.stop()
+        self._wanted, self._seconds, self._attempts = True, seconds, 0
+        if self._spare_seconds:
+            self._begin_after(self._spare_seconds)
+            then()
+            return
+        self._then = then
         self._begin()
 
     def call_off(self) -> bool:
         """While the broker refuses it: ask no more, and do not go on. False where it is not so."""
         waits = self._then is not None and self._timer is not None and not self._consumer_tag
         if waits:
-            self.stop()
-            self._then = None
+            self.end()
         return waits
+
+    def _begin_after(self, seconds: float) -> None:
+        self._timer = self._client.ioloop.call_later(seconds, self._begin)
 
     def _begin(self) -> None:
         self._timer = None
@@ -76,7 +94,7 @@ class StandIn:
     def _begin_on(self, channel: Channel | None) -> None:
         if channel is None:
             self._go_on()
-        elif self._then is not None:  # else it was ended meanwhile
+        elif self._wanted:  # else it was ended meanwhile
             self._use(channel)
             self._consume()
 
@@ -91,7 +109,7 @@ class StandIn:
     def end(self) -> None:
         """Consume no more, and return what is held."""
         self.stop()
-        self._then = None
+        self._wanted, self._then = False, None
         tag, self._consumer_tag = self._consumer_tag, ""
         if tag and self._channel.is_open:
             self._channel.basic_cancel(tag)
@@ -99,6 +117,7 @@ class StandIn:
 
     def _on_consuming(self) -> None:
         self._answered()
+        self._attempts = 0
         self._go_on()
 
     def _go_on(self) -> None:
@@ -109,20 +128,42 @@ class StandIn:
     def _on_closed(self, _channel: Channel, error: BaseException) -> None:
         if not isinstance(error, exceptions.ChannelClosedByBroker):
             return  # it went with its connection
-        self.stop()
         self._answered()
-        self._consumer_tag, self._held = "", None
-        if self._then is None:
+        self._lost()
+        if not self._wanted:
             return
-        self._attempts += 1
-        if self._attempts == 1:
-            self._log_refusal(error)
+        if error.reply_code == NOT_FOUND:
+            self._go_on()  # the queue is gone: who looks at it will know
+            return
+        timeout = acknowledgement_timeout(error.reply_code, error.reply_text)
+        if timeout is not None:
+            self._hurry(timeout)
+        else:
+            self._attempts += 1
+            if self._attempts == 1:
+                self._log_refusal(error)
         if self._attempts == _ATTEMPTS:
             self._go_on()
             return
-        # What our own consumer gets until then is returned: as little as may be.
-        self._pause_reading_for(_AGAIN_SECONDS)
-        self._timer = self._client.ioloop.call_later(_AGAIN_SECONDS, self._begin)
+        if self._then is not None:
+            # What our own consumer gets until then is returned: as little as may be.
+            self._pause_reading_for(_AGAIN_SECONDS)
+        self._begin_after(_AGAIN_SECONDS)
+
+    def _on_cancelled(self) -> None:
+        """By the broker: the queue is deleted, or an acknowledgement is overdue (RabbitMQ 4.3)."""
+        self._lost()
+        if self._wanted:
+            self._hurry(self._seconds)
+            self._begin_after(_AGAIN_SECONDS)
+
+    def _lost(self) -> None:
+        self.stop()
+        self._consumer_tag, self._held = "", None
+
+    def _hurry(self, timeout: float) -> None:
+        """Return what is held before so many seconds have passed."""
+        self._seconds = max(_LEAST_HOLD_SECONDS, min(self._seconds, timeout / 3))
 
     def _log_refusal(self, error: exceptions.ChannelClosedByBroker) -> None:
         log.warning(

@@ -199,10 +199,19 @@ class Subscription:
             self._report_declared()
 
     def _on_third_channel(self, channel: Channel | None) -> None:
+        declared = self._declared
         if channel is not None:
             self._stand_in = StandIn(
-                self._client, channel, self._declared.queue, self.pause_reading_for
-            )
+                self._client, channel, declared.queue, self.pause_reading_for,
+                spare_seconds=declared.spare_seconds,
+            )  # fmt: skip
+        else:
+            log.warning(
+                "no third channel (the broker's channel_max is %d): no other consumer keeps queue "
+                "%r, which does not last without one, while ours waits or pauses, and what waits "
+                "in it may be lost with it; allow 3 channels a connection",
+                self.connection.params.channel_max, declared.queue,
+            )  # fmt: skip
         self._report_declared()
 
     def _report_declared(self) -> None:

@@ -171,11 +171,20 @@ class Declared:
 
     @property
     def needs_stand_in(self) -> bool:
-        """Whether another consumer must keep the queue during a pause: it goes with its last one.
-        Not where returns are counted, as the stand-in would use them up."""
+        """Whether another consumer must keep the queue during a pause: it goes with its last one,
+        at once or later. Not at once where returns are counted, as each pause would use one up."""
         shape = self.shape
-        goes = shape is not None and (shape.auto_delete or "x-expires" in shape.arguments)
-        return goes and self.delivery_limit is None
+        if shape is None:
+            return False
+        return (shape.auto_delete and self.delivery_limit is None) or self.spare_seconds > 0
+
+    @property
+    def spare_seconds(self) -> float:
+        """For so long a queue that expires may surely be without a consumer; 0 for any other, and
+        where it is gone at once."""
+        if self.shape is None or self.shape.auto_delete:
+            return 0.0
+        return (self.shape.number("x-expires") or 0) / 2000
 
 
 class TopologyMismatch(Exception):

@@ -18,6 +18,7 @@ from logfan.cli.common import (
     takes_settings,
 )
 from logfan.cli.messages import (
+    LineTooLong,
     batches_of_lines,
     message_options,
     properties_of,
@@ -49,58 +50,91 @@ def emit(
     Each message is persistent, has a message id of its own (RUN-NUMBER), is confirmed by the
     broker, and reported where it reached no queue (exit 69).
     """
-    from logfan.amqp.publisher import Publisher
-
-    properties = properties_of(headers, content_type)
-    publisher: Publisher | None = None
-    with ends(lambda: _done(publisher)):
-        publisher = Publisher(settings, on_blocked=report_blocked)
-        with publisher, interrupts_to(publisher.connection.interrupt):
-            _publish(publisher, texts, routing_key, properties)
-    if publisher.unroutable:
+    work = _Work()
+    try:
+        with ends(work.so_far):
+            work.run(settings, texts, routing_key, properties_of(headers, content_type))
+    except LineTooLong as error:
+        fail(f"{error}{work.so_far()}", os.EX_NOPERM)
+    if unroutable := work.publisher.unroutable:
         name = settings.exchange.name
         fail(
-            f"{publisher.unroutable:,} of {publisher.confirmed + publisher.unroutable:,} messages "
+            f"{unroutable:,} of {work.publisher.confirmed + unroutable:,} messages "
             f"reached no queue: none is bound to exchange {name!r}; they are gone",
             os.EX_UNAVAILABLE,
         )
-    click.echo(f"{publisher.confirmed:,} confirmed", err=True)
+    click.echo(f"{work.publisher.confirmed:,} confirmed", err=True)
 
 
-def _done(publisher: "Publisher | None") -> str:
-    """How far it came, for the end of a sentence."""
-    if publisher is None:
-        return ""
-    done = f"; {publisher.confirmed:,} messages were confirmed"
-    if publisher.unroutable:
-        done += f", {publisher.unroutable:,} reached no queue"
-    if publisher.unconfirmed:
-        done += f", {publisher.unconfirmed:,} more may have arrived or not"
-    return done
+class _Work:
+    """What is published, and how far that came."""
 
+    publisher: "Publisher"
+    _refused = 0
+    """The number of the message that the broker refused."""
 
-def _publish(
-    publisher: "Publisher",
-    texts: tuple[str, ...],
-    routing_key: str,
-    properties: dict[str, Any],
-) -> None:
-    from logfan.amqp.blocking import Interrupted
+    def run(
+        self, settings: "Settings", texts: tuple[str, ...], routing_key: str,
+        properties: dict[str, Any],
+    ) -> None:  # fmt: skip
+        """Raises BrokerError, Interrupted and LineTooLong."""
+        from logfan.amqp.blocking import Interrupted
+        from logfan.amqp.publisher import Publisher
 
-    bodies, size = _bodies(texts, publisher)
-    run = uuid.uuid4()
-    typed = not texts and sys.stdin is not None and sys.stdin.isatty()
-    long = not typed and (size is None or size >= _LONG_BYTES)
-    try:
+        self.publisher = publisher = Publisher(settings, on_blocked=report_blocked)
+        with publisher, interrupts_to(publisher.connection.interrupt):
+            try:
+                self._publish(texts, routing_key, properties)
+            except (Interrupted, LineTooLong):
+                publisher.drain(_LAST_CONFIRMS_SECONDS)
+                raise
+
+    def _publish(
+        self, texts: tuple[str, ...], routing_key: str, properties: dict[str, Any]
+    ) -> None:
+        publisher = self.publisher
+        bodies, size = _bodies(texts, publisher)
+        run, largest = uuid.uuid4(), -1
+        typed = not texts and sys.stdin is not None and sys.stdin.isatty()
+        long = not typed and (size is None or size >= _LONG_BYTES)
         with progress("publishing", size, long=long, unit="bytes") as advance:
             for number, body in enumerate(bodies, 1):
                 own = {**properties, "message_id": f"{run}-{number}"}
-                publisher.send(body, routing_key=routing_key, properties=own)
+                if len(body) > largest:
+                    self._publish_alone(number, body, routing_key, own)
+                    largest = len(body)
+                else:
+                    publisher.send(body, routing_key=routing_key, properties=own)
                 advance(len(body) + 1)
             publisher.drain()
-    except Interrupted:
-        publisher.drain(_LAST_CONFIRMS_SECONDS)
-        raise
+
+    def _publish_alone(
+        self, number: int, body: bytes, routing_key: str, properties: dict[str, Any]
+    ) -> None:
+        """One that is larger than all before it may be larger than the broker takes. There are few
+        of them, and it is known of each what became of it."""
+        from logfan.amqp.blocking import Refused
+
+        self.publisher.drain()
+        try:
+            self.publisher.publish(body, routing_key=routing_key, properties=properties)
+        except Refused:
+            self._refused = number
+            raise
+
+    def so_far(self) -> str:
+        """How far it came, for the end of a sentence."""
+        if not hasattr(self, "publisher"):
+            return ""
+        publisher = self.publisher
+        done = f"; {publisher.confirmed:,} messages were confirmed"
+        if publisher.unroutable:
+            done += f", {publisher.unroutable:,} reached no queue"
+        if self._refused:
+            done += f"; message {self._refused:,} has not arrived, nor has what follows it"
+        elif publisher.unconfirmed:
+            done += f", {publisher.unconfirmed:,} more may have arrived or not"
+        return done
 
 
 def _bodies(texts: tuple[str, ...], publisher: "Publisher") -> tuple[Iterable[bytes], int | None]:

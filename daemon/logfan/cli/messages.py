@@ -1,5 +1,6 @@
 """Messages from the command line: their options, and each line of standard input as a body."""
 
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,8 @@ import click
 from logfan.cli.common import Command
 
 _READ_BYTES = 64 * 1024
+_LINE_BYTES_MAX = 512 << 20
+"""RabbitMQ's own bound on `max_message_size`."""
 
 
 def _short_string(_ctx: click.Context, _option: click.Parameter, text: str | None) -> str | None:
@@ -80,21 +83,42 @@ def standard_input() -> int | None:
     return sys.stdin.fileno()
 
 
+class LineTooLong(Exception):
+    """A line of the input is no message of any RabbitMQ."""
+
+    def __init__(self) -> None:
+        mebibytes = _LINE_BYTES_MAX >> 20
+        super().__init__(
+            f"a line of the input has more than {mebibytes} MiB, the most that RabbitMQ takes as a "
+            "message, however it is set up; does the input hold newlines?"
+        )
+
+
 def batches_of_lines(
     fd: int, before_read: Callable[[], object] = lambda: None
 ) -> Iterator[list[bytes]]:
     """The lines that each read brings, as soon as they are there, without their line ends.
-    `before_read` may wait until there is something to read."""
-    rest = bytearray()
+    `before_read` may wait until there is something to read. Raises LineTooLong."""
+    rest = io.BytesIO()  # what it holds is had without a copy
     while True:
         before_read()
         chunk = os.read(fd, _READ_BYTES)
         if not chunk:
             break
-        rest += chunk
-        if b"\n" in chunk:
-            *lines, last = rest.split(b"\n")
-            rest = last
-            yield [bytes(line.removesuffix(b"\r")) for line in lines]
-    if rest:
-        yield [bytes(rest.removesuffix(b"\r"))]
+        head, newline, tail = chunk.rpartition(b"\n")
+        if newline:
+            rest.write(head)
+            yield [line.removesuffix(b"\r") for line in _taken(rest).split(b"\n")]
+        rest.write(tail)
+        if rest.tell() > _LINE_BYTES_MAX:
+            raise LineTooLong
+    if rest.tell():
+        yield [_taken(rest).removesuffix(b"\r")]
+
+
+def _taken(buffer: io.BytesIO) -> bytes:
+    """What it holds; it is empty then."""
+    content = buffer.getvalue()
+    buffer.seek(0)
+    buffer.truncate()
+    return content

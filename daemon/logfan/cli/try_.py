@@ -11,6 +11,7 @@ import click
 
 from logfan.cli.common import config_option, fail, instance_option, interrupted, sound, warn
 from logfan.cli.messages import (
+    LineTooLong,
     batches_of_lines,
     message_options,
     properties_of,
@@ -74,6 +75,8 @@ def try_(
             _feed(trial, prepared.settings.exchange.name, routing_key, properties)
         except KeyboardInterrupt:
             ended = False
+        except LineTooLong as error:
+            fail(str(error), _NOT_TAKEN)
     for one in trial.sinks:
         _show(one, timeout)
     if not ended:

@@ -69,6 +69,13 @@ def denied(path: Path) -> str:
     return f"permission denied: {reader.name} may not read it; {remedy(path)}"
 
 
+def unwritable(path: Path) -> str:
+    """Why we may not write to what is there. Raises OSError."""
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return "its file system is read-only"
+    return f"permission denied for {_reader().name}"
+
+
 def out_of_reach(path: Path) -> str | None:
     """Whether the service's user may not read what root may, who checks it: with the way out."""
     reader = _reader()

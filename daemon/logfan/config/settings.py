@@ -3,10 +3,8 @@
 Attributes are named like the keys of config.toml. Durations are seconds, sizes are bytes.
 """
 
-import os
 import re
 import secrets
-import sys
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +19,9 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
+    ValidatorFunctionWrapHandler,
     WithJsonSchema,
+    WrapValidator,
     model_validator,
 )
 
@@ -32,6 +32,7 @@ from logfan.config.named_files import files_of
 from logfan.config.units import Duration, Size
 from logfan.config.validation_errors import shown
 from logfan.faults import Fault, Faults
+from logfan.runtime.file_names import checked_name
 from logfan.runtime.foreign_text import hide, line_of
 from logfan.runtime.small_file import read_small
 from logfan.stage.redact import MASK, Redactor
@@ -46,21 +47,11 @@ ShortString = Annotated[str, AfterValidator(short_string)]
 Name = Annotated[ShortString, Field(min_length=1)]
 
 
-def _file_name(path: Path) -> Path:
-    """Raise ValueError where no file can have this name."""
-    try:
-        raw = os.fsencode(path)
-    except UnicodeEncodeError:
-        raise ValueError(
-            f"holds characters that file names cannot hold in this locale, whose encoding is "
-            f"{sys.getfilesystemencoding()}; set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
-        ) from None
-    if b"\0" in raw:
-        raise ValueError("must not hold the character U+0000")
-    return path
+def _file_name(given: Any, handler: ValidatorFunctionWrapHandler) -> Path:
+    return checked_name(given, handler(given))
 
 
-FilePath = Annotated[Path, AfterValidator(_file_name)]
+FilePath = Annotated[Path, WrapValidator(_file_name)]
 
 
 def _written(default: str) -> Any:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 
-from logfan.config.file_permissions import denied
+from logfan.config.file_permissions import unwritable
 from logfan.config.loader import SinkSpec
 from logfan.config.units import format_size
 from logfan.doctor.examination import Check, Examination, Run
@@ -20,6 +20,8 @@ from logfan.plugins.discovery import discover
 from logfan.runtime.foreign_text import line_of
 from logfan.runtime.http_get import is_logfan
 
+_SERVICE = (Path("/etc/logfan/config.toml"), Path("/var/log/logfan"))
+"""The config of the units, and the folder that they work in: its relative paths begin there."""
 _FILE_KINDS = ("file", "sqlite")
 _FULL_BYTES, _LOW_BYTES, _LOW_SHARE = 64 << 20, 1 << 30, 0.05
 _FIELD = re.compile(r"\{[^{}]*\}")
@@ -66,8 +68,16 @@ def _places(exam: Examination) -> list[Place]:
         text = text.replace("{host}", socket.gethostname())
         field = _FIELD.search(text)
         fixed = Path(text) if field is None else Path(f"{text[: field.start()]}_").parent
-        found.append(Place(spec, fixed.absolute(), field is None))
+        found.append(Place(spec, (_working_folder(exam) / fixed).absolute(), field is None))
     return found
+
+
+def _working_folder(exam: Examination) -> Path:
+    """Where relative paths begin for `run`: who asks about the service may be anywhere."""
+    config, folder = _SERVICE
+    folder /= exam.settings.instance
+    of_service = exam.prepared is not None and exam.prepared.path == config
+    return folder if of_service and folder.exists() else Path()
 
 
 def _of_each_place(look: Callable[[Examination, Place], Finding]) -> Run:
@@ -90,17 +100,20 @@ def disk_path(_exam: Examination, place: Place) -> Finding:
         nearest = place.nearest
         mode = nearest.stat().st_mode
     except OSError as error:
-        return place.bad(f"{place.path} {line_of(error.strerror)}", "correct the path")
+        do = "correct the path"
+        if isinstance(error, PermissionError):
+            do = "run it as the user of the service"
+        return place.bad(f"{place.path}: {line_of(error.strerror).lower()}", do)
     if nearest == place.path and place.is_whole:
         if stat.S_ISDIR(mode):
             return place.bad(f"{place.path} is a folder", "name a file in path")
         if not os.access(nearest, os.W_OK):
-            return place.bad(f"{nearest} may not be written to: {denied(nearest)}",
+            return place.bad(f"{nearest} may not be written to: {unwritable(nearest)}",
                 "run it as its owner, or give the service the file")  # fmt: skip
     elif not stat.S_ISDIR(mode):
         return place.bad(f"{nearest}, a part of {place.path}, is no folder", "correct the path")
     elif not os.access(nearest, os.W_OK | os.X_OK):
-        return place.bad(f"nothing may be made in {nearest}: {denied(nearest)}",
+        return place.bad(f"nothing may be made in {nearest}: {unwritable(nearest)}",
             "give the service the folder, or run it as its owner")  # fmt: skip
     return ok(f"{nearest} may be written to")
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import ssl
 import time
 from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
@@ -18,7 +19,7 @@ from logfan.doctor.examination import Check, Examination
 from logfan.doctor.findings import Finding, Severity, Unknown, advice, danger, ok, skipped, warning
 from logfan.runtime.foreign_text import hide, line_of
 from logfan.runtime.http_get import http_get
-from logfan.runtime.tls import client_context
+from logfan.runtime.tls import MANAGEMENT, client_context, handshake_problem, refusal
 
 _SECONDS = 10.0
 _MOST_BYTES = 16 << 20
@@ -32,6 +33,10 @@ _ALARMS = {
 _USED = (("fd_used", "fd_total", "file descriptors"), ("sockets_used", "sockets_total", "sockets"),
          ("proc_used", "proc_total", "Erlang processes"))  # fmt: skip
 _POLICIES = ("message-ttl", "max-length", "max-length-bytes", "expires", "delivery-limit")
+
+
+class _NoTls(Unknown):
+    """The text has the way out, too."""
 
 
 class Api:
@@ -74,7 +79,14 @@ class Api:
             if found.status == HTTPStatus.OK:
                 self.date = found.headers.get("Date", "")
                 return json.loads(found.body)
-        except (OSError, ValueError, HTTPException) as error:
+        except ssl.SSLError as error:
+            why = refusal(line_of(error), MANAGEMENT) or handshake_problem(error, MANAGEMENT)
+            raise _NoTls(f"the management API gives no TLS that holds: {why}") from None
+        except (HTTPException, ValueError) as error:
+            hint = "" if self._context else "; does that port speak HTTPS?"
+            why = f"what answers there is no management API ({line_of(error, 100)}){hint}"
+            raise Unknown(why) from None
+        except OSError as error:
             raise Unknown(f"the management API does not answer: {line_of(error)}") from None
         why = _WHY.get(found.status, "")
         raise Unknown(f"the management API answers {found.status}{why}")
@@ -103,17 +115,18 @@ def reached(exam: Examination) -> Finding:
     if exam.settings.rabbitmq.management_url is None:
         return skipped(_NOT_GIVEN)
     api = exam.get(Api)
+    do = "correct rabbitmq.management_url, such as http://HOST:15672"
     try:
         found = api.get("overview")
         seen = isinstance(found, Mapping) and "rabbitmq_version" in found
         why = "" if seen else f"what answers at {api.base} is no management API"
+    except _NoTls as unknown:
+        why = str(unknown)
+        do = "see why; `openssl s_client -connect` shows what it sends"
     except Unknown as unknown:
         why = str(unknown)
     if why:
-        return warning(
-            why, "what only the management API knows is not looked at",
-            "correct rabbitmq.management_url, such as http://HOST:15672",
-        )  # fmt: skip
+        return warning(why, "what only the management API knows is not looked at", do)
     return ok(f"the management API at {api.base} answers")
 
 

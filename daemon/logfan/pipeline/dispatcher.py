@@ -360,8 +360,8 @@ class Dispatcher:
         self._step(Signal.SETTLED)
 
     def _look_at_aside(self, now: float) -> None:
-        """What waits for its dead letter is not for the broker to take back with a closed channel:
-        its sink hears that it is late, and in the end it alone is handed back."""
+        """What stands aside is not for the broker to take back with a closed channel: its sink
+        hears that it is late, and in the end it alone is handed back."""
         hold_seconds = self.flow.hold_seconds
         for one in self._tracker.aside:
             age = now - one.opened_at
@@ -371,9 +371,10 @@ class Dispatcher:
                 self._tracker.give_up(one)
                 self._stats.requeued += 1
                 log.warning(
-                    "a refused message of %d bytes was handed back to the broker: its dead letter "
-                    "could not be sent for %.0f s, and the broker waits for %.0f s (%s)",
-                    one.size, age, self.flow.ack_timeout, "rabbitmq.acknowledgement_timeout",
+                    "a message of %d bytes was handed back to the broker: for %.0f s now its sink "
+                    "wants it later, or refuses it and no dead letter can be sent, and the broker "
+                    "waits for %.0f s (rabbitmq.acknowledgement_timeout)",
+                    one.size, age, self.flow.ack_timeout,
                 )  # fmt: skip
 
     # Back to the broker
@@ -385,8 +386,8 @@ class Dispatcher:
             self._channel.basic_nack(tag, requeue=True)
 
     def _hand_window_back(self, *, at_end: bool = False) -> int:
-        """All of it; but what waits for its dead letter, which is no fault of a sink, stays here
-        unless this is the end: a quorum queue counts the return."""
+        """All of it; but what stands aside, while its sink takes others, stays here unless this is
+        the end: a quorum queue counts the return."""
         tracker = self._tracker
         self._new, self._growing = [], None
         count = tracker.messages - (0 if at_end else tracker.aside_messages)

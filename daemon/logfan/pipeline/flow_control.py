@@ -184,6 +184,8 @@ class FlowControl:
         """The size of the largest message that was turned away in the pause, or in the last one."""
         self._short = False
         """The consumer has less than the prefetch, as messages were in flight when it came."""
+        self._waiting: int | None = None
+        """How many wait in the queue, when last seen."""
         self._received_before = (0, 0)
         self._acked_before = (0, 0)
         """At the tick before the last one, and at the last one."""
@@ -215,6 +217,7 @@ class FlowControl:
 
     def note_waiting(self, messages: int | None) -> None:
         """So many wait in the queue, when last seen; None where that is not known."""
+        self._waiting = messages
         is_behind = messages is not None and messages >= GOOD_READ
         self._coalescing.most = MOST_SECONDS_BEHIND if is_behind else MOST_SECONDS
 
@@ -397,11 +400,23 @@ class FlowControl:
             return self._call_off()
         # What is in flight does not count against the prefetch of a consumer that comes later.
         held = self._in_flight.messages
-        if held >= self.window.prefetch:
-            return ()
+        prefetch = self.window.prefetch - held
+        if prefetch <= 0:
+            if not self._passes_by:
+                return ()
+            prefetch = 1
         self._reason, self._short = None, held > 0
         self._consumer = _Consumer.CONSUMING
-        return (Consume(self.window.prefetch - held),)
+        return (Consume(prefetch),)
+
+    @property
+    def _passes_by(self) -> bool:
+        """Whether one more may come beside what waits for its dead letter, which is all there is
+        and as much as a prefetch that was cut allows: else nothing would come as long as it
+        waits."""
+        in_flight = self._in_flight
+        is_aside = in_flight.messages == in_flight.aside_messages
+        return is_aside and in_flight.messages < self.window.most
 
     def _is_over(self, ready: bool) -> bool:
         if self._reason is Reason.FULL:
@@ -423,7 +438,10 @@ class FlowControl:
         messages, size = self._received_before
         self._received_before = event.received, event.received_bytes
         grows = self.window.grow(event.received - messages, event.received_bytes - size)
-        return grows or (self._short and not self._in_flight.aside_messages)
+        aside = self._in_flight.aside_messages
+        if aside >= self.window.prefetch and self._passes_by and event.received == messages:
+            return self._waiting != 0
+        return grows or (self._short and not aside)
 
     # The end
 
@@ -447,7 +465,8 @@ class Window:
     """How much may be in flight: the prefetch to subscribe with, and the budget of bytes."""
 
     def __init__(self, prefetch: int, max_bytes: int) -> None:
-        self._most = prefetch
+        self.most = prefetch
+        """It is never more."""
         self._max_bytes = max_bytes
         self.prefetch = prefetch
         """What to subscribe with next."""
@@ -466,7 +485,7 @@ class Window:
         """The budget was full with `messages` of `size` bytes in all: take no more the next time
         than what fits at that size."""
         if messages and size:
-            self.prefetch = max(1, min(self._most, self._max_bytes * messages // size))
+            self.prefetch = max(1, min(self.most, self._max_bytes * messages // size))
 
     def fit(self, size: int) -> None:
         """Messages of `size` bytes are among those that come: take no more than fits of them, until
@@ -477,17 +496,17 @@ class Window:
 
     def limit(self, most: int) -> None:
         """Take no more than so many at a time, until as many have come as may be held at all."""
-        self.prefetch, self._limited_for = min(self.prefetch, most), self._most
+        self.prefetch, self._limited_for = min(self.prefetch, most), self.most
 
     def grow(self, messages: int, size: int) -> bool:
         """Whether `messages` of `size` bytes in all, received lately, show that the prefetch may
         be larger; then it is."""
         self._limited_for = max(0, self._limited_for - messages)
-        if self._limited_for or self.prefetch >= self._most or messages < self.prefetch:
+        if self._limited_for or self.prefetch >= self.most or messages < self.prefetch:
             return False
         if size * self.prefetch * _SPARE > self._max_bytes * messages:
             return False
-        self.prefetch = min(self._most, self.prefetch * 2)
+        self.prefetch = min(self.most, self.prefetch * 2)
         return True
 
 

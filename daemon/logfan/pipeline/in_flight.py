@@ -4,9 +4,10 @@ The consumer's I/O thread alone calls the tracker, but for `complete`, which eac
 calls for itself, and `keep`; beside that the workers only look at a batch's records and marks,
 and a scrape at `oldest_held`.
 
-A record whose dead letter cannot be sent stands aside: it stays unacknowledged, as a batch of its
-own, while the watermark passes by. As long as one stands aside, what comes after it is acknowledged
-tag by tag, since a cumulative acknowledgement would cover it as well.
+A record whose dead letter cannot be sent, or that its sink wants later, stands aside: it stays
+unacknowledged, as a batch of its own, while the watermark passes by. As long as one stands aside,
+what comes after it is acknowledged tag by tag, since a cumulative acknowledgement would cover it as
+well.
 """
 
 import threading
@@ -45,17 +46,20 @@ class Batch:
     abandoned: bool = False
     """True once its channel is gone: the broker delivers it again."""
     kept: dict[int, "Batch"] | None = None
-    """Records that wait for their dead letters, by their place, each as a batch of its own."""
+    """Records that stand aside, by their place, each as a batch of its own."""
     late: bool = False
     """Set on one that stands aside for so long that it should not stay for much longer."""
+    alone: bool = False
+    """Whether it is one record of a batch, as it stands aside."""
 
     def single(self, place: int) -> "Batch":
         """A batch of the one record at this place, which is pending for no sink yet."""
         record = self.records[place]
         tag = self.last_tag - len(self.records) + 1 + place
         return Batch(
-            (record,), tag, record.size, self.opened_at, set(), self.rejection, self.abandoned
-        )
+            (record,), tag, record.size, self.opened_at, set(), self.rejection, self.abandoned,
+            alone=True,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +135,8 @@ class InFlightTracker:
         return not batch.pending
 
     def keep(self, batch: Batch, places: Sequence[int], sink: int) -> Sequence[Batch]:
-        """Required sink number `sink` refused the records at these places, and cannot be rid of
-        them. It completes the batch after this, and later each of those returned here."""
+        """Required sink number `sink` cannot be rid of the records at these places now. It
+        completes the batch after this, and later each of those returned here."""
         with self._keeping:
             kept = batch.kept = {} if batch.kept is None else batch.kept
             for place in places:
@@ -259,7 +263,7 @@ class InFlightTracker:
 
     def _unwritten(self) -> Sequence[Batch]:
         """The last copies that some sink has not completed; of a batch that is completed but for
-        what waits for its dead letter just that, as the rest need not stay in memory."""
+        what stands aside just that, as the rest need not stay in memory."""
         rest: list[Batch] = []
         for batch in self._last_copies:
             if batch.pending:  # looked at once: a sink may complete it meanwhile

@@ -12,9 +12,13 @@ from logfan.pipeline.in_flight import Batch
 from logfan.pipeline.poison import ATTEMPTS_ALONE, Entry, Refusals, RetryQueue
 from logfan.pipeline.set_aside import Keep, RefusedRecords, Send
 from logfan.pipeline.sink_runner import PAUSED, Failure, SinkRunner, counted
+from logfan.pipeline.wanted_later import WantedLater
 from logfan.record import Record
 from logfan.stage.stage import Stage, Staged
 from logfan.stage.transforms import Failed
+
+_OTHERS_SECONDS = 1.0
+"""So long others are waited for, where the sink wants all that it was offered later."""
 
 
 class SinkRecovery:
@@ -34,7 +38,7 @@ class SinkRecovery:
         keep: Keep,
     ) -> None:
         """`arrived` gives what came for the sink meanwhile, `finish` takes batches that are done,
-        `keep` makes batches of their own of records whose dead letters cannot be sent.
+        `keep` makes batches of their own of records that stand aside.
         `send` None: nothing is refused, but offered without end."""
         self._runner = runner
         self._stage = stage
@@ -53,11 +57,22 @@ class SinkRecovery:
         """Why what is held may not be dead-lettered."""
         self._took_lately = False
         """Whether the sink took something since it was last waited for."""
+        self._put_off: list[Entry] = []
+        """Wanted later, and not aside: the sink may be down for all."""
+        self._postponed = Failure("")
+        """What the sink raised over the last of them."""
+        self._written_then = -1
+        """How many the sink had taken in all when it last wanted a whole batch later."""
+        self._is_down = False
+        """Whether it wanted several records later, and took nothing between."""
+        self._others_from = 0.0
+        """When others may be offered, which cuts the wait short."""
         self._left: Counter[Batch] = Counter()
         """How many records of each batch are neither taken nor dead-lettered."""
         self.aside = RefusedRecords(
             runner=runner, send=send, keep=keep, offer=self._offer_again, finish=finish
         )  # fmt: skip
+        self.later = WantedLater(runner=runner, send=send, keep=keep, finish=finish)
 
     def took(self, count: int) -> None:
         """The sink has so many more records durably."""
@@ -84,11 +99,32 @@ class SinkRecovery:
         offer it again."""
         self._forget_abandoned()
         self.aside.look(stopping=stopping, offering=offering)
+        self.later.look(stopping=stopping)
+
+    def due(self) -> Sequence[Batch]:
+        """What the sink wanted later and is to be offered now."""
+        return self.later.due(max_records=self._max_records, max_bytes=self._max_bytes)
+
+    @property
+    def holds_aside(self) -> bool:
+        """Whether any record stands aside."""
+        return bool(self.aside.held or self.later.held)
+
+    def wait_seconds(self, *, offering: bool = True) -> float | None:
+        """When to call `look`, and `due` where `offering`; None where nothing stands aside."""
+        if not self.holds_aside:
+            return None
+        waits = self.aside.wait_seconds(), self.later.wait_seconds(offering=offering)
+        return min((seconds for seconds in waits if seconds is not None), default=None)
 
     def let_go_of_abandoned(self) -> None:
         """While `run` waits: of what the broker delivers again, without another offer."""
         if self._left:
-            self._finish(self._queue.remove_abandoned())
+            self._finish_abandoned()
+
+    def wants_others(self) -> bool:
+        """Whether what comes is to be offered now, as it shows whether the sink is down."""
+        return bool(self._put_off) and self._runner.clock.monotonic() >= self._others_from
 
     def _forget_abandoned(self) -> None:
         """What the broker delivers again is refused, and counted, anew."""
@@ -108,6 +144,7 @@ class SinkRecovery:
         )
         self._refused.clear()
         self._failing.clear()
+        self._put_off.clear()
         self._left.clear()
         entries = self._add(batches)
         offered = entries if staged is None else self._sort_out(entries, staged)
@@ -117,9 +154,11 @@ class SinkRecovery:
             self._offer(offered, staged.records)
         while not self._runner.quitting:
             self._dead_letter()
+            if self._put_off and self._runner.stats.written != self._written_then:
+                self._put_off_aside()
             if self._queue.needs_others:
                 self._add(self._arrived())
-            self._finish(self._queue.remove_abandoned())
+            self._finish_abandoned()
             offered = self._queue.offer()
             if offered:
                 self._attempt(offered)
@@ -128,6 +167,9 @@ class SinkRecovery:
             elif self._queue.holding:
                 self._back_off(self._held_why, quick=self._took_lately)
                 self._queue.next_round()
+                self._offer_put_off()
+            elif self._put_off:
+                self._wait_for_others()
             else:
                 break
         self._runner.holding = False
@@ -141,7 +183,12 @@ class SinkRecovery:
         good = []
         for batch in batches:
             self._left[batch] = len(batch.records)
-            entries = [Entry(record, batch, place) for place, record in enumerate(batch.records)]
+            known = self.later.entry_of(batch)
+            entries = (
+                [known]
+                if known is not None
+                else [Entry(record, batch, place) for place, record in enumerate(batch.records)]
+            )
             if batch.rejection is None:
                 good += entries
                 continue
@@ -264,6 +311,9 @@ class SinkRecovery:
             self.took(len(taken))
             self._took_lately = self._took_lately or bool(taken)
             self._finish(taken)
+            if later:
+                entries = [offered[at] for at in sorted(later)]
+                self._postpone(entries, failure, took_others=bool(taken))
             if refused:
                 why = f"refused {counted(len(refused), 'record')} (the first: {refused[0].reason})"
         elif failure.unavailable:
@@ -275,16 +325,69 @@ class SinkRecovery:
             if held:
                 self._queue.hold(held)
                 why = self._held_why
-                if not (later or self._queue.isolating):
+                if not self._queue.isolating:
                     return  # first come the others
-            elif not later:
+            else:
                 self._succeeded()
                 return
             refused = held
-        if later and not refused:
-            why = f"takes {counted(len(later), 'record')} later: {next(iter(later.values()))}"
+        elif later:
+            if not self._put_off:
+                self._succeeded()
+            return
         quick = self._queue.is_alive and (not refused or self._took_lately)
         self._back_off(why, traceback=failure.traceback, at_least=failure.retry_after, quick=quick)
+
+    def _postpone(self, entries: Sequence[Entry], failure: Failure, *, took_others: bool) -> None:
+        """The sink wants these later. Where it took others they stand aside; else the next ones
+        show whether it is down. What stood aside does so again."""
+        self._queue.remove(entries)
+        self._postponed = failure
+        self._put_aside([entry for entry in entries if entry.batch.alone])
+        new = [entry for entry in entries if not entry.batch.alone]
+        self._put_off += new
+        if took_others:
+            self._put_off_aside()
+        elif new:
+            written = self._runner.stats.written
+            self._is_down = len(new) > 1 or written == self._written_then
+            self._written_then = written
+
+    def _put_off_aside(self) -> None:
+        put_off, self._put_off = self._put_off, []
+        self._put_aside(put_off)
+
+    def _put_aside(self, entries: Sequence[Entry]) -> None:
+        if entries:
+            self.later.put(entries, self._postponed.why_later, self._postponed.retry_after)
+            self._finish(entries)
+
+    def _wait_for_others(self) -> None:
+        """Nothing is left but what was put off: what comes shows whether the sink is down. Where
+        nothing comes they stand aside; where the sink is down all are offered again, in order."""
+        now, postponed = self._runner.clock.monotonic(), self._postponed
+        if self._is_down:
+            self._others_from = now + max(_OTHERS_SECONDS, postponed.retry_after)
+            count = counted(len(self._put_off), "record")
+            why = f"takes {count} later: {postponed.why_later}"
+            self._back_off(why, quick=False, at_least=postponed.retry_after)
+            self._offer_put_off()
+            self._add(self._arrived())
+            return
+        self._others_from = now
+        self._runner.wait(_OTHERS_SECONDS)
+        if not self._add(self._arrived()):
+            self._put_off_aside()
+
+    def _offer_put_off(self) -> None:
+        self._queue.extend(self._put_off)
+        self._put_off = []
+
+    def _finish_abandoned(self) -> None:
+        gone = [entry for entry in self._put_off if entry.batch.abandoned]
+        if gone:
+            self._put_off = [entry for entry in self._put_off if entry not in gone]
+        self._finish([*self._queue.remove_abandoned(), *gone])
 
     def _succeeded(self) -> None:
         """The sink is up, unless something is held."""
@@ -330,11 +433,14 @@ class SinkRecovery:
             self._refused = []
 
     def _finish(self, entries: Iterable[Entry]) -> None:
-        """These are taken, dead-lettered or abandoned."""
+        """These are taken, dead-lettered or abandoned; or stand aside, maybe as the batch that they
+        are."""
         finished = []
         for entry in entries:
-            self._left[entry.batch] -= 1
-            if not self._left[entry.batch]:
-                del self._left[entry.batch]
-                finished.append(entry.batch)
+            batch = entry.batch
+            self._left[batch] -= 1
+            if not self._left[batch]:
+                del self._left[batch]
+                if batch not in self.aside.held and batch not in self.later.held:
+                    finished.append(batch)
         self._finish_batches(finished)

@@ -68,6 +68,20 @@ class _Aside:
         return self.offers is None and self.entry.batch.late and not self.was_late
 
 
+def apart(entries: Sequence[Entry], keep: Keep) -> Sequence[Entry]:
+    """The same, each of a batch of its own."""
+    groups: dict[Batch, list[Entry]] = {}
+    for entry in entries:
+        if not entry.batch.alone:
+            groups.setdefault(entry.batch, []).append(entry)
+    own: dict[Entry, Batch] = {}
+    for batch, group in groups.items():
+        own.update(zip(group, keep(batch, [one.place for one in group]), strict=True))
+    return [
+        replace(entry, batch=own[entry], place=0) if entry in own else entry for entry in entries
+    ]
+
+
 class RefusedRecords:
     """One sink's. Used on the sink's thread alone, but for the text of `failure`."""
 
@@ -88,7 +102,8 @@ class RefusedRecords:
         self._keep = keep
         self._offer_again = offer
         self._finish = finish
-        self._aside: list[_Aside] = []
+        self.held: dict[Batch, _Aside] = {}
+        """What stands aside, by its batch."""
         self._under_way: tuple[Sending, Sequence[_Aside]] | None = None
         self._again = Backoff(*_AGAIN_SECONDS, jitter=False)
         self._due = 0.0
@@ -124,27 +139,23 @@ class RefusedRecords:
         """Why no dead letters can be sent; None while they can."""
         return None if self._runner.health.letters is None else self._failure_text()
 
-    @property
-    def holds_any(self) -> bool:
-        return bool(self._aside)
-
     def _failure_text(self) -> str:
         # Any thread asks through the sink's health.
-        count = sum(one.offers is None for one in self._aside)
+        count = sum(one.offers is None for one in [*self.held.values()])
         return f"{counted(count, 'refused record')} cannot be dead-lettered: {self._why}"
 
     def wait_seconds(self) -> float | None:
         """When to call `look` again; None where nothing stands aside."""
-        if not self._aside:
+        if not self.held:
             return None
         if self._under_way is not None:
             return _POLL_SECONDS
-        dues = [self._due if one.offers is None else one.due for one in self._aside]
+        dues = [self._due if one.offers is None else one.due for one in self.held.values()]
         return min(_LATE_SECONDS, max(_POLL_SECONDS, min(dues) - self._runner.clock.monotonic()))
 
     def forget_abandoned(self) -> Sequence[Entry]:
         """Let go of what the broker delivers again. Returns it."""
-        abandoned = [one for one in self._aside if one.entry.batch.abandoned]
+        abandoned = [one for one in self.held.values() if one.entry.batch.abandoned]
         self._done(abandoned)
         return [one.entry for one in abandoned]
 
@@ -161,11 +172,11 @@ class RefusedRecords:
                 self._learn(aside, sending.failures)
         if self._under_way is not None:
             return
-        waiting = [one for one in self._aside if one.offers is None]
+        waiting = [one for one in self.held.values() if one.offers is None]
         if waiting and (now >= self._due or any(one.is_newly_late for one in waiting)):
             self._publish_again(waiting)
             return
-        for one in self._aside if offering else ():
+        for one in self.held.values() if offering else ():
             if one.offers is not None and now >= one.due:
                 self._offer(one, one.offers)
                 return
@@ -213,19 +224,13 @@ class RefusedRecords:
 
     def _set_aside(self, entries: Sequence[Entry]) -> Sequence[_Aside]:
         """Each is a batch of its own from now on, so that what it came with can be finished."""
-        groups: dict[Batch, list[Entry]] = {}
-        for entry in entries:
-            groups.setdefault(entry.batch, []).append(entry)
-        own: dict[Entry, Batch] = {}
-        for batch, group in groups.items():
-            own.update(zip(group, self._keep(batch, [one.place for one in group]), strict=True))
-        aside = [_Aside(replace(entry, batch=own[entry], place=0)) for entry in entries]
-        self._aside += aside
+        aside = [_Aside(entry) for entry in apart(entries, self._keep)]
+        self.held |= {one.entry.batch: one for one in aside}
         return aside
 
     def _learn(self, aside: Sequence[_Aside], failures: Mapping[int, Unsent]) -> None:
         """The outcome of sending the letters of these; failures by their index."""
-        live = {index: one for index, one in enumerate(aside) if one in self._aside}
+        live = {index: one for index, one in enumerate(aside) if one.entry.batch in self.held}
         sent = [one for index, one in live.items() if index not in failures]
         self._count([one.entry for one in sent if not one.renewed])
         self._done(sent)
@@ -245,7 +250,7 @@ class RefusedRecords:
             late = [one for one in general if one.entry.batch.late and not one.renewed]
             if late and self._under_way is None:
                 self._publish_again(late, renew=True)
-        elif not any(one.offers is None for one in self._aside):
+        elif not any(one.offers is None for one in self.held.values()):
             self._is_up()
 
     def _count(self, entries: Sequence[Entry]) -> None:
@@ -308,9 +313,8 @@ class RefusedRecords:
 
     def _done(self, aside: Sequence[_Aside]) -> None:
         """These are dead-lettered, taken or abandoned."""
-        gone = [one for one in aside if one in self._aside]
+        gone = [one for one in aside if self.held.pop(one.entry.batch, None) is not None]
         if gone:
-            self._aside = [one for one in self._aside if one not in gone]
             self._finish([one.entry.batch for one in gone])
-            if not self._aside:
+            if not self.held:
                 self._is_up()

@@ -47,6 +47,11 @@ class Failure:
     traceback: str = ""
     """Empty where the sink raised `SinkUnavailable`."""
 
+    @property
+    def why_later(self) -> str:
+        """Why it wants the first of `later` so."""
+        return next(iter(self.later.values()), "")
+
 
 PAUSED = Failure("paused", unavailable=True)
 """Nothing was offered: no evidence of anything, and no retry."""
@@ -256,13 +261,19 @@ class SinkRunner:
             )  # fmt: skip
             if traceback and len(self._traced) < _TRACED_MAX:
                 self._traced.add(why)
-        self._wait(delay)
+        self.wait(delay)
+
+    def pace(self) -> Backoff:
+        """The delays between offers of one record; the same for each, so that those that were put
+        off together stay together."""
+        return self._backoff.without_jitter()
 
     def wait_while_paused(self) -> None:
         """Until the pause is over, or something wakes the thread to look again."""
-        self._wait(self.stats.pause.until - self.clock.monotonic())
+        self.wait(self.stats.pause.until - self.clock.monotonic())
 
-    def _wait(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> None:
+        """For so long, or until something wakes the thread or the process must end."""
         until = self.clock.monotonic() + seconds
         while not self.quitting and (left := until - self.clock.monotonic()) > 0:
             again = self._meanwhile()

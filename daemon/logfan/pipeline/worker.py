@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 1.0
 """So often a sink that waits for its next attempt looks whether what it holds was abandoned."""
+_OTHERS_SECONDS = 0.1
+"""The same, where what comes is waited for, as it shows whether the sink is down."""
 
 
 class _Order(Enum):
@@ -42,6 +44,7 @@ class _Order(Enum):
 
     REOPEN = "reopen"
     NOW = "do not wait for a batch, or for more"
+    RETRY = "offer what it wants later at once"
     STOP = "stop"
 
 
@@ -113,8 +116,8 @@ class SinkWorker:
         self._inbox: queue.SimpleQueue[Batch | _Order] = queue.SimpleQueue()
         self._ahead: deque[Batch | _Order] = deque()
         """What was taken out of it and comes next."""
-        self._is_hurried = False
-        """The order not to linger lies in one of the two."""
+        self._hurried_at = 0
+        """What was submitted when the order not to linger was put behind it."""
         self._stopping = False
         self._reminders = Reminders()
         self._logged_hanging: float | None = None
@@ -158,12 +161,13 @@ class SinkWorker:
 
     def hurry(self) -> None:
         """Do not linger: nothing more comes for now, or what waits was abandoned."""
-        if self._limits.linger and not self._is_hurried:
-            self._is_hurried = True
+        if self._limits.linger and self._hurried_at != self._submitted:
+            self._hurried_at = self._submitted
             self._inbox.put(_Order.NOW)
 
     def retry_now(self) -> None:
         """Cut the present back-off short."""
+        self._inbox.put(_Order.RETRY)
         self._runner.wake.set()
 
     def pause(self, seconds: float) -> None:
@@ -256,7 +260,7 @@ class SinkWorker:
     @property
     def is_up(self) -> bool:
         """Whether the sink takes records, and what it refuses can be dead-lettered."""
-        return self.health.down_since(self._clock.monotonic()) is None
+        return self.takes_records and self.health.letters is None
 
     def look(self) -> None:
         """Log of an outage what the sink's own thread cannot: that it hangs, that it goes on.
@@ -309,7 +313,7 @@ class SinkWorker:
             if not self._runner.opened and self.has_opened:
                 self._runner.wake.clear()  # before all is looked at that it may be about
                 self._let_go_of_abandoned()
-            if self._stopping and not self.held:
+            if self._stopping and self._is_done:
                 break
             if not self._runner.opened:
                 self._recovery.open()
@@ -317,20 +321,33 @@ class SinkWorker:
             batches = self._collect()
             if batches:
                 self._deliver(batches)
-            if self._recovery.aside.holds_any:
+            if self._recovery.holds_aside:
                 self._recovery.look(stopping=self._stopping)
+                if due := self._recovery.due():
+                    self._deliver(due)
+                    self._recovery.later.settle()
         self._close()
+
+    @property
+    def _is_done(self) -> bool:
+        """At a stop: nothing is held, or only what an optional sink wants later."""
+        return self.held == (0 if self.required else len(self._recovery.later.held))
 
     def _look_meanwhile(self) -> float | None:
         """While the sink is waited for: letters do not wait for it, nor does what the broker
         delivers again. At a stop one that is not required is not waited for."""
         self._let_go_of_abandoned()
         self._recovery.let_go_of_abandoned()
+        if self._recovery.wants_others() and any(isinstance(one, Batch) for one in self._ahead):
+            self._runner.wake.set()
+            return 0.0
         if self._stopping and not self.required:
             self._runner.quitting = True
             return 0.0
         self._recovery.look(stopping=self._stopping, offering=False)
-        seconds = self._recovery.aside.wait_seconds()
+        if self._recovery.wants_others():
+            return _OTHERS_SECONDS
+        seconds = self._recovery.wait_seconds(offering=False)
         return min(_LOOK_SECONDS, seconds or _LOOK_SECONDS) if self.held else seconds
 
     def _collect(self) -> list[Batch]:
@@ -373,8 +390,8 @@ class SinkWorker:
     def _obey(self, order: _Order | None) -> None:
         if order is _Order.REOPEN:
             self._runner.opened = False
-        elif order is _Order.NOW:
-            self._is_hurried = False
+        if order in (_Order.REOPEN, _Order.RETRY):
+            self._recovery.later.hasten()
 
     def _arrived(self) -> list[Batch]:
         """What has arrived meanwhile, without waiting for it."""
@@ -392,7 +409,7 @@ class SinkWorker:
             return self._ahead.popleft()
         with contextlib.suppress(queue.Empty):
             if wait:
-                return self._inbox.get(timeout=self._recovery.aside.wait_seconds())
+                return self._inbox.get(timeout=self._recovery.wait_seconds())
             if linger_until is None or self._may_not_linger():
                 return self._inbox.get_nowait()
             remaining = linger_until - self._clock.monotonic()
@@ -402,7 +419,7 @@ class SinkWorker:
     def _may_not_linger(self) -> bool:
         """With the whole window in hand nothing more can arrive: waiting would be in vain. And what
         stands aside is looked at between two batches."""
-        in_vain = self.held >= self._limits.window or self._recovery.aside.holds_any
+        in_vain = self.held >= self._limits.window or self._recovery.holds_aside
         return in_vain or self._stopping
 
     def _deliver(self, batches: Sequence[Batch]) -> None:

@@ -31,6 +31,10 @@ class Backoff:
         self.attempts += 1
         return whole * (0.5 + 0.5 * self._rng()) if self._jitter else whole
 
+    def without_jitter(self) -> "Backoff":
+        """Another one with the same delays, whole, from the first on."""
+        return Backoff(self._initial, self._maximum, jitter=False)
+
     def reset(self) -> None:
         """It worked: the next failure waits `initial` again."""
         self.attempts = 0

@@ -5,13 +5,28 @@ import ssl
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from logfan.runtime.foreign_text import line_of
 from logfan.runtime.small_file import must_be_regular
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+
+class Peer(NamedTuple):
+    """Whom we speak TLS with, in the words of the config and of that side's own."""
+
+    url: str
+    """The key that names it."""
+    secure: str
+    plain: str
+    options: str
+    """Where RabbitMQ names its own files for it."""
+
+
+BROKER = Peer("rabbitmq.urls", "amqps:// (mostly 5671)", "amqp://", "ssl_options")
+MANAGEMENT = Peer("rabbitmq.management_url", "https:// (mostly 15671)", "http://", "management.ssl")
 
 _REASON_LENGTH = 200
 _TOO_WEAK = {
@@ -32,7 +47,7 @@ _CERTIFICATE = {
     10: "its certificate (or its CA's) has expired; renew it on the broker",
     **dict.fromkeys(
         (62, 64),
-        "its certificate is for another host ({message}); write the host in rabbitmq.urls as the "
+        "its certificate is for another host ({message}); write the host in {peer.url} as the "
         "certificate has it, or give the broker a certificate for this one",
     ),
     **dict.fromkeys(
@@ -44,13 +59,12 @@ _CERTIFICATE = {
         (2, 20, 21),
         "its certificate leads to no CA that is trusted here ({message}): either name the file of "
         "that CA in rabbitmq.tls.ca_file; or the broker does not send the intermediate certificate "
-        "that leads there: add it to its ssl_options.certfile, below its own",
+        "that leads there: add it to its {peer.options}.certfile, below its own",
     ),
 }
 """By OpenSSL's code: why a server's certificate does not hold."""
 _NO_TLS = (
-    "that port does not speak TLS; is it the one for amqps:// (mostly 5671)? Without TLS it is "
-    "amqp://"
+    "that port does not speak TLS; is it the one for {peer.secure}? Without TLS it is {peer.plain}"
 )
 _NO_VERSION = "no version of TLS in common; TLS 1.2 or 1.3 is needed on the broker"
 _HANDSHAKE = {
@@ -70,11 +84,11 @@ _OUR_CERTIFICATE = {
     "HANDSHAKE_FAILURE": "it refused the TLS handshake; it may want a client certificate "
     "(rabbitmq.tls.cert_file), or share no cipher with us",
     "UNKNOWN_CA": "it does not know the CA of rabbitmq.tls.cert_file; that CA belongs into the "
-    "broker's ssl_options.cacertfile",
+    "broker's {peer.options}.cacertfile",
     "CERTIFICATE_EXPIRED": "it reports that rabbitmq.tls.cert_file has expired; renew it",
     "CERTIFICATE_REVOKED": "it reports that rabbitmq.tls.cert_file is revoked; renew it",
     "BAD_CERTIFICATE": "it refused rabbitmq.tls.cert_file; is its CA in the broker's "
-    "ssl_options.cacertfile, and is the chain complete?",
+    "{peer.options}.cacertfile, and is the chain complete?",
     "CERTIFICATE_UNKNOWN": "it refused rabbitmq.tls.cert_file; is it one for clients, and is its "
     "chain complete?",
     "UNSUPPORTED_CERTIFICATE": "it refused rabbitmq.tls.cert_file; is it one for clients?",
@@ -145,24 +159,26 @@ def faults_of_files(
             yield error
 
 
-def refusal(text: str) -> str | None:
+def refusal(text: str, peer: Peer = BROKER) -> str | None:
     """What a server's TLS alert in an error's text holds against our certificate; None if nothing.
 
     With TLS 1.3 the alert comes when the handshake is over for us: on the first read.
     """
     alert = re.search(r"ALERT_(?!CODE)([A-Z_]+)", text)
-    return _OUR_CERTIFICATE.get(alert[1]) if alert is not None else None
+    why = _OUR_CERTIFICATE.get(alert[1]) if alert is not None else None
+    return why and why.format(peer=peer)
 
 
-def handshake_problem(error: ssl.SSLError) -> str:
-    """Why there is no TLS with the broker, and what to do."""
+def handshake_problem(error: ssl.SSLError, peer: Peer = BROKER) -> str:
+    """Why there is no TLS with it, and what to do."""
     if isinstance(error, ssl.SSLCertVerificationError):
         message = error.verify_message.rstrip(".")
-        return _CERTIFICATE.get(error.verify_code, _NOT_ACCEPTED).format(message=message)
+        why = _CERTIFICATE.get(error.verify_code, _NOT_ACCEPTED)
+        return why.format(message=message, peer=peer)
     reason = line_of(getattr(error, "reason", None) or error, _REASON_LENGTH)
     for mark, why in _HANDSHAKE.items():
         if mark in reason:
-            return why
+            return why.format(peer=peer)
     return f"the TLS handshake failed ({reason}); does that port speak TLS?"
 
 

@@ -49,7 +49,9 @@ class Pause:
 class Health:
     """One sink's."""
 
-    __slots__ = ("busy_since", "failing_since", "failure", "fault", "letters", "pause", "up_since")
+    __slots__ = (
+        "busy_since", "failing_since", "failure", "fault", "later", "letters", "pause", "up_since",
+    )  # fmt: skip
 
     def __init__(self, now: float, pause: Pause | None = None) -> None:
         """`now` and every other time in monotonic seconds. While the sink is paused it is down."""
@@ -66,6 +68,8 @@ class Health:
         self.letters: tuple[float, Text] | None = None
         """Since when what it refuses cannot be dead-lettered, and what gives the text; None where
         it can. Written by the sink's thread."""
+        self.later: tuple[float, Text] | None = None
+        """The same of records that it wants later."""
         self.fault: str | None = None
         """How a thread ended that should not have. Written by that thread; for good."""
 
@@ -94,11 +98,10 @@ class Health:
     def down_since(self, now: float) -> float | None:
         """Since when it is down; None while it is up."""
         since = [self.failing_since] if self.failure is not None or self.fault is not None else []
-        letters, hangs_for = self.letters, self.hangs_for(now)
+        hangs_for = self.hangs_for(now)
         if self.pause.is_on(now):
             since.append(self.pause.since)
-        if letters is not None:
-            since.append(letters[0])
+        since += [waits[0] for waits in (self.letters, self.later) if waits is not None]
         if hangs_for is not None:
             since.append(now - hangs_for + HANGS_AFTER_SECONDS)
         return min(since, default=None)
@@ -119,12 +122,11 @@ class Health:
         """Why it is down; None while it is up."""
         if self.fault is not None:
             return self.fault
-        hangs_for, failure, letters = self.hangs_for(now), self.failure, self.letters
+        hangs_for, failure = self.hangs_for(now), self.failure
         reasons = [self.pause.why] if self.pause.is_on(now) else []
         if failure is not None:
             reasons.append(failure)
-        if letters is not None:
-            reasons.append(letters[1]())
+        reasons += [waits[1]() for waits in (self.letters, self.later) if waits is not None]
         if hangs_for is not None:
             reasons.append(f"has not returned for {hangs_for:.0f} s")
         return "; and ".join(reasons) or None

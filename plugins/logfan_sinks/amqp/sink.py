@@ -8,11 +8,13 @@ import pika
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 import logfan
+from logfan_sinks.address import Timeout
 from logfan_sinks.amqp.publisher import Message, Publisher
 from logfan_sinks.secret_file import secret_of
 from logfan_sinks.tls_options import TlsOptions
 
 _UNDER_WAY_BYTES = 8 << 20
+_SHORT_BYTES = 255
 
 
 def _parameters(url: str) -> pika.URLParameters:
@@ -30,6 +32,15 @@ def _checked(url: SecretStr) -> SecretStr:
     return url
 
 
+def _short(text: str) -> str:
+    if len(text.encode()) > _SHORT_BYTES:
+        raise ValueError(f"has {len(text.encode())} bytes; AMQP takes {_SHORT_BYTES} at most")
+    return text
+
+
+ShortString = Annotated[str, AfterValidator(_short)]
+
+
 class AmqpSink(logfan.Sink):
     """Publish records to an exchange of another RabbitMQ, with confirms; unroutable ones wait.
 
@@ -45,14 +56,14 @@ class AmqpSink(logfan.Sink):
         """The other broker, as amqps://HOST/VHOST; a password belongs into url_file."""
         url_file: Path | None = None
         """The file that holds the url."""
-        exchange: str = Field(max_length=255)
+        exchange: ShortString
         """The exchange there, which is never declared. Not the one that this daemon consumes:
         messages would go round without end."""
-        routing_key: str | None = Field(default=None, max_length=255)
+        routing_key: ShortString | None = None
         """The routing key there; each record's own unless given."""
         tls: TlsOptions = TlsOptions()
         """{ ca_file = "…", cert_file = "…", key_file = "…", verify = true }, for amqps."""
-        timeout: logfan.Duration = 30.0
+        timeout: Timeout = 30.0
         """How long the other broker may be silent."""
         max_under_way: int = Field(default=1000, ge=1, le=100_000)
         """Most messages that wait for their confirms."""
@@ -65,6 +76,9 @@ class AmqpSink(logfan.Sink):
 
     _publisher: Publisher | None = None
     _max_bytes: int | None = None
+    """The largest body that the broker takes, where it has said so."""
+    _learned: int | None = None
+    """The same of the connection that it closed over a larger one."""
 
     def open(self) -> None:
         """Connect, and see that the exchange is there."""
@@ -78,6 +92,8 @@ class AmqpSink(logfan.Sink):
         except ValueError as error:
             raise logfan.SinkUnavailable(str(error)) from None
         self._publisher = Publisher(parameters, config.exchange, config.timeout)
+        # For whatever else it was opened anew, the limit may be another one by now.
+        self._max_bytes, self._learned = self._learned, None
 
     def write(self, records: Sequence[logfan.Record]) -> None:
         """Publish all of it, and wait for the confirms."""
@@ -91,8 +107,7 @@ class AmqpSink(logfan.Sink):
         try:
             self._publish(publisher, messages, refused)
         except logfan.SinkUnavailable:
-            if publisher.max_bytes is not None:
-                self._max_bytes = publisher.max_bytes
+            self._learned = publisher.max_bytes
             raise
         if refused or publisher.later:
             raise logfan.RecordsRejected(refused, later=publisher.later)

@@ -23,6 +23,8 @@ _ID_BYTES = 512
 """A longer `_id` fails the whole request, and nothing of it is indexed."""
 _REASON_CHARS = 300
 _DONE = (200, 201, 409)
+# These are about the index alone, which may be one that has passed.
+_ABOUT_INDEX = ("index_closed_exception", "index_not_found_exception", "cluster_block_exception")
 _BAD_REQUEST = 400
 # These answer 400, and yet are not about the document.
 _NOT_NOW_TYPES = (
@@ -136,6 +138,7 @@ def outcome_of(answer: Answer, count: int) -> Outcome:
             outcome.refused[place] = f"refused with {why}"
         else:
             outcome.later[place] = f"answers {why}"
+            outcome.whole |= kind not in _ABOUT_INDEX
     return outcome
 
 

@@ -79,6 +79,7 @@ class ElasticsearchSink(HttpClientSink):
             some = [records[place] for place in places]
             lines = self._lines(some, with_ours=False)
             outcome.correct(places, self._deliver(some, lines, TABLE, outcome_of))
+        outcome.whole |= "{date}" not in self.config.index
         outcome.settle(len(records))
 
     def _lines(self, records: Sequence[logfan.Record], *, with_ours: bool = True) -> list[bytes]:

@@ -4,7 +4,6 @@ import base64
 import gzip
 import http.client
 import io
-import re
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,11 +14,12 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 import logfan
+from logfan_sinks.address import Timeout, is_address
 from logfan_sinks.extras import ExtraConfig
 from logfan_sinks.http.delivery import Items, deliver
 from logfan_sinks.http.verdicts import Answer, Table
 from logfan_sinks.outcome import Outcome
-from logfan_sinks.secret_file import secret_in
+from logfan_sinks.secret_file import HEADER_TEXT, secret_in, token_in
 from logfan_sinks.tls_options import TlsOptions
 
 _ANSWER_BYTES = 64 << 10
@@ -27,9 +27,8 @@ _PIECE_BYTES = 64 << 10
 _NO_BACKLOG = (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _PIECE_BYTES)
 """Little of a request waits in the kernel: the answer is waited for from when it is sent."""
 _PORTS = {"http": 80, "https": 443}
-_HEADER = r"^[\t -~\xa0-\xff]*$"
 HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
-HeaderText = Annotated[str, Field(pattern=_HEADER)]
+HeaderText = Annotated[str, Field(pattern=HEADER_TEXT)]
 
 
 class HttpOptions(ExtraConfig):
@@ -50,7 +49,7 @@ class HttpOptions(ExtraConfig):
     """The file that holds a token, sent as `Authorization: Bearer …`."""
     tls: TlsOptions = TlsOptions()
     """{ ca_file = "…", cert_file = "…", key_file = "…", verify = true }"""
-    timeout: logfan.Duration = 30.0
+    timeout: Timeout = 30.0
     """How long the other side may take nothing of a request, and how long all of its answer may
     take."""
     compress: Literal["none", "gzip"] = "none"
@@ -62,8 +61,8 @@ class HttpOptions(ExtraConfig):
     @classmethod
     def _is_url(cls, url: str) -> str:
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("it is http://HOST/PATH or https://HOST/PATH")
+        if parts.scheme not in ("http", "https") or not is_address(parts):
+            raise ValueError("it is http://HOST:PORT/PATH or https://HOST:PORT/PATH")
         if parts.username or parts.password:
             raise ValueError("it holds credentials; use username and password_file, or token_file")
         return url
@@ -96,7 +95,7 @@ class HttpClient:
         if options.compress == "gzip":
             self._headers["Content-Encoding"] = "gzip"
         if options.token_file is not None:
-            self._headers["Authorization"] = f"Bearer {_token_in(options.token_file)}"
+            self._headers["Authorization"] = f"Bearer {token_in(options.token_file)}"
         elif options.password_file is not None:
             login = f"{options.username}:{secret_in(options.password_file)}".encode()
             self._headers["Authorization"] = f"Basic {base64.b64encode(login).decode()}"
@@ -177,16 +176,6 @@ class HttpClient:
         self._pool.clear()
 
 
-def _token_in(path: Path) -> str:
-    """What fits a header: the error of one that does not would quote it."""
-    token = secret_in(path)
-    if not re.fullmatch(_HEADER, token):
-        raise logfan.SinkUnavailable(
-            f"{path}: holds more than a token: several lines, or characters that no header takes"
-        )
-    return token
-
-
 class _Answer(http.client.HTTPResponse):
     """One whose status, headers and body come within the timeout of its connection."""
 
@@ -262,4 +251,5 @@ class HttpClientSink(logfan.Sink):
 def with_path(url: str, path: str) -> str:
     """The URL; with this path where it has none."""
     url = url.rstrip("/")
-    return url if url.count("/") > 2 else f"{url}{path}"
+    parts = urlsplit(url)
+    return url if parts.path else parts._replace(path=path).geturl()

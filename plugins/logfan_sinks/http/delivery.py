@@ -59,7 +59,7 @@ def deliver(
             found = _judged(answer, verdict, end - begin, items)
         outcome.refused |= {begin + place: why for place, why in found.refused.items()}
         if found.later:
-            outcome.retry_after = found.retry_after
+            outcome.retry_after, outcome.whole = found.retry_after, found.whole
             outcome.later |= {begin + place: why for place, why in found.later.items()}
             why = next(iter(found.later.values()))
             for first, last in reversed(waiting):
@@ -87,4 +87,4 @@ def _judged(answer: Answer, verdict: Verdict, count: int, items: Items | None) -
 
 def _of_all(count: int, why: str, retry_after: float | None = None) -> Outcome:
     """None of them is taken now."""
-    return Outcome(later=dict.fromkeys(range(count), why), retry_after=retry_after)
+    return Outcome(later=dict.fromkeys(range(count), why), retry_after=retry_after, whole=True)

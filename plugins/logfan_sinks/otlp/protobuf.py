@@ -59,13 +59,13 @@ def any_value(value: Any, depth: int = 0) -> bytes:
         return field(1, json_of(value).encode())
     if isinstance(value, bool):
         return _tag(2, _VARINT) + varint(value)
-    if isinstance(value, int) and -_INT64 <= value < _INT64:
-        return _tag(3, _VARINT) + varint(value)
-    if isinstance(value, int | float | Decimal):
-        try:
-            return _tag(4, _FIXED64) + _DOUBLE.pack(float(value))
-        except OverflowError:
-            return field(1, str(value).encode())
+    if isinstance(value, int):
+        if -_INT64 <= value < _INT64:
+            return _tag(3, _VARINT) + varint(value)
+        # As the specification has it: a double would lose digits, as of an id.
+        return field(1, str(value).encode())
+    if isinstance(value, float | Decimal):
+        return _tag(4, _FIXED64) + _DOUBLE.pack(float(value))
     if isinstance(value, bytes):
         return field(7, value)
     if isinstance(value, Mapping):

@@ -50,6 +50,42 @@ def test_paths_that_cannot_be(names: Names, tmp_path: Path, path: str, words: st
     assert report.one("disk-path").severity is WARNING
 
 
+def test_relative_paths_of_the_service_begin_where_it_works(
+    names: Names, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (works := tmp_path / "works").mkdir()
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/logs").touch()  # a file in the place of the folder
+    monkeypatch.chdir(tmp_path / "here")
+    sinks = file_sink("logs/app.jsonl")
+    report = examined(tmp_path, NOWHERE, names, sinks=sinks, checks=HERE)
+    assert report.one("disk-path").severity is DANGER
+    monkeypatch.setattr(machine, "_SERVICE", (tmp_path / "config.toml", works))
+    report = examined(tmp_path, NOWHERE, names, sinks=sinks, checks=HERE)
+    assert report.one("disk-path").what == f"{works} may be written to"
+
+
+READ_ONLY = """
+import os, subprocess, sys
+sys.path[:0] = {path!r}
+from pathlib import Path
+from support.broker import Names
+from support.doctor import examined
+subprocess.run(["mount", "-o", "remount,ro", sys.argv[1]], check=True)
+sinks = '[sinks.a]\\nkind = "file"\\npath = "' + sys.argv[1] + '/new.log"\\n'
+names = Names("logs-x", "queue-x")
+report = examined(Path(sys.argv[0]).parent, {nowhere!r}, names, sinks=sinks, checks=("disk-path",))
+print(report.one("disk-path").what)
+"""
+
+
+def test_a_read_only_disk_is_called_so(tmp_path: Path) -> None:
+    program = READ_ONLY.format(path=sys.path, nowhere=NOWHERE)
+    found = on_a_disk(tmp_path / "disk", program, options="size=1m")
+    assert found.strip().endswith("its file system is read-only"), found
+    assert "chmod" not in found  # 640 would lock all out of a folder
+
+
 ON_DISK = """
 import sys
 sys.path[:0] = {path!r}

@@ -2,8 +2,10 @@
 
 import json
 import re
+import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,19 +16,29 @@ from logfan.doctor import management
 from logfan.testing import debian
 from logfan.testing.node import RabbitNode, free_port
 from support.broker import Names, channel, publish
+from support.certificates import Authority, Pair
 from support.command import logfan
 from support.doctor import ADVICE, DANGER, OK, SCREEN, SKIPPED, WARNING, Report, examined
 from support.needed import needed
 from support.waiting import wait_until
 
 CHECKS = tuple(one.name for one in management.CHECKS)
-API_PORT = free_port()
+API_PORT, TLS_PORT = free_port(), free_port()
 KEY = f'management_url = "http://guest:guest@127.0.0.1:{API_PORT}"'
 
 
 @pytest.fixture(scope="module")
-def managed() -> Iterator[RabbitNode]:
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def managed(authority: Authority) -> Iterator[RabbitNode]:
+    served = authority.issue("server", "localhost", "127.0.0.1")
     config = [
+        f"management.ssl.port = {TLS_PORT}", "management.ssl.ip = 127.0.0.1",
+        f"management.ssl.cacertfile = {authority.file}",
+        f"management.ssl.certfile = {served.cert}", f"management.ssl.keyfile = {served.key}",
         f"management.tcp.port = {API_PORT}", "management.tcp.ip = 127.0.0.1",
         "collect_statistics_interval = 200",
     ]  # fmt: skip
@@ -86,6 +98,65 @@ def test_an_api_that_cannot_be_asked(
     assert words in report.one("management").what
     assert "Not-The-One" not in json.dumps([one.as_json() for one in report.findings])
     assert report.one("node-alarms").severity is SKIPPED
+
+
+def over_tls(url: str, ca_file: Path | None = None) -> str:
+    trusted = "" if ca_file is None else f'\n[rabbitmq.tls]\nca_file = "{ca_file}"'
+    return f'management_url = "{url}"{trusted}'
+
+
+def test_the_api_over_tls(
+    managed: RabbitNode, names: Names, tmp_path: Path, authority: Authority
+) -> None:
+    for url, ca_file, words in (
+        (f"https://127.0.0.1:{TLS_PORT}", authority.file, ""),
+        (f"https://127.0.0.1:{TLS_PORT}", None, "name the file of that CA in rabbitmq.tls.ca_file"),
+        (f"https://127.0.0.1:{TLS_PORT}", Authority(tmp_path, "other").file, "is not trusted here"),
+        (f"https://127.0.0.1:{API_PORT}", None, "does not speak TLS; is it the one for https://"),
+        (f"http://127.0.0.1:{TLS_PORT}", None, "does that port speak HTTPS?"),
+    ):
+        key = over_tls(url, ca_file)
+        found = report_of(managed, names, tmp_path, rabbitmq=key).one("management")
+        assert found.severity is (WARNING if words else OK), (url, found)
+        assert words in found.what
+        # Not an invitation to go without TLS.
+        assert "http://HOST" not in found.do or url.startswith("http:")
+
+
+@contextmanager
+def https(pair: Pair, clients: Path | None = None) -> Iterator[int]:
+    """An API with this certificate, which takes only clients of this CA; gives its port."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=clients)
+    context.load_cert_chain(pair.cert, pair.key)
+    if clients is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+    with HTTPServer(("127.0.0.1", 0), _Answers) as server:
+        # The handshake in the handler's thread: one that fails ends no listener.
+        server.socket = context.wrap_socket(server.socket, True, do_handshake_on_connect=False)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+def test_certificates_that_do_not_hold_are_told_in_words(
+    managed: RabbitNode, names: Names, tmp_path: Path, authority: Authority
+) -> None:
+    expired = authority.issue("expired", "127.0.0.1", valid_from_day=-9, valid_to_day=-2)
+    elsewhere = authority.issue("elsewhere", "rabbit.example")
+    good = authority.issue("good", "127.0.0.1")
+    for pair, clients, words in (
+        (expired, None, "has expired"),
+        (elsewhere, None, "write the host in rabbitmq.management_url as the certificate has it"),
+        (good, authority.file, "it wants a client certificate"),
+    ):
+        with https(pair, clients) as port:
+            key = over_tls(f"https://127.0.0.1:{port}", authority.file)
+            found = report_of(managed, names, tmp_path, rabbitmq=key).one("management")
+        assert found.severity is WARNING
+        assert words in found.what
+        assert "ssl_options" not in found.what
 
 
 def test_a_node_with_an_alarm_and_near_its_limits(

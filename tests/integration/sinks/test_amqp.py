@@ -139,6 +139,22 @@ def test_a_message_beyond_the_brokers_limit_is_refused_once_that_is_known(
     assert {b"a", b"b"} <= {*bodies(node.url, names.queue)}
 
 
+def test_a_limit_that_was_raised_is_known_after_the_next_open(
+    opened: Open, node: RabbitNode, names: Names
+) -> None:
+    large = record(b"x" * 2000, routing_key="shop")
+    with granting(node, max_message_size=1000):
+        sink = opened()
+        with pytest.raises(SinkUnavailable, match="larger than"):
+            sink.write([large])
+        sink.open()
+        with pytest.raises(RecordsRejected):
+            sink.write([large])
+    sink.open()
+    sink.write([large])
+    assert bodies(node.url, names.queue) == [large.body]
+
+
 def test_headers_that_fit_no_frame_or_no_type_are_refused_alone(
     opened: Open, node: RabbitNode, names: Names
 ) -> None:

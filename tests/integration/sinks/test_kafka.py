@@ -138,8 +138,9 @@ def test_records_for_a_topic_that_is_missing_come_again_alone(
     assert "Unknown topic" in caught.value.later[2]
     assert not caught.value.reasons
     assert values(kafka, topic) == [b"0", b"1"]
-    with pytest.raises(SinkUnavailable, match="Unknown topic"):
+    with pytest.raises(RecordsRejected) as caught:
         sink.write(records[2:])
+    assert [*caught.value.later] == [0], "it says nothing of records for other topics"
     kafka.create(late)
     sink.open()
     put(sink, records[2])
@@ -167,6 +168,17 @@ def test_what_the_topic_finds_too_large_is_refused_alone(opened: Open, kafka: Ka
     # A batch that is too large as a whole is no fault of any of its messages.
     put(sink, *[record(b"y" * 500) for _ in range(20)])
     assert len(values(kafka, "small")) == len(passed) + 20
+
+
+def test_a_message_that_is_larger_than_the_clients_queue_arrives(
+    opened: Open, kafka: Kafka
+) -> None:
+    kafka.create("large", max_message_bytes="90000000")
+    sink = opened(
+        topic="large", format="raw", max_message_bytes="90MB", timeout="10m", compress="gzip"
+    )
+    put(sink, record(b"a"), record(bytes(70 << 20)), record(b"b"))
+    assert [len(value) for value in values(kafka, "large")] == [1, 70 << 20, 1]
 
 
 def test_what_the_client_finds_too_large_is_refused_alone(

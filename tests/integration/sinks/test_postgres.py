@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -276,6 +277,49 @@ def test_policies_that_hide_rows_are_no_hindrance(opened: Open, postgres: Postgr
     put(sink, *numbered(2))
     put(sink, *numbered(3))
     assert ids(postgres) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("table", "why", "mended"),
+    [
+        ("logs", r"no partition .*\(23514\); .*2026-12-01.*; make that partition", "default"),
+        ("november", r"violates partition constraint \(23514\)", "detach"),
+    ],
+)
+def test_a_partition_that_is_missing_is_not_now(
+    opened: Open, postgres: Postgres, table: str, why: str, mended: str
+) -> None:
+    """As on the first of a month: each row would be refused, until somebody makes one."""
+    made(
+        postgres, "id text", ") PARTITION BY RANGE (received_at)",
+        "CREATE TABLE november PARTITION OF logs "
+        "FOR VALUES FROM ('2026-11-01Z') TO ('2026-12-01Z')",
+    )  # fmt: skip
+    first_of_december = 1_796_083_200.0
+    records = [record(b"x", received_at=first_of_december + n) for n in range(-3, 3)]
+    sink = opened(table=table)
+    with pytest.raises(RecordsRejected) as caught:
+        sink.write(records)
+    assert sorted(caught.value.later) == [3, 4, 5]
+    assert re.search(why, caught.value.later[3])
+    assert not caught.value.reasons
+    sink.flush()
+    assert sql(postgres, f"SELECT count(*) FROM {table}") == [(3,)], "the others are there"
+    with pytest.raises(RecordsRejected) as caught:
+        sink.write(records[3:])
+    assert [*caught.value.later] == [0, 1, 2]
+    sink.flush()
+    ways = {
+        "default": "CREATE TABLE later PARTITION OF logs DEFAULT",
+        "detach": "ALTER TABLE logs DETACH PARTITION november",
+    }
+    sql(postgres, ways[mended])
+    try:
+        sink.open()
+        put(sink, *records[3:])
+        assert sql(postgres, f"SELECT count(*) FROM {table}") == [(6,)]
+    finally:
+        sql(postgres, "DROP TABLE logs; DROP TABLE IF EXISTS november")
 
 
 def test_a_table_that_cannot_grow_is_not_about_a_row() -> None:

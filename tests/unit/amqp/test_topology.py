@@ -364,6 +364,11 @@ def test_a_queue_that_goes_without_consumers_is_not_left_alone() -> None:
     assert not settled(Broker(**{"x-single-active-consumer": True})).needs_stand_in
     assert settled(Broker(auto_delete=True)).needs_stand_in
     assert settled(Broker(**{"x-expires": 1000})).needs_stand_in
+    limited = settled(Broker(**{"x-expires": 9000, "x-queue-type": "quorum"}), version=(4, 0, 5))
+    assert limited.delivery_limit == 20
+    assert limited.needs_stand_in
+    assert limited.spare_seconds == 4.5
+    assert settled(Broker(auto_delete=True, **{"x-expires": 9000})).spare_seconds == 0
 
 
 @pytest.mark.parametrize(

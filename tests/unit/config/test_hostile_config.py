@@ -40,6 +40,18 @@ HOSTILE: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
         f'[rabbitmq]\nacknowledgement_timeout = "0s"\n{SINK}',
         ('rabbitmq.acknowledgement_timeout = "0s"', "at least 1 s"),
     ),
+    "empty path": (
+        f'[rabbitmq.tls]\nca_file = ""\n{SINK}', ('rabbitmq.tls.ca_file = ""', "must not be empty"),
+    ),
+    "empty folder of plugins": (
+        f'[plugins]\ndirectories = [""]\n{SINK}', ("plugins.directories.0", "must not be empty"),
+    ),
+    "empty path of a sink": (
+        '[sinks.a]\nkind = "sqlite"\npath = ""\n', ('sinks.a.path = ""', "must not be empty"),
+    ),
+    "path that no file can have": (
+        '[sinks.a]\nkind = "sqlite"\npath = "a\\u0000"\n', ("sinks.a.path", "U+0000"),
+    ),
     "prefetch zero": (f"[rabbitmq]\nprefetch = 0\n{SINK}", ("rabbitmq.prefetch = 0", "at least 1")),
     "prefetch too large": (
         f"[rabbitmq]\nprefetch = 70000\n{SINK}", ("rabbitmq.prefetch = 70000", "at most 65535"),
@@ -285,6 +297,13 @@ HOSTILE: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     ),
     "instance of a wild name": (f'instance = "a/b"\n{SINK}', ("instance", "pattern")),
 }  # fmt: skip
+
+
+def test_an_empty_path_of_a_variable_is_named_with_the_variable(tmp_path: Path) -> None:
+    done = check(tmp_path, SINK, LOGFAN_RABBITMQ__TLS__CA_FILE="")
+    assert done.exit_code == 78
+    place = 'rabbitmq.tls.ca_file (from LOGFAN_RABBITMQ__TLS__CA_FILE) = ""'
+    assert f"{place}: must not be empty" in done.output
 
 
 @pytest.mark.parametrize("case", HOSTILE)

@@ -3,7 +3,7 @@
 from logfan.amqp.failures import Cause, ConnectionFailure
 from logfan.amqp.reconnect import Reconnect, StartupPolicy
 from logfan.config.settings import ReconnectSettings
-from logfan.pipeline.flow_control import ENDS, Do, FlowControl, Signal, Tick, Window
+from logfan.pipeline.flow_control import ENDS, Consume, Do, FlowControl, Signal, Tick, Window
 from logfan.pipeline.in_flight import InFlightTracker
 from logfan.record import Properties, Record
 
@@ -52,6 +52,26 @@ def test_what_waits_for_its_dead_letter_is_no_reason_for_an_end() -> None:
     flow = flow_of(1)
     flow._in_flight.aside_messages = 1
     assert [flow.note_end("lost") for _ in range(9)] == [0] * 9
+
+
+def test_what_waits_for_its_dead_letter_does_not_take_up_a_prefetch_that_was_cut() -> None:
+    flow = flow_of(1)
+    held = flow._in_flight
+    for _ in range(ENDS):
+        flow.note_end("541")
+    assert flow.window.prefetch == 1
+    flow.step(Signal.SUBSCRIBED)
+    flow.note_waiting(5)
+    assert flow.step(Tick(1.0, None, [], 1, 0, 0)) == (), "a sink has it"
+    held.aside_messages = 1
+    assert flow.step(Tick(2.0, None, [], 1, 0, 0)) == (Do.CANCEL,)
+    assert flow.step(Signal.CANCELLED) == (Consume(1),)
+    assert flow.step(Tick(3.0, None, [], 2, 0, 1)) == (), "another one came"
+    flow.note_waiting(0)
+    assert flow.step(Tick(4.0, None, [], 2, 0, 1)) == (), "none waits"
+    held.messages = held.aside_messages = 100
+    flow.note_waiting(5)
+    assert flow.step(Tick(5.0, None, [], 2, 0, 1)) == (), "as many as may be held at all"
 
 
 def test_windows_that_are_handed_back_three_times_come_in_tens() -> None:

@@ -266,6 +266,26 @@ def test_linger_waits_for_company_but_not_for_what_cannot_come(make: Make) -> No
     assert bench.sink.sizes == [3]
 
 
+def test_an_order_not_to_linger_that_meets_the_one_before_holds(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes while the sink's thread has taken the one before, and has not obeyed it yet."""
+    bench = make(Limits(5000, 1 << 20, linger=600.0), start=False)
+    obey, more = bench.worker._obey, [b"second"]
+
+    def meanwhile(order: Any) -> None:
+        if more:
+            bench.submit(more.pop())
+            bench.worker.hurry()
+        obey(order)
+
+    monkeypatch.setattr(bench.worker, "_obey", meanwhile)
+    bench.submit(b"first")
+    bench.worker.hurry()
+    bench.worker.start()
+    wait_until(lambda: len(bench.completed) == 2, "both are written", 20.0)
+
+
 def test_a_bug_is_reported_with_its_traceback_once(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -524,7 +544,8 @@ def test_what_is_wanted_later_is_offered_again_alone(make: Make) -> None:
     assert bench.sink.taken == [b"2"]
     assert [one.record.body for one in sent.refusals] == [b"0"]
     assert (bench.stats.written, bench.stats.rejected, bench.stats.retries) == (4, 1, 2)
-    assert bench.completed == [batch]
+    assert bench.completed[0] == batch, "all but what stands aside"
+    assert [one.records[0].body for one in bench.completed[1:]] == [b"3", b"2"]
     assert bench.sink.calls.count("open") == 1
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import pytest
 from click.testing import CliRunner
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 import logfan
 from logfan.cli import main
@@ -148,6 +148,18 @@ def test_a_default_is_written_as_the_code_sees_it_and_a_key_with_its_unit() -> N
     for wrong in ({"timeout": 5}, {"pause": 2.5}, {"buffer": 65536}):
         with pytest.raises(ValidationError):
             Numbers.model_validate(wrong)
+
+
+class Places(logfan.SinkConfig):
+    file: Path
+    spare: Annotated[Path | None, BeforeValidator(lambda given: given or None)] = None
+    here: Path = Path()
+
+
+def test_a_path_that_is_empty_is_a_fault_unless_the_sink_makes_something_of_it() -> None:
+    assert Places(file="a", spare="").spare is None
+    with pytest.raises(ValidationError, match="must not be empty"):
+        Places(file="")
 
 
 BROKEN = """

@@ -4,7 +4,9 @@ import os
 import re
 import shlex
 import sys
+import tomllib
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -164,6 +166,30 @@ def test_the_pages_hardening_table_quotes_the_units_values() -> None:
 @pytest.mark.parametrize("name", UNITS)
 def test_the_pages_drop_ins_fit_the_units(tmp_path: Path, name: str, drop_in: str) -> None:
     assert _complaints(_write(tmp_path, name, unit_text(name), drop_in)) == []
+
+
+def test_the_pages_logrotate_is_the_packages_and_fits_shipped_config_and_units() -> None:
+    shipped = (ROOT / "systemd/packages/debian/logrotate").read_text(encoding="utf-8")
+    [shown] = [one for one in _blocks("text") if "postrotate" in one]
+    assert shipped.partition("\n")[2] == shown
+    patterns = shown.partition("{")[0].split()
+    archive = tomllib.loads((ROOT / "config.toml").read_text())["sinks"]["archive"]["path"]
+    for unit in UNITS:
+        [folder] = directives(unit_text(unit))["WorkingDirectory"]
+        here = folder.replace("%L", "/var/log").replace("%i", "a")
+        for path in (f"{here}/{archive}", f"{here}/app.jsonl"):
+            assert any(
+                one.count("/") == path.count("/") and fnmatch(path, one) for one in patterns
+            ), path
+        # A plain reload fails, and logrotate with it, where the unit does not run.
+        assert unit.replace("@.", "@*.") in shown.partition("try-reload-or-restart")[2]
+
+
+def test_the_pages_give_enable_and_disable_no_pattern() -> None:
+    # systemd takes none there: it escapes it, and exits 0 without having done anything.
+    lines = re.findall(r"^\$ .*systemctl (?:enable|disable) .*$", PAGES, re.MULTILINE)
+    assert len(lines) >= 4
+    assert not [one for one in lines if "*" in one]
 
 
 def test_a_misspelt_drop_in_would_be_found(tmp_path: Path) -> None:

@@ -188,6 +188,24 @@ def test_items_that_are_not_now_come_again_alone(server: Bulk, status: int, kind
     assert indexed(server) == [0, 2, 4]
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_is_busy_is_not_now_whatever_the_records_name(
+    server: Bulk, status: int
+) -> None:
+    server.errors = {"0": (status, "x"), "1": (400, "index_closed_exception")}
+    with pytest.raises(SinkUnavailable, match=f"answers {status} x"):
+        opened(server, index="logs-{date}").write(numbered(2))
+
+
+def test_an_index_that_the_record_names_says_nothing_of_others(server: Bulk) -> None:
+    server.errors = {"0": (400, "index_closed_exception")}
+    with pytest.raises(RecordsRejected) as caught:
+        opened(server, index="logs-{date}").write(numbered(1))
+    assert [*caught.value.later] == [0]
+    with pytest.raises(SinkUnavailable, match="index_closed_exception"):
+        opened(server, index="logs").write(numbered(1))
+
+
 _ARGUMENT, _VALIDATION = "illegal_argument_exception", "validation_exception"
 _SHARDS = (
     "Validation Failed: 1: this action would add [2] total shards, but this cluster currently has "

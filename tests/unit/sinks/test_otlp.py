@@ -47,7 +47,8 @@ def test_a_record_as_the_official_classes_read_it(server: ScriptedServer) -> Non
         "ratio": 0.5, "ok": True, "deep": {"a": [1, "x", None]},
     }  # fmt: skip
     one = record(
-        json.dumps({**body, "big": 1 << 70}), routing_key="shop", message_id="m-1", received_at=1.5,
+        json.dumps({**body, "big": 1 << 70, "id": (1 << 64) - 1}), routing_key="shop",
+        message_id="m-1", received_at=1.5,
         headers={"traceparent": f"00-{trace}-{span}-01", "raw": b"\xff"},
     )  # fmt: skip
     opened(server, resource={"service.name": "shop"}).write([one, record(b"plain")])
@@ -66,6 +67,7 @@ def test_a_record_as_the_official_classes_read_it(server: ScriptedServer) -> Non
     found = values(first.attributes)
     assert (found["n"], found["ratio"], found["ok"]) == (-7, 0.5, True)
     assert found["big"] == float(1 << 70)
+    assert found["id"] == "18446744073709551615"  # more than its integers hold
     assert found["deep"].values[0].value.array_value.values[1].string_value == "x"
     assert found["messaging.header.raw"] == b"\xff"
     assert found["messaging.rabbitmq.destination.routing_key"] == "shop"
