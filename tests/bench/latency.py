@@ -22,6 +22,7 @@ from bench.results import Latency, quantile
 from bench.stage import QUEUE, TESTS, Stage
 from support.broker import channel
 
+_PREFETCH = 4000
 _SIZE = 200
 _FLOW_RATE = 20_000
 _WAIT_SECONDS = 90.0
@@ -36,7 +37,6 @@ def measure(
     rate: float,
     seconds: float,
     label: str,
-    prefetch: int = 4000,
     beside: Beside = nullcontext,
     exchange: str = "",
 ) -> Latency:
@@ -44,7 +44,7 @@ def measure(
     count = max(1, int(rate * seconds))
     with own_folder(stage) as folder:
         try:
-            return _measure(stage, folder, rate, count, label, prefetch, beside, exchange)
+            return _measure(stage, folder, rate, count, label, beside, exchange)
         except TROUBLES as error:
             raise ContestFailed(f"latency at {label}: {error}") from None
 
@@ -55,12 +55,11 @@ def _measure(
     rate: float,
     count: int,
     label: str,
-    prefetch: int,
     beside: Beside,
     exchange: str,
 ) -> Latency:
     stage.declare("classic")
-    start = _stamped(stage, folder, prefetch)
+    start = _stamped(stage, folder)
     with Process(start, folder) as process:
         _wait(process, lambda: _is_consumed(stage))
         stage.observer.forget()
@@ -84,7 +83,7 @@ def flow(stage: Stage, seconds: float) -> float:
     them: what publisher, broker and daemon reach together on this machine."""
     with own_folder(stage) as folder:
         stage.declare("classic")
-        start = entrants.logfan(entrants.ONE, stage.node.url, folder, 4000)
+        start = entrants.logfan(entrants.ONE, stage.node.url, folder, _PREFETCH)
         with Process(start, folder) as process:
             _wait(process, lambda: _is_consumed(stage))
             stage.observer.forget()
@@ -98,8 +97,8 @@ def flow(stage: Stage, seconds: float) -> float:
     return count / took
 
 
-def _stamped(stage: Stage, folder: Path, prefetch: int) -> Start:
-    start = entrants.logfan(entrants.ONE, stage.node.url, folder, prefetch)
+def _stamped(stage: Stage, folder: Path) -> Start:
+    start = entrants.logfan(entrants.ONE, stage.node.url, folder, _PREFETCH)
     command = [sys.executable, "-m", "bench.stamped", str(folder / "acks"), *start.command[1:]]
     return Start(command, {**start.environ, "PYTHONPATH": str(TESTS)}, start.files)
 

@@ -44,17 +44,9 @@ def is_json(body: bytes) -> bool:
 ACKED = "logfan_acked_messages_total"
 
 
-def drained(case: Case, rate: float, cpu_us: float = 5.0, memory_kib: int = 40_000) -> Drain:
-    return Drain(
-        case,
-        case.count / rate,
-        cpu_us * case.count / 1e6,
-        memory_kib,
-        0.3,
-        0.25,
-        30 * case.count / 1e6,
-        0.01,
-    )
+def drained(case: Case, rate: float, cpu_us: float = 5.0) -> Drain:
+    cpu = cpu_us * case.count / 1e6
+    return Drain(case, case.count / rate, cpu, 40_000, 0.3, 0.25, 30 * case.count / 1e6, 0.01)
 
 
 @pytest.fixture

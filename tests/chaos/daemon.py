@@ -14,17 +14,19 @@ from chaos.checker import Kind, Source
 from chaos.load import TESTS
 from support.broker import Names
 from support.daemon import DaemonProcess
+from support.drop_ins import add_drop_in
 from support.forked import die_with_parent
-from support.waiting import PATIENCE_SECONDS, wait_until
+from support.waiting import wait_until
 
 _SINKS = Path(__file__).parent / "sinks"
 SHUTDOWN_SECONDS = 3
 _FILES_MAX = 100_000
 
-SETTINGS = """
+PREFETCH = 1000
+SETTINGS = f"""
 reconnect = {{ initial = "100ms", max = "2s" }}
 heartbeat = "3s"
-prefetch = {prefetch}
+prefetch = {PREFETCH}
 """
 
 SINKS = """
@@ -32,12 +34,12 @@ SINKS = """
 kind = "file"
 path = "{disk}/raw.log"
 format = "raw"
-rotate = {{ size = "{rotate}", keep = {keep}, compress = "zstd" }}
+rotate = {{ size = "2MiB", keep = {keep}, compress = "zstd" }}
 retry = {{ initial = "50ms", max = "1s" }}
 [sinks.json]
 kind = "file"
 path = "out.jsonl"
-rotate = {{ size = "{rotate}", keep = {keep}, compress = "gzip" }}
+rotate = {{ size = "2MiB", keep = {keep}, compress = "gzip" }}
 retry = {{ initial = "50ms", max = "1s" }}
 [sinks.troubled]
 kind = "troubled"
@@ -63,30 +65,23 @@ class ChaosDaemon(DaemonProcess):
         *,
         disk: Path | None = None,
         mutant: str = "",
-        prefetch: int = 1000,
         refuse: int = 0,
-        rotate: str = "2MiB",
-        extra: str = "",
         other_urls: Sequence[str] = (),
     ) -> None:
         """`disk`: the folder of the raw file, else the daemon's own. `refuse`: see `Troubled`.
         `mutant`: the name of a defect of `chaos.mutated`; empty is the real daemon."""
-        self.prefetch = prefetch
         self.refuse = refuse
         self.disk = disk or folder
         self.mutant = mutant
         self.lives = 0
-        sinks = SINKS.format(disk=self.disk, keep=_FILES_MAX, refuse=refuse, rotate=rotate)
-        settings = SETTINGS.format(prefetch=prefetch) + extra
+        sinks = SINKS.format(disk=self.disk, keep=_FILES_MAX, refuse=refuse)
         # Durable, as all that is to outlive the broker: without it a restart drops the binding.
         environ = {
             "LOGFAN_SHUTDOWN_TIMEOUT": f"{SHUTDOWN_SECONDS}s", "LOGFAN_EXCHANGE__DURABLE": "true",
         }  # fmt: skip
         urls = '", "'.join([url, *other_urls])
-        super().__init__(folder, urls, names, sinks, extra=settings, environ=environ)
-        plugins = folder / "plugins"
-        plugins.mkdir()
-        (plugins / "troubled.py").write_bytes((_SINKS / "troubled.py").read_bytes())
+        super().__init__(folder, urls, names, sinks, extra=SETTINGS, environ=environ)
+        add_drop_in(folder, "troubled", (_SINKS / "troubled.py").read_text())
         self.order("")
 
     @property
@@ -152,9 +147,9 @@ class ChaosDaemon(DaemonProcess):
         lines = path.read_text().splitlines() if path.exists() else []
         return sum(line.split()[0] == deed for line in lines)
 
-    def wait_deed(self, deed: str, count: int, seconds: float = PATIENCE_SECONDS) -> None:
+    def wait_deed(self, deed: str, count: int) -> None:
         """Wait until it was done so often: a fault that did not happen proves nothing."""
-        wait_until(lambda: self.deeds(deed) >= count, f"the sink did {deed!r}", seconds)
+        wait_until(lambda: self.deeds(deed) >= count, f"the sink did {deed!r}")
 
     # What the system may do to a process
 

@@ -26,11 +26,9 @@ class Load:
         folder: Path,
         *,
         run: str,
-        rate: float = 1000.0,
-        count: int = 10_000_000,
-        seconds: float = 7200.0,
-        seed: str = "0",
-        plain: bool = False,
+        rate: float,
+        seed: str,
+        plain: bool,
     ) -> None:
         """`plain`: without `mandatory`, and beside one that has it."""
         self.run = run
@@ -39,8 +37,8 @@ class Load:
         self.journal_path = folder / f"published{mark}.journal"
         self._command = [
             sys.executable, "-m", "chaos.publisher", url, exchange, str(self.journal_path),
-            "--run", run, "--rate", str(rate), "--count", str(count), "--seconds", str(seconds),
-            "--seed", seed, *(["--plain"] if plain else []),
+            "--run", run, "--rate", str(rate), "--seed", seed,
+            *(["--plain"] if plain else []),
         ]  # fmt: skip
         self._log = folder / f"publisher{mark}.log"
         self.numbers: dict[str, Any] = {}
@@ -86,9 +84,11 @@ class Load:
     def resume(self) -> None:
         self._order("resume")
 
-    def wait_confirmed(self, count: int, seconds: float = _QUIET_SECONDS) -> None:
+    def wait_confirmed(self, count: int) -> None:
         """Wait until so many are confirmed."""
-        wait_until(lambda: self._alive() and self.confirmed >= count, "it is confirmed", seconds)
+        wait_until(
+            lambda: self._alive() and self.confirmed >= count, "it is confirmed", _QUIET_SECONDS
+        )
 
     def finish(self, unbound: Sequence[Span] = ()) -> Journal:
         """Wait until all is confirmed, end it, and read its journal. `unbound`: see there."""

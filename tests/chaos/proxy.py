@@ -58,7 +58,6 @@ class Proxy:
         self.counts = Counts()
         self.acks: list[tuple[float, int]] = []
         """When (monotonic seconds) an acknowledgement passed, and of which tag."""
-        self._hole = False
         self._delay = 0.0
         self._trickle = False
         self._forbidden = b""

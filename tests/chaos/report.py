@@ -33,7 +33,7 @@ class Facts:
     notes: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, scene: Scene, verdict: Verdict, *, seed: str, seconds: float) -> "Facts":
+    def of(cls, scene: Scene, *, seed: str, seconds: float) -> "Facts":
         """What the scene counted."""
         growth, long_lives = scene.watcher.growth()
         counts = scene.proxy.counts

@@ -108,7 +108,7 @@ def _act(
         left = carry_out(stage, planned, rng, deadline=deadline, messages=messages, tell=tell)
     print("all faults are over; draining and comparing")
     verdict = stage.finish()
-    facts = report.Facts.of(stage, verdict, seed=seed, seconds=time.monotonic() - started)
+    facts = report.Facts.of(stage, seed=seed, seconds=time.monotonic() - started)
     facts.left = len(left)
     facts.broker = stage.node.version
     print(report.as_text(facts, verdict))

@@ -14,7 +14,7 @@ from typing import Any
 from pika import exceptions
 
 from chaos.checker import DeadLetter, Finding, Journal, Span, check_all
-from chaos.daemon import ChaosDaemon
+from chaos.daemon import PREFETCH, ChaosDaemon
 from chaos.disk import DiskUnavailable, SmallDisk
 from chaos.load import Load
 from chaos.proxy import Proxy
@@ -184,7 +184,7 @@ class Scene:
             ),
         )
         verdict = Verdict(
-            journals, findings, self.crashes + self.watcher.losses, self.daemon.prefetch,
+            journals, findings, self.crashes + self.watcher.losses, PREFETCH,
             handed_back=self.watcher.requeued,
         )  # fmt: skip
         watcher = self.watcher
@@ -233,14 +233,9 @@ def scene(
     node: RabbitNode,
     *,
     rate: float = 1000.0,
-    messages: int = 10_000_000,
-    seconds: float = 7200.0,
     seed: str = "0",
-    mutant: str = "",
     refuse: int = 0,
-    prefetch: int = 1000,
     disk_size: int = 0,
-    extra: str = "",
     plain: bool = False,
     other_urls: Sequence[str] = (),
 ) -> Iterator[Scene]:
@@ -262,16 +257,15 @@ def scene(
         proxy = stack.enter_context(Proxy(node.port))
         url = node.url.replace(f":{node.port}/", f":{proxy.port}/")
         daemon = ChaosDaemon(
-            folder, url, names, disk=disk.path if disk else None, mutant=mutant,
-            refuse=refuse, prefetch=prefetch, extra=extra, other_urls=other_urls,
+            folder, url, names, disk=disk.path if disk else None, refuse=refuse,
+            other_urls=other_urls,
         )  # fmt: skip
         stack.enter_context(daemon)
 
         def publisher(rate: float, *, plain: bool) -> Load:
             load = Load(
                 other_urls[0] if other_urls else node.url, names.exchange, folder,
-                run=secrets.token_hex(4), rate=rate, count=messages, seconds=seconds, seed=seed,
-                plain=plain,
+                run=secrets.token_hex(4), rate=rate, seed=seed, plain=plain,
             )  # fmt: skip
             return stack.enter_context(load)
 

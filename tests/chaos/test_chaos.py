@@ -30,7 +30,7 @@ def test_nothing_is_lost_through_kills_and_every_other_fault(
         planned = faults.plan(rng, {**counts, faults.BROKER.name: BROKER_KILLS})
         left = carry_out(stage, planned, rng, deadline=float("inf"), messages=messages)
         verdict = stage.finish()
-        facts = report.Facts.of(stage, verdict, seed=SEED, seconds=0)
+        facts = report.Facts.of(stage, seed=SEED, seconds=0)
         facts.broker = fresh_node.version
         print(report.as_text(facts, verdict))
         assert not verdict.faults()

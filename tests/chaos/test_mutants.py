@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from chaos.checker import DeadLetter, Finding, check
-from chaos.daemon import ChaosDaemon
+from chaos.daemon import PREFETCH, ChaosDaemon
 from chaos.deck import Deck
 from chaos.mutated import DEFECTS
 from chaos.proxy import Proxy
@@ -314,9 +314,7 @@ def test_the_checker_tells_the_mutant_from_the_sound_daemon(
         scenario(stage)
         found = {finding.sink: finding for finding in stage.finish()}
         faults = [
-            fault
-            for finding in found.values()
-            for fault in finding.faults(stage.losses * stage.daemon.prefetch)
+            fault for finding in found.values() for fault in finding.faults(stage.losses * PREFETCH)
         ]
         if not mutated:
             assert not faults

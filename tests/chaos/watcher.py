@@ -16,7 +16,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Self
 
-from chaos.daemon import ChaosDaemon
+from chaos.daemon import PREFETCH, ChaosDaemon
 
 _EVERY_SECONDS = 0.15
 _SAMPLE = re.compile(r"^(\w+(?:\{[^}]*\})?) (\S+)$", re.MULTILINE)
@@ -136,8 +136,8 @@ class Watcher:
                 f"life {life}: {received:.0f} received, but {acked:.0f} acked, {requeued:.0f} "
                 f"requeued, {abandoned:.0f} abandoned and {in_flight:.0f} in flight"
             )
-        if not 0 <= in_flight <= self._daemon.prefetch:
-            self._broke(f"life {life}: {in_flight:.0f} in flight of {self._daemon.prefetch}")
+        if not 0 <= in_flight <= PREFETCH:
+            self._broke(f"life {life}: {in_flight:.0f} in flight of {PREFETCH}")
         before_life, before = self._before
         for name in _COUNTERS:
             if before_life == life and seen[name] < before[name]:

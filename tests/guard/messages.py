@@ -38,11 +38,11 @@ def bodies(count: int) -> list[bytes]:
     return made
 
 
-def messages(count: int, consumer_tag: str, first_tag: int = 1) -> list[bytes]:
+def messages(count: int, consumer_tag: str) -> list[bytes]:
     """One delivery after another, each in its three frames."""
     made = []
     for number, body in enumerate(bodies(count)):
-        deliver = spec.Basic.Deliver(consumer_tag, first_tag + number, False, "logs", "")
+        deliver = spec.Basic.Deliver(consumer_tag, 1 + number, False, "logs", "")
         properties = spec.BasicProperties(
             content_type="application/json",
             delivery_mode=2,

@@ -48,8 +48,8 @@ def filled(unit: bytes, size: int = LARGE, begin: bytes = b"[", end: bytes = b"]
     return begin + (unit * (size // len(unit))).removesuffix(b",") + end
 
 
-def once(body: bytes, encoding: str | None = None) -> Iterator[tuple[bytes, str | None]]:
-    yield body, encoding
+def once(body: bytes) -> Iterator[tuple[bytes, str | None]]:
+    yield body, None
 
 
 def packed(body: bytes, times: int) -> Iterator[tuple[bytes, str | None]]:

@@ -176,7 +176,7 @@ def test_rate_shows_no_more_and_counts_the_rest(
     assert f"1,000 received: {len(tap.lines())} shown, {skipped} skipped for --rate" in tap.err()
 
 
-def test_a_reader_that_goes_ends_it_at_once(node: RabbitNode, names: Names, folder: Path) -> None:
+def test_a_reader_that_goes_ends_it_at_once(folder: Path) -> None:
     reading, writing = os.pipe()
     with Tap(folder, stdout=writing) as tap:
         os.close(writing)

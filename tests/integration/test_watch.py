@@ -17,10 +17,8 @@ def sinks(file: str) -> str:
     return f'[sinks.raw]\nkind = "file"\npath = "{file}"\nformat = "raw"\n'
 
 
-def watching(folder: Path, url: str, names: Names, extra: str = "") -> DaemonProcess:
-    return DaemonProcess(
-        folder, url, names, sinks("1.log"), extra=extra, environ={"LOGFAN_WATCH": "true"}
-    )
+def watching(folder: Path, url: str, names: Names) -> DaemonProcess:
+    return DaemonProcess(folder, url, names, sinks("1.log"), environ={"LOGFAN_WATCH": "true"})
 
 
 def arrives(daemon: DaemonProcess, url: str, body: bytes, file: str) -> None:

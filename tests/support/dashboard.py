@@ -31,8 +31,8 @@ class Graph(NamedTuple):
     meaning: str = ""
 
 
-def _rate(name: str, labels: str = _OF, by: str = "instance") -> str:
-    return f"sum by ({by}) (rate({name}{labels}[$__rate_interval]))"
+def _rate(name: str, by: str = "instance") -> str:
+    return f"sum by ({by}) (rate({name}{_OF}[$__rate_interval]))"
 
 
 def _share(name: str, share: float, by: str) -> str:

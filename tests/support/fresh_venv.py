@@ -44,12 +44,12 @@ class FreshVenv:
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def shell(self, line: str, folder: Path, code: int = 0) -> str:
+    def shell(self, line: str, folder: Path) -> str:
         """Run a line of shell in the folder. Returns what it prints."""
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", line],
             cwd=folder, env=self.environ, text=True, check=False, timeout=300,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
-        assert done.returncode == code, f"{line}\n{done.stdout}"
+        assert done.returncode == 0, f"{line}\n{done.stdout}"
         return done.stdout

@@ -24,7 +24,7 @@ def authority(tmp_path: Path) -> Authority:
 
 
 @pytest.fixture
-def rsyslog(tmp_path: Path, authority: Authority) -> Iterator[Rsyslog]:
+def rsyslog(authority: Authority) -> Iterator[Rsyslog]:
     certificate = authority.issue("rsyslog", "127.0.0.1")
     with needed(), Rsyslog(authority.file, certificate.cert, certificate.key) as server:
         yield server

@@ -178,7 +178,6 @@ def test_a_body_that_ends_like_a_frame_or_holds_frames_is_a_body() -> None:
 
 
 _GOOD = (wire.deliver(CHANNEL, TAG, 2), wire.header(CHANNEL, 5, JSON), wire.body(CHANNEL, b"hello"))
-_WRONG_END = {"end": 0xCD}
 _LEFT = {
     "redelivered": [message(2, bits=1)],
     "an odd bit beside redelivered": [message(2, bits=2)],

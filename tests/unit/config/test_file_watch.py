@@ -46,7 +46,7 @@ def test_a_file_that_is_being_written_is_left_alone(file: Path) -> None:
     assert one.look() == [file]
 
 
-def test_what_is_put_back_before_it_counted_is_no_change(file: Path, tmp_path: Path) -> None:
+def test_what_is_put_back_before_it_counted_is_no_change(tmp_path: Path) -> None:
     other = tmp_path / "away"
     one = watch(other)
     other.write_text("x")

@@ -45,10 +45,6 @@ def flow_of(held: Held, prefetch: int = PREFETCH) -> FlowControl:
     return flow
 
 
-def held_of(size: int) -> Held:
-    return Held(1 if size else 0, size)
-
-
 class Reading:
     """What backpressure makes of so many bytes in flight, one moment after the other."""
 

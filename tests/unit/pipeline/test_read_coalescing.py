@@ -23,13 +23,11 @@ from support.model_daemon import SETTINGS
 ROOM = 1_000_000
 
 
-def read(
-    pace: ReadCoalescing, rate: float, seconds: float, *, each: int = 10, room: int = ROOM
-) -> float:
+def read(pace: ReadCoalescing, rate: float, seconds: float, *, each: int = 10) -> float:
     """The waits of that many seconds of reads that bring `each` messages, summed up."""
     waits, at, gap = 0.0, 100.0, each / rate
     while at < 100.0 + seconds:
-        waits += pace.wait(at, each, each * 100, room=room)
+        waits += pace.wait(at, each, each * 100, room=ROOM)
         at += gap
     return waits
 

@@ -33,9 +33,9 @@ def opened(path: Path, **options: Any) -> SqliteSink:
     return sink
 
 
-def rows(path: Path, what: str = "*", table: str = "logs") -> list[tuple[Any, ...]]:
+def rows(path: Path, what: str = "*") -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(path)) as database:
-        return [*database.execute(f"SELECT {what} FROM {table} ORDER BY rowid")]
+        return [*database.execute(f"SELECT {what} FROM logs ORDER BY rowid")]
 
 
 def put(sink: SqliteSink, *records: Record) -> None:

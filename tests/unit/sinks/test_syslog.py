@@ -28,7 +28,7 @@ SIZE = 1_000_000
 class Server:
     """Keeps what it reads, by TCP or TLS."""
 
-    def __init__(self, context: ssl.SSLContext | None = None, port: int = 0) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.got = bytearray()
         self.connections: list[socket.socket] = []
         server = self
@@ -46,7 +46,7 @@ class Server:
             allow_reuse_address = True
             daemon_threads = True
 
-        self._server = Threaded(("127.0.0.1", port), Handler)
+        self._server = Threaded(("127.0.0.1", 0), Handler)
         self.port = self._server.server_address[1]
 
     @contextmanager
