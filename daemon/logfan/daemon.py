@@ -38,6 +38,8 @@ from logfan.telemetry.metrics import LogfanCollector, Stats
 log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
+_AGAIN_SECONDS = 5.0
+"""So often a config that ran before is tried again, where a sink of it cannot be made."""
 
 
 class _Signal(Enum):
@@ -106,6 +108,8 @@ class Daemon:
         self._config = _Config(prepared)
         self._fallback: _Config | None = None
         """The config that ran before a reload, until the new one is subscribed."""
+        self._returning: tuple[_Config, float] | None = None
+        """The one to go back to, which cannot be started for now, and when to try again."""
         self._prepare_again = prepare_again
         self._on_started, self._on_stopping = on_started, on_stopping
         self._clock = clock
@@ -197,6 +201,7 @@ class Daemon:
             match event:
                 case None | _Signal.FAULT:
                     self._tick()
+                    self._return_where_due()
                     self._reload_where_changed()
                 case _Signal.RELOAD:
                     self._reload()
@@ -353,10 +358,26 @@ class Daemon:
             "then reload again", why, exc_info=error,
         )  # fmt: skip
         self._pipeline.stop(0.0, self._wait)
+        self._return_to(fallback)
+
+    def _return_to(self, config: _Config) -> None:
         policy = StartupPolicy()
-        if not fallback.proven:
-            policy = StartupPolicy.at_start(fallback.prepared.settings.rabbitmq.startup)
-        self._begin(fallback, policy)
+        if not config.proven:
+            policy = StartupPolicy.at_start(config.prepared.settings.rabbitmq.startup)
+        try:
+            self._begin(config, policy)
+        except Exception as error:
+            # A sink's constructor may raise anything.
+            log.error(
+                "reload: nor can the old config be started (%s); nothing is consumed; trying again "
+                "in %.0f s, and at the next reload", describe(error), _AGAIN_SECONDS,
+                exc_info=None if self._returning else error,
+            )  # fmt: skip
+            self._returning = config, self._clock.monotonic() + _AGAIN_SECONDS
+
+    def _return_where_due(self) -> None:
+        if self._returning is not None and self._clock.monotonic() >= self._returning[1]:
+            self._return_to(self._returning[0])
 
     def _begin(self, config: _Config, startup: StartupPolicy) -> None:
         log_settings = config.prepared.settings.log
@@ -364,6 +385,7 @@ class Daemon:
         self._status.listen()
         self._config = config
         self._pipeline = self._build(startup, self._pipeline)
+        self._returning = None
         self._pipeline.start()
 
     def _on_subscribed(self) -> None:

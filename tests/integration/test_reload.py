@@ -383,13 +383,14 @@ def test_counters_go_on_through_a_reload_that_is_gone_back_from(
 
 
 TWICE = '''
+import os
 import logfan
 
 class Twice(logfan.Sink):
-    """Cannot be made where it is called bad."""
+    """Cannot be made where it is called bad, or while a file is there."""
 
     def __new__(cls, config, *, name, **more):
-        if name == "bad":
+        if name == "bad" or os.path.exists("worn"):
             raise RuntimeError("no more of them")
         return super().__new__(cls)
 
@@ -416,6 +417,35 @@ def test_a_sink_that_cannot_be_made_gives_way_to_those_that_were(
         # A plugin's new code takes a new start, and that is logged.
         (plugins / "twice.py").write_text(TWICE.replace("no more", "none"))
         hangup(daemon, "takes effect at the next start")
+        assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("way", ["it can be made again", "a reload", "a stop"])
+def test_sinks_that_were_and_cannot_be_made_again_end_no_daemon(
+    node: RabbitNode, names: Names, tmp_path: Path, way: str
+) -> None:
+    plugins = tmp_path / "plugins"
+    plugins.mkdir(mode=0o755)
+    (plugins / "twice.py").write_text(TWICE)
+    old = f'{OLD}[sinks.once]\nkind = "twice"\n'
+    with DaemonProcess(tmp_path, node.url, names, old) as daemon:
+        arrives(daemon, node.url, b"one", "old.log")
+        (tmp_path / "worn").touch()
+        daemon.configure(node.url, f'{NEW}[sinks.bad]\nkind = "twice"\n')
+        hangup(daemon, "nor can the old config be started (RuntimeError: no more of them)")
+        assert daemon.get("/readyz")[0] == 503
+        assert "please report" not in daemon.log()
+        publish(node.url, names.exchange, [b"kept"])
+        if way == "a reload":
+            daemon.configure(node.url, NEW)
+            hangup(daemon, TAKEN)
+            arrives(daemon, node.url, b"two", "new.log")
+            assert b"kept" in lines(tmp_path / "new.log")
+        elif way == "it can be made again":
+            (tmp_path / "worn").unlink()
+            daemon.wait_ready()
+            arrives(daemon, node.url, b"two", "old.log")
+            assert b"kept" in lines(tmp_path / "old.log")
         assert daemon.stop() == 0
 
 
