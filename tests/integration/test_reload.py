@@ -279,7 +279,6 @@ def test_a_term_during_a_reloads_drain_ends_it_in_the_same_drain(
 ) -> None:
     full = OLD.replace("old.log", "/dev/full")
     with DaemonProcess(tmp_path, node.url, names, full) as daemon:
-        (tmp_path / "plugins").mkdir(exist_ok=True)
         daemon.config.write_text('shutdown_timeout = "3s"\n' + daemon.config.read_text())
         hangup(daemon, TAKEN)
         publish(node.url, names.exchange, [b"one", b"two"])

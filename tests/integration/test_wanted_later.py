@@ -8,6 +8,7 @@ import pytest
 from logfan.testing.node import RabbitNode
 from support.broker import Names, publish, waiting
 from support.daemon import DaemonProcess
+from support.drop_ins import add_drop_in
 from support.waiting import wait_until
 
 SINKS = (
@@ -43,8 +44,7 @@ PREFETCH = 20
 
 @pytest.fixture
 def daemon(tmp_path: Path, node: RabbitNode, names: Names) -> Iterator[DaemonProcess]:
-    (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins/topics.py").write_text(TOPICS)
+    add_drop_in(tmp_path, "topics", TOPICS)
     (tmp_path / "here.topic").touch()
     environ = {"LOGFAN_RABBITMQ__PREFETCH": str(PREFETCH), "LOGFAN_SHUTDOWN_TIMEOUT": "1s"}
     with DaemonProcess(tmp_path, node.url, names, SINKS, environ=environ) as daemon:
