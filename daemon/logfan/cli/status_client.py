@@ -1,7 +1,6 @@
 """Asks running daemons for `/status.json`, over HTTP or HTTPS."""
 
 import http.client
-import re
 import ssl
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,12 +13,18 @@ from pydantic import BaseModel, ValidationError
 from logfan.config.settings import HttpSettings
 from logfan.runtime.foreign_text import line_of
 from logfan.runtime.http_get import http_get
-from logfan.runtime.tls import TlsFileError, client_context
+from logfan.runtime.tls import client_context, pinned_context
 from logfan.telemetry.log_output import one_line
 
 _PATH = "/status.json"
 _SECONDS = 5.0
 _MOST_BYTES = 16 << 20
+_WAY_OUT = {
+    9: "are the clocks right, here and there?",
+    10: "renew http.tls.cert_file there, and restart that daemon",
+    **dict.fromkeys((62, 64), "write the host as the certificate has it"),
+}
+"""By OpenSSL's code."""
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a client finds it
 
 
@@ -136,6 +141,9 @@ class Endpoint:
         except TimeoutError:
             secure = "; does that port speak HTTPS?" if self.context is not None else ""
             raise Unreachable(f"no answer within {_SECONDS:.0f} s{secure}") from None
+        except http.client.RemoteDisconnected as error:
+            secure = "; does that port speak HTTPS?" if self.context is None else ""
+            raise Unreachable(f"{str(error).lower()}{secure}") from None
         except OSError as error:
             raise Unreachable((error.strerror or line_of(error)).lower()) from None
         except (http.client.HTTPException, ValueError) as error:
@@ -162,34 +170,16 @@ def endpoint_of_config(http: HttpSettings) -> Endpoint:
     listen = http.listen
     if listen.port == 0:
         raise ValueError("http.listen takes any free port; name the URL that the log of run has")
-    context = None if http.tls.cert_file is None else _pinned(http.tls.cert_file)
+    context = None if http.tls.cert_file is None else pinned_context(http.tls.cert_file)
     at = replace(listen, host=_ANYWHERE.get(listen.host, listen.host))
     return Endpoint(f"{'https' if context else 'http'}://{at}", context)
-
-
-def _pinned(cert_file: Path) -> ssl.SSLContext:
-    """Trusts this one certificate, whatever its names and whoever signed it: it is the daemon's."""
-    try:
-        text = cert_file.read_text(encoding="ascii", errors="replace")
-    except OSError as error:
-        raise TlsFileError(
-            "cert_file", cert_file, (error.strerror or "unreadable").lower()
-        ) from None
-    first = re.search(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", text, re.DOTALL)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    try:
-        context.load_verify_locations(cadata=first[0] if first else "")
-    except (ssl.SSLError, ValueError):
-        raise TlsFileError("cert_file", cert_file, "holds no certificate") from None
-    return context
 
 
 def _tls_problem(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         why = error.verify_message.rstrip(".")
-        return f"its certificate does not hold: {why}; --ca-file names the CA to trust"
+        do = _WAY_OUT.get(error.verify_code, "--ca-file names the CA to trust")
+        return f"its certificate does not hold: {why}; {do}"
     return f"no TLS ({line_of(error.reason or error, 100)}); does that port speak HTTPS?"
 
 

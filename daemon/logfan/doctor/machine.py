@@ -19,6 +19,7 @@ from logfan.doctor.findings import Finding, Severity, Unknown, advice, danger, o
 from logfan.plugins.discovery import discover
 from logfan.runtime.foreign_text import line_of
 from logfan.runtime.http_get import is_logfan
+from logfan.runtime.tls import pinned_context
 
 _SERVICE = (Path("/etc/logfan/config.toml"), Path("/var/log/logfan"))
 """The config of the units, and the folder that they work in: its relative paths begin there."""
@@ -234,9 +235,10 @@ def _who_listens(exam: Examination) -> str:
             why = line_of(error.strerror or error)
         else:
             return _FREE
-    if exam.settings.http.tls.cert_file is not None:
-        return f"not available ({why}); over TLS it is not asked what listens there"
-    return _OURS if is_logfan(f"http://{listen}", _HTTP_SECONDS) else f"not available ({why})"
+    cert_file = exam.settings.http.tls.cert_file
+    context = None if cert_file is None else pinned_context(cert_file)
+    url = f"{'http' if context is None else 'https'}://{listen}"
+    return _OURS if is_logfan(url, _HTTP_SECONDS, context) else f"not available ({why})"
 
 
 def http_port(exam: Examination) -> Finding:

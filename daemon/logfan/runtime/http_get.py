@@ -76,10 +76,10 @@ class _Timely(io.RawIOBase):
         super().close()
 
 
-def is_logfan(url: str, seconds: float) -> bool:
+def is_logfan(url: str, seconds: float, context: ssl.SSLContext | None = None) -> bool:
     """Whether a logfan serves its metrics at this URL, without a path. Never raises."""
     try:
-        found = http_get(f"{url}/metrics", seconds=seconds, most_bytes=_MOST_BYTES)
+        found = http_get(f"{url}/metrics", seconds=seconds, most_bytes=_MOST_BYTES, context=context)
     except (OSError, ValueError, http.client.HTTPException):
         return False
     return b"logfan_build_info" in found.body

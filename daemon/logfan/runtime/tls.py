@@ -136,6 +136,26 @@ def client_context(
     return context
 
 
+def pinned_context(cert_file: Path) -> ssl.SSLContext:
+    """Trusts this one certificate, whatever its names and whoever signed it: it is the daemon's.
+    Raises TlsFileError."""
+    try:
+        text = cert_file.read_text(encoding="ascii", errors="replace")
+    except OSError as error:
+        raise TlsFileError(
+            "cert_file", cert_file, (error.strerror or "unreadable").lower()
+        ) from None
+    first = re.search(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", text, re.DOTALL)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        context.load_verify_locations(cadata=first[0] if first else "")
+    except (ssl.SSLError, ValueError):
+        raise TlsFileError("cert_file", cert_file, "holds no certificate") from None
+    return context
+
+
 def server_context(cert_file: Path, key_file: Path | None) -> ssl.SSLContext:
     """To serve with. Raises TlsFileError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -22,7 +22,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from logfan.runtime.threads import ServerThread
-from logfan.runtime.tls import TlsFileError, server_context
+from logfan.runtime.tls import TlsFileError, pinned_context, server_context
 from logfan.telemetry.http_connections import BoundedHandler, BoundedServer, Limits
 from logfan.telemetry.status_page import FILES, POLICY, page, shown
 
@@ -116,11 +116,12 @@ class HttpServer:
         address = self._address(self._wanted_port)
         unknown_name = isinstance(error, socket.gaierror)
         code = errno.EADDRNOTAVAIL if unknown_name else getattr(error, "errno", None)
-        if code == errno.EADDRINUSE and self._cert_file is None:
+        if code == errno.EADDRINUSE:
             # Loaded here: a start that goes well need not wait for an HTTP client.
             from logfan.runtime.http_get import is_logfan
 
-            if is_logfan(f"http://{address}", _ASK_SECONDS):
+            context = pinned_context(self._cert_file) if self._cert_file else None
+            if is_logfan(f"{'https' if context else 'http'}://{address}", _ASK_SECONDS, context):
                 return (
                     f"http.listen: a logfan listens at {address} already; give each instance a "
                     "port of its own, or stop that one"

@@ -14,10 +14,13 @@ from logfan.doctor import machine
 from logfan.doctor import sinks as doctor_of_sinks
 from logfan.testing.node import RabbitNode, free_port
 from support.broker import Names
+from support.certificates import Authority
+from support.command import logfan
 from support.daemon import DaemonProcess
 from support.disks import on_a_disk
 from support.doctor import ADVICE, DANGER, OK, SKIPPED, WARNING, examined
 from support.drop_ins import add_drop_in
+from support.waiting import wait_until
 
 NOWHERE = "amqp://guest:guest@127.0.0.1:1"
 HERE = tuple(one.name for one in machine.CHECKS)
@@ -192,6 +195,28 @@ def test_a_logfan_that_runs_here(node: RabbitNode, names: Names, tmp_path: Path)
         assert report.one("http-port").severity is ADVICE
         assert report.one("disk-lock").severity is OK
         assert daemon.is_ready()
+
+
+def test_a_logfan_that_runs_here_over_tls(node: RabbitNode, names: Names, tmp_path: Path) -> None:
+    pair = Authority(tmp_path).issue("server", "logs.example.org")
+    path, port = tmp_path / "a.log", free_port()
+    sinks = file_sink(path, f"[http.tls]\n{pair.toml}")
+    config = f'[http]\nlisten = "127.0.0.1:{port}"\n[http.tls]\n{pair.toml}'
+    environ = {"LOGFAN_HTTP__LISTEN": f"127.0.0.1:{port}"}
+    daemon = DaemonProcess(tmp_path, node.url, names, sinks, environ=environ)
+    (tmp_path / "doctor").mkdir()
+    try:
+        daemon.start(ready=False)
+        wait_until(lambda: "consuming queue" in daemon.log(), "it consumes")
+        report = examined(
+            tmp_path / "doctor", node.url, names, config, sinks=file_sink(path), checks=HERE
+        )
+        assert report.one("http-port").severity is ADVICE, report.one("http-port")
+        assert report.one("disk-lock").severity is OK, report.one("disk-lock")
+        second = logfan("run", "--config", str(daemon.config), folder=tmp_path, **environ)
+        assert f"a logfan listens at 127.0.0.1:{port} already" in second.stderr
+    finally:
+        assert daemon.stop() == 0, daemon.log()
 
 
 def test_a_broken_plugin_and_what_check_warns_of(names: Names, tmp_path: Path) -> None:

@@ -137,7 +137,15 @@ def test_over_https_a_url_needs_the_ca_and_the_name(
         assert without.exit_code == 69
         assert "--ca-file names the CA to trust" in without.stderr
         monkeypatch.setattr(status_client, "_SECONDS", 0.5)  # from here on each waits for the other
-        assert status_of(f"http://127.0.0.1:{server.port}").exit_code == 69
+        plain = status_of(f"http://127.0.0.1:{server.port}")
+        assert plain.exit_code == 69
+        other_host = status_of("--ca-file", str(authority.file), f"https://localhost:{server.port}")
+        assert "write the host as the certificate has it" in other_host.stderr
+        assert "--ca-file" not in other_host.stderr
+    expired = authority.issue("old", "127.0.0.1", valid_from_day=-9, valid_to_day=-2)
+    with served(document(), pair=expired) as server:
+        old = status_of("--ca-file", str(authority.file), f"https://127.0.0.1:{server.port}")
+        assert "has expired; renew http.tls.cert_file there" in old.stderr
     with served(document()) as server:
         assert "does that port speak HTTPS?" in status_of(f"https://127.0.0.1:{server.port}").stderr
 
