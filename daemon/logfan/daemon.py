@@ -224,6 +224,12 @@ class Daemon:
         """Progress feeds the watchdog; the absence of it does not."""
         self._status.tick()
         self._pipeline.look()
+        if log_output.keep():
+            log.warning(
+                "code of a plugin, or of its library, had silenced this log (logging.disable, "
+                "dictConfig, basicConfig or a level of the root logger): lines of the last moment "
+                "may be missing; a plugin logs by self.log and leaves the setup to the daemon"
+            )
         stuck = [*self._faults(), *self._pipeline.stuck(), *self._pipeline.hanging()]
         if stuck:
             self._notifier.status("stuck: " + "; ".join(stuck))

@@ -26,6 +26,7 @@ _SYSLOG_LEVELS = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (
 # Libraries log their internals, pika 200 lines a second where a broker is away; what an operator
 # needs of them stands in our own lines.
 _QUIET = ("pika",)
+_OURS = "logfan."
 _WINDOW_SECONDS = 60.0
 _MESSAGE_CHARACTERS = 8000
 """So much of a line is written, whatever a plugin or a library puts into it."""
@@ -54,12 +55,43 @@ def configure(
         root.removeHandler(old)
         if isinstance(old, _Handler):
             old.close()
-    root.addHandler(handler)
-    root.setLevel(level.upper())
+    _Configured.handler = handler
+    _Configured.level = logging.getLevelNamesMapping()[level.upper()]
+    keep()
     for name in _QUIET:
         logging.getLogger(name).setLevel(
             logging.WARNING if level.lower() == "debug" else logging.CRITICAL + 1
         )
+
+
+class _Configured:
+    """What is in force."""
+
+    handler: "_Handler | None" = None
+    level = logging.NOTSET
+
+
+def keep() -> bool:
+    """Set it up again where a plugin's code, or a library's, has silenced it since: logging belongs
+    to the whole process, and `dictConfig` disables all loggers that are there. True where that was
+    so. Handlers of others stay."""
+    handler, root = _Configured.handler, logging.getLogger()
+    if handler is None:
+        return False
+    ours = [
+        known
+        for name, known in root.manager.loggerDict.copy().items()
+        if name.startswith(_OURS) and isinstance(known, logging.Logger)
+    ]
+    is_heard = handler in root.handlers and root.level == _Configured.level
+    if is_heard and not root.manager.disable and not any(one.disabled for one in ours):
+        return False
+    for one in ours:
+        one.disabled = False
+    logging.disable(logging.NOTSET)
+    root.addHandler(handler)
+    root.setLevel(_Configured.level)
+    return True
 
 
 def one_line(text: str) -> str:

@@ -2,9 +2,10 @@
 
 import json
 import logging
+import logging.config
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -17,6 +18,10 @@ def _logging_as_it_was() -> Iterator[None]:
     handlers, level = list(root.handlers), root.level
     yield
     root.handlers[:], root.level = handlers, level
+    logging.disable(logging.NOTSET)
+    for known in root.manager.loggerDict.values():
+        if isinstance(known, logging.Logger):
+            known.disabled = False
 
 
 def test_text_has_the_time_in_utc_the_level_and_one_line(
@@ -38,6 +43,38 @@ def test_json_is_an_object_a_line_with_its_traceback(capsys: pytest.CaptureFixtu
     entry = json.loads(capsys.readouterr().err)
     assert (entry["level"], entry["logger"], entry["message"]) == ("error", "logfan.x", "it broke")
     assert "ValueError" in entry["traceback"]
+
+
+SILENCED: dict[str, Callable[[], None]] = {
+    "disable": lambda: logging.disable(logging.CRITICAL),
+    "dictConfig": lambda: logging.config.dictConfig({"version": 1}),
+    "a root of its own": lambda: logging.config.dictConfig({"version": 1, "root": {}}),
+    "basicConfig": lambda: logging.basicConfig(force=True, level=logging.CRITICAL),
+    "the root's level": lambda: logging.getLogger().setLevel(logging.CRITICAL),
+}
+
+
+@pytest.mark.parametrize("how", SILENCED)
+def test_what_a_plugin_silences_is_heard_again(
+    how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = logging.getLogger("logfan.x")
+    log_output.configure("info", "text", environ={})
+    assert not log_output.keep()
+    SILENCED[how]()
+    assert log_output.keep()
+    assert not log_output.keep()
+    log.info("heard")
+    assert "info    heard\n" in capsys.readouterr().err
+
+
+def test_what_a_plugin_silenced_before_is_set_up_anew(capsys: pytest.CaptureFixture[str]) -> None:
+    log = logging.getLogger("logfan.x")
+    logging.config.dictConfig({"version": 1})
+    logging.disable(logging.CRITICAL)
+    log_output.configure("info", "text", environ={})
+    log.info("heard")
+    assert "info    heard\n" in capsys.readouterr().err
 
 
 class Hostile(Exception):
