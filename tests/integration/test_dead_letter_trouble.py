@@ -291,8 +291,8 @@ def test_what_comes_again_while_letters_cannot_be_sent_counts_once_against_max_r
 def test_a_sink_that_refuses_many_in_a_row_goes_on_once_it_takes_others(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
-    """As after a start where many refused records were held: they come first, one after another. The
-    prefetch must let 600 others come beside them, however the reads of the socket fall."""
+    """As after a start where many refused records were held: they come first, one after another.
+    The prefetch must let 600 others come beside them, however the reads of the socket fall."""
     bad = [b"refuse %d" % n for n in range(600)]
     good = [b"%d" % n for n in range(1000)]
     environ = {"LOGFAN_RABBITMQ__PREFETCH": "1600"}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from logfan.record import Record
+from logfan.runtime import forks
 from logfan.runtime.backoff import Backoff
 from logfan.runtime.clock import Clock
 from logfan.runtime.foreign_text import describe, line_of, text_of, traceback_of, type_name
@@ -96,6 +97,7 @@ class SinkRunner:
         self._on_opened = on_opened
         self._meanwhile = meanwhile
         self._is_taken = is_taken
+        self._forks = forks.count
         self._called_at = 0.0
         self._logged: set[str] = set()
         self._traced: set[str] = set()
@@ -115,11 +117,15 @@ class SinkRunner:
             if records:
                 rejected = self._write(records)
         except BaseException as error:  # noqa: BLE001 - whatever a plugin raises, its records stay
+            if forks.count != self._forks:
+                forks.end_copy(self.name)
             self.opened = False
             failure = self._failure(error)
             health.failed(failure.why, started, self.clock.monotonic())
             health.busy_since = None
             return failure
+        if forks.count != self._forks:
+            forks.end_copy(self.name)
         now = self.clock.monotonic()
         if now - started >= HANGS_AFTER_SECONDS:
             # It was down, and the log line that it is up again has this reason.
@@ -159,6 +165,8 @@ class SinkRunner:
         may."""
         self.health.busy_since = self.clock.monotonic()
         staged = stage.apply(records)
+        if forks.count != self._forks:
+            forks.end_copy(self.name)
         self.health.busy_since = None
         why = next(iter(staged.undecoded.values()), "")
         if why and self._logged_undecoded.is_new(why, self.clock.monotonic()):

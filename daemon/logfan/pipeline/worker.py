@@ -206,6 +206,7 @@ class SinkWorker:
         """Of a thread that does not return: what waits for it takes no memory. It is not finished,
         and the broker has it, unless nothing has it any more."""
         with contextlib.suppress(queue.Empty):
+            self._ahead = deque()
             while True:
                 self._inbox.get_nowait()
 
@@ -405,8 +406,8 @@ class SinkWorker:
 
     def _next(self, linger_until: float | None, *, wait: bool) -> Batch | _Order | None:
         """The next of the queue; None where nothing is there and nothing is worth waiting for."""
-        if self._ahead:
-            return self._ahead.popleft()
+        if ahead := self._ahead:
+            return ahead.popleft()
         with contextlib.suppress(queue.Empty):
             if wait:
                 return self._inbox.get(timeout=self._recovery.wait_seconds())
