@@ -76,8 +76,8 @@ class WantedLater:
         self._runner.stats.retries += 1
         if self._logged.is_new(why, now):
             log.warning(
-                "sink %s: takes %s later: %s; offered again in %.2g s; they stay unacknowledged, "
-                "and all others go on",
+                "sink %s: takes %s later: %s; offered again in %.2g s, and not acknowledged before; "
+                "all others go on",
                 self._runner.name, counted(len(entries), "record"), why, min(delays),
             )  # fmt: skip
 
