@@ -76,7 +76,7 @@ class WantedLater:
         self._runner.stats.retries += 1
         if self._logged.is_new(why, now):
             log.warning(
-                "sink %s: takes %s later: %s; offered again in %.2g s, and not acknowledged before; "
+                "sink %s: takes %s later: %s; offered again in %.2g s, not acknowledged before; "
                 "all others go on",
                 self._runner.name, counted(len(entries), "record"), why, min(delays),
             )  # fmt: skip
