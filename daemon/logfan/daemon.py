@@ -103,7 +103,7 @@ class Daemon:
     ) -> None:
         """`prepare_again` reads the config anew for a reload and raises Faults where it has some;
         `on_started` is called once all threads run, `on_stopping` before anything is stopped
-        because of a signal."""
+        because of a signal. Raises Faults where a sink cannot be made."""
         self.stats = Stats()
         self._config = _Config(prepared)
         self._fallback: _Config | None = None
@@ -353,8 +353,8 @@ class Daemon:
             self._begin(
                 _Config(fresh), StartupPolicy(retry_refused=False, retry_absent=retry_absent)
             )
-        except Exception as error:  # noqa: BLE001 - a sink's constructor may raise anything
-            self._go_back(fallback, f"it cannot be started ({describe(error)})", error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the old one may go on
+            self._go_back(fallback, f"it cannot be started ({_why(error)})", error)
 
     def _go_back(self, fallback: _Config, why: str, error: BaseException | None = None) -> None:
         """The new config came to nothing before it was subscribed."""
@@ -373,10 +373,9 @@ class Daemon:
         try:
             self._begin(config, policy)
         except Exception as error:
-            # A sink's constructor may raise anything.
             log.error(
                 "reload: nor can the old config be started (%s); nothing is consumed; trying again "
-                "in %.0f s, and at the next reload", describe(error), _AGAIN_SECONDS,
+                "in %.0f s, and at the next reload", _why(error), _AGAIN_SECONDS,
                 exc_info=None if self._returning else error,
             )  # fmt: skip
             self._returning = config, self._clock.monotonic() + _AGAIN_SECONDS
@@ -477,6 +476,11 @@ class Daemon:
     def status(self) -> Mapping[str, Any]:
         """What `/status.json` holds."""
         return self._status.document(self._prepared, self._pipeline, self._unready())
+
+
+def _why(error: Exception) -> str:
+    """Why a config cannot be started."""
+    return "; ".join(map(str, error.faults)) if isinstance(error, Faults) else describe(error)
 
 
 def _exit_at_once() -> None:

@@ -410,7 +410,8 @@ def test_a_sink_that_cannot_be_made_gives_way_to_those_that_were(
         arrives(daemon, node.url, b"one", "old.log")
         daemon.configure(node.url, f'{NEW}[sinks.bad]\nkind = "twice"\n')
         hangup(daemon, BACK)
-        assert "cannot be started (RuntimeError: no more of them)" in daemon.log()
+        what = f"sinks.bad: Twice of {plugins / 'twice.py'} cannot be made: RuntimeError: no more"
+        assert f"cannot be started ({what} of them)" in daemon.log()
         daemon.wait_ready()
         arrives(daemon, node.url, b"two", "old.log")
         # A plugin's new code takes a new start, and that is logged.
@@ -431,7 +432,8 @@ def test_sinks_that_were_and_cannot_be_made_again_end_no_daemon(
         arrives(daemon, node.url, b"one", "old.log")
         (tmp_path / "worn").touch()
         daemon.configure(node.url, f'{NEW}[sinks.bad]\nkind = "twice"\n')
-        hangup(daemon, "nor can the old config be started (RuntimeError: no more of them)")
+        hangup(daemon, "nor can the old config be started (sinks.once: Twice of ")
+        assert "twice.py cannot be made: RuntimeError: no more of them)" in daemon.log()
         assert daemon.get("/readyz")[0] == 503
         assert "please report" not in daemon.log()
         publish(node.url, names.exchange, [b"kept"])

@@ -34,7 +34,8 @@ def run(config: Path | None, instance: str | None) -> None:
         with sound(config):
             prepared = again()
     log_output.configure(prepared.settings.log.level, prepared.settings.log.format)
-    daemon = Daemon(prepared, again, environ=os.environ)
+    with sound(config):
+        daemon = Daemon(prepared, again, environ=os.environ)
     try:
         code = daemon.run()
     except ListenError as error:

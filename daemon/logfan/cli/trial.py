@@ -33,8 +33,8 @@ class SinkTrial:
     """One sink, and what it did. Used on the main thread; its worker has one of its own."""
 
     def __init__(self, spec: SinkSpec, instance: str, calls: _Calls) -> None:
-        """`calls` takes what is to be called on the main thread. Raises what the sink's class
-        does."""
+        """`calls` takes what is to be called on the main thread. Raises Faults
+        where the sink's class fails."""
         self.spec = spec
         self.stats = SinkStats()
         self.refused: list[Refusal] = []
@@ -49,7 +49,7 @@ class SinkTrial:
         self._completions = completions = Completions(1, calls.put)
         completions.on_completed = self._on_completed
         completions.on_sink_opened = self._moved
-        self.sink = spec.kind.cls(spec.config, name=spec.name, instance=instance)
+        self.sink = spec.make(instance)
         self._watch_write()
         self.threads = Family(lambda thread: thread.name == f"sink-{spec.name}")
         """What the sink's thread starts."""

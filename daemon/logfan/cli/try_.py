@@ -57,17 +57,14 @@ def try_(
     """
     from logfan.cli.trial import Trial
     from logfan.config.loader import WITHOUT_BROKER, prepare
-    from logfan.runtime.foreign_text import describe
 
     with sound(config):
         prepared = prepare(config, instance=instance, overrides=WITHOUT_BROKER, every_plugin=False)
     specs = _chosen(prepared.sinks, names)
     warn(prepared.warnings)
     _log(prepared)
-    try:
+    with sound(config):
         trial = Trial(specs, prepared.settings.instance, timeout)
-    except Exception as error:  # noqa: BLE001 - a plugin's class may raise anything
-        fail(f"a sink cannot be made: {describe(error)}", _NOT_TAKEN)
     properties = properties_of(headers, content_type)
     ended = True
     with trial:

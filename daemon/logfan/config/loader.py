@@ -34,8 +34,8 @@ from logfan.config.settings import (
 from logfan.config.validation_errors import faults_of, shown
 from logfan.faults import Fault, Faults, did_you_mean
 from logfan.plugins.discovery import Discovered, discover
-from logfan.plugins.validation import Kind
-from logfan.runtime.foreign_text import hide, line_of, text_of, type_name
+from logfan.plugins.validation import Base, Kind
+from logfan.runtime.foreign_text import describe, hide, line_of, text_of, type_name
 from logfan.runtime.small_file import read_small
 from logfan.sink import Sink, SinkConfig
 from logfan.stage.stage import Stage
@@ -73,8 +73,13 @@ class SinkSpec:
     """Of the hashes of `redact`. The file that it came from may be gone by the time that a reload
     goes back to this config."""
 
+    def make(self, instance: str) -> Sink:
+        """A sink of its own. Raises Faults where its class fails."""
+        return made(self.kind, self.config, self.name, instance, f"sinks.{self.name}")
+
     def stage(self, instance: str) -> Stage | None:
-        """What is done to records before the sink gets them, with transforms of its own."""
+        """What is done to records before the sink gets them, with transforms of its own. Raises
+        Faults where the class of one fails."""
         return stage_of(self.settings, self.transforms, self.name, instance, self.key)
 
 
@@ -85,12 +90,25 @@ def stage_of(
     instance: str,
     key: bytes | None,
 ) -> Stage | None:
-    """The stage of the sink of this name. `key`: see `SinkSettings.stage`."""
-    made = [
-        (one.kind.kind, one.kind.cls(one.config, name=name, instance=instance))
-        for one in transforms
+    """The stage of the sink of this name. `key`: see `SinkSettings.stage`. Raises Faults where the
+    class of a transform fails."""
+    own = [
+        (
+            one.kind.kind,
+            made(one.kind, one.config, name, instance, f"sinks.{name}.transforms.{number}"),
+        )
+        for number, one in enumerate(transforms)
     ]
-    return settings.stage(made, key)
+    return settings.stage(own, key)
+
+
+def made(kind: Kind[Base], config: SinkConfig, name: str, instance: str, place: str) -> Base:
+    """A sink or transform of this kind. Raises Faults, with the place, where its class fails."""
+    try:
+        return kind.cls(config, name=name, instance=instance)
+    except (Exception, SystemExit) as error:  # a plugin's class may raise anything
+        why = f"{kind.cls.__name__} of {kind.origin} cannot be made: {describe(error)}"
+        raise Faults([Fault(place, why)]) from error
 
 
 @dataclass(frozen=True, slots=True)

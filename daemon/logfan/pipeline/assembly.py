@@ -41,7 +41,8 @@ class Pipeline:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """`startup`: see `Consumer`. `left_behind`: the workers that the pipeline before could not
-        end. `events.on_fault` is called for each thread: see `faults`."""
+        end. `events.on_fault` is called for each thread: see `faults`. Raises Faults where the
+        class of a sink, or of a transform, fails."""
         self._clock = clock
         self._events = events
         self._handed_back: int | None = None
@@ -76,7 +77,7 @@ class Pipeline:
         batch, retry = spec.settings.batch, spec.settings.retry
         optional = number is None
         return SinkWorker(
-            sink=spec.kind.cls(spec.config, name=spec.name, instance=prepared.settings.instance),
+            sink=spec.make(prepared.settings.instance),
             limits=Limits(
                 batch.max_records,
                 batch.max_bytes,

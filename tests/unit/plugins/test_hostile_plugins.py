@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from logfan.cli import main
 from logfan.faults import Fault
 from logfan.plugins.discovery import discover
+from support.command import logfan
 from support.users import ordinary_user
 
 TOP = "import logfan\n"
@@ -487,3 +488,25 @@ def test_what_fails_only_when_it_is_configured_is_a_fault_of_its_sink(
     assert "sinks.a" in result.output
     assert words in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("raised", ["RuntimeError", "SystemExit"])
+def test_a_class_that_cannot_be_made_is_a_fault_of_its_place_at_the_start(
+    folder: Path, tmp_path: Path, raised: str
+) -> None:
+    unmade = f"    def __new__(cls, *_, **__): raise {raised}('no more of them')\n"
+    put(folder, "bad.py", TOP + SINK + unmade + HOOK + TRANSFORM + unmade + THOOK)
+    config = tmp_path / "config.toml"
+    head = f'[http]\nlisten = "127.0.0.1:0"\n[plugins]\ndirectories = ["{folder}"]\n'
+    cannot = f"of {folder / 'bad.py'} cannot be made: {raised}: no more of them"
+    for sinks, fault in (
+        ('[sinks.a]\nkind = "s"\n', f"sinks.a: S {cannot}"),
+        (
+            '[sinks.a]\nkind = "stdout"\ntransforms = [{ kind = "t" }]\n',
+            f"sinks.a.transforms.0: T {cannot}",
+        ),
+    ):
+        config.write_text(head + sinks)
+        done = logfan("run", folder=tmp_path)
+        assert done.returncode == 78
+        assert done.stderr == f"fault  {fault}\n1 fault in config.toml\n"
