@@ -16,7 +16,7 @@ from pika.channel import Channel
 
 from logfan.amqp import connection as wire
 from logfan.amqp.delivery_parser import Run
-from logfan.amqp.pika_internals import RawProperties, cancel
+from logfan.amqp.pika_internals import RawProperties, cancel, check_awaited
 from support.wire_bytes import REPLAYED, Case, Scene, whole_frames
 
 AT = 1_795_521_600.0
@@ -75,6 +75,14 @@ class _Receiver:
 
     def on_deliveries(self, channel: Any, run: Run) -> None:
         self._reader._deliver_run(self._tag, channel, run)
+
+
+class _Bounded(pika.SelectConnection):  # type: ignore[misc]
+    """pika alone, which waits for no frame that would fill the memory."""
+
+    def _on_data_available(self, data_in: bytes) -> None:
+        super()._on_data_available(data_in)
+        check_awaited(bytes(self._frame_buffer[:7]), self.params.frame_max)
 
 
 class Reader:
@@ -299,7 +307,7 @@ class Pair:
         self.scene = scene
         self._left_raw = _left_raw if raw else nullcontext
         with self._left_raw():
-            self.pika = Reader(pika.SelectConnection, scene)
+            self.pika = Reader(_Bounded, scene)
         self.logfan = Reader(wire.Connection, scene, fast=fast)
         if scene.long:
             self.logfan.connection.several_frames_bytes = scene.long

@@ -24,6 +24,9 @@ from logfan.amqp.topology import (
 from logfan.config.amqp_limits import SHORT_BYTES
 from logfan.config.settings import ExchangeSettings
 
+_MADE_FIRST = "was not there, and is made"
+"""So it is where this process has never seen the exchange."""
+
 
 @dataclass(frozen=True, slots=True)
 class QueueStatus:
@@ -56,6 +59,8 @@ class Binding:
         """The queue was there before this connection, and no look has set a mark: a binding may
         have gone unnoticed."""
         self._gone = ""
+        self._seen = False
+        """This process has seen the exchange."""
 
     def begin(self, declared: Declared) -> None:
         """Subscribed, on a new connection."""
@@ -64,7 +69,9 @@ class Binding:
             self._restart_unbinds = declared.restart_unbinds
         self._unsure = not (declared.made_queue or self._marked)
         if declared.made_exchange and not declared.made_queue:
-            self._gone = f"exchange {self._exchange.name!r} had gone and was made again"
+            had = "had gone and was made again" if self._seen else _MADE_FIRST
+            self._gone = f"exchange {self._exchange.name!r} {had}"
+        self._seen = True
 
     def look(self, declared: Declared) -> Steps[QueueStatus]:
         """One look, and what needs to be done. Never raises."""
@@ -95,6 +102,11 @@ class Binding:
             f"{gone}; queue {queue!r} is bound to it again, and what was published between did not "
             "reach the queue"
         )
+        if gone.endswith(_MADE_FIRST):
+            rebound = (
+                f"{gone}; queue {queue!r} is bound to it; if that queue had been bound to one of "
+                "this name before, what was published between did not reach it"
+            )
         return QueueStatus(messages, rebound, remark)
 
     def _mark(self, queue: str) -> str:

@@ -177,7 +177,7 @@ class Connection(PikaConnection):
                         return  # the next read completes it
                     if run is not None:
                         continue
-                taken, value = decode_frame(data, at)
+                taken, value = decode_frame(data, at, self.params.frame_max)
                 if not value:
                     return
                 at += taken

@@ -40,6 +40,8 @@ _PROPERTIES_AT = _HEADER_START.size + _NUMBER.size
 """In a content header frame: where the flags of the properties are."""
 _LEAST_HEADER = 14
 """The least size of a content header: class, weight, body size, flags."""
+_MOST_HEADER = 128 * 1024
+"""What is larger pika reads, within its bounds."""
 _LEAST_TAIL = 8 + 1 + 1 + 1
 """The delivery tag, whether redelivered, and two empty strings."""
 _MOST_TAIL = _LEAST_TAIL + 255 + 255
@@ -168,7 +170,7 @@ class Stream:
             return None
         body_at = header_at + FRAME.size + size + 1
         if len(data) < body_at:
-            return 0
+            return 0 if size <= _MOST_HEADER else None
         header = data[header_at : header_at + _HEADER_START.size]
         is_ordinary = header in self._headers or self._header(header)
         raw = data[header_at + _PROPERTIES_AT : body_at - 1]

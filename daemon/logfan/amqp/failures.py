@@ -70,6 +70,10 @@ class BrokerError(Exception):
 def failure_of(error: BaseException | None, address: str, *, was_open: bool) -> ConnectionFailure:
     """Why a connection could not be opened, or was lost. `address` as `address_of` gives it."""
     errors = list(_chain(error))
+    damaged = [one for one in errors if isinstance(one, exceptions.InvalidFrameError)]
+    if was_open and damaged:
+        why = f"connection to {address} lost: {line_of(damaged[0])}"
+        return ConnectionFailure(Cause.LOST, why)
     for rules in (_BY_AMQP, _BY_SYSTEM):
         for one in errors:
             failure = _refused_certificate(one, address) or _limit(one, address)

@@ -22,6 +22,9 @@ from logfan.runtime.foreign_text import describe
 
 log = logging.getLogger(__name__)
 
+HEADER_BYTES_MAX = 16 << 20
+"""So large a content header may be. RabbitMQ sends one that is larger than the `frame_max` that was
+agreed upon in one frame all the same, where its publisher could, or the broker adds headers."""
 _FRAME_HEADER_BYTES = 7
 _CONTENT_HEADER_BYTES = 12
 _BASIC = struct.pack(">H", spec.BasicProperties.INDEX)
@@ -129,6 +132,7 @@ class PikaConnection(pika.SelectConnection):  # type: ignore[misc]
     def read_as_pika(self, data: bytes | memoryview) -> None:
         """Leave the reading to pika."""
         super()._on_data_available(bytes(data))
+        check_awaited(bytes(self._frame_buffer[:_FRAME_HEADER_BYTES]), self.params.frame_max)
 
     def process(self, value: frame.Frame) -> None:
         """Have pika do what this frame asks for. Raises what pika raises."""
@@ -203,7 +207,7 @@ class PikaConnection(pika.SelectConnection):  # type: ignore[misc]
         if len(buffer) < _FRAME_HEADER_BYTES or buffer[0] != spec.FRAME_HEADER:
             read: tuple[int, Any] = super()._read_frame()
             return read
-        return decode_frame(bytes(buffer), 0)
+        return decode_frame(bytes(buffer), 0, self.params.frame_max)
 
     def _on_connection_workflow_done(self, outcome: Any) -> None:
         # Closed while it opens, pika hands over this class itself, and fails on it in the loop.
@@ -221,16 +225,18 @@ class RawProperties:
         self.raw = raw
 
 
-def decode_frame(data: bytes, at: int) -> tuple[int, Any]:
+def decode_frame(data: bytes, at: int, frame_max: int) -> tuple[int, Any]:
     """The frame at `at`: its length and what pika calls it; 0 and None where it is not whole.
 
-    Raises what pika raises for a frame that cannot be, but for properties, which stay bytes.
+    Raises what pika raises for a frame that cannot be, but for properties, which stay bytes; and
+    where one that is not whole is larger than may be waited for, by `frame_max`.
     """
     start = at + _FRAME_HEADER_BYTES
     if data.startswith(b"AMQP", at) or len(data) < start:
         return _decode_as_pika(data[at : at + 8])
     end = start + int.from_bytes(data[at + 3 : start], "big")
     if len(data) <= end:
+        check_awaited(data[at:start], frame_max)
         return 0, None
     kind, channel = data[at], int.from_bytes(data[at + 1 : at + 3], "big")
     if data[end] == spec.FRAME_END:
@@ -244,6 +250,20 @@ def decode_frame(data: bytes, at: int) -> tuple[int, Any]:
     return _decode_as_pika(data[at : end + 1])
 
 
+def check_awaited(head: bytes, frame_max: int) -> None:
+    """Raises where a frame that begins so is not to be waited for: it would fill the memory."""
+    if len(head) < _FRAME_HEADER_BYTES or head.startswith(b"AMQP"):
+        return
+    size, most = int.from_bytes(head[3:], "big"), frame_max
+    if head[0] == spec.FRAME_HEADER or not frame_max:
+        most = max(frame_max, HEADER_BYTES_MAX)
+    if size > most:
+        raise exceptions.InvalidFrameError(
+            f"{spec.FRAME_ERROR} FRAME_ERROR - a frame of {size:,} bytes is announced; {most:,} "
+            "are the most"
+        )
+
+
 def _decode_as_pika(data: bytes) -> tuple[int, Any]:
     decoded: tuple[int, Any] = frame.decode_frame(data)
     return decoded
@@ -253,7 +273,7 @@ _FOR_A_FRAME = {
     one.__code__
     for one in (
         PikaConnection.read_as_pika, PikaConnection.process, PikaConnection._read_frame,
-        _decode_as_pika,
+        _decode_as_pika, check_awaited,
     )
 }  # fmt: skip
 """Code of ours that has pika look at a frame."""

@@ -27,11 +27,24 @@ CONFIG_PLACES = (Path("config.toml"), Path("/etc/logfan/config.toml"))
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+class FilePath(click.Path):
+    """A path on the command line. An empty one would be the working directory, and comes of a
+    variable that is not set."""
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(path_type=Path, **how)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if value == "":
+            self.fail("the path is empty; name a file, or leave this out", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def config_option(command: Command) -> Command:
     """`--config FILE`: the command gets the file that was found, or None."""
     return click.option(
         # A file that cannot be read is a fault of the config (78), not of usage (2).
-        "--config", "-c", "config", type=click.Path(path_type=Path, readable=False), metavar="FILE",
+        "--config", "-c", "config", type=FilePath(readable=False), metavar="FILE",
         callback=lambda _context, _option, path: path or _find_config(),
         help="The config file; else the first of $LOGFAN_CONFIG, ./config.toml, "
         "/etc/logfan/config.toml.",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from logfan.cli.common import Command, config_option, fail, refuse
+from logfan.cli.common import Command, FilePath, config_option, fail, refuse
 
 if TYPE_CHECKING:
     from logfan.cli.status_client import Answer, Endpoint
@@ -23,7 +23,7 @@ def daemons_arguments(command: Command) -> Command:
     """Which daemons: `[URL…]`, `--config` and `--ca-file`."""
     command = click.argument("urls", nargs=-1, metavar="[URL]...")(command)
     command = click.option(
-        "--ca-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
+        "--ca-file", type=FilePath(exists=True, dir_okay=False), metavar="FILE",
         help="The CA to trust for https URLs; else those of the system.",
     )(command)  # fmt: skip
     return config_option(command)

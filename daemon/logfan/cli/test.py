@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from logfan.cli.common import config_option, report, sound
+from logfan.cli.common import FilePath, config_option, report, sound
 from logfan.faults import Fault, Faults
 from logfan.telemetry.log_output import one_line
 
@@ -35,7 +35,7 @@ class _Difference:
 
 @click.command()
 @config_option
-@click.argument("files", nargs=-1, required=True, metavar="FILE…", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, metavar="FILE…", type=FilePath())
 def test(config: Path | None, files: tuple[Path, ...]) -> None:
     """Check what each sink gets of records, by the cases in each FILE, offline.
 

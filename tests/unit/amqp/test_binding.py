@@ -142,6 +142,21 @@ def test_only_a_broker_that_drops_transient_exchanges_is_warned_about(
     assert ("without the binding" in look.remark) is not keeps
 
 
+def test_an_exchange_that_this_process_never_saw_is_not_said_to_have_gone() -> None:
+    """As after a tutorial that has a queue of that name, and no exchange."""
+    broker = Broker(has_queue=True)
+    daemon = Daemon(broker)
+    daemon.connects()
+    look = daemon.looks()
+    assert "had gone" not in look.rebound + look.remark
+    assert "exchange 'logs' was not there, and is made" in look.rebound
+    assert "if that queue had been bound" in look.rebound
+    assert daemon.looks() == QueueStatus(0)
+    broker.exchanges, broker.bound = set(), set()
+    daemon.connects()
+    assert "exchange 'logs' had gone and was made again" in daemon.looks().rebound
+
+
 class GoneAfter(Broker):
     """Somebody deletes the exchange once so many steps are answered."""
 

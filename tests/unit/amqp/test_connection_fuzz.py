@@ -1,8 +1,9 @@
 """logfan reads the wire as pika does: the same bytes in the same reads tell the same story.
 
-The one difference is stated where pika is set up (`support.readers._left_raw`): pika raises on
+Two differences are stated where pika is set up. `support.readers._left_raw`: pika raises on
 properties that it cannot decode and logfan keeps all of them, so pika, too, leaves them as bytes
-here. They are compared as logfan decodes them.
+here. They are compared as logfan decodes them. `support.readers._Bounded`: pika waits for a frame
+of any size, and logfan for none that is larger than agreed.
 
 `LOGFAN_FUZZ_CASES=500000` reads so many; where they are more than usual, drawn anew each time.
 """

@@ -1,6 +1,7 @@
 """One read of the socket: what comes together is handed over together, and then its end."""
 
 import socket
+import struct
 import sys
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from pika import exceptions
 
 from logfan.amqp import connection as wire
+from logfan.amqp.failures import Cause, failure_of
 from logfan.runtime import malloc
 from support.readers import Reader, listening
 from support.wire_bytes import Scene, body, deliver, frame, header, heartbeat, method, short
@@ -118,6 +120,31 @@ def test_a_read_that_fails_ends_too() -> None:
     with listening(), pytest.raises(exceptions.InvalidFrameError):
         reader.connection._proto_data_received(message(1) + frame(9, 1, b""))
     assert reader.by_read == [[1]]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("kind", [1, 2, 3, 8])
+def test_a_frame_larger_than_agreed_ends_the_connection_instead_of_filling_the_memory(
+    fast: bool, kind: int
+) -> None:
+    reader = Watched(fast=fast)
+    head = struct.pack(">BHI", kind, 1, 0xFFFFFFFF)
+    before = message(1) if kind != 2 else message(1) + deliver(1, SCENE.tag, 2)
+    with listening(), pytest.raises(exceptions.InvalidFrameError) as raised:
+        reader.connection._proto_data_received(before + head)
+    assert reader.by_read == [[1]]
+    failure = failure_of(raised.value, "host:5672", was_open=True)
+    assert failure.cause is Cause.LOST
+    what = "501 FRAME_ERROR - a frame of 4,294,967,295 bytes is announced; "
+    assert failure.why.startswith(f"connection to host:5672 lost: {what}")
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_content_header_beyond_what_was_agreed_is_waited_for(fast: bool) -> None:
+    """RabbitMQ sends one, where its publisher could."""
+    reader = Watched(fast=fast)
+    assert reader.read(deliver(1, SCENE.tag, 1) + struct.pack(">BHI", 2, 1, 1 << 20))
+    assert reader.read(bytes(1000))
 
 
 def test_where_reads_are_not_seen_each_message_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

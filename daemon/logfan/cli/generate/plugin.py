@@ -7,6 +7,8 @@ from string import Template
 
 import click
 
+from logfan.cli.common import FilePath
+
 _KIND = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
 _FILES = {
     "pyproject.toml": "what makes it a package",
@@ -31,7 +33,7 @@ def _kind(_context: click.Context, _parameter: click.Parameter, name: str) -> st
 @click.command(short_help="Write the folder of a plugin with a sink of your own.")
 @click.argument("name", callback=_kind)
 @click.option(
-    "--folder", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+    "--folder", type=FilePath(file_okay=False), metavar="DIR",
     help="Where to write it; else ./logfan-NAME. What is there is never overwritten.",
 )  # fmt: skip
 def plugin(name: str, folder: Path | None) -> None:
