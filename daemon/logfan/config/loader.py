@@ -427,7 +427,7 @@ def _own_config(
         return kind.cls.Config.model_validate(own)
     except ValidationError as error:
         faults += faults_of(error, kind.cls.Config, place, homes, own)
-    except Exception as error:  # noqa: BLE001 - a plugin's validator may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - or anything else
         why = text_of(error, how=repr)
         faults.append(Fault(place, f"the Config of {kind.origin} failed to judge it: {why}"))
     return None
@@ -466,7 +466,7 @@ def _between_sinks(
         configs = {spec.name: spec.config for spec in specs if spec.kind.cls is cls}
         try:
             found = _mapping(getattr(cls, ask)(configs), ask)
-        except Exception as error:  # noqa: BLE001 - a plugin's code must not end in our traceback
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - or anything else
             origin = next(spec.kind.origin for spec in specs if spec.kind.cls is cls)
             why = f"{cls.__name__}.{ask}() of {origin} failed: {text_of(error, how=repr)}"
             found = dict.fromkeys(configs, why)

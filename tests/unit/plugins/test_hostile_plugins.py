@@ -467,12 +467,29 @@ def test_an_unchanged_plugin_is_imported_once(folder: Path) -> None:
             TOP + sink("@classmethod\n    def conflicts(cls, configs): return ['a']") + HOOK,
             "bad.py failed: TypeError('conflicts must return a dict, {name: why}, not a list')",
         ),
+        (
+            TOP + sink("@classmethod\n    def conflicts(cls, configs): raise SystemExit(0)") + HOOK,
+            "bad.py failed: SystemExit(0)",
+        ),
+        (
+            TOP
+            + "from pydantic import field_validator\n"
+            + sink(
+                "class Config(logfan.SinkConfig):\n        n: int = 1\n"
+                "        @field_validator('n')\n        @classmethod\n"
+                "        def _(cls, n): raise SystemExit(0)"
+            )
+            + HOOK,
+            "failed to judge it: SystemExit(0)",
+        ),
     ],
     ids=[
         "validator that fails",
         "an error without a text",
         "conflicts that gives nothing",
         "conflicts that gives a list",
+        "conflicts that exits",
+        "validator that exits",
     ],
 )
 def test_what_fails_only_when_it_is_configured_is_a_fault_of_its_sink(
