@@ -23,6 +23,10 @@ _NUMBERS = {
 }  # fmt: skip
 
 
+class FarMoment(int):
+    """A timestamp beyond the calendar, in seconds since 1970 (UTC)."""
+
+
 def decode_table(raw: bytes, at: int, depth: int = 0) -> tuple[dict[str, Any], int]:
     """The field table that begins at `at`, and where it ends. Raises struct.error where its length
     does not fit; what cannot be read inside is kept as `UNREADABLE`."""
@@ -100,11 +104,11 @@ def text_or_bytes(raw: bytes) -> str | bytes:
         return raw
 
 
-def _moment(seconds: int) -> datetime | int:
+def _moment(seconds: int) -> datetime | FarMoment:
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
-        return seconds
+        return FarMoment(seconds)
 
 
 def encode_table(table: Mapping[str, Any]) -> bytes:
@@ -124,6 +128,8 @@ def _value(value: Any) -> bytes:
         return b"V"
     if isinstance(value, bool):
         return b"t\x01" if value else b"t\x00"
+    if isinstance(value, FarMoment):
+        return struct.pack(">cQ", b"T", value)
     if isinstance(value, int) and -(1 << 63) <= value < 1 << 63:
         return struct.pack(">cq", b"l", value)
     if isinstance(value, float):

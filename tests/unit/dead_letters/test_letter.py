@@ -19,6 +19,9 @@ from logfan.testing import hostile_records, record
 
 AT = datetime(2026, 11, 24, 12, tzinfo=UTC).timestamp()
 
+FAR = b"\x7f" + b"\xff" * 7
+"""Seconds since 1970 that no calendar has."""
+
 
 def refused(one: Record) -> Letter:
     return letter_of(Refusal(one, "archive", "too old\nfor us", 3, AT), "logfan")
@@ -214,9 +217,15 @@ def test_what_nobody_can_read_in_a_table_is_kept() -> None:
 
 
 def test_times_beyond_the_calendar_and_floats_without_a_number_are_read() -> None:
-    table = b"\x01tT" + b"\x7f" + b"\xff" * 7 + b"\x01fd" + struct.pack(">d", float("inf"))
+    table = b"\x01tT" + FAR + b"\x01fd" + struct.pack(">d", float("inf"))
     raw = b"\x20\x00" + len(table).to_bytes(4, "big") + table
     assert dict(decode_properties(raw).headers) == {"t": (1 << 63) - 1, "f": float("inf")}
+
+
+def test_times_beyond_the_calendar_come_back_as_times() -> None:
+    table = b"".join(b"\x01%cT" % name + moment for name, moment in ((97, FAR), (98, b"\xff" * 8)))
+    raw = b"\x20\x00" + len(table).to_bytes(4, "big") + table
+    assert b"".join(EncodedProperties(decode_properties(raw)).encode()) == raw
 
 
 def test_what_is_nested_too_deeply_is_kept_as_bytes_and_can_be_sent_again() -> None:
