@@ -169,6 +169,8 @@ class DeadLetter:
 
 Refuses = Callable[[str, int], bool]
 """Sink and number: whether the record must lie in the dead letters."""
+Overtaken = Callable[[str, int], bool]
+"""Sink and number: whether the sink may have wanted it later."""
 
 
 def check(
@@ -177,9 +179,10 @@ def check(
     dead_letters: Sequence[DeadLetter] = (),
     *,
     refuses: Refuses = lambda _sink, _number: False,
+    overtaken: Overtaken = lambda _sink, _number: False,
 ) -> list[Finding]:
     """A finding for each sink. Raises NothingToCheck where a sink has no file at all."""
-    return check_all([journal], sources, dead_letters, refuses=refuses)
+    return check_all([journal], sources, dead_letters, refuses=refuses, overtaken=overtaken)
 
 
 def check_all(
@@ -188,6 +191,7 @@ def check_all(
     dead_letters: Sequence[DeadLetter] = (),
     *,
     refuses: Refuses = lambda _sink, _number: False,
+    overtaken: Overtaken = lambda _sink, _number: False,
 ) -> list[Finding]:
     """The same for several publishers: a finding for each sink and publisher. What belongs to
     none of them is found with the first."""
@@ -203,7 +207,7 @@ def check_all(
             finding.distinct = len(held.firsts)
             dead = _dead(source.name, dead_letters, journal, finding)
             _judge(journal, finding, held, dead, partial(refuses, source.name))
-            _judge_order(journal, finding, held.firsts, again)
+            _judge_order(journal, finding, held.firsts, again, partial(overtaken, source.name))
             findings.append(finding)
     for source, held_by_all in read:
         _judge_strange_letters(source.name, dead_letters, journals, held_by_all[0][0])
@@ -363,7 +367,11 @@ def _judge(
 
 
 def _judge_order(
-    journal: Journal, finding: Finding, firsts: "array[int]", again: bytearray
+    journal: Journal,
+    finding: Finding,
+    firsts: "array[int]",
+    again: bytearray,
+    overtaken: Callable[[int], bool],
 ) -> None:
     latest: dict[int, int] = {}
     promised: dict[int, int] = {}
@@ -373,7 +381,7 @@ def _judge_order(
             finding.late += 1
         else:
             latest[epoch] = number
-        if journal.times[number] > 1 or again[number]:
+        if journal.times[number] > 1 or again[number] or overtaken(number):
             continue
         if number < promised.get(epoch, -1):
             finding.misordered.append(number)

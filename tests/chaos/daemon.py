@@ -47,11 +47,20 @@ path = "troubled.log"
 orders = "orders"
 deeds = "deeds"
 refuse = {refuse}
+late = {late}
 retry = {{ initial = "50ms", max = "1s" }}
 [sinks.numbers]
 kind = "metrics"
 counters = [{{ name = "seen_total", labels = {{ level = "level" }} }}]
 """
+
+LATE = 53
+"""Every so-manieth record may be wanted later by the troubled sink."""
+
+
+def is_late(sink: str, number: int) -> bool:
+    """Whether the record of this number is one of those."""
+    return sink == "troubled" and number % LATE == LATE - 1
 
 
 class ChaosDaemon(DaemonProcess):
@@ -74,7 +83,7 @@ class ChaosDaemon(DaemonProcess):
         self.disk = disk or folder
         self.mutant = mutant
         self.lives = 0
-        sinks = SINKS.format(disk=self.disk, keep=_FILES_MAX, refuse=refuse)
+        sinks = SINKS.format(disk=self.disk, keep=_FILES_MAX, refuse=refuse, late=LATE)
         # Durable, as all that is to outlive the broker: without it a restart drops the binding.
         environ = {
             "LOGFAN_SHUTDOWN_TIMEOUT": f"{SHUTDOWN_SECONDS}s", "LOGFAN_EXCHANGE__DURABLE": "true",

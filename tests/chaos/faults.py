@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pika import exceptions
 
 from chaos import bodies
+from chaos.daemon import PREFETCH
 from chaos.scene import Scene, emptied_and_deleted
 from chaos.watcher import LOST
 from support import amqp10
@@ -182,6 +183,13 @@ def trickle(scene: Scene, rng: random.Random) -> None:
 def sink_fails(scene: Scene, rng: random.Random) -> None:
     with _ordered(scene, "fail", times=rng.randrange(1, 5)):
         wait_until(scene.daemon.sink_troubles, "the daemon reports that the sink is down")
+
+
+def sink_wants_some_later(scene: Scene, rng: random.Random) -> None:
+    """They stand aside, and more than a window of others goes by."""
+    with _ordered(scene, "later", times=rng.randrange(1, 4)):
+        acked = scene.daemon.acked()
+        wait_until(lambda: scene.daemon.acked() > acked + PREFETCH, "the others are acknowledged")
 
 
 def sink_hangs(scene: Scene, rng: random.Random) -> None:
@@ -455,6 +463,7 @@ ALL = (
     Fault("a sink fails", sink_fails, share=0.05),
     Fault("a sink hangs", sink_hangs, share=0.05),
     Fault("a sink is slow", sink_slows, share=0.05),
+    Fault("a sink wants some later", sink_wants_some_later, share=0.05),
     Fault("memory alarm at the broker", alarm, share=0.025),
 )
 

@@ -219,6 +219,20 @@ def failed_batch_dropped() -> None:
     _patch("logfan.pipeline.sink_runner", "SinkRunner.offer", make)
 
 
+@_defect
+def wanted_later_forgotten() -> None:
+    """A record that its sink wants later counts as written."""
+
+    def make(put: Any) -> Any:
+        def careless(later: Any, *given: Any) -> None:
+            put(later, *given)
+            later._done([*later.held.values()])
+
+        return careless
+
+    _patch("logfan.pipeline.wanted_later", "WantedLater.put", make)
+
+
 def main(arguments: Sequence[str]) -> None:
     """Install the defect, then do what `logfan` does."""
     DEFECTS[arguments[0]]()

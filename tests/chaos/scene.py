@@ -14,7 +14,7 @@ from typing import Any
 from pika import exceptions
 
 from chaos.checker import DeadLetter, Finding, Journal, Span, check_all
-from chaos.daemon import PREFETCH, ChaosDaemon
+from chaos.daemon import PREFETCH, ChaosDaemon, is_late
 from chaos.disk import DiskUnavailable, SmallDisk
 from chaos.load import Load
 from chaos.proxy import Proxy
@@ -182,6 +182,7 @@ class Scene:
             refuses=lambda sink, number: bool(
                 refuse and sink == "troubled" and number % refuse == refuse - 1
             ),
+            overtaken=is_late,
         )
         verdict = Verdict(
             journals, findings, self.crashes + self.watcher.losses, PREFETCH,

@@ -167,6 +167,16 @@ def test_out_of_order_is_a_fault_unless_it_came_again(tmp_path: Path) -> None:
     assert [(finding.late, finding.misordered) for finding in findings] == [(1, []), (1, [])]
 
 
+def test_what_a_sink_wanted_later_may_be_overtaken_and_no_other(tmp_path: Path) -> None:
+    source = raw(tmp_path / "r", [*BODIES[:5], BODIES[6], BODIES[5], *BODIES[7:]])
+
+    def misordered(late: int) -> list[int]:
+        findings = check(journal(), [source], overtaken=lambda _, number: number == late)
+        return only(findings).misordered
+
+    assert (misordered(5), misordered(4)) == ([], [5])
+
+
 def test_rotated_and_compressed_files_belong_to_it_and_half_copies_do_not(tmp_path: Path) -> None:
     path = tmp_path / "app.log"
     parts = [b"".join(body + b"\n" for body in BODIES[i : i + 50]) for i in range(0, 200, 50)]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from chaos.checker import DeadLetter, Finding, check
-from chaos.daemon import PREFETCH, ChaosDaemon
+from chaos.daemon import LATE, PREFETCH, ChaosDaemon, is_late
 from chaos.deck import Deck
 from chaos.mutated import DEFECTS
 from chaos.proxy import Proxy
@@ -75,6 +75,7 @@ class Stage:
                 refuses=lambda sink, number: bool(
                     refuse and sink == "troubled" and number % refuse == refuse - 1
                 ),
+                overtaken=is_late,
             )
         )
 
@@ -257,6 +258,14 @@ def a_sink_fails_for_a_while(stage: Stage) -> None:
     stage.daemon.order("")
 
 
+def killed_while_a_record_is_wanted_later(stage: Stage) -> None:
+    stage.daemon.order("later")
+    stage.deck.publish(2 * LATE)
+    stage.daemon.wait_deed("later", 1)
+    wait_until(lambda: stage.daemon.acked() >= 2 * LATE - 2, "all others are acknowledged")
+    stage.kill_and_go_on()
+
+
 SCENARIOS: dict[str, tuple[Callable[[Stage], None], str, str]] = {
     "ack-before-flush": (killed_while_a_sink_writes, "troubled", "lost"),
     "watermark-past-an-open-batch": (
@@ -277,6 +286,7 @@ SCENARIOS: dict[str, tuple[Callable[[Stage], None], str, str]] = {
     "torn-line-not-mended": (started_on_a_torn_line, "raw", "corrupt"),
     "half-write-not-taken-back": (disk_full_in_the_middle_of_a_batch, "raw", "duplicated"),
     "failed-batch-dropped": (a_sink_fails_for_a_while, "troubled", "lost"),
+    "wanted-later-forgotten": (killed_while_a_record_is_wanted_later, "troubled", "lost"),
 }  # fmt: skip
 
 

@@ -1,5 +1,5 @@
-"""A drop-in sink that does what it is ordered to: fail, hang, be slow, refuse, crash the process,
-raise what has no text, end its own thread.
+"""A drop-in sink that does what it is ordered to: fail, hang, be slow, refuse, want some later,
+crash the process, raise what has no text, end its own thread.
 
 Orders come through a file that it reads before each write; what it did stands in another, so that
 a test knows that its fault really happened. What it takes it appends to a file of raw bodies,
@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -69,13 +69,15 @@ class Troubled(logfan.Sink):
         path: str
         """Where to."""
         orders: str
-        """The file that holds the present order: empty, fail, slow, crash, abort, odd with a
-        number of `ODD`, die, or hang. A write that hangs goes on once the order is another one, be
-        it `hang` with more words."""
+        """The file that holds the present order: empty, fail, slow, later, crash, abort, odd with
+        a number of `ODD`, die, or hang. A write that hangs goes on once the order is another one,
+        be it `hang` with more words."""
         deeds: str
         """The file that what was done is appended to, a line each."""
         refuse: int = 0
         """Refuse every so-manieth record for good; 0 refuses none."""
+        late: int = 0
+        """Every so-manieth is wanted later while the order is `later`."""
 
     _fd = -1
     _durable_size = 0
@@ -93,15 +95,17 @@ class Troubled(logfan.Sink):
     def write(self, records: Sequence[logfan.Record]) -> None:
         self._obey(len(records))
         refused = self._refused(records)
-        taken = [r.body + b"\n" for i, r in enumerate(records) if i not in refused]
+        later = self._later(records, refused)
+        left = refused.keys() | later.keys()
+        taken = [r.body + b"\n" for i, r in enumerate(records) if i not in left]
         view = memoryview(b"".join(taken))
         while view:
             try:
                 view = view[os.write(self._fd, view) :]
             except OSError as error:
                 raise logfan.SinkUnavailable(f"{self.config.path}: {error.strerror}") from None
-        if refused:
-            raise logfan.RecordsRejected(refused)
+        if left:
+            raise logfan.RecordsRejected(refused, later=later)
 
     def flush(self) -> None:
         os.fdatasync(self._fd)
@@ -112,13 +116,26 @@ class Troubled(logfan.Sink):
             os.close(self._fd)
             self._fd = -1
 
+    def _later(self, records: Sequence[logfan.Record], refused: Collection[int]) -> dict[int, str]:
+        """Every so-manieth, while it is ordered so."""
+        late = self.config.late
+        if self._order() != "later" or not late:
+            return {}
+        found = {
+            index: f"number {number} is wanted later"
+            for index, number in enumerate(_numbers(records))
+            if number % late == late - 1 and index not in refused
+        }
+        if found:
+            self._did("later", len(found))
+        return found
+
     def _refused(self, records: Sequence[logfan.Record]) -> dict[int, str]:
         if not self.config.refuse:
             return {}
-        numbers = [int(m[1]) if (m := _NUMBER.match(r.body)) else 0 for r in records]
         return {
             index: f"number {number} is refused"
-            for index, number in enumerate(numbers)
+            for index, number in enumerate(_numbers(records))
             if number % self.config.refuse == self.config.refuse - 1
         }
 
@@ -161,6 +178,10 @@ class Troubled(logfan.Sink):
     def _did(self, deed: str, count: int) -> None:
         with Path(self.config.deeds).open("a") as deeds:
             deeds.write(f"{deed} {count}\n")
+
+
+def _numbers(records: Sequence[logfan.Record]) -> list[int]:
+    return [int(m[1]) if (m := _NUMBER.match(r.body)) else 0 for r in records]
 
 
 def _end_the_thread(frame: FrameType, _event: str, _argument: Any) -> None:
