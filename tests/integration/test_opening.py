@@ -143,7 +143,7 @@ def test_a_queue_that_expires_is_kept_though_it_counts_what_is_returned(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:
     expiring(node, names, **{**QUORUM, "x-delivery-limit": 3})
-    assert "dead letters" not in keeps_all(node, names, tmp_path)
+    assert "it goes to the dead letters" not in keeps_all(node, names, tmp_path)
 
 
 @pytest.mark.parametrize("arguments", [{}, QUORUM], ids=["classic", "quorum"])
