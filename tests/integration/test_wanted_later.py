@@ -1,6 +1,6 @@
 """A record that a sink wants later holds up no other, on a real broker."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -42,12 +42,20 @@ def register_sinks(register):
 PREFETCH = 20
 
 
-@pytest.fixture
-def daemon(tmp_path: Path, node: RabbitNode, names: Names) -> Iterator[DaemonProcess]:
+def daemon_at(
+    tmp_path: Path, node: RabbitNode, names: Names, environ: Mapping[str, str]
+) -> DaemonProcess:
     add_drop_in(tmp_path, "topics", TOPICS)
     (tmp_path / "here.topic").touch()
-    environ = {"LOGFAN_RABBITMQ__PREFETCH": str(PREFETCH), "LOGFAN_SHUTDOWN_TIMEOUT": "1s"}
-    with DaemonProcess(tmp_path, node.url, names, SINKS, environ=environ) as daemon:
+    environ = {
+        "LOGFAN_RABBITMQ__PREFETCH": str(PREFETCH), "LOGFAN_SHUTDOWN_TIMEOUT": "1s", **environ,
+    }  # fmt: skip
+    return DaemonProcess(tmp_path, node.url, names, SINKS, environ=environ)
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, node: RabbitNode, names: Names) -> Iterator[DaemonProcess]:
+    with daemon_at(tmp_path, node, names, {}) as daemon:
         yield daemon
 
 
@@ -107,3 +115,22 @@ def test_where_all_are_wanted_later_the_sink_is_down_and_the_order_stays(
     wait_until(lambda: daemon.acked() == len(bodies), "all of it is acknowledged")
     assert lines(tmp_path / "nowhere.topic") == bodies
     assert daemon.metric("logfan_requeued_messages_total") == 0
+
+
+def test_records_that_wait_for_long_come_round_and_lose_no_life(
+    tmp_path: Path, node: RabbitNode, names: Names
+) -> None:
+    """Published again for their sink alone, they say nothing new of it: it counts as up."""
+    environ = {"LOGFAN_RABBITMQ__ACKNOWLEDGEMENT_TIMEOUT": "9s", "LOGFAN_QUEUE__TYPE": "quorum"}
+    with daemon_at(tmp_path, node, names, environ) as daemon:
+        send(node, names, "nowhere", b"1")
+        send(node, names, "here", b"2")
+        send(node, names, "nowhere", b"3")
+        wait_until(lambda: daemon.acked() >= 1 + 3 * 2, "both come round three times")
+        assert daemon.metric("logfan_requeued_messages_total") == 0
+        assert lines(tmp_path / "raw.log") == [b"1", b"2", b"3"], "no other sink gets them again"
+        assert node.unacked(names.queue) == 2
+        (tmp_path / "nowhere.topic").touch()
+        wait_until(daemon.is_ready, "they are taken")
+        assert {*lines(tmp_path / "nowhere.topic")} == {b"1", b"3"}
+        assert daemon.stop() == 0

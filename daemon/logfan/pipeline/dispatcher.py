@@ -320,7 +320,7 @@ class Dispatcher:
         workers, pending = self._routes[sink]
         now = self._clock.monotonic()
         batch = self._tracker.open((record,), tag, record.size, now, pending)
-        batch.rejection, self._growing = rejection, None
+        batch.rejection, batch.replayed, self._growing = rejection, bool(sink), None
         self._new.append((batch, workers))
 
     def on_read_end(self) -> None:

@@ -49,6 +49,8 @@ class Batch:
     """Records that stand aside, by their place, each as a batch of its own."""
     late: bool = False
     """Set on one that stands aside for so long that it should not stay for much longer."""
+    replayed: bool = False
+    """Whether it is for one sink alone, which had it before."""
     alone: bool = False
     """Whether it is one record of a batch, as it stands aside."""
 

@@ -331,11 +331,13 @@ class SinkRecovery:
 
     def _postpone(self, entries: Sequence[Entry], failure: Failure, *, took_others: bool) -> None:
         """The sink wants these later. Where it took others they stand aside; else the next ones
-        show whether it is down. What stood aside does so again."""
+        show whether it is down. What stood aside, or was published again meanwhile, does so again:
+        it shows nothing new."""
         self._queue.remove(entries)
         self._postponed = failure
-        self._put_aside([entry for entry in entries if entry.batch.alone])
-        new = [entry for entry in entries if not entry.batch.alone]
+        again = [entry for entry in entries if entry.batch.alone or entry.batch.replayed]
+        self._put_aside(again)
+        new = [entry for entry in entries if entry not in again]
         if took_others:
             self._put_aside([*self._put_off.take(), *new])
         elif new:

@@ -23,7 +23,8 @@ _LOOK_SECONDS = 1.0
 """So often it is looked whether a record has become late, or was handed back."""
 _POLL_SECONDS = 0.2
 _AT_STOP_SECONDS = 1.0
-_RENEW_AGAIN_SECONDS = 30.0
+_RENEW_AGAIN_SECONDS = 0.5, 30.0
+"""The first and the longest delay after late ones could not be published again."""
 
 
 @dataclass(slots=True, eq=False)
@@ -56,6 +57,7 @@ class WantedLater:
         self._offered: dict[Batch, _Waiting] = {}
         """Those that the sink is offered now."""
         self._renewing: tuple[Sending, Sequence[_Waiting]] | None = None
+        self._renew_again = Backoff(*_RENEW_AGAIN_SECONDS, jitter=False)
         self._renew_at = 0.0
         self._why = ""
         self._logged = RecentLines()
@@ -121,10 +123,13 @@ class WantedLater:
                 return
             self._renewing = None
             failures = sending.failures
+            if failures:
+                self._renew_at = now + self._renew_again.next()
+            else:
+                self._renew_again.reset()
             self._done([one for at, one in enumerate(renewed) if at not in failures])
         late = [one for one in self.held.values() if one.entry.batch.late]
         if late and self._send is not None and now >= self._renew_at:
-            self._renew_at = now + _RENEW_AGAIN_SECONDS
             self._renewing = self._send([self._renewal(one.entry) for one in late]), late
 
     def _renewal(self, entry: Entry) -> Refusal:
