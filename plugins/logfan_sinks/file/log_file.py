@@ -355,11 +355,16 @@ class LogFile:
         """The sink's failure or, where the folder above all that messages decided on is sound,
         that of the name alone."""
         failure = unavailable(self.path, error)
-        above = "/".join(self.path.split("/")[: -self._untrusted]) if self._untrusted else ""
-        if self._untrusted and Path(above or ("/" if self.path[:1] == "/" else ".")).is_dir():
+        if not self._untrusted:
+            return failure
+        parts = self.path.split("/")
+        above = "/".join(parts[: -self._untrusted])
+        if Path(above or ("/" if self.path[:1] == "/" else ".")).is_dir():
             if error.errno in _TAKEN:
                 return Taken(str(failure), lasting=error.errno in _TAKEN_FOR_GOOD)
-            if error.errno in _DENIED and os.path.lexists(self.path):
+            # Where nothing is there yet, it is the folder above that refuses.
+            first = "/".join(parts[: len(parts) - self._untrusted + 1])
+            if error.errno in _DENIED and os.path.lexists(first):
                 return Taken(str(failure), lasting=False)
         return failure
 

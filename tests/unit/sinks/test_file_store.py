@@ -232,6 +232,32 @@ def test_a_name_that_is_taken_sends_its_messages_to_the_path_for_all_others(
     assert f"go to {tmp_path}/_other{end}" in reported
 
 
+@pytest.mark.parametrize("mode", [0o555, 0o000])
+@pytest.mark.parametrize("end", ["/a.log", "/deep/a.log"])
+def test_a_folder_that_messages_name_and_that_may_not_be_used_holds_up_no_other(
+    open_folder: Path, mode: int, end: str
+) -> None:
+    closed = open_folder / "closed"
+    with ordinary_user(), opened(f"{open_folder}/{{routing_key}}{end}") as sink:
+        closed.mkdir()
+        closed.chmod(mode)
+        deliver(sink, [record(key, routing_key=key) for key in ("good", "closed", "better")])
+        closed.chmod(0o755)
+        deliver(sink, [record("again", routing_key="closed")])
+    assert lines(open_folder / f"_other{end}") == ["closed"]
+    assert lines(open_folder / f"better{end}") == ["better"]
+    assert lines(closed / end[1:]) == ["again"]
+
+
+def test_a_folder_that_takes_no_new_one_is_the_sinks_trouble(open_folder: Path) -> None:
+    with ordinary_user(), opened(f"{open_folder}/{{routing_key}}/a.log") as sink:
+        open_folder.chmod(0o555)
+        with pytest.raises(logfan.SinkUnavailable, match="EACCES") as caught:
+            sink.write([record("x", routing_key="new")])
+        assert not isinstance(caught.value, logfan.RecordsRejected)
+        open_folder.chmod(0o777)
+
+
 def test_where_the_path_for_all_others_is_taken_too_just_these_are_refused(tmp_path: Path) -> None:
     for name in ("taken", "_other"):
         (tmp_path / name).mkdir()
