@@ -59,7 +59,9 @@ class ScriptedServer:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 if self.headers.get("Content-Encoding") == "gzip":
                     body = gzip.decompress(body)
-                headers = {name.lower(): value for name, value in self.headers.items()}
+                headers = {
+                    name.lower(): ", ".join(self.headers.get_all(name, ())) for name in self.headers
+                }
                 request = Request(self.command, self.path, headers, body)
                 server.requests.append(request)
                 reply = server.answer(request)

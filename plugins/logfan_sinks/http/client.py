@@ -27,6 +27,11 @@ _PIECE_BYTES = 64 << 10
 _NO_BACKLOG = (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _PIECE_BYTES)
 """Little of a request waits in the kernel: the answer is waited for from when it is sent."""
 _PORTS = {"http": 80, "https": 443}
+_OF_EACH_REQUEST = frozenset(
+    ("content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade",
+     "expect")
+)  # fmt: skip
+"""Where a request ends, and what becomes of its connection: no header of the config's."""
 HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
 HeaderText = Annotated[str, Field(pattern=HEADER_TEXT)]
 
@@ -67,12 +72,28 @@ class HttpOptions(ExtraConfig):
             raise ValueError("it holds credentials; use username and password_file, or token_file")
         return url
 
+    @field_validator("headers")
+    @classmethod
+    def _are_free(cls, headers: dict[str, str]) -> dict[str, str]:
+        names = [name.lower() for name in headers]
+        for name, lower in zip(headers, names, strict=True):
+            if names.count(lower) > 1:
+                raise ValueError(f"holds {lower} twice; upper and lower case are the same name")
+            if lower == "content-encoding":
+                raise ValueError(f'{name}: take compress = "gzip" instead')
+            if lower in _OF_EACH_REQUEST:
+                raise ValueError(f"{name} is made for each request; leave it out")
+        return headers
+
     @model_validator(mode="after")
     def _are_whole(self) -> "HttpOptions":
         if (self.username is None) != (self.password_file is None):
             raise ValueError("username and password_file go together")
-        if self.username is not None and self.token_file is not None:
-            raise ValueError("username and token_file are two ways to log in; leave one out")
+        logins = [f"headers.{one}" for one in self.headers if one.lower() == "authorization"]
+        logins += ["username"] if self.username is not None else []
+        logins += ["token_file"] if self.token_file is not None else []
+        if len(logins) > 1:
+            raise ValueError(f"{logins[0]} and {logins[1]} are two ways to log in; leave one out")
         return self
 
 
@@ -88,10 +109,10 @@ class HttpClient:
 
         self._options = options
         self._answer_bytes = answer_bytes
-        self._headers = {
-            "Content-Type": media_type, "User-Agent": f"logfan/{logfan.__version__}",
-            **options.headers,
-        }  # fmt: skip
+        self._headers = urllib3.HTTPHeaderDict(
+            {"Content-Type": media_type, "User-Agent": f"logfan/{logfan.__version__}"}
+        )
+        self._headers.update(options.headers)
         if options.compress == "gzip":
             self._headers["Content-Encoding"] = "gzip"
         if options.token_file is not None:
@@ -134,12 +155,14 @@ class HttpClient:
 
         if self._options.compress == "gzip" and body:
             body = gzip.compress(body, 1)
-        length = {"Content-Length": str(len(body))} if body else {}
+        sent = self._headers.copy()
+        sent.update(headers or {})
+        if body:
+            sent["Content-Length"] = str(len(body))
         try:
             response = self._pool.request(
                 method, url or self._options.url, body=_pieces(body) if body else None,
-                headers={**self._headers, **(headers or {}), **length}, redirect=False,
-                preload_content=False,
+                headers=sent, redirect=False, preload_content=False,
             )  # fmt: skip
             content = self._content(response)
         except urllib3.exceptions.HTTPError as error:

@@ -209,6 +209,20 @@ def test_compressed_and_with_credentials_from_files(server: ScriptedServer, tmp_
     assert second["x-team"] == "a"
 
 
+def test_a_header_of_the_config_takes_the_place_of_ours_however_it_is_written(
+    server: ScriptedServer,
+) -> None:
+    headers = {"content-type": "text/x-logs", "USER-AGENT": "shop", "idempotency-key": "one"}
+    opened(server, headers=headers).write(numbered(1))
+    opened(server, headers=headers).write([record(b"no id")])
+    first, second = (request.headers for request in server.requests)
+    for sent in (first, second):
+        assert sent["content-type"] == "text/x-logs"
+        assert sent["user-agent"] == "shop"
+    assert len(first["idempotency-key"]) == 32
+    assert second["idempotency-key"] == "one"
+
+
 def test_a_login_is_sent_in_utf_8(server: ScriptedServer, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("pässwört€\n")
@@ -247,6 +261,14 @@ def test_the_same_records_have_the_same_key(server: ScriptedServer) -> None:
         ({"url": "http://a", "headers": {"X-A": "a\nb"}}, "pattern"),
         ({"url": "http://a", "headers": {"X-A": "€"}}, "pattern"),
         ({"url": "http://a", "headers": {"X A": "a"}}, "pattern"),
+        ({"url": "http://a", "headers": {"X-A": "a", "x-a": "b"}}, "x-a twice"),
+        ({"url": "http://a", "headers": {"content-length": "5"}}, "content-length is made for"),
+        ({"url": "http://a", "headers": {"Transfer-Encoding": "chunked"}}, "is made for each"),
+        ({"url": "http://a", "headers": {"content-encoding": "gzip"}}, "take compress"),
+        (
+            {"url": "http://a", "headers": {"authorization": "a"}, "token_file": "t"},
+            "authorization and token_file are two ways",
+        ),
         ({"url": "http://a", "media_type": "a\r\nb"}, "pattern"),
         ({"url": "http://a", "username": "x", "password_file": "p", "token_file": "t"}, "two ways"),
     ],
