@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pydantic import ValidationError
 
 from logfan.config.amqp_limits import PREDEFINED, RESERVED, SHORT_BYTES, table_problems
+from logfan.config.file_permissions import denied
 from logfan.config.settings import (
     ExchangeSettings,
     HttpTlsSettings,
@@ -76,8 +77,10 @@ def _tls_files(place: str, tls: TlsSettings | HttpTlsSettings) -> Iterator[Fault
     if tls.key_file is not None and tls.cert_file is None:
         yield Fault(f"{place}.key_file", f"needs {place}.cert_file beside it")
     for spoilt in faults_of_files(getattr(tls, "ca_file", None), tls.cert_file, tls.key_file):
-        key = f"{place}.{spoilt.key}"
-        yield Fault(key, spoilt.problem, shown(key, str(spoilt.file), _PATH_LENGTH))
+        key, problem = f"{place}.{spoilt.key}", spoilt.problem
+        if spoilt.is_denied:
+            problem = f"cannot be read: {denied(spoilt.file)}"
+        yield Fault(key, problem, shown(key, str(spoilt.file), _PATH_LENGTH))
 
 
 def _queue_kind(queue: QueueSettings) -> Iterator[Fault]:

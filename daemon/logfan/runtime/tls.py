@@ -99,9 +99,10 @@ _OUR_CERTIFICATE = {
 class TlsFileError(OSError):
     """A file that cannot be used: which key of the table names it, and why."""
 
-    def __init__(self, key: str, file: Path, problem: str) -> None:
+    def __init__(self, key: str, file: Path, problem: str, *, is_denied: bool = False) -> None:
+        """`is_denied`: whether we may not read it."""
         super().__init__(f"{key}: {file} {problem}")
-        self.key, self.file, self.problem = key, file, problem
+        self.key, self.file, self.problem, self.is_denied = key, file, problem, is_denied
 
 
 class _AlertSocket(ssl.SSLSocket):
@@ -211,7 +212,7 @@ def _check_certificates(key: str, file: Path) -> None:
         problem = _TOO_WEAK.get(error.reason or "", "holds no certificate in PEM form")
         raise TlsFileError(key, file, problem) from None
     except OSError as error:
-        raise TlsFileError(key, file, _unreadable(error, file)) from None
+        raise _unreadable(key, error, file) from None
 
 
 def _load_pair(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> None:
@@ -232,7 +233,7 @@ def _load_pair(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) 
     except ssl.SSLError as error:
         raise TlsFileError(key, file, _why_no_pair(error, key_file, asked=asked)) from None
     except OSError as error:
-        raise TlsFileError(key, file, _unreadable(error, file)) from None
+        raise _unreadable(key, error, file) from None
 
 
 def _why_no_pair(error: ssl.SSLError, key_file: Path | None, *, asked: bool) -> str:
@@ -247,7 +248,8 @@ def _why_no_pair(error: ssl.SSLError, key_file: Path | None, *, asked: bool) -> 
     return _NO_PAIR.get(error.reason or "", none)
 
 
-def _unreadable(error: OSError, file: Path) -> str:
-    if not file.exists():
-        return "does not exist"
-    return f"cannot be read ({(error.strerror or str(error)).lower()})"
+def _unreadable(key: str, error: OSError, file: Path) -> TlsFileError:
+    if isinstance(error, FileNotFoundError):
+        return TlsFileError(key, file, "does not exist")
+    why = f"cannot be read ({(error.strerror or str(error)).lower()})"
+    return TlsFileError(key, file, why, is_denied=isinstance(error, PermissionError))

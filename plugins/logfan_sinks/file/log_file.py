@@ -359,7 +359,8 @@ class LogFile:
             return failure
         parts = self.path.split("/")
         above = "/".join(parts[: -self._untrusted])
-        if Path(above or ("/" if self.path[:1] == "/" else ".")).is_dir():
+        # Path.is_dir raises where it may not look.
+        if os.path.isdir(above or ("/" if self.path[:1] == "/" else ".")):  # noqa: PTH112
             if error.errno in _TAKEN:
                 return Taken(str(failure), lasting=error.errno in _TAKEN_FOR_GOOD)
             # Where nothing is there yet, it is the folder above that refuses.

@@ -2,15 +2,19 @@
 
 import os
 import pty
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from logfan.config.loader import prepare
+from logfan.faults import Faults
 from logfan.runtime import tls
 from support.certificates import Authority, Pair, encrypted
 from support.command import start
+from support.users import ordinary_user
 
 SINK = '[plugins]\ndirectories = []\n[sinks.a]\nkind = "stdout"\n'
 
@@ -93,6 +97,28 @@ def test_a_spoilt_ca_is_reported_beside_a_spoilt_pair(
     faults = list(tls.faults_of_files(ca, files.pair.cert, files.other.key))
     assert [fault.key for fault in faults] == ["ca_file", "key_file"]
     assert words in faults[0].problem
+
+
+@pytest.mark.parametrize("table", ["rabbitmq.tls", "http.tls"])
+@pytest.mark.parametrize("mode", [0o000, 0o111])
+def test_a_file_that_we_may_not_look_at_is_a_fault_with_the_way_out(table: str, mode: int) -> None:
+    with tempfile.TemporaryDirectory() as name:  # where anybody may look in, unlike tmp_path
+        config, closed = Path(name) / "config.toml", Path(name) / "closed"
+        config.write_text(f'{SINK}[{table}]\ncert_file = "{closed}/a.pem"\n')
+        Path(name).chmod(0o755)
+        with pytest.raises(Faults, match="does not exist"):
+            prepare(config, environ={})  # also so that all is imported that may not be read below
+        closed.mkdir()
+        (closed / "a.pem").touch(0)
+        closed.chmod(mode)
+        with ordinary_user(), pytest.raises(Faults) as raised:
+            prepare(config, environ={})
+        closed.chmod(0o700)
+    (fault,) = raised.value.faults
+    assert fault.place == f"{table}.cert_file"
+    assert "cannot be read: permission denied: " in fault.problem
+    assert ("may not enter" in fault.problem) == (mode == 0)
+    assert "chgrp" in fault.problem or "chmod" in fault.problem
 
 
 def test_one_file_may_hold_certificate_and_key(files: Files) -> None:

@@ -22,7 +22,7 @@ import logfan
 from logfan_sinks import formats
 from logfan_sinks.file import log_file as logfile
 from logfan_sinks.file import sink as file_sink
-from logfan_sinks.file.log_file import _behind
+from logfan_sinks.file.log_file import Taken, _behind
 from logfan_sinks.file.sink import _pieces
 from support.files import NOON, deliver, file_size_limit, held_open, made, numbered, opened, record
 from support.users import ordinary_user
@@ -459,18 +459,34 @@ def test_a_path_that_cannot_be_shows_at_open(tmp_path: Path, path: str, reported
     sink.close()
 
 
-def test_a_folder_without_permission_is_named() -> None:
-    with tempfile.TemporaryDirectory() as folder:  # where nobody may look in, unlike tmp_path
+@pytest.mark.parametrize("mode", [0o555, 0o000])
+def test_a_folder_without_permission_is_named(mode: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # where anybody may look in, unlike tmp_path
         Path(folder).chmod(0o755)
         closed = Path(folder) / "closed"
         closed.mkdir()
-        closed.chmod(0o555)
+        closed.chmod(mode)
         for path in ("closed/a.log", "closed/new/a.log", "closed/new/{routing_key}"):
             with (
                 ordinary_user(),
                 pytest.raises(logfan.SinkUnavailable, match=r"permission denied \(EACCES\)"),
             ):
                 made(Path(folder) / path).open()
+        closed.chmod(0o755)
+
+
+def test_a_folder_that_is_closed_above_what_messages_name_is_the_sinks_trouble() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # where anybody may look in, unlike tmp_path
+        closed = Path(folder) / "closed"
+        (closed / "in").mkdir(parents=True)
+        sink = made(closed / "in/{routing_key}/a.log")
+        sink.open()
+        Path(folder).chmod(0o755)
+        closed.chmod(0)
+        with ordinary_user(), pytest.raises(logfan.SinkUnavailable, match="EACCES") as caught:
+            sink.write([record("x")])
+        assert not isinstance(caught.value, Taken)
+        closed.chmod(0o755)
 
 
 def test_logrotate_may_rename_the_file_and_send_a_hup(tmp_path: Path) -> None:
