@@ -3,6 +3,7 @@
 import random
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,9 +93,8 @@ class Samples:
         for sink in self._settings.sinks.values():
             path = sink.options.get("path")
             if isinstance(path, str):
-                file = Path(path)
-                if file.is_file():
-                    sizes.append(f"{file}: {file.stat().st_size:,} bytes")
+                with suppress(OSError):
+                    sizes.append(f"{path}: {Path(path).stat().st_size:,} bytes")
         return f" ({', '.join(sizes)})" if sizes else ""
 
 

@@ -7,6 +7,7 @@ from click.testing import CliRunner, Result
 
 from logfan.cli import main
 from support.fresh_venv import FreshVenv
+from support.users import ordinary_user
 
 
 def generate(*arguments: str) -> Result:
@@ -88,3 +89,12 @@ def test_a_folder_that_cannot_be_is_explained() -> None:
     done = generate("plugin", "shout", "--folder", "here/below")
     assert done.exit_code == 2
     assert "not a directory" in done.output
+
+
+def test_a_folder_that_may_not_be_entered_is_explained() -> None:
+    generate("plugin", "shout", "--folder", "first")  # all is imported that may not be read below
+    Path("closed").mkdir(0)
+    with ordinary_user():
+        done = generate("plugin", "shout", "--folder", "closed/below")
+    assert done.exit_code == 2
+    assert "permission denied" in done.output

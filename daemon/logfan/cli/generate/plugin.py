@@ -1,5 +1,6 @@
 """`logfan generate plugin`: a folder with a sink, its test, and what makes it a package."""
 
+import os
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -88,7 +89,7 @@ def _filled(text: str, names: dict[str, str]) -> str:
 
 def _write(texts: dict[Path, str]) -> None:
     """All of it, or nothing."""
-    there = [path for path in texts if path.exists() or path.is_symlink()]
+    there = [path for path in texts if os.path.lexists(path)]
     if there:
         raise click.BadParameter(
             f"{there[0]} is there already; nothing was written: choose another folder",
