@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 import logfan
 from logfan_sinks.address import Timeout
@@ -95,6 +95,16 @@ class KafkaSink(logfan.Sink):
             if (self.username is None) != (self.password_file is None):
                 raise ValueError("username and password_file go together")
             return self
+
+        @field_validator("topic")
+        @classmethod
+        def _is_topic(cls, topic: str) -> str:
+            if "{" not in topic and _as_topic(topic) != topic:
+                raise ValueError(
+                    "is no name of a topic: letters, digits, '.', '_' and '-', 249 at most, and "
+                    "neither '.' nor '..'"
+                )
+            return topic
 
     _producer: "Producer | None" = None
     _last_error = ""
@@ -290,11 +300,12 @@ def _topic_of(text: str) -> Callable[[Any], str]:
     if "{" not in text:
         return lambda _: text
 
-    def topic_of(record: logfan.Record) -> str:
-        topic = _NO_TOPIC_CHAR.sub("_", fill(record))[:_TOPIC_CHARS]
-        return "_" if topic in _NO_TOPICS else topic
+    return lambda record: _as_topic(fill(record))
 
-    return topic_of
+
+def _as_topic(text: str) -> str:
+    topic = _NO_TOPIC_CHAR.sub("_", text)[:_TOPIC_CHARS]
+    return "_" if topic in _NO_TOPICS else topic
 
 
 def _text(error: "KafkaError") -> str:

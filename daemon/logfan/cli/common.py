@@ -1,5 +1,6 @@
 """What several commands share: options, faults for people, and exit codes."""
 
+import math
 import os
 import shlex
 import shutil
@@ -38,6 +39,16 @@ class FilePath(click.Path):
         if value == "":
             self.fail("the path is empty; name a file, or leave this out", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds on the command line. `nan`, which is no number, lies in every range."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        seconds = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return seconds
 
 
 def config_option(command: Command) -> Command:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from logfan.cli.common import config_option, fail, instance_option, interrupted, sound, warn
+from logfan.cli.common import (
+    Seconds,
+    config_option,
+    fail,
+    instance_option,
+    interrupted,
+    sound,
+    warn,
+)
 from logfan.cli.messages import (
     LineTooLong,
     batches_of_lines,
@@ -36,7 +44,7 @@ _PERSISTENT = 2
 @message_options
 @click.option(
     "--timeout", default=10.0, show_default=True, metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(min=0, min_open=True, max=86400),
     help="How long a sink may take without getting on.",
 )  # fmt: skip
 def try_(

@@ -1,4 +1,5 @@
-"""A path that is empty on the command line, as of a variable that is not set."""
+"""What the command line holds and cannot be meant: an empty path, as of a variable that is not set,
+and a time that is no number."""
 
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from logfan.cli import main
     ],
     ids=" ".join,
 )  # fmt: skip
-def test_it_is_named_as_what_it_is(
+def test_an_empty_path_is_named_as_what_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -24,3 +25,11 @@ def test_it_is_named_as_what_it_is(
     assert done.exit_code == 2
     assert "the path is empty" in " ".join(done.output.split())
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", [("top", "--interval"), ("try", "--timeout")], ids=" ".join)
+@pytest.mark.parametrize("seconds", ["nan", "-nan", "inf", "1e300", "0", "x"])
+def test_no_command_waits_for_a_time_that_is_none(command: tuple[str, ...], seconds: str) -> None:
+    done = CliRunner().invoke(main, [*command, seconds])
+    assert done.exit_code == 2
+    assert f"Invalid value for '{command[1]}'" in done.output
