@@ -467,7 +467,7 @@ class TestCareful(Suite):
     lets_go_seconds = 5.0
 
     def options(self, folder: Path) -> dict[str, Any]:
-        return {**super().options(folder), "timeout": "2s"}
+        return {**super().options(folder), "timeout": "5s"}
 
 
 class Defect(NamedTuple):
