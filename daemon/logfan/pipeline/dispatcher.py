@@ -108,10 +108,13 @@ class Dispatcher:
         self._growing: Batch | None = None
         """The last of these, where what comes next for all sinks belongs to it."""
         self._delivery_limit: int | None = None
+        self._counts_deliveries = False
+        """Whether the queue says how often it delivered a message before."""
 
     def begin(self, subscription: Subscription, declared: Declared) -> None:
         """Subscribed: for the first time on this connection, or again after a pause."""
         self._delivery_limit = declared.delivery_limit
+        self._counts_deliveries = declared.shape is None or declared.shape.counts_returns
         self._subscription = subscription
         self._channel = subscription.channel
         self._stats.consuming = True
@@ -290,10 +293,11 @@ class Dispatcher:
 
     def _is_last_delivery(self, record: Record) -> bool:
         """Whether the queue may drop it once it is returned: then it is kept, whatever the room."""
-        return (
-            record.redelivered
-            and delivery_limit_reached(delivery_count(record), self._delivery_limit) is not None
-        )
+        return delivery_limit_reached(self._count(record), self._delivery_limit) is not None
+
+    def _count(self, record: Record) -> int:
+        """How often it was delivered before, where the queue counts that."""
+        return delivery_count(record) if self._counts_deliveries else 0
 
     def _take_in(self, records: Sequence[Record], last_tag: int, size: int) -> None:
         """Messages for all sinks. One read becomes one batch, where nothing else lies between."""
@@ -307,12 +311,11 @@ class Dispatcher:
 
     def _route_apart(self, record: Record, tag: int) -> None:
         """One that came before, or that was published to the queue itself."""
-        if record.redelivered:
-            stats = self._stats
-            stats.redelivered += 1
-            stats.delivery_count_max = max(stats.delivery_count_max, delivery_count(record))
+        stats, count = self._stats, self._count(record)
+        stats.redelivered += record.redelivered
+        stats.delivery_count_max = max(stats.delivery_count_max, count)
         record, sink, rejection = self._router.route(
-            record, redelivered=record.redelivered, delivery_limit=self._delivery_limit
+            record, count=count, delivery_limit=self._delivery_limit
         )
         if not sink and rejection is None:
             self._take_in((record,), tag, record.size)
