@@ -48,8 +48,9 @@ ShortString = Annotated[str, AfterValidator(_short)]
 class AmqpSink(logfan.Sink):
     """Publish records to an exchange of another RabbitMQ, with confirms; unroutable ones wait.
 
-    A message keeps its properties and headers, but for user_id, and for headers that say where it
-    goes: CC and BCC, which the other broker obeys, and x-logfan-…, which another logfan does.
+    A message keeps its properties and headers, but for user_id and expiration, and for headers that
+    say where it goes: CC and BCC, which the other broker obeys, and x-logfan-…, which another
+    logfan does.
     Done: the confirm of a message that reached a queue (mandatory).
     Not now: a nack, as of a full queue, and what reaches no queue, which come again alone; an
     alarm, a missing exchange, a lost connection.
@@ -150,7 +151,8 @@ class AmqpSink(logfan.Sink):
         given = record.properties._asdict()
         theirs = {name: value for name, value in given.pop("headers").items() if _is_plain(name)}
         headers = _plain({**theirs, f"{_OURS}exchange": record.exchange})
-        given |= {"delivery_mode": 2, "user_id": None}  # which only the publisher's own may be
+        # A user id may only be the publisher's own, and what expires would be lost there.
+        given |= {"delivery_mode": 2, "user_id": None, "expiration": None}
         key = record.routing_key if self.config.routing_key is None else self.config.routing_key
         return Message(place, key, record.body, pika.BasicProperties(headers=headers, **given))
 

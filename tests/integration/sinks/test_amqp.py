@@ -77,6 +77,14 @@ def test_a_publishers_headers_neither_route_nor_choose_a_sink_at_the_other_broke
     assert properties.headers == {"cc": "mine", "x-logfan-exchange": "logs"}
 
 
+def test_a_message_that_would_expire_stays_at_the_other_broker(
+    opened: Open, node: RabbitNode, names: Names
+) -> None:
+    """It is acknowledged here once it is confirmed there."""
+    opened().write([record(b"body", routing_key="shop", expiration="0")])
+    assert bodies(node.url, names.queue) == [b"body"]
+
+
 def test_what_reaches_no_queue_is_held(opened: Open, node: RabbitNode, names: Names) -> None:
     sink = opened()
     records = [*numbered(3), record(b"lost", routing_key="nowhere"), *numbered(2)]
