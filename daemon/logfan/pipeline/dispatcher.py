@@ -35,7 +35,7 @@ from logfan.pipeline.flow_control import (
 from logfan.pipeline.in_flight import Batch
 from logfan.pipeline.redelivery import RedeliveryRouter, delivery_count, delivery_limit_reached
 from logfan.pipeline.worker import SinkWorker
-from logfan.record import Record
+from logfan.record import LARGE_PROPERTIES, Record, large_properties, weight
 from logfan.runtime.clock import Clock
 from logfan.runtime.foreign_text import line_of
 from logfan.telemetry.metrics import ConsumerStats
@@ -258,17 +258,20 @@ class Dispatcher:
         """Messages that came together, none of them with a way of its own."""
         if channel is not self._channel:
             return  # a channel that is being left: its tags mean nothing any more
-        records, last_tag = run.records, run.last_tag
+        records, last_tag, size = run.records, run.last_tag, run.size
+        if run.wire_size - size > LARGE_PROPERTIES * len(records):
+            size = sum(map(weight, records))
         self._stats.received_messages += len(records)
         self._stats.received_bytes += run.size
-        if self.flow.has_room(run.size, len(records)):
-            self._take_in(records, last_tag, run.size)
+        if self.flow.has_room(size, len(records)):
+            self._take_in(records, last_tag, size)
             return
         for tag, record in enumerate(records, last_tag - len(records) + 1):
-            if self.flow.has_room(record.size):
-                self._take_in((record,), tag, record.size)
+            size = weight(record)
+            if self.flow.has_room(size):
+                self._take_in((record,), tag, size)
             else:
-                self._turn_away(tag, record.size)
+                self._turn_away(tag, size)
 
     def deliver(
         self,
@@ -283,11 +286,12 @@ class Dispatcher:
         tag, size = method.delivery_tag, len(body)
         self._stats.received_messages += 1
         self._stats.received_bytes += size
+        size += large_properties(getattr(properties, "raw", None))
         record = connection.to_record(method, properties, body, self._clock.time())
         if not self.flow.has_room(size, last_delivery=self._is_last_delivery(record)):
             self._turn_away(tag, size)
         elif method.redelivered or not method.exchange:
-            self._route_apart(record, tag)
+            self._route_apart(record, tag, size)
         else:
             self._take_in((record,), tag, size)
 
@@ -309,7 +313,7 @@ class Dispatcher:
             self._growing = batch = self._tracker.open(records, last_tag, size, now)
             self._new.append((batch, self._workers))
 
-    def _route_apart(self, record: Record, tag: int) -> None:
+    def _route_apart(self, record: Record, tag: int, size: int) -> None:
         """One that came before, or that was published to the queue itself."""
         stats, count = self._stats, self._count(record)
         stats.redelivered += record.redelivered
@@ -318,11 +322,11 @@ class Dispatcher:
             record, count=count, delivery_limit=self._delivery_limit
         )
         if not sink and rejection is None:
-            self._take_in((record,), tag, record.size)
+            self._take_in((record,), tag, size)
             return
         workers, pending = self._routes[sink]
         now = self._clock.monotonic()
-        batch = self._tracker.open((record,), tag, record.size, now, pending)
+        batch = self._tracker.open((record,), tag, size, now, pending)
         batch.rejection, batch.replayed, self._growing = rejection, bool(sink), None
         self._new.append((batch, workers))
 
