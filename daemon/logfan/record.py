@@ -30,7 +30,7 @@ from logfan.json_trees import LONG, SMALL_BYTES, TIMES_MAX, Odd, parse, with_odd
 
 UNPARSED = object()
 """In the place of a body that is not parsed yet."""
-_KEPT_PROPERTIES_BYTES = 4096
+LARGE_PROPERTIES = 4096
 """Properties of more bytes are decoded anew at each look: they may become many times their size."""
 _COMPRESSION = "compression"
 """The header in which kombu and Celery declare it."""
@@ -130,7 +130,7 @@ class Record:
         if type(properties) is not Properties:
             raw = properties
             properties = self.origin.decode(raw)
-            if type(raw) is not bytes or len(raw) <= _KEPT_PROPERTIES_BYTES:
+            if type(raw) is not bytes or len(raw) <= LARGE_PROPERTIES:
                 self._properties = properties
         known: Properties = properties
         return known
@@ -411,6 +411,16 @@ def _decoded(record: Record, names: Sequence[str]) -> Record | str:
                 times = TIMES_MAX if known.size <= SMALL_BYTES else 1
                 _DECODED.keep(record, known, known.size * times + _RECORD_BYTES)
     return known
+
+
+def weight(record: Record) -> int:
+    """Bytes of its body, and of its properties where these are large."""
+    return record.size + large_properties(record._properties)
+
+
+def large_properties(raw: object) -> int:
+    """How many bytes of properties count as those of a body do; 0 where it is few, or not known."""
+    return len(raw) if type(raw) is bytes and len(raw) > LARGE_PROPERTIES else 0
 
 
 def readable(record: Record) -> Record | None:

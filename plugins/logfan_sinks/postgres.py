@@ -4,7 +4,7 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -79,6 +79,10 @@ _TOO_LARGE = "54000"
 # What has the code of the latter, and is about the table or the server, comes from these.
 _NOT_OF_A_ROW = ("md.c", "bufmgr.c", "xact.c", "multixact.c", "varsup.c")
 _JSON_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+_NO_DSN = (
+    "the dsn cannot be read; as a URL, percent-encode what is special in user or password (/ as "
+    "%2F, @ as %40, % as %25, a space as %20); else it is key=value, with spaces between"
+)
 _GRACE_SECONDS = 5.0
 """The server ends a long statement itself; so much later it counts as gone."""
 
@@ -129,9 +133,10 @@ class PostgresSink(logfan.Sink):
         self.close()
         seconds = max(1, round(self.config.timeout))
         dsn, table = secret_of(self.config.dsn, self.config.dsn_file), self.config.table
+        options = _options(_parts(dsn), seconds)
         try:
             self._connection = connection = psycopg.connect(
-                dsn, connect_timeout=seconds, options=_options(dsn, seconds),
+                dsn, connect_timeout=seconds, options=options,
                 application_name="logfan",
                 keepalives_idle=60, keepalives_interval=10, keepalives_count=4,
             )  # fmt: skip
@@ -254,12 +259,27 @@ class PostgresSink(logfan.Sink):
 _COPY = f"COPY logfan_incoming ({', '.join(_COLUMNS)}) FROM STDIN".encode()
 
 
-def _options(dsn: str, seconds: int) -> str:
-    """Those of the dsn, or of PGOPTIONS, such as a search_path; and ours. Raises psycopg.Error."""
+def _parts(dsn: str) -> dict[str, Any]:
+    """The dsn taken apart. Raises `logfan.SinkUnavailable` without a word of it: the libraries'
+    errors quote what they cannot read, which may be a password."""
+    import psycopg
     from psycopg.conninfo import conninfo_to_dict
 
-    given = conninfo_to_dict(dsn).get("options") or os.environ.get("PGOPTIONS", "")
-    return f"{given} -c statement_timeout={seconds * 1000} -c client_encoding=UTF8".strip()
+    try:
+        parts = conninfo_to_dict(dsn)
+    except psycopg.Error:
+        raise logfan.SinkUnavailable(_NO_DSN) from None
+    hosts, ports = (str(parts.get(key) or "").split(",") for key in ("host", "port"))
+    names = [host for host in hosts if not host.startswith(("/", "@"))]  # others are sockets
+    if any("@" in name for name in names) or not all(port.isdecimal() for port in ports if port):
+        raise logfan.SinkUnavailable(_NO_DSN)
+    return parts
+
+
+def _options(given: Mapping[str, Any], seconds: int) -> str:
+    """Those of the dsn, or of PGOPTIONS, such as a search_path; and ours."""
+    own = given.get("options") or os.environ.get("PGOPTIONS", "")
+    return f"{own} -c statement_timeout={seconds * 1000} -c client_encoding=UTF8".strip()
 
 
 def _on_conflict(kind: str, indexes: Sequence[tuple[Any, ...]]) -> str:

@@ -3,6 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -13,6 +14,8 @@ import logfan
 from logfan_sinks.row import FieldName, Row, row_of
 
 _BUSY_SECONDS = 10.0
+_IN_MEMORY = ":memory:"
+_MODE = 0o640
 _CREATE = """
 CREATE TABLE IF NOT EXISTS "{}" (
   id TEXT UNIQUE,
@@ -49,7 +52,8 @@ class SqliteSink(logfan.Sink):
 
     class Config(logfan.SinkConfig):
         path: Path
-        """The database file; it is made where it is missing, its folder is not."""
+        """The database file; it is made where it is missing, with the mode 0640, its folder is
+        not."""
         table: Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]{0,62}$")] = "logs"
         """The table; it is made where it is missing, with an index on received_at."""
         id: tuple[FieldName, ...] = ()
@@ -77,6 +81,7 @@ class SqliteSink(logfan.Sink):
         """Open the database, and see that the table is as it must be."""
         self.close()
         table = self.config.table
+        self._make_file()
         try:
             self._database = database = sqlite3.connect(
                 self.config.path, timeout=_BUSY_SECONDS, isolation_level=None,
@@ -96,6 +101,13 @@ class SqliteSink(logfan.Sink):
             self._insert, self._insert_none = self._statements(database)
         except sqlite3.Error as error:
             raise self._unavailable(error) from None
+
+    def _make_file(self) -> None:
+        """A new database is closed to other users, whatever the umask, as the files of the sink
+        `file` are; SQLite gives its log the same mode. An error is SQLite's to report."""
+        if str(self.config.path) != _IN_MEMORY:
+            with suppress(OSError):
+                os.close(os.open(self.config.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _MODE))
 
     def _files_of(self, database: sqlite3.Connection) -> dict[Path, tuple[int, int] | None]:
         """The database and its write-ahead log; none where it is in memory."""

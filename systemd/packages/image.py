@@ -30,6 +30,8 @@ _CONFIG = {
     "User": f"{_USER}:{_USER}",
     "Env": [
         "PATH=/usr/bin", "LANG=C.UTF-8", "PYTHONFAULTHANDLER=1",
+        # Not one in the working directory, which sinks write to.
+        "LOGFAN_CONFIG=/etc/logfan/config.toml",
         # What reaches a container comes from outside of it.
         "LOGFAN_HTTP__LISTEN=0.0.0.0:9464",
         "RUNTIME_DIRECTORY=/run/logfan",

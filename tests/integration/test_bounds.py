@@ -53,6 +53,26 @@ def moody_daemon(folder: Path, node: RabbitNode, names: Names, **options: Any) -
     return DaemonProcess(folder, node.url, names, SINKS, **options)
 
 
+COUNTING = """
+import logfan, pathlib, time
+
+
+class Counting(logfan.Sink):
+    '''Notes how many records each write has; the first one waits.'''
+
+    def write(self, records):
+        with open("writes", "a") as file:
+            file.write(f"{len(records)}\\n")
+        while pathlib.Path("shut").exists():
+            time.sleep(0.01)
+
+
+@logfan.hookimpl
+def register_sinks(register):
+    register("counting", Counting)
+"""
+
+
 def has_one(other: Any, queue: str) -> bool:
     """Takes a message, which goes back when the channel is closed."""
     return other.basic_get(queue)[0] is not None
@@ -370,3 +390,21 @@ def test_a_message_near_its_last_return_is_dead_lettered_before_it_is_dropped(
         assert {letter.sink for letter in letters} == {"raw", "moody"}
         assert {letter.body for letter in letters} == {b"kills"}
         assert all("delivered 4 times before" in letter.reason for letter in letters)
+
+
+def test_large_headers_are_bounded_as_bodies_are(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """128 KiB of headers may be 0.1 s of work: 1,000 such messages at once look like a hang."""
+    add_drop_in(tmp_path, "counting", COUNTING)
+    (tmp_path / "shut").touch()
+    writes = tmp_path / "writes"
+    sink = '[sinks.counting]\nkind = "counting"\nbatch = { max_bytes = "1MiB" }\n'
+    budget = 'max_in_flight_bytes = "8MiB"'
+    with DaemonProcess(tmp_path, node.url, names, sink, extra=budget) as one:
+        publish(node.url, names.exchange, [b"x"] * 200, headers={"large": "x" * 100_000})
+        wait_until(lambda: waiting(node.url, names.queue) > 100, "the budget is full")
+        assert one.metric("logfan_in_flight_bytes") < 9 << 20
+        (tmp_path / "shut").unlink()
+        wait_until(lambda: one.metric("logfan_acked_messages_total") == 200, "all are written")
+    assert max(map(int, writes.read_text().split())) <= 11

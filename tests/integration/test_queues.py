@@ -224,6 +224,17 @@ def test_rising_counts_are_reported_early_where_no_limit_is_named(
     assert set(lines(tmp_path, "gate.log")) == set(MESSAGES)
 
 
+def test_a_publishers_delivery_count_means_nothing_where_the_queue_counts_none(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """Also a message that was dead-lettered from a quorum queue before has the header."""
+    declare_bound(node.url, names, arguments={"x-queue-type": "classic"})
+    publish(node.url, names.exchange, MESSAGES, headers={"x-delivery-count": 1000})
+    log = killed(tmp_path, node.url, names, 1, {})
+    assert set(lines(tmp_path, "gate.log")) == set(MESSAGES)
+    assert "came back" not in log
+
+
 REFUSING = '''
 import logfan
 

@@ -73,6 +73,15 @@ def test_the_health_check_asks_where_http_listens(
         assert container.stop() == 0, container.log()
 
 
+def test_a_config_among_the_logs_is_not_read(
+    image: Image, node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    container = Container(image, tmp_path, node.url, names, SINKS)
+    (container.logs / "config.toml").write_text("of whom?")
+    with container:
+        assert container.run("/usr/bin/logfan", "pause", "archive") == 0, container.log()
+
+
 def test_a_sink_is_paused_from_within(container: Container) -> None:
     assert container.run("/usr/bin/logfan", "pause", "archive") == 0, container.log()
     paused = 'logfan_sink_pause_seconds{sink="archive"}'

@@ -182,7 +182,8 @@ class Channel:
         for message in run:
             self._note(message)
         size = sum(record.size for record in records)
-        receiver.on_deliveries(cast(Any, self), Run(records, self._tag_read, size, end=0))
+        delivered = Run(records, self._tag_read, size, wire_size=size, end=0)
+        receiver.on_deliveries(cast(Any, self), delivered)
 
     @property
     def messages_read(self) -> int:

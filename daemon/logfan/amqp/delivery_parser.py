@@ -57,6 +57,8 @@ class Run:
     last_tag: int
     size: int
     """Bytes of all bodies."""
+    wire_size: int
+    """Bytes of all of it."""
     end: int
     """Where in the data the first byte after them is."""
 
@@ -93,6 +95,7 @@ class Stream:
     def scan(self, data: bytes, at: int, received_at: float) -> Run | None:
         """The whole deliveries of this consumer from `at` on; None where there is not one."""
         records: list[Record] = []
+        begin = at
         add, new = records.append, Record.__new__
         origins: dict[bytes, Origin] = {}
         head, layout, length = self._last
@@ -143,7 +146,7 @@ class Stream:
         except (struct.error, IndexError):
             pass  # what is left is not whole: see `begun`
         self._last = head, layout, length
-        return Run(records, last, size, at) if records else None
+        return Run(records, last, size, at - begin, at) if records else None
 
     def begun(self, data: bytes, at: int) -> int | None:
         """The body size of the delivery at `at`, of which only the beginning has come; 0 while it

@@ -132,9 +132,9 @@ def fitted(text: str, *, first: int = 0, indent: int = 0, err: bool = False) -> 
 
 
 def _echo(word: str, colour: str, text: str) -> None:
-    """On standard error, behind a word in colour."""
+    """On standard error, behind a word in colour, without what a terminal would obey."""
     start = len(word) + 2
-    text = fitted(text, first=start, indent=start, err=True)
+    text = fitted(one_line(text), first=start, indent=start, err=True)
     click.echo(f"{click.style(word, fg=colour)}  {text}", err=True)
 
 
@@ -142,7 +142,7 @@ def report(faults: Iterable[Fault], path: Path | None) -> None:
     """Every fault on a line of its own, on standard error."""
     faults = [*faults]
     for fault in faults:
-        _echo("fault", "red", one_line(str(fault)))
+        _echo("fault", "red", str(fault))
     where = f" in {path}" if path is not None else ""
     click.echo(f"{len(faults)} fault{'s' if len(faults) != 1 else ''}{where}", err=True)
 
@@ -204,7 +204,7 @@ def interrupted(so_far: str = "", number: int = signal.SIGINT) -> NoReturn:
 
 def fail(message: str, code: int) -> NoReturn:
     """Print it to standard error and exit."""
-    _echo("error", "red", one_line(message))
+    _echo("error", "red", message)
     raise SystemExit(code)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from logfan.cli.common import CONFIG_PLACES, command_line
+from logfan.telemetry.log_output import one_line
 
 if TYPE_CHECKING:
     from logfan.config.settings import Settings
@@ -23,7 +24,7 @@ _OTHER_URLS = ("url_file", "tls")
 
 def say(text: str) -> None:
     """A line of the demo's own, on standard error."""
-    click.echo(f"{click.style('demo', fg='cyan')}  {text}", err=True)
+    click.echo(f"{click.style('demo', fg='cyan')}  {one_line(text)}", err=True)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from contextlib import suppress
 import click
 
 from logfan.runtime.foreign_text import describe, traceback_of
+from logfan.telemetry.log_output import one_line
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +28,9 @@ def report(error: Exception) -> int:
         # The interpreter writes what is left in the buffer at its end; failing there is a 120.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     else:
-        click.echo(traceback_of(error), err=True)
-        click.echo(f"error  internal fault: {describe(error)}; please report it", err=True)
+        fault = f"error  internal fault: {describe(error)}; please report it"
+        for line in (*traceback_of(error).splitlines(), fault):
+            click.echo(one_line(line), err=True)
     return os.EX_SOFTWARE
 
 

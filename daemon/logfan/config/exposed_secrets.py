@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from logfan.config.file_permissions import group_name, is_the_daemons, out_of_reach, remedy
-from logfan.config.settings import Settings
 from logfan.config.validation_errors import is_secret_name
 
 # The service's own group, and the one that Debian has for those who may read private keys: who
@@ -16,14 +15,18 @@ _TRUSTED_GROUPS = ("logfan", "ssl-cert")
 
 
 def exposed(
-    settings: Settings, path: Path | None, table: Mapping[str, Any], environ: Mapping[str, str]
+    files: Mapping[str, Path],
+    path: Path | None,
+    table: Mapping[str, Any],
+    environ: Mapping[str, str],
 ) -> Iterator[str]:
     """A warning for each file that others may read or change and should not.
 
-    `path` is the config file, `table` what stands in it.
+    `files` are those that the config names, by key. `path` is the config file, `table` what stands
+    in it.
     """
     credentials = environ.get("CREDENTIALS_DIRECTORY")
-    for key, file in _secret_files(settings):
+    for key, file in _secret_files(files):
         if file.is_relative_to(credentials or "/run/credentials"):
             continue  # systemd made that folder for this service alone
         who = _who(file, stat.S_IROTH, stat.S_IRGRP)
@@ -48,12 +51,12 @@ def exposed(
         yield f"{path} may be changed by {who}, and decides what the daemon runs; chmod go-w {path}"
 
 
-def _secret_files(settings: Settings) -> Iterator[tuple[str, Path]]:
-    files = settings.files()
+def _secret_files(files: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
     for key, file in files.items():
         # A certificate's file without a key's holds the key, too.
         alone = key.endswith("cert_file") and key.replace("cert_file", "key_file") not in files
-        if alone or key.endswith(("url_file", "key_file")):
+        name = key.rpartition(".")[2]
+        if alone or name.endswith(("url_file", "key_file")) or is_secret_name(name):
             yield key, file
 
 

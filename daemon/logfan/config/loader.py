@@ -156,14 +156,14 @@ def prepare(
     if faults := [*source.faults, *no_sinks, *named]:
         raise Faults(faults, states_of(_files_of_sinks(sinks).values()) | states)
     services = passed_over(environ)
+    files = settings.files() | _files_of_sinks(sinks)
     warnings = [
         *([services] if services else []),
-        *exposed(settings, source.path, source.in_file, environ), *doubts(settings),
+        *exposed(files, source.path, source.in_file, environ), *doubts(settings),
         *(f"{place}: {why}" for place, why in _between_sinks(sinks, "advice")),
         *(str(fault) for fault in plugins.faults),
     ]  # fmt: skip
     urls = tuple(settings.rabbitmq.read_urls())
-    files = settings.files() | _files_of_sinks(sinks)
     states = states_of(files.values()) | states
     return Prepared(settings, sinks, source.path, tuple(warnings), urls, _contents(files), states)
 

@@ -140,7 +140,7 @@ class RabbitmqSettings(Table):
     prefetch: Annotated[int, Field(ge=1, le=65535)] = 1000
     """Most messages held unacknowledged."""
     max_in_flight_bytes: Annotated[Size, Field(ge=1)] = _written("64MiB")
-    """Most bytes of bodies held, whatever the prefetch."""
+    """Most bytes of bodies held, whatever the prefetch; headers beyond 4 KiB count as well."""
     acknowledgement_timeout: Annotated[Duration, Field(ge=1)] = _written("30m")
     """The broker's `consumer_timeout`. A third of it is how long a window may wait for a sink."""
     heartbeat: Annotated[Duration, Field(ge=1, le=65535)] = _written("30s")

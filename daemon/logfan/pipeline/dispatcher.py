@@ -35,7 +35,7 @@ from logfan.pipeline.flow_control import (
 from logfan.pipeline.in_flight import Batch
 from logfan.pipeline.redelivery import RedeliveryRouter, delivery_count, delivery_limit_reached
 from logfan.pipeline.worker import SinkWorker
-from logfan.record import Record
+from logfan.record import LARGE_PROPERTIES, Record, large_properties, weight
 from logfan.runtime.clock import Clock
 from logfan.runtime.foreign_text import line_of
 from logfan.telemetry.metrics import ConsumerStats
@@ -108,10 +108,13 @@ class Dispatcher:
         self._growing: Batch | None = None
         """The last of these, where what comes next for all sinks belongs to it."""
         self._delivery_limit: int | None = None
+        self._counts_deliveries = False
+        """Whether the queue says how often it delivered a message before."""
 
     def begin(self, subscription: Subscription, declared: Declared) -> None:
         """Subscribed: for the first time on this connection, or again after a pause."""
         self._delivery_limit = declared.delivery_limit
+        self._counts_deliveries = declared.shape is None or declared.shape.counts_returns
         self._subscription = subscription
         self._channel = subscription.channel
         self._stats.consuming = True
@@ -255,17 +258,20 @@ class Dispatcher:
         """Messages that came together, none of them with a way of its own."""
         if channel is not self._channel:
             return  # a channel that is being left: its tags mean nothing any more
-        records, last_tag = run.records, run.last_tag
+        records, last_tag, size = run.records, run.last_tag, run.size
+        if run.wire_size - size > LARGE_PROPERTIES * len(records):
+            size = sum(map(weight, records))
         self._stats.received_messages += len(records)
         self._stats.received_bytes += run.size
-        if self.flow.has_room(run.size, len(records)):
-            self._take_in(records, last_tag, run.size)
+        if self.flow.has_room(size, len(records)):
+            self._take_in(records, last_tag, size)
             return
         for tag, record in enumerate(records, last_tag - len(records) + 1):
-            if self.flow.has_room(record.size):
-                self._take_in((record,), tag, record.size)
+            size = weight(record)
+            if self.flow.has_room(size):
+                self._take_in((record,), tag, size)
             else:
-                self._turn_away(tag, record.size)
+                self._turn_away(tag, size)
 
     def deliver(
         self,
@@ -280,20 +286,22 @@ class Dispatcher:
         tag, size = method.delivery_tag, len(body)
         self._stats.received_messages += 1
         self._stats.received_bytes += size
+        size += large_properties(getattr(properties, "raw", None))
         record = connection.to_record(method, properties, body, self._clock.time())
         if not self.flow.has_room(size, last_delivery=self._is_last_delivery(record)):
             self._turn_away(tag, size)
         elif method.redelivered or not method.exchange:
-            self._route_apart(record, tag)
+            self._route_apart(record, tag, size)
         else:
             self._take_in((record,), tag, size)
 
     def _is_last_delivery(self, record: Record) -> bool:
         """Whether the queue may drop it once it is returned: then it is kept, whatever the room."""
-        return (
-            record.redelivered
-            and delivery_limit_reached(delivery_count(record), self._delivery_limit) is not None
-        )
+        return delivery_limit_reached(self._count(record), self._delivery_limit) is not None
+
+    def _count(self, record: Record) -> int:
+        """How often it was delivered before, where the queue counts that."""
+        return delivery_count(record) if self._counts_deliveries else 0
 
     def _take_in(self, records: Sequence[Record], last_tag: int, size: int) -> None:
         """Messages for all sinks. One read becomes one batch, where nothing else lies between."""
@@ -305,21 +313,20 @@ class Dispatcher:
             self._growing = batch = self._tracker.open(records, last_tag, size, now)
             self._new.append((batch, self._workers))
 
-    def _route_apart(self, record: Record, tag: int) -> None:
+    def _route_apart(self, record: Record, tag: int, size: int) -> None:
         """One that came before, or that was published to the queue itself."""
-        if record.redelivered:
-            stats = self._stats
-            stats.redelivered += 1
-            stats.delivery_count_max = max(stats.delivery_count_max, delivery_count(record))
+        stats, count = self._stats, self._count(record)
+        stats.redelivered += record.redelivered
+        stats.delivery_count_max = max(stats.delivery_count_max, count)
         record, sink, rejection = self._router.route(
-            record, redelivered=record.redelivered, delivery_limit=self._delivery_limit
+            record, count=count, delivery_limit=self._delivery_limit
         )
         if not sink and rejection is None:
-            self._take_in((record,), tag, record.size)
+            self._take_in((record,), tag, size)
             return
         workers, pending = self._routes[sink]
         now = self._clock.monotonic()
-        batch = self._tracker.open((record,), tag, record.size, now, pending)
+        batch = self._tracker.open((record,), tag, size, now, pending)
         batch.rejection, batch.replayed, self._growing = rejection, bool(sink), None
         self._new.append((batch, workers))
 

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from logfan.record import Record
+from logfan.record import Record, weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Batch:
     last_tag: int
     """The delivery tag of the last record; the ack of this tag covers them all."""
     size: int
-    """Bytes of all bodies."""
+    """Bytes of all bodies, and of properties that are large: see `record.weight`."""
     opened_at: float
     """When it was received, on the monotonic clock, in seconds."""
     pending: set[int]
@@ -59,7 +59,7 @@ class Batch:
         record = self.records[place]
         tag = self.last_tag - len(self.records) + 1 + place
         return Batch(
-            (record,), tag, record.size, self.opened_at, set(), self.rejection, self.abandoned,
+            (record,), tag, weight(record), self.opened_at, set(), self.rejection, self.abandoned,
             alone=True,
         )  # fmt: skip
 
@@ -180,7 +180,7 @@ class InFlightTracker:
             if place in kept:
                 self._aside[first + place] = kept[place]
                 self.aside_messages += 1
-                self.aside_size += record.size
+                self.aside_size += kept[place].size
                 continue
             taken.append(record)
             if self._aside:

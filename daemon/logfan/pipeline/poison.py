@@ -13,7 +13,7 @@ from itertools import chain
 from types import MappingProxyType
 
 from logfan.pipeline.in_flight import Batch
-from logfan.record import Record
+from logfan.record import Record, weight
 
 ATTEMPTS_TOGETHER = 3
 """So often records are offered together before they are halved."""
@@ -242,7 +242,7 @@ class RetryQueue:
     def _fitting(self) -> int:
         size = 0
         for count, entry in enumerate(self._others[: self._max_records]):
-            size += entry.record.size
+            size += weight(entry.record)
             if count and size > self._max_bytes:
                 return count
         return min(len(self._others), self._max_records)

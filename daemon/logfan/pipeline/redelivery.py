@@ -39,12 +39,12 @@ class RedeliveryRouter:
         self._dead_letters = dead_letters
         self._log_from = None if limit_is_named else _EARLY_COUNT
 
-    def route(self, record: Record, *, redelivered: bool, delivery_limit: int | None) -> Route:
-        """Of one message. `delivery_limit`: after so many returns its queue drops it."""
+    def route(self, record: Record, *, count: int, delivery_limit: int | None) -> Route:
+        """Of one message, which was delivered `count` times before. `delivery_limit`: after so many
+        returns its queue drops it."""
         replayed = letter.replayed(header_overflow.whole(record))
         rejection = None
-        count = delivery_count(record) if redelivered else 0
-        if redelivered and self._dead_letters:
+        if self._dead_letters:
             rejection = delivery_limit_reached(count, delivery_limit)
         if count and rejection is None:
             self._log_rising(count, delivery_limit)
@@ -79,8 +79,9 @@ class RedeliveryRouter:
 
 
 def delivery_count(record: Record) -> int:
-    """How often a quorum queue delivered it before; 0 where it is not counted."""
-    count = record.headers.get(_DELIVERY_COUNT)
+    """How often a queue that counts this delivered it before, as its broker says; 0 where it is not
+    counted. Of any other queue the header is the publisher's, and means nothing."""
+    count = record.headers.get(_DELIVERY_COUNT) if record.redelivered else None
     return count if isinstance(count, int) else 0
 
 

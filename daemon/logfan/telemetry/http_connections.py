@@ -2,8 +2,8 @@
 
 Each connection has a thread and one deadline for the TLS handshake and the request's head together,
 and one for everything. A client that is late is cut off, however busily bytes trickle. When all
-places are taken, a newcomer gets the place of the one that has been asking longest, so that clients
-who never finish cannot keep a scrape out.
+places are taken, a newcomer gets the place of the one that has been asking longest, or has its
+answer; else of the oldest. So clients who never finish cannot keep a scrape out.
 """
 
 import io
@@ -53,9 +53,14 @@ class Connection:
     too_long: bool = False
     more: bool = False
     """There are or will be bytes that are not read: a body, or a head that is too long."""
+    answered: bool = False
+    """What is left is to read these bytes."""
+    leaving: bool = False
+    """It was cut, and its thread is about to end."""
 
     def cut(self) -> None:
         """Wake its thread from whatever it waits for; called on another thread."""
+        self.leaving = True
         with suppress(OSError):
             # Below TLS: the SSL object belongs to the connection's own thread.
             socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
@@ -127,13 +132,12 @@ class BoundedServer(HTTPServer):
     def _take_place(self, connection: Connection) -> bool:
         with self._lock:
             if len(self._open) >= self.limits.connections:
-                asking = [other for other in self._open if other.asking]
+                staying = [other for other in self._open if not other.leaving]
                 # Those that were cut need a moment to go, hence the second bound.
-                if not asking or len(self._open) >= 2 * self.limits.connections:
+                if not staying or len(self._open) >= 2 * self.limits.connections:
                     return False
-                oldest = min(asking, key=lambda other: other.opened_at)
-                oldest.asking = False
-                oldest.cut()
+                idle = [other for other in staying if other.asking or other.answered]
+                min(idle or staying, key=lambda other: other.opened_at).cut()
             self._open.add(connection)
             return True
 
@@ -154,6 +158,7 @@ class BoundedServer(HTTPServer):
             self._read_head(connection)
             if connection.head:
                 self.RequestHandlerClass(connection, client_address, self)  # type: ignore[arg-type]
+                connection.answered = True
                 self._drain(connection)
         except OSError as error:
             log.debug("http: %s: %s", client_address, error)

@@ -15,6 +15,10 @@ from logfan_sinks.tls_options import TlsOptions
 
 _UNDER_WAY_BYTES = 8 << 20
 _SHORT_BYTES = 255
+_OURS = "x-logfan-"
+"""How the headers begin by which logfan knows a dead letter, and the sink that it is for."""
+_ROUTES = ("CC", "BCC")
+"""The other broker would copy the message to whatever these headers name."""
 
 
 def _parameters(url: str) -> pika.URLParameters:
@@ -44,6 +48,9 @@ ShortString = Annotated[str, AfterValidator(_short)]
 class AmqpSink(logfan.Sink):
     """Publish records to an exchange of another RabbitMQ, with confirms; unroutable ones wait.
 
+    A message keeps its properties and headers, but for user_id and expiration, and for headers that
+    say where it goes: CC and BCC, which the other broker obeys, and x-logfan-…, which another
+    logfan does.
     Done: the confirm of a message that reached a queue (mandatory).
     Not now: a nack, as of a full queue, and what reaches no queue, which come again alone; an
     alarm, a missing exchange, a lost connection.
@@ -142,8 +149,10 @@ class AmqpSink(logfan.Sink):
 
     def _message(self, place: int, record: logfan.Record) -> Message:
         given = record.properties._asdict()
-        headers = _plain({**given.pop("headers"), "x-logfan-exchange": record.exchange})
-        given |= {"delivery_mode": 2, "user_id": None}  # which only the publisher's own may be
+        theirs = {name: value for name, value in given.pop("headers").items() if _is_plain(name)}
+        headers = _plain({**theirs, f"{_OURS}exchange": record.exchange})
+        # A user id may only be the publisher's own, and what expires would be lost there.
+        given |= {"delivery_mode": 2, "user_id": None, "expiration": None}
         key = record.routing_key if self.config.routing_key is None else self.config.routing_key
         return Message(place, key, record.body, pika.BasicProperties(headers=headers, **given))
 
@@ -151,6 +160,12 @@ class AmqpSink(logfan.Sink):
         if self._publisher is not None:
             self._publisher.close()
             self._publisher = None
+
+
+def _is_plain(header: str) -> bool:
+    """Whether it is a header that leads nowhere: who may publish to one exchange here must not
+    choose among all queues that this sink's user may write to there."""
+    return header not in _ROUTES and not header.startswith(_OURS)
 
 
 def _plain(value: Any) -> Any:

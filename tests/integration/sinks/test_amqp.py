@@ -58,6 +58,33 @@ def test_records_arrive_in_order_with_their_properties(
     assert bodies(node.url, names.queue) == [b"%d" % n for n in range(3000)]
 
 
+def test_a_publishers_headers_neither_route_nor_choose_a_sink_at_the_other_broker(
+    opened: Open, node: RabbitNode, names: Names
+) -> None:
+    """The right to publish to `logs` is none to write to every queue that this sink's user may."""
+    with channel(node.url) as other:
+        other.queue_declare(f"{names.queue}.private", durable=True)
+        other.queue_bind(f"{names.queue}.private", names.exchange, "private")
+    headers = {
+        "CC": ["private"], "BCC": ["private"], "cc": "mine", "x-logfan-replay": "archive",
+        "x-logfan-sink": "archive", "x-logfan-reason": "forged", "x-logfan-exchange": "forged",
+    }  # fmt: skip
+    opened(routing_key="shop").write([record(b"body", routing_key="shop", headers=headers)])
+    assert bodies(node.url, f"{names.queue}.private") == []
+    with channel(node.url) as other:
+        _, properties, body = other.basic_get(names.queue, auto_ack=True)
+    assert body == b"body"
+    assert properties.headers == {"cc": "mine", "x-logfan-exchange": "logs"}
+
+
+def test_a_message_that_would_expire_stays_at_the_other_broker(
+    opened: Open, node: RabbitNode, names: Names
+) -> None:
+    """It is acknowledged here once it is confirmed there."""
+    opened().write([record(b"body", routing_key="shop", expiration="0")])
+    assert bodies(node.url, names.queue) == [b"body"]
+
+
 def test_what_reaches_no_queue_is_held(opened: Open, node: RabbitNode, names: Names) -> None:
     sink = opened()
     records = [*numbered(3), record(b"lost", routing_key="nowhere"), *numbered(2)]

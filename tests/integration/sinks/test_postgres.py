@@ -422,6 +422,30 @@ def test_every_hostile_record_is_taken(opened: Open, postgres: Postgres) -> None
     assert sql(postgres, "SELECT count(*) FROM logs") == [(len(hostile),)]
 
 
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://u:hunter2 more@127.0.0.1:1/db", "postgresql://u:hunter2%zz@127.0.0.1:1/db",
+        "postgresql://u:more@hunter2@127.0.0.1:1/db", "postgresql://127.0.0.1:hunter2/more@h/db",
+        "postgresql://u:hunt%00er2@127.0.0.1:1/db", "hunter2", "host=127.0.0.1 port=1 hunter2",
+    ],
+    ids=["space", "percent", "at", "slash", "nul", "alone", "without a key"],
+)  # fmt: skip
+def test_a_dsn_that_cannot_be_read_is_not_quoted(tmp_path: Path, dsn: str) -> None:
+    """What libpq cannot read of it may be the password."""
+    file = tmp_path / "dsn"
+    file.write_text(dsn)
+    config = PostgresSink.Config.model_validate({"dsn_file": str(file), "timeout": "2s"})
+    with pytest.raises(SinkUnavailable, match="the dsn cannot be read; as a URL") as caught:
+        PostgresSink(config, name="db").open()
+    assert "hunt" not in str(caught.value)
+
+
+def test_sockets_and_several_hosts_are_read_as_before() -> None:
+    dsn = "host=/run/a@b,@abstract,h port=5432,,5433 user=u"
+    assert postgres_sink._parts(dsn)["user"] == "u"
+
+
 def test_no_password_is_shown(opened: Open, tmp_path: Path) -> None:
     file = tmp_path / "dsn"
     file.write_text("postgresql://ann:s3cret@127.0.0.1:1/logs\n")

@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+from logfan.cli.common import report_blocked, warn
+from logfan.cli.demo_broker import say
 from logfan.cli.leaving import report
 from logfan.runtime.foreign_text import hide
 
@@ -18,3 +20,17 @@ def test_it_is_shown_with_its_traceback_and_no_secret(capsys: pytest.CaptureFixt
     assert "error  internal fault: KeyError: " in shown
     assert "please report it" in shown
     assert "s3cret-of-leaving" not in shown
+
+
+EVIL = "\x1b]52;c;aGk=\x07\x9b31m\u202eevil"
+
+
+def test_no_foreign_text_drives_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """A plugin's or a library's error, and the reason with which a broker blocks publishers."""
+    report(RuntimeError(f"it failed{EVIL}\nforged"))
+    report_blocked(f"low on memory{EVIL}")
+    warn([f"foreign{EVIL}"])
+    say(f"at {EVIL}")
+    shown = capsys.readouterr().err
+    assert shown.count("\\x1b]52;c;aGk=\\x07\\x9b31m\\u202eevil") == 5
+    assert not {*EVIL} & {*shown} - {*"]52;c;aGk=31mevil"}

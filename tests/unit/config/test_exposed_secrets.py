@@ -91,6 +91,28 @@ def test_a_config_that_holds_a_password_is_a_secret(tmp_path: Path, text: str, p
     assert "s3cret" not in warning
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "key"),
+    [
+        ("http", 'url = "http://h/"\ntoken_file = "{}"', "token_file"),
+        ("http", 'url = "http://h/"\nusername = "u"\npassword_file = "{}"', "password_file"),
+        ("http", 'url = "https://h/"\ntls = {{ key_file = "{}" }}', "tls.key_file"),
+        ("postgres", 'dsn_file = "{}"', "dsn_file"),
+        ("amqp", 'exchange = "x"\nurl_file = "{}"', "url_file"),
+        ("s3", 'bucket = "logs"\naccess_key_id = "k"\nsecret_access_key_file = "{}"',
+         "secret_access_key_file"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("mode", [0o644, 0o600])
+def test_a_sinks_files_with_secrets_are_for_the_daemon_alone(
+    tmp_path: Path, kind: str, options: str, key: str, mode: int
+) -> None:
+    file = file_with(tmp_path / "secret", mode)
+    warning = warned(tmp_path, f'[sinks.b]\nkind = "{kind}"\n{options.format(file)}\n')
+    wanted = f"sinks.b.{key}: {file} may be read by everybody; {file_permissions.remedy(file)}"
+    assert (wanted in warning.splitlines()) is (mode == 0o644)
+
+
 def test_a_sinks_own_password_is_found_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "post.py").write_text(
         "import logfan\n\nclass Post(logfan.Sink):\n    class Config(logfan.SinkConfig):\n"

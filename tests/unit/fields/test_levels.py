@@ -1,6 +1,7 @@
 """The level of what real publishers send."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -209,3 +210,12 @@ def test_the_name_of_a_level(name: str, level: str | None) -> None:
 def test_hostile_text_takes_no_time() -> None:
     for piece in ("[", "<1", "- ", "| a ", "\x1b[", "1:11:11", "level=", "A", "\t"):
         assert level_of(of(piece * 200_000)) is None
+
+
+@pytest.mark.parametrize("text", ["---" + "T" * 397, "T" * 400, "1T" * 200, ",T-" * 130])
+def test_no_text_takes_long(text: str) -> None:
+    """A few hundred bytes, in which a time might begin at thousands of places."""
+    before = time.process_time()
+    for _ in range(100):
+        assert level_of(of(text)) is None
+    assert time.process_time() - before < 0.1

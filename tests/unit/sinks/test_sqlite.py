@@ -1,7 +1,9 @@
 """The sink `sqlite`: each verdict of a real database."""
 
 import json
+import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -58,6 +60,17 @@ def test_a_row_holds_what_the_record_does(tmp_path: Path) -> None:
     assert json.loads(first[7]) == {"message_id": "m-1", "app_id": "web"}
     assert first[8] == '{"level":"ERR","msg":"it failed"}'
     assert (second[0], second[6], second[7], second[8]) == (None, None, None, b"\xff\x00")
+
+
+def test_a_new_database_and_its_log_are_closed_to_other_users(tmp_path: Path) -> None:
+    path = tmp_path / "logs.db"
+    before = os.umask(0o022)
+    try:
+        put(opened(path), record(b"first"))
+    finally:
+        os.umask(before)
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(("logs.db", "logs.db-wal", "logs.db-shm"), 0o640)
 
 
 def test_what_has_an_identity_is_there_once(tmp_path: Path) -> None:
@@ -332,6 +345,7 @@ def test_a_database_in_memory_has_no_file_to_look_at() -> None:
     put(sink, record(b"first"))
     assert sink._database is not None
     assert [*sink._database.execute("SELECT body FROM logs")] == [("first",)]
+    assert not Path(":memory:").exists()
 
 
 def test_an_identity_that_an_index_does_not_take_is_hashed(tmp_path: Path) -> None:

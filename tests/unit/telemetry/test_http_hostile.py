@@ -166,6 +166,25 @@ def test_clients_that_hold_all_places_do_not_keep_a_scrape_out(pair: Pair, with_
         one.server.stop()
 
 
+@pytest.mark.parametrize("kind", ["body", "unread"])
+def test_clients_that_have_asked_do_not_keep_a_scrape_out(kind: str) -> None:
+    """They announce a body that never comes, or read nothing of their answer."""
+    one = Served(limits=Limits(connections=20, head_seconds=60, whole_seconds=60))
+    request = b"GET /healthz HTTP/1.1\r\nContent-Length: 9\r\n\r\n"
+    if kind == "unread":
+        one.collector.collect = lambda: [huge_metric()]  # type: ignore[method-assign]
+        request = b"GET /metrics HTTP/1.1\r\n\r\n"
+    try:
+        with ExitStack() as stack:
+            for _ in range(20):
+                stack.enter_context(one.connect(request))
+            wait_until(lambda: one.threads() == 20, "all places are taken")
+            assert one.is_alive()
+            assert one.threads() <= 40
+    finally:
+        one.server.stop()
+
+
 def scrape(one: Served, pair: Pair) -> bytes:
     context = ssl.create_default_context(cafile=pair.cert.with_name("ca.pem"))
     with (
