@@ -28,6 +28,8 @@ _TICK_SECONDS = 0.1
 """How soon a signal is seen while nothing arrives."""
 
 
+_BLOCKED_SECONDS = 6.0
+"""After a signal, so long for the broker to read again what is sent."""
 _TIMED_OUT = re.compile(r"delivery acknowledgement .{0,80}timed out")
 
 
@@ -68,6 +70,8 @@ class BlockingConnection:
         self._loop.activate_poller()
         self._over: ConnectionFailure | None = None
         self._signal = 0
+        self._is_late: Callable[[], bool] | None = None
+        """Since a signal came."""
         self.give_up_at: float | None = None
         """By `time.monotonic`: who waits past it gets a BrokerError."""
         self._brokers = Brokers(settings, self._loop)
@@ -104,14 +108,19 @@ class BlockingConnection:
     def turn(self) -> None:
         """Turn the loop once: send, read, wait a moment where there is nothing to do.
 
-        Raises BrokerError when the connection is over, and Interrupted.
+        Raises BrokerError when the connection is over, or the broker does not read soon after a
+        signal, and Interrupted.
         """
         self._loop.poll()
         self._loop.process_timeouts()
         self.check()
         if self._signal:
             number, self._signal = self._signal, 0
+            self._is_late = self.time_limit(_BLOCKED_SECONDS)
             raise Interrupted(number)
+        if self._is_late is not None and self._is_late() and self._client.is_blocked:
+            why = f"{self.address} blocks who publishes, and does not answer"
+            raise BrokerError(ConnectionFailure(Cause.LOST, why))
         if self.give_up_at is not None and time.monotonic() > self.give_up_at:
             why = f"{self.address} did not answer in time"
             raise BrokerError(ConnectionFailure(Cause.LOST, why))
