@@ -531,6 +531,21 @@ def test_what_others_take_meanwhile_is_not_said_to_be_left(
     assert "--limit 0" not in done.stderr
 
 
+def test_what_passes_by_itself_is_no_lack_of_permission(operator: Operator) -> None:
+    """Another consumer has the queue for itself, or another connection the queue."""
+    fill(operator, 2)
+    with channel(operator.url) as other:
+        other.basic_qos(prefetch_count=1)
+        other.basic_consume(operator.dead, lambda *_: None, exclusive=True)
+        done = operator.types("list")
+    assert done.exit_code == os.EX_UNAVAILABLE
+    assert "in exclusive use" in done.stderr
+    delete_queue(operator.url, operator.dead)
+    with channel(operator.url) as other:
+        other.queue_declare(operator.dead, exclusive=True)
+        assert operator.types("list").exit_code == os.EX_UNAVAILABLE
+
+
 @pytest.mark.parametrize("command", ["replay", "list"])
 def test_a_signal_ends_it_also_while_the_broker_blocks_publishers(
     operator: Operator, node: RabbitNode, command: str

@@ -13,7 +13,11 @@ from typing import Any, Self
 from pika import exceptions
 from pika.adapters.select_connection import IOLoop
 
-from logfan.amqp.broker_features import PRECONDITION_FAILED, acknowledgement_timeout
+from logfan.amqp.broker_features import (
+    PRECONDITION_FAILED,
+    acknowledgement_timeout,
+    passes_by_itself,
+)
 from logfan.amqp.client import Brokers, Client, mismatch_failure
 from logfan.amqp.connection import Receiver
 from logfan.amqp.failures import BrokerError, Cause, ConnectionFailure
@@ -41,7 +45,9 @@ class Refused(BrokerError):
         self.code = code
         self.is_size = code == PRECONDITION_FAILED and "message size" in text
         """Whether a message was larger than the broker's `max_message_size`."""
-        failure = ConnectionFailure(Cause.REFUSED, f"{what}: {self.reply}", at_declaration=True)
+        passing = passes_by_itself(code, text)
+        cause = Cause.BUSY if passing else Cause.REFUSED
+        failure = ConnectionFailure(cause, f"{what}: {self.reply}", at_declaration=not passing)
         if code == PRECONDITION_FAILED and _TIMED_OUT.search(text):
             timeout = acknowledgement_timeout(code, text)  # RabbitMQ 4.3 says -1 ms here
             why = f"{what}: the broker took back what was held for longer than its consumer_timeout"
@@ -152,7 +158,8 @@ class BlockingConnection:
         return self._client.version
 
     def channel(self, what: str = "the channel") -> "BlockingChannel":
-        """A new channel. `what` names it where the broker closes it."""
+        """A new channel. `what` names it where the broker closes it. Raises BrokerError."""
+        self.check()
         return BlockingChannel(self, self._client.connection.channel, what)
 
     def expect(self, what: str) -> Callable[[], None]:
