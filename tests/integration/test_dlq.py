@@ -551,6 +551,8 @@ def test_a_signal_ends_it_also_while_the_broker_blocks_publishers(
     operator: Operator, node: RabbitNode, command: str
 ) -> None:
     """A broker that does so does not even read. The copies of letters are published, too."""
+    if command == "list" and node.version.startswith("4.3."):
+        pytest.skip("RabbitMQ 4.3 does not count such looks, so that there are no copies")
     operator.configure(operator.url, 'type = "quorum"')
     bury(operator.url, operator.names, map(record, numbered(10)), kind="quorum")
     assert operator.types("list").exit_code == 0  # the next look makes copies
