@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import pika
 import pytest
 
 from logfan.testing.node import RabbitNode
@@ -14,6 +15,7 @@ from support.broker import (
     ALL,
     Names,
     add_user,
+    channel,
     declare_bound,
     delete_queue,
     permit,
@@ -325,6 +327,55 @@ def test_what_was_delivered_is_written_though_the_connection_goes_with_its_queue
         node.close_all_connections()
         running.signal(signal.SIGCONT)
         wait_until(lambda: {*lines(tmp_path)} == {*bodies}, "all are written", 30.0)
+        assert running.stop() == 0
+
+
+@pytest.mark.parametrize("how", ["transient message", "transient queue"])
+@pytest.mark.parametrize("end", ["restart", "kill"])
+def test_what_a_restart_of_the_broker_loses_and_was_delivered_is_written(
+    own_node: RabbitNode, names: Names, tmp_path: Path, how: str, end: str
+) -> None:
+    """Not acknowledged, and yet the broker does not deliver it again."""
+    bodies = [b"%06d" % number for number in range(10)]
+    properties = pika.BasicProperties(delivery_mode=1 if how == "transient message" else 2)
+    with channel(own_node.url) as other:
+        other.exchange_declare(names.exchange, "fanout", durable=True)
+        if how == "transient queue":
+            if own_node.version.startswith("4.3."):
+                pytest.skip("RabbitMQ 4.3 declares no transient queue that is not exclusive")
+            other.queue_declare(names.queue)
+    with daemon(tmp_path, own_node, names, seconds=2.0) as running:
+        with channel(own_node.url, confirms=True) as other:
+            other.basic_publish(names.exchange, "", bodies[0], properties)
+            wait_until(lambda: running.metric("logfan_in_flight_messages") == 1, "the sink has one")
+            for body in bodies[1:]:
+                other.basic_publish(names.exchange, "", body, properties)
+        wait_until(lambda: running.metric("logfan_in_flight_messages") == 10, "the others wait")
+        if end == "kill":
+            own_node.kill()
+            own_node.start()
+        else:
+            own_node.restart()
+        wait_until(lambda: {*lines(tmp_path)} == {*bodies}, "all are written")
+        wait_until(running.is_ready, "it is back")
+        assert running.stop() == 0, running.log()
+        assert own_node.ready(names.queue) == 0
+
+
+def test_what_is_persistent_waits_for_its_redelivery(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """Each of the waiting messages is written once."""
+    bodies = [b"%06d" % number for number in range(10)]
+    with daemon(tmp_path, node, names, seconds=1.0) as running:
+        publish(node.url, names.exchange, bodies[:1])
+        wait_until(lambda: running.metric("logfan_in_flight_messages") == 1, "the sink has one")
+        publish(node.url, names.exchange, bodies[1:])
+        wait_until(lambda: running.metric("logfan_in_flight_messages") == 10, "the others wait")
+        node.close_all_connections()
+        wait_until(lambda: {*lines(tmp_path)} == {*bodies}, "all are written", 30.0)
+        wait_until(lambda: running.metric("logfan_in_flight_messages") == 0, "acknowledged")
+        assert sorted(lines(tmp_path)) == [bodies[0], *bodies]
         assert running.stop() == 0
 
 

@@ -66,6 +66,28 @@ def test_an_exchange_made_anew_is_bound_again_within_a_look(
         assert daemon.stop() == 0
 
 
+def test_an_exchange_made_anew_with_another_type_is_not_bound_to(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    """Its bindings mean something else, so nothing would arrive, and nobody would know."""
+    with Daemon(tmp_path, node.url, names, RAW) as daemon:
+        wait_until(lambda: has_looked(daemon), "it has looked")
+        make_anew(daemon, node.url, kind="topic")
+        wait_until(lambda: daemon.get("/readyz")[0] == 503, "it is not ready")
+        why = daemon.get("/readyz")[1]
+        assert "exchange.type is 'fanout' here but 'topic' on the broker" in why
+        assert 'set exchange.type = \\"topic\\"' in why
+        node.close_all_connections()
+        wait_until(lambda: daemon.metric('logfan_connections_total{outcome="lost"}'), "lost")
+        wait_until(lambda: daemon.get("/readyz")[1].count("on the broker"), "it says so again")
+        assert daemon.metric(REBOUND) == 0
+        assert "bound to it again" not in daemon.log()
+        make_anew(daemon, node.url)
+        wait_until(lambda: arrives(daemon, node.url, names, b"after"), "it is bound again")
+        wait_until(lambda: daemon.metric(REBOUND) == 1, "counted")
+        wait_until(daemon.is_ready, "it is ready again")
+
+
 def test_an_exchange_that_is_gone_is_declared_again(
     node: RabbitNode, names: Names, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """A failing dead-letter queue, and a failing letter, hold nothing back and lose nothing."""
 
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,6 +21,7 @@ from support.broker import (
     granting,
     limit_user,
     make_anew,
+    memory_alarm,
     publish,
     waiting,
 )
@@ -113,6 +115,28 @@ def test_a_full_dead_letter_queue_hands_no_window_back_and_costs_no_life(
         assert Counter(lines(tmp_path / "raw.log")) == Counter(first + more)
         assert daemon.stop() == 0
         assert waiting(node.url, names.queue) == 0
+
+
+def test_a_broker_that_blocks_publishers_is_named_and_refused_records_wait(
+    node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    with daemon_at(tmp_path, node, names) as daemon:
+        publish(node.url, names.exchange, [b"refuse 0"])
+        wait_until(lambda: daemon.acked() == 1, "its letter is confirmed")
+        daemon.signal(signal.SIGSTOP)
+        publish(node.url, names.exchange, [b"refuse 1", b"good"])
+        with memory_alarm(node):
+            daemon.signal(signal.SIGCONT)
+            wait_until(lambda: daemon.acked() == 2, "the good one is acknowledged")
+            words = "the broker blocks all publishers, as it is low on memory"
+            wait_until(lambda: words in daemon.log(), "the log names the reason")
+            assert daemon.metric("logfan_in_flight_messages") == 1
+        wait_until(daemon.is_ready, "it is ready again")
+        wait_until(lambda: daemon.acked() == 3, "the letter is confirmed")
+        assert {one.body for one in letters_in(node, f"{names.queue}.dead")} == {
+            b"refuse 0", b"refuse 1",
+        }  # fmt: skip
+        assert daemon.stop() == 0
 
 
 def test_a_refused_record_as_large_as_the_budget_holds_nothing_back_that_is_small(

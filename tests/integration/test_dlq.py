@@ -6,6 +6,7 @@ import pty
 import re
 import signal
 import subprocess
+from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,20 @@ from logfan.amqp.publisher import IsolatingWindow
 from logfan.cli import main
 from logfan.config.settings import Settings
 from logfan.dead_letters import header_overflow
+from logfan.dead_letters.browser import DeadQueue
 from logfan.dead_letters.letter import Letter, replayed
+from logfan.dead_letters.survey import Found
 from logfan.testing import hostile_records, record
 from logfan.testing.node import RabbitNode
-from support.broker import Names, channel, delete_queue, granting, impatient, waiting
+from support.broker import (
+    Names,
+    channel,
+    delete_queue,
+    granting,
+    impatient,
+    memory_alarm,
+    waiting,
+)
 from support.command import LOGFAN
 from support.letters import bodies, bury
 from support.relay import Relay
@@ -485,6 +496,79 @@ class Terminal:
         finally:
             self.process.kill()
             os.close(self._outside)
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (("replay",), "7 replayed: archive 7\n"),
+        (("purge", "--yes"), "7 dead letters removed; 0 left in queue"),
+        (("list", "--limit", "0"), "7 dead letters, 35 B"),
+    ],
+    ids=["replay", "purge", "list"],
+)
+def test_what_others_take_meanwhile_is_not_said_to_be_left(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], says: str
+) -> None:
+    fill(operator, 10)
+    take = DeadQueue.take
+
+    def late(dead: DeadQueue, most: int) -> Generator[Found, None, None]:
+        """Before its first letter three are taken by someone else."""
+        if waiting(operator.url, operator.dead) == 10:
+            with channel(operator.url) as other:
+                for _ in range(3):
+                    other.basic_get(operator.dead, auto_ack=True)
+        return take(dead, most)
+
+    monkeypatch.setattr(DeadQueue, "take", late)
+    done = operator.types(*command)
+    assert done.exit_code == 0
+    assert says in done.stdout
+    assert re.search(r"[1-9]\d* left", done.stdout) is None
+    assert "3 dead letters of queue" in done.stderr
+    assert "went meanwhile" in done.stderr
+    assert "--limit 0" not in done.stderr
+
+
+def test_what_passes_by_itself_is_no_lack_of_permission(operator: Operator) -> None:
+    """Another consumer has the queue for itself, or another connection the queue."""
+    fill(operator, 2)
+    with channel(operator.url) as other:
+        other.basic_qos(prefetch_count=1)
+        other.basic_consume(operator.dead, lambda *_: None, exclusive=True)
+        done = operator.types("list")
+    assert done.exit_code == os.EX_UNAVAILABLE
+    assert "in exclusive use" in done.stderr
+    delete_queue(operator.url, operator.dead)
+    with channel(operator.url) as other:
+        other.queue_declare(operator.dead, exclusive=True)
+        assert operator.types("list").exit_code == os.EX_UNAVAILABLE
+
+
+@pytest.mark.parametrize("command", ["replay", "list"])
+def test_a_signal_ends_it_also_while_the_broker_blocks_publishers(
+    operator: Operator, node: RabbitNode, command: str
+) -> None:
+    """A broker that does so does not even read. The copies of letters are published, too."""
+    if command == "list" and node.version.startswith("4.3."):
+        pytest.skip("RabbitMQ 4.3 does not count such looks, so that there are no copies")
+    operator.configure(operator.url, 'type = "quorum"')
+    bury(operator.url, operator.names, map(record, numbered(10)), kind="quorum")
+    assert operator.types("list").exit_code == 0  # the next look makes copies
+    with memory_alarm(node):
+        process = operator.starts(command)
+        assert process.stderr is not None
+        assert b"blocks all publishers" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE_SECONDS) == 128 + signal.SIGINT
+        assert b"interrupted" in process.communicate()[1]
+    wait_until(lambda: count_of(operator) >= 10, "all are there")
+
+
+def count_of(operator: Operator) -> int:
+    """Of the letters, and of those that were replayed."""
+    return waiting(operator.url, operator.dead) + waiting(operator.url, operator.names.queue)
 
 
 def test_a_purge_asks_and_removes_what_it_asked_for(operator: Operator) -> None:

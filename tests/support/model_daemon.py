@@ -187,7 +187,7 @@ class Daemon:
         if queue_gone:
             self._take_over(channel.unacked[tag][0].number for tag in channel.read)
             channel.close(queue_gone=True)
-        self.dispatcher.end(requeue=False, queue_gone=queue_gone)
+        self.dispatcher.end(requeue=False, gone="the queue is gone" * queue_gone)
         channel.frames.clear()
         channel.frames += () if channel.held or queue_gone else frames_left
         channel.read_frames(len(channel.frames), Watched(self.dispatcher), longest)

@@ -20,6 +20,7 @@ from logfan.amqp.topology import (
     DeclareQueue,
     DeleteExchange,
     Steps,
+    another_type,
 )
 from logfan.config.amqp_limits import SHORT_BYTES
 from logfan.config.settings import ExchangeSettings
@@ -90,6 +91,10 @@ class Binding:
             if unbound:
                 return QueueStatus(messages, unbound=unbound)
         if missing:
+            unlike = yield from self._learn_durable()
+            if unlike:
+                why = f"queue {queue!r} is not bound, and nothing arrives: {unlike}"
+                return QueueStatus(messages, unbound=why)
             remark = yield from self._missed(mark, queue)
         elif mark:
             self._marked = True
@@ -147,20 +152,25 @@ class Binding:
                 "published until now did not reach the queue; it is bound now"
             )
         self._marked = False
-        self._durable = yield from self._ask_durable()
         if self._durable is not None:
             yield from self._set(mark)
         return remark
 
-    def _ask_durable(self) -> Steps[bool | None]:
-        """A mark must outlive what the exchange outlives, and nothing else."""
+    def _learn_durable(self) -> Steps[str]:
+        """A mark must outlive what the exchange outlives, and nothing else. Returns why the queue
+        is not to be bound to what has this name now."""
         durable = bool(self._durable)
         step = DeclareExchange(self._exchange.name, self._exchange.type, durable)
         answer = yield step.compared()
         difference = answer.difference
-        if difference is not None and difference.argument == "durable":
-            return difference.theirs == "true"
-        return durable if difference is not None and difference.argument == UNLIKE_ANY else None
+        argument = "" if difference is None else difference.argument
+        if difference is not None and argument == "type":
+            return another_type(self._exchange, difference)
+        if difference is not None and argument == "durable":
+            self._durable = difference.theirs == "true"
+        else:
+            self._durable = durable if argument == UNLIKE_ANY else None
+        return ""
 
     def _set(self, mark: str) -> Steps[None]:
         durable = bool(self._durable)

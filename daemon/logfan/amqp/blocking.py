@@ -13,7 +13,11 @@ from typing import Any, Self
 from pika import exceptions
 from pika.adapters.select_connection import IOLoop
 
-from logfan.amqp.broker_features import PRECONDITION_FAILED, acknowledgement_timeout
+from logfan.amqp.broker_features import (
+    PRECONDITION_FAILED,
+    acknowledgement_timeout,
+    passes_by_itself,
+)
 from logfan.amqp.client import Brokers, Client, mismatch_failure
 from logfan.amqp.connection import Receiver
 from logfan.amqp.failures import BrokerError, Cause, ConnectionFailure
@@ -28,6 +32,8 @@ _TICK_SECONDS = 0.1
 """How soon a signal is seen while nothing arrives."""
 
 
+_BLOCKED_SECONDS = 6.0
+"""After a signal, so long for the broker to read again what is sent."""
 _TIMED_OUT = re.compile(r"delivery acknowledgement .{0,80}timed out")
 
 
@@ -39,7 +45,9 @@ class Refused(BrokerError):
         self.code = code
         self.is_size = code == PRECONDITION_FAILED and "message size" in text
         """Whether a message was larger than the broker's `max_message_size`."""
-        failure = ConnectionFailure(Cause.REFUSED, f"{what}: {self.reply}", at_declaration=True)
+        passing = passes_by_itself(code, text)
+        cause = Cause.BUSY if passing else Cause.REFUSED
+        failure = ConnectionFailure(cause, f"{what}: {self.reply}", at_declaration=not passing)
         if code == PRECONDITION_FAILED and _TIMED_OUT.search(text):
             timeout = acknowledgement_timeout(code, text)  # RabbitMQ 4.3 says -1 ms here
             why = f"{what}: the broker took back what was held for longer than its consumer_timeout"
@@ -68,6 +76,8 @@ class BlockingConnection:
         self._loop.activate_poller()
         self._over: ConnectionFailure | None = None
         self._signal = 0
+        self._is_late: Callable[[], bool] | None = None
+        """Since a signal came."""
         self.give_up_at: float | None = None
         """By `time.monotonic`: who waits past it gets a BrokerError."""
         self._brokers = Brokers(settings, self._loop)
@@ -104,14 +114,19 @@ class BlockingConnection:
     def turn(self) -> None:
         """Turn the loop once: send, read, wait a moment where there is nothing to do.
 
-        Raises BrokerError when the connection is over, and Interrupted.
+        Raises BrokerError when the connection is over, or the broker does not read soon after a
+        signal, and Interrupted.
         """
         self._loop.poll()
         self._loop.process_timeouts()
         self.check()
         if self._signal:
             number, self._signal = self._signal, 0
+            self._is_late = self.time_limit(_BLOCKED_SECONDS)
             raise Interrupted(number)
+        if self._is_late is not None and self._is_late() and self._client.is_blocked:
+            why = f"{self.address} blocks who publishes, and does not answer"
+            raise BrokerError(ConnectionFailure(Cause.LOST, why))
         if self.give_up_at is not None and time.monotonic() > self.give_up_at:
             why = f"{self.address} did not answer in time"
             raise BrokerError(ConnectionFailure(Cause.LOST, why))
@@ -143,7 +158,8 @@ class BlockingConnection:
         return self._client.version
 
     def channel(self, what: str = "the channel") -> "BlockingChannel":
-        """A new channel. `what` names it where the broker closes it."""
+        """A new channel. `what` names it where the broker closes it. Raises BrokerError."""
+        self.check()
         return BlockingChannel(self, self._client.connection.channel, what)
 
     def expect(self, what: str) -> Callable[[], None]:

@@ -124,6 +124,11 @@ class Client:
         timer = wait()
         return lambda: self.ioloop.remove_timeout(timer)
 
+    @property
+    def is_blocked(self) -> bool:
+        """The broker has reported that it takes nothing for now: it does not even read."""
+        return self._is_blocked
+
     def _block(self, is_blocked: bool) -> None:
         self._is_blocked = is_blocked
 

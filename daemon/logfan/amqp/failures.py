@@ -12,6 +12,7 @@ from pika.adapters.utils.connection_workflow import AMQPConnectorStackTimeout
 
 from logfan.amqp.broker_features import (
     ACCESS_REFUSED,
+    CONNECTION_FORCED,
     NOT_ALLOWED,
     is_channel_limit,
     is_limit,
@@ -57,6 +58,11 @@ class ConnectionFailure:
     another one that was declared anew."""
     may_be_timeout: bool = False
     """It may have done so because of its `consumer_timeout`."""
+
+    @property
+    def may_be_restart(self) -> bool:
+        """Whether the broker may have stopped: it said so, or nothing."""
+        return self.cause is Cause.LOST and self.code in (0, CONNECTION_FORCED)
 
 
 class BrokerError(Exception):

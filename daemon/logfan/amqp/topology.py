@@ -382,18 +382,23 @@ def _exchange(
     if difference.argument == UNLIKE_ANY:
         return settings.durable, False
     if difference.argument == "type":
-        known = difference.theirs in get_args(ExchangeSettings.model_fields["type"].annotation)
-        right = f'type = "{difference.theirs}"' if known else 'declare = "never"'
-        raise TopologyMismatch(
-            f"{wanted} exists with another type: exchange.type is {settings.type!r} here but "
-            f"{difference.theirs!r} on the broker; set exchange.{right}, or use another "
-            "exchange.name"
-        )
+        raise TopologyMismatch(another_type(settings, difference))
     remarks.append(
         f"{wanted} is used as it stands: {difference.argument} is {difference.theirs!r} on the "
         f"broker, {difference.ours!r} in the config{_EXCHANGE_HARM.get(difference.argument, '')}"
     )
     return None, False
+
+
+def another_type(settings: ExchangeSettings, difference: Difference) -> str:
+    """That the exchange is of another type, where bindings mean something else; the way out."""
+    known = difference.theirs in get_args(ExchangeSettings.model_fields["type"].annotation)
+    right = f'type = "{difference.theirs}"' if known else 'declare = "never"'
+    return (
+        f"exchange {settings.name!r} exists with another type: exchange.type is {settings.type!r} "
+        f"here but {difference.theirs!r} on the broker; set exchange.{right}, or use another "
+        "exchange.name"
+    )
 
 
 def _not_durable(exchange: str, queue: str) -> str:

@@ -86,6 +86,7 @@ def list_(settings: "Settings", limit: int, as_json: bool) -> None:
     else:
         click.echo(f"no dead letters: queue {dead.name} is empty")
     _report_rest(survey, dead)
+    _report_missed(dead)
     _report_copies(dead)
 
 
@@ -113,6 +114,7 @@ def show(settings: "Settings", sink: str | None, limit: int, as_json: bool) -> N
         spool.seek(0)
         while text := spool.read(_COPY_BYTES):
             click.echo(text, nl=False)
+    _report_missed(dead)
     _report_copies(dead)
     if not shown:
         of = f" of sink {sink}" if sink else ""
@@ -157,6 +159,7 @@ def replay(settings: "Settings", sink: str | None, limit: int, any_queue: bool) 
                     dead.hand_back()
             click.echo(_replayed(run), err=True)
             raise
+    _report_missed(dead)
     if not dead.count:
         click.echo(f"no dead letters: queue {dead.name} is empty")
         return
@@ -194,6 +197,7 @@ def purge(settings: "Settings", sink: str | None, limit: int, yes: bool) -> None
         of = f" of sink {sink}" if sink else ""
         if not tags:
             dead.hand_back()
+            _report_missed(dead)
             click.echo(f"no dead letters{of} in queue {dead.name}")
             return
         if not yes and not _sure(survey, dead):
@@ -206,6 +210,7 @@ def purge(settings: "Settings", sink: str | None, limit: int, yes: bool) -> None
         removed = "some may have been removed"
         dead.remove(tags)
         dead.hand_back()
+    _report_missed(dead)
     _warn_of_uncopied(dead)
     left = dead.count - len(tags)
     click.echo(f"{letters(len(tags))}{of} removed; {left:,} left in queue {dead.name}")
@@ -257,6 +262,15 @@ def _survey(dead: "DeadQueue", limit: int) -> Survey:
         survey.add(found)
         dead.keep(found)
     return survey
+
+
+def _report_missed(dead: "DeadQueue") -> None:
+    if dead.missed:
+        click.echo(
+            f"{letters(dead.missed)} of queue {dead.name} went meanwhile, or another program holds "
+            "them",
+            err=True,
+        )
 
 
 def _report_copies(dead: "DeadQueue") -> None:

@@ -64,6 +64,10 @@ class DeadQueue:
             raise BrokerError(ConnectionFailure(Cause.REFUSED, why, at_declaration=True))
         self.refresher = Refresher(connection, name)
         """Makes the copies, and counts them."""
+        self.missed = 0
+        """How many of them others took, or removed, before they were looked at: `count` is without
+        these from then on."""
+        self._seen = 0
         self._arrived: deque[Found] = deque()
         self._taken: set[int] = set()
         self._commands = 0
@@ -82,9 +86,12 @@ class DeadQueue:
             got = 0
             for found in self._consume(wanted):
                 got += 1
+                self._seen += 1
                 yield found
             self._settle_copies()
             if got < wanted:
+                self.missed += max(0, self.count - self._seen)
+                self.count = self._seen
                 return
             most -= got
             size = min(size * _ROUND_GROWTH, _LARGEST_ROUND if counts else _CONSUMER_LETTERS)

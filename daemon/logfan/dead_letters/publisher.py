@@ -298,11 +298,19 @@ class DeadLetters:
             # may be counted, so that the consumer waits for this one.
             self._lose(_WITHOUT_CONSUMER)
             return
+        client.connection.add_on_connection_blocked_callback(self._on_blocked)
         steps = topology.dead_letter_queue(
             self.queue, self._settings.queue.kind, known=self._shape, version=client.version
         )
         client.declare(
             steps, on_done=self._on_declared, on_mismatch=partial(self._mismatched, client)
+        )
+
+    def _on_blocked(self, _connection: Any, frame: Any) -> None:
+        log.warning(
+            "the broker blocks all publishers, as it is %s: refused records wait unacknowledged "
+            "until it takes dead letters again; `rabbitmq-diagnostics alarms` shows why",
+            line_of(frame.method.reason) or "short of something",
         )
 
     def _mismatched(self, client: Client, mismatch: topology.TopologyMismatch) -> None:

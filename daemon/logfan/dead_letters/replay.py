@@ -7,7 +7,7 @@ that the broker refuses stays, and holds up no other one.
 
 from collections import Counter
 from collections.abc import Callable, Collection
-from contextlib import closing
+from contextlib import closing, suppress
 
 from logfan.amqp.blocking import (
     BlockingChannel,
@@ -75,7 +75,8 @@ class Replay:
         try:
             self._run(limit, on_letter)
         except Interrupted:
-            self._settle(self._connection.time_limit(_LAST_CONFIRMS_SECONDS))
+            with suppress(BrokerError):  # what is not confirmed by then is in doubt
+                self._settle(self._connection.time_limit(_LAST_CONFIRMS_SECONDS))
             raise
         except BrokerError:
             self._accept()

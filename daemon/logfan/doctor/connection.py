@@ -190,7 +190,7 @@ def _no_login(exam: Examination, failure: ConnectionFailure) -> str:
 
 
 def channels(exam: Examination) -> Finding:
-    """`channel_max` leaves room for three channels."""
+    """`channel_max` and the user's limit leave room for three channels."""
     most = exam.connection.agreed.channel_max
     if most and most < 2:
         return warning(
@@ -204,6 +204,20 @@ def channels(exam: Examination) -> Finding:
             f"the broker's channel_max is {most}",
             "an auto-delete queue cannot be kept while consuming pauses",
             f"set channel_max = {_CHANNELS} or more in rabbitmq.conf",
+        )
+    opened = 0
+    try:
+        with exam.connect(exam.reached()[0]) as connection:
+            for _ in range(_CHANNELS):
+                connection.channel()
+                opened += 1
+    except BrokerError as error:
+        means = "a message that is refused has no dead letter, or the queue cannot be watched"
+        severe = warning if opened else danger
+        return severe(
+            f"a connection has {opened} of {_CHANNELS} channels: {error}",
+            means if opened else "nothing can be consumed, and `run` cannot go on",
+            "raise the limit of channels of the user",
         )
     return ok(f"channel_max is {most or 'without a limit'}")
 
@@ -299,7 +313,7 @@ CHECKS = (
     Check("plain-text", "AMQP", _WARNING, plain_text),
     Check("login", "AMQP", _DANGER, login, True),
     Check("version", "AMQP", _WARNING, version),
-    Check("channels", "AMQP", _WARNING, channels),
+    Check("channels", "AMQP", _DANGER, channels),
     Check("connections", "AMQP", _DANGER, connections),
     Check("frame-max", "AMQP", _WARNING, frame_max),
     Check("heartbeat", "AMQP", _WARNING, heartbeat),

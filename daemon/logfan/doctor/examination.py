@@ -97,9 +97,22 @@ class Examination:
                 raise Interrupted(self._signal)
             for broker in self.brokers:
                 if broker.connection is not None:
-                    broker.connection.give_up_at = time.monotonic() + _PATIENCE_SECONDS
+                    self._renew(broker, broker.connection)
             for finding in self._found(check):
                 yield replace(finding, check=check.name)
+
+    def _renew(self, broker: Broker, connection: BlockingConnection) -> None:
+        """One that went meanwhile is made again: it may have gone over what a check did."""
+        try:
+            connection.check()
+            connection.give_up_at = time.monotonic() + _PATIENCE_SECONDS
+        except BrokerError:
+            broker.connection = None
+            connection.close()
+            try:
+                broker.connection = self.connect(broker)
+            except BrokerError as error:
+                broker.failure = error.failure
 
     def _found(self, check: Check) -> Iterator[Finding]:
         try:

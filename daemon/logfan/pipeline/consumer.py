@@ -344,14 +344,28 @@ class Consumer:
         ends = self._look_for_progress(subscription, failure)
         if failure.channels and subscription.wants_second_channel:
             self.on_monitor_refused(failure.why)
-        goes = self._goes_with_connection() or failure.code == NOT_FOUND
-        # A queue that is there may be another one, without what we hold: rather twice than not.
-        self._drop_subscription(queue_gone=goes or failure.cancelled, is_sure=goes)
+        self._drop_subscription(gone=self._what_is_gone(failure))
         if failure.cause is Cause.LOST:
             self._stats.connections_lost += 1
         else:
             self._stats.connections_failed += 1
         self._retry_or_end(failure, subscription, no_progress=ends > 1)
+
+    def _what_is_gone(self, failure: ConnectionFailure) -> str:
+        """Why the broker may not have what we hold any more; empty where it has. Where that is not
+        known the sinks go on with it: rather twice than not."""
+        declared = self._declared
+        if self._goes_with_connection() or failure.code == NOT_FOUND:
+            return "the queue is gone"
+        if failure.cancelled:  # one that is there may be another one
+            return "the queue may be gone"
+        if declared is None or declared.kind == QUORUM or not failure.may_be_restart:
+            return ""
+        if declared.shape is not None and not declared.shape.durable:
+            return "the queue, which is not durable, may be gone"
+        if self._dispatcher.holds_transient:
+            return "the broker may have stopped, and lost what is not persistent"
+        return ""
 
     def _look_for_progress(self, subscription: Subscription, failure: ConnectionFailure) -> int:
         """How often subscriptions ended so in a row, with nothing acknowledged in between."""
@@ -435,10 +449,8 @@ class Consumer:
     def _goes_with_connection(self) -> bool:
         return self._declared is not None and self._declared.goes_with_connection
 
-    def _drop_subscription(
-        self, *, requeue: bool = False, queue_gone: bool = False, is_sure: bool = True
-    ) -> None:
-        left = self._dispatcher.end(requeue=requeue, queue_gone=queue_gone, is_sure=is_sure)
+    def _drop_subscription(self, *, requeue: bool = False, gone: str = "") -> None:
+        left = self._dispatcher.end(requeue=requeue, gone=gone)
         if requeue and left and self._goes_with_connection():
             log.error(
                 "%d messages are lost with their queue, which goes with its last consumer, unless "

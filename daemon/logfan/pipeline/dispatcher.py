@@ -42,6 +42,7 @@ from logfan.telemetry.metrics import ConsumerStats
 
 log = logging.getLogger(__name__)
 
+_PERSISTENT = 2
 _LATEST = 2.4
 """So many times as long a refused record waits for its dead letter: 80 % of the timeout."""
 
@@ -178,24 +179,31 @@ class Dispatcher:
         that was gone before: of one window in all, as it is held beside the next one."""
         return self._tracker.has_room_for_last_copies(*self._most)
 
-    def end(self, *, requeue: bool, queue_gone: bool = False, is_sure: bool = True) -> int:
+    @property
+    def holds_transient(self) -> bool:
+        """Whether any message in flight is not persistent: a restart of the broker loses it, though
+        it was not acknowledged."""
+        return any(
+            record.properties.delivery_mode != _PERSISTENT for record in self._tracker.records()
+        )
+
+    def end(self, *, requeue: bool, gone: str = "") -> int:
         """The channel is given up: the generation ends. With `requeue` what is left is returned to
-        the broker, where the channel still can. With `queue_gone` it will not come again (where
-        that `is_sure`, else it may), and the sinks go on with it, where they may. Returns how many
-        were not acknowledged, but for those."""
+        the broker, where the channel still can. Where it will not come again, or may not, `gone`
+        says why, and the sinks go on with it, where they may. Returns how many were not
+        acknowledged, but for those."""
         if requeue and self._channel is not None and self._channel.is_open:
             self.on_completed()
             left = self._hand_window_back(at_end=True)
         else:
-            is_last_copy = queue_gone and self.may_keep_last_copies
+            is_last_copy = bool(gone) and self.may_keep_last_copies
             for batch, workers in self._new if is_last_copy else ():
                 for worker in workers:
                     worker.submit(batch)
             left = self._tracker.abandon(is_last_copy=is_last_copy)
-            if queue_gone and left:
+            if gone and left:
                 log.warning(
-                    "the queue %s gone with %d unacknowledged messages: %s",
-                    "is" if is_sure else "may be", left,
+                    "%s: %d messages were not acknowledged, and %s", gone, left,
                     "the sinks go on with them" if is_last_copy
                     else "sinks lose them, as they have not written those of the queue before",
                 )  # fmt: skip

@@ -12,7 +12,7 @@ well.
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from logfan.record import Record, weight
@@ -238,6 +238,11 @@ class InFlightTracker:
     def first(self) -> Record | None:
         """The oldest message that is not acknowledged; None without one."""
         return self._open[0].records[0] if self._open else None
+
+    def records(self) -> Iterator[Record]:
+        """All that is not acknowledged, with what stands aside."""
+        for batch in (*self._open, *self._aside.values()):
+            yield from batch.records
 
     @property
     def oldest_held(self) -> float | None:

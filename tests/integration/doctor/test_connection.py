@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+from logfan.config.loader import prepare
+from logfan.doctor.checks import CHECKS
+from logfan.doctor.examination import Examination
 from logfan.testing.node import RabbitNode, free_port
 from support.broker import Names, add_user, delete_user, granting, limit_user
 from support.command import logfan
@@ -72,6 +75,35 @@ def test_a_limit_of_connections(node: RabbitNode, names: Names, tmp_path: Path) 
     report = examined(tmp_path, url, names, checks=("connections",))
     delete_user(node, user)
     assert report.one("connections").severity is DANGER
+
+
+def test_a_limit_of_channels(node: RabbitNode, names: Names, tmp_path: Path) -> None:
+    user = f"u{names.queue[-6:]}"
+    add_user(node, user)
+    url = node.url.replace("guest:guest", f"{user}:secret")
+    found = []
+    for most in (1, 0):
+        limit_user(node, user, "max-channels", most)
+        found.append(examined(tmp_path, url, names))  # no check fails for want of a connection
+    assert logfan("doctor", folder=tmp_path).returncode == 1
+    delete_user(node, user)
+    assert [report.one("channels").severity for report in found] == [WARNING, DANGER]
+
+
+def test_a_connection_that_goes_meanwhile_is_made_again(
+    own_node: RabbitNode, names: Names, tmp_path: Path
+) -> None:
+    examined(tmp_path, own_node.url, names, checks=())
+    checks = {one.name: one for one in CHECKS}
+    with Examination(prepare(tmp_path / "config.toml", environ={}, every_plugin=False)) as exam:
+        assert [one.severity for one in exam.run([checks["login"]])] == [OK]
+        own_node.close_all_connections()
+        found = list(exam.run([checks["queue"], checks["exchange"]]))
+        assert [one for one in found if one.severity is SKIPPED][1:] == [], found
+        own_node.stop()
+        list(exam.run([checks["dead-letters"], checks["alarms"]]))
+        assert exam.is_unavailable
+    own_node.start()
 
 
 def test_an_alarm(node: RabbitNode, names: Names, tmp_path: Path) -> None:

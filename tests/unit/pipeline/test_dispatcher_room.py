@@ -65,7 +65,7 @@ def test_one_window_of_a_queue_that_is_gone_is_held_beside_the_next(daemon: Daem
     windows, left = [], []
     for number in (1, 2):
         windows.append(tracker._open[0])
-        left.append(dispatcher.end(requeue=False, queue_gone=True))
+        left.append(dispatcher.end(requeue=False, gone="the queue is gone"))
         assert daemon.channel is not None
         daemon.channel.close()
         daemon.channel = None
