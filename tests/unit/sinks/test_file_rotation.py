@@ -413,7 +413,15 @@ def test_one_start_with_a_clock_far_ahead_removes_nothing_by_age(
     assert {f"a.log.{stamp}.gz" for stamp in old[1:]} <= set(names(path))
 
 
-def test_a_clock_that_jumps_while_it_runs_removes_nothing_by_age(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [0.0, 0.001])
+def test_a_clock_that_jumps_while_it_runs_removes_nothing_by_age(
+    step: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def now(sink: Watch) -> float:
+        sink.time += step  # between the stamp of a rotated file and the look at its age
+        return sink.time
+
+    monkeypatch.setattr(Watch, "now", now)
     path = tmp_path / "a.log"
     leave(path, "20261122T000000.000000Z")
     with opened(path, rotate={"size": "1B", "keep": "7d", "compress": "gzip"}) as sink:
