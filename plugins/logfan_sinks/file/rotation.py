@@ -308,9 +308,9 @@ class Archivist:
         a day, in which NTP or the operator may set it right."""
         seconds = time.monotonic() - self._since
         if abs(now - self._began - seconds) > _GAP_SECONDS:  # it was set meanwhile
-            # What made us look was rotated after that, and so a moment before `now`.
-            self._before = self._began + seconds
             self._began, self._since, seconds = now, time.monotonic(), 0.0
+            # What made us look was rotated after that, and so a moment before `now`.
+            self._before = now - _GAP_SECONDS / 2
         before = [stamp for one in files if (stamp := one.at.timestamp()) < self._before]
         doubt = (
             bool(before) and self._began - max(before) > _GAP_SECONDS and seconds < _DOUBT_SECONDS
