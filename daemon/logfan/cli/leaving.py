@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from typing import NoReturn
 
 import click
 
@@ -35,7 +36,10 @@ def report(error: Exception) -> int:
 def leave(code: int) -> None:
     """From now on the interpreter has a few seconds to end; then the process does, with this code.
     To be called last: all is settled by now."""
-    threading.Thread(target=_leave_behind, args=(code,), daemon=True).start()
+    try:
+        threading.Thread(target=_leave_behind, args=(code,), daemon=True).start()
+    except RuntimeError:  # the system has no thread to give: nobody could end it later
+        _end(code)
 
 
 def _leave_behind(code: int) -> None:
@@ -47,6 +51,10 @@ def _leave_behind(code: int) -> None:
         _SECONDS,
         f"threads: {', '.join(names)}" if names else "code that runs at the exit",
     )
+    _end(code)
+
+
+def _end(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()

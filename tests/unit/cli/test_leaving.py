@@ -1,6 +1,9 @@
 """What nobody foresaw, as the end of a command."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,3 +21,28 @@ def test_it_is_shown_with_its_traceback_and_no_secret(capsys: pytest.CaptureFixt
     assert "error  internal fault: KeyError: " in shown
     assert "please report it" in shown
     assert "s3cret-of-leaving" not in shown
+
+
+NO_THREADS = """
+import sys, threading
+from logfan.cli import main
+
+def start(self):
+    raise RuntimeError("can't start new thread")
+
+threading.Thread.start = start
+sys.argv = ["logfan", "check", "--config", sys.argv[1]]
+main()
+"""
+
+
+def test_where_the_system_has_no_thread_to_give_it_ends_with_its_own_code(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('[sinks.a]\nkind = "file"\n')
+    ended = subprocess.run(
+        [sys.executable, "-c", NO_THREADS, config],
+        check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert "sinks.a.path" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ended.returncode == os.EX_CONFIG
