@@ -22,14 +22,15 @@ _SECONDS = 3.0
 
 def report(error: Exception) -> int:
     """Show what nobody foresaw. Returns the exit code."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
-        why = os.strerror(error.errno).lower()
-        click.echo(f"error  the output cannot be written: {why}", err=True)
-        # The interpreter writes what is left in the buffer at its end; failing there is a 120.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    else:
-        click.echo(traceback_of(error), err=True)
-        click.echo(f"error  internal fault: {describe(error)}; please report it", err=True)
+    with suppress(OSError):  # standard error may be what cannot be written
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            # The interpreter writes what is left in the buffer at its end; failing there is a 120.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            why = os.strerror(error.errno).lower()
+            click.echo(f"error  the output cannot be written: {why}", err=True)
+        else:
+            click.echo(traceback_of(error), err=True)
+            click.echo(f"error  internal fault: {describe(error)}; please report it", err=True)
     return os.EX_SOFTWARE
 
 
