@@ -115,6 +115,7 @@ class Daemon:
         self._clock = clock
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._stop_asked = threading.Event()
+        self._reload_waits = False
         self._notifier = Notifier.from_environment(environ)
         self._watch = FileWatch(prepared.states)
         self._stopping = False
@@ -167,8 +168,13 @@ class Daemon:
     def _handlers(self) -> Mapping[int, signals.Handler]:
         """TERM and INT stop, the second of them at once; HUP reloads."""
         stop = signals.first_and_second(lambda _: self.stop(), _exit_at_once)
-        reload: signals.Handler = lambda *_: self._events.put(_Signal.RELOAD)  # noqa: E731
-        return {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: reload}
+        return {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: self._on_hangup}
+
+    def _on_hangup(self, *_: object) -> None:
+        """On the main thread. One reload waits at most, so that a stop is never behind many."""
+        if not self._reload_waits:
+            self._reload_waits = True
+            self._events.put(_Signal.RELOAD)
 
     def _start_line(self) -> str:
         prepared = self._prepared
@@ -192,6 +198,7 @@ class Daemon:
     # The main thread
 
     def _until_the_end(self) -> int:
+        due = self._clock.monotonic() + _TICK_SECONDS
         while True:
             event = self._next_event()
             if faults := self._faults():
@@ -199,10 +206,6 @@ class Daemon:
                     return self._give_up(None)
                 self._go_back(self._fallback, "; ".join(faults))
             match event:
-                case None | _Signal.FAULT:
-                    self._tick()
-                    self._return_where_due()
-                    self._reload_where_changed()
                 case _Signal.RELOAD:
                     self._reload()
                 case _Signal.STOP:
@@ -213,6 +216,12 @@ class Daemon:
                     if self._fallback is None:
                         return self._give_up(failure)
                     self._go_back(self._fallback, failure.why)
+            # By the clock: events that come without end must not keep it from the watchdog.
+            if event in (None, _Signal.FAULT) or self._clock.monotonic() >= due:
+                self._tick()
+                self._return_where_due()
+                self._reload_where_changed()
+                due = self._clock.monotonic() + _TICK_SECONDS
 
     def _next_event(self) -> _Event | None:
         try:
@@ -293,6 +302,7 @@ class Daemon:
 
     def _reload(self) -> None:
         """SIGHUP: reopen; where the config changed, drain and build the pipeline anew."""
+        self._reload_waits = False
         if self._ready:
             self._notifier.reloading()
         for file in changed_since_loaded():
@@ -484,5 +494,6 @@ def _why(error: Exception) -> str:
 
 
 def _exit_at_once() -> None:
-    os.write(2, b"second signal: exiting at once; the broker has what was not acknowledged\n")
+    if log_output.has_room(2):
+        os.write(2, b"second signal: exiting at once; the broker has what was not acknowledged\n")
     os._exit(os.EX_TEMPFAIL)

@@ -89,6 +89,9 @@ class SqliteSink(logfan.Sink):
             )  # fmt: skip
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")
+            # A run that was killed within its commit left rows that everybody sees and no sync
+            # covers. They come again, are there already, and so would be written by no commit.
+            database.execute("PRAGMA wal_checkpoint(PASSIVE)")
             database.execute(_CREATE.format(table))
             columns = {row[1] for row in database.execute(f'PRAGMA table_info("{table}")')}
             if missing := [name for name in Row._fields if name not in columns]:

@@ -64,6 +64,18 @@ def test_ctrl_c_ends_a_command_with_130_also_before_its_work_begins(
     assert process.returncode == 130
 
 
+@pytest.mark.parametrize("command", ["run", "check", "status"])
+def test_a_standard_error_on_a_full_disk_leaves_the_exit_code(command: str, folder: Path) -> None:
+    (folder / "config.toml").write_text('unknown = "a fault"\n')
+    code = logfan(*command.split(), folder=folder).returncode
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*LOGFAN, *command.split()], cwd=folder, stdout=subprocess.DEVNULL, stderr=full,
+            check=False, timeout=PATIENCE_SECONDS,
+        )  # fmt: skip
+    assert done.returncode == code
+
+
 @pytest.mark.parametrize("command", ["generate unit", "sinks", "test cases.toml"])
 def test_what_nobody_foresaw_is_70_as_1_would_be_a_verdict(command: str, folder: Path) -> None:
     (folder / "cases.toml").write_text(

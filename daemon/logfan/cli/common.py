@@ -8,7 +8,7 @@ import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
@@ -135,7 +135,8 @@ def _echo(word: str, colour: str, text: str) -> None:
     """On standard error, behind a word in colour, without what a terminal would obey."""
     start = len(word) + 2
     text = fitted(one_line(text), first=start, indent=start, err=True)
-    click.echo(f"{click.style(word, fg=colour)}  {text}", err=True)
+    with suppress(OSError):  # the disk below standard error is full: the exit code says it, too
+        click.echo(f"{click.style(word, fg=colour)}  {text}", err=True)
 
 
 def report(faults: Iterable[Fault], path: Path | None) -> None:
@@ -144,7 +145,8 @@ def report(faults: Iterable[Fault], path: Path | None) -> None:
     for fault in faults:
         _echo("fault", "red", str(fault))
     where = f" in {path}" if path is not None else ""
-    click.echo(f"{len(faults)} fault{'s' if len(faults) != 1 else ''}{where}", err=True)
+    with suppress(OSError):
+        click.echo(f"{len(faults)} fault{'s' if len(faults) != 1 else ''}{where}", err=True)
 
 
 def refuse(faults: Faults, path: Path | None) -> NoReturn:

@@ -1,5 +1,5 @@
-"""The end of a command's process: over what nobody foresaw, and although plugins hold it, for whose
-threads and executors the interpreter would wait without end."""
+"""The end of a command: over a fault of logfan's own, and although plugins hold the process, for
+whose threads and executors the interpreter would wait without end."""
 
 import errno
 import logging
@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from typing import NoReturn
 
 import click
 
@@ -21,23 +22,27 @@ _SECONDS = 3.0
 
 
 def report(error: Exception) -> int:
-    """Show what nobody foresaw. Returns the exit code."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
-        why = os.strerror(error.errno).lower()
-        click.echo(f"error  the output cannot be written: {why}", err=True)
-        # The interpreter writes what is left in the buffer at its end; failing there is a 120.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    else:
-        fault = f"error  internal fault: {describe(error)}; please report it"
-        for line in (*traceback_of(error).splitlines(), fault):
-            click.echo(one_line(line), err=True)
+    """Show a fault of logfan's own. Returns the exit code."""
+    with suppress(OSError):  # standard error may be what cannot be written
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            # The interpreter writes what is left in the buffer at its end; failing there is a 120.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            why = os.strerror(error.errno).lower()
+            click.echo(f"error  the output cannot be written: {why}", err=True)
+        else:
+            fault = f"error  internal fault: {describe(error)}; please report it"
+            for line in (*traceback_of(error).splitlines(), fault):
+                click.echo(one_line(line), err=True)
     return os.EX_SOFTWARE
 
 
 def leave(code: int) -> None:
     """From now on the interpreter has a few seconds to end; then the process does, with this code.
     To be called last: all is settled by now."""
-    threading.Thread(target=_leave_behind, args=(code,), daemon=True).start()
+    try:
+        threading.Thread(target=_leave_behind, args=(code,), daemon=True).start()
+    except RuntimeError:  # the system has no thread to give: none could end it later
+        _end(code)
 
 
 def _leave_behind(code: int) -> None:
@@ -49,6 +54,10 @@ def _leave_behind(code: int) -> None:
         _SECONDS,
         f"threads: {', '.join(names)}" if names else "code that runs at the exit",
     )
+    _end(code)
+
+
+def _end(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()

@@ -6,6 +6,7 @@ traceback.
 
 import logging
 import os
+import select
 import sys
 import threading
 import time
@@ -28,6 +29,9 @@ _SYSLOG_LEVELS = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (
 _QUIET = ("pika",)
 _OURS = "logfan."
 _WINDOW_SECONDS = 60.0
+_PATIENCE_SECONDS = 1.0
+_PIECE_BYTES = select.PIPE_BUF
+"""A pipe that can be written to takes so much at once."""
 _MESSAGE_CHARACTERS = 8000
 """So much of a line is written, whatever a plugin or a library puts into it."""
 
@@ -104,19 +108,36 @@ def one_line(text: str) -> str:
     )
 
 
+def has_room(fd: int, seconds: float = 0.0) -> bool:
+    """Whether a write of `_PIECE_BYTES` to it would not have to wait for a reader any longer than
+    this. True where it would fail."""
+    poller = select.poll()
+    poller.register(fd, select.POLLOUT)
+    return bool(poller.poll(seconds * 1000))
+
+
 class _Handler(logging.StreamHandler[TextIO]):
-    """Standard error, with a cap on lines that come again and again."""
+    """Standard error, with a cap on lines that come again and again. One that is not read, as a
+    pipe or a terminal that is stopped, takes no line, and is waited for once: what it does not take
+    is counted, so that no thread of the daemon ever hangs in its log."""
 
     def __init__(self, window: float) -> None:
         super().__init__(sys.stderr)
         self._throttle = Throttle(time.monotonic, window)
         self._timer: threading.Timer | None = None
+        try:
+            self._fd: int | None = self.stream.fileno()
+        except (OSError, ValueError):  # it is something else, as in a test
+            self._fd = None
+        self._lost = 0
+        """Lines that it did not take since the last one that it took."""
+        self._within_line = False
 
     def emit(self, record: logging.LogRecord) -> None:
         """Under the handler's lock, as logging calls it."""
         self._summarise()
         if self._throttle.admits(record):
-            super().emit(record)
+            self._put(record)
         elif self._timer is None:
             # This may be the last line, and then no further one would bring the count along.
             self._timer = threading.Timer(self._throttle.remaining, self._on_timer)
@@ -146,7 +167,45 @@ class _Handler(logging.StreamHandler[TextIO]):
     def _summarise(self, *, at_end: bool = False) -> None:
         for lines in self._throttle.summaries(at_end=at_end):
             text = f"{lines.count:,} more lines like this were suppressed: {lines.last}"
-            super().emit(logging.LogRecord(lines.logger, lines.level, "", 0, text, None, None))
+            self._put(_line(lines.logger, lines.level, text))
+
+    def _put(self, record: logging.LogRecord) -> None:
+        if not self._has_room():
+            self._lost += 1
+            return
+        lost, self._lost = self._lost, 0
+        if lost:
+            text = f"standard error was not read: {lost:,} lines of this log are lost"
+            self._write(_line(__name__, logging.WARNING, text))
+        self._write(record)
+
+    def _has_room(self) -> bool:
+        """Once it took nothing for `_PATIENCE_SECONDS`, it is not waited for before it does."""
+        return self._fd is None or has_room(self._fd, 0 if self._lost else _PATIENCE_SECONDS)
+
+    def _write(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record) + self.terminator
+            if self._within_line:
+                line = self.terminator + line
+            # No character takes more than ten bytes: \U0001f600.
+            most = _PIECE_BYTES if line.isascii() else _PIECE_BYTES // 10
+            for at in range(0, len(line), most):
+                if at and not self._has_room():
+                    self._lost += 1
+                    self._within_line = True
+                    return
+                self.stream.write(line[at : at + most])
+                self.stream.flush()
+            self._within_line = False
+        except RecursionError:
+            raise
+        except Exception:  # noqa: BLE001 - as logging has it
+            self.handleError(record)
+
+
+def _line(logger: str, level: int, text: str) -> logging.LogRecord:
+    return logging.LogRecord(logger, level, "", 0, text, None, None)
 
 
 class _TextFormatter(logging.Formatter):

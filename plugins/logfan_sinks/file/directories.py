@@ -49,7 +49,7 @@ def _below(fd: int, name: str, *, make: bool) -> int:
             raise
         with suppress(FileExistsError):
             os.mkdir(name, FOLDER_MODE, dir_fd=fd)
-        sync_folder(fd)
+        _sync_new(fd, name)
         return _enter(fd, name)
 
 
@@ -77,9 +77,20 @@ def make_folders(folder: Path) -> None:
                 raise NotADirectoryError(errno.ENOTDIR, "not a directory", str(new)) from None
         fd = os.open(new.parent, _FOLDER)
         try:
-            sync_folder(fd)
+            _sync_new(fd, new.name)
         finally:
             os.close(fd)
+
+
+def _sync_new(fd: int, name: str) -> None:
+    """Make the name of a new folder durable; where that fails it is removed. The next attempt would
+    find it there, and sync nothing. Raises OSError."""
+    try:
+        sync_folder(fd)
+    except OSError:
+        with suppress(OSError):  # another instance may use it, and has synced it then
+            os.rmdir(name, dir_fd=fd)
+        raise
 
 
 def sync_folder(fd: int) -> None:

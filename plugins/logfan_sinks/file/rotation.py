@@ -182,6 +182,8 @@ class Archivist:
         self._keep = keep
         self._log = log
         self._began, self._since = now, time.monotonic()
+        self._before = now
+        """What has an earlier stamp was rotated before `_began`, by the clock as it was then."""
         self._doubted = False
         self._failed: dict[tuple[str, str], float] = {}
         """Path and name of the rotated files that could not be tended, and when, by the monotonic
@@ -307,7 +309,9 @@ class Archivist:
         seconds = time.monotonic() - self._since
         if abs(now - self._began - seconds) > _GAP_SECONDS:  # it was set meanwhile
             self._began, self._since, seconds = now, time.monotonic(), 0.0
-        before = [stamp for one in files if (stamp := one.at.timestamp()) < self._began]
+            # What made us look was rotated after that, and so a moment before `now`.
+            self._before = now - _GAP_SECONDS / 2
+        before = [stamp for one in files if (stamp := one.at.timestamp()) < self._before]
         doubt = (
             bool(before) and self._began - max(before) > _GAP_SECONDS and seconds < _DOUBT_SECONDS
         )

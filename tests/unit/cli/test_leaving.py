@@ -1,6 +1,9 @@
 """What nobody foresaw, as the end of a command."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -34,3 +37,28 @@ def test_no_foreign_text_drives_the_terminal(capsys: pytest.CaptureFixture[str])
     shown = capsys.readouterr().err
     assert shown.count("\\x1b]52;c;aGk=\\x07\\x9b31m\\u202eevil") == 5
     assert not {*EVIL} & {*shown} - {*"]52;c;aGk=31mevil"}
+
+
+NO_THREADS = """
+import sys, threading
+from logfan.cli import main
+
+def start(self):
+    raise RuntimeError("can't start new thread")
+
+threading.Thread.start = start
+sys.argv = ["logfan", "check", "--config", sys.argv[1]]
+main()
+"""
+
+
+def test_where_the_system_has_no_thread_to_give_it_ends_with_its_own_code(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('[sinks.a]\nkind = "file"\n')
+    ended = subprocess.run(
+        [sys.executable, "-c", NO_THREADS, config],
+        check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert "sinks.a.path" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ended.returncode == os.EX_CONFIG

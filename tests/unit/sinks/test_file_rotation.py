@@ -413,16 +413,24 @@ def test_one_start_with_a_clock_far_ahead_removes_nothing_by_age(
     assert {f"a.log.{stamp}.gz" for stamp in old[1:]} <= set(names(path))
 
 
-def test_a_clock_that_jumps_while_it_runs_removes_nothing_by_age(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [0.0, 0.001])
+def test_a_clock_that_jumps_while_it_runs_removes_nothing_by_age(
+    step: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def now(sink: Watch) -> float:
+        sink.time += step  # between the stamp of a rotated file and the look at its age
+        return sink.time
+
+    monkeypatch.setattr(Watch, "now", now)
     path = tmp_path / "a.log"
     leave(path, "20261122T000000.000000Z")
     with opened(path, rotate={"size": "1B", "keep": "7d", "compress": "gzip"}) as sink:
-        for number in range(4):
-            sink.time += 2000 * 86400
+        for number, days in enumerate((0.1, 0.1, 2000, 2000, 2000, 2000)):
+            sink.time += days * 86400
             deliver(sink, numbered(number, number + 1))
         wait_until(lambda: {file.suffix for file in rotated(path)} == {".gz"}, "compressed")
     assert f"{path.name}.20261122T000000.000000Z.gz" in names(path)
-    assert len(rotated(path)) == 4
+    assert len(rotated(path)) == 6
 
 
 def test_a_file_and_its_compressed_copy_count_as_one(tmp_path: Path) -> None:

@@ -373,6 +373,36 @@ def test_a_new_file_that_a_crash_left_empty_has_its_name_made_durable(
         assert synced == [str(tmp_path)]
 
 
+@pytest.mark.parametrize("path", ["new/deep/a.log", "{routing_key}/deep/a.log"])
+def test_a_folder_whose_name_could_not_be_synced_is_synced_before_a_line_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def fail(_fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def watched(fd: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))  # noqa: PTH115
+        real(fd)
+
+    (tmp_path / "logs").mkdir()
+    sink = made(tmp_path / "logs" / path)
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(logfan.SinkUnavailable, match="EIO"):  # noqa: PT012 - one or the other
+        sink.open()
+        sink.write([record("x", routing_key="new")])
+    monkeypatch.setattr(os, "fsync", watched)
+    try:
+        sink.open()
+        deliver(sink, [record("x", routing_key="new")])
+    finally:
+        sink.close()
+    folders = [str(tmp_path / name) for name in ("logs", "logs/new", "logs/new/deep")]
+    assert [folder for folder in synced if folder in folders] == folders
+
+
 def test_a_line_that_can_never_fit_is_refused_and_the_others_are_taken(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     batch = [record("first"), record("x" * 5000), record("last")]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -395,3 +396,17 @@ def test_a_name_that_is_no_table_and_two_sinks_on_one(tmp_path: Path) -> None:
             SqliteSink.Config.model_validate({"path": "x.db", **options})
     one = SqliteSink.Config(path=tmp_path / "x.db")
     assert [*SqliteSink.conflicts({"a": one, "b": one})] == ["b"]
+
+
+def test_what_a_killed_run_left_in_the_log_is_synced_before_it_counts_as_there(
+    tmp_path: Path,
+) -> None:
+    """A kill within the commit leaves rows that can be read and were not synced."""
+    path, killed = tmp_path / "logs.db", tmp_path / "killed.db"
+    put(opened(path), record(b"1", message_id="m-1"))
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{path}{suffix}", f"{killed}{suffix}")
+    put(opened(killed), record(b"1", message_id="m-1"))  # as it is there, it is written by nobody
+    synced = tmp_path / "synced.db"
+    shutil.copy(killed, synced)  # without the log
+    assert rows(synced, "id") == [("m-1",)]

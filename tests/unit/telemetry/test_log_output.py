@@ -5,6 +5,7 @@ import logging
 import logging.config
 import os
 import re
+import select
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -122,6 +123,30 @@ def test_under_journald_each_line_has_its_priority(monkeypatch: pytest.MonkeyPat
         logging.getLogger("logfan.x").error("it broke")
         stream.flush()
         assert reader.readline() == "<3>it broke\n"
+
+
+def test_where_nobody_reads_it_lines_are_counted_and_no_thread_hangs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(log_output, "_PATIENCE_SECONDS", 0.01)
+    read, write = os.pipe()
+    with os.fdopen(write, "w") as stream, os.fdopen(read, "rb", buffering=0) as reader:
+        monkeypatch.setattr("sys.stderr", stream)
+        log_output.configure("info", "text", environ={})
+        log = logging.getLogger("logfan.x")
+        written = 0
+        while select.select([], [stream], [], 0)[1]:
+            log.error("%s %d", "x" * 7000, written, extra={"traceback": "é" * 3000})
+            written += 1
+            assert written < 60, "the log's own bound is not what ends this"
+        log.error("lost")
+        text = reader.read(1 << 20)
+        log.error("seen")
+        text += reader.read(1 << 20)
+        lines = text.decode().splitlines()
+        assert re.search(r"warning standard error was not read: \d lines of this log", lines[-2])
+        assert lines[-1].endswith("error   seen")
+        assert "lost" not in lines[-3]
 
 
 def test_of_pika_only_warnings_are_heard_in_debug(capsys: pytest.CaptureFixture[str]) -> None:
