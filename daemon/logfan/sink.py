@@ -238,4 +238,6 @@ class RecordsRejected(Exception):
         self.reasons: Mapping[int, str] = MappingProxyType(dict(reasons))
         self.later: Mapping[int, str] = MappingProxyType(dict(later))
         self.retry_after = retry_after
-        super().__init__(f"{len(self.reasons)} records rejected, {len(self.later)} to come again")
+        counts = (len(self.reasons), "rejected"), (len(self.later), "wanted later")
+        shown = [f"{n} record{'s' if n != 1 else ''} {what}" for n, what in counts if n]
+        super().__init__(", ".join(shown))

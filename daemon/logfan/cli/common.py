@@ -42,13 +42,26 @@ class FilePath(click.Path):
 
 def config_option(command: Command) -> Command:
     """`--config FILE`: the command gets the file that was found, or None."""
+    return _config_option(lambda _context, _option, path: path or _find_config())(command)
+
+
+def config_option_of_group(group: Command) -> Command:
+    """`--config FILE` before the command of a group; each that has the option gets it."""
+
+    def hand_down(context: click.Context, _option: click.Parameter, path: Path | None) -> None:
+        if path is not None and isinstance(context.command, click.Group):
+            context.default_map = {name: {"config": path} for name in context.command.commands}
+
+    return _config_option(hand_down, expose_value=False)(group)
+
+
+def _config_option(callback: Callable[..., Any], **more: Any) -> Callable[[Command], Command]:
     return click.option(
         # A file that cannot be read is a fault of the config (78), not of usage (2).
         "--config", "-c", "config", type=FilePath(readable=False), metavar="FILE",
-        callback=lambda _context, _option, path: path or _find_config(),
-        help="The config file; else the first of $LOGFAN_CONFIG, ./config.toml, "
-        "/etc/logfan/config.toml.",
-    )(command)  # fmt: skip
+        callback=callback, help="The config file; else the first of $LOGFAN_CONFIG, ./config.toml, "
+        "/etc/logfan/config.toml.", **more,
+    )  # fmt: skip
 
 
 def _find_config() -> Path | None:

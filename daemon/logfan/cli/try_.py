@@ -136,7 +136,7 @@ def _show(one: "SinkTrial", timeout: float) -> None:
         click.echo(f"    line {line}: {one_line(refusal.reason)}", err=True)
     if len(one.refused) > _SHOWN_REFUSALS:
         click.echo(f"    and {len(one.refused) - _SHOWN_REFUSALS:,} more", err=True)
-    for wrong in (one.worker.fault, one.change, one.lasting):
+    for wrong in (one.worker.fault, one.change, one.mistake, one.lasting):
         if wrong is not None:
             click.echo(f"    {one_line(wrong)}", err=True)
     if one.gave_up is not None and one.worker.fault is None:

@@ -14,7 +14,11 @@ from logfan.runtime.foreign_text import text_of, type_name
 from logfan.sink import Sink, SinkConfig
 from logfan.transform import Transform, TransformConfig
 
-HOST_KEYS = ("kind", "required", "batch", "retry")
+HOST_KEYS = (
+    "kind", "required", "batch", "retry", "where", "on_error", "sample", "transforms", "redact",
+)  # fmt: skip
+"""The keys of each sink's table that its class never gets. `decode` is passed on to a class that
+has it."""
 _TRANSFORM_KEYS = ("kind",)
 Base = TypeVar("Base", bound=Sink | Transform)
 _KIND = re.compile(r"[a-z0-9][a-z0-9_-]*")
