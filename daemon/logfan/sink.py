@@ -209,7 +209,7 @@ class SinkUnavailable(Exception):
     its text, as a header has it.
     """
 
-    def __init__(self, why: str = "unavailable", retry_after: float | None = None) -> None:
+    def __init__(self, why: str = "unavailable", retry_after: float | str | None = None) -> None:
         self.retry_after = retry_after
         super().__init__(why)
 
@@ -225,7 +225,7 @@ class RecordsRejected(Exception):
         reasons: Mapping[int, str] = MappingProxyType({}),
         *,
         later: Mapping[int, str] = MappingProxyType({}),
-        retry_after: float | None = None,
+        retry_after: float | str | None = None,
     ) -> None:
         for given in (reasons, later):
             if not isinstance(given, Mapping):

@@ -1,6 +1,7 @@
 """What several commands share: options, faults for people, and exit codes."""
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -19,6 +20,7 @@ from logfan.runtime import signals
 from logfan.telemetry.log_output import one_line
 
 _LEAST_COLUMNS = 40
+_PLAIN_NUMBER = re.compile(r"-?\d+(\.\d*)?")
 EXIT_SIGNAL = 128
 """And the signal's number: 130 after Ctrl-C."""
 CONFIG_PLACES = (Path("config.toml"), Path("/etc/logfan/config.toml"))
@@ -90,6 +92,22 @@ def duration(_context: click.Context, _option: click.Parameter, value: str | Non
         return None if value is None else parse_duration(value)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+class Seconds(click.FloatRange):
+    """A duration such as `10s`; a plain number is in seconds. Bounds and default are in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        from logfan.config.units import parse_duration
+
+        if isinstance(value, str) and not _PLAIN_NUMBER.fullmatch(value):
+            try:
+                value = parse_duration(value)
+            except ValueError as error:
+                self.fail(str(error), param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def instance_option(command: Command) -> Command:

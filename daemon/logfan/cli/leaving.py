@@ -1,5 +1,5 @@
-"""The end of a command's process: over what nobody foresaw, and although plugins hold it, for whose
-threads and executors the interpreter would wait without end."""
+"""The end of a command's process: over an exception that nothing handles, and although plugins
+hold it, for whose threads and executors the interpreter would wait without end."""
 
 import errno
 import logging
@@ -20,7 +20,7 @@ _SECONDS = 3.0
 
 
 def report(error: Exception) -> int:
-    """Show what nobody foresaw. Returns the exit code."""
+    """Show an exception that nothing handles. Returns the exit code."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
         why = os.strerror(error.errno).lower()
         click.echo(f"error  the output cannot be written: {why}", err=True)

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from logfan.cli.common import config_option, fail, instance_option, interrupted, sound, warn
+from logfan.cli.common import (
+    Seconds,
+    config_option,
+    fail,
+    instance_option,
+    interrupted,
+    sound,
+    warn,
+)
 from logfan.cli.messages import (
     LineTooLong,
     batches_of_lines,
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
 _NOT_TAKEN = 1
 _MOST_HELD = 1000
 _SHOWN_REFUSALS = 10
+_LONGEST_SECONDS = 86400.0
 _PERSISTENT = 2
 
 
@@ -35,8 +44,8 @@ _PERSISTENT = 2
 @click.option("--sink", "names", multiple=True, metavar="NAME", help="Only this sink.")
 @message_options
 @click.option(
-    "--timeout", default=10.0, show_default=True, metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
+    "--timeout", default="10s", show_default=True, metavar="DURATION",
+    type=Seconds(min=0, min_open=True, max=_LONGEST_SECONDS),
     help="How long a sink may take without getting on.",
 )  # fmt: skip
 def try_(

@@ -179,6 +179,20 @@ def test_one_sink_alone(folder: Path) -> None:
     assert "the config has no sink 'fiel'; did you mean \"file\"?" in done.stderr
 
 
+@pytest.mark.parametrize("given", ["soon", "nan", "inf", "3 parsecs", ""])
+def test_a_time_that_is_none_is_named_with_what_would_be_right(folder: Path, given: str) -> None:
+    done = tried(folder, FILE, "--timeout", given)
+    assert done.returncode == 2
+    assert "write a duration with its unit" in done.stderr
+
+
+@pytest.mark.parametrize("given", ["0.5", "500ms"])
+def test_a_time_is_a_duration_or_seconds(folder: Path, given: str) -> None:
+    done = tried(folder, '[sinks.a]\nkind = "shut"\n', "--timeout", given)
+    assert done.returncode == 1
+    assert "given up after 0.5 s" in done.stderr
+
+
 GIVEN_UP = {
     # a sink, what it is given, and what stands there after its time
     "shut": ("shut", b"one\ntwo", "2 not taken", "it did not open: the store is away"),

@@ -575,7 +575,7 @@ def test_a_long_pace_reads_well(make: Make, caplog: pytest.LogCaptureFixture) ->
 
 def test_a_pace_may_be_the_text_of_a_header(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     bench = make(start=False)
-    bench.sink.failures = [SinkUnavailable("busy", " 20 ")]  # type: ignore[arg-type]
+    bench.sink.failures = [SinkUnavailable("busy", " 20 ")]
     bench.submit(b"a")
     bench.worker.start()
     wait_until(lambda: "busy; retrying in 20 s" in caplog.text, "it is logged")
