@@ -170,6 +170,8 @@ def _registered(origin: str, load: Callable[[], object]) -> Mapping[tuple[str, s
             raise PluginError(_twice(what, kind, found[what, kind], checked))
         found[what, kind] = checked
 
+    register.__qualname__ = register.__name__  # authors see it where they call it in another way
+
     used = {name: hook for name in _HOOKS if (hook := getattr(manager.hook, name)).get_hookimpls()}
     if not used:
         raise PluginError(f"registers no sink; {_SKELETON}")

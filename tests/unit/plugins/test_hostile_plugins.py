@@ -104,6 +104,9 @@ HOSTILE: dict[str, tuple[str, str]] = {
         TOP + sink("class Config(logfan.SinkConfig):\n        where: str = ''") + HOOK,
         "'where', which belongs to logfan",
     ),
+    "registers by other names": (
+        TOP + SINK + hook("register(name='s', sink=S)"), "TypeError: register() got an unexpected",
+    ),
     "hook is async": (
         TOP + SINK + HOOK.replace("def reg", "async def reg"), "its register_sinks is async",
     ),
