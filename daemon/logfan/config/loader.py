@@ -298,7 +298,10 @@ def _no_sinks(source: _Source) -> list[Fault]:
     if source.table.get("sinks"):
         return []
     source.table.pop("sinks", None)
-    where = source.path or "no config file was found (./config.toml, /etc/logfan/config.toml)"
+    where = source.path or (
+        "no config file was found (./config.toml, /etc/logfan/config.toml): `logfan generate "
+        "config > config.toml` writes one"
+    )
     problem = f'at least one sink is needed, as [sinks.NAME] with kind = "…"; {where}'
     return [Fault("sinks", problem)]
 

@@ -126,6 +126,11 @@ def _check_config(
             _WITH_SCHEMA.add(config)
     except Exception as error:  # noqa: BLE001 - a type that no TOML value can become
         why = (text_of(error).splitlines() or [type_name(error)])[0]
+        if lacking := re.search(r"not fully defined; you should define `?(\w+)", why):
+            raise PluginError(
+                f"{name}.Config names the type {lacking[1]}, which is not there when it runs; "
+                "define it, or import it outside of `if TYPE_CHECKING`"
+            ) from None
         raise PluginError(f"{name}.Config has a type that TOML cannot give: {why}") from None
 
 

@@ -110,6 +110,12 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "hook is async": (
         TOP + SINK + HOOK.replace("def reg", "async def reg"), "its register_sinks is async",
     ),
+    "config of a type that only type checkers import": (
+        "from __future__ import annotations\nfrom typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    from pathlib import Path\n" + TOP
+        + sink("class Config(logfan.SinkConfig):\n        path: Path") + HOOK,
+        "S.Config names the type Path, which is not there when it runs",
+    ),
     "config of a wild type": (
         TOP + sink("class Config(logfan.SinkConfig):\n        f: open") + HOOK,
         "cannot be imported",
