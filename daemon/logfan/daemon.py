@@ -23,12 +23,12 @@ from logfan.config.changes import changed_keys, elsewhere, left_behind, named
 from logfan.config.file_watch import FileWatch
 from logfan.config.loader import Prepared
 from logfan.control import ControlServer, folder_of_daemon, name_of_socket
-from logfan.faults import Faults
+from logfan.faults import Fault, Faults
 from logfan.pipeline.assembly import Pipeline
 from logfan.plugins.drop_ins import changed_since_loaded
 from logfan.runtime import malloc, signals
 from logfan.runtime.clock import SYSTEM_CLOCK, Clock
-from logfan.runtime.foreign_text import describe
+from logfan.runtime.foreign_text import describe, line_of
 from logfan.runtime.systemd import Notifier
 from logfan.status import Status
 from logfan.telemetry import log_output
@@ -131,10 +131,11 @@ class Daemon:
     def run(self) -> int:
         """Run until a signal, or a failure that it cannot go on after.
 
-        Raises ListenError where the HTTP side cannot start.
+        Raises ListenError where the HTTP side cannot start, and Faults where a plugin has taken the
+        name of a metric.
         """
         malloc.return_what_is_free()
-        REGISTRY.register(self._collector)
+        self._register_metrics()
         self._status.listen()
         try:
             # Signals first: a client that sees it answer may stop it at once.
@@ -164,6 +165,16 @@ class Daemon:
             REGISTRY.unregister(self._collector)
             self._status.end()
             self._notifier.close()
+
+    def _register_metrics(self) -> None:
+        try:
+            REGISTRY.register(self._collector)
+        except ValueError as taken:
+            why = (
+                "the code of a plugin registers a metric of logfan's own; begin the names of its "
+                f"metrics with the name of its sink, not with logfan_: {line_of(taken)}"
+            )
+            raise Faults([Fault("plugins", why)]) from taken
 
     def _handlers(self) -> Mapping[int, signals.Handler]:
         """TERM and INT stop, the second of them at once; HUP reloads."""

@@ -209,7 +209,7 @@ class SinkUnavailable(Exception):
     its text, as a header has it.
     """
 
-    def __init__(self, why: str = "unavailable", retry_after: float | None = None) -> None:
+    def __init__(self, why: str = "unavailable", retry_after: float | str | None = None) -> None:
         self.retry_after = retry_after
         super().__init__(why)
 
@@ -225,7 +225,7 @@ class RecordsRejected(Exception):
         reasons: Mapping[int, str] = MappingProxyType({}),
         *,
         later: Mapping[int, str] = MappingProxyType({}),
-        retry_after: float | None = None,
+        retry_after: float | str | None = None,
     ) -> None:
         for given in (reasons, later):
             if not isinstance(given, Mapping):
@@ -238,4 +238,6 @@ class RecordsRejected(Exception):
         self.reasons: Mapping[int, str] = MappingProxyType(dict(reasons))
         self.later: Mapping[int, str] = MappingProxyType(dict(later))
         self.retry_after = retry_after
-        super().__init__(f"{len(self.reasons)} records rejected, {len(self.later)} to come again")
+        counts = (len(self.reasons), "rejected"), (len(self.later), "wanted later")
+        shown = [f"{n} record{'s' if n != 1 else ''} {what}" for n, what in counts if n]
+        super().__init__(", ".join(shown))

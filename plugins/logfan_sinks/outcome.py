@@ -12,7 +12,7 @@ class Outcome:
 
     refused: dict[int, str] = field(default_factory=dict)
     later: dict[int, str] = field(default_factory=dict)
-    retry_after: float | None = None
+    retry_after: float | str | None = None
     whole: bool = False
     """Whether what is wanted later is so for a reason that other records share; False where it is
     about what these name, such as a topic."""

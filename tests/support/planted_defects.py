@@ -172,6 +172,14 @@ class Overwrites(Careful):
         super().write(records)
 
 
+class Answers(Careful):
+    """Returns whether it took the records."""
+
+    def write(self, records: Sequence[logfan.Record]) -> bool:  # type: ignore[override] # the defect
+        super().write(records)
+        return True
+
+
 class GoesOnAfterClose(Careful):
     """Its thread does not know that it is over."""
 
@@ -508,6 +516,10 @@ DEFECTS = {
     "overwrites a body": Defect(
         Overwrites, "hostile_record",
         r"write changes the body of record 1 itself; a record is read-only, as all sinks share it",
+    ),
+    "returns an outcome": Defect(
+        Answers, "any_size[1]",
+        "write returned a bool; it must return None where all is taken",
     ),
     "late thread that goes on after close": Defect(
         GoesOnAfterClose, "closed_it_leaves",

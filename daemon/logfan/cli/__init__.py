@@ -40,7 +40,7 @@ class _LazyGroup(Group):
 
     def main(self, *given: Any, **named: Any) -> Any:
         """As click's. Where the process is ours (who gives arguments calls from one of his own),
-        a fault of logfan's own ends it with 70, and it ends although plugins hold it."""
+        an exception that nothing handles ends it with 70, and it ends although plugins hold it."""
         if given or named:
             return super().main(*given, **named)
         code: object = 0

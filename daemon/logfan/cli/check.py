@@ -18,10 +18,11 @@ def check(config: Path | None, instance: str | None, connect: bool) -> None:
     goes on with the checks of `logfan doctor` that concern connection, login, exchange and queues,
     and exits 1 on a danger, 69 where no broker can be reached.
     """
-    from logfan.config.loader import prepare
+    from logfan.config.loader import made_of, prepare
 
     with sound(config):
         prepared = prepare(config, instance=instance)
+        made_of(prepared.sinks, prepared.settings.instance)
     warn(prepared.warnings)
     settings = prepared.settings
     sinks = ", ".join(f"{spec.name} ({spec.kind.kind})" for spec in prepared.sinks)

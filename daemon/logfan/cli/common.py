@@ -1,7 +1,7 @@
 """What several commands share: options, faults for people, and exit codes."""
 
-import math
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -20,6 +20,7 @@ from logfan.runtime import signals
 from logfan.telemetry.log_output import one_line
 
 _LEAST_COLUMNS = 40
+_PLAIN_NUMBER = re.compile(r"-?\d+(\.\d*)?")
 EXIT_SIGNAL = 128
 """And the signal's number: 130 after Ctrl-C."""
 CONFIG_PLACES = (Path("config.toml"), Path("/etc/logfan/config.toml"))
@@ -41,25 +42,28 @@ class FilePath(click.Path):
         return super().convert(value, param, ctx)
 
 
-class Seconds(click.FloatRange):
-    """A number of seconds on the command line. `nan`, which is no number, lies in every range."""
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        seconds = super().convert(value, param, ctx)
-        if math.isnan(seconds):
-            self.fail(f"{value!r} is not a number of seconds", param, ctx)
-        return seconds
-
-
 def config_option(command: Command) -> Command:
     """`--config FILE`: the command gets the file that was found, or None."""
+    return _config_option(lambda _context, _option, path: path or _find_config())(command)
+
+
+def config_option_of_group(group: Command) -> Command:
+    """`--config FILE` before the command of a group; each that has the option gets it."""
+
+    def hand_down(context: click.Context, _option: click.Parameter, path: Path | None) -> None:
+        if path is not None and isinstance(context.command, click.Group):
+            context.default_map = {name: {"config": path} for name in context.command.commands}
+
+    return _config_option(hand_down, expose_value=False)(group)
+
+
+def _config_option(callback: Callable[..., Any], **more: Any) -> Callable[[Command], Command]:
     return click.option(
         # A file that cannot be read is a fault of the config (78), not of usage (2).
         "--config", "-c", "config", type=FilePath(readable=False), metavar="FILE",
-        callback=lambda _context, _option, path: path or _find_config(),
-        help="The config file; else the first of $LOGFAN_CONFIG, ./config.toml, "
-        "/etc/logfan/config.toml.",
-    )(command)  # fmt: skip
+        callback=callback, help="The config file; else the first of $LOGFAN_CONFIG, ./config.toml, "
+        "/etc/logfan/config.toml.", **more,
+    )  # fmt: skip
 
 
 def _find_config() -> Path | None:
@@ -88,6 +92,22 @@ def duration(_context: click.Context, _option: click.Parameter, value: str | Non
         return None if value is None else parse_duration(value)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+class Seconds(click.FloatRange):
+    """A duration such as `10s`; a plain number is in seconds. Bounds and default are in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        from logfan.config.units import parse_duration
+
+        if isinstance(value, str) and not _PLAIN_NUMBER.fullmatch(value):
+            try:
+                value = parse_duration(value)
+            except ValueError as error:
+                self.fail(str(error), param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def instance_option(command: Command) -> Command:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from logfan.cli.common import Command, ends, interrupts_to, report_blocked, takes_settings, warn
+from logfan.cli.common import (
+    Command,
+    config_option_of_group,
+    ends,
+    interrupts_to,
+    report_blocked,
+    takes_settings,
+    warn,
+)
 from logfan.cli.dlq_view import (
     delivery_warning,
     letter_json,
@@ -40,6 +48,7 @@ _COPY_BYTES = 64 << 10
 
 
 @click.group(cls=Group, no_args_is_help=True)
+@config_option_of_group
 def dlq() -> None:
     """Dead letters: records that a sink refused for good, kept in a queue of their own.
 

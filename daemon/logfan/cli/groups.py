@@ -6,7 +6,7 @@ import click
 
 
 class Group(click.Group):
-    """Where an option stands before the command that has it, the fault tells where it goes."""
+    """Where an option stands before the command that has it, the fault names its place."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         given = [*args]
@@ -15,6 +15,10 @@ class Group(click.Group):
         except click.NoSuchOption as error:
             at = next((at for at, word in enumerate(given) if word in self.commands), None)
             if at is None:
+                raise
+            _, command, _ = self.resolve_command(ctx, given[at:])
+            has = [name for one in command.params for name in one.opts] if command else []
+            if error.option_name not in has:
                 raise
             words = shlex.join([given[at], *given[:at], *given[at + 1 :]])
             raise click.UsageError(

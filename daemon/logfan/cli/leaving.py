@@ -1,5 +1,5 @@
-"""The end of a command: over a fault of logfan's own, and although plugins hold the process, for
-whose threads and executors the interpreter would wait without end."""
+"""The end of a command: over an exception that nothing handles, and although plugins hold the
+process, for whose threads and executors the interpreter would wait without end."""
 
 import errno
 import logging
@@ -22,7 +22,7 @@ _SECONDS = 3.0
 
 
 def report(error: Exception) -> int:
-    """Show a fault of logfan's own. Returns the exit code."""
+    """Show an exception that nothing handles. Returns the exit code."""
     with suppress(OSError):  # standard error may be what cannot be written
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
             # The interpreter writes what is left in the buffer at its end; failing there is a 120.

@@ -40,7 +40,8 @@ def run(config: Path | None, instance: str | None) -> None:
         log_output.configure(prepared.settings.log.level, prepared.settings.log.format)
         daemon = Daemon(prepared, again, environ=os.environ)
     try:
-        code = daemon.run()
+        with sound(config):
+            code = daemon.run()
     except ListenError as error:
         fail(str(error), os.EX_CONFIG)
     # While the interpreter ends it takes our handlers away, but not this.

@@ -26,8 +26,8 @@ _LEAST_SECONDS = 0.2
 @click.command()
 @daemons_arguments
 @click.option(
-    "--interval", default=1.0, show_default=True, type=Seconds(_LEAST_SECONDS, 3600.0),
-    help="Seconds from one look to the next.",
+    "--interval", default="1s", show_default=True, metavar="DURATION",
+    type=Seconds(_LEAST_SECONDS, 3600.0), help="From one look to the next.",
 )  # fmt: skip
 def top(urls: Sequence[str], config: Path | None, ca_file: Path | None, interval: float) -> None:
     """Watch running daemons: what flows, what waits and until when, each sink's state and since

@@ -5,14 +5,21 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+from traceback import extract_tb
 from typing import Self
 
-from logfan.config.loader import SinkSpec
+import logfan
+from logfan.config.loader import Made, SinkSpec, made_of
 from logfan.dead_letters.letter import Refusal
 from logfan.pipeline.completions import Completions
+from logfan.pipeline.sink_runner import why_returned
 from logfan.pipeline.worker import Limits, SinkWorker
 from logfan.record import Record, with_body
 from logfan.runtime.backoff import Backoff
+from logfan.runtime.foreign_text import describe
+from logfan.sink import RecordsRejected, SinkUnavailable
 from logfan.telemetry.metrics import SinkStats
 from logfan.testing.pipeline import Kept
 from logfan.testing.records import change_of, state_of
@@ -32,10 +39,9 @@ _Calls = queue.SimpleQueue[Callable[[], None]]
 class SinkTrial:
     """One sink, and what it did. Used on the main thread; its worker has one of its own."""
 
-    def __init__(self, spec: SinkSpec, instance: str, calls: _Calls) -> None:
-        """`calls` takes what is to be called on the main thread. Raises Faults
-        where the sink's class fails."""
-        self.spec = spec
+    def __init__(self, made: Made, calls: _Calls) -> None:
+        """`calls` takes what is to be called on the main thread."""
+        self.spec = spec = made.spec
         self.stats = SinkStats()
         self.refused: list[Refusal] = []
         self.given = 0
@@ -44,13 +50,18 @@ class SinkTrial:
         """Why it is not waited for any more."""
         self.change: str | None = None
         """What it changes of a record that it gets; None where it changes nothing."""
+        self.mistake: str | None = None
+        """What else is wrong with its methods: that `write` returns something, or that `close`
+        raises."""
+        self._raised_at = ""
+        """Where in the author's code the last call raised; empty where it did on purpose."""
         self.moved_at = time.monotonic()
         """When it last got on, or had nothing to do."""
         self._completions = completions = Completions(1, calls.put)
         completions.on_completed = self._on_completed
         completions.on_sink_opened = self._moved
-        self.sink = spec.make(instance)
-        self._watch_write()
+        self.sink = made.sink
+        self._watch_calls()
         self.threads = Family(lambda thread: thread.name == f"sink-{spec.name}")
         """What the sink's thread starts."""
         self.lasting: str | None = None
@@ -63,7 +74,7 @@ class SinkTrial:
             backoff=Backoff(
                 min(retry.initial, _LONGEST_DELAY_SECONDS), min(retry.max, _LONGEST_DELAY_SECONDS)
             ),
-            stats=self.stats, completions=completions, number=0, stage=spec.stage(instance),
+            stats=self.stats, completions=completions, number=0, stage=made.stage,
             send=self._send, on_fault=lambda: calls.put(lambda: None),
         )  # fmt: skip
 
@@ -71,18 +82,27 @@ class SinkTrial:
         self.refused += refusals
         return Kept()
 
-    def _watch_write(self) -> None:
-        """Have each call of `write` looked at, for what it changes of the records."""
-        write = self.sink.write
+    def _watch_calls(self) -> None:
+        for name in ("open", "write", "flush", "close"):
+            setattr(self.sink, name, partial(self._call, name, getattr(self.sink, name)))
 
-        def watched(records: Sequence[Record]) -> None:
-            given, before = (*records,), [state_of(one) for one in records]
-            try:
-                write(records)
-            finally:
-                self.change = self.change or change_of(given, before)
-
-        self.sink.write = watched  # type: ignore[method-assign]
+    def _call(
+        self, name: str, method: Callable[..., object], records: Sequence[Record] = ()
+    ) -> object:
+        """Call a method of the sink, and look at what it changes, returns and raises."""
+        given, before = (*records,), [state_of(one) for one in records]
+        try:
+            returned = method(records) if records else method()
+        except BaseException as error:
+            self._raised_at = _place_of(error)
+            if name == "close":
+                self.mistake = f"close raised {describe(error)}{self._raised_at}"
+            raise
+        finally:
+            self.change = self.change or change_of(given, before)
+        if returned is not None and name in ("write", "flush"):
+            self.mistake = why_returned(name, returned)
+        return returned
 
     def offer(self, records: Sequence[Record]) -> None:
         """Hand it copies of these, unless it was given up: who changes a record is known then."""
@@ -105,7 +125,7 @@ class SinkTrial:
     @property
     def is_good(self) -> bool:
         """Whether it opened, and took all that it should."""
-        wrong = self.worker.fault, self.gave_up, self.change, self.lasting
+        wrong = self.worker.fault, self.gave_up, self.change, self.mistake, self.lasting
         return not any(wrong) and not self.refused and not self.not_taken
 
     def give_up(self, patience: float) -> None:
@@ -114,7 +134,7 @@ class SinkTrial:
         if self.worker.busy_seconds() > patience / 2:
             reasons.append("it does not return from a call of its own code")
         elif self.worker.failure is not None:
-            reasons.append(self.worker.failure)
+            reasons.append(f"{self.worker.failure}{self._raised_at}")
         self.gave_up = ": ".join(reasons) or "it takes no more records"
 
     def join(self, patience: float) -> None:
@@ -147,14 +167,27 @@ class SinkTrial:
         self.moved_at = time.monotonic()
 
 
+def _place_of(error: BaseException) -> str:
+    """The innermost line of code that is not logfan's, as it goes behind the error; empty for one
+    that an author raises on purpose."""
+    frames = [one for one in extract_tb(error.__traceback__) if not one.filename.startswith(_HOST)]
+    if not frames or isinstance(error, SinkUnavailable | RecordsRejected):
+        return ""
+    return f" (line {frames[-1].lineno} of {Path(frames[-1].filename).name})"
+
+
+_HOST = f"{Path(logfan.__file__).parent}/"
+
+
 class Trial:
     """All sinks of a trial. As a context manager it starts and ends their threads."""
 
     def __init__(self, specs: Sequence[SinkSpec], instance: str, patience: float) -> None:
-        """`patience`: so many seconds a sink may take without getting on."""
+        """`patience`: so many seconds a sink may take without getting on. Raises Faults where the
+        class of a sink, or of a transform, fails."""
         self._calls = _Calls()
         self._patience = patience
-        self.sinks = [SinkTrial(spec, instance, self._calls) for spec in specs]
+        self.sinks = [SinkTrial(made, self._calls) for made in made_of(specs, instance)]
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _NOT_TAKEN = 1
 _MOST_HELD = 1000
 _SHOWN_REFUSALS = 10
+_LONGEST_SECONDS = 86400.0
 _PERSISTENT = 2
 
 
@@ -43,8 +44,8 @@ _PERSISTENT = 2
 @click.option("--sink", "names", multiple=True, metavar="NAME", help="Only this sink.")
 @message_options
 @click.option(
-    "--timeout", default=10.0, show_default=True, metavar="SECONDS",
-    type=Seconds(min=0, min_open=True, max=86400),
+    "--timeout", default="10s", show_default=True, metavar="DURATION",
+    type=Seconds(min=0, min_open=True, max=_LONGEST_SECONDS),
     help="How long a sink may take without getting on.",
 )  # fmt: skip
 def try_(
@@ -144,7 +145,7 @@ def _show(one: "SinkTrial", timeout: float) -> None:
         click.echo(f"    line {line}: {one_line(refusal.reason)}", err=True)
     if len(one.refused) > _SHOWN_REFUSALS:
         click.echo(f"    and {len(one.refused) - _SHOWN_REFUSALS:,} more", err=True)
-    for wrong in (one.worker.fault, one.change, one.lasting):
+    for wrong in (one.worker.fault, one.change, one.mistake, one.lasting):
         if wrong is not None:
             click.echo(f"    {one_line(wrong)}", err=True)
     if one.gave_up is not None and one.worker.fault is None:

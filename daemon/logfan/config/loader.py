@@ -54,7 +54,7 @@ config names for them are neither needed nor read."""
 
 @dataclass(frozen=True, slots=True)
 class TransformSpec:
-    """One transform of a sink, ready to be built."""
+    """One transform of a sink, ready to be made."""
 
     kind: Kind[Transform]
     config: SinkConfig = field(repr=False)
@@ -62,7 +62,7 @@ class TransformSpec:
 
 @dataclass(frozen=True, slots=True)
 class SinkSpec:
-    """One configured sink, ready to be built."""
+    """One configured sink, ready to be made."""
 
     name: str
     kind: Kind[Sink]
@@ -73,14 +73,32 @@ class SinkSpec:
     """Of the hashes of `redact`. The file that it came from may be gone by the time that a reload
     goes back to this config."""
 
-    def make(self, instance: str) -> Sink:
-        """A sink of its own. Raises Faults where its class fails."""
-        return made(self.kind, self.config, self.name, instance, f"sinks.{self.name}")
 
-    def stage(self, instance: str) -> Stage | None:
-        """What is done to records before the sink gets them, with transforms of its own. Raises
-        Faults where the class of one fails."""
-        return stage_of(self.settings, self.transforms, self.name, instance, self.key)
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A sink of its own, and what is done to records before it gets them, with transforms of its
+    own."""
+
+    spec: SinkSpec
+    sink: Sink
+    stage: Stage | None
+
+
+def made_of(specs: Iterable[SinkSpec], instance: str) -> Sequence[Made]:
+    """Each of these sinks. Raises Faults with all of them whose class fails, or whose transforms'
+    does."""
+    whole: list[Made] = []
+    faults: list[Fault] = []
+    for spec in specs:
+        try:
+            stage = stage_of(spec.settings, spec.transforms, spec.name, instance, spec.key)
+            sink = made(spec.kind, spec.config, spec.name, instance, f"sinks.{spec.name}")
+            whole.append(Made(spec, sink, stage))
+        except Faults as found:
+            faults += found.faults
+    if faults:
+        raise Faults(faults)
+    return whole
 
 
 def stage_of(
@@ -280,7 +298,10 @@ def _no_sinks(source: _Source) -> list[Fault]:
     if source.table.get("sinks"):
         return []
     source.table.pop("sinks", None)
-    where = source.path or "no config file was found (./config.toml, /etc/logfan/config.toml)"
+    where = source.path or (
+        "no config file was found (./config.toml, /etc/logfan/config.toml): `logfan generate "
+        "config > config.toml` writes one"
+    )
     problem = f'at least one sink is needed, as [sinks.NAME] with kind = "…"; {where}'
     return [Fault("sinks", problem)]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from logfan.amqp.connection import new_loop
 from logfan.amqp.reconnect import StartupPolicy
-from logfan.config.loader import Prepared, SinkSpec
+from logfan.config.loader import Made, Prepared, made_of
 from logfan.dead_letters.publisher import DeadLetters
 from logfan.pipeline.completions import Completions
 from logfan.pipeline.consumer import Consumer, Events
@@ -46,6 +46,7 @@ class Pipeline:
         self._clock = clock
         self._events = events
         self._handed_back: int | None = None
+        sinks = made_of(prepared.sinks, prepared.settings.instance)
         self._left_before = left_behind
         ioloop = new_loop()
         required = [spec.name for spec in prepared.sinks if spec.settings.required]
@@ -58,10 +59,11 @@ class Pipeline:
         )  # fmt: skip
         self.workers: Sequence[SinkWorker] = [
             self._worker(
-                spec, required.index(spec.name) if spec.settings.required else None, prepared, stats
+                made, required.index(made.spec.name) if made.spec.settings.required else None,
+                prepared, stats,
             )
-            for spec in prepared.sinks
-        ]
+            for made in sinks
+        ]  # fmt: skip
         for worker in self.workers:
             worker.follow(left_behind)
         self.consumer = Consumer(
@@ -71,13 +73,14 @@ class Pipeline:
         )  # fmt: skip
 
     def _worker(
-        self, spec: SinkSpec, number: int | None, prepared: Prepared, stats: Stats
+        self, made: Made, number: int | None, prepared: Prepared, stats: Stats
     ) -> SinkWorker:
+        spec = made.spec
         rabbitmq = prepared.settings.rabbitmq
         batch, retry = spec.settings.batch, spec.settings.retry
         optional = number is None
         return SinkWorker(
-            sink=spec.make(prepared.settings.instance),
+            sink=made.sink,
             limits=Limits(
                 batch.max_records,
                 batch.max_bytes,
@@ -90,7 +93,7 @@ class Pipeline:
             stats=stats.sinks[spec.name],
             completions=self._completions,
             number=number,
-            stage=spec.stage(prepared.settings.instance),
+            stage=made.stage,
             send=None if self.dead_letters is None else self.dead_letters.send,
             max_ratio=prepared.settings.dead_letter.max_ratio,
             on_fault=self._events.on_fault,

@@ -190,7 +190,7 @@ class SinkRecovery:
 
     def _attempt(self, entries: Sequence[Entry]) -> None:
         """Offer the sink what it gets of these."""
-        records: Sequence[Record] = [entry.record for entry in entries]
+        records: Sequence[Record] = tuple(entry.record for entry in entries)
         if self._stage is not None:
             staged = self._runner.stage(self._stage, records)
             if staged.left:
@@ -236,7 +236,7 @@ class SinkRecovery:
 
     def _offer_again(self, entry: Entry) -> Failure | None:
         """Offer one that was refused, alone. None where it is done: taken, or filtered."""
-        records: Sequence[Record] = [entry.record]
+        records: Sequence[Record] = (entry.record,)
         if self._stage is not None:
             staged = self._runner.stage(self._stage, records)
             for failed in staged.failed.values():

@@ -2,10 +2,11 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Any
 
 from logfan.record import Record
 from logfan.runtime import forks
@@ -148,7 +149,12 @@ class SinkRunner:
         if self._is_taken():
             raise SinkUnavailable(_TAKEN)
         self._open_called = True
-        self._sink.open()
+        try:
+            self._sink.open()
+        except RecordsRejected as rejected:
+            raise TypeError(
+                "open raised RecordsRejected, and has no records; raise SinkUnavailable"
+            ) from rejected
         self.opened = True
         if not self.has_opened:
             self.has_opened = True
@@ -178,24 +184,27 @@ class SinkRunner:
 
     def _write(self, records: Sequence[Record]) -> Failure | None:
         """Write and flush. What a sink refuses it may know at either."""
-        failures = []
+        first: Failure | None = None
+        given: Any = None
         try:
-            self._sink.write(records)
+            given = self._sink.write(records)  # type: ignore[func-returns-value]
         except RecordsRejected as rejected:
-            failures.append(self._checked(rejected, len(records)))
+            first = self._checked(rejected, len(records))
+        if given is not None:
+            _check_returned("write", given)
         try:
-            self._sink.flush()
+            given = self._sink.flush()  # type: ignore[func-returns-value]
         except RecordsRejected as rejected:
-            failures.append(self._checked(rejected, len(records)))
-            self._sink.flush()  # of all the others
-        if len(failures) < 2:
-            return failures[0] if failures else None
-        first, second = failures
-        later = {**first.later, **second.later}
-        return replace(
-            second, reasons={**first.reasons, **second.reasons}, later=later,
-            retry_after=max(first.retry_after, second.retry_after),
-        )  # fmt: skip
+            second = self._checked(rejected, len(records))
+            given = self._sink.flush()  # type: ignore[func-returns-value] # of all the others
+            first = second if first is None else replace(
+                second, reasons={**first.reasons, **second.reasons},
+                later={**first.later, **second.later},
+                retry_after=max(first.retry_after, second.retry_after),
+            )  # fmt: skip
+        if given is not None:
+            _check_returned("flush", given)
+        return first
 
     def _failure(self, error: BaseException) -> Failure:
         # By the type alone: an exception may lie about its class, or raise when it is asked.
@@ -304,6 +313,27 @@ class SinkRunner:
         except BaseException:
             log.warning("sink %s: close failed", self.name, exc_info=True)
         self.health.busy_since = None
+
+
+def why_returned(method: str, given: object) -> str:
+    """What is wrong with a method of a sink that returns this, which is not None."""
+    what = "False" if given is False else f"a {type_name(given)}"
+    if isinstance(given, Awaitable | AsyncIterator | Iterator):
+        return f"{method} returned {what}, so it has done nothing yet; it must do its work itself"
+    return (
+        f"{method} returned {what}; it must return None where all is taken, else raise "
+        "SinkUnavailable or RecordsRejected"
+    )
+
+
+def _check_returned(method: str, given: object) -> None:
+    """Raises TypeError where what a sink returns shows that it did not take the records. Any other
+    value may come of a call that did, and to write again would repeat it."""
+    is_error = isinstance(given, BaseException) or (
+        isinstance(given, type) and issubclass(given, BaseException)
+    )
+    if given is False or is_error or isinstance(given, Awaitable | AsyncIterator | Iterator):
+        raise TypeError(why_returned(method, given))
 
 
 def _reasons(given: Mapping[int, str], count: int) -> dict[int, str]:

@@ -8,6 +8,7 @@ is never run.
 
 import ast
 import importlib
+import inspect
 import os
 import re
 import sys
@@ -169,11 +170,15 @@ def _registered(origin: str, load: Callable[[], object]) -> Mapping[tuple[str, s
             raise PluginError(_twice(what, kind, found[what, kind], checked))
         found[what, kind] = checked
 
+    register.__qualname__ = register.__name__  # authors see it where they call it in another way
+
     used = {name: hook for name in _HOOKS if (hook := getattr(manager.hook, name)).get_hookimpls()}
     if not used:
         raise PluginError(f"registers no sink; {_SKELETON}")
     for name, hook in used.items():
         what, check, example = _HOOKS[name]
+        if any(inspect.iscoroutinefunction(one.function) for one in hook.get_hookimpls()):
+            raise PluginError(f"its {name} is async; leave out the async")
         before = len(found)
         try:
             hook(register=partial(register, what, check))

@@ -14,7 +14,11 @@ from logfan.runtime.foreign_text import text_of, type_name
 from logfan.sink import Sink, SinkConfig
 from logfan.transform import Transform, TransformConfig
 
-HOST_KEYS = ("kind", "required", "batch", "retry")
+HOST_KEYS = (
+    "kind", "required", "batch", "retry", "where", "on_error", "sample", "transforms", "redact",
+)  # fmt: skip
+"""The keys of each sink's table that its class never gets. `decode` is passed on to a class that
+has it."""
 _TRANSFORM_KEYS = ("kind",)
 Base = TypeVar("Base", bound=Sink | Transform)
 _KIND = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -122,6 +126,11 @@ def _check_config(
             _WITH_SCHEMA.add(config)
     except Exception as error:  # noqa: BLE001 - a type that no TOML value can become
         why = (text_of(error).splitlines() or [type_name(error)])[0]
+        if lacking := re.search(r"not fully defined; you should define `?(\w+)", why):
+            raise PluginError(
+                f"{name}.Config names the type {lacking[1]}, which is not there when it runs; "
+                "define it, or import it outside of `if TYPE_CHECKING`"
+            ) from None
         raise PluginError(f"{name}.Config has a type that TOML cannot give: {why}") from None
 
 

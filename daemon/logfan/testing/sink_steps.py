@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from logfan.pipeline.sink_runner import pace_and_doubt, why_no_index
+from logfan.pipeline.sink_runner import pace_and_doubt, why_no_index, why_returned
 from logfan.record import Record
 from logfan.runtime.foreign_text import describe
 from logfan.sink import RecordsRejected, Sink
@@ -86,7 +86,7 @@ class SinkSteps:
         self.sink = sink
         self._seconds = seconds
         self._orders: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[tuple[BaseException | None, object]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"sink-{sink.name}", daemon=True)
         self._family = Family(lambda thread: thread is self._thread)
         self._hangs = False
@@ -123,7 +123,7 @@ class SinkSteps:
             self._note(written)  # type: ignore[arg-type] # as write takes them
         self._orders.put(lambda: getattr(self.sink, step)(*arguments))
         try:
-            error = self._answers.get(timeout=self._seconds)
+            error, given = self._answers.get(timeout=self._seconds)
         except queue.Empty:
             self._hangs = True
             raise AssertionError(
@@ -136,6 +136,8 @@ class SinkSteps:
                 f"{step} raised {type(error).__name__}, which is no Exception: code that catches "
                 "Exception does not see it; raise SinkUnavailable, or let the cause through"
             ) from error
+        if step in ("write", "flush"):
+            assert given is None, why_returned(step, given)
         change = change_of(self._written, self._before)
         assert change is None, f"{step} {change}"
         _, odd = pace_and_doubt(error)
@@ -185,12 +187,12 @@ class SinkSteps:
 
     def _run(self) -> None:
         while (order := self._orders.get()) is not None:
-            error: BaseException | None = None
+            error, given = None, None
             try:
-                order()
+                given = order()
             except BaseException as raised:  # noqa: BLE001 - the test judges it
                 error = raised
-            self._answers.put(error)
+            self._answers.put((error, given))
 
     def _where(self) -> str:
         """Where the sink's thread is: the line of the innermost frame that is the author's."""

@@ -83,7 +83,7 @@ class AmqpSink(logfan.Sink):
 
     _publisher: Publisher | None = None
     _max_bytes: int | None = None
-    """The largest body that the broker takes, where it has said so."""
+    """The largest body that the broker takes, where it has announced one."""
     _learned: int | None = None
     """The same of the connection that it closed over a larger one."""
 

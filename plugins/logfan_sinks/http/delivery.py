@@ -85,6 +85,6 @@ def _judged(answer: Answer, verdict: Verdict, count: int, items: Items | None) -
     return Outcome(refused=dict.fromkeys(range(count), why))
 
 
-def _of_all(count: int, why: str, retry_after: float | None = None) -> Outcome:
+def _of_all(count: int, why: str, retry_after: float | str | None = None) -> Outcome:
     """None of them is taken now."""
     return Outcome(later=dict.fromkeys(range(count), why), retry_after=retry_after, whole=True)

@@ -201,7 +201,7 @@ def test_whatever_the_table_has_to_keep_a_row_out_refuses_that_row_alone(
     try:
         for n in range(0, 30, 3):
             bodies = (b"good", b"bad", b"good")
-            with pytest.raises(RecordsRejected, match="1 records rejected") as caught:
+            with pytest.raises(RecordsRejected, match="1 record rejected") as caught:
                 put(sink, *(record(body, message_id=str(n + at)) for at, body in enumerate(bodies)))
             sink.flush()
             assert [*caught.value.reasons] == [1]

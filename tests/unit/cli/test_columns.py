@@ -118,8 +118,8 @@ def test_make_help_fits_and_names_every_target_that_is_explained() -> None:
         ("--config x check", "logfan check --config x"),
         ("-c x dlq list", "logfan dlq -c x list"),
         ("--json status", "logfan status --json"),
-        ("dlq --config x list", "logfan dlq list --config x"),
-        ("generate -c x schema", "logfan generate schema -c x"),
+        ("dlq --sink x show", "logfan dlq show --sink x"),
+        ("generate --folder x plugin", "logfan generate plugin --folder x"),
     ],
 )
 def test_an_option_before_the_command_gets_a_hint_where_it_goes(typed: str, hint: str) -> None:
@@ -128,7 +128,24 @@ def test_an_option_before_the_command_gets_a_hint_where_it_goes(typed: str, hint
     assert f"goes behind the command: {hint}" in shown.output
 
 
-def test_an_option_that_there_is_nowhere_gets_none() -> None:
-    shown = CliRunner().invoke(main, ["--confg", "x"])
+@pytest.mark.parametrize("typed", ["--confg x", "--confg x check", "generate --folder x alerts"])
+def test_an_option_that_the_command_does_not_have_gets_none(typed: str) -> None:
+    shown = CliRunner().invoke(main, typed.split())
     assert shown.exit_code == 2
+    assert "No such option" in shown.output
     assert "goes behind" not in shown.output
+
+
+@pytest.mark.parametrize("typed", ["dlq --config FILE list", "dlq list --config FILE"])
+def test_a_group_takes_the_config_before_its_command_as_well(typed: str, tmp_path: Path) -> None:
+    config = tmp_path / "mine.toml"
+    config.write_text("[rabbitmq]\nprefetch = 0\n")
+    shown = CliRunner().invoke(main, typed.replace("FILE", str(config)).split())
+    assert shown.exit_code == 78
+    assert f"1 fault in {config}" in shown.output
+
+
+def test_a_group_takes_the_config_for_commands_that_read_none() -> None:
+    shown = CliRunner().invoke(main, ["generate", "--config", "away.toml", "alerts"])
+    assert shown.exit_code == 0
+    assert "LogfanDown" in shown.output

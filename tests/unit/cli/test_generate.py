@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from logfan.cli import main
+from support.command import logfan
 from support.fresh_venv import FreshVenv
 from support.users import ordinary_user
 
@@ -98,3 +99,13 @@ def test_a_folder_that_may_not_be_entered_is_explained() -> None:
         done = generate("plugin", "shout", "--folder", "closed/below")
     assert done.exit_code == 2
     assert "permission denied" in done.output
+
+
+def test_where_no_config_is_found_the_fault_names_the_command_that_writes_one(
+    tmp_path: Path,
+) -> None:
+    lacking = logfan("check", folder=tmp_path)
+    assert lacking.returncode == 78
+    assert "`logfan generate config > config.toml` writes one" in lacking.stderr
+    (tmp_path / "config.toml").write_text(logfan("generate", "config").stdout)
+    assert logfan("check", folder=tmp_path).returncode == 0

@@ -37,7 +37,7 @@ class Odd(logfan.Sink):
         hosts: dict[str, int] = {}
         pair: tuple[int, str] | bool = True
         odd: Callable[[], None] | Any = None
-        where: "str" = Field(default="here", description="Whither.")
+        whither: "str" = Field(default="here", description="Whither.")
 
     def write(self, records): ...
 
@@ -57,7 +57,7 @@ SHOWN = {
     "parts[].parts[].parts[].size": ('size, default "2KiB"', "How large."),
     "pair": ("list of values or boolean, default true", ""),
     "odd": ("value, default none", ""),
-    "where": ('string, default "here"', "Whither."),
+    "whither": ('string, default "here"', "Whither."),
     "required": ("boolean, default true", "false: its failure never holds a message back, and"),
     "batch.max_bytes": ('size, default "8MiB"', "Most bytes of bodies."),
     "retry.max": ('duration, default "30s"', "The longest delay."),

@@ -78,6 +78,20 @@ class Littering(logfan.Sink):
 
     def write(self, records): ...
 
+class Answering(logfan.Sink):
+    '''Returns what became of the records.'''
+
+    def write(self, records):
+        return [True] * len(records)
+
+class Unclosed(logfan.Sink):
+    '''Cannot be closed.'''
+
+    def write(self, records): ...
+
+    def close(self):
+        raise RuntimeError("was it open?")
+
 class Unmade(logfan.Sink):
     '''Cannot be made.'''
 
@@ -88,7 +102,9 @@ class Unmade(logfan.Sink):
 
 @logfan.hookimpl
 def register_sinks(register):
-    for kind in (Endless, Fragile, Littering, Painter, Picky, Shut, Stuck, Unmade):
+    for kind in (
+        Answering, Endless, Fragile, Littering, Painter, Picky, Shut, Stuck, Unclosed, Unmade
+    ):
         register(kind.__name__.lower(), kind)
 """
 HEAD = '[plugins]\ndirectories = ["plugins"]\n[rabbitmq]\nurl_file = "away"\n'
@@ -163,6 +179,20 @@ def test_one_sink_alone(folder: Path) -> None:
     assert "the config has no sink 'fiel'; did you mean \"file\"?" in done.stderr
 
 
+@pytest.mark.parametrize("given", ["soon", "nan", "inf", "3 parsecs", ""])
+def test_a_time_that_is_none_is_named_with_what_would_be_right(folder: Path, given: str) -> None:
+    done = tried(folder, FILE, "--timeout", given)
+    assert done.returncode == 2
+    assert "write a duration with its unit" in done.stderr
+
+
+@pytest.mark.parametrize("given", ["0.5", "500ms"])
+def test_a_time_is_a_duration_or_seconds(folder: Path, given: str) -> None:
+    done = tried(folder, '[sinks.a]\nkind = "shut"\n', "--timeout", given)
+    assert done.returncode == 1
+    assert "given up after 0.5 s" in done.stderr
+
+
 GIVEN_UP = {
     # a sink, what it is given, and what stands there after its time
     "shut": ("shut", b"one\ntwo", "2 not taken", "it did not open: the store is away"),
@@ -172,7 +202,10 @@ GIVEN_UP = {
         "it did not open: it does not return from a call of its own code",
     ),
     # Where no other record is taken, a failure is no evidence against this one.
-    "picky": ("picky", b"crash\n", "1 not taken", "ValueError: cannot stand it"),
+    "picky": (
+        "picky", b"crash\n", "1 not taken",
+        "ValueError: cannot stand it (line 9 of kinds.py)",
+    ),
 }  # fmt: skip
 
 
@@ -218,6 +251,24 @@ def test_a_sink_that_changes_a_record_is_named_and_changes_no_other_sinks(folder
     ]
     lines = (folder / "out.jsonl").read_bytes().splitlines()
     assert [json.loads(line)["body"] for line in lines] == ["one", "two"]
+
+
+WRONG = {
+    "answering": (
+        "write returned a list; it must return None where all is taken, else raise SinkUnavailable "
+        "or RecordsRejected"
+    ),
+    "unclosed": "close raised RuntimeError: was it open? (line 78 of kinds.py)",
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_is_wrong_beside_the_records_is_named(folder: Path, kind: str) -> None:
+    done = tried(folder, f'[sinks.a]\nkind = "{kind}"\n', stdin=b"one")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"failed  sink a ({kind}): 1 written", f"    {WRONG[kind]}",
+    ]  # fmt: skip
 
 
 def test_a_sink_whose_own_thread_fails_is_named(folder: Path) -> None:

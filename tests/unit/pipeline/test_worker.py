@@ -575,7 +575,7 @@ def test_a_long_pace_reads_well(make: Make, caplog: pytest.LogCaptureFixture) ->
 
 def test_a_pace_may_be_the_text_of_a_header(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     bench = make(start=False)
-    bench.sink.failures = [SinkUnavailable("busy", " 20 ")]  # type: ignore[arg-type]
+    bench.sink.failures = [SinkUnavailable("busy", " 20 ")]
     bench.submit(b"a")
     bench.worker.start()
     wait_until(lambda: "busy; retrying in 20 s" in caplog.text, "it is logged")
@@ -620,6 +620,81 @@ def test_an_index_that_is_none_is_named_with_the_way_out(
     bench.run()
     assert bench.sink.taken == [b"a"]
     assert f"ValueError: RecordsRejected {words}" in caplog.text
+
+
+async def _later() -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        (lambda: False, "returned False; it must return None where all is taken"),
+        (lambda: RecordsRejected({0: "no"}), "returned a RecordsRejected; it must return None"),
+        (lambda: SinkUnavailable, "returned a type; it must return None"),
+        (_later, "returned a coroutine, so it has done nothing yet"),
+        (lambda: (n for n in "a"), "returned a generator, so it has done nothing yet"),
+        (lambda: map(str, ()), "returned a map, so it has done nothing yet"),
+    ],
+    ids=["False", "rejected", "unavailable", "coroutine", "generator", "map"],
+)
+@pytest.mark.parametrize("method", ["write", "flush"])
+@pytest.mark.filterwarnings("ignore:coroutine")
+def test_what_is_returned_in_place_of_work_or_of_an_error_settles_nothing(
+    make: Make,
+    caplog: pytest.LogCaptureFixture,
+    method: str,
+    returned: Callable[[], object],
+    words: str,
+) -> None:
+    bench = make(start=False)
+    real = getattr(bench.sink, method)
+    first = iter([returned])
+
+    def once(*given: Any) -> object:
+        return one() if (one := next(first, None)) is not None else real(*given)
+
+    setattr(bench.sink, method, once)
+    bench.submit(b"a")
+    bench.run()
+    assert bench.stats.retries == 1
+    assert f"TypeError: {method} {words}" in caplog.text
+    assert bench.sink.taken[-1:] == [b"a"]
+    assert len(bench.completed) == 1
+
+
+def test_another_value_that_is_returned_is_no_failure(make: Make) -> None:
+    bench = make(start=False)
+    bench.sink.flush = lambda: 5  # type: ignore[method-assign, assignment]
+    bench.submit(b"a")
+    bench.run()
+    assert bench.stats.retries == 0
+    assert len(bench.completed) == 1
+
+
+def test_a_refusal_at_open_names_what_open_may_raise(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = make(start=False)
+    bench.sink.open_failures = [RecordsRejected({0: "no"})]
+    bench.submit(b"a")
+    bench.run()
+    assert bench.sink.taken == [b"a"]
+    assert "open raised RecordsRejected, and has no records; raise SinkUnavailable" in caplog.text
+
+
+def test_records_come_as_a_tuple_on_every_way(make: Make) -> None:
+    bench = make(start=False)
+    seen: list[type] = []
+
+    def write(records: Sequence[Record]) -> None:
+        seen.append(type(records))
+        if len(seen) < 3:
+            raise ValueError("not yet")
+
+    bench.sink.write = write  # type: ignore[method-assign]
+    bench.submit(b"a", b"b")
+    bench.run()
+    assert seen == [tuple] * 3
 
 
 @pytest.mark.parametrize("given", [["no"], "no", None, 0])

@@ -11,8 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from logfan.cli import main
+from logfan.config.settings import SinkSettings
 from logfan.faults import Fault
 from logfan.plugins.discovery import discover
+from logfan.plugins.validation import HOST_KEYS
 from support.command import logfan
 from support.users import ordinary_user
 
@@ -97,6 +99,22 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "config takes a key of ours": (
         TOP + sink("class Config(logfan.SinkConfig):\n        kind: str = ''") + HOOK,
         "'kind', which belongs to logfan",
+    ),
+    "config takes a key that chooses records": (
+        TOP + sink("class Config(logfan.SinkConfig):\n        where: str = ''") + HOOK,
+        "'where', which belongs to logfan",
+    ),
+    "registers by other names": (
+        TOP + SINK + hook("register(name='s', sink=S)"), "TypeError: register() got an unexpected",
+    ),
+    "hook is async": (
+        TOP + SINK + HOOK.replace("def reg", "async def reg"), "its register_sinks is async",
+    ),
+    "config of a type that only type checkers import": (
+        "from __future__ import annotations\nfrom typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    from pathlib import Path\n" + TOP
+        + sink("class Config(logfan.SinkConfig):\n        path: Path") + HOOK,
+        "S.Config names the type Path, which is not there when it runs",
     ),
     "config of a wild type": (
         TOP + sink("class Config(logfan.SinkConfig):\n        f: open") + HOOK,
@@ -505,6 +523,41 @@ def test_what_fails_only_when_it_is_configured_is_a_fault_of_its_sink(
     assert "sinks.a" in result.output
     assert words in result.output
     assert "Traceback" not in result.output
+
+
+def test_the_keys_that_a_class_never_gets_are_those_of_each_sink() -> None:
+    assert {*HOST_KEYS, "decode"} == SinkSettings.model_fields.keys()
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_all_classes_that_cannot_be_made_are_named(
+    folder: Path, tmp_path: Path, command: str
+) -> None:
+    unmade = "    def __new__(cls, *_, **__): raise RuntimeError('no more of them')\n"
+    put(folder, "bad.py", TOP + SINK + unmade + HOOK)
+    sinks = "".join(f'[sinks.{name}]\nkind = "s"\n' for name in ("a", "b"))
+    (tmp_path / "config.toml").write_text(f'[plugins]\ndirectories = ["{folder}"]\n{sinks}')
+    done = logfan(command, folder=tmp_path)
+    assert done.returncode == 78
+    first, second, total = done.stderr.splitlines()
+    assert first.startswith("fault  sinks.a: S of")
+    assert second.startswith("fault  sinks.b: S of")
+    assert total == "2 faults in config.toml"
+
+
+def test_a_metric_of_the_hosts_own_is_a_fault_of_the_plugins(folder: Path, tmp_path: Path) -> None:
+    name = "logfan_received_messages_total"
+    counter = f"import prometheus_client\nprometheus_client.Counter('{name}', '')\n"
+    put(folder, "bad.py", counter + TOP + SINK + HOOK)
+    config = f'[plugins]\ndirectories = ["{folder}"]\n[sinks.a]\nkind = "s"\n'
+    (tmp_path / "config.toml").write_text(config)
+    done = logfan("run", folder=tmp_path)
+    assert done.returncode == 78
+    fault, total = done.stderr.splitlines()
+    assert fault.startswith("fault  plugins: the code of a plugin registers a metric of logfan's")
+    assert "not with logfan_" in fault
+    assert name in fault
+    assert total == "1 fault in config.toml"
 
 
 @pytest.mark.parametrize("raised", ["RuntimeError", "SystemExit"])

@@ -553,7 +553,7 @@ def test_a_quota_that_is_used_up_is_as_a_full_disk(
     monkeypatch.setattr(os, "writev", quota)
     monkeypatch.setattr(logfile.LogFile, "_most_bytes", lambda self: 1000)
     with opened(tmp_path / "a.log") as sink:
-        with pytest.raises(logfan.RecordsRejected, match="1 records rejected"):
+        with pytest.raises(logfan.RecordsRejected, match="1 record rejected"):
             sink.write([record("x" * 2000), record("small")])
         sink.flush()
     assert bodies(tmp_path / "a.log") == ["small"]

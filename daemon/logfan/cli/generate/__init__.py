@@ -3,6 +3,7 @@ a file of this package, named below."""
 
 import click
 
+from logfan.cli.common import config_option_of_group
 from logfan.cli.generate.monitoring import alerts, dashboard
 from logfan.cli.generate.plugin import plugin
 from logfan.cli.generate.schema import schema
@@ -11,8 +12,12 @@ from logfan.cli.groups import Group
 
 
 @click.group(cls=Group)
+@config_option_of_group
 def generate() -> None:
-    """Print a ready file, or write the folder of a plugin."""
+    """Print a ready file, or write the folder of a plugin.
+
+    Of these `schema` alone reads the config.
+    """
 
 
 for _command in (plugin, config, unit, schema, alerts, dashboard):
