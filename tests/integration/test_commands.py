@@ -64,6 +64,9 @@ def test_ctrl_c_ends_a_command_with_130_also_before_its_work_begins(
     assert process.returncode == 130
 
 
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
 @pytest.mark.parametrize("command", ["run", "check", "status"])
 def test_a_standard_error_on_a_full_disk_leaves_the_exit_code(command: str, folder: Path) -> None:
     (folder / "config.toml").write_text('unknown = "a fault"\n')
@@ -71,13 +74,15 @@ def test_a_standard_error_on_a_full_disk_leaves_the_exit_code(command: str, fold
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [*LOGFAN, *command.split()], cwd=folder, stdout=subprocess.DEVNULL, stderr=full,
-            check=False, timeout=PATIENCE_SECONDS,
+            check=False, timeout=PATIENCE_SECONDS, env=BUFFERED,
         )  # fmt: skip
     assert done.returncode == code
 
 
 @pytest.mark.parametrize("command", ["generate unit", "sinks", "test cases.toml"])
-def test_what_nobody_foresaw_is_70_as_1_would_be_a_verdict(command: str, folder: Path) -> None:
+def test_output_that_cannot_be_written_is_70_as_1_would_be_a_verdict(
+    command: str, folder: Path
+) -> None:
     (folder / "cases.toml").write_text(
         '[[cases]]\nname = "a"\nrecord = { text = "a" }\nsinks = { screen = "kept" }\n'
     )
@@ -86,7 +91,7 @@ def test_what_nobody_foresaw_is_70_as_1_would_be_a_verdict(command: str, folder:
         done = subprocess.run(
             [*LOGFAN, *command.split()], cwd=folder, stdout=full, stderr=subprocess.PIPE,
             check=False, timeout=PATIENCE_SECONDS,
-            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+            env=BUFFERED,
         )  # fmt: skip
     assert done.stderr == b"error  the output cannot be written: no space left on device\n"
     assert done.returncode == 70

@@ -35,6 +35,16 @@ _COMMANDS = {
 }
 
 
+def _let_go_of_standard_error() -> None:
+    """What a full disk did not take of it stays in its buffer, and the interpreter, which cannot
+    write it at its end either, would end with 120."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
 class _LazyGroup(Group):
     """Knows its commands by name and summary, and loads the one that is called."""
 
@@ -52,6 +62,7 @@ class _LazyGroup(Group):
             from logfan.cli.leaving import report
 
             code = report(error)
+        _let_go_of_standard_error()
         if "logfan.plugins.discovery" in sys.modules:
             from logfan.cli.leaving import leave
 
