@@ -89,9 +89,6 @@ class SqliteSink(logfan.Sink):
             )  # fmt: skip
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")
-            # A run that was killed within its commit left rows that everybody sees and no sync
-            # covers. They come again, are there already, and so would be written by no commit.
-            database.execute("PRAGMA wal_checkpoint(PASSIVE)")
             database.execute(_CREATE.format(table))
             columns = {row[1] for row in database.execute(f'PRAGMA table_info("{table}")')}
             if missing := [name for name in Row._fields if name not in columns]:
@@ -101,9 +98,22 @@ class SqliteSink(logfan.Sink):
                 )
             database.execute(_INDEX.format(table))
             self._files = self._files_of(database)
+            self._sync_what_is_there()
             self._insert, self._insert_none = self._statements(database)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise self._unavailable(error) from None
+
+    def _sync_what_is_there(self) -> None:
+        """A run that was killed within its commit left rows that everybody sees and no sync covers.
+        They come again, are there already, and so would be written by no commit. A checkpoint
+        would not do: it syncs nothing while another program reads what was before. Raises
+        OSError."""
+        for log in [*self._files][1:]:
+            fd = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)  # SQLite has no locks on this file that would go with it
 
     def _make_file(self) -> None:
         """A new database is closed to other users, whatever the umask, as the files of the sink

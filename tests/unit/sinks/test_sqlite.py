@@ -399,14 +399,22 @@ def test_a_name_that_is_no_table_and_two_sinks_on_one(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_run_left_in_the_log_is_synced_before_it_counts_as_there(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kill within the commit leaves rows that can be read and were not synced."""
     path, killed = tmp_path / "logs.db", tmp_path / "killed.db"
     put(opened(path), record(b"1", message_id="m-1"))
     for suffix in ("", "-wal"):
         shutil.copy(f"{path}{suffix}", f"{killed}{suffix}")
-    put(opened(killed), record(b"1", message_id="m-1"))  # as it is there, it is written by nobody
-    synced = tmp_path / "synced.db"
-    shutil.copy(killed, synced)  # without the log
-    assert rows(synced, "id") == [("m-1",)]
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def noted(fd: int) -> None:
+        synced.append(os.fstat(fd).st_ino)
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    sink = opened(killed)
+    assert synced == [Path(f"{killed}-wal").stat().st_ino]
+    put(sink, record(b"1", message_id="m-1"))  # as it is there, no commit writes it
+    assert rows(killed, "id") == [("m-1",)]
