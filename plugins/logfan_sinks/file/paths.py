@@ -16,9 +16,9 @@ STAMP = re.compile(r"\.\d{8}T\d{6}\.\d{6}Z")
 """What rotation adds to a file's name. No name made of a message may look like that: it would be
 compressed and pruned as if it were an old file of another name."""
 
-_CONFIG = "config.toml"
-"""The file of the working directory from which commands, and a daemon that is started without
-`--config`, take their config: who could write it would decide what code they run."""
+_TAKEN_AS_CODE = re.compile(r"config\.toml|.*\.(?:py|pyc|so)", re.IGNORECASE | re.DOTALL)
+"""What is read or run by who works in the folder that holds it: the config of commands, and of a
+daemon that is started without `--config`; a drop-in; a module of `python -m logfan`."""
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _OUR_FIELDS = ("date", "hour", "host", "instance")
 _MESSAGE_FIELDS = ("routing_key", "level")
@@ -218,8 +218,8 @@ _short_safe_text = lru_cache(maxsize=1024)(_made_safe)
 
 def _component(name: str) -> str:
     """A folder's or file's name that several fields made together."""
-    if name.lower() == _CONFIG:
-        return f"_{name}"
+    if _TAKEN_AS_CODE.fullmatch(name):
+        name += "_"
     return _shortened(STAMP.sub(lambda stamp: "_" + stamp[0][1:], name), _COMPONENT_BYTES, name)
 
 

@@ -150,15 +150,19 @@ def test_a_message_cannot_pose_as_a_rotated_file() -> None:
     assert stamp not in path
 
 
-@pytest.mark.parametrize("name", ["config.toml", "Config.TOML"])
-def test_a_message_cannot_write_a_config(name: str) -> None:
-    """One of the working directory would be read by the next command that runs there."""
+@pytest.mark.parametrize(
+    "name", ["config.toml", "Config.TOML", "orjson.py", "_json.PY", "shout.pyc", "a\nb.so"]
+)
+def test_a_message_cannot_write_a_config_or_code(name: str) -> None:
+    """One of the working directory would be read or run by the next command that runs there."""
+    safe = name.replace("\n", "_")
     whole = template("{routing_key}").of(record("x", routing_key=name))
     parts = template("logs/{headers.a}.{headers.b}").of(
         record("x", headers=dict(zip("ab", name.split("."), strict=True)))
     )
-    assert (whole, parts) == (f"_{name}", f"logs/_{name}")
+    assert (whole, parts) == (f"{safe}_", f"logs/{safe}_")
     assert template("logs/config.toml.{date}").of(record("x")).startswith("logs/config.toml.")
+    assert template("{routing_key}").of(record("x", routing_key="a.pyx")) == "a.pyx"
 
 
 def test_a_link_among_the_parts_that_messages_decide_on_is_not_followed(
